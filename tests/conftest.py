@@ -1,0 +1,28 @@
+"""What every test stands on: no network, few threads, fixed seeds. Set before torch or a hub client is imported."""
+
+import os
+import random
+import sys
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("wheels", deadline=None, derandomize=True, database=None)
+settings.load_profile("wheels")
+
+
+@pytest.fixture(autouse=True)
+def seeds() -> None:
+    """Start each test from the same state of every generator that is loaded."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)

@@ -1,0 +1,234 @@
+"""The layout of the house: which folder may import which, what the wheel holds, how light the command line is."""
+
+import ast
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from wheels.cli import COMMANDS, _find, _load
+from wheels.config import parse
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = {"wheels": "wheels", "decoding": "wheels.decoding", "envs": "wheels.envs", "agents": "wheels.agents"}
+FOLDERS["benchmarks"] = "wheels.benchmarks"
+ORDER = ["core", "decoding", "envs", "agents", "benchmarks", "cli"]
+"""A file imports from its own folder and from those before it."""
+HEAVY = {"torch", "transformers", "trl", "gymnasium", "accelerate", "datasets", "matplotlib", "numpy", "babel", "yaml"}
+
+
+def product_files() -> Iterator[Path]:
+    for folder in FOLDERS:
+        yield from sorted((ROOT / folder).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    folder, *rest = path.relative_to(ROOT).with_suffix("").parts
+    parts = [FOLDERS[folder], *rest]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def level(module: str) -> str:
+    """Return the folder of `ORDER` that a module belongs to."""
+    second = module.split(".")[1] if "." in module else ""
+    if second.startswith("cli") or second == "__main__":
+        return "cli"
+    return second if second in ORDER else "core"
+
+
+def imports(name: str, source: str, known: set[str]) -> set[str]:
+    """Return the modules of ours that `source` imports, at its top or anywhere inside."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: relative import"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in known else str(node.module))
+    return {module for module in found if module.split(".")[0] == "wheels"} - {name}
+
+
+def graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    return {name: imports(name, source, set(sources)) for name, source in sources.items()}
+
+
+def arrows_up(edges: Mapping[str, set[str]]) -> list[str]:
+    return [
+        f"{name} -> {target}"
+        for name, targets in edges.items()
+        for target in sorted(targets)
+        if ORDER.index(level(target)) > ORDER.index(level(name))
+    ]
+
+
+def circle(edges: Mapping[str, set[str]]) -> list[str]:
+    """Return the modules of one circle of imports, or nothing."""
+    done: set[str] = set()
+
+    def walk(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name in done:
+            return []
+        for target in sorted(edges.get(name, ())):
+            if found := walk(target, [*path, name]):
+                return found
+        done.add(name)
+        return []
+
+    return next((found for name in edges if (found := walk(name, []))), [])
+
+
+@pytest.fixture(scope="module")
+def edges() -> dict[str, set[str]]:
+    return graph({module_name(path): path.read_text(encoding="utf-8") for path in product_files()})
+
+
+def test_no_arrow_points_up(edges):
+    assert arrows_up(edges) == []
+
+
+def test_no_circle(edges):
+    assert circle(edges) == []
+
+
+def test_every_import_of_ours_exists(edges):
+    assert sorted(target for targets in edges.values() for target in targets if target not in edges) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "arrow"),
+    [
+        ("wheels.pair", "from wheels.decoding.engine import decode", "wheels.pair -> wheels.decoding.engine"),
+        ("wheels.pair", "from wheels.decoding import engine", "wheels.pair -> wheels.decoding.engine"),
+        ("wheels.distillation.trainer", "import wheels.agents", "wheels.distillation.trainer -> wheels.agents"),
+        (
+            "wheels.decoding.engine",
+            "def f():\n    import wheels.envs.deferral",
+            "wheels.decoding.engine -> wheels.envs.deferral",
+        ),
+        ("wheels.envs.deferral", "from wheels.agents.pcl import x", "wheels.envs.deferral -> wheels.agents.pcl"),
+        ("wheels.agents.pcl", "from wheels import benchmarks", "wheels.agents.pcl -> wheels.benchmarks"),
+        ("wheels.benchmarks.curve", "from wheels.cli import main", "wheels.benchmarks.curve -> wheels.cli"),
+    ],
+)
+def test_an_arrow_up_is_seen(name, source, arrow):
+    known = dict.fromkeys(["wheels.decoding.engine", "wheels.agents", "wheels.benchmarks", "wheels.cli"], "")
+    assert arrows_up(graph({**known, name: source})) == [arrow]
+
+
+def test_an_arrow_down_is_allowed():
+    assert (
+        arrows_up(graph({"wheels.agents.pcl": "import wheels.envs, wheels.pair\nfrom wheels.decoding.step import S"}))
+        == []
+    )
+
+
+def test_a_circle_is_seen():
+    sources = {"wheels.a": "import wheels.b", "wheels.b": "def f():\n    from wheels.c import x", "wheels.c": ""}
+    assert circle(graph(sources)) == []
+    sources["wheels.c"] = "from wheels import a"
+    assert circle(graph(sources)) == ["wheels.a", "wheels.b", "wheels.c", "wheels.a"]
+
+
+def test_packages_list_names_every_folder_with_code():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {module_name(path.parent / "__init__.py") for path in product_files()}
+    assert set(declared) == folders
+    missing = [path.parent for path in product_files() if not (path.parent / "__init__.py").exists()]
+    assert missing == []
+
+
+def shipped() -> dict[str, Path]:
+    """Return where every file that must be in the wheel stands there, and here."""
+    files = [*product_files(), ROOT / "wheels/py.typed", *(ROOT / "benchmarks/recipes").glob("*.yaml")]
+    files += [path for path in (ROOT / "wheels/assets").rglob("*") if path.is_file()]
+    places = {}
+    for path in files:
+        folder, *rest = path.relative_to(ROOT).parts
+        places["/".join([*FOLDERS[folder].split("."), *rest])] = path
+    return places
+
+
+def test_the_wheel_holds_every_file_of_ours_and_no_other(tmp_path):
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    build = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("training_wheels-*-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+        assert held == set(shipped())
+        for name, path in shipped().items():
+            assert archive.read(name) == path.read_bytes(), name
+        (entry,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
+        assert "wheels = wheels.cli:main" in archive.read(entry).decode()
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_imports_nothing_heavy(command):
+    code = f"import sys; from wheels.cli import main; code = main({[*command.split(), '--help']!r}); "
+    code += f"loaded = sorted({HEAVY!r} & set(sys.modules)); sys.exit(repr((code, loaded)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.strip() == "(0, [])"
+    assert done.stdout.startswith(f"usage: wheels {command}".strip())
+
+
+@pytest.mark.parametrize("command", ["", "train", "bench curve"])
+def test_help_answers_within_300_ms(command):
+    def seconds() -> float:
+        start = time.perf_counter()
+        arguments = [sys.executable, "-m", "wheels", *command.split(), "--help"]
+        subprocess.run(arguments, cwd=ROOT, check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    # The best of several: the machine may be busy with other tests.
+    assert min(seconds() for _ in range(8)) < 0.3
+
+
+def test_no_file_and_no_function_grows_beyond_the_house():
+    long = [f"{path.relative_to(ROOT)}: {lines}" for path in product_files() if (lines := line_count(path)) > 400]
+    for path in product_files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 50:
+                long.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}")
+    assert long == []
+
+
+def line_count(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """Return the arguments of every `wheels COMMAND ...` in a page: between backticks, or in a block of shell."""
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    found = re.findall(r"`(wheels [a-z][^`\n]*)`", text) + re.findall(
+        r"(?:^|&& )(wheels [a-z].*)$", blocks, re.MULTILINE
+    )
+    return [shlex.split(line, comments=True)[1:] for line in found]
+
+
+def test_every_command_of_the_readme_has_flags_that_exist():
+    for arguments in commands_of((ROOT / "README.md").read_text(encoding="utf-8")):
+        name, rest = _find(arguments)
+        parse(_load(COMMANDS[name].config), rest, prog=f"wheels {name}")
+
+
+def test_the_commands_of_a_page_are_found():
+    page = (
+        '`wheels demo` and\n```sh\npip install . && wheels generate "a b"  # now\nwheels bench curve --seeds 3\n```\n'
+    )
+    found = [["demo"], ["generate", "a b"], ["bench", "curve", "--seeds", "3"]]
+    assert commands_of(page) == found

@@ -1,0 +1,187 @@
+"""The command line `wheels`: finds the command, fills its configuration, runs it, and turns errors into one line.
+
+Nothing heavy is imported before a command really runs, so `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import wheels
+from wheels.config import parse
+from wheels.errors import WheelsError, did_you_mean
+
+USAGE_ERROR = 2
+"""The exit code for what the user can mend, as argparse and most shells have it."""
+FAILURE = 1
+"""The exit code for what the machine refused: a full disk, a file that may not be read."""
+INTERRUPTED = 130
+"""128 + SIGINT, as shells report it."""
+BROKEN_PIPE = 141
+"""128 + SIGPIPE, as shells report it."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: where its configuration and its work live, both imported only when they are needed."""
+
+    config: str
+    """`module:Class` of the configuration, in a module that does not import torch."""
+    run: str
+    """`module:function` that takes the configuration and prints its own output."""
+    help: str
+    """One line for `wheels --help`."""
+
+
+COMMANDS = {
+    "generate": Command(
+        "wheels.decoding.generate_config:GenerateConfig",
+        "wheels.decoding.generate:run",
+        "write text with the student, calling the teacher within a budget",
+    ),
+    "pretrain": Command(
+        "wheels.distillation.pretrain_config:PretrainConfig",
+        "wheels.distillation.pretrain:run",
+        "train a student by distillation, or a teacher from scratch",
+    ),
+    "train": Command(
+        "wheels.agents.train_config:TrainConfig",
+        "wheels.agents.train:run",
+        "train the student to call the teacher where it is worth its price",
+    ),
+    "calibrate": Command(
+        "wheels.decoding.calibrate_config:CalibrateConfig",
+        "wheels.decoding.calibrate:run",
+        "find each rule's threshold for each budget on validation data",
+    ),
+    "bench curve": Command(
+        "wheels.benchmarks.curve_config:CurveConfig",
+        "wheels.benchmarks.curve:run",
+        "measure quality against teacher use, and draw the curve",
+    ),
+    "demo": Command(
+        "wheels.benchmarks.demo_config:DemoConfig",
+        "wheels.benchmarks.demo:run",
+        "run everything on the embedded pair: distil, train, measure, report",
+    ),
+}
+
+EXAMPLES = """examples:
+  wheels generate --teacher-budget 0.2 "Das Konzert beginnt am 3. Mai."
+  wheels demo
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command of `argv` (default: of the process) and return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a narrow terminal shows `?` rather than end with an error
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+    except WheelsError as error:
+        code = _complain(error, USAGE_ERROR)
+    except BrokenPipeError:
+        # The reader has gone; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = BROKEN_PIPE
+    except OSError as error:
+        code = _complain(error, FAILURE)
+    except KeyboardInterrupt:
+        print("\ninterrupted; run the same command again to continue", file=sys.stderr)
+        code = INTERRUPTED
+    return code
+
+
+def _complain(error: Exception, code: int) -> int:
+    """Print `error` as one line on standard error and return `code`."""
+    print("error:", " ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+    return code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    """Print help, or find the command and run it."""
+    if not arguments:
+        print(usage(), file=sys.stderr, end="")
+        return USAGE_ERROR
+    if arguments[0] in ("-h", "--help"):
+        print(usage(), end="")
+        return 0
+    if arguments[0] == "--version":
+        print(f"wheels {wheels.__version__}")
+        return 0
+    group = {name: command for name, command in COMMANDS.items() if name.split()[0] == arguments[0]}
+    if arguments[0] not in COMMANDS and group and arguments[1:2] in ([], ["-h"], ["--help"]):
+        print(usage(group), end="", file=sys.stdout if arguments[1:] else sys.stderr)
+        return 0 if arguments[1:] else USAGE_ERROR
+    name, rest = _find(arguments)
+    return _run(name, rest)
+
+
+def _find(arguments: list[str]) -> tuple[str, list[str]]:
+    """Return the command that `arguments` begin with (of one word or two), and what follows it.
+
+    Raises:
+        WheelsError: where there is no such command, with the nearest one.
+    """
+    for words in (1, 2):
+        name = " ".join(arguments[:words])
+        if name in COMMANDS:
+            return name, arguments[words:]
+    first = arguments[0]
+    if first.startswith("-"):
+        raise WheelsError(f"the command comes before {first!r}; one of: {', '.join(COMMANDS)}")
+    group = any(name.startswith(first + " ") for name in COMMANDS)
+    name = " ".join(arguments[:2]) if group else first
+    hint = did_you_mean(name, [*COMMANDS, *{command.split()[0] for command in COMMANDS}])
+    raise WheelsError(f"unknown command {name!r}{hint or '; one of: ' + ', '.join(COMMANDS)}")
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    """Fill the configuration of command `name` and run it."""
+    command = COMMANDS[name]
+    try:
+        config = parse(_load(command.config), arguments, prog=f"wheels {name}", description=command.help)
+    except SystemExit as stop:  # argparse has printed the help
+        return int(stop.code or 0)
+    _log_to_stderr()
+    run: Callable[[Any], None] = _load(command.run)
+    run(config)
+    return 0
+
+
+def _load(place: str) -> Any:
+    """Import what `module:name` says."""
+    module, name = place.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _log_to_stderr() -> None:
+    """Show what `wheels` logs as plain lines on standard error, so that standard output stays clean."""
+    import logging
+
+    logger = logging.getLogger("wheels")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+
+
+def usage(commands: dict[str, Command] | None = None) -> str:
+    """Return the text of `wheels --help`, or of `wheels bench --help` for the commands of one group."""
+    shown = commands or COMMANDS
+    width = max(map(len, shown)) + 2
+    lines = ["usage: wheels COMMAND [--flag value ...] [--config FILE.yaml]", ""]
+    if commands is None:
+        lines += [*(wheels.__doc__ or "").strip().splitlines(), ""]
+    lines += ["commands:", *(f"  {name:<{width}}{command.help}" for name, command in shown.items()), ""]
+    lines += ["`wheels COMMAND --help` lists the flags of one command; `wheels --version` prints the version."]
+    return "\n".join(lines) + "\n" + ("" if commands else "\n" + EXAMPLES)

@@ -1,0 +1,256 @@
+"""Configurations: flat frozen dataclasses, filled from YAML under `--config` with the command line's flags on top.
+
+Nothing here imports torch: `wheels train --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import wheels
+from wheels.errors import WheelsError
+from wheels.fields import Field, check_fields, check_known, convert, fields_of
+from wheels.files import write_json
+
+Config = TypeVar("Config")
+
+# The packages whose versions change results.
+RECORDED = ("torch", "transformers", "tokenizers", "trl", "accelerate", "gymnasium", "datasets", "sacrebleu", "numpy")
+
+
+def parse(config_class: type[Config], argv: Sequence[str], *, prog: str, description: str = "") -> Config:
+    """Return the configuration that `argv` asks for: defaults, then the file of `--config`, then the flags.
+
+    Args:
+        config_class: a flat frozen dataclass; see `wheels.fields` for the types and the metadata.
+        argv: the arguments after the command, such as `["--teacher-budget", "0.2"]`.
+        prog: the command as the user writes it, such as `wheels generate`.
+        description: one line on what the command does, for `--help`.
+
+    Raises:
+        WheelsError: for an unknown flag or key, a value that is not allowed, or a required one that is missing.
+        SystemExit: after `--help` was printed.
+    """
+    fields = fields_of(config_class)
+    parser = _parser(fields, prog, description)
+    namespace, unknown = parser.parse_known_args(_join_values(argv, fields))
+    flags = ["--config", "--help", *(flag for field in fields for flag in _flags(field))]
+    check_known([argument.split("=")[0] for argument in unknown if argument.startswith("-")], flags, "flag")
+    if unknown:
+        raise WheelsError(f"{prog} has no use for {unknown[0]!r}; put text that has spaces in quotes")
+    given = vars(namespace)
+    file = given.pop("config", None)
+    values = read_yaml(file, fields) if file is not None else {}
+    values |= {field.name: convert(field, given[field.name]) for field in fields if field.name in given}
+    return _construct(config_class, fields, values)
+
+
+def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
+    """Return the configuration that holds `values` (of JSON, YAML or Python), defaults elsewhere.
+
+    Raises:
+        WheelsError: for an unknown name, a value that is not allowed, or a required one that is missing.
+    """
+    fields = fields_of(config_class)
+    check_known(list(values), [field.name for field in fields], "key")
+    return _construct(
+        config_class,
+        fields,
+        {field.name: convert(field, values[field.name]) for field in fields if field.name in values},
+    )
+
+
+def _construct(config_class: type[Config], fields: Sequence[Field], values: dict[str, Any]) -> Config:
+    """Return the configuration with `values`, checked."""
+    for field in fields:
+        if field.required and field.name not in values:
+            meaning = field.metadata.get("help", "")
+            wanted = _metavar(field) if field.positional else f"{field.flag} {_metavar(field)}"
+            raise WheelsError(f"{wanted} is missing{': ' if meaning else ''}{meaning}")
+    config = config_class(**values)
+    check_fields(config)
+    return config
+
+
+def read_yaml(path: Path | str, fields: Sequence[Field]) -> dict[str, Any]:
+    """Return the values of a YAML file as the types of `fields`.
+
+    Raises:
+        WheelsError: naming the file and the line, for what is not YAML, not a mapping of known keys, or not allowed.
+    """
+    import yaml  # on demand: most commands run without a file
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except OSError as error:
+        raise WheelsError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise WheelsError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise WheelsError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise WheelsError(f"{path}:1: must hold lines of `key: value`, got {type(content).__name__}")
+    lines: dict[str, int] = {}
+    for key, _ in root.value:
+        if key.value in lines:
+            raise WheelsError(f"{path}:{key.start_mark.line + 1}: {key.value!r} is given twice")
+        lines[key.value] = key.start_mark.line + 1
+    return {
+        name: _read_value(name, value, fields, f"{path}:{lines.get(str(name), 1)}") for name, value in content.items()
+    }
+
+
+def _read_value(name: str, value: Any, fields: Sequence[Field], place: str) -> Any:
+    """Return one value of a file as its field's type; an error names the place."""
+    known = {field.name: field for field in fields}
+    try:
+        check_known([name], list(known), "key")
+        return convert(known[name], value)
+    except WheelsError as error:
+        raise WheelsError(f"{place}: {error}") from None
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours: one line, no usage in front of it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
+        raise WheelsError(message.removeprefix("argument "))
+
+
+def _parser(fields: Sequence[Field], prog: str, description: str) -> _Parser:
+    """Return a parser that collects text; `convert` gives it its types afterwards."""
+    parser = _Parser(
+        prog=prog,
+        description=description,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=_width()),
+    )
+    parser.add_argument("--config", metavar="FILE", help="a YAML file of `key: value` lines; flags win over it")
+    for field in fields:
+        assert field.name != "config", "the name belongs to --config"
+        if field.positional:
+            parser.add_argument(field.name, nargs="?", metavar=_metavar(field), help=_help(field))
+        elif field.kind is bool:
+            parser.add_argument(field.flag, action=argparse.BooleanOptionalAction, dest=field.name, help=_help(field))
+        else:
+            parser.add_argument(field.flag, dest=field.name, metavar=_metavar(field), help=_help(field))
+    return parser
+
+
+def _flags(field: Field) -> list[str]:
+    """Return the flags that set `field`."""
+    if field.positional:
+        return []
+    return [field.flag, f"--no-{field.flag[2:]}"] if field.kind is bool else [field.flag]
+
+
+def _width() -> int:
+    """Return how wide help is printed: the terminal's width, between 60 and 120 columns."""
+    import shutil
+
+    return max(60, min(120, shutil.get_terminal_size((100, 24)).columns))
+
+
+def _join_values(argv: Sequence[str], fields: Sequence[Field]) -> list[str]:
+    """Write `--flag value` as `--flag=value`, for argparse takes values such as `-1e-3` or `-inf` for flags."""
+    valued = {field.flag for field in fields if field.kind is not bool and not field.positional}
+    joined: list[str] = []
+    rest = list(argv)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--":
+            return [*joined, argument, *rest]
+        if argument in valued and rest and not rest[0].startswith("--"):
+            argument = f"{argument}={rest.pop(0)}"
+        joined.append(argument)
+    return joined
+
+
+def _metavar(field: Field) -> str:
+    """Return the word that stands for the value in help and in errors."""
+    if "metavar" in field.metadata:
+        return str(field.metadata["metavar"])
+    if field.positional:
+        return field.name.upper()
+    if "choices" in field.metadata and not field.many and len(field.metadata["choices"]) <= 4:
+        return "|".join(field.metadata["choices"])
+    word = {str: "TEXT", int: "N", float: "X", bool: ""}[field.kind]
+    return f"{word},..." if field.many else word
+
+
+def _help(field: Field) -> str:
+    """Return the line of `--help`: the meaning, the choices that the metavar does not show, the default."""
+    parts = [field.metadata.get("help", "")]
+    if "choices" in field.metadata and "|" not in _metavar(field):
+        parts.append(f"one of {', '.join(map(str, field.metadata['choices']))}")
+    if field.required:
+        parts.append("required")
+    elif field.default not in (None, (), "") and field.default is not False:
+        parts.append(f"default {_show(field.default)}")
+    return "; ".join(part for part in parts if part).replace("%", "%%")
+
+
+def _show(value: Any) -> str:
+    """Return a default as the user would write it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ",".join(map(_show, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return the fields of `config` as values of JSON: tuples become lists."""
+    values = dataclasses.asdict(config)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def versions() -> dict[str, str]:
+    """Return the version of `wheels` and of each package of `RECORDED` that is installed, none of them imported."""
+    found = {"wheels": wheels.__version__}
+    for name in RECORDED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_resolved(config: Any, folder: Path | str, extra: Mapping[str, Any] | None = None) -> Path:
+    """Write `folder/resolved.json`: what made the result that stands beside it.
+
+    Args:
+        config: the configuration that ran; its `seed`, where it has one, stands at the top again.
+        folder: the folder of the result.
+        extra: what only the run knows, such as `{"data_digest": task.digest}`.
+
+    Raises:
+        WheelsError: where the place cannot be written.
+    """
+    torch = sys.modules.get("torch")
+    resolved: dict[str, Any] = {
+        "config": to_dict(config),
+        "seed": getattr(config, "seed", None),
+        "versions": versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads() if torch is not None else os.cpu_count(),
+        "argv": sys.argv,
+    }
+    return write_json(Path(folder) / "resolved.json", resolved | dict(extra or {}))

@@ -1,0 +1,179 @@
+"""The fields of a configuration: how text and YAML values become their types, and what they may hold.
+
+A configuration is a flat frozen dataclass. The metadata of a field may carry:
+
+    help        what the field means, for `--help`
+    choices     the values allowed (of each element, for a tuple)
+    minimum     the smallest value allowed
+    maximum     the largest value allowed
+    share       True for a number in [0, 1], such as a teacher budget
+    positional  True for a value that is given without its flag
+    metavar     the word that stands for the value in `--help`
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wheels.errors import WheelsError, check_budget, check_choice, did_you_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One field of a configuration class, its type taken apart."""
+
+    name: str
+    """The name in the class and in YAML; the flag is the same with dashes."""
+    kind: type
+    """`str`, `int`, `float` or `bool`: of the value, or of each element of a tuple."""
+    optional: bool
+    """Whether None is allowed."""
+    many: bool
+    """Whether the value is a tuple, written with commas between its elements."""
+    default: Any
+    """The default, or `dataclasses.MISSING` where the user must give a value."""
+    metadata: Mapping[str, Any]
+    """See the top of this file."""
+
+    @property
+    def flag(self) -> str:
+        """The flag of the command line, such as `--teacher-budget`."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def required(self) -> bool:
+        """Whether the user must give a value."""
+        return self.default is dataclasses.MISSING
+
+    @property
+    def positional(self) -> bool:
+        """Whether the value is given without its flag."""
+        return bool(self.metadata.get("positional"))
+
+
+def option(default: Any, help: str, **metadata: Any) -> Any:
+    """Return a dataclass field with its line of help and the rest of its metadata (see the top of this file)."""
+    return dataclasses.field(default=default, metadata={"help": help, **metadata})
+
+
+REQUIRED = dataclasses.MISSING
+"""The default of an `option` that the user must give."""
+
+
+def fields_of(config_class: type) -> list[Field]:
+    """Return the fields of a configuration class, in their order.
+
+    Raises:
+        TypeError: for a type that has no form on the command line: a mistake in the class, not the user's.
+    """
+    hints = typing.get_type_hints(config_class)
+    return [_field(field, hints[field.name]) for field in dataclasses.fields(config_class) if field.init]
+
+
+def _field(field: dataclasses.Field[Any], hint: Any) -> Field:
+    """Take the type `hint` of `field` apart: `X`, `X | None`, `tuple[X, ...]` or `tuple[X, ...] | None`."""
+    arguments = typing.get_args(hint)
+    optional = typing.get_origin(hint) in (types.UnionType, typing.Union) and type(None) in arguments
+    if optional:
+        hint = next(argument for argument in arguments if argument is not type(None))
+    many = typing.get_origin(hint) is tuple
+    kind = typing.get_args(hint)[0] if many else hint
+    if kind not in (str, int, float, bool) or (many and kind is bool):
+        raise TypeError(f"field {field.name!r}: a configuration cannot hold {hint!r}")
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    return Field(field.name, kind, optional, many, default, field.metadata)
+
+
+def convert(field: Field, value: Any) -> Any:
+    """Return `value`, a string of the command line or a value of YAML, as the type of `field`.
+
+    Raises:
+        WheelsError: naming the field, the value, and what is allowed.
+    """
+    if field.optional and (value is None or (field.kind is not str and value in ("none", "None", "null"))):
+        return None
+    if not field.many:
+        return _convert_one(field, value)
+    elements = _split(value) if isinstance(value, str) else value
+    if not isinstance(elements, list | tuple):
+        elements = [elements]
+    return tuple(_convert_one(field, element) for element in elements)
+
+
+def _split(text: str) -> list[str]:
+    """Return the elements of a list that is written with commas; empty text is the empty list."""
+    return [element.strip() for element in text.split(",")] if text.strip() else []
+
+
+def _convert_one(field: Field, value: Any) -> Any:
+    """Return `value` as the type of `field`, or of one of its elements."""
+    if field.metadata.get("share"):
+        return check_budget(value, field.name)
+    word = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}[field.kind]
+    plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+    try:
+        if field.kind is bool and isinstance(value, bool):
+            return value
+        if field.kind is int and plain and not isinstance(value, float):
+            return int(value)
+        if field.kind is float and plain:
+            return float(value)
+        if field.kind is str and plain:
+            return str(value)
+    except ValueError:
+        pass
+    raise WheelsError(f"{field.name} must be {word}, got {value!r}")
+
+
+def check_fields(config: Any) -> None:
+    """Hold every field of `config` to its `choices`, `minimum`, `maximum` and `share`. For `__post_init__`.
+
+    Raises:
+        WheelsError: for the first field that holds something else.
+    """
+    for field in fields_of(type(config)):
+        value = getattr(config, field.name)
+        if value is None and field.optional:
+            continue
+        for element in value if field.many else (value,):
+            _check_one(field, element)
+
+
+def _check_one(field: Field, value: Any) -> None:
+    """Hold one value of `field` to its limits."""
+    if "choices" in field.metadata:
+        check_choice(field.name, value, field.metadata["choices"])
+    if field.metadata.get("share"):
+        check_budget(value, field.name)
+    low, high = field.metadata.get("minimum"), field.metadata.get("maximum")
+    if field.kind in (int, float) and not isinstance(value, int | float):
+        raise WheelsError(f"{field.name} must be a number, got {value!r}")
+    if field.kind is float and math.isnan(value):
+        raise WheelsError(f"{field.name} must be a number, got nan")
+    if low is not None and value < low:
+        raise WheelsError(f"{field.name} must be at least {low}, got {value}")
+    if high is not None and value > high:
+        raise WheelsError(f"{field.name} must be at most {high}, got {value}")
+
+
+def check_known(names: Sequence[str], known: Sequence[str], word: str) -> None:
+    """Refuse the first of `names` that is not among `known`, with the nearest one that is.
+
+    Raises:
+        WheelsError: such as `unknown key 'lerning_rate'; did you mean 'learning_rate'?`.
+    """
+    for name in names:
+        if name not in known:
+            raise WheelsError(f"unknown {word} {name!r}{did_you_mean(str(name), known) or _all_of(known)}")
+
+
+def _all_of(known: Sequence[str]) -> str:
+    """Name everything that is known, for a name that is near none of it."""
+    return f"; known: {', '.join(known)}" if known else "; none is known"
