@@ -1,0 +1,244 @@
+"""Scores of texts against references, with the statistics that a bootstrap needs.
+
+BLEU and chrF are sacrebleu's, ROUGE is rouge-score's; each score carries the signature that reproduces it. ROUGE's
+words are those of rouge-score on ASCII text, and any letters of Unicode elsewhere, where rouge-score would drop them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wheels.errors import WheelsError, check_choice
+
+METRICS = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "rougeLsum", "exact")
+_BLEU_ORDER = 4
+_CHRF_ORDER = 6
+_CHRF_BETA = 2
+# The floor of a logarithm of zero in sacrebleu.
+_LOG_OF_ZERO = -9999999999.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """One number for a corpus.
+
+    Attributes:
+        name: of the metric.
+        value: 0 to 100, more is better.
+        signature: what reproduces the number: settings and version.
+        count: how many sentences it was taken over.
+    """
+
+    name: str
+    value: float
+    signature: str
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SufficientStatistics:
+    """What a metric needs to know of each sentence; the corpus score is a function of a sum over sentences.
+
+    Attributes:
+        metric: its name.
+        values_NK: one line a sentence. BLEU: lengths of hypothesis and reference, matched n-grams (1 to 4), n-grams of
+            the hypothesis; chrF: (hypothesis, reference, matched) character n-grams for each order 1 to 6; otherwise
+            the sentence's own score, 0 to 100.
+    """
+
+    metric: str
+    values_NK: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        """Return the number of sentences."""
+        return len(self.values_NK)
+
+    def corpus(self, indices: Sequence[int] | NDArray[np.int64] | None = None) -> float:
+        """Return the score, 0 to 100, of the sentences at `indices` (repeated ones count again), or of all.
+
+        The same number as `score` of those sentences.
+
+        Raises:
+            WheelsError: for no sentence at all.
+        """
+        chosen_NK = self.values_NK if indices is None else self.values_NK[np.asarray(indices, dtype=np.int64)]
+        if len(chosen_NK) == 0:
+            raise WheelsError(f"{self.metric} needs at least one sentence, got none")
+        total_K = chosen_NK.sum(axis=0)
+        if self.metric in ("bleu", "chrf"):
+            return float(_sacrebleu(self.metric)._compute_score_from_stats([int(value) for value in total_K]).score)
+        return float(total_K[0] / len(chosen_NK))
+
+    def resampled(self, weights_RN: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the corpus score, 0 to 100, of each of R resamples: `corpus` of all of them at once.
+
+        Args:
+            weights_RN: how often resample r holds sentence n: counts, not probabilities.
+        """
+        weights_RN = np.asarray(weights_RN, dtype=np.float64)
+        totals_RK = weights_RN @ self.values_NK
+        if self.metric == "bleu":
+            return bleu_from_totals(totals_RK)
+        if self.metric == "chrf":
+            return chrf_from_totals(totals_RK)
+        return np.asarray(totals_RK[:, 0] / weights_RN.sum(axis=1), dtype=np.float64)
+
+
+def bleu_from_totals(totals_RK: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return BLEU, 0 to 100, of summed statistics: sacrebleu's `compute_bleu` with its default smoothing, in one go.
+
+    BLEU = BP exp(mean_n log p_n), BP = exp(1 - r/c) where c < r, and p_n = 100 / (2^k c_n) for the k-th order without
+    a match (Papineni et al. 2002, https://aclanthology.org/P02-1040; smoothing "exp" of mteval-v13a).
+
+    Args:
+        totals_RK: hypothesis length, reference length, matches of order 1 to 4, n-grams of order 1 to 4.
+    """
+    length_R, reference_R = totals_RK[:, 0], totals_RK[:, 1]
+    correct_RO, total_RO = totals_RK[:, 2 : 2 + _BLEU_ORDER], totals_RK[:, 2 + _BLEU_ORDER :]
+    there_RO = total_RO > 0
+    missed_RO = there_RO & (correct_RO == 0)
+    smooth_RO = 2.0 ** np.cumsum(missed_RO, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision_RO = 100.0 * np.where(missed_RO, 1.0 / smooth_RO, correct_RO) / total_RO
+        log_RO = np.where(there_RO, np.log(precision_RO), _LOG_OF_ZERO)
+        shortness_R = np.where(length_R < reference_R, np.exp(1 - reference_R / length_R), 1.0)
+    score_R = shortness_R * np.exp(log_RO.mean(axis=1))
+    return np.where(correct_RO.any(axis=1), score_R, 0.0)
+
+
+def chrf_from_totals(totals_RK: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return chrF2, 0 to 100, of summed statistics: sacrebleu's own, in one go.
+
+    chrF = (1 + b^2) P R / (b^2 P + R), P and R averaged over the orders that both sides have (Popovic 2015,
+    https://aclanthology.org/W15-3049), b = 2.
+
+    Args:
+        totals_RK: for each order 1 to 6 the n-grams of the hypothesis, of the reference, and in both.
+    """
+    hypothesis_RO, reference_RO, match_RO = (totals_RK[:, start::3] for start in range(3))
+    both_RO = (hypothesis_RO > 0) & (reference_RO > 0)
+    orders_R = np.maximum(both_RO.sum(axis=1), 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision_R = np.where(both_RO, match_RO / hypothesis_RO, 0.0).sum(axis=1) / orders_R
+        recall_R = np.where(both_RO, match_RO / reference_RO, 0.0).sum(axis=1) / orders_R
+        factor = _CHRF_BETA**2
+        score_R = 100 * (1 + factor) * precision_R * recall_R / (factor * precision_R + recall_R)
+    return np.where(precision_R + recall_R > 0, score_R, 0.0)
+
+
+def score(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> Score:
+    """Return the score of a corpus against one reference a sentence.
+
+    Raises:
+        WheelsError: for an unknown metric, no sentences, or lists of different lengths.
+    """
+    statistics = sentence_statistics(metric, hypotheses, references)
+    return Score(metric, statistics.corpus(), signature(metric), len(statistics))
+
+
+def sentence_statistics(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> SufficientStatistics:
+    """Return the statistics from which `metric` follows for any selection of the sentences.
+
+    Raises:
+        WheelsError: for an unknown metric, no sentences, or lists of different lengths.
+    """
+    _check_texts(metric, hypotheses, references)
+    if not hypotheses:
+        raise WheelsError(f"{metric} needs at least one sentence, got none")
+    if metric in ("bleu", "chrf"):
+        rows = _sacrebleu(metric)._extract_corpus_statistics(list(hypotheses), [list(references)])
+    else:
+        rows = [[value] for value in sentence_scores(metric, hypotheses, references)]
+    return SufficientStatistics(metric, np.array(rows, dtype=np.float64))
+
+
+def sentence_scores(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:
+    """Return the score, 0 to 100, of each sentence alone; BLEU with the effective order, as sacrebleu advises.
+
+    Raises:
+        WheelsError: for an unknown metric, or lists of different lengths.
+    """
+    _check_texts(metric, hypotheses, references)
+    pairs = list(zip(hypotheses, references, strict=True))
+    if metric == "exact":
+        return [100.0 * (hypothesis.strip() == reference.strip()) for hypothesis, reference in pairs]
+    if metric in ("bleu", "chrf"):
+        scorer = _sacrebleu(metric, sentence=True)
+        return [float(scorer.sentence_score(hypothesis, [reference]).score) for hypothesis, reference in pairs]
+    rouge = _rouge(metric)
+    return [100.0 * float(rouge.score(reference, hypothesis)[metric].fmeasure) for hypothesis, reference in pairs]
+
+
+def _check_texts(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> None:
+    check_choice("metric", metric, METRICS)
+    if isinstance(hypotheses, str) or isinstance(references, str):
+        raise WheelsError("hypotheses and references must be lists of texts, got one text")
+    if len(hypotheses) != len(references):
+        raise WheelsError(
+            f"{metric} needs one reference for each text, got {len(hypotheses)} texts and {len(references)} references"
+        )
+
+
+def signature(metric: str) -> str:
+    """Return what reproduces a score of `metric`: sacrebleu's own signature, and one in its manner for the others."""
+    check_choice("metric", metric, METRICS)
+    if metric in ("bleu", "chrf"):
+        scorer = _sacrebleu(metric)
+        scorer.num_refs = 1
+        return str(scorer.get_signature())
+    if metric == "exact":
+        return "strip:yes"
+    from importlib.metadata import version
+
+    lines = "|sentences:lines" if metric == "rougeLsum" else ""
+    return f"f:1|stem:porter|tok:unicode{lines}|version:rouge-score-{version('rouge-score')}"
+
+
+def _sacrebleu(metric: str, sentence: bool = False) -> Any:
+    from sacrebleu.metrics import BLEU, CHRF
+
+    if metric == "chrf":
+        return CHRF(char_order=_CHRF_ORDER, word_order=0, beta=_CHRF_BETA)
+    # `force`: what a model writes is never tokenised, whatever it looks like.
+    return BLEU(force=True, max_ngram_order=_BLEU_ORDER, effective_order=sentence)
+
+
+@lru_cache
+def _rouge(metric: str) -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer([metric], tokenizer=RougeTokenizer())
+
+
+class RougeTokenizer:
+    """Words for ROUGE: lower case, runs of letters, digits and their marks; each sign of Chinese or Japanese alone.
+
+    Words of ASCII letters go through the Porter stemmer as rouge-score does it, so that ASCII text has rouge-score's
+    own words; others stay as they are.
+    """
+
+    def __init__(self) -> None:
+        """Make the stemmer, and remember the words that it has seen."""
+        from nltk.stem.porter import PorterStemmer
+
+        self._stem = lru_cache(maxsize=100_000)(PorterStemmer().stem)
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the words of `text`."""
+        text = unicodedata.normalize("NFC", text.lower())
+        words = "".join(map(_spaced, text)).split()
+        return [self._stem(word) if len(word) > 3 and word.isascii() else word for word in words]
+
+
+@lru_cache(maxsize=10_000)
+def _spaced(character: str) -> str:
+    if "\u3040" <= character <= "\u30ff" or unicodedata.name(character, "").startswith("CJK "):
+        return f" {character} " if character.isalnum() else " "
+    return character if character.isalnum() or unicodedata.category(character)[0] == "M" else " "
