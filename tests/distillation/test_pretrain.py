@@ -1,0 +1,320 @@
+"""`wheels pretrain` as a whole: it learns, keeps its best, goes on where it was cut short, and says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, TrainerCallback
+
+from wheels.distillation import callbacks, teacher_outputs
+from wheels.distillation.options import read_config, read_options
+from wheels.distillation.pretrain import run
+from wheels.distillation.pretrain_config import PretrainConfig
+from wheels.distillation.run_folder import RunFolder
+from wheels.errors import WheelsError
+from wheels.files import read_json, write_text
+from wheels.pair import Pair
+
+BUILD = {"width": 16, "layers": 2, "heads": 2, "ff": 32, "vocab_size": 300}
+QUICK = {"batch_size": 8, "learning_rate": 0.01, "eval_limit": 4, "log_every": 2, "max_target_length": 24}
+
+
+def config(data: str, output: Path, **options) -> PretrainConfig:
+    return PretrainConfig(data=data, output=str(output), **(BUILD | QUICK | options))
+
+
+def metrics(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    return load_file(output / "model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class CutShort(TrainerCallback):
+    """Stands for Ctrl-C or a kill in the middle of a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def run_until(settings: PretrainConfig, step: int, monkeypatch) -> None:
+    """Run, but die before step number `step` + 1."""
+    with monkeypatch.context() as patch:
+        begin = callbacks.Metrics.on_train_begin
+
+        def on_train_begin(self, *args, **kwargs):
+            begin(self, *args, **kwargs)
+            patch.setattr(callbacks.Metrics, "on_step_begin", CutShort(step).on_step_begin)
+
+        patch.setattr(callbacks.Metrics, "on_train_begin", on_train_begin)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings)
+
+
+def test_learns_from_scratch_into_a_plain_folder(data, task, tmp_path, capsys):
+    folder = run(config(data, tmp_path / "out", max_steps=120, eval_every=40, learning_rate=0.02, dropout=0.0))
+    assert folder == tmp_path / "out"
+    lines = metrics(folder)
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[0] > 4.0
+    assert losses[-1] < 1.2, "six words are learnt in 120 steps"
+    scores = {line["step"]: line["eval_bleu"] for line in lines if "eval_bleu" in line}
+    facts = read_json(folder / "finished.json")
+    assert set(scores) == {40, 80, 120}
+    assert facts["value"] == max(scores.values()) > 0.0
+    assert scores[facts["best_step"]] == facts["value"]
+    resolved = read_json(folder / "resolved.json")
+    assert resolved["config"]["max_steps"] == 120
+    assert resolved["data_digest"] == task_digest(data)
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    assert model.config.d_model == 16
+    assert AutoTokenizer.from_pretrained(folder)("rot")["input_ids"][-1] == 1
+    assert not (folder / "checkpoints").exists()
+    out, err = capsys.readouterr()
+    assert out == "", "standard output is for results"
+    assert "120/120" in err
+    assert "loss=" in err
+
+
+def task_digest(data: str) -> str:
+    from wheels.data import load_task
+
+    return load_task(data).digest
+
+
+def test_the_best_checkpoint_is_kept(data, tmp_path, monkeypatch):
+    """Scores fall after the first evaluation: the first weights must come out."""
+    scores = iter([50.0, 40.0, 30.0])
+    at_first: dict[str, torch.Tensor] = {}
+
+    def evaluator(config, material, rows, names):
+        def evaluate(model) -> dict[str, float]:
+            if not at_first:
+                at_first.update({name: value.clone() for name, value in model.state_dict().items()})
+            return {names[0]: next(scores)}
+
+        return evaluate
+
+    monkeypatch.setattr("wheels.distillation.pretrain._evaluator", evaluator)
+    folder = run(config(data, tmp_path / "out", max_steps=9, eval_every=3))
+    assert read_json(folder / "finished.json")["best_step"] == 3
+    kept = weights(folder)
+    assert all(torch.equal(value, at_first[name]) for name, value in kept.items())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_steps": 11, "eval_every": 3, "dropout": 0.2},
+        {"epochs": 2.0, "eval_every": 6, "gradient_accumulation": 2, "dropout": 0.2},
+        {"max_steps": 11, "eval_every": 4, "objective": "jsd", "lmbda": 0.5, "dropout": 0.2},
+    ],
+    ids=["mid-epoch", "accumulated", "on-policy"],
+)
+def test_resumes_to_the_same_bytes(data, folders, tmp_path, monkeypatch, options):
+    if options.get("objective"):
+        options = options | {"teacher": folders[1], "max_target_length": 6}
+    run(config(data, tmp_path / "whole", **options))
+    settings = config(data, tmp_path / "cut", **options)
+    run_until(settings, 5, monkeypatch)
+    assert (tmp_path / "cut" / "checkpoints").exists()
+    assert not (tmp_path / "cut" / "config.json").exists(), "nothing half-done looks like a model"
+    run(settings)
+    assert same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+    other = config(data, tmp_path / "other", **(options | {"seed": 1}))
+    run(other)
+    assert not same(weights(tmp_path / "other"), weights(tmp_path / "whole")), "the comparison can see a difference"
+
+
+def test_resumes_twice_and_past_a_torn_checkpoint(data, tmp_path, monkeypatch):
+    options = {"max_steps": 9, "eval_every": 2, "dropout": 0.1}
+    run(config(data, tmp_path / "whole", **options))
+    settings = config(data, tmp_path / "cut", **options)
+    run_until(settings, 3, monkeypatch)
+    run_until(settings, 7, monkeypatch)
+    checkpoints = tmp_path / "cut" / "checkpoints"
+    state = checkpoints / "checkpoint-6" / "trainer_state.json"
+    state.write_text(state.read_text()[:40])
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "lo')
+    assert RunFolder(tmp_path / "cut").last_checkpoint() != checkpoints / "checkpoint-6"
+    run(settings)
+    assert same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+
+
+def test_second_run_is_instant_and_another_is_refused(data, tmp_path, monkeypatch):
+    settings = config(data, tmp_path / "out", max_steps=2)
+    run(settings)
+    before = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr("wheels.distillation.pretrain.load_material", None)
+        assert run(settings) == tmp_path / "out"
+    assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(
+        WheelsError, match=r"out holds a run with seed 0, not 1; give another --output, or --resume never"
+    ):
+        run(config(data, tmp_path / "out", max_steps=2, seed=1))
+    run(config(data, tmp_path / "out", max_steps=2, seed=1, resume="never"))
+    assert read_json(tmp_path / "out" / "run.json")["seed"] == 1
+
+
+def test_a_model_that_stands_there_is_not_overwritten(data, folders):
+    with pytest.raises(WheelsError, match=r"student holds a model that no run has written; give another --output"):
+        run(config(data, Path(folders[0]), max_steps=1))
+
+
+def test_distils_towards_the_teacher(data, folders, tmp_path):
+    """Forward KL falls; the student starts from a folder and shares its tokenizer."""
+    options = {"student": folders[0], "teacher": folders[1], "objective": "kl", "max_steps": 60, "eval_every": 60}
+    folder = run(config(data, tmp_path / "out", **options, temperature=2.0))
+    losses = [line["loss"] for line in metrics(folder) if "loss" in line]
+    assert losses[-1] < 0.5 * losses[0]
+    assert Pair.load(folder, folders[1]).is_seq2seq
+
+
+def test_seqkd_learns_the_teachers_outputs_and_pays_once(data, folders, task, tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher_outputs, "CHUNK", 20)
+    calls: list[int] = []
+    write = teacher_outputs.write
+
+    def counted(model, sources, **kwargs):
+        calls.append(len(sources))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return write(model, sources, **kwargs)
+
+    monkeypatch.setattr(teacher_outputs, "write", counted)
+    options = {"teacher": folders[1], "objective": "seqkd", "max_steps": 2, "max_target_length": 6}
+    settings = config(data, tmp_path / "out", **options)
+    monkeypatch.setattr(teacher_outputs.teacher_outputs, "__kwdefaults__", {"batch_size": 64, "chunk": 20})
+    with pytest.raises(KeyboardInterrupt):
+        run(settings)
+    folder = run(settings)
+    assert calls == [20, 20, 8, 8], "48 rows in chunks of 20; only the third was lost"
+    run(config(data, tmp_path / "out", **options, resume="never"))
+    assert len(calls) == 4
+    pair = Pair.load(folders[0], folders[1])
+    kept = [row for file in sorted(folder.glob("teacher_outputs/*/*.json")) for row in read_json(file)]
+    source = pair.encode([task.train[5].source])
+    output = pair.teacher.generate(torch.tensor(source), max_new_tokens=6, do_sample=False)[0].tolist()[1:]
+    assert kept[5] == output
+    file = sorted(folder.glob("teacher_outputs/*/*.json"))[0]
+    file.write_text("[]")
+    with pytest.raises(WheelsError, match="does not hold 20 outputs; delete it"):
+        run(config(data, tmp_path / "out", **options, resume="never"))
+
+
+def test_long_rows_are_left_out_and_counted(data, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, logger="wheels"):
+        folder = run(config(data, tmp_path / "out", max_steps=1, max_target_length=4))
+    rows = read_json(folder / "finished.json")["rows"]
+    assert 0 < rows < 48
+    assert f"{48 - rows} of 48 training rows are longer than the limits and left out" in caplog.text
+    with pytest.raises(WheelsError, match="no training row is within max_source_length 1, max_target_length 24"):
+        run(config(data, tmp_path / "none", max_steps=1, max_source_length=1))
+
+
+def test_without_validation_the_last_weights_are_kept(data, tmp_path, caplog):
+    folder = run(config(f"{data}/train.jsonl", tmp_path / "out", max_steps=3))
+    assert "no validation split: nothing is scored, the last weights are kept" in caplog.text
+    assert "metric" not in read_json(folder / "finished.json")
+
+
+def test_causal_student_is_built_with_a_marked_prompt(data, tmp_path):
+    folder = run(config(data, tmp_path / "out", family="llama", max_steps=30, eval_every=30, epochs=1.0))
+    assert read_json(folder / "finished.json")["prompt"] == "{source} =>"
+    losses = [line["loss"] for line in metrics(folder) if "loss" in line]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"objective": "kl"}, "objective 'kl' needs a teacher: give --teacher DIR, or use ce"),
+        ({"lmbda": 0.5}, "lmbda 0.5 needs an objective of kl, rkl, jsd .* got 'ce'"),
+        ({"objective": "kd"}, "objective must be one of ce, kl, rkl, jsd, seqkd, got 'kd'"),
+        ({"w": 1.5}, r"w must be in \[0, 1\]"),
+        ({"temperature": 0.0}, "temperature must be at least 0.01"),
+        ({"prompt": "translate"}, "prompt must contain {source}"),
+        ({"epochs": 0.0}, "epochs must be above 0"),
+        ({"output": ""}, "output must be a folder"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_configuration_is_checked(options, message):
+    with pytest.raises(WheelsError, match=message):
+        PretrainConfig(**({"output": "out"} | options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"student": "/no/such"}, "no student folder '/no/such'"),
+        ({"teacher": "/no/such", "objective": "kl"}, "no teacher folder '/no/such'"),
+        ({"metric": "blue"}, "metric must be one of .*; did you mean 'bleu'"),
+        ({"device": "cuda:1"}, "not on this machine|device must be cpu or cuda"),
+        ({"dtype": "float16"}, "float16 trains on a GPU only"),
+        ({"heads": 3}, "heads must divide width 16, got 3"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_training(data, tmp_path, options, message):
+    with pytest.raises(WheelsError, match=message) as caught:
+        run(config(data, tmp_path / "out", max_steps=1, **options))
+    assert "\n" not in str(caught.value)
+
+
+def test_bfloat16_trains_on_the_cpu_and_saves_float32(data, tmp_path):
+    folder = run(config(data, tmp_path / "out", max_steps=2, dtype="bfloat16"))
+    assert {value.dtype for value in weights(folder).values()} == {torch.float32}
+
+
+def test_trl_parser_reads_a_configuration(tmp_path):
+    file = write_text(tmp_path / "c.yaml", "output: out\nlearning_rate: 1e-3\nmax_steps: 7\nobjective: ce\n")
+    assert read_config(file) == PretrainConfig(output="out", learning_rate=1e-3, max_steps=7)
+    for text, message in (
+        ("output: out\nlerning_rate: 1\n", r"c.yaml: unknown key 'lerning_rate'; did you mean 'learning_rate'\?"),
+        ("output: out\nmax_steps: many\n", "c.yaml: .*max_steps.*'many'"),
+        ("output: out\nobjective: kd\n", "c.yaml: objective must be one of"),
+        ("epochs: 1\n", "c.yaml: .*output"),
+        ("- 1\n", "c.yaml: must hold lines of `key: value`, got list"),
+        ("a: [\n", "c.yaml:2: not YAML"),
+    ):
+        write_text(file, text)
+        with pytest.raises(WheelsError, match=message):
+            read_config(file)
+    with pytest.raises(WheelsError, match=r"cannot read .*none\.yaml"):
+        read_config(tmp_path / "none.yaml")
+
+
+def test_further_options_reach_the_trainer(data, tmp_path, monkeypatch):
+    from transformers import Seq2SeqTrainingArguments
+
+    file = write_text(tmp_path / "o.yaml", "weight_decay: 0.5\nmax_grad_norm: 1e-9\n")
+    assert read_options(file, Seq2SeqTrainingArguments) == {"weight_decay": 0.5, "max_grad_norm": 1e-9}
+    plain = run(config(data, tmp_path / "plain", max_steps=2))
+    decayed = run(config(data, tmp_path / "decayed", max_steps=2, options=str(file)))
+    assert not same(weights(plain), weights(decayed))
+    for text, message in (
+        ("weight_dekay: 1\n", "o.yaml: unknown key 'weight_dekay'; did you mean 'weight_decay'"),
+        ("seed: 1\n", "o.yaml: seed is set by --seed; take it out of the file"),
+        ("weight_decay: much\n", "o.yaml: .*weight.decay.*'much'"),
+    ):
+        write_text(file, text)
+        with pytest.raises(WheelsError, match=message):
+            run(config(data, tmp_path / "wrong", max_steps=2, options=str(file)))

@@ -1,0 +1,1 @@
+"""Static distillation: a student learns a teacher's distribution, or references alone, before it learns to call."""

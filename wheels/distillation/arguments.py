@@ -1,0 +1,81 @@
+"""Our configuration in the words of transformers' trainers."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeVar
+
+from transformers import Seq2SeqTrainingArguments, TrainingArguments
+
+from wheels.distillation.options import further_options
+from wheels.distillation.pretrain_config import PretrainConfig
+from wheels.distillation.run_folder import RunFolder
+from wheels.errors import WheelsError
+from wheels.loading import first_line
+
+Arguments = TypeVar("Arguments", bound=TrainingArguments)
+
+
+def training_arguments(
+    config: PretrainConfig, folder: RunFolder, rows: int, metric: str | None, *, seq2seq: bool
+) -> TrainingArguments:
+    """Return transformers' own configuration of the run.
+
+    Raises:
+        WheelsError: for further options that are unknown or not allowed.
+    """
+    kind = Seq2SeqTrainingArguments if seq2seq else TrainingArguments
+    options = further_options(config.options, kind) if config.options is not None else {}
+    every = config.eval_every or steps_per_epoch(config, rows)
+    if metric is not None:
+        scoring = {"eval_strategy": "steps", "eval_steps": every, "load_best_model_at_end": True}
+        options = scoring | {"metric_for_best_model": f"eval_{metric}", "greater_is_better": True} | options
+    return make_arguments(kind, config, common_arguments(config, folder, every) | options)
+
+
+def make_arguments(kind: type[Arguments], config: PretrainConfig, values: dict[str, Any]) -> Arguments:
+    """Return the configuration of that kind; what it refuses can only come from the file of options.
+
+    Raises:
+        WheelsError: naming the file.
+    """
+    try:
+        arguments = kind(**values)
+    except (ValueError, TypeError) as error:
+        raise WheelsError(f"{config.options or 'training options'}: {first_line(error)}") from error
+    # One process trains on one device; several are started by torchrun.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+def common_arguments(config: PretrainConfig, folder: RunFolder, every: int) -> dict[str, Any]:
+    """Return what the configuration's own fields say, in transformers' names."""
+    return {
+        "output_dir": str(folder.checkpoints),
+        "seed": config.seed,
+        "num_train_epochs": config.epochs,
+        "max_steps": config.max_steps or -1,
+        "per_device_train_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation,
+        "learning_rate": config.learning_rate,
+        "warmup_steps": config.warmup,
+        "lr_scheduler_type": config.schedule,
+        "logging_steps": config.log_every,
+        "save_strategy": "steps",
+        "save_steps": every,
+        "save_total_limit": 2,
+        "use_cpu": config.device == "cpu",
+        "bf16": config.dtype == "bfloat16",
+        "fp16": config.dtype == "float16",
+        "dataloader_pin_memory": config.device != "cpu",
+        "ddp_find_unused_parameters": False,
+        "remove_unused_columns": False,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+    }
+
+
+def steps_per_epoch(config: PretrainConfig, rows: int) -> int:
+    """Return how many optimizer steps one pass over the rows takes."""
+    batches = -(-rows // (config.batch_size * int(os.environ.get("WORLD_SIZE", "1"))))
+    return max(1, -(-batches // config.gradient_accumulation))

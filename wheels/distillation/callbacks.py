@@ -1,0 +1,109 @@
+"""What a run shows and keeps while it trains: a progress bar, and `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from wheels.distillation.run_folder import RunFolder
+from wheels.files import write_text
+from wheels.loading import quiet_loading
+
+# Shown beside the bar, in this order.
+SHOWN = ("loss", "learning_rate")
+
+
+class Progress(ProgressCallback):
+    """A bar on standard error with the latest loss and scores beside it; nothing on standard output."""
+
+    def __init__(self) -> None:
+        """Start with nothing to show."""
+        super().__init__()
+        self._shown: dict[str, str] = {}
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Put the numbers of `logs` beside the bar."""
+        for name, value in (logs or {}).items():
+            if name in SHOWN or name.startswith("eval_"):
+                self._shown[name.removeprefix("eval_")] = f"{value:.3g}"
+        if self.training_bar is not None:
+            self.training_bar.set_postfix(self._shown)
+
+
+class Metrics(TrainerCallback):
+    """Appends each log and evaluation to `metrics.jsonl`, one JSON object a line, with its step and epoch.
+
+    A run that continues from a checkpoint first drops what was logged after that checkpoint: it will come again.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Log to `path`."""
+        self.path = Path(path)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Drop the lines of steps that are yet to come, and a line that was cut short."""
+        if state.is_world_process_zero:
+            lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+            kept = [line for line in lines if _is_before(line, state.global_step)]
+            write_text(self.path, "".join(f"{line}\n" for line in kept))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Log wherever a checkpoint is made, so that the loss between two logs never spans an interruption."""
+        if control.should_save:
+            control.should_log = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Append a line; the summary that the trainer logs at the end is left out."""
+        if not state.is_world_process_zero or not logs or "train_runtime" in logs:
+            return
+        line = json.dumps({"step": state.global_step, "epoch": round(state.epoch or 0.0, 6), **logs})
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
+
+def train_to_end(trainer: Trainer, folder: RunFolder) -> TrainerState:
+    """Train from the last checkpoint, or from the start, with our bar and metrics; return the trainer's last state."""
+    for callback in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(callback)
+    trainer.add_callback(Metrics(folder.metrics))
+    trainer.add_callback(Progress())
+    checkpoint = folder.last_checkpoint()
+    with quiet_loading():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.accelerator.wait_for_everyone()
+    return trainer.state
+
+
+def _is_before(line: str, step: int) -> bool:
+    """Whether `line` is a whole record of a step up to `step`."""
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except (ValueError, KeyError, TypeError):
+        return False

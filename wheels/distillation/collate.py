@@ -1,0 +1,87 @@
+"""Batches: ragged examples become padded tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import torch
+
+from wheels.distillation.losses import IGNORED
+
+Batch = dict[str, torch.Tensor]
+
+
+class Example(TypedDict):
+    """One training row, as tokens."""
+
+    source: list[int]
+    """What the model reads: the encoder's input, or the prompt of a causal model."""
+    target: list[int]
+    """What it should write, with the end token."""
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Pads examples at the right."""
+
+    is_seq2seq: bool
+    """Whether the source goes to an encoder; else source and target are one sequence."""
+    pad_id: int
+    """What fills up short rows."""
+    start_ids: tuple[int, ...] = ()
+    """What the decoder of a sequence-to-sequence model reads first."""
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        """Return the tensors a model takes, and `labels`.
+
+        Sequence-to-sequence: `input_ids` and `attention_mask` [B, S]; `decoder_input_ids` and `labels` [B, T], where
+        the decoder reads the labels one step late. Causal: `input_ids`, `attention_mask`, `labels` [B, S + T]; the
+        label of position t is the token at t (compare it with the logits of t - 1), and `IGNORED` in the prompt.
+        """
+        sources = [example["source"] for example in examples]
+        targets = [example["target"] for example in examples]
+        if self.is_seq2seq:
+            late = [[*self.start_ids, *target][: len(target)] for target in targets]
+            return {
+                "input_ids": pad(sources, self.pad_id),
+                "attention_mask": pad([[1] * len(source) for source in sources], 0),
+                "decoder_input_ids": pad(late, self.pad_id),
+                "labels": pad(targets, IGNORED),
+            }
+        whole = [source + target for source, target in zip(sources, targets, strict=True)]
+        labels = [[IGNORED] * len(source) + target for source, target in zip(sources, targets, strict=True)]
+        return {
+            "input_ids": pad(whole, self.pad_id),
+            "attention_mask": pad([[1] * len(row) for row in whole], 0),
+            "labels": pad(labels, IGNORED),
+        }
+
+    def sources(self, batch: Batch) -> list[list[int]]:
+        """Return the sources that a batch was made of."""
+        read = batch["attention_mask"].bool()
+        if not self.is_seq2seq:
+            read &= batch["labels"] == IGNORED
+        return [ids[mask].tolist() for ids, mask in zip(batch["input_ids"], read, strict=True)]
+
+
+def pad(rows: Sequence[Sequence[int]], filler: int, *, left: bool = False) -> torch.Tensor:
+    """Return ragged rows as one tensor [B, longest], filled up at the right (or left)."""
+    length = max((len(row) for row in rows), default=0)
+    full = [
+        [filler] * (length - len(row)) + [*row] if left else [*row] + [filler] * (length - len(row)) for row in rows
+    ]
+    return torch.tensor(full, dtype=torch.long).reshape(len(rows), length)
+
+
+def target_logits_and_labels(
+    logits_BTV: torch.Tensor, labels_BT: torch.Tensor, *, is_seq2seq: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Put each logit beside the token it predicts: a causal model's are one step early."""
+    return (logits_BTV, labels_BT) if is_seq2seq else (logits_BTV[:, :-1], labels_BT[:, 1:])
+
+
+def count_targets(batches: Sequence[Batch]) -> int:
+    """Return how many tokens of the batches are targets."""
+    return sum(int((batch["labels"] != IGNORED).sum()) for batch in batches)

@@ -1,0 +1,163 @@
+"""What a run of distillation works on: the models, and the rows as tokens."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from wheels.build import ModelSize, build_model, causal_prompt, train_tokenizer
+from wheels.data import Row, Task
+from wheels.distillation.collate import Example
+from wheels.distillation.pretrain_config import PretrainConfig
+from wheels.distillation.teacher_outputs import teacher_outputs
+from wheels.errors import WheelsError
+from wheels.loading import Tokenizer, load_config, load_model, load_tokenizer, model_digest
+from wheels.pair import Pair, check_same_kind, check_same_tokenizer, check_vocabulary, kind_of
+
+log = logging.getLogger("wheels")
+
+
+@dataclass(frozen=True)
+class Material:
+    """The models of a run."""
+
+    pair: Pair
+    """Student, teacher, tokenizer; without a teacher the student stands in its place."""
+    teacher: PreTrainedModel | None
+    """The teacher, if the run has one."""
+
+    @property
+    def student(self) -> PreTrainedModel:
+        """The model that trains."""
+        return self.pair.student
+
+
+def load_material(config: PretrainConfig, task: Task) -> Material:
+    """Load or build the student, load the teacher, and check that they belong together.
+
+    Raises:
+        WheelsError: for a model that cannot be loaded, or a pair that does not fit.
+    """
+    if config.student and config.teacher:
+        check_same_kind(_kind(config.student), _kind(config.teacher), config.student, config.teacher)
+    prompt = _prompt(config, task)
+    tokenizer = _tokenizer(config, task, prompt)
+    student = _student(config, tokenizer)
+    if config.teacher is None:
+        pair = Pair(student, student, tokenizer, prompt)
+        check_vocabulary(pair)
+        return Material(pair, None)
+    teacher = load_model(config.teacher, dtype=config.dtype, device=config.device, role="teacher")
+    return Material(Pair.of(student, teacher, tokenizer, prompt=prompt), teacher)
+
+
+def _kind(name: str) -> str:
+    """`sequence-to-sequence` or `causal`."""
+    return kind_of(load_config(name))
+
+
+def _prompt(config: PretrainConfig, task: Task) -> str:
+    """The prompt given, else the task's; a causal model built here needs the end of the source marked."""
+    if config.prompt is not None:
+        return config.prompt
+    return causal_prompt(task.prompt) if config.student is None and config.family == "llama" else task.prompt
+
+
+def _tokenizer(config: PretrainConfig, task: Task, prompt: str) -> Tokenizer:
+    """The student's own tokenizer; for a built student the one it is to share, else a new one."""
+    if config.student is not None:
+        tokenizer = load_tokenizer(config.student, role="student")
+        if config.teacher is not None:
+            other = load_tokenizer(config.teacher, role="teacher")
+            check_same_tokenizer(tokenizer, other, config.student, config.teacher)
+        return tokenizer
+    shared = config.tokenizer or config.teacher
+    if shared is not None:
+        tokenizer = load_tokenizer(shared, role="tokenizer" if config.tokenizer else "teacher")
+        if config.teacher is not None and shared != config.teacher:
+            other = load_tokenizer(config.teacher, role="teacher")
+            check_same_tokenizer(tokenizer, other, shared, config.teacher)
+        return tokenizer
+    texts = [text for row in task.train for text in (prompt.format(source=row.source), row.target) if text]
+    return train_tokenizer(texts, vocab_size=config.vocab_size, ends_source=config.family == "t5")
+
+
+def _student(config: PretrainConfig, tokenizer: Tokenizer) -> PreTrainedModel:
+    """Load the student, or build it; its own weights stay in float32, whatever the precision it computes in."""
+    if config.student is not None:
+        return load_model(config.student, device=config.device, role="student")
+    if tokenizer.eos_token_id is None:
+        raise WheelsError("the shared tokenizer has no end token, so a student built on it could never end an output")
+    size = ModelSize(config.width, config.layers, config.heads, config.ff, config.decoder_layers, config.dropout)
+    return build_model(
+        size,
+        family=config.family,
+        vocab_size=max(tokenizer.get_vocab().values()) + 1,
+        seed=config.seed,
+        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        eos_id=tokenizer.eos_token_id,
+    )
+
+
+def training_examples(config: PretrainConfig, material: Material, rows: Sequence[Row], folder: Path) -> list[Example]:
+    """Return the rows to train on, as tokens; for `seqkd` with the teacher's outputs as targets.
+
+    Rows longer than the limits of `config` (or of the models) are left out, and their number is logged.
+
+    Raises:
+        WheelsError: where no row is left.
+    """
+    pair = material.pair
+    sources = pair.encode([row.source for row in rows])
+    if config.objective == "seqkd":
+        targets = _teacher_targets(config, material, sources, folder)
+    else:
+        targets = pair.encode_targets([row.target for row in rows])
+    examples: list[Example] = [
+        {"source": source, "target": target}
+        for source, target in zip(sources, targets, strict=True)
+        if _fits(config, pair, source, target)
+    ]
+    if not examples:
+        limits = f"max_source_length {config.max_source_length}, max_target_length {config.max_target_length}"
+        raise WheelsError(f"no training row is within {limits}; raise them, or look at the data")
+    if len(examples) < len(rows):
+        log.warning(
+            "%d of %d training rows are longer than the limits and left out", len(rows) - len(examples), len(rows)
+        )
+    return examples
+
+
+def _fits(config: PretrainConfig, pair: Pair, source: Sequence[int], target: Sequence[int]) -> bool:
+    """Whether a row is within the limits of the configuration and of the models."""
+    limit = pair.source_limit
+    if len(source) > config.max_source_length or len(target) > config.max_target_length:
+        return False
+    longest = max(len(source), len(target)) if pair.is_seq2seq else len(source) + len(target)
+    return limit is None or longest <= limit
+
+
+def _teacher_targets(
+    config: PretrainConfig, material: Material, sources: Sequence[list[int]], folder: Path
+) -> list[list[int]]:
+    """Return the teacher's outputs; a source that is left out anyway gets an empty one."""
+    assert material.teacher is not None and config.teacher is not None, "seqkd has a teacher"
+    kept = [row for row, source in enumerate(sources) if _fits(config, material.pair, source, ())]
+    written = teacher_outputs(
+        material.teacher,
+        [sources[row] for row in kept],
+        folder,
+        name=model_digest(config.teacher),
+        pad_id=material.pair.pad_id,
+        eos_ids=material.pair.eos_ids,
+        max_new_tokens=config.max_target_length,
+        vocab_size=material.pair.vocab_size,
+    )
+    targets: list[list[int]] = [[0] * (config.max_target_length + 1) for _ in sources]
+    for row, output in zip(kept, written, strict=True):
+        targets[row] = output
+    return targets

@@ -1,0 +1,175 @@
+"""`wheels pretrain`: train a student on references, or on a teacher, into a plain model folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from wheels.config import to_dict, write_resolved
+from wheels.data import Row, Task, load_task
+from wheels.distillation.arguments import training_arguments
+from wheels.distillation.callbacks import train_to_end
+from wheels.distillation.collate import Collator, Example
+from wheels.distillation.generation import write
+from wheels.distillation.material import Material, load_material, training_examples
+from wheels.distillation.pretrain_config import DIVERGENCES, PretrainConfig
+from wheels.distillation.run_folder import RunFolder
+from wheels.distillation.trainer import CausalKDTrainer, Evaluator, KDTrainer, Objective
+from wheels.errors import WheelsError, check_choice
+from wheels.loading import check_device, check_place, model_digest, save_model
+from wheels.metrics import METRICS, score
+
+log = logging.getLogger("wheels")
+
+# What does not change the result: a run may go on with other values of these.
+INCIDENTAL = ("output", "resume", "threads", "device", "log_every")
+
+
+def run(config: PretrainConfig) -> Path:
+    """Train as `config` says and return the folder of the student.
+
+    A run that was cut short goes on from its last checkpoint to the same weights; one that is done returns at once.
+
+    Raises:
+        WheelsError: for data, models or settings that do not fit.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    _check_machine(config)
+    task = load_task(config.data, source=config.source, target=config.target, prompt=config.prompt, limit=config.limit)
+    metrics = _metrics(config, task)
+    for role, name in (("student", config.student), ("teacher", config.teacher), ("tokenizer", config.tokenizer)):
+        if name is not None:
+            check_place(name, role)
+    folder = RunFolder(Path(config.output).absolute())
+    if folder.begin(_identity(config, task), resume=config.resume) is not None:
+        log.info("%s is done already", folder.path)
+        return folder.path
+    material = load_material(config, task)
+    examples = training_examples(config, material, task.train, folder.path / "teacher_outputs")
+    if config.trainer == "trl":
+        from wheels.distillation.trl_baseline import train_with_trl
+
+        facts = train_with_trl(config, material, examples, folder)
+    else:
+        facts = train(config, material, examples, folder, _validation(config, task), metrics)
+    save_model(material.student, material.pair.tokenizer, folder.path)
+    write_resolved(config, folder.path, {"data_digest": task.digest, "prompt": material.pair.prompt})
+    folder.finish(facts)
+    return folder.path
+
+
+def train(
+    config: PretrainConfig,
+    material: Material,
+    examples: list[Example],
+    folder: RunFolder,
+    validation: Sequence[Row],
+    metrics: Sequence[str],
+) -> dict[str, Any]:
+    """Train the student of `material` in place; it ends with the best checkpoint's weights.
+
+    Args:
+        config: what to do.
+        material: the models.
+        examples: the training rows.
+        folder: where checkpoints and `metrics.jsonl` go.
+        validation: rows to score; empty: nothing is scored and the last weights are kept.
+        metrics: their names; the first picks the checkpoint.
+
+    Returns:
+        the steps taken, and the best step with its score.
+    """
+    pair = material.pair
+    seq2seq = pair.is_seq2seq
+    arguments = training_arguments(config, folder, len(examples), metrics[0] if validation else None, seq2seq=seq2seq)
+    kind = KDTrainer if seq2seq else CausalKDTrainer
+    trainer = kind(
+        pair.student,
+        arguments,
+        teacher=material.teacher if config.objective in DIVERGENCES else None,
+        objective=_objective(config, material),
+        collator=Collator(seq2seq, pair.pad_id, pair.start_ids),
+        train_examples=examples,
+        evaluator=_evaluator(config, material, validation, metrics) if validation else None,
+    )
+    state = train_to_end(trainer, folder)
+    facts: dict[str, Any] = {"steps": state.global_step, "rows": len(examples), "prompt": pair.prompt}
+    if validation:
+        facts |= {"best_step": state.best_global_step, "metric": metrics[0], "value": state.best_metric}
+    return facts
+
+
+def _objective(config: PretrainConfig, material: Material) -> Objective:
+    """Return the part of the configuration that the trainer needs, with what it must know of the tokens."""
+    return Objective(
+        name=config.objective,
+        temperature=config.temperature,
+        w=config.w,
+        beta=config.beta,
+        lmbda=config.lmbda,
+        max_new_tokens=config.max_target_length,
+        eos_ids=material.pair.eos_ids,
+        vocab_size=material.pair.vocab_size,
+    )
+
+
+def _evaluator(config: PretrainConfig, material: Material, rows: Sequence[Row], metrics: Sequence[str]) -> Evaluator:
+    """Return a function that scores a model's greedy outputs for the validation rows."""
+    pair = material.pair
+    sources = pair.encode([row.source for row in rows])
+    references = [row.target for row in rows]
+
+    def evaluate(model: PreTrainedModel) -> dict[str, float]:
+        outputs = write(
+            model,
+            sources,
+            pad_id=pair.pad_id,
+            eos_ids=pair.eos_ids,
+            max_new_tokens=config.max_target_length,
+            vocab_size=pair.vocab_size,
+        )
+        texts = [pair.decode(output) for output in outputs]
+        return {metric: score(metric, texts, references).value for metric in metrics}
+
+    return evaluate
+
+
+def _metrics(config: PretrainConfig, task: Task) -> tuple[str, ...]:
+    """Return the metrics to log; the first picks the checkpoint."""
+    if config.metric is None:
+        return tuple(task.metrics)
+    check_choice("metric", config.metric, METRICS)
+    return (config.metric, *(metric for metric in task.metrics if metric != config.metric))
+
+
+def _validation(config: PretrainConfig, task: Task) -> list[Row]:
+    """Return the rows to score; none where the task has no validation split of its own."""
+    if config.eval_limit and "validation" not in task.splits:
+        log.warning("%s has no validation split: nothing is scored, the last weights are kept", task.name)
+    return list(task.splits.get("validation", ()))[: config.eval_limit]
+
+
+def _identity(config: PretrainConfig, task: Task) -> Mapping[str, Any]:
+    """Return everything the result depends on: settings, data, and the models' content."""
+    identity = {name: value for name, value in to_dict(config).items() if name not in INCIDENTAL}
+    for role in ("student", "teacher", "tokenizer"):
+        if identity[role] is not None:
+            identity[f"{role}_digest"] = model_digest(identity[role])
+    return identity | {"data_digest": task.digest}
+
+
+def _check_machine(config: PretrainConfig) -> None:
+    """Refuse a device or a precision that cannot train here."""
+    place = check_device(config.device)
+    if place.index:
+        raise WheelsError(
+            f"device must be cpu or cuda, got {config.device!r}; pick a GPU with CUDA_VISIBLE_DEVICES={place.index}"
+        )
+    if config.dtype == "float16" and place.type == "cpu":
+        raise WheelsError("dtype float16 trains on a GPU only; use float32 or bfloat16 on the CPU")

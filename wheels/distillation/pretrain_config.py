@@ -1,0 +1,97 @@
+"""What `wheels pretrain` is told. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wheels.data import check_prompt
+from wheels.errors import WheelsError
+from wheels.fields import REQUIRED, check_fields, option
+
+OBJECTIVES = ("ce", "kl", "rkl", "jsd", "seqkd")
+# Those that read the teacher's probabilities.
+DIVERGENCES = ("kl", "rkl", "jsd")
+TRAINERS = ("wheels", "trl")
+SCHEDULES = ("cosine", "linear", "constant_with_warmup")
+RESUMES = ("auto", "never")
+FAMILIES = ("t5", "llama")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """A run of static distillation, or of plain training on references (`objective` ce)."""
+
+    output: str = option(REQUIRED, "folder to write the trained student to", metavar="DIR")
+    data: str = option(
+        "embedded-translation", "embedded corpus, folder or file of rows, or hub:owner/name", metavar="DATA"
+    )
+    source: str = option("source", "column of the sources; dots reach nested ones", metavar="NAME")
+    target: str = option("target", "column of the targets", metavar="NAME")
+    prompt: str | None = option(None, "text a causal model reads, with {source} in it")
+    limit: int | None = option(None, "read only so many rows of each split", minimum=1)
+
+    student: str | None = option(None, "model to start from; without it one is built as below", metavar="DIR")
+    family: str = option("t5", "family of a built student", choices=FAMILIES)
+    width: int = option(48, "width of a built student", minimum=1)
+    layers: int = option(1, "layers of a built student", minimum=1)
+    decoder_layers: int | None = option(None, "layers of its decoder, if other than --layers", minimum=1)
+    heads: int = option(2, "attention heads of a built student", minimum=1)
+    ff: int = option(96, "feed-forward width of a built student", minimum=1)
+    dropout: float = option(0.0, "dropout of a built student", minimum=0.0, maximum=0.9)
+    vocab_size: int = option(4000, "pieces of a built tokenizer", minimum=259)
+    tokenizer: str | None = option(
+        None, "take the tokenizer of this model for a built student (without it: the teacher's)", metavar="DIR"
+    )
+    teacher: str | None = option(None, "model to learn from; ce needs none", metavar="DIR")
+
+    objective: str = option("ce", "what to minimise", choices=OBJECTIVES)
+    temperature: float = option(1.0, "T of both models in kl, rkl and jsd", minimum=0.01)
+    w: float = option(1.0, "weight of the divergence; the rest is cross-entropy on the references", share=True)
+    beta: float = option(0.5, "of jsd: 0 is kl, 1 is rkl", minimum=0.0, maximum=1.0)
+    lmbda: float = option(0.0, "share of batches whose targets the student samples itself", share=True)
+
+    epochs: float = option(3.0, "passes over the training rows", minimum=0.0)
+    max_steps: int | None = option(None, "optimizer steps, instead of epochs", minimum=1)
+    batch_size: int = option(32, "rows per forward pass", minimum=1)
+    gradient_accumulation: int = option(1, "forward passes per optimizer step", minimum=1)
+    learning_rate: float = option(1e-3, "highest learning rate of AdamW", minimum=0.0)
+    warmup: float = option(0.05, "share of the steps (or number, from 1 on) in which it rises", minimum=0.0)
+    schedule: str = option("cosine", "how it falls afterwards", choices=SCHEDULES)
+    max_source_length: int = option(256, "leave out rows whose source has more tokens", minimum=1)
+    max_target_length: int = option(256, "leave out rows whose target has more; longest output", minimum=2)
+    options: str | None = option(
+        None, "YAML of further options of transformers' TrainingArguments (--trainer trl: GKDConfig)", metavar="FILE"
+    )
+
+    metric: str | None = option(None, "picks the best checkpoint; without it the task's first")
+    eval_every: int = option(0, "steps between evaluations and checkpoints; 0: once per epoch", minimum=0)
+    eval_limit: int = option(200, "rows of the validation split that are scored; 0: none", minimum=0)
+    log_every: int = option(20, "steps between lines of metrics.jsonl", minimum=1)
+    seed: int = option(0, "of weights, order of rows, dropout and samples", minimum=0)
+    resume: str = option("auto", "auto: continue a run that was cut short; never: start anew", choices=RESUMES)
+    trainer: str = option("wheels", "trl: TRL's GKDTrainer, for causal pairs", choices=TRAINERS)
+    device: str = option("cpu", "cpu or cuda")
+    dtype: str = option("float32", "precision of the teacher; bfloat16, float16: mixed for the student", choices=DTYPES)
+    threads: int = option(0, "CPU threads; 0: torch's choice", minimum=0)
+
+    def __post_init__(self) -> None:
+        """Check what the fields alone can tell.
+
+        Raises:
+            WheelsError: for a value that is not allowed, or fields that contradict each other.
+        """
+        check_fields(self)
+        if self.objective != "ce" and self.teacher is None:
+            raise WheelsError(f"objective {self.objective!r} needs a teacher: give --teacher DIR, or use ce")
+        if self.lmbda > 0.0 and self.objective not in DIVERGENCES:
+            raise WheelsError(
+                f"lmbda {self.lmbda:g} needs an objective of {', '.join(DIVERGENCES)} (the teacher judges what the "
+                f"student samples), got {self.objective!r}"
+            )
+        if self.prompt is not None:
+            check_prompt(self.prompt)
+        if self.max_steps is None and self.epochs == 0.0:
+            raise WheelsError("epochs must be above 0, or give max_steps")
+        if not self.output:
+            raise WheelsError("output must be a folder, got ''")

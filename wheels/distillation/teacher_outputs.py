@@ -1,0 +1,79 @@
+"""The teacher's own outputs for sequence-level distillation, kept on disk so that they are paid for once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from wheels.distillation.generation import write
+from wheels.errors import WheelsError
+from wheels.files import read_json, write_json
+
+# Rows per file: what a run that is cut short may lose.
+CHUNK = 512
+
+
+def teacher_outputs(
+    teacher: PreTrainedModel,
+    sources: Sequence[list[int]],
+    folder: Path | str,
+    *,
+    name: str,
+    pad_id: int,
+    eos_ids: Sequence[int],
+    max_new_tokens: int,
+    vocab_size: int,
+    batch_size: int = 64,
+    chunk: int = CHUNK,
+) -> list[list[int]]:
+    """Return the teacher's greedy output for each source (Kim & Rush 2016, 1606.07947, with a beam of one).
+
+    They are written in files of `chunk` rows, whole or absent, under a folder named for everything they depend on, so
+    that a run that was cut short goes on after its last whole file.
+
+    Args:
+        teacher: the model that writes.
+        sources: encoder inputs or prompts, as tokens.
+        folder: where the outputs are kept.
+        name: names the teacher's weights, such as `loading.model_digest` of its folder.
+        pad_id: padding.
+        eos_ids: the tokens that end an output.
+        max_new_tokens: the longest output.
+        vocab_size: V, the range of ids it may write.
+        batch_size: rows at a time.
+        chunk: rows per file.
+
+    Raises:
+        WheelsError: where the place cannot be written, or a kept file holds something else.
+    """
+    key = json.dumps([name, list(eos_ids), max_new_tokens, vocab_size, chunk, sources])
+    place = Path(folder) / hashlib.sha256(key.encode()).hexdigest()[:16]
+    outputs: list[list[int]] = []
+    with tqdm(total=len(sources), desc="teacher outputs", unit="row", leave=False) as bar:
+        for number, start in enumerate(range(0, len(sources), chunk)):
+            file = place / f"{number:05d}.json"
+            rows = list(sources[start : start + chunk])
+            if file.is_file():
+                written = read_json(file)
+                if not isinstance(written, list) or len(written) != len(rows):
+                    raise WheelsError(f"{file} does not hold {len(rows)} outputs; delete it to have them written again")
+                bar.update(len(rows))
+            else:
+                written = write(
+                    teacher,
+                    rows,
+                    pad_id=pad_id,
+                    eos_ids=eos_ids,
+                    max_new_tokens=max_new_tokens,
+                    vocab_size=vocab_size,
+                    batch_size=batch_size,
+                    advance=bar.update,
+                )
+                write_json(file, written)
+            outputs += written
+    return outputs

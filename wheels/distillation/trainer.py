@@ -1,0 +1,184 @@
+"""Distillation on transformers' trainers: the student trains, the teacher only looks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, Seq2SeqTrainer, Trainer, TrainingArguments
+
+from wheels.distillation.collate import Batch, Collator, Example, count_targets, target_logits_and_labels
+from wheels.distillation.generation import write
+from wheels.distillation.losses import IGNORED, distillation_loss, select
+
+Evaluator = Callable[[PreTrainedModel], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a trainer minimises; see `losses.distillation_loss`."""
+
+    name: str = "ce"
+    """`ce`, `seqkd`, `kl`, `rkl` or `jsd`."""
+    temperature: float = 1.0
+    """T of both models."""
+    w: float = 1.0
+    """Weight of the divergence; cross-entropy has the rest."""
+    beta: float = 0.5
+    """Of `jsd`."""
+    lmbda: float = 0.0
+    """Share of batches whose targets the student samples itself (GKD, 2306.13649)."""
+    max_new_tokens: int = 128
+    """The longest sample."""
+    eos_ids: tuple[int, ...] = (1,)
+    """The tokens that end a sample."""
+    vocab_size: int | None = None
+    """V, the range of ids both models have; None: they have the same."""
+
+
+class _Distils(Trainer):
+    """What both trainers below share.
+
+    The loss is an average over the target tokens of the whole accumulated batch, on all processes, so it does not
+    change with the number of passes the batch is cut into.
+
+    A share `lmbda` of the batches is on-policy: their targets are samples of the student as it is before the step,
+    drawn from a generator of their own that depends on the seed, the step and the batch alone, so that a resumed run
+    draws the same. References and samples do not mix: cross-entropy on the student's own samples would only sharpen
+    it, so an on-policy batch counts the divergence with weight 1. No gradient flows through the sampling, as in GKD.
+    """
+
+    # `compute_loss` divides by the accumulated batch's tokens itself.
+    loss_is_scaled_for_ga = True
+    objective: Objective
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: TrainingArguments,
+        *,
+        teacher: PreTrainedModel | None,
+        objective: Objective,
+        collator: Collator,
+        train_examples: list[Example],
+        evaluator: Evaluator | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Prepare the student and the teacher.
+
+        Args:
+            model: the student.
+            args: transformers' own training arguments.
+            teacher: the model to learn from; None for `ce` and `seqkd`.
+            objective: what to minimise.
+            collator: makes batches of examples.
+            train_examples: the training rows.
+            evaluator: gives the metrics of the student as it is, such as `{"bleu": 31.0}`; logged as `eval_bleu`.
+            **kwargs: for transformers' trainer, such as `callbacks`.
+        """
+        super().__init__(
+            model,
+            args,
+            data_collator=collator,
+            train_dataset=train_examples,
+            eval_dataset=train_examples[:1] if evaluator else None,
+            **kwargs,
+        )
+        self.objective = objective
+        self.collator = collator
+        self.evaluator = evaluator
+        self.teacher = teacher
+        if teacher is not None:
+            teacher.requires_grad_(False).eval()
+            self.teacher = self.accelerator.prepare_model(teacher, evaluation_mode=True)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], torch.Tensor | int | None]:
+        """Return the batches of one optimizer step and their number of target tokens, over all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.objective.lmbda > 0.0:
+            batches = [self._maybe_on_policy(batch, number) for number, batch in enumerate(batches)]
+        items = torch.tensor(count_targets(batches), device=device)
+        return batches, self.accelerator.gather(items).sum()
+
+    def _maybe_on_policy(self, batch: Batch, number: int) -> Batch:
+        """Return `batch`, or with probability `lmbda` one of the same sources with targets the student samples."""
+        key = f"{self.args.seed} {self.state.global_step} {number} {self.args.process_index}"
+        with torch.random.fork_rng():
+            torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7]))
+            if torch.rand(()).item() >= self.objective.lmbda:
+                return batch
+            sources = self.collator.sources(batch)
+            targets = write(
+                self.accelerator.unwrap_model(self.model),
+                sources,
+                pad_id=self.collator.pad_id,
+                eos_ids=self.objective.eos_ids,
+                max_new_tokens=self.objective.max_new_tokens,
+                vocab_size=self.objective.vocab_size,
+                sample=True,
+                batch_size=len(sources),
+            )
+        rows: list[Example] = [
+            {"source": source, "target": target} for source, target in zip(sources, targets, strict=True)
+        ]
+        sampled = {name: tensor.to(batch["labels"].device) for name, tensor in self.collator(rows).items()}
+        return sampled | {"on_policy": torch.tensor(True)}
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the loss of one pass: its share of the average over the accumulated batch."""
+        on_policy = "on_policy" in inputs
+        reads = {name: value for name, value in inputs.items() if name not in ("labels", "on_policy")}
+        outputs = model(**reads)
+        student_logits_NV, labels_N = self._targets(outputs.logits, inputs["labels"])
+        teacher_logits_NV = None
+        if self.teacher is not None:
+            with torch.no_grad():
+                teacher_logits_NV, _ = self._targets(self.teacher(**reads).logits, inputs["labels"])
+        loss = distillation_loss(
+            student_logits_NV,
+            teacher_logits_NV,
+            labels_N,
+            objective=self.objective.name,
+            temperature=self.objective.temperature,
+            w=1.0 if on_policy else self.objective.w,
+            beta=self.objective.beta,
+            num_items=num_items_in_batch,
+        )
+        # Gradients are averaged over processes, while the tokens were counted over all of them.
+        loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def _targets(self, logits_BTV: torch.Tensor, labels_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the logits that predict targets, in the common range of ids, and those targets."""
+        logits, labels = target_logits_and_labels(logits_BTV, labels_BT, is_seq2seq=self.collator.is_seq2seq)
+        return select(logits, labels, self.objective.vocab_size), labels[labels != IGNORED]
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval", **_: Any
+    ) -> dict[str, float]:
+        """Return and log the evaluator's metrics of the student as it is."""
+        assert self.evaluator is not None, "a trainer without an evaluator has nothing to evaluate"
+        found = self.evaluator(self.accelerator.unwrap_model(self.model))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class KDTrainer(_Distils, Seq2SeqTrainer):
+    """Distils a sequence-to-sequence student (T5, Marian, BART, ...)."""
+
+
+class CausalKDTrainer(_Distils):
+    """Distils a causal student; the prompt is no target."""

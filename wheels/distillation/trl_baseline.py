@@ -1,0 +1,103 @@
+"""`wheels pretrain --trainer trl`: TRL's GKDTrainer on the same rows, to compare with.
+
+What it does not have: a factor T^2 and a temperature in the loss (`GKDTrainer.compute_loss` leaves `temperature` to the
+sampling), a cross-entropy term, sequence-to-sequence models, vocabularies of different padding. Settings that need
+them are refused. It starts each batch's choice between references and samples from Python's generator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+from huggingface_hub import constants
+from trl.experimental.gkd import GKDConfig, GKDTrainer
+
+from wheels.distillation.arguments import common_arguments, make_arguments, steps_per_epoch
+from wheels.distillation.callbacks import train_to_end
+from wheels.distillation.collate import Batch, Collator, Example, pad
+from wheels.distillation.material import Material
+from wheels.distillation.options import further_options
+from wheels.distillation.pretrain_config import PretrainConfig
+from wheels.distillation.run_folder import RunFolder
+from wheels.errors import WheelsError, check_choice
+from wheels.pair import logits_size, name_of
+
+# Our objective, as GKD's beta.
+BETAS = {"kl": 0.0, "rkl": 1.0, "jsd": None}
+
+
+@dataclass(frozen=True)
+class PromptCollator:
+    """Batches as GKDTrainer wants them: also the prompts alone, padded at the left."""
+
+    inner: Collator
+    """Pads whole sequences."""
+
+    def __call__(self, examples: list[Example]) -> Batch:
+        """Return the batch with `prompts` and `prompt_attention_mask` [B, S]."""
+        prompts = [example["source"] for example in examples]
+        return self.inner(examples) | {
+            "prompts": pad(prompts, self.inner.pad_id, left=True),
+            "prompt_attention_mask": pad([[1] * len(prompt) for prompt in prompts], 0, left=True),
+        }
+
+
+def train_with_trl(
+    config: PretrainConfig, material: Material, examples: list[Example], folder: RunFolder
+) -> dict[str, Any]:
+    """Train the student of `material` in place with GKDTrainer; the last weights are kept.
+
+    Raises:
+        WheelsError: for a pair or a setting that TRL's trainer does not have.
+    """
+    check_trl(config, material)
+    assert material.teacher is not None, "check_trl allows divergences alone, which have a teacher"
+    # TRL reports each start of a trainer to the Hub.
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    pair = material.pair
+    if pair.tokenizer.pad_token is None:
+        pair.tokenizer.pad_token_id = pair.pad_id
+    trainer = GKDTrainer(
+        model=pair.student,
+        teacher_model=material.teacher,
+        args=trl_arguments(config, folder, len(examples)),
+        data_collator=PromptCollator(Collator(False, pair.pad_id)),
+        train_dataset=Dataset.from_list([dict(example) for example in examples]),
+        processing_class=pair.tokenizer,
+    )
+    state = train_to_end(trainer, folder)
+    return {"steps": state.global_step, "rows": len(examples), "prompt": pair.prompt, "trainer": "trl"}
+
+
+def check_trl(config: PretrainConfig, material: Material) -> None:
+    """Raise a `WheelsError` for what TRL's trainer does not have."""
+    advice = "use --trainer wheels"
+    if material.pair.is_seq2seq:
+        name = name_of(material.student)
+        raise WheelsError(
+            f"--trainer trl needs a causal pair, for TRL's trainers feed no encoder: student {name!r} is "
+            f"sequence-to-sequence; {advice}"
+        )
+    check_choice("objective of --trainer trl", config.objective, BETAS)
+    if config.w != 1.0 or config.temperature != 1.0:
+        raise WheelsError(f"--trainer trl has neither w nor a temperature in its loss: both must be 1; {advice}")
+    sizes = logits_size(material.student), logits_size(material.pair.teacher)
+    if sizes[0] != sizes[1]:
+        raise WheelsError(f"--trainer trl needs equal vocabulary sizes, got {sizes[0]} and {sizes[1]}; {advice}")
+
+
+def trl_arguments(config: PretrainConfig, folder: RunFolder, rows: int) -> GKDConfig:
+    """Return TRL's own configuration of the run."""
+    options = further_options(config.options, GKDConfig) if config.options is not None else {}
+    values = common_arguments(config, folder, config.eval_every or steps_per_epoch(config, rows))
+    beta = BETAS[config.objective]
+    values |= {
+        "gradient_checkpointing": False,
+        "lmbda": config.lmbda,
+        "beta": config.beta if beta is None else beta,
+        "temperature": 1.0,
+        "max_new_tokens": config.max_target_length,
+    }
+    return make_arguments(GKDConfig, config, values | options)
