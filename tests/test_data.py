@@ -145,6 +145,8 @@ def test_a_folder_has_the_splits_that_it_has(tmp_path: Path) -> None:
 def test_a_single_file_is_any_split(tmp_path: Path) -> None:
     task = load_task(write(tmp_path / "talk.jsonl.gz", [GOOD]))
     assert task.name == "talk"
+    (tmp_path / "talks").mkdir()
+    assert load_task(write(tmp_path / "talks" / "test.jsonl", [GOOD])).name == "talks/test"
     assert task.train is task.validation is task.test is task.rows("test")
 
 

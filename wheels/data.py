@@ -171,7 +171,10 @@ def _files(
             hint = did_you_mean(str(path), corpora.NAMES)
             known = ", ".join(corpora.NAMES)
             raise WheelsError(f"{path}: no such file or folder (and no embedded corpus: {known}){hint}")
-        return path.name.removesuffix(".gz").removesuffix(".jsonl"), {ONLY: load(path)}
+        stem = path.name.removesuffix(".gz").removesuffix(".jsonl")
+        # `test` alone says nothing in a signature; its folder says which.
+        name = f"{path.resolve().parent.name}/{stem}" if stem in SPLITS else stem
+        return name, {ONLY: load(path)}
     found = {split: file for split in SPLITS if (file := _split_file(path, split))}
     if not found:
         raise WheelsError(f"{path}: none of train, validation and test (.jsonl or .jsonl.gz) is in this folder")

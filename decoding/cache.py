@@ -1,0 +1,182 @@
+"""A key-value cache whose rows stand at different lengths: preallocated, written at each row's own cursor.
+
+A row is rewound by moving its cursor: whatever lies at or beyond the cursor is invisible (the mask hides it) and is
+overwritten by the next write. Nothing is concatenated at a step; the store grows in blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin, EncoderDecoderCache
+
+BLOCK = 64
+"""Positions by which a store grows at least."""
+
+
+@dataclass
+class Write:
+    """Where one forward pass writes, and how far it reads."""
+
+    rows_R: torch.Tensor | None
+    """The rows that take part; None: all of them, in order."""
+    slots_RK: torch.Tensor
+    """The slot of each new position."""
+    uniform: int | None
+    """The common cursor, where all rows stand at one: then a plain slice is written."""
+    visible: int
+    """Slots that are read, from 0: the furthest cursor after this write."""
+
+
+class SelfAttentionLayer(CacheLayerMixin):
+    """Self-attention keys and values of all rows in one layer, `[rows, heads, capacity, head_dim]`."""
+
+    is_croppable = False
+    is_sliding = False
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+        self.write: Write | None = None
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Make empty stores of the right shape."""
+        self.keys = key_states.new_zeros(self.rows, key_states.shape[1], 0, key_states.shape[3])
+        self.values = value_states.new_zeros(self.rows, value_states.shape[1], 0, value_states.shape[3])
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the new positions and return all that is visible, for the rows that take part."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        write = self.write
+        assert write is not None and self.keys is not None and self.values is not None
+        needed = write.visible if write.uniform is None else write.uniform + key_states.shape[2]
+        self.keys, self.values = _grown(self.keys, needed), _grown(self.values, needed)
+        return _written(self.keys, key_states, write), _written(self.values, value_states, write)
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep `rows` alone, in that order."""
+        self.rows = len(rows)
+        if self.is_initialized:
+            assert self.keys is not None and self.values is not None
+            self.keys, self.values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
+
+    def get_seq_length(self) -> int:
+        """The cursors are the runner's: for the model itself the cache always looks empty."""
+        return 0
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Sizes for masks that the model would build; ours are ready-made."""
+        return (self.write.visible if self.write else query_length), 0
+
+    def get_max_length(self) -> int:
+        """No limit of its own."""
+        return -1
+
+
+class CrossAttentionLayer(SelfAttentionLayer):
+    """Keys and values over the source of all rows in one layer: written once for a row, then only read."""
+
+    def __init__(self, rows: int) -> None:
+        self._keys: torch.Tensor | None = None
+        self._values: torch.Tensor | None = None
+        super().__init__(rows)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keep what was computed over the source of the rows that take part."""
+        if self._keys is None or self._values is None:
+            self._keys = key_states.new_zeros(self.rows, key_states.shape[1], 0, key_states.shape[3])
+            self._values = value_states.new_zeros(self.rows, value_states.shape[1], 0, value_states.shape[3])
+            self.is_initialized = True
+        assert self.write is not None
+        length = key_states.shape[2]
+        self._keys, self._values = _grown(self._keys, length), _grown(self._values, length)
+        rows = slice(None) if self.write.rows_R is None else self.write.rows_R
+        self._keys[rows, :, :length] = key_states
+        self._values[rows, :, :length] = value_states
+        return key_states, value_states
+
+    @property
+    def keys(self) -> torch.Tensor | None:
+        """The stored keys of the rows that take part."""
+        return self._read(self._keys)
+
+    @keys.setter
+    def keys(self, value: torch.Tensor | None) -> None:
+        self._keys = value
+
+    @property
+    def values(self) -> torch.Tensor | None:
+        """The stored values of the rows that take part."""
+        return self._read(self._values)
+
+    @values.setter
+    def values(self, value: torch.Tensor | None) -> None:
+        self._values = value
+
+    def _read(self, store: torch.Tensor | None) -> torch.Tensor | None:
+        if store is None or self.write is None:
+            return store
+        visible = store[:, :, : self.write.visible]
+        return visible if self.write.rows_R is None else visible.index_select(0, self.write.rows_R)
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep `rows` alone, in that order."""
+        self.rows = len(rows)
+        if self._keys is not None and self._values is not None:
+            self._keys, self._values = self._keys.index_select(0, rows), self._values.index_select(0, rows)
+
+
+class RaggedCache:
+    """The caches of one model for `rows` rows: self-attention, and cross-attention where there is an encoder."""
+
+    def __init__(self, layers: int, rows: int, *, cross: bool) -> None:
+        self.self_layers = [SelfAttentionLayer(rows) for _ in range(layers)]
+        self.cross_layers = [CrossAttentionLayer(rows) for _ in range(layers)] if cross else []
+        self_cache = Cache(layers=list(self.self_layers))
+        self.cache: Cache = (
+            EncoderDecoderCache(self_cache, Cache(layers=list(self.cross_layers))) if cross else self_cache
+        )
+
+    def prepare(self, write: Write, *, source_visible: int = 0, source_known: bool = False) -> Cache:
+        """Return the cache for one forward pass that writes at `write`."""
+        for layer in self.self_layers:
+            layer.write = write
+        for cross in self.cross_layers:
+            cross.write = Write(write.rows_R, write.slots_RK, None, source_visible)
+        if isinstance(self.cache, EncoderDecoderCache):
+            self.cache.is_updated = dict.fromkeys(range(len(self.cross_layers)), source_known)
+        return self.cache
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep `rows` alone, in that order."""
+        for layer in (*self.self_layers, *self.cross_layers):
+            layer.select(rows)
+
+
+def _grown(store_BHCD: torch.Tensor, needed: int) -> torch.Tensor:
+    """Return the store with room for `needed` positions: at least doubled where it grows, so copies are rare."""
+    rows, heads, capacity, width = store_BHCD.shape
+    if needed <= capacity:
+        return store_BHCD
+    wanted = max(needed, 2 * capacity)
+    larger = store_BHCD.new_zeros(rows, heads, -(-wanted // BLOCK) * BLOCK, width)
+    larger[:, :, :capacity] = store_BHCD
+    return larger
+
+
+def _written(store_BHCD: torch.Tensor, new_RHKD: torch.Tensor, write: Write) -> torch.Tensor:
+    """Write the new positions and return the visible part of the rows that take part, `[R, H, visible, D]`."""
+    if write.rows_R is None and write.uniform is not None:
+        store_BHCD[:, :, write.uniform : write.uniform + new_RHKD.shape[2]] = new_RHKD
+    else:
+        rows = write.rows_R if write.rows_R is not None else torch.arange(len(store_BHCD), device=store_BHCD.device)
+        store_BHCD[rows[:, None], :, write.slots_RK] = new_RHKD.transpose(1, 2)
+    visible = store_BHCD[:, :, : write.visible]
+    return visible if write.rows_R is None else visible.index_select(0, write.rows_R)

@@ -1,0 +1,138 @@
+"""`wheels calibrate`: find, for each rule and budget, the threshold whose measured use is the budget."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Iterator, Sequence
+
+import torch
+from tqdm import tqdm
+
+from wheels.artefact import Artefact
+from wheels.calibration import Calibration, Point
+from wheels.data import digest, load_task
+from wheels.decoding.calibrate_config import CalibrateConfig
+from wheels.decoding.engine import decode
+from wheels.decoding.rules import SEEDED, TRAINED, ThresholdRule, scorer
+from wheels.decoding.step import Step
+from wheels.decoding.trace import teacher_use
+from wheels.errors import WheelsError
+from wheels.pair import Pair
+
+TOLERANCE = 0.003
+"""A threshold is good when its use is this near to the budget."""
+ROUNDS = 6
+"""Decodes that a budget may take at most."""
+
+
+class Recording:
+    """A rule that keeps the scores of the states that it saw."""
+
+    def __init__(self, rule: ThresholdRule) -> None:
+        self.rule, self.name, self.needs_teacher = rule, rule.name, rule.needs_teacher
+        self.scores: list[torch.Tensor] = []
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        """Decide as the rule does."""
+        score_B = self.rule.score(step)
+        self.scores.append(score_B.float().cpu())
+        return score_B > self.rule.threshold
+
+
+def run(config: CalibrateConfig) -> None:
+    """Calibrate a model's folder; see `CalibrateConfig`."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    task = load_task(config.data, source=config.source, target=config.target, require_target=False)
+    rows = task.rows(config.split)[: config.limit]
+    artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
+    budgets = [budget for budget in config.budgets if 0 < budget < 1]
+    scorers = list(chosen_scorers(artefact, config.rules, config.seeds))
+    calibration = Calibration(
+        data=f"{task.name}:{config.split}",
+        data_digest=digest({"": task.rows(config.split)}),
+        rows=len(rows),
+        date=datetime.date.today().isoformat(),
+    )
+    sources = [row.source for row in rows]
+    with tqdm(total=len(scorers) * len(budgets), desc="calibrating", unit="threshold", file=sys.stderr) as bar:
+        for rule, seed in scorers:
+            for point in calibrate(
+                artefact.pair, sources, rule, budgets, seed, config.batch_size, config.max_new_tokens
+            ):
+                calibration.points.append(point)
+                bar.update()
+    path = calibration.save(config.model + "/deferral/calibration.json")
+    print(as_table(calibration.points))
+    print(f"written to {path}")
+
+
+def chosen_scorers(artefact: Artefact, rules: Sequence[str], seeds: int) -> Iterator[tuple[ThresholdRule, int]]:
+    """Yield the rules to calibrate with their seeds: trained ones once for each head, others once.
+
+    Raises:
+        WheelsError: where a trained rule has no head.
+    """
+    for name in rules:
+        if name in TRAINED and not artefact.heads.get(name):
+            raise WheelsError(f"rule {name!r} has no trained head; run `wheels train`, or leave it out of --rules")
+        count = min(seeds, len(artefact.heads[name])) if name in TRAINED else 1
+        for seed in range(count if name in SEEDED else 1):
+            if name != "random":
+                yield scorer(artefact, name, seed), seed
+
+
+def calibrate(
+    pair: Pair,
+    sources: Sequence[str],
+    rule: ThresholdRule,
+    budgets: Sequence[float],
+    seed: int = 0,
+    batch_size: int = 64,
+    max_new_tokens: int = 128,
+) -> Iterator[Point]:
+    """Yield a point for each budget.
+
+    Use depends on the threshold through the texts that it leads to, so the threshold is found by decoding: a guess is
+    the score's quantile on the path of the decode before (at first one that never calls; then the budget before), and
+    a bisection where that does not close in.
+
+    Args:
+        pair: Both models.
+        sources: The texts to measure on.
+        rule: What is calibrated.
+        budgets: Shares in (0, 1), in rising order.
+        seed: Written into the points.
+        batch_size: As in `decode`.
+        max_new_tokens: As in `decode`.
+    """
+
+    def measure(threshold: float, budget: float) -> tuple[float, torch.Tensor]:
+        """Return the use that a threshold gives, and the scores on its path."""
+        recording = Recording(rule.at(threshold))
+        traces = decode(pair, sources, recording, budget=budget, batch_size=batch_size, max_new_tokens=max_new_tokens)
+        return teacher_use(traces), torch.cat(recording.scores)
+
+    score_N = measure(float("inf"), budgets[0])[1] if budgets else torch.empty(0)
+    for budget in budgets:
+        best = Point(rule.name, seed, budget, 0.0, float("inf"))
+        low, high = float("-inf"), float("inf")  # thresholds known to give too much use, and too little
+        for _ in range(ROUNDS):
+            guess = score_N.quantile(1.0 - budget).item()
+            if not low < guess < high:
+                guess = (max(low, score_N.min().item()) + min(high, score_N.max().item())) / 2
+            use, score_N = measure(guess, budget)
+            if abs(use - budget) < abs(best.use - budget):
+                best = Point(rule.name, seed, budget, guess, use)
+            if abs(use - budget) <= TOLERANCE:
+                break
+            low, high = (guess, high) if use > budget else (low, guess)
+        yield best
+
+
+def as_table(points: Sequence[Point]) -> str:
+    """Return the points as an aligned table."""
+    lines = [f"{'rule':<10}{'seed':>5}{'budget':>9}{'threshold':>12}{'use':>9}"]
+    lines += [f"{p.rule:<10}{p.seed:>5}{p.budget:>9.3f}{p.threshold:>12.5g}{p.use:>9.4f}" for p in points]
+    return "\n".join(lines)

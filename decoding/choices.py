@@ -1,0 +1,14 @@
+"""The words that decoding can be asked for by name. Imports nothing, so that `--help` is instant."""
+
+from __future__ import annotations
+
+RULES = ("learned", "regret", "maxprob", "entropy", "margin", "random", "oracle")
+"""Every rule that decides whether to call the teacher; see `wheels.decoding.rules`."""
+MODES = ("average", "strict")
+"""How a budget is kept: on average over many sequences, or at every prefix of every sequence."""
+FORMATS = ("text", "json", "html")
+"""How `wheels generate` shows its traces."""
+COLORS = ("auto", "always", "never")
+"""Whether the teacher's tokens stand out in colour; `auto` asks whether the output is a terminal."""
+DTYPES = ("float32", "bfloat16", "float16")
+"""The number formats that models run in."""

@@ -1,0 +1,155 @@
+"""`wheels generate`: texts in, texts out, and what the teacher was used for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from wheels.artefact import Artefact
+from wheels.data import load_rows
+from wheels.decoding.engine import decode
+from wheels.decoding.generate_config import GenerateConfig
+from wheels.decoding.render import as_html, as_json, as_text, summary
+from wheels.decoding.rules import calibrated
+from wheels.decoding.sampling import Sampling
+from wheels.decoding.trace import Trace
+from wheels.errors import WheelsError
+from wheels.files import write_text
+from wheels.lines import read_lines
+
+STDIN = "-"
+"""The name that stands for standard input."""
+
+
+def run(config: GenerateConfig) -> None:
+    """Write an output for each text; see `GenerateConfig`.
+
+    The outputs go to standard output or `--output`; the line that sums up the teacher's use goes to standard error, so
+    that a pipe carries the outputs alone.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    if config.output is not None:
+        check_writable(Path(config.output))
+    sources = read_sources(config)
+    artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
+    traces = generate(config, artefact, sources)
+    shown = render(config, artefact, sources, traces)
+    if config.output is not None:
+        write_text(config.output, shown)
+        print(f"written to {config.output}", file=sys.stderr)
+    else:
+        sys.stdout.write(shown)
+        sys.stdout.flush()
+    if config.format == "text" or config.output is not None:
+        print(summary(traces), file=sys.stderr)
+
+
+def read_sources(config: GenerateConfig) -> list[str]:
+    """Return the texts to write from: of the command line, of a file, or of standard input.
+
+    Raises:
+        WheelsError: where there is none, a line is blank, or a file cannot be read: names the file and the line.
+    """
+    if config.text is not None and config.text != STDIN:
+        return [_checked(config.text)]
+    if config.input is not None and config.input != STDIN:
+        if config.input.endswith((".jsonl", ".jsonl.gz")):
+            rows = load_rows(config.input, source=config.source, require_target=False)
+            return [row.source for row in rows]
+        places = list(read_lines(config.input))
+        return _without_gaps(config.input, {_number(place): line for place, line in places})
+    if config.text is None and config.input is None and sys.stdin.isatty():
+        raise WheelsError('no text to write from; give it in quotes ("..."), by --input FILE, or through a pipe')
+    return _without_gaps("standard input", dict(enumerate(_piped().split("\n"), 1)))
+
+
+def _checked(text: str) -> str:
+    """Return a text of the command line, if there is something in it that can be read."""
+    if not text.strip():
+        raise WheelsError("the text is empty; give some text, or a file by --input")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise WheelsError(f"the text is not UTF-8 at character {error.start + 1}; give it by --input FILE") from None
+    return text
+
+
+def _piped() -> str:
+    """Return what stands on standard input, which is UTF-8 whatever the locale says."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise WheelsError(f"standard input: not UTF-8 at byte {error.start + 1}; convert it to UTF-8") from None
+
+
+def _number(place: str) -> int:
+    """Return the line of `file:line`."""
+    return int(place.rpartition(":")[2])
+
+
+def _without_gaps(name: str, lines: dict[int, str]) -> list[str]:
+    """Return the texts of numbered lines; those after the last text do not count.
+
+    Raises:
+        WheelsError: for nothing but blank lines, or a blank one before a text.
+    """
+    numbers = [number for number, line in lines.items() if line.strip()]
+    if not numbers:
+        raise WheelsError(f"{name}: nothing but blank lines; give one text a line")
+    gap = next((index for index, number in enumerate(numbers, 1) if number != index), None)
+    if gap is not None:
+        raise WheelsError(f"{name}:{gap}: the line is blank; remove it, or put a text there")
+    return [lines[number].strip() for number in numbers]
+
+
+def generate(config: GenerateConfig, artefact: Artefact, sources: list[str]) -> list[Trace]:
+    """Write an output for each source, with a bar on the terminal where that takes several batches."""
+    rule = calibrated(artefact, config.rule, config.teacher_budget, config.seed)
+    several = len(sources) > config.batch_size and sys.stderr.isatty()
+    with tqdm(total=len(sources), unit="text", file=sys.stderr, disable=not several, leave=False) as bar:
+        return decode(
+            artefact.pair,
+            sources,
+            rule,
+            batch_size=config.batch_size,
+            progress=bar.update,
+            budget=config.teacher_budget,
+            mode=config.budget_mode,
+            max_new_tokens=config.max_new_tokens,
+            sampling=Sampling(config.temperature, config.top_k, config.top_p),
+            seed=config.seed,
+        )
+
+
+def render(config: GenerateConfig, artefact: Artefact, sources: list[str], traces: list[Trace]) -> str:
+    """Return the outputs in the format that was asked for."""
+    if config.format == "json":
+        return as_json(traces)
+    if config.format == "html":
+        return as_html(traces, sources, student=artefact.student_name, teacher=artefact.teacher_name)
+    color, several = wants_color(config), len(traces) > 1
+    return "".join(as_text(trace, color=color, one_line=several) + "\n" for trace in traces)
+
+
+def wants_color(config: GenerateConfig) -> bool:
+    """Tell whether the teacher's tokens are to stand out; `NO_COLOR` is honoured (https://no-color.org)."""
+    if config.color != "auto":
+        return config.color == "always"
+    return config.output is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def check_writable(path: Path) -> None:
+    """Raise a `WheelsError` where `path` cannot be written: before the work, not after it."""
+    place = path.absolute().parent
+    while not place.exists():
+        place = place.parent
+    if path.is_dir():
+        raise WheelsError(f"cannot write {path}: it is a folder; give the name of a file")
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        why = "may not be written to" if place.is_dir() else "is not a folder"
+        raise WheelsError(f"cannot write {path}: {place} {why}; choose another place")

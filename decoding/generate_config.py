@@ -1,0 +1,56 @@
+"""What `wheels generate` can be asked for. Imports nothing heavy, so that `--help` is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wheels.decoding.choices import COLORS, DTYPES, FORMATS, MODES, RULES
+from wheels.errors import WheelsError
+from wheels.fields import check_fields, option
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Settings of one run of `wheels generate`.
+
+    Raises:
+        WheelsError: for a value that is not allowed, or two that do not go together.
+    """
+
+    text: str | None = option(None, "the text to write from; without it, --input or standard input", positional=True)
+    input: str | None = option(
+        None, "a file with one text a line, or .jsonl rows; - for standard input", metavar="FILE"
+    )
+    source: str = option("source", "the column of .jsonl rows that holds the text; dotted names reach nested columns")
+    model: str | None = option(None, "folder of a trained model (default: the embedded pair)", metavar="DIR")
+    teacher: str | None = option(None, "folder or hub id of the teacher, if not the one that the model folder names")
+    teacher_budget: float = option(0.2, "share of the tokens that the teacher may write, in [0, 1]", share=True)
+    budget_mode: str = option("average", "how the budget is kept: over many texts, or at every prefix", choices=MODES)
+    rule: str = option("learned", "what decides to call the teacher", choices=RULES)
+    format: str = option("text", "how the result is shown", choices=FORMATS)
+    output: str | None = option(None, "where the result is written (default: standard output)", metavar="FILE")
+    color: str = option("auto", "whether the teacher's tokens stand out in colour", choices=COLORS)
+    max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)
+    batch_size: int = option(64, "texts decoded at once", minimum=1)
+    temperature: float = option(0.0, "0 takes the most probable token; above 0 samples", minimum=0.0)
+    top_k: int = option(0, "sample among this many tokens only; 0 for all", minimum=0)
+    top_p: float = option(1.0, "sample among the fewest tokens that hold this probability", minimum=0.0, maximum=1.0)
+    seed: int = option(0, "seed of sampling and of the random rule; which trained head is used", minimum=0)
+    device: str = option("cpu", "device of both models, such as cpu or cuda")
+    dtype: str = option("float32", "number format of both models", choices=DTYPES)
+    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1)
+
+    def __post_init__(self) -> None:
+        """Check every value, and those that do not go together."""
+        check_fields(self)
+        if self.text is not None and self.input is not None:
+            raise WheelsError(f"give the text or --input, not both: got {self.text!r} and --input {self.input}")
+        if self.top_p == 0.0:
+            raise WheelsError(
+                "top_p must be in (0, 1], got 0; for the most probable token alone leave temperature at 0"
+            )
+        if self.temperature == 0.0 and (self.top_k > 0 or self.top_p < 1.0):
+            given = f"top_k {self.top_k}" if self.top_k > 0 else f"top_p {self.top_p:g}"
+            raise WheelsError(f"{given} has no effect at temperature 0; set a temperature above 0 to sample")
+        if self.color == "always" and self.format != "text":
+            raise WheelsError(f"color 'always' is for format 'text', got format {self.format!r}")

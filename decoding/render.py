@@ -1,0 +1,143 @@
+"""Traces to look at and to pass on: text with the teacher's tokens in colour, JSON lines, a page that stands alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from html import escape
+
+from wheels.decoding.trace import TEACHER, Trace, teacher_use
+
+TEACHER_COLOR, PLAIN = "\x1b[1;33m", "\x1b[0m"
+"""The escape sequences, ANSI X3.64, around what the teacher wrote: bold yellow, legible on dark and light alike."""
+
+CSS = """
+:root{color-scheme:light dark;--ink:#222;--pale:#666;--paper:#fff;--line:#ddd;--mark:#ffe1cf;--marked:#7a2e00}
+@media(prefers-color-scheme:dark){
+:root{--ink:#ddd;--pale:#999;--paper:#17181a;--line:#3a3c40;--mark:#5a2a10;--marked:#ffd9c2}}
+body{font:16px/1.6 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:52rem;margin:2.5rem auto;
+padding:0 1.2rem}
+h1{font-size:1.5rem;line-height:1.25;margin:0 0 1rem}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem 1.2rem;margin:0 0 2rem}
+dt{color:var(--pale)}dd{margin:0;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
+section{border-left:3px solid var(--line);padding:.1rem 0 .1rem 1rem;margin:1.4rem 0}
+section p{margin:.2rem 0;white-space:pre-wrap;overflow-wrap:anywhere}
+.source,.cost{color:var(--pale);font-size:.92rem}.text{font-size:1.08rem}
+mark{background:var(--mark);color:var(--marked);border-radius:3px;box-shadow:inset 0 -2px #d55e00}
+"""
+
+
+def spans(trace: Trace) -> list[tuple[str, str]]:
+    """Return the output as (author, text) spans, one for each token that shows something, without outer spaces."""
+    shown = "".join(trace.pieces)
+    first, last = len(shown) - len(shown.lstrip()), len(shown.rstrip())
+    found, start = [], 0
+    for author, piece in zip(trace.authors, trace.pieces, strict=True):
+        text = shown[max(start, first) : max(first, min(start + len(piece), last))]
+        start += len(piece)
+        if text:
+            found.append((author, text))
+    return found
+
+
+def as_text(trace: Trace, *, color: bool = False, one_line: bool = False) -> str:
+    """Return the output as text.
+
+    Args:
+        trace: The output.
+        color: Whether the teacher's tokens stand out, by ANSI escape sequences.
+        one_line: Whether line breaks become spaces, so that one line stands for one output.
+    """
+    if color:
+        text = "".join(
+            f"{TEACHER_COLOR}{_visible(part)}{PLAIN}" if author == TEACHER else _visible(part)
+            for author, part in spans(trace)
+        ).replace(PLAIN + TEACHER_COLOR, "")
+    else:
+        text = trace.text
+    return " ".join(text.splitlines()) if one_line else text
+
+
+def _visible(text: str) -> str:
+    """Return the text without escape characters of its own, which could colour, move or hide what follows."""
+    return text.replace("\x1b", "�")
+
+
+def as_json(traces: Sequence[Trace]) -> str:
+    """Return one JSON object a line (`Trace.to_json`)."""
+    return "".join(json.dumps(trace.to_json(), ensure_ascii=False) + "\n" for trace in traces)
+
+
+def summary(traces: Sequence[Trace]) -> str:
+    """Return one line on what the teacher was used for; the traces are of one decode, at least one."""
+    tokens, teacher_tokens = sum(trace.tokens for trace in traces), sum(trace.teacher_tokens for trace in traces)
+    passes, positions = sum(trace.teacher_passes for trace in traces), sum(trace.teacher_positions for trace in traces)
+    return (
+        f"teacher use {teacher_use(list(traces)):.2f} (asked {traces[0].budget:g}, {traces[0].mode}): "
+        f"{teacher_tokens} of {_counted(tokens, 'token')}, {_counted(passes, 'pass')}, "
+        f"{_counted(positions, 'position')}"
+    )
+
+
+def _counted(count: int, word: str) -> str:
+    """Return such as `1 pass`, `2 passes`."""
+    return f"{count:,} {word}{'' if count == 1 else 'es' if word.endswith('s') else 's'}"
+
+
+def as_html(traces: Sequence[Trace], sources: Sequence[str], *, student: str, teacher: str) -> str:
+    """Return a page that needs nothing beside itself and runs nothing: whatever stands in the texts is only shown.
+
+    Args:
+        traces: The outputs of one decode, at least one.
+        sources: What each was written from.
+        student: The name of the student.
+        teacher: The name of the teacher.
+    """
+    first = traces[0]
+    facts = {
+        "teacher use": f"{teacher_use(list(traces)):.3f} of all tokens, in {_counted(len(traces), 'output')}",
+        "budget": f"{first.budget:g}, {first.mode}",
+        "rule": first.rule,
+        "student": student,
+        "teacher": teacher,
+        "cost in all": _cost(traces),
+        "cost per output": _cost(traces, each=True),
+    }
+    rows = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+    outputs = "\n".join(_section(trace, source) for trace, source in zip(traces, sources, strict=True))
+    # The policy lets a browser load and run nothing, should an escape ever be forgotten.
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>Who wrote what</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
+        f"<h1>The student writes, <mark>the teacher</mark> is called</h1>\n<dl>\n{rows}\n</dl>\n{outputs}\n"
+        "</body>\n</html>\n"
+    )
+
+
+def _cost(traces: Sequence[Trace], each: bool = False) -> str:
+    """Return the teacher's tokens, passes and positions, in all or for each output."""
+    totals = {
+        "teacher tokens": sum(trace.teacher_tokens for trace in traces),
+        "tokens": sum(trace.tokens for trace in traces),
+        "passes": sum(trace.teacher_passes for trace in traces),
+        "positions": sum(trace.teacher_positions for trace in traces),
+        "of the source": sum(trace.prompt_positions for trace in traces),
+    }
+    shown = [f"{total / len(traces):,.1f}" if each else f"{total:,}" for total in totals.values()]
+    return "{} of {} tokens, {} passes, {} positions, and {} of the source".format(*shown)
+
+
+def _section(trace: Trace, source: str) -> str:
+    """Return one output, the teacher's tokens marked."""
+    text = "".join(
+        f'<mark title="written by the teacher">{escape(part)}</mark>' if author == TEACHER else escape(part)
+        for author, part in spans(trace)
+    )
+    ended = "" if trace.finished else "; cut at the length limit"
+    return (
+        f'<section>\n<p class="source">{escape(source)}</p>\n<p class="text">{text}</p>\n'
+        f'<p class="cost">{escape(summary([trace]) + ended)}</p>\n</section>'
+    )

@@ -1,0 +1,134 @@
+"""When to call: every rule is a score of the state and a threshold, behind one protocol.
+
+A rule sees a `Step` of B rows and answers which of them call the teacher for their next token. Its score is higher
+where a call is worth more; the threshold is what a budget was calibrated to (`wheels calibrate`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from wheels.artefact import Artefact
+from wheels.decoding.choices import RULES
+from wheels.decoding.step import Step
+from wheels.errors import check_choice
+from wheels.features import entropy
+from wheels.policy import DeferralHead
+
+Score = Callable[[Step], torch.Tensor]
+
+
+class Rule(Protocol):
+    """Decides whether to call the teacher."""
+
+    @property
+    def name(self) -> str:
+        """What it is called by in traces and results."""
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the teacher must read every state: then the rule is a ceiling, not a way to save."""
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        """Return the rows that call, bool `[B]`."""
+
+
+@dataclass(frozen=True)
+class ThresholdRule:
+    """Call where `score(step) > threshold`."""
+
+    name: str
+    score: Score
+    threshold: float = float("inf")
+    needs_teacher: bool = False
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        """Return the rows whose score exceeds the threshold."""
+        return self.score(step) > self.threshold
+
+    def at(self, threshold: float) -> ThresholdRule:
+        """Return the same rule at another threshold."""
+        return ThresholdRule(self.name, self.score, threshold, self.needs_teacher)
+
+
+def random_score(step: Step) -> torch.Tensor:
+    """Draw lots: a call rate of `r` is the threshold `1 - r`."""
+    return step.noise_B
+
+
+def maxprob_score(step: Step) -> torch.Tensor:
+    """`1 - max_v q(v)`: Chow's rule (Chow 1970); the fallback of BiLD (Kim et al. 2023, arXiv 2302.07863)."""
+    return 1.0 - step.log_q_BV.max(-1).values.exp()
+
+
+def entropy_score(step: Step) -> torch.Tensor:
+    """`H(q)`, in nats."""
+    return entropy(step.log_q_BV)
+
+
+def margin_score(step: Step) -> torch.Tensor:
+    """`-(q_1 - q_2)`, the two best probabilities."""
+    best_B2 = step.log_q_BV.topk(2, dim=-1).values.exp()
+    return best_B2[:, 1] - best_B2[:, 0]
+
+
+def oracle_score(step: Step) -> torch.Tensor:
+    """The true greedy regret, with the teacher at hand: a ceiling for every rule that predicts it.
+
+    Where both models agree the regret is 0; such ties are broken by the student's entropy, so that every budget has a
+    threshold.
+    """
+    return step.regret_B + 1e-5 * entropy(step.log_q_BV)
+
+
+def head_score(head: DeferralHead) -> Score:
+    """The expected gain of a call in nats, predicted by a trained head that is told the budget."""
+
+    def score(step: Step) -> torch.Tensor:
+        with torch.no_grad():
+            return head(step.features_BF, step.budget_B).gain_B
+
+    return score
+
+
+SIMPLE: dict[str, ThresholdRule] = {
+    rule.name: rule
+    for rule in (
+        ThresholdRule("random", random_score),
+        ThresholdRule("maxprob", maxprob_score),
+        ThresholdRule("entropy", entropy_score),
+        ThresholdRule("margin", margin_score),
+        ThresholdRule("oracle", oracle_score, needs_teacher=True),
+    )
+}
+"""The rules that nothing was trained for, by name."""
+
+TRAINED = ("learned", "regret")
+"""The rules that read a trained head: the agent's, and its warm start's."""
+
+SEEDED = ("learned", "regret", "random")
+"""The rules that differ from seed to seed."""
+
+
+def scorer(artefact: Artefact, name: str, seed: int = 0) -> ThresholdRule:
+    """Return a rule of a trained model that never calls: what is calibrated.
+
+    Raises:
+        WheelsError: for an unknown rule, or a seed that was not trained.
+    """
+    check_choice("rule", name, RULES)
+    return ThresholdRule(name, head_score(artefact.head(name, seed))) if name in TRAINED else SIMPLE[name]
+
+
+def calibrated(artefact: Artefact, name: str, budget: float, seed: int = 0) -> ThresholdRule:
+    """Return a rule of a trained model with the threshold that its budget was calibrated to.
+
+    Raises:
+        WheelsError: as `scorer`, and for a budget that was not calibrated.
+    """
+    rule = scorer(artefact, name, seed)
+    return rule.at(artefact.calibration.threshold(name, budget, seed if name in SEEDED else 0))

@@ -1,0 +1,89 @@
+"""The choice of a token from a model's scores: greedy, or sampled as transformers' own processors would have it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from wheels.errors import WheelsError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. Temperature 0 is greedy.
+
+    Raises:
+        WheelsError: for a temperature below 0, a `top_k` below 0 or a `top_p` outside (0, 1].
+    """
+
+    temperature: float = 0.0
+    """Scores are divided by it; 0: the best token is taken."""
+    top_k: int = 0
+    """Only the `top_k` best tokens can be drawn; 0: all."""
+    top_p: float = 1.0
+    """Only the best tokens that together reach this probability can be drawn."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not self.temperature >= 0:
+            raise WheelsError(f"temperature must be at least 0 (0 is greedy), got {self.temperature}")
+        if self.top_k < 0:
+            raise WheelsError(f"top_k must be at least 0 (0 is off), got {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise WheelsError(f"top_p must be in (0, 1], got {self.top_p}")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the best token is always taken."""
+        return self.temperature == 0
+
+    def choose(self, scores_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
+        """Return a token for each row, int64 `[B]`: the best one, or by inversion of the law's distribution function.
+
+        Args:
+            scores_BV: Scores or log-probabilities.
+            uniform_B: A number in [0, 1) per row, float64; not used when greedy.
+        """
+        if self.greedy:
+            return scores_BV.argmax(-1)
+        ids: Any = torch.empty(scores_BV.shape[0], 0, dtype=torch.long, device=scores_BV.device)
+        probability_BV = self._processors()(ids, scores_BV.clone()).double().softmax(-1)
+        total_BV = probability_BV.cumsum(-1)
+        target_B1 = (uniform_B.double() * total_BV[:, -1])[:, None]
+        return torch.searchsorted(total_BV, target_B1, right=True).squeeze(-1).clamp(max=scores_BV.shape[1] - 1)
+
+    def _processors(self) -> LogitsProcessorList:
+        chain = LogitsProcessorList([TemperatureLogitsWarper(float(self.temperature))])
+        if self.top_k:
+            chain.append(TopKLogitsWarper(self.top_k))
+        if self.top_p < 1:
+            chain.append(TopPLogitsWarper(self.top_p))
+        return chain
+
+
+GREEDY = Sampling()
+
+
+def uniforms(seed: int, row_B: torch.Tensor, position_B: torch.Tensor, stream: int) -> torch.Tensor:
+    """Draw a number in [0, 1) for each (seed, row, position, stream), float64 `[B]`.
+
+    Counter-based (SplitMix64: Steele et al., OOPSLA 2014), so a row's draws do not depend on the company that it keeps
+    in a batch.
+    """
+    with np.errstate(over="ignore"):
+        state = _mixed(np.full(len(row_B), seed * 4 + stream, dtype=np.int64).astype(np.uint64))
+        state = _mixed(state + row_B.cpu().numpy().astype(np.uint64))
+        state = _mixed(state + position_B.cpu().numpy().astype(np.uint64))
+    return torch.from_numpy((state >> np.uint64(11)).astype(np.float64) / 2.0**53).to(row_B.device)
+
+
+def _mixed(state: np.ndarray) -> np.ndarray:
+    """One round of SplitMix64."""
+    state = state + np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))

@@ -1,0 +1,51 @@
+"""What is known at one state, for the rows that are about to write a token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from wheels.features import LOG_FLOOR, features
+
+
+@dataclass(frozen=True)
+class Step:
+    """The state of B rows before their next token is written."""
+
+    log_q_BV: torch.Tensor
+    """The student's log-probabilities of the next token, in nats."""
+    hidden_BD: torch.Tensor
+    """What the student's output head read."""
+    position_B: torch.Tensor
+    """Tokens generated so far."""
+    calls_B: torch.Tensor
+    """Tokens of these that the teacher wrote."""
+    budget_B: torch.Tensor
+    """The teacher budget of each row, a share in [0, 1]."""
+    noise_B: torch.Tensor
+    """A uniform number in [0, 1) that belongs to the row and its position, for rules that draw lots."""
+    log_p_BV: torch.Tensor | None = None
+    """The teacher's log-probabilities, in nats, for the rules that need them everywhere; else None."""
+
+    @cached_property
+    def features_BF(self) -> torch.Tensor:
+        """What the deferral head sees (`wheels.features`)."""
+        return features(self.hidden_BD, self.log_q_BV, self.position_B)
+
+    @property
+    def regret_B(self) -> torch.Tensor:
+        """The greedy regret `max_v log p(v) - log p(argmax q) >= 0`, in nats (`regret`)."""
+        assert self.log_p_BV is not None, "this rule did not say that it needs the teacher"
+        return regret(self.log_p_BV, self.log_q_BV)
+
+
+def regret(log_p_BV: torch.Tensor, log_q_BV: torch.Tensor) -> torch.Tensor:
+    """Compute what the student's greedy token costs: `max_v log p(v) - log p(argmax_v q(v))`, nats, >= 0, `[B]`.
+
+    Log-probabilities are floored at `LOG_FLOOR`, so a regret is at most 20 nats.
+    """
+    floored_BV = log_p_BV.clamp(min=LOG_FLOOR)
+    chosen_B = floored_BV.gather(-1, log_q_BV.argmax(-1, keepdim=True)).squeeze(-1)
+    return floored_BV.max(-1).values - chosen_B

@@ -1,0 +1,107 @@
+"""What a decode did, token by token, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+STUDENT, TEACHER = "student", "teacher"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One output."""
+
+    text: str
+    """The output, without special tokens."""
+    token_ids: tuple[int, ...]
+    """Its tokens, with the end-of-sequence token where it came."""
+    pieces: tuple[str, ...]
+    """The text that each token adds; empty for a special token."""
+    authors: tuple[str, ...]
+    """Who wrote each token: `student` or `teacher`."""
+    teacher_passes: int
+    """Forward passes of the teacher that served this output."""
+    teacher_positions: int
+    """Positions of the output that the teacher read, the start token included."""
+    prompt_positions: int
+    """Positions of the source or prompt that the teacher read: 0 where it was never called."""
+    budget: float
+    """The budget asked for, a share."""
+    mode: str
+    """How the budget was kept: `average` or `strict`."""
+    rule: str
+    """The rule that decided."""
+    seconds: float
+    """Wall-clock time of its batch, shared out by tokens."""
+    finished: bool
+    """Whether it ended by itself; False: cut at the length limit."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens generated."""
+        return len(self.token_ids)
+
+    @property
+    def teacher_tokens(self) -> int:
+        """Tokens that the teacher wrote."""
+        return self.authors.count(TEACHER)
+
+    @property
+    def teacher_use(self) -> float:
+        """The measured share of the tokens that the teacher wrote."""
+        return self.teacher_tokens / self.tokens if self.tokens else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the trace as one JSON object."""
+        return {
+            "text": self.text,
+            "tokens": [
+                {"text": piece, "id": token, "author": author}
+                for piece, token, author in zip(self.pieces, self.token_ids, self.authors, strict=True)
+            ],
+            "teacher_use": self.teacher_use,
+            "teacher_tokens": self.teacher_tokens,
+            "teacher_passes": self.teacher_passes,
+            "teacher_positions": self.teacher_positions,
+            "prompt_positions": self.prompt_positions,
+            "budget": self.budget,
+            "mode": self.mode,
+            "rule": self.rule,
+            "seconds": self.seconds,
+            "finished": self.finished,
+        }
+
+
+def teacher_use(traces: list[Trace]) -> float:
+    """Compute the share of all tokens that the teacher wrote: `sum teacher tokens / sum tokens`."""
+    tokens = sum(trace.tokens for trace in traces)
+    return sum(trace.teacher_tokens for trace in traces) / tokens if tokens else 0.0
+
+
+def pieces_of(decode: Callable[[list[int]], Any], token_ids: list[int]) -> tuple[str, ...]:
+    """Return the text that each token adds to the text before it.
+
+    A character that several tokens make up belongs to the last of them.
+
+    Args:
+        decode: Tokens to text, special tokens skipped, spaces kept.
+        token_ids: The tokens.
+    """
+    pieces: list[str] = []
+    shown = ""
+    for end in range(1, len(token_ids) + 1):
+        text = decode(token_ids[:end])
+        if text.endswith("�") and end < len(token_ids):
+            pieces.append("")
+            continue
+        pieces.append(text[_shared(shown, text) :])
+        shown = text
+    return tuple(pieces)
+
+
+def _shared(first: str, second: str) -> int:
+    """Return how many characters two texts begin with in common: all of the first, unless a token changed it."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((index for index, (left, right) in pairs if left != right), min(len(first), len(second)))

@@ -1,0 +1,102 @@
+"""Thresholds that give the use that was asked for."""
+
+import json
+import random
+
+import pytest
+import torch
+
+from tests.decoding.tiny import make_pair, save_artefact
+from tests.envs.tiny import WORDS
+from wheels.calibration import Calibration, Point
+from wheels.cli import main
+from wheels.decoding.calibrate import as_table, calibrate
+from wheels.decoding.engine import decode
+from wheels.decoding.rules import SIMPLE, ThresholdRule
+from wheels.decoding.trace import teacher_use
+from wheels.pair import Pair
+
+BUDGETS = [0.15, 0.5]
+LIMIT = 8
+NEAR = 0.03
+"""Six decodes of 40 short texts: some 300 tokens, and each threshold moves whole texts."""
+
+
+def soft_pair() -> Pair:
+    """A pair whose scores are close together: random weights are so sure that every margin rounds to 1."""
+    pair = make_pair("llama")
+    for model in (pair.student, pair.teacher):
+        model.get_output_embeddings().weight.data *= 0.1
+    return pair
+
+
+def sources(count: int = 40) -> list[str]:
+    draw = random.Random(1)
+    return [" ".join(draw.choices(WORDS, k=draw.randint(1, 9))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("name", ["entropy", "margin", "oracle"])
+def test_the_use_is_the_budget(name):
+    pair = soft_pair()
+    points = list(calibrate(pair, sources(), SIMPLE[name], BUDGETS, seed=4, max_new_tokens=LIMIT))
+    assert [(point.rule, point.seed, point.budget) for point in points] == [(name, 4, budget) for budget in BUDGETS]
+    for point in points:
+        assert abs(point.use - point.budget) < NEAR
+        rule = SIMPLE[name].at(point.threshold)
+        again = decode(pair, sources(), rule, budget=point.budget, max_new_tokens=LIMIT, batch_size=7)
+        assert teacher_use(again) == point.use, "what is written down is what the threshold gives"
+    assert points[0].threshold > points[1].threshold
+
+
+def test_the_threshold_of_one_budget_misses_another():
+    pair, rule = soft_pair(), SIMPLE["entropy"]
+    low, high = calibrate(pair, sources(), rule, BUDGETS, max_new_tokens=LIMIT)
+    swapped = decode(pair, sources(), rule.at(low.threshold), budget=high.budget, max_new_tokens=LIMIT)
+    assert abs(teacher_use(swapped) - high.budget) > 5 * NEAR
+
+
+def test_a_score_that_says_nothing_is_told_by_its_use():
+    rule = ThresholdRule("flat", lambda step: torch.full(step.position_B.shape, 2.0))
+    (point,) = calibrate(soft_pair(), sources(5), rule, [0.3], max_new_tokens=LIMIT)
+    assert (point.use, point.threshold) == (0.0, 2.0), "it can only never call or always; never is nearer"
+
+
+def test_the_table():
+    lines = as_table([Point("entropy", 0, 0.2, 1.23456, 0.19876), Point("margin", 1, 0.5, -0.5, 0.5)]).splitlines()
+    assert [line.split() for line in lines] == [
+        ["rule", "seed", "budget", "threshold", "use"],
+        ["entropy", "0", "0.200", "1.2346", "0.1988"],
+        ["margin", "1", "0.500", "-0.5", "0.5000"],
+    ]
+    assert len({len(line) for line in lines}) == 1
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rows = [json.dumps({"text": source}) for source in sources(10)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    return save_artefact(tmp_path / "model")
+
+
+def run(folder, *more: str) -> int:
+    data = str(folder.parent / "rows.jsonl")
+    flags = ["--source", "text", "--max-new-tokens", "6", "--budgets", "0,0.2,0.5,1", *more]
+    return main(["calibrate", "--model", str(folder), "--data", data, *flags])
+
+
+def test_the_command_writes_thresholds_for_every_trained_head(folder, capsys):
+    assert run(folder, "--rules", "learned,entropy,random", "--limit", "8") == 0
+    kept = Calibration.load(folder / "deferral" / "calibration.json")
+    assert [(p.rule, p.seed, p.budget) for p in kept.points] == [
+        (rule, seed, budget) for rule, seed in (("learned", 0), ("learned", 1), ("entropy", 0)) for budget in (0.2, 0.5)
+    ]
+    assert (kept.data, kept.rows) == ("rows:validation", 8) and kept.data_digest and kept.date
+    shown = capsys.readouterr().out
+    assert shown.startswith(as_table(kept.points)) and "written to" in shown
+
+
+def test_the_command_refuses_a_rule_without_a_head(folder, capsys):
+    save_artefact(folder, rules=("regret",))
+    assert run(folder, "--rules", "learned") == 2
+    said = "error: rule 'learned' has no trained head; run `wheels train`, or leave it out of --rules\n"
+    assert capsys.readouterr().err.endswith(said)

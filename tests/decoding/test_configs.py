@@ -1,0 +1,62 @@
+import pytest
+
+from wheels.decoding import choices, rules
+from wheels.decoding.calibrate_config import CalibrateConfig
+from wheels.decoding.generate_config import GenerateConfig
+from wheels.errors import WheelsError
+
+
+def test_the_command_line_knows_every_rule():
+    assert sorted(choices.RULES) == sorted(rules.RULES)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"teacher_budget": 20}, r"teacher_budget must be in \[0, 1\], got 20; did you mean 0.2\?"),
+        (
+            {"budget_mode": "strickt"},
+            "budget_mode must be one of average, strict, got 'strickt'; did you mean 'strict'",
+        ),
+        ({"rule": "entropie"}, "rule must be one of .*, got 'entropie'; did you mean 'entropy'"),
+        ({"format": "xml"}, "format must be one of text, json, html, got 'xml'"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"threads": 0}, "threads must be at least 1, got 0"),
+        ({"temperature": -1.0}, "temperature must be at least 0.0, got -1.0"),
+        ({"temperature": 1.0, "top_p": 0.0}, r"top_p must be in \(0, 1\], got 0"),
+        ({"top_p": 0.9}, "top_p 0.9 has no effect at temperature 0; set a temperature above 0 to sample"),
+        ({"color": "always", "format": "json"}, "color 'always' is for format 'text', got format 'json'"),
+        ({"text": "x", "input": "-"}, "give the text or --input, not both"),
+    ],
+)
+def test_generate_refuses(values, message):
+    with pytest.raises(WheelsError, match=message):
+        GenerateConfig(**values)
+
+
+def test_generate_samples_where_it_is_asked_to():
+    config = GenerateConfig(temperature=0.7, top_k=50, top_p=0.9)
+    assert (config.temperature, config.top_k, config.top_p) == (0.7, 50, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"budgets": (0.1, 10.0)}, r"budgets must be in \[0, 1\], got 10.0; did you mean 0.1\?"),
+        ({"budgets": ()}, "budgets must hold at least one value, got none"),
+        ({"rules": ()}, "rules must hold at least one value, got none"),
+        ({"rules": ("learned", "x")}, "rules must be one of .*, got 'x'"),
+        ({"limit": 0}, "limit must be at least 1, got 0"),
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
+    ],
+)
+def test_calibrate_refuses(values, message):
+    with pytest.raises(WheelsError, match=message):
+        CalibrateConfig(model="m", data="d", **values)
+
+
+def test_calibrate_puts_budgets_in_order_and_drops_repetitions():
+    config = CalibrateConfig(model="m", data="d", budgets=(0.5, 0.1, 0.5), rules=("entropy", "random", "entropy"))
+    assert config.budgets == (0.1, 0.5)
+    assert config.rules == ("entropy", "random")

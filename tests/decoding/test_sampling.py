@@ -1,0 +1,121 @@
+"""Sampling against transformers' own chain, and the draws that belong to a row and a position."""
+
+import pytest
+import torch
+from scipy.stats import chisquare, kstest
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from wheels.decoding.sampling import GREEDY, Sampling, uniforms
+from wheels.errors import WheelsError
+
+SCORES = torch.tensor([2.0, 0.5, -1.0, 1.0, 0.0, -3.0, 1.5, -0.5])
+DRAWS = 20000
+SETTINGS = [(1.0, 0, 1.0), (0.7, 0, 1.0), (1.5, 4, 1.0), (1.0, 0, 0.8), (2.0, 5, 0.7)]
+
+
+def law(temperature: float, top_k: int, top_p: float) -> torch.Tensor:
+    """Return the law of a token as transformers' processors make it."""
+    chain = LogitsProcessorList([TemperatureLogitsWarper(temperature)])
+    chain += [TopKLogitsWarper(top_k)] if top_k else []
+    chain += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+    return chain(torch.empty(1, 0), SCORES[None]).double().softmax(-1)[0]
+
+
+def counts(sampling: Sampling) -> torch.Tensor:
+    uniform_B = uniforms(7, torch.arange(DRAWS), torch.zeros(DRAWS, dtype=torch.long), 0)
+    return torch.bincount(sampling.choose(SCORES.expand(DRAWS, -1), uniform_B), minlength=len(SCORES)).double()
+
+
+def p_value(count_V: torch.Tensor, law_V: torch.Tensor) -> float:
+    possible = law_V > 0
+    return float(chisquare(count_V[possible].numpy(), (law_V[possible] * count_V[possible].sum()).numpy()).pvalue)
+
+
+@pytest.mark.parametrize(("temperature", "top_k", "top_p"), SETTINGS)
+def test_tokens_follow_the_law_of_transformers_processors(temperature, top_k, top_p):
+    count_V, law_V = counts(Sampling(temperature, top_k, top_p)), law(temperature, top_k, top_p)
+    assert count_V[law_V == 0].sum() == 0, "what is cut off is never drawn"
+    assert p_value(count_V, law_V) > 0.01
+    assert p_value(count_V, law(temperature * 1.3, top_k, top_p)) < 1e-4, "another temperature would be seen"
+
+
+def test_a_draw_is_the_inverse_of_the_distribution_function():
+    scores_BV = torch.tensor([0.5, 0.25, 0.25]).log().expand(5, -1)
+    uniform_B = torch.tensor([0.0, 0.4999, 0.5001, 0.7501, 1 - 2**-53], dtype=torch.float64)
+    assert Sampling(1.0).choose(scores_BV, uniform_B).tolist() == [0, 0, 1, 2, 2]
+
+
+def test_the_highest_draw_never_gives_what_is_forbidden():
+    scores_BV = torch.randn(200, 9)
+    scores_BV[:, 6:] = -torch.inf
+    uniform_B = torch.full((200,), 1 - 2**-53, dtype=torch.float64)
+    assert Sampling(1.0).choose(scores_BV, uniform_B).max() <= 5
+
+
+def test_greedy_takes_the_best_and_leaves_the_scores_alone():
+    scores_BV = torch.randn(6, 9)
+    kept_BV = scores_BV.clone()
+    assert GREEDY.choose(scores_BV, torch.rand(6)).equal(scores_BV.argmax(-1))
+    Sampling(2.0, top_k=2, top_p=0.5).choose(scores_BV, torch.rand(6))
+    assert scores_BV.equal(kept_BV)
+
+
+def test_a_whole_number_is_a_temperature():
+    assert counts(Sampling(1)).equal(counts(Sampling(1.0)))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"temperature": -0.5}, r"temperature must be at least 0 \(0 is greedy\), got -0.5"),
+        ({"temperature": float("nan")}, "temperature must be at least 0 .* got nan"),
+        ({"top_k": -1}, r"top_k must be at least 0 \(0 is off\), got -1"),
+        ({"top_p": 0.0}, r"top_p must be in \(0, 1\], got 0.0"),
+        ({"top_p": 1.5}, r"top_p must be in \(0, 1\], got 1.5"),
+    ],
+)
+def test_a_wrong_setting_is_refused(values, message):
+    with pytest.raises(WheelsError, match=message):
+        Sampling(**values)
+
+
+ROW_N, POSITION_N = (axis.flatten() for axis in torch.meshgrid(torch.arange(200), torch.arange(100), indexing="ij"))
+
+
+def test_draws_are_uniform_along_rows_positions_and_seeds():
+    uniform_N = uniforms(0, ROW_N, POSITION_N, 0)
+    assert uniform_N.dtype == torch.float64 and (uniform_N >= 0).all() and (uniform_N < 1).all()
+    table = uniform_N.view(200, 100)
+    of_seeds = torch.cat([uniforms(seed, torch.tensor([3]), torch.tensor([5]), 1) for seed in range(2000)])
+    for sample in (uniform_N, table[:, 0], table[0], of_seeds):
+        assert kstest(sample.numpy(), "uniform").pvalue > 0.01
+    assert kstest((uniform_N**1.1).numpy(), "uniform").pvalue < 1e-4, "the test would see another law"
+
+
+def test_draws_of_neighbours_are_independent():
+    table = uniforms(0, ROW_N, POSITION_N, 0).view(200, 100)
+    others = [table.roll(1, 0), table.roll(1, 1)]
+    others += [uniforms(0, ROW_N, POSITION_N, 1).view(200, 100), uniforms(1, ROW_N, POSITION_N, 0).view(200, 100)]
+    for other in others:
+        correlation = torch.corrcoef(torch.stack([table.flatten(), other.flatten()]))[0, 1]
+        assert abs(correlation) < 4 / len(ROW_N) ** 0.5
+
+
+def test_a_draw_does_not_depend_on_its_company():
+    uniform_N = uniforms(9, ROW_N, POSITION_N, 2)
+    some = torch.tensor([5, 4021, 17])
+    assert uniforms(9, ROW_N[some], POSITION_N[some], 2).equal(uniform_N[some])
+    assert uniform_N.unique().numel() == len(uniform_N)
+
+
+def test_draws_stay_the_same_from_version_to_version():
+    """Results are written with their seed: these are SplitMix64 of the seed, then the row, then the position."""
+
+    def mixed(state: int) -> int:
+        state = (state + 0x9E3779B97F4A7C15) % 2**64
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        state = (state ^ state >> 27) * 0x94D049BB133111EB % 2**64
+        return state ^ state >> 31
+
+    expected = (mixed((mixed((mixed(5 * 4 + 1) + 3) % 2**64) + 7) % 2**64) >> 11) / 2**53
+    assert uniforms(5, torch.tensor([3]), torch.tensor([7]), 1).item() == expected

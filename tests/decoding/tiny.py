@@ -1,0 +1,101 @@
+"""Tiny random pairs of every family that the engine is held to, and a trained model's folder made from one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import BartConfig, BartForConditionalGeneration, MarianConfig, MarianMTModel, PreTrainedModel
+
+from tests.envs.tiny import EOS, PAD, UNK, WORDS, gpt2, llama, t5, tokenizer_of
+from wheels.artefact import save_deferral
+from wheels.features import feature_width
+from wheels.pair import Pair
+from wheels.policy import DeferralHead, HeadConfig
+
+VOCABULARY = len(WORDS) + 3
+
+
+def marian(width: int) -> PreTrainedModel:
+    config = MarianConfig(
+        vocab_size=VOCABULARY, d_model=width, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=64, pad_token_id=PAD,
+        eos_token_id=EOS, decoder_start_token_id=PAD, init_std=0.8, forced_eos_token_id=EOS,
+    )  # fmt: skip
+    model = MarianMTModel(config)
+    # As every converted Marian model has it: it starts with the padding token, and must not write it.
+    model.generation_config.bad_words_ids = [[PAD]]
+    model.generation_config.forced_eos_token_id = EOS
+    return model
+
+
+def bart(width: int) -> PreTrainedModel:
+    config = BartConfig(
+        vocab_size=VOCABULARY, d_model=width, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=64, pad_token_id=PAD,
+        eos_token_id=EOS, bos_token_id=UNK, decoder_start_token_id=EOS, init_std=0.8, forced_bos_token_id=5,
+        forced_eos_token_id=EOS,
+    )  # fmt: skip
+    model = BartForConditionalGeneration(config)
+    model.generation_config.forced_bos_token_id, model.generation_config.forced_eos_token_id = 5, EOS
+    return model
+
+
+FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
+    "t5": t5,
+    "marian": marian,
+    "bart": bart,
+    "llama": llama,
+    "gpt2": gpt2,
+}
+SEQ2SEQ = ("t5", "marian", "bart")
+
+
+def make_model(family: str, width: int, seed: int) -> PreTrainedModel:
+    """In float64: large random weights amplify rounding, and rows side by side are to agree with rows alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return restless(FAMILIES[family](width)).double().eval()
+
+
+def restless(model: PreTrainedModel) -> PreTrainedModel:
+    """Give it an output head that dislikes the token just read: else random weights write one token for ever.
+
+    T5's bias by distance is made larger, so that a wrong position is seen.
+    """
+    for name, parameter in model.named_parameters():
+        if "relative_attention_bias" in name:
+            parameter.data *= 10
+    table = model.get_input_embeddings().weight.detach()
+    model.get_output_embeddings().weight = torch.nn.Parameter(torch.randn_like(table) * table.std() - table)
+    model.config.tie_word_embeddings = False
+    return model
+
+
+SEEDS = {"t5": 13, "marian": 1, "bart": 23, "llama": 20, "gpt2": 23}
+"""Of weights whose texts differ from source to source, and end now and then."""
+
+
+def make_pair(family: str) -> Pair:
+    seed = SEEDS[family]
+    student, teacher = make_model(family, 16, seed), make_model(family, 24, seed + 100)
+    return Pair.of(student, teacher, tokenizer_of(ends_source=family in SEQ2SEQ))
+
+
+def with_ends(pair: Pair, ends: list[int] | int) -> Pair:
+    """Let other tokens end a text."""
+    for model in (pair.student, pair.teacher):
+        model.generation_config.eos_token_id = ends
+    return pair
+
+
+def save_artefact(folder: Path, family: str = "t5", *, rules: tuple[str, ...] = ("learned", "regret")) -> Path:
+    """Write what `wheels train` leaves: student, teacher, and two heads for each rule that were never trained."""
+    pair = make_pair(family)
+    pair.save_student(folder)
+    pair.save_teacher(folder / "teacher")
+    config = HeadConfig(feature_width(pair.student.config.hidden_size), width=8)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = {rule: [DeferralHead(config) for _ in range(2)] for rule in rules}
+    save_deferral(folder, made, teacher="teacher", prompt="{source}", trained={"steps": 0})
+    return folder

@@ -1,0 +1,93 @@
+"""`calibration.json`, and the threshold that it gives for a budget."""
+
+import json
+import math
+
+import pytest
+
+from wheels.calibration import Calibration, Point
+from wheels.errors import WheelsError
+
+POINTS = [
+    Point("entropy", 0, 0.1, 2.0, 0.12),
+    Point("entropy", 0, 0.3, 1.0, 0.28),
+    Point("entropy", 0, 0.5, 0.5, 0.50),
+    Point("learned", 0, 0.1, 0.9, 0.1),
+    Point("learned", 1, 0.1, 0.8, 0.1),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "budget", "seed", "expected"),
+    [
+        ("entropy", 0.1, 0, 2.0),  # asked for by that name, though it gave 0.12
+        ("entropy", 0.2, 0, 1.5),  # half way between uses 0.12 and 0.28
+        ("entropy", 0.39, 0, 0.75),
+        ("entropy", 0.0, 0, math.inf),
+        ("entropy", 1.0, 0, -math.inf),
+        ("learned", 0.1, 0, 0.9),
+        ("learned", 0.1, 1, 0.8),
+        ("margin", 0.0, 3, math.inf),
+        ("random", 0.3, 7, 0.7),
+    ],
+)
+def test_thresholds_by_hand(rule, budget, seed, expected):
+    assert Calibration(POINTS).threshold(rule, budget, seed) == pytest.approx(expected)
+
+
+def test_a_higher_budget_never_has_a_higher_threshold():
+    calibration = Calibration(POINTS)
+    thresholds = [calibration.threshold("entropy", 0.12 + step * 0.38 / 20) for step in range(20)]
+    assert thresholds == sorted(thresholds, reverse=True)
+
+
+def test_two_points_of_one_use():
+    twice = Calibration([Point("entropy", 0, 0.1, 2.0, 0.2), Point("entropy", 0, 0.15, 1.9, 0.2)])
+    assert twice.threshold("entropy", 0.2) in (1.9, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "budget", "seed", "message"),
+    [
+        ("entropy", 0.05, 0, r"rule 'entropy' \(seed 0\) is calibrated from 0.120 to 0.500 only, .* budget 0.05; run"),
+        ("entropy", 0.9, 0, r"no threshold is known for budget 0.9; run `wheels calibrate --budgets 0.9`"),
+        ("learned", 0.1, 2, r"rule 'learned' \(seed 2\) is not calibrated"),
+        ("margin", 0.2, 0, r"rule 'margin' \(seed 0\) is not calibrated"),
+        ("entropy", 20, 0, r"teacher_budget must be in \[0, 1\], got 20; did you mean 0.2\?"),
+        ("entropy", float("nan"), 0, r"teacher_budget must be in \[0, 1\], got nan"),
+    ],
+)
+def test_what_is_not_known_is_refused(rule, budget, seed, message):
+    with pytest.raises(WheelsError, match=message):
+        Calibration(POINTS).threshold(rule, budget, seed)
+
+
+def test_it_comes_back_from_its_file(tmp_path):
+    kept = Calibration(POINTS, "multi30k:validation", "ab12", 1014, "2025-01-31")
+    path = kept.save(tmp_path / "calibration.json")
+    assert Calibration.load(path) == kept
+    assert json.loads(path.read_text())["points"][0]["threshold"] == 2.0
+    assert Calibration.load(tmp_path / "none.json") == Calibration()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "calibration.json:1: not JSON"),
+        ("[]", "calibration.json: not a calibration of format 1; run `wheels calibrate` again"),
+        ('{"format": 2}', "calibration.json: not a calibration of format 1"),
+        ('{"format": 1}', r"calibration.json: damaged \('points'\); run `wheels calibrate` again"),
+        ('{"format": 1, "points": [{"rule": "entropy"}]}', r"calibration.json: damaged \(.*missing"),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path, content, message):
+    path = tmp_path / "calibration.json"
+    path.write_text(content)
+    with pytest.raises(WheelsError, match=message):
+        Calibration.load(path)
+
+
+def test_new_points_put_out_the_old_of_their_rule_and_seed():
+    calibration = Calibration(list(POINTS))
+    calibration.replace([Point("learned", 1, 0.2, 0.3, 0.2)])
+    assert calibration.points == [*POINTS[:4], Point("learned", 1, 0.2, 0.3, 0.2)]

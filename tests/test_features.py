@@ -1,0 +1,59 @@
+"""The features of a state by hand."""
+
+import math
+
+import pytest
+import torch
+
+from wheels.features import LOG_FLOOR, SCALARS, TOP_K, entropy, feature_width, features
+
+
+def named(log_q_BV: torch.Tensor, position_B: torch.Tensor) -> list[dict[str, float]]:
+    """Return the features after the hidden state by name."""
+    rows = features(torch.zeros(len(log_q_BV), 2), log_q_BV, position_B)[:, 2:].tolist()
+    return [dict(zip(SCALARS, row, strict=True)) for row in rows]
+
+
+def test_a_state_by_hand():
+    (found,) = named(torch.tensor([[0.125, 0.5, 0.0, 0.375]]).log(), torch.tensor([3]))
+    best = [math.log(0.5), math.log(0.375), math.log(0.125), *[LOG_FLOOR] * (TOP_K - 3)]
+    expected = {
+        "entropy": -0.125 * math.log(0.125) - 0.5 * math.log(0.5) - 0.375 * math.log(0.375),
+        "top_probability": 0.5,
+        "margin": 0.125,
+        "log_position": math.log(4.0),
+        **{f"log_q_{rank}": value for rank, value in enumerate(best, 1)},
+    }
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_sure_student_and_one_that_knows_nothing():
+    width = 20
+    sure = torch.full((width,), -math.inf)
+    sure[7] = 0.0
+    found = named(torch.stack([sure, torch.full((width,), -math.log(width))]), torch.zeros(2))
+    assert (found[0]["entropy"], found[0]["top_probability"], found[0]["log_q_1"], found[0]["log_q_2"]) == (
+        0.0,
+        1.0,
+        0.0,
+        LOG_FLOOR,
+    )
+    assert found[0]["margin"] == pytest.approx(1.0, abs=1e-6)
+    assert found[1]["entropy"] == pytest.approx(math.log(width), abs=1e-5)
+    assert found[1]["margin"] == 0.0 and found[1]["log_q_8"] == pytest.approx(-math.log(width))
+
+
+def test_the_hidden_state_comes_first_and_all_is_finite_float32():
+    hidden_BD = torch.randn(5, 3, dtype=torch.bfloat16)
+    found_BF = features(hidden_BD, torch.randn(5, 9).double().log_softmax(-1), torch.arange(5))
+    assert found_BF.shape == (5, feature_width(3)) and found_BF.dtype == torch.float32
+    assert found_BF[:, :3].equal(hidden_BD.float()) and found_BF.isfinite().all()
+
+
+def test_a_vocabulary_of_one():
+    assert features(torch.zeros(1, 2), torch.zeros(1, 1), torch.zeros(1)).isfinite().all()
+
+
+def test_entropy_takes_what_is_impossible_as_nothing():
+    log_q_BV = torch.tensor([[0.0, -math.inf], [math.log(0.5), math.log(0.5)], [0.0, -200.0]])
+    assert entropy(log_q_BV).tolist() == pytest.approx([0.0, math.log(2), 0.0], abs=1e-6)

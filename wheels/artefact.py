@@ -1,0 +1,211 @@
+"""What training leaves and decoding reads: the student's ordinary folder, with `deferral/` beside its weights.
+
+DIR/                     student and tokenizer, as `save_pretrained` leaves them: plain tools load it
+DIR/deferral/config.json what was trained, and where the teacher is
+DIR/deferral/model.safetensors   the heads: `<rule>.<seed>.<parameter>`
+DIR/deferral/calibration.json    thresholds by budget
+DIR/teacher/             the teacher, where it travels along
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+import wheels
+from wheels.calibration import Calibration
+from wheels.errors import WheelsError
+from wheels.files import read_json, write_bytes, write_json
+from wheels.pair import Pair
+from wheels.policy import DeferralHead, HeadConfig
+
+FORMAT = 1
+EMBEDDED = "embedded-translation"
+
+
+def embedded_folder() -> Path:
+    """Return the folder of the pair that is shipped with the package."""
+    return Path(str(resources.files("wheels"))) / "assets" / EMBEDDED
+
+
+@dataclass
+class Artefact:
+    """A student that knows when to call, its teacher, and its calibration."""
+
+    pair: Pair
+    heads: dict[str, list[DeferralHead]]
+    """The trained heads by rule (`learned`, `regret`), one for each seed."""
+    calibration: Calibration
+    config: dict[str, Any] = field(default_factory=dict)
+    """How it was trained."""
+    student_name: str = ""
+    teacher_name: str = ""
+    folder: Path | None = None
+    """Where it was read."""
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path | None = None,
+        *,
+        teacher: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> Artefact:
+        """Read a trained model; without a folder the embedded pair.
+
+        Args:
+            folder: what `wheels train` wrote.
+            teacher: the teacher's folder or hub id, if not the one that the folder names.
+            device: where both models run.
+            dtype: in which number format.
+
+        Raises:
+            WheelsError: where something is missing or damaged: names it, and says what to do.
+        """
+        place = Path(folder) if folder is not None else embedded_folder()
+        if folder is None and not place.is_dir():
+            raise WheelsError("the embedded pair is not in this installation; give a model's folder by --model DIR")
+        if not place.is_dir():
+            raise WheelsError(f"no model folder {str(place)!r}; give what `wheels train --output` wrote")
+        config = _read_config(place)
+        source = teacher or _teacher_of(place, config)
+        pair = Pair.load(place, source, prompt=config["prompt"], dtype=dtype, device=device)
+        heads = read_heads(place / "deferral" / "model.safetensors", HeadConfig(**config["head"]))
+        for head in (head for seeds in heads.values() for head in seeds):
+            head.to(device)
+        calibration = Calibration.load(place / "deferral" / "calibration.json")
+        names = (_short_name(place) if folder is not None else EMBEDDED, _short_name(source))
+        return cls(pair, heads, calibration, config, *names, place)
+
+    def head(self, rule: str, seed: int = 0) -> DeferralHead:
+        """Return a trained head.
+
+        Raises:
+            WheelsError: where none of that seed was trained.
+        """
+        heads = self.heads.get(rule, [])
+        if seed >= len(heads):
+            have = f"seeds 0 to {len(heads) - 1}" if heads else "none"
+            raise WheelsError(f"rule {rule!r} has no trained head of seed {seed} (trained: {have}); run `wheels train`")
+        return heads[seed]
+
+    @property
+    def digest(self) -> str:
+        """The digest of both models' weights and the vocabulary."""
+        total = hashlib.sha256(repr(sorted(self.pair.tokenizer.get_vocab().items())).encode())
+        for model in (self.pair.student, self.pair.teacher):
+            total.update(_digest(model.state_dict()).encode())
+        return total.hexdigest()[:16]
+
+    def head_digest(self, rule: str, seed: int) -> str:
+        """The digest of the head that `rule` reads; "" for a rule without one."""
+        heads = self.heads.get(rule, [])
+        return _digest(heads[seed].state_dict()) if seed < len(heads) else ""
+
+
+def save_deferral(
+    folder: Path,
+    heads: Mapping[str, list[DeferralHead]],
+    *,
+    teacher: str,
+    prompt: str,
+    trained: Mapping[str, Any],
+) -> None:
+    """Write `folder/deferral/` beside the student that stands in `folder`; an older calibration there is dropped.
+
+    Args:
+        folder: the student's folder.
+        heads: the trained heads by rule, one for each seed.
+        teacher: its folder (relative to `folder`, or absolute) or hub id.
+        prompt: the template for causal models.
+        trained: how it was trained: settings, prices.
+    """
+    first = next(iter(heads.values()))[0]
+    place = folder / "deferral"
+    (place / "calibration.json").unlink(missing_ok=True)
+    tensors = {
+        f"{rule}.{seed}.{name}": value.detach().cpu().contiguous()
+        for rule, seeds in heads.items()
+        for seed, head in enumerate(seeds)
+        for name, value in head.state_dict().items()
+    }
+    write_bytes(place / "model.safetensors", save_tensors(tensors))
+    config = {
+        "format": FORMAT,
+        "wheels": wheels.__version__,
+        "teacher": teacher,
+        "prompt": prompt,
+        "head": asdict(first.config),
+        "trained": dict(trained),
+    }
+    write_json(place / "config.json", config)
+
+
+def read_heads(path: Path, config: HeadConfig) -> dict[str, list[DeferralHead]]:
+    """Return the heads of `deferral/model.safetensors`, by rule, in the order of their seeds.
+
+    Raises:
+        WheelsError: where the file is missing or does not fit the configuration.
+    """
+    try:
+        tensors = load_tensors(path.read_bytes())
+        keys = sorted({(name.split(".")[0], int(name.split(".")[1])) for name in tensors})
+        heads: dict[str, list[DeferralHead]] = {}
+        for rule, seed in keys:
+            head = DeferralHead(config)
+            prefix = f"{rule}.{seed}."
+            head.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+            heads.setdefault(rule, []).append(head.requires_grad_(False).eval())
+        return heads
+    except OSError as error:
+        raise WheelsError(f"cannot read {path}: {error.strerror or error}; train again") from error
+    except Exception as error:
+        raise WheelsError(f"{path}: damaged or of another shape ({str(error).splitlines()[0]}); train again") from error
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Return what stands in `deferral/config.json`."""
+    path = folder / "deferral" / "config.json"
+    if not path.is_file():
+        raise WheelsError(f"{folder} has no deferral/config.json; train it with `wheels train --student {folder}`")
+    config: dict[str, Any] = read_json(path)
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise WheelsError(f"{path}: not of format {FORMAT}; train again with this version")
+    kinds = {"teacher": str, "prompt": str, "head": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]
+    if wrong or set(config["head"]) != {entry.name for entry in fields(HeadConfig)}:
+        raise WheelsError(f"{path}: damaged at {wrong[0] if wrong else 'head'!r}; train again")
+    return config
+
+
+def _short_name(place: str | Path) -> str:
+    """Return what a reader knows a model by: its folder, with the one above where that says only which of a pair."""
+    path = Path(place).resolve() if Path(place).is_dir() else Path(place)
+    return f"{path.parent.name}/{path.name}" if path.name in ("student", "teacher", "model") else path.name
+
+
+def _teacher_of(folder: Path, config: Mapping[str, Any]) -> str:
+    """Return where the teacher is: a path is relative to the model's folder, and anything else a hub id."""
+    name = str(config["teacher"])
+    local = folder / name
+    if not local.is_dir() and (name == "teacher" or name.startswith((".", "/"))):
+        raise WheelsError(f"the teacher of {folder} is not at {str(local)!r}; say where it is by --teacher")
+    return str(local) if local.is_dir() else name
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the digest of named tensors."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(name.encode())
+        total.update(tensors[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()[:16]

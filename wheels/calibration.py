@@ -1,0 +1,106 @@
+"""Which threshold gives which teacher use: measured on rows that are never scored, kept in `calibration.json`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wheels.errors import WheelsError, check_budget
+from wheels.files import read_json, write_json
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Point:
+    """One threshold and what it was measured to give."""
+
+    rule: str
+    seed: int
+    """The trained head, or the draws, that it holds for; 0 where nothing differs from seed to seed."""
+    budget: float
+    """The teacher budget asked for, a share."""
+    threshold: float
+    """The rule calls where its score exceeds this."""
+    use: float
+    """The measured share of the tokens that the teacher wrote."""
+
+
+@dataclass
+class Calibration:
+    """The thresholds of the rules of one model."""
+
+    points: list[Point] = field(default_factory=list)
+    data: str = ""
+    """The task and split that it was made on."""
+    data_digest: str | None = None
+    """The digest of the rows, so that they are never scored."""
+    rows: int = 0
+    """How many rows."""
+    date: str = ""
+    """When, ISO 8601."""
+
+    @classmethod
+    def load(cls, path: Path | str) -> Calibration:
+        """Read `calibration.json`; a missing file is an empty calibration.
+
+        Raises:
+            WheelsError: where the file is damaged, or of another format.
+        """
+        if not Path(path).is_file():
+            return cls()
+        content: dict[str, Any] = read_json(path)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise WheelsError(f"{path}: not a calibration of format {FORMAT}; run `wheels calibrate` again")
+        try:
+            points = [Point(**point) for point in content["points"]]
+            return cls(points, content["data"], content["data_digest"], content["rows"], content["date"])
+        except (KeyError, TypeError) as error:
+            raise WheelsError(f"{path}: damaged ({error}); run `wheels calibrate` again") from error
+
+    def save(self, path: Path | str) -> Path:
+        """Write `calibration.json`, atomically."""
+        return write_json(path, {"format": FORMAT, **asdict(self)})
+
+    def threshold(self, rule: str, budget: float, seed: int = 0) -> float:
+        """Return the threshold for a budget: linear between the calibrated points by measured use.
+
+        Budget 0 is plus infinity (never), budget 1 minus infinity (always). The random rule needs no calibration: its
+        score is uniform, so the threshold is `1 - budget`.
+
+        Raises:
+            WheelsError: where the rule and seed were not calibrated, or the budget lies outside what was.
+        """
+        check_budget(budget)
+        if budget in (0.0, 1.0):
+            return float("inf") if budget == 0 else float("-inf")
+        if rule == "random":
+            return 1.0 - budget
+        known = sorted((p.use, -p.threshold) for p in self.points if p.rule == rule and p.seed == seed)
+        exact = [p.threshold for p in self.points if (p.rule, p.seed, p.budget) == (rule, seed, budget)]
+        if exact:
+            return exact[0]
+        if not known or not known[0][0] <= budget <= known[-1][0]:
+            have = f"calibrated from {known[0][0]:.3f} to {known[-1][0]:.3f} only" if known else "not calibrated"
+            raise WheelsError(
+                f"rule {rule!r} (seed {seed}) is {have}, so no threshold is known for budget {budget:g}; "
+                f"run `wheels calibrate --budgets {budget:g}` on the model's folder"
+            )
+        return -_interpolated(known, budget)
+
+    def replace(self, points: Iterable[Point]) -> None:
+        """Put in new points; older ones of the same rules and seeds go."""
+        new = list(points)
+        fresh = {(point.rule, point.seed) for point in new}
+        self.points = [point for point in self.points if (point.rule, point.seed) not in fresh] + new
+
+
+def _interpolated(known: list[tuple[float, float]], at: float) -> float:
+    """Return the value at `at` on the line through the neighbouring (place, value) points, in rising order."""
+    for (left, low), (right, high) in itertools.pairwise(known):
+        if left <= at <= right:
+            return low if right == left else low + (high - low) * (at - left) / (right - left)
+    return known[-1][1]

@@ -1,0 +1,43 @@
+"""What the deferral head sees of a state: one definition for training, the environment and decoding."""
+
+from __future__ import annotations
+
+import torch
+
+TOP_K = 8
+"""Log-probabilities of the student's best tokens that are handed over."""
+
+SCALARS = ("entropy", "top_probability", "margin", "log_position", *(f"log_q_{rank}" for rank in range(1, TOP_K + 1)))
+"""The features that follow the hidden state, in order."""
+
+LOG_FLOOR = -20.0
+"""Log-probabilities are floored here, in nats: below lies only rounding."""
+
+
+def entropy(log_q_BV: torch.Tensor) -> torch.Tensor:
+    """Compute `H = -sum_v q(v) log q(v)` in nats, `[B]`."""
+    return -(log_q_BV.exp() * log_q_BV.clamp(min=-100.0)).sum(-1)
+
+
+def features(hidden_BD: torch.Tensor, log_q_BV: torch.Tensor, position_B: torch.Tensor) -> torch.Tensor:
+    """Compute the features of B states.
+
+    Args:
+        hidden_BD: What the student's output head read.
+        log_q_BV: The student's log-probabilities of the next token, in nats.
+        position_B: Tokens generated so far.
+
+    Returns:
+        `[B, D + len(SCALARS)]`, float32: the hidden state; then entropy (nats), top probability, margin between the
+        two best probabilities, `log(1 + position)`, and the `TOP_K` best log-probabilities, floored at `LOG_FLOOR`.
+    """
+    best_BK = log_q_BV.topk(min(TOP_K, log_q_BV.shape[-1]), dim=-1).values
+    best_BK = torch.nn.functional.pad(best_BK, (0, TOP_K - best_BK.shape[-1]), value=LOG_FLOOR).clamp(min=LOG_FLOOR)
+    first_B, second_B = best_BK[:, 0].exp(), best_BK[:, 1].exp()
+    scalars = torch.stack([entropy(log_q_BV), first_B, first_B - second_B, torch.log1p(position_B.float())], dim=-1)
+    return torch.cat([hidden_BD.float(), scalars, best_BK], dim=-1).float()
+
+
+def feature_width(hidden_width: int) -> int:
+    """Return the number of features for a student whose hidden state has `hidden_width` entries."""
+    return hidden_width + len(SCALARS)
