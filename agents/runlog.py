@@ -1,0 +1,125 @@
+"""What a run leaves on disk while it goes on: checkpoints, metrics, and the settings that it must be continued with."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from wheels.agents.train_config import TrainConfig
+from wheels.config import to_dict
+from wheels.errors import WheelsError
+from wheels.files import read_json, write_bytes, write_json, write_text
+
+MACHINE = ("device", "threads", "checkpoint_every", "output")
+"""Settings that may change when a run is continued."""
+
+
+def check_same_run(output: Path, config: TrainConfig, data_digest: str) -> bool:
+    """Tell whether there is anything to do: False where this very run is finished in `output`.
+
+    Raises:
+        WheelsError: where `output` holds a run of other settings or data: names the first that differs.
+    """
+    wanted = {**to_dict(config), "data_digest": data_digest}
+    note = output / "run.json"
+    if note.is_file():
+        started = read_json(note)
+        for name, value in wanted.items():
+            if name not in MACHINE and started.get(name) != value:
+                raise WheelsError(
+                    f"{output} holds a run with {name} {started.get(name)}, not {value}; choose another --output, "
+                    "or remove that folder"
+                )
+    finished = output / "resolved.json"
+    if finished.is_file() and note.is_file() and (output / "deferral" / "config.json").is_file():
+        return False
+    write_json(note, wanted)
+    return True
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors and plain values, atomically."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote: tensors and plain values only, no code."""
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state
+
+
+class Checkpoints:
+    """The last complete checkpoint of one seed: one file for each process, then the word that all are there."""
+
+    def __init__(self, folder: Path, accelerator: Accelerator) -> None:
+        self.folder, self.accelerator = folder, accelerator
+
+    def save(self, number: int, state: Mapping[str, Any]) -> None:
+        """Write checkpoint `number`; the one before goes when it is complete."""
+        save_state(self._file(number), state)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            write_json(self.folder / "latest.json", {"number": number, "processes": self.accelerator.num_processes})
+            for old in self.folder.glob("checkpoint-*"):
+                if old.name != f"checkpoint-{number}":
+                    shutil.rmtree(old, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def latest(self) -> dict[str, Any] | None:
+        """Return this process's state in the last complete checkpoint, or None.
+
+        Raises:
+            WheelsError: where it was made by another number of processes.
+        """
+        note = self.folder / "latest.json"
+        if not note.is_file():
+            return None
+        content = read_json(note)
+        if content["processes"] != self.accelerator.num_processes:
+            raise WheelsError(
+                f"the unfinished run in {self.folder} was made by {content['processes']} processes, not "
+                f"{self.accelerator.num_processes}; continue it with as many"
+            )
+        return load_state(self._file(content["number"]))
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"checkpoint-{number}" / f"process-{self.accelerator.process_index}.pt"
+
+
+class Metrics:
+    """`metrics.jsonl`: one object a line, with the seed that it belongs to."""
+
+    def __init__(self, path: Path, seed: int, *, enabled: bool = True) -> None:
+        self.path, self.seed, self.enabled = path, seed, enabled
+
+    def write(self, figures: Mapping[str, Any]) -> None:
+        """Append one line."""
+        if not self.enabled:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"seed": self.seed, **figures}) + "\n")
+
+    def keep_before(self, first: int) -> None:
+        """Drop this seed's rounds from `first` on, and a line that was cut: they are going to be written again."""
+        if not self.enabled or not self.path.is_file():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                figures = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            again = figures["seed"] == self.seed and figures.get("round", -1) >= first
+            if not again:
+                kept.append(line + "\n")
+        write_text(self.path, "".join(kept))

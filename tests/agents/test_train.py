@@ -1,0 +1,156 @@
+"""`wheels train`, whole: what it leaves, that it continues where it was killed, and that the student can be trained."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.decoding.tiny import make_pair
+from wheels.agents import train
+from wheels.agents.train import Trainer, run
+from wheels.agents.train_config import TrainConfig
+from wheels.artefact import Artefact
+from wheels.decoding.engine import decode
+from wheels.decoding.rules import calibrated
+from wheels.errors import WheelsError
+
+LETTERS = "abcdefghijk"
+
+
+TWO_PROCESSES = """
+import json, os, pathlib, sys
+from wheels.agents.train import Trainer, run
+from wheels.agents.train_config import TrainConfig
+
+train = Trainer.train
+def noted(self, episodes):
+    agent = train(self, episodes)
+    end = b"".join(value.numpy().tobytes() for value in agent.head.state_dict().values())
+    pathlib.Path(self.config.student).parent.joinpath("end-" + os.environ["RANK"]).write_bytes(end)
+    return agent
+Trainer.train = noted
+run(TrainConfig(**json.loads(sys.argv[1])))
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    """A tiny pair and a tiny task on disk, and settings that take a second."""
+    pair = make_pair("t5")
+    pair.save_student(tmp_path / "student")
+    pair.save_teacher(tmp_path / "teacher")
+    for split, count in (("train", 24), ("validation", 12)):
+        rows = [
+            {"source": " ".join(LETTERS[(n * 3 + k) % 11] for k in range(1 + n % 5)), "target": f"a {LETTERS[n % 11]}"}
+            for n in range(count)
+        ]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return TrainConfig(
+        student=str(tmp_path / "student"), teacher=str(tmp_path / "teacher"), data=str(tmp_path),
+        output=str(tmp_path / "model"), seeds=2, width=8, warm_epochs=1, iterations=4, prompts=8, updates=2,
+        batch_size=4, checkpoint_every=2, max_new_tokens=8, budgets=(0.2, 0.5), calibrate=False, gamma=0.5,
+        terminal=0.01,
+    )  # fmt: skip
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in ("deferral/model.safetensors", "metrics.jsonl")}
+
+
+def test_what_training_leaves_can_be_decoded_with(config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    run(replace(config, calibrate=True))
+    artefact = Artefact.load(config.output)
+    assert {name: len(heads) for name, heads in artefact.heads.items()} == {"learned": 2, "regret": 2}
+    rule = calibrated(artefact, "learned", 0.5, seed=1)
+    assert decode(artefact.pair, ["a b c"], rule, budget=0.5, max_new_tokens=8)[0].rule == "learned"
+    lines = [json.loads(line) for line in (Path(config.output) / "metrics.jsonl").read_text().splitlines()]
+    assert [line["round"] for line in lines if "round" in line] == [0, 1, 2, 3] * 2
+    assert set(lines[1]["use_by_budget"]) == {"0.2", "0.5"}
+    assert not (Path(config.output) / ".training").exists()
+    run(replace(config, calibrate=True))
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_seeds_differ_and_the_agent_left_its_warm_start(config: TrainConfig) -> None:
+    run(replace(config, learning_rate=1e-2, iterations=6))
+    artefact = Artefact.load(config.output)
+    digests = {(rule, seed): artefact.head_digest(rule, seed) for rule in ("learned", "regret") for seed in (0, 1)}
+    assert len(set(digests.values())) == 4
+
+
+@pytest.mark.parametrize("part", ["head", "student"])
+def test_a_killed_run_ends_in_the_same_bytes(
+    part: str, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, train=part, seeds=1 if part == "student" else 2, student_learning_rate=1e-3)
+    whole = replace(config, output=str(tmp_path / "whole"))
+    run(whole)
+    once = Trainer._round
+
+    def killed(self: Trainer, agent: Any, number: int) -> dict[str, Any]:
+        if number == 3 and self.seed == config.seeds - 1:
+            raise KeyboardInterrupt
+        return once(self, agent, number)
+
+    monkeypatch.setattr(Trainer, "_round", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+    monkeypatch.setattr(Trainer, "_round", once)
+    if part == "head":
+        monkeypatch.setattr(train, "fit_regret", lambda *_: pytest.fail("the warm start ran again"))
+    run(config)
+    assert files_of(Path(config.output)) == files_of(Path(whole.output))
+    weights = [(Path(folder) / "model.safetensors").read_bytes() for folder in (config.output, whole.output)]
+    assert weights[0] == weights[1]
+
+
+def test_training_the_student_moves_it_and_the_head_alone_does_not(config: TrainConfig, tmp_path: Path) -> None:
+    run(config)
+    moved = replace(
+        config, train="student", seeds=1, student_learning_rate=1e-3, output=str(tmp_path / "moved"), iterations=6
+    )
+    run(moved)
+    start = make_pair("t5").student
+    for folder, same in ((config.output, True), (moved.output, False)):
+        student = Artefact.load(folder, dtype="float32").pair.student
+        pairs = zip(start.float().parameters(), student.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs) is same
+
+
+def test_an_unfinished_run_is_not_continued_with_other_settings(config: TrainConfig) -> None:
+    run(config)
+    with pytest.raises(WheelsError, match=r"holds a run with gamma 0\.5, not 0\.9; choose another --output"):
+        run(replace(config, gamma=0.9))
+
+
+def test_the_student_is_trained_one_seed_at_a_time(config: TrainConfig) -> None:
+    with pytest.raises(WheelsError, match="gives one student"):
+        replace(config, train="student")
+
+
+def test_two_processes_train_one_agent(config: TrainConfig, tmp_path: Path) -> None:
+    """Under `torchrun`: both end with the same weights, for the gradients are averaged."""
+    script = tmp_path / "go.py"
+    script.write_text(TWO_PROCESSES)
+    values = json.dumps({**vars(config), "budgets": list(config.budgets), "seeds": 1, "threads": 1})
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [*command, str(script), values], capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("written to") == 1
+    ends = [(tmp_path / f"end-{rank}").read_bytes() for rank in (0, 1)]
+    assert ends[0] == ends[1]
+    artefact = Artefact.load(config.output)
+    lines = (Path(config.output) / "metrics.jsonl").read_text().splitlines()
+    assert len(artefact.heads["learned"]) == 1
+    assert len(lines) == 1 + config.iterations
