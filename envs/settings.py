@@ -1,0 +1,137 @@
+"""What an environment of deferral is asked for, and how each of its episodes begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from wheels.decoding.sampling import GREEDY, Sampling
+from wheels.envs.allowance import MODES
+from wheels.envs.rewards import PARTS
+from wheels.errors import WheelsError, check_budget, check_choice, did_you_mean
+
+ACTIONS = ("factorised", "flat")
+"""`factorised`: 0 writes the student's own choice, 1 calls. `flat`: a token of the vocabulary, or V to call."""
+
+OPTIONS = ("index", "seed", "budget", "price")
+"""What `reset(options=...)` can fix of an episode; what it does not is drawn, or as the settings say."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the environment behaves. Every field is a keyword of `gymnasium.make("wheels/Deferral-v0", ...)`."""
+
+    actions: str = "factorised"
+    """One of `ACTIONS`."""
+    budget: float | tuple[float, ...] = 0.2
+    """The teacher budget, a share in [0, 1]; of several, each episode draws one."""
+    mode: str = "average"
+    """How it is kept: `average`, `strict` or `episode` (`wheels.envs.allowance`)."""
+    burst: int = 0
+    """Teacher tokens that strict mode may spend ahead."""
+    price: float = 0.0
+    """Nats per teacher token, shown in the observation; it leaves the reward alone unless `charge_price`."""
+    charge_price: bool = False
+    """Whether the reward is `reward - price * cost`, for algorithms that know nothing of costs."""
+    reward: str = "regret"
+    """`logprob`, `regret`, `terminal`, or a sum such as `regret+terminal` (`wheels.envs.rewards`)."""
+    metric: str = "chrf"
+    """The metric of the terminal reward, a name of `wheels.metrics`."""
+    terminal_scale: float = 0.1
+    """Nats that a point of the metric (0 to 100) is worth."""
+    max_new_tokens: int = 128
+    """The most tokens of an output; fewer where the models' context is short."""
+    sampling: Sampling = GREEDY
+    """How student and teacher draw their tokens."""
+
+    def __post_init__(self) -> None:
+        """Check the words and the ranges."""
+        check_choice("actions", self.actions, ACTIONS)
+        check_choice("mode", self.mode, MODES)
+        self._check_reward()
+        if not self.budgets:
+            raise WheelsError("budget must be a share in [0, 1] or several, got none")
+        for budget in self.budgets:
+            check_budget(budget, "budget")
+        if not self.price >= 0:
+            raise WheelsError(f"price must be at least 0 nats per teacher token, got {self.price}")
+        for name, least in (("burst", 0), ("max_new_tokens", 1)):
+            if getattr(self, name) < least:
+                raise WheelsError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    def _check_reward(self) -> None:
+        """Check the parts of the reward, and the metric where one of them needs it."""
+        for part in self.parts:
+            check_choice("reward", part, PARTS)
+        if len(set(self.parts)) < len(self.parts):
+            raise WheelsError(f"reward must name each part once, got {self.reward!r}")
+        if "terminal" in self.parts:
+            from wheels.metrics import METRICS
+
+            check_choice("metric", self.metric, METRICS)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Settings:
+        """Make settings of keywords.
+
+        Raises:
+            WheelsError: for a keyword that is no field, with the one that was probably meant.
+        """
+        check_keys("setting", given, [field.name for field in fields(cls)])
+        return cls(**given)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The summands of the reward."""
+        return tuple(part.strip() for part in self.reward.split("+"))
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """The budgets that an episode may have."""
+        return tuple(self.budget) if isinstance(self.budget, tuple | list) else (self.budget,)
+
+
+@dataclass(frozen=True)
+class Start:
+    """How one episode begins."""
+
+    index: int
+    """The row of the data."""
+    seed: int
+    """The seed of its draws; with `index` it fixes them as `wheels.decoding.decode(seed=...)` would."""
+    budget: float
+    """Its teacher budget, a share."""
+    price: float
+    """Its price, nats per teacher token."""
+
+
+def draw_start(generator: np.random.Generator, rows: int, settings: Settings, options: Mapping[str, Any]) -> Start:
+    """Draw the beginning of an episode; what `options` fixes is drawn all the same, so the next draws stay as they are.
+
+    Raises:
+        WheelsError: for an unknown option, or one out of its range.
+    """
+    check_keys("option", options, OPTIONS)
+    drawn = {
+        "index": int(generator.integers(rows)),
+        "seed": int(generator.integers(2**31)),
+        "budget": settings.budgets[int(generator.integers(len(settings.budgets)))],
+        "price": settings.price,
+    }
+    chosen: dict[str, Any] = {**drawn, **options}
+    index, price = int(chosen["index"]), float(chosen["price"])
+    if not 0 <= index < rows:
+        raise WheelsError(f"option index must be in [0, {rows - 1}], got {index}")
+    if not price >= 0:
+        raise WheelsError(f"option price must be at least 0, got {price}")
+    return Start(index, int(chosen["seed"]), check_budget(chosen["budget"], "option budget"), price)
+
+
+def check_keys(kind: str, given: Mapping[str, Any], allowed: list[str] | tuple[str, ...]) -> None:
+    """Raise a `WheelsError` for the first key that is not allowed."""
+    for key in given:
+        if key not in allowed:
+            raise WheelsError(f"unknown {kind} {key!r}; known: {', '.join(allowed)}{did_you_mean(key, allowed)}")

@@ -1,0 +1,90 @@
+"""What the environments show of their texts: spaces, observations and infos, as fresh numpy arrays of B rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from wheels.decoding.trace import STUDENT, TEACHER
+from wheels.envs.settings import Settings
+from wheels.envs.writing import Writing, Written
+from wheels.features import feature_width
+from wheels.pair import Pair
+
+Observation = dict[str, Any]
+
+
+def observation_space(pair: Pair, settings: Settings) -> spaces.Dict:
+    """Return the space of one episode's observations.
+
+    `features` are `Step.features_BF`; `budget` and `budget_left` shares; `price` nats per teacher token; `tokens` the
+    output so far, padded on the right, and `length` how many of them are real.
+    """
+    hidden = int(pair.student.get_output_embeddings().weight.shape[1])
+    longest, highest = settings.max_new_tokens, max(pair.vocab_size - 1, pair.pad_id)
+    return spaces.Dict(
+        {
+            "features": spaces.Box(-np.inf, np.inf, (feature_width(hidden),), np.float32),
+            "budget": spaces.Box(0.0, 1.0, (1,), np.float32),
+            "budget_left": spaces.Box(-1.0, 1.0, (1,), np.float32),
+            "price": spaces.Box(0.0, np.inf, (1,), np.float32),
+            "tokens": spaces.Box(0, highest, (longest,), np.int64),
+            "length": spaces.Box(0, longest, (1,), np.int64),
+        }
+    )
+
+
+def action_space(pair: Pair, settings: Settings) -> spaces.Discrete:
+    """Return `Discrete(V + 1)` (flat: a token, or V to call) or `Discrete(2)` (factorised: 0 writes, 1 calls)."""
+    return spaces.Discrete(2 if settings.actions == "factorised" else pair.vocab_size + 1)
+
+
+def observe(writing: Writing) -> Observation:
+    """Return the observations of all rows."""
+    return {
+        "features": _array(writing.state.features_BF, np.float32),
+        "budget": _array(writing.budget_B[:, None], np.float32),
+        "budget_left": _array(writing.budget_left_B()[:, None], np.float32),
+        "price": _array(writing.price_B[:, None], np.float32),
+        "tokens": _array(writing.output_BT, np.int64),
+        "length": _array(writing.position_B[:, None], np.int64),
+    }
+
+
+def inform(writing: Writing, written: Written) -> dict[str, np.ndarray]:
+    """Return the infos that every step has, of all rows.
+
+    `index` of the data's row; the `token` that was written (-1 at an episode's beginning) and its `author` (""
+    there); its `cost` (1 for a token of the teacher); `call_refused`; `teacher_tokens` and `teacher_use` so far;
+    `budget_left`; and `action_mask` of the state that follows.
+    """
+    took_part_B = _array(written.token_B >= 0, np.bool_)
+    by_teacher_B = _array(written.by_teacher_B, np.bool_)
+    calls_B, position_B = _array(writing.calls_B, np.int64), _array(writing.position_B, np.int64)
+    return {
+        "index": _array(writing.index_B, np.int64),
+        "token": _array(written.token_B, np.int64),
+        "author": np.where(took_part_B, np.where(by_teacher_B, TEACHER, STUDENT), "").astype(object),
+        "cost": by_teacher_B.astype(np.float64),
+        "call_refused": _array(written.refused_B, np.bool_),
+        "teacher_tokens": calls_B,
+        "teacher_use": calls_B / np.maximum(position_B, 1),
+        "budget_left": _array(writing.budget_left_B(), np.float64),
+        "action_mask": _array(writing.mask_BA(), np.int8),
+    }
+
+
+def inform_ends(written: Written, row: int) -> dict[str, Any]:
+    """Return the infos that only the end of an episode has: its `text`, and its `score` where one was computed."""
+    if row not in written.texts:
+        return {}
+    score = {"score": written.scores[row]} if row in written.scores else {}
+    return {"text": written.texts[row], **score}
+
+
+def _array(tensor: torch.Tensor, dtype: type) -> np.ndarray:
+    """Return a copy of `tensor` as an array of its own."""
+    return np.array(tensor.detach().cpu().numpy(), dtype=dtype)

@@ -1,0 +1,60 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wheels.envs.settings import Settings, Start, draw_start
+from wheels.errors import WheelsError
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"budget": 20}, r"budget must be in \[0, 1\], got 20; did you mean 0.2"),
+        ({"budget": (0.1, float("nan"))}, r"budget must be in \[0, 1\], got nan"),
+        ({"budget": ()}, "budget must be a share .* got none"),
+        ({"actions": "flatt"}, "actions must be one of factorised, flat, got 'flatt'; did you mean 'flat'"),
+        ({"mode": "hard"}, "mode must be one of average, strict, episode, got 'hard'"),
+        ({"reward": "regret+chrf"}, "reward must be one of logprob, regret, terminal, got 'chrf'"),
+        ({"reward": "regret+regret"}, "reward must name each part once, got 'regret\\+regret'"),
+        ({"reward": "terminal", "metric": "chrff"}, "metric must be one of .* did you mean 'chrf'"),
+        ({"price": -1.0}, "price must be at least 0"),
+        ({"burst": -1}, "burst must be at least 0, got -1"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ({"max_tokens": 5}, "unknown setting 'max_tokens'; .* did you mean 'max_new_tokens'"),
+    ],
+)
+def test_refusals(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(WheelsError, match=message):
+        Settings.of(given)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"indx": 1}, "unknown option 'indx'; .* did you mean 'index'"),
+        ({"index": 4}, r"option index must be in \[0, 3\], got 4"),
+        ({"index": -1}, r"option index must be in \[0, 3\], got -1"),
+        ({"budget": 2}, r"option budget must be in \[0, 1\], got 2"),
+        ({"price": float("nan")}, "option price must be at least 0, got nan"),
+    ],
+)
+def test_options_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(WheelsError, match=message):
+        draw_start(np.random.default_rng(0), 4, Settings(), options)
+
+
+def test_options_fix_what_is_drawn_and_leave_the_next_draws_alone() -> None:
+    settings = Settings(budget=(0.1, 0.5), price=0.3)
+    free, fixed = np.random.default_rng(7), np.random.default_rng(7)
+    draw_start(free, 100, settings, {})
+    given = {"index": 3, "seed": 4, "budget": 0.9, "price": 2.0}
+    assert draw_start(fixed, 100, settings, given) == Start(3, 4, 0.9, 2.0)
+    assert draw_start(free, 100, settings, {}) == draw_start(fixed, 100, settings, {})
+
+
+def test_each_episode_draws_a_budget_of_the_grid() -> None:
+    generator = np.random.default_rng(0)
+    starts = [draw_start(generator, 5, Settings(budget=(0.1, 0.5)), {}) for _ in range(40)]
+    assert {start.budget for start in starts} == {0.1, 0.5}
+    assert {start.index for start in starts} == set(range(5))
