@@ -111,7 +111,9 @@ class Runner:
         mask = self._mask(torch.arange(visible, device=first.device) <= slots_RK[:, :, None])
         inputs = self._encoded(rows_R, write) if self.cross else {"past_key_values": self.cache.prepare(write)}
         own, text = ("decoder_attention_mask", "decoder_input_ids") if self.cross else ("attention_mask", "input_ids")
-        with self.positions(slots_RK, visible) as extra, _HeadAtLast(self.model, count_R) as head:
+        # A padded query is never read; its position must only be one that the model has.
+        position_RK = slots_RK.minimum((first + count_R - 1)[:, None])
+        with self.positions(position_RK, visible) as extra, _HeadAtLast(self.model, count_R) as head:
             output = self.model(**{text: tokens_RK, own: mask}, **inputs, **extra, use_cache=True)
         return output.logits[:, -1, : self.vocab_size].float(), head.hidden_RD.float()
 

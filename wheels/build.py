@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -21,7 +21,6 @@ from transformers import (
 
 from wheels.errors import WheelsError, check_choice
 from wheels.loading import Tokenizer
-from wheels.pair import Pair
 
 if TYPE_CHECKING:
     from wheels.data import Task
@@ -73,6 +72,15 @@ STUDENT_SIZE = ModelSize(width=48, layers=1, heads=2, ff=96)
 TEACHER_SIZE = ModelSize(width=128, layers=3, heads=4, ff=512, dropout=0.1)
 
 
+class Parts(NamedTuple):
+    """What `Pair.of` puts together."""
+
+    student: PreTrainedModel
+    teacher: PreTrainedModel
+    tokenizer: Tokenizer
+    prompt: str
+
+
 def build_pair(
     task: Task,
     *,
@@ -81,8 +89,8 @@ def build_pair(
     teacher: ModelSize | None = None,
     vocab_size: int = 4000,
     seed: int = 0,
-) -> Pair:
-    """Return an untrained pair: a tokenizer trained on the task's training text, and two models with random weights.
+) -> Parts:
+    """Return the parts of an untrained pair: a tokenizer of the task's training text, two models of random weights.
 
     A causal pair whose task gives no prompt of its own (`{source}` alone) reads `{source} =>`, so that the end of the
     source is marked.
@@ -95,7 +103,7 @@ def build_pair(
     tokenizer = train_tokenizer(texts, vocab_size=vocab_size, ends_source=family == "t5")
     q = build_model(student or STUDENT_SIZE, family=family, vocab_size=len(tokenizer), seed=seed)
     p = build_model(teacher or TEACHER_SIZE, family=family, vocab_size=len(tokenizer), seed=seed + 1)
-    return Pair.of(q, p, tokenizer, prompt=prompt)
+    return Parts(q, p, tokenizer, prompt)
 
 
 def causal_prompt(prompt: str) -> str:

@@ -73,7 +73,7 @@ COMMANDS = {
 }
 
 EXAMPLES = """examples:
-  wheels generate --teacher-budget 0.2 "Das Konzert beginnt am 3. Mai."
+  wheels generate --teacher-budget 0.2 "Am Mittwoch soll es in Jakarta bis zu 7,8 Grad Celsius warm werden."
   wheels demo
 """
 

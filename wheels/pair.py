@@ -101,7 +101,8 @@ class Pair:
         """
         from wheels.build import build_pair
 
-        return build_pair(task, family=family, student=student, teacher=teacher, vocab_size=vocab_size, seed=seed)
+        parts = build_pair(task, family=family, student=student, teacher=teacher, vocab_size=vocab_size, seed=seed)
+        return cls.of(parts.student, parts.teacher, parts.tokenizer, prompt=parts.prompt)
 
     @property
     def is_seq2seq(self) -> bool:

@@ -111,7 +111,7 @@ def test_the_lagrangian_learns_the_gain_and_ends_at_the_budgets() -> None:
         agent.learn(batch_of(64, seed=step % 40))
         use = {b: float(agent.predict(states, torch.full((2000,), b)).mean()) for b in BUDGETS}
         agent.observe(use, dict.fromkeys(BUDGETS, 1.0))
-    gain_N = agent.head(states, torch.full((2000,), 0.1)).gain_B
+    gain_N = agent.head(states, torch.full((2000,), 0.1)).gain_B.detach()
     assert float(torch.corrcoef(torch.stack([gain_N, known_gain(states)]))[0, 1]) > 0.97
     for budget, share in use.items():
         assert share == pytest.approx(budget, abs=0.02)

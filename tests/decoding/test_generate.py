@@ -107,7 +107,7 @@ def test_html_is_written_whole_to_a_file(call, tmp_path):
     page = path.read_text(encoding="utf-8")
     assert (code, out) == (0, "")
     assert re.fullmatch(re.escape(f"written to {path}\n") + SUMMARY, err)
-    assert page.startswith("<!doctype html>") and "a &lt;b&gt; c" in page and "<dd>model</dd>" in page
+    assert page.startswith("<!doctype html>") and "a &lt;b&gt; c" in page and "/model</dd>" in page
     assert [entry.name for entry in path.parent.iterdir()] == ["page.html"]
 
 

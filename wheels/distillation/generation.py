@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,30 +42,33 @@ def write(
     order = sorted(range(len(sources)), key=lambda row: len(sources[row]))
     written: list[list[int]] = [[] for _ in sources]
     beyond = list(range(vocab_size or logits_size(model), logits_size(model)))
-    choices = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if sample else {"do_sample": False}
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "num_beams": 1,
+        "pad_token_id": pad_id,
+        "eos_token_id": list(eos_ids),
+        "suppress_tokens": beyond or None,
+        **({"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if sample else {"do_sample": False}),
+    }
     with evaluating(model):
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            left = not model.config.is_encoder_decoder
-            ids = pad([sources[row] for row in rows], pad_id, left=left).to(model.device)
-            mask = pad([[1] * len(sources[row]) for row in rows], 0, left=left).to(model.device)
-            generate: Any = model.generate
-            outputs = generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                num_beams=1,
-                pad_token_id=pad_id,
-                eos_token_id=list(eos_ids),
-                suppress_tokens=beyond or None,
-                **choices,
-            )
-            skip = ids.shape[1] if left else 1
-            for row, output in zip(rows, outputs[:, skip:].tolist(), strict=True):
+            for row, output in zip(rows, _generate(model, [sources[row] for row in rows], options), strict=True):
                 written[row] = cut(output, eos_ids)
             if advance is not None:
                 advance(len(rows))
     return written
+
+
+def _generate(model: PreTrainedModel, sources: Sequence[list[int]], options: Mapping[str, Any]) -> list[list[int]]:
+    """Return what `model.generate` writes after one batch of sources, prompts and start tokens left out."""
+    left = not model.config.is_encoder_decoder
+    ids = pad(sources, options["pad_token_id"], left=left).to(model.device)
+    mask = pad([[1] * len(source) for source in sources], 0, left=left).to(model.device)
+    generate: Any = model.generate
+    outputs = generate(input_ids=ids, attention_mask=mask, **options)
+    rows: list[list[int]] = outputs[:, ids.shape[1] if left else 1 :].tolist()
+    return rows
 
 
 def cut(tokens: Sequence[int], eos_ids: Sequence[int]) -> list[int]:

@@ -56,24 +56,22 @@ def teacher_outputs(
     outputs: list[list[int]] = []
     with tqdm(total=len(sources), desc="teacher outputs", unit="row", leave=False) as bar:
         for number, start in enumerate(range(0, len(sources), chunk)):
-            file = place / f"{number:05d}.json"
-            rows = list(sources[start : start + chunk])
+            file, rows = place / f"{number:05d}.json", list(sources[start : start + chunk])
             if file.is_file():
-                written = read_json(file)
-                if not isinstance(written, list) or len(written) != len(rows):
-                    raise WheelsError(f"{file} does not hold {len(rows)} outputs; delete it to have them written again")
                 bar.update(len(rows))
             else:
                 written = write(
-                    teacher,
-                    rows,
-                    pad_id=pad_id,
-                    eos_ids=eos_ids,
-                    max_new_tokens=max_new_tokens,
-                    vocab_size=vocab_size,
-                    batch_size=batch_size,
-                    advance=bar.update,
-                )
+                    teacher, rows, pad_id=pad_id, eos_ids=eos_ids, max_new_tokens=max_new_tokens,
+                    vocab_size=vocab_size, batch_size=batch_size, advance=bar.update,
+                )  # fmt: skip
                 write_json(file, written)
-            outputs += written
+            outputs += _kept(file, len(rows))
     return outputs
+
+
+def _kept(file: Path, count: int) -> list[list[int]]:
+    """Return the `count` outputs that a file keeps."""
+    written = read_json(file)
+    if not isinstance(written, list) or len(written) != count:
+        raise WheelsError(f"{file} does not hold {count} outputs; delete it to have them written again")
+    return written
