@@ -1,0 +1,1 @@
+"""Measurements: quality against teacher use, with their intervals, pictures and reports."""

@@ -1,0 +1,49 @@
+"""What the stages of a recipe run: the commands of `wheels`, and the pair that they start from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+
+from wheels.agents.train_config import TrainConfig
+from wheels.decoding.calibrate_config import CalibrateConfig
+from wheels.distillation.pretrain_config import PretrainConfig
+from wheels.files import read_json
+
+
+def embedded_pair() -> Path:
+    """Return the folder of the embedded pair, as `wheels.artefact` does, without loading torch for it."""
+    return Path(str(resources.files("wheels"))) / "assets" / "embedded-translation"
+
+
+def folder_digest(folder: Path) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 over all files of a folder and their names."""
+    total = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        total.update(json.dumps(file.relative_to(folder).as_posix()).encode())
+        total.update(hashlib.sha256(file.read_bytes()).digest())
+    return total.hexdigest()[:16]
+
+
+def distil(config: PretrainConfig) -> None:
+    """Run `wheels pretrain`."""
+    from wheels.distillation.pretrain import run as pretrain
+
+    folder = pretrain(config)
+    print(json.dumps(read_json(folder / "finished.json")))
+
+
+def train(config: TrainConfig) -> None:
+    """Run `wheels train`."""
+    from wheels.agents.train import run as learn
+
+    learn(config)
+
+
+def calibrate(config: CalibrateConfig) -> None:
+    """Run `wheels calibrate`."""
+    from wheels.decoding.calibrate import run as find
+
+    find(config)

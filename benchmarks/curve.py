@@ -1,0 +1,83 @@
+"""`wheels bench curve`: decode every rule at every budget, and say what quality each buys for its teacher use."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from wheels.benchmarks.curve_config import CurveConfig
+from wheels.benchmarks.decodes import decode_all, make_plan, rows_digest
+from wheels.benchmarks.plot import draw
+from wheels.benchmarks.report import render
+from wheels.benchmarks.resampled import SentenceStatistics
+from wheels.benchmarks.stats import Statistics
+from wheels.benchmarks.summary import Curve, Measured, summarise
+from wheels.benchmarks.table import as_csv, as_text
+from wheels.config import versions, write_resolved
+from wheels.data import load_task
+from wheels.files import write_bytes, write_json, write_text
+from wheels.metrics import sentence_statistics, signature
+
+
+def run(config: CurveConfig) -> Curve:
+    """Measure the curve, write it to `config.output`, print its main numbers, and return it.
+
+    Raises:
+        WheelsError: for what the user can mend: data, model, a missing calibration, or one on the scored rows.
+    """
+    folder = Path(config.output)
+    write_resolved(config, folder)  # before the work: an output that cannot be written is found now
+    metrics = config.metrics or None
+    task = load_task(config.data, source=config.source, target=config.target, prompt=config.prompt, metrics=metrics)
+    # The digest is of the whole split: a limit must not hide that calibration and scoring share their rows.
+    data_digest = rows_digest(task.rows(config.split))
+    rows = task.rows(config.split)[: config.limit]
+    plan = make_plan(config, data_digest)
+    outputs = decode_all(config, plan, [row.source for row in rows], data_digest)
+    measured = Measured(
+        task=task.name,
+        student=plan.artefact.student_name,
+        teacher=plan.artefact.teacher_name,
+        sources=[row.source for row in rows],
+        references=[row.target for row in rows],
+        metrics=task.metrics,
+        budgets=config.budgets,
+        rules=config.rules,
+        mode=config.mode,
+        outputs=outputs,
+        resamples=config.resamples,
+        notes=plan.notes,
+    )
+    curve = summarise(measured, _with_progress(len(outputs) * len(task.metrics)))
+    curve.metric_signatures.update({metric: signature(metric) for metric in task.metrics})
+    curve.versions.update(versions())
+    write_resolved(config, folder, {"data_digest": data_digest, "model_digest": plan.model_digest})
+    write_results(curve, measured, folder)
+    print(as_text(curve))
+    print(f"written to {folder}: curve.json, curve.csv, curve.png, report.html")
+    return curve
+
+
+def write_results(curve: Curve, measured: Measured, folder: Path) -> None:
+    """Write the curve as JSON, CSV, picture and page."""
+    picture = draw(curve)
+    write_json(folder / "curve.json", curve.to_json())
+    write_text(folder / "curve.csv", as_csv(curve))
+    write_bytes(folder / "curve.png", picture)
+    write_text(folder / "report.html", render(curve, picture, measured))
+
+
+def _with_progress(total: int) -> SentenceStatistics:
+    """Return `sentence_statistics` with a progress bar over its `total` calls."""
+    bar = tqdm(total=total, desc="scoring", unit="point", file=sys.stderr)
+
+    def counted(metric: str, hypotheses: list[str], references: list[str]) -> Statistics:
+        statistics = sentence_statistics(metric, hypotheses, references)
+        bar.update()
+        if bar.n == total:
+            bar.close()
+        return statistics
+
+    return counted

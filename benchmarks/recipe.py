@@ -1,0 +1,80 @@
+"""Recipes: the settings of every stage of a run in one YAML file, a section a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from wheels.config import build
+from wheels.errors import WheelsError
+from wheels.fields import check_known
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sections of settings."""
+
+    path: Path
+    """The file."""
+    sections: Mapping[str, Mapping[str, Any]]
+    """The settings of each stage, as they stand in the file."""
+
+    @classmethod
+    def read(cls, path: str | Path | None, shipped: str, sections: Sequence[str]) -> Recipe:
+        """Read a file, or the one that comes with the package.
+
+        Args:
+            path: the user's own file, or None.
+            shipped: the name of ours, without its ending.
+            sections: the sections it may have; one that is missing is empty.
+
+        Raises:
+            WheelsError: naming the file, for what cannot be read, is not YAML, or has an unknown section.
+        """
+        import yaml  # on demand: `--help` runs without
+
+        place = Path(path) if path is not None else shipped_recipe(shipped)
+        try:
+            content = yaml.safe_load(place.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise WheelsError(f"cannot read {place}: {error.strerror or error}") from error
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise WheelsError(f"{place}: not YAML: {str(error).splitlines()[0]}") from error
+        content = {} if content is None else content
+        if not isinstance(content, dict) or not all(isinstance(part, dict | None) for part in content.values()):
+            raise WheelsError(f"{place}: must hold sections ({', '.join(sections)}) of `key: value` lines")
+        try:
+            check_known([str(name) for name in content], sections, "section")
+        except WheelsError as error:
+            raise WheelsError(f"{place}: {error}") from None
+        return cls(place, {name: dict(content.get(name) or {}) for name in sections})
+
+    def configure(self, section: str, config_class: type[Config], **ours: Any) -> Config:
+        """Return the configuration that a section asks for.
+
+        Args:
+            section: its name.
+            config_class: the command's configuration.
+            **ours: what the run itself decides, such as folders; a section may not set these.
+
+        Raises:
+            WheelsError: naming the file and the section, for an unknown key or a value that is not allowed.
+        """
+        given = self.sections[section]
+        for name in ours:
+            if name in given:
+                raise WheelsError(f"{self.path}: {section}: {name} is set by the run itself; take it out")
+        try:
+            return build(config_class, {**given, **{name: value for name, value in ours.items() if value is not None}})
+        except WheelsError as error:
+            raise WheelsError(f"{self.path}: {section}: {error}") from None
+
+
+def shipped_recipe(name: str) -> Path:
+    """Return the file of a recipe that comes with the package."""
+    return Path(str(resources.files("wheels.benchmarks"))) / "recipes" / f"{name}.yaml"

@@ -1,0 +1,143 @@
+"""Stages that run one after the other in one folder, each of them once: a rerun goes on where the last run ended."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wheels.errors import WheelsError
+from wheels.files import read_json, write_json, write_text
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run."""
+
+    name: str
+    """One word; its section in the recipe."""
+    title: str
+    """What it does, for the reader who waits."""
+    result: Path
+    """What it leaves; a stage whose result is gone runs again."""
+    settings: Mapping[str, Any]
+    """What its result depends on, beside the stages before it."""
+    run: Callable[[], object]
+    """Does the work; called again after an interruption, it continues."""
+    shown: bool = False
+    """Whether what it prints is for the reader, now and in every rerun; it is kept in a file in any case."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """`FOLDER/stages.json`: which stages were begun, of which settings, and which are done, in how many seconds."""
+
+    folder: Path
+    """The folder of the run."""
+    keys: dict[str, str]
+    """A digest for each stage of all that its result depends on."""
+    done: dict[str, float]
+    """Seconds of each stage that is done."""
+
+    @classmethod
+    def open(cls, folder: Path, stages: Sequence[Stage], inputs: Mapping[str, Any]) -> Ledger:
+        """Take a folder for a run, or find the run of these settings there.
+
+        Args:
+            folder: new, empty, or of an earlier run.
+            stages: all of them, in their order.
+            inputs: what all of them depend on, as values of JSON.
+
+        Raises:
+            WheelsError: where the folder holds something else, or a run of other settings.
+        """
+        keys = stage_keys(stages, inputs)
+        path = folder / "stages.json"
+        if path.is_file():
+            held = read_json(path)
+            for name, key in keys.items():
+                if held.get("keys", {}).get(name) != key:
+                    raise WheelsError(
+                        f"{folder} holds a run with another recipe, pair or version (it differs in {name!r}); give "
+                        "another --output, or remove that folder"
+                    )
+            return cls(folder, keys, dict(held["done"]))
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+            raise WheelsError(f"{folder} holds something else; give a new or an empty folder by --output")
+        ledger = cls(folder, keys, {})
+        ledger.save()
+        return ledger
+
+    def text(self, stage: Stage) -> Path:
+        """Return where the output of a stage is kept."""
+        return self.folder / "printed" / f"{stage.name}.txt"
+
+    def has(self, stage: Stage) -> bool:
+        """Whether a stage is done and what it left is still there."""
+        return stage.name in self.done and stage.result.exists() and self.text(stage).is_file()
+
+    def finish(self, stage: Stage, seconds: float, printed: str) -> None:
+        """Note that a stage is done."""
+        write_text(self.text(stage), printed)
+        self.done[stage.name] = round(seconds, 1)
+        self.save()
+
+    def forget(self, stages: Sequence[Stage]) -> None:
+        """Note that stages are to be done again."""
+        for stage in stages:
+            self.done.pop(stage.name, None)
+        self.save()
+
+    def save(self) -> None:
+        """Write the file."""
+        write_json(self.folder / "stages.json", {"keys": self.keys, "done": self.done})
+
+
+def stage_keys(stages: Sequence[Stage], inputs: Mapping[str, Any]) -> dict[str, str]:
+    """Return a digest for each stage of the inputs, its own settings, and those of all stages before it."""
+    keys, before = {}, json.dumps(dict(inputs), sort_keys=True)
+    for stage in stages:
+        before += json.dumps([stage.name, dict(stage.settings)], sort_keys=True)
+        keys[stage.name] = hashlib.sha256(before.encode()).hexdigest()[:16]
+    return keys
+
+
+def run_stages(folder: Path, stages: Sequence[Stage], inputs: Mapping[str, Any]) -> dict[str, float]:
+    """Run what is not done yet, and return the seconds that each stage took when it ran.
+
+    A header before each stage; what a stage prints is kept in `FOLDER/printed`, and shown where it is for the reader.
+
+    Raises:
+        WheelsError: where the folder belongs to something else, and whatever a stage raises.
+    """
+    ledger = Ledger.open(folder, stages, inputs)
+    for number, stage in enumerate(stages):
+        header = f"[{number + 1}/{len(stages)}] {stage.title}"
+        if ledger.has(stage):
+            print(f"{header}: done before, in {in_words(ledger.done[stage.name])}", flush=True)
+        else:
+            print(header, flush=True)
+            ledger.forget(stages[number:])
+            start, printed = time.perf_counter(), io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                stage.run()
+            seconds = time.perf_counter() - start
+            ledger.finish(stage, seconds, printed.getvalue())
+            print(f"      done in {in_words(seconds)}", flush=True)
+        if stage.shown:
+            print(f"\n{ledger.text(stage).read_text(encoding='utf-8').strip()}\n", flush=True)
+    return ledger.done
+
+
+def in_words(seconds: float) -> str:
+    """Return such as `12.3 s`, `2 min 05 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from wheels.benchmarks import curve as curves
+from wheels.benchmarks import decodes
+from wheels.benchmarks.curve import run
+from wheels.benchmarks.curve_config import CurveConfig
+from wheels.benchmarks.decodes import load_artefact, rows_digest
+from wheels.benchmarks.records import PointKey
+from wheels.data import Row
+from wheels.errors import WheelsError
+
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "near", "a", "river", "bank"]
+TEST_ROWS = [Row(f"Satz {i}", " ".join(WORDS[i:] + WORDS[:i])) for i in range(12)]
+OTHER_ROWS = [Row(f"Anderer Satz {i}", "text") for i in range(5)]
+
+
+@dataclass
+class Calibration:
+    """Knows every rule but those in `lacking`."""
+
+    data_digest: str | None = rows_digest(OTHER_ROWS)
+    lacking: tuple[str, ...] = ()
+    shift: dict[PointKey, float] = field(default_factory=dict)
+
+    def threshold(self, rule: str, budget: float, seed: int) -> float:
+        if rule in self.lacking:
+            raise WheelsError(f"{rule} was not calibrated")
+        return 1.0 - budget + self.shift.get(PointKey(rule, seed, budget), 0.0)
+
+
+@dataclass
+class Artefact:
+    """A model that says what it is asked."""
+
+    pair: Any = field(default_factory=lambda: SimpleNamespace(prompt="{source}"))
+    heads: dict[str, list[str]] = field(default_factory=lambda: {"learned": ["a", "b"], "regret": ["c", "d", "e"]})
+    calibration: Calibration = field(default_factory=Calibration)
+    student_name: str = "small"
+    teacher_name: str = "large"
+    digest: str = "models-1"
+
+    def head_digest(self, rule: str, seed: int) -> str:
+        return self.heads[rule][seed] if rule in self.heads else ""
+
+
+class Decoder:
+    """Records what it decodes; writes the first half of the reference, and more of it under a larger budget."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.calls: list[tuple[PointKey, dict[str, Any]]] = []
+        self.stop_after = stop_after
+
+    def __call__(self, pair: Any, sources: list[str], rule: PointKey, *, progress: Any, **request: Any) -> list[Any]:
+        if len(self.calls) == self.stop_after:
+            raise KeyboardInterrupt
+        self.calls.append((rule, {"sources": sources, "prompt": pair.prompt, **request}))
+        references = {row.source: row.target.split() for row in TEST_ROWS}
+        traces = []
+        for source in sources:
+            words = references[source]
+            length = round(len(words) * (0.5 + 0.5 * request["budget"]))
+            calls = round(request["budget"] * length)
+            traces.append(
+                SimpleNamespace(
+                    text=" ".join(words[:length]),
+                    tokens=length,
+                    teacher_tokens=calls,
+                    pieces=tuple(f" {word}" for word in words[:length]),
+                    authors=("teacher",) * calls + ("student",) * (length - calls),
+                    teacher_passes=calls,
+                    teacher_positions=calls,
+                    seconds=0.01,
+                )
+            )
+        progress(len(sources))
+        return traces
+
+
+@dataclass
+class World:
+    """One model, one data file, one output folder."""
+
+    artefact: Artefact
+    data: Path
+    output: Path
+    monkeypatch: pytest.MonkeyPatch
+
+    def run(self, decoder: Decoder | None = None, **settings: Any) -> tuple[Any, Decoder]:
+        decoder = decoder or Decoder()
+        self.monkeypatch.setattr(decodes, "decode", decoder)
+        usual = {
+            "data": str(self.data),
+            "output": str(self.output),
+            "budgets": (0.0, 0.2, 0.5, 1.0),
+            "rules": ("learned", "random", "entropy"),
+            "seeds": 2,
+            "resamples": 100,
+        }
+        return run(CurveConfig(**usual | settings)), decoder
+
+
+def write_rows(path: Path, rows: list[Row]) -> Path:
+    path.write_text("".join(json.dumps({"source": row.source, "target": row.target}) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    artefact = Artefact()
+    monkeypatch.setattr(decodes, "load_artefact", lambda config: artefact)
+    monkeypatch.setattr(decodes, "calibrated", lambda artefact, name, budget, seed: PointKey(name, seed, budget))
+    monkeypatch.setattr(curves, "draw", lambda curve: b"\x89PNG")  # its own tests draw
+    return World(artefact, write_rows(tmp_path / "scored.jsonl", TEST_ROWS), tmp_path / "out", monkeypatch)
+
+
+def inner(decoder: Decoder) -> list[PointKey]:
+    return [key for key, _ in decoder.calls if 0 < key.budget < 1]
+
+
+def test_a_run_decodes_each_point_once_and_writes_everything(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    curve, decoder = world.run()
+    seeds = {"learned": (0, 1), "random": (0, 1), "entropy": (0,)}
+    ends = [key for key, _ in decoder.calls if key.budget in (0.0, 1.0)]
+    assert [(key.seed, key.budget) for key in ends] == [(0, 0.0), (0, 1.0)]
+    assert inner(decoder) == [PointKey(r, s, b) for r in seeds for s in seeds[r] for b in (0.2, 0.5)]
+    shown = capsys.readouterr().out
+    assert "BLEU at equal teacher use" in shown and str(world.output) in shown
+    files = {path.name for path in world.output.iterdir()}
+    assert files == {"curve.json", "curve.csv", "curve.png", "report.html", "resolved.json", "points"}
+    found = json.loads((world.output / "curve.json").read_text())
+    assert found["points"][0]["signature"] == "scored|12|small|large|learned|0|0|wheels:0.1.0"
+    assert found["metric_signatures"]["bleu"].startswith("nrefs:1")
+    assert found["versions"]["wheels"] == "0.1.0"
+    resolved = json.loads((world.output / "resolved.json").read_text())
+    assert resolved["data_digest"] == rows_digest(TEST_ROWS)
+    assert resolved["config"]["budgets"] == [0.0, 0.2, 0.5, 1.0]
+    assert curve.to_json() == found
+
+
+def test_the_decoder_gets_the_settings(world: World) -> None:
+    settings = {"mode": "strict", "max_new_tokens": 40, "batch_size": 7, "prompt": "Translate: {source}", "limit": 9}
+    _, decoder = world.run(**settings)
+    for key, request in decoder.calls:
+        assert request["budget"] == key.budget and request["seed"] == key.seed
+        assert (request["mode"], request["max_new_tokens"], request["batch_size"]) == ("strict", 40, 7)
+        assert request["prompt"] == "Translate: {source}"
+        assert request["sources"] == [row.source for row in TEST_ROWS[:9]]
+
+
+def test_an_interrupted_run_continues_where_it_stopped(world: World) -> None:
+    first = Decoder(stop_after=5)
+    with pytest.raises(KeyboardInterrupt):
+        world.run(first)
+    assert not (world.output / "curve.json").exists()
+    curve, second = world.run()
+    whole, _ = world.run(output=str(world.output) + "-whole")
+    assert len(first.calls) == 5 and len(second.calls) == 7
+    assert not set(map(str, inner(first))) & set(map(str, inner(second)))
+    assert curve.to_json() == whole.to_json()
+    assert world.run()[1].calls == []
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        (lambda w: w.artefact.heads["learned"].__setitem__(1, "new"), {("learned", 1)}),
+        (lambda w: setattr(w.artefact, "digest", "models-2"), {("learned", 0), ("learned", 1), ("random", 0),
+                                                               ("random", 1), ("entropy", 0)}),
+        (lambda w: w.artefact.calibration.shift.update({PointKey("entropy", 0, 0.5): 0.1}), {("entropy", 0)}),
+        (lambda w: None, set()),
+    ],
+)  # fmt: skip
+def test_only_what_was_made_otherwise_is_decoded_again(world: World, change: Any, again: set[tuple[str, int]]) -> None:
+    world.run()
+    change(world)
+    _, decoder = world.run()
+    assert {(key.rule, key.seed) for key in inner(decoder)} == again
+
+
+@pytest.mark.parametrize(
+    ("settings", "repeats"),
+    [({"mode": "strict"}, 12), ({"max_new_tokens": 9}, 12), ({"limit": 6}, 12), ({"dtype": "float16"}, 12),
+     ({"batch_size": 3}, 0), ({"resamples": 120}, 0), ({"rules": ("entropy",)}, 0), ({"budgets": (0.2, 0.3)}, 5)],
+)  # fmt: skip
+def test_settings_that_change_outputs_decode_again(world: World, settings: dict[str, Any], repeats: int) -> None:
+    world.run()
+    assert len(world.run(**settings)[1].calls) == repeats
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_thresholds_from_the_scored_rows_are_refused(world: World, limit: int | None) -> None:
+    world.artefact.calibration.data_digest = rows_digest(TEST_ROWS)
+    with pytest.raises(WheelsError, match="nothing is calibrated on the split it is scored on"):
+        world.run(limit=limit)
+    _, decoder = world.run(budgets=(0.0, 1.0))  # the ends need no threshold
+    assert len(decoder.calls) == 2
+
+
+def test_what_is_not_calibrated_is_named(world: World) -> None:
+    world.artefact.calibration.lacking = ("learned", "entropy")
+    with pytest.raises(
+        WheelsError, match=r"not calibrated: learned \(seed 0\) at 0.2, .* and 3 more; run `wheels calib"
+    ):
+        world.run()
+
+
+def test_fewer_trained_seeds_are_said(world: World) -> None:
+    curve, _ = world.run(seeds=3, rules=("learned", "regret", "random"))
+    assert curve.seeds == {"learned": [0, 1], "regret": [0, 1, 2], "random": [0, 1, 2]}
+    assert curve.notes == ["learned was trained with 2 of the 3 seeds asked for"]
+
+
+def test_a_rule_without_a_head_is_refused(world: World) -> None:
+    world.artefact.heads = {"regret": ["c"]}
+    with pytest.raises(WheelsError, match="embedded pair has no trained head for rule 'learned'; run `wheels train`"):
+        world.run()
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_work(world: World) -> None:
+    world.output.write_text("a file")
+    decoder = Decoder()
+    with pytest.raises(WheelsError, match="cannot write"):
+        world.run(decoder)
+    assert decoder.calls == []
+
+
+def test_calibration_data_calibrates_first(world: World, tmp_path: Path) -> None:
+    other = write_rows(tmp_path / "other.jsonl", OTHER_ROWS)
+    asked: list[Any] = []
+    world.artefact.calibration.lacking = ("learned",)
+
+    def calibrate(config: Any) -> None:
+        asked.append(config)
+        world.artefact.calibration = Calibration()
+
+    world.monkeypatch.setattr(decodes.calibrate, "run", calibrate)
+    for _ in range(2):  # the second time its calibration is there
+        world.run(calibration_data=str(other), model="m")
+    assert [(c.data, c.model, c.seeds) for c in asked] == [(str(other), "m", 2)]
+    assert {0.2, 0.5} <= set(asked[0].budgets)
+    with pytest.raises(WheelsError, match="nothing is calibrated on the split it is scored on"):
+        world.run(calibration_data=str(world.data), model="m")
+    assert len(asked) == 1
+
+
+def test_the_embedded_pair_is_not_calibrated_again(world: World, tmp_path: Path) -> None:
+    world.artefact.calibration.data_digest = "older"
+    with pytest.raises(WheelsError, match="calibration_data needs a model folder"):
+        world.run(calibration_data=str(write_rows(tmp_path / "other.jsonl", OTHER_ROWS)))
+
+
+def test_the_artefact_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    threads: list[int] = []
+    monkeypatch.setattr(decodes.Artefact, "load", lambda *args, **more: asked.append((args, more)))
+    monkeypatch.setattr(decodes.torch, "set_num_threads", threads.append)
+    load_artefact(CurveConfig(model="m", teacher="t", device="cuda", dtype="bfloat16", threads=3))
+    assert asked == [(("m",), {"teacher": "t", "device": "cuda", "dtype": "bfloat16"})]
+    assert threads == [3]

@@ -1,0 +1,202 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from wheels import cli
+from wheels.benchmarks import demo, retrain
+from wheels.benchmarks.demo_config import DemoConfig
+from wheels.benchmarks.recipe import Recipe
+from wheels.benchmarks.stages import Stage, in_words, run_stages
+from wheels.errors import WheelsError
+
+INPUTS = {"wheels": "1"}
+# Small enough for seconds: it must run, not be good.
+TINY = """
+sentences: {train: 60, validation: 8, test: 6}
+distil: {objective: kl, max_steps: 4, batch_size: 8, eval_every: 2, eval_limit: 4, metric: chrf}
+train: {limit: 30, width: 8, warm_epochs: 1, iterations: 2, prompts: 8, updates: 2, batch_size: 8}
+calibrate: {rules: [learned, maxprob], budgets: [0.1, 0.2, 0.3], limit: 6}
+curve: {rules: [learned, maxprob, random], budgets: [0, 0.2, 1], seeds: 1, resamples: 100, metrics: [chrf]}
+examples: {rows: 2}
+"""
+
+
+class Recorder:
+    """Stages that note that they ran, and leave a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.ran, self.failing = folder, [], {}
+
+    def stages(self, **settings: dict) -> list[Stage]:
+        return [
+            Stage(name, f"doing {name}", self.folder / name / "result", settings.get(name, {}), self.work(name), shown)
+            for name, shown in (("one", False), ("two", True), ("three", False))
+        ]
+
+    def work(self, name: str):
+        def run() -> None:
+            self.ran.append(name)
+            if name in self.failing:
+                raise self.failing.pop(name)
+            (self.folder / name).mkdir(exist_ok=True)
+            (self.folder / name / "result").write_text(name)
+            print(f"{name} printed this")
+
+        return run
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    return Recorder(tmp_path / "out")
+
+
+def test_stages_run_in_order_and_a_second_run_only_shows(recorder, capsys):
+    seconds = run_stages(recorder.folder, recorder.stages(), INPUTS)
+    first = capsys.readouterr().out
+    assert recorder.ran == ["one", "two", "three"]
+    assert list(seconds) == recorder.ran
+    assert "[1/3] doing one\n" in first
+    assert "two printed this" in first
+    assert "one printed this" not in first
+
+    assert run_stages(recorder.folder, recorder.stages(), INPUTS) == seconds
+    again = capsys.readouterr().out
+    assert recorder.ran == ["one", "two", "three"]
+    assert again.count("done before") == 3
+    assert "two printed this" in again
+
+
+def test_an_interrupted_stage_runs_again_and_those_before_it_do_not(recorder):
+    recorder.failing["two"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(recorder.folder, recorder.stages(), INPUTS)
+    run_stages(recorder.folder, recorder.stages(), INPUTS)
+    assert recorder.ran == ["one", "two", "two", "three"]
+
+
+def test_a_stage_whose_result_is_gone_runs_again_with_those_after_it(recorder):
+    run_stages(recorder.folder, recorder.stages(), INPUTS)
+    (recorder.folder / "two" / "result").unlink()
+    run_stages(recorder.folder, recorder.stages(), INPUTS)
+    assert recorder.ran == ["one", "two", "three", "two", "three"]
+
+
+def test_an_interruption_while_a_stage_is_repeated_leaves_nothing_after_it_done(recorder):
+    run_stages(recorder.folder, recorder.stages(), INPUTS)
+    (recorder.folder / "one" / "result").unlink()
+    recorder.failing["two"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(recorder.folder, recorder.stages(), INPUTS)
+    run_stages(recorder.folder, recorder.stages(), INPUTS)
+    assert recorder.ran[3:] == ["one", "two", "two", "three"]
+
+
+def test_other_settings_are_refused_in_the_same_folder(recorder):
+    run_stages(recorder.folder, recorder.stages(), INPUTS)
+    with pytest.raises(WheelsError, match=r"holds a run with another recipe.*differs in 'two'"):
+        run_stages(recorder.folder, recorder.stages(two={"steps": 3}), INPUTS)
+    with pytest.raises(WheelsError, match="differs in 'one'"):
+        run_stages(recorder.folder, recorder.stages(), {"wheels": "2"})
+    assert recorder.ran == ["one", "two", "three"]
+
+
+def test_a_folder_of_something_else_is_left_alone(recorder):
+    recorder.folder.mkdir()
+    (recorder.folder / "thesis.tex").write_text("mine")
+    with pytest.raises(WheelsError, match="holds something else"):
+        run_stages(recorder.folder, recorder.stages(), INPUTS)
+    assert [path.name for path in recorder.folder.iterdir()] == ["thesis.tex"]
+
+
+def test_seconds_in_words():
+    assert [in_words(seconds) for seconds in (0.04, 59.9, 60.2, 125)] == ["0.0 s", "59.9 s", "1 min 00 s", "2 min 05 s"]
+
+
+def test_the_teachers_tokens_stand_in_brackets():
+    spans = [("student", "The"), ("teacher", " old"), ("teacher", " mill"), ("student", "er"), ("teacher", ".")]
+    assert demo.marked(spans) == "The [old mill]er[.]"
+    assert demo.marked([("teacher", " "), ("student", "a")]) == " a"
+    assert demo.marked([]) == ""
+
+
+def recipe_of(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("distill: {}", "recipe.yaml: unknown section 'distill'; did you mean 'distil'"),
+        ("distil: {objektive: kl}", "recipe.yaml: distil: unknown key 'objektive'; did you mean 'objective'"),
+        ("curve: {budgets: [20]}", "recipe.yaml: curve: budgets must be in .*did you mean 0.2"),
+        ("train: {output: here}", "recipe.yaml: train: output is set by the run itself"),
+        ("distil: 3", "recipe.yaml: must hold sections"),
+        ("a: [", "recipe.yaml: not YAML"),
+    ],
+)
+def test_a_bad_recipe_is_refused_before_any_work(tmp_path, text, message):
+    output = tmp_path / "out"
+    with pytest.raises(WheelsError, match=message):
+        demo.run(DemoConfig(recipe=recipe_of(tmp_path, text), output=str(output)))
+    assert not output.exists()
+
+
+def test_a_recipe_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(WheelsError, match=r"cannot read .*no\.yaml"):
+        demo.run(DemoConfig(recipe=str(tmp_path / "no.yaml"), output=str(tmp_path / "out")))
+
+
+def test_the_shipped_recipes_are_whole(tmp_path):
+    recipe = Recipe.read(None, "demo", demo.SECTIONS)
+    assert [stage.name for stage in demo.demo_stages(DemoConfig(), tmp_path, recipe)] == list(demo.SECTIONS)
+    recipe = Recipe.read(None, retrain.RECIPE, retrain.SECTIONS)
+    names = [stage.name for stage in retrain.retrain_stages(DemoConfig(), tmp_path, recipe)]
+    assert [name for name in names if name in retrain.SECTIONS] == list(retrain.SECTIONS)
+
+
+def test_a_demo_runs_continues_and_repeats_at_once(tmp_path, capsys, monkeypatch):
+    output = tmp_path / "out"
+    arguments = ["demo", "--output", str(output), "--recipe", recipe_of(tmp_path, TINY), "--threads", "1"]
+    calibrate = demo.calibrate
+    monkeypatch.setattr(demo, "calibrate", interrupt)
+    assert cli.main(arguments) == cli.INTERRUPTED
+    assert "run the same command again" in capsys.readouterr().err
+    monkeypatch.setattr(demo, "calibrate", calibrate)
+    assert cli.main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("done before") == 3
+    assert "chrF at equal teacher use" in shown
+    assert "together" in shown
+    for name in ("curve/report.html", "curve/curve.png", "examples.html", "model/deferral/calibration.json"):
+        assert (output / name).stat().st_size > 0, name
+        assert name.split("/deferral")[0] in shown
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a finished stage must not run again")
+
+    for stage in ("write_sentences", "distil", "train", "calibrate", "measure", "write_examples"):
+        monkeypatch.setattr(demo, stage, refuse)
+    assert cli.main(arguments) == 0
+    again = capsys.readouterr().out
+    assert again.count("done before") == 6
+    assert "chrF at equal teacher use" in again
+    assert json.loads((output / "resolved.json").read_text())["recipe"]["distil"]["max_steps"] == 4
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_retrain_refuses_a_place_that_is_no_pair(tmp_path, monkeypatch):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(WheelsError, match="holds something else than a pair"):
+        retrain.output_folder(DemoConfig(retrain=True, output=str(tmp_path)))
+    with pytest.raises(WheelsError, match=r"cannot write .*thesis\.tex is not a folder"):
+        retrain.output_folder(DemoConfig(retrain=True, output=str(tmp_path / "thesis.tex" / "pair")))
+    monkeypatch.setattr(retrain, "embedded_pair", lambda: tmp_path / "site-packages" / "wheels" / "assets" / "pair")
+    with pytest.raises(WheelsError, match=r"belongs to an installed package.*--output DIR"):
+        retrain.output_folder(DemoConfig(retrain=True))
+    assert retrain.output_folder(DemoConfig(retrain=True, output=str(tmp_path / "new"))) == tmp_path / "new"

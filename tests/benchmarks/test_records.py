@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.synthetic import record
+from wheels.benchmarks.records import PointKey, Record, load_point, save_point
+from wheels.decoding.trace import Trace
+from wheels.errors import WheelsError
+
+KEY = PointKey("learned", 2, 0.05)
+SIGNATURE = {"model": "abc", "threshold": 1.5, "rule": "learned"}
+
+
+def test_record_of_a_trace() -> None:
+    trace = Trace(
+        text="a b",
+        token_ids=(5, 6, 1),
+        pieces=("a", " b", ""),
+        authors=("student", "teacher", "teacher"),
+        teacher_passes=2,
+        teacher_positions=3,
+        prompt_positions=9,
+        budget=0.2,
+        mode="average",
+        rule="learned",
+        seconds=0.5,
+        finished=True,
+    )
+    found = Record.of(trace)
+    assert found == Record("a b", 3, 2, 2, 3, 0.5, ("a", " b", ""), ("student", "teacher", "teacher"))
+    assert found.use == pytest.approx(2 / 3)
+    assert Record("", 0, 0, 0, 0, 0.0).use == 0.0
+
+
+def test_a_point_comes_back_as_it_was(tmp_path: Path) -> None:
+    records = [record(20.0, 1, 3), Record("ü\u2028\x85 \U0001f600\n", 0, 0, 0, 0, 0.0)]
+    path = save_point(tmp_path, KEY, SIGNATURE, records)
+    assert path.name == "learned-2-0.05.jsonl.gz"
+    assert load_point(tmp_path, KEY, SIGNATURE) == records
+
+
+def test_a_point_is_written_to_the_same_bytes(tmp_path: Path) -> None:
+    first = save_point(tmp_path, KEY, SIGNATURE, [record(20.0, 1, 3)]).read_bytes()
+    assert save_point(tmp_path, KEY, dict(reversed(SIGNATURE.items())), [record(20.0, 1, 3)]).read_bytes() == first
+    assert first[4:8] == bytes(4)  # gzip's clock
+
+
+@pytest.mark.parametrize("changed", [{"model": "abd"}, {"threshold": 1.25}, {"threshold": None}, {"more": 1}])
+def test_a_point_made_otherwise_does_not_count(tmp_path: Path, changed: dict[str, object]) -> None:
+    save_point(tmp_path, KEY, SIGNATURE, [record(20.0, 1, 3)])
+    assert load_point(tmp_path, KEY, SIGNATURE | changed) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not gzip",
+        gzip.compress(b""),
+        gzip.compress(b"{"),
+        gzip.compress(b"\xff"),
+        gzip.compress(json.dumps(SIGNATURE).encode() + b'\n{"text": 1}'),
+        gzip.compress(json.dumps(SIGNATURE).encode() + b"\n7"),
+        gzip.compress(json.dumps(SIGNATURE).encode())[:-9],
+    ],
+)
+def test_a_damaged_point_does_not_count(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / KEY.file_name).write_bytes(content)
+    assert load_point(tmp_path, KEY, SIGNATURE) is None
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "points").write_text("a file")
+    with pytest.raises(WheelsError, match=r"cannot write .*learned-2-0.05"):
+        save_point(tmp_path / "points", KEY, SIGNATURE, [])
