@@ -86,6 +86,17 @@ def read_yaml(path: Path | str, fields: Sequence[Field]) -> dict[str, Any]:
     Raises:
         WheelsError: naming the file and the line, for what is not YAML, not a mapping of known keys, or not allowed.
     """
+    return {
+        name: _read_value(name, value, fields, f"{path}:{line}") for name, (value, line) in read_mapping(path).items()
+    }
+
+
+def read_mapping(path: Path | str) -> dict[str, tuple[Any, int]]:
+    """Return the keys of a YAML file, each with its value and its line.
+
+    Raises:
+        WheelsError: naming the file and the line, for what is not YAML, not a mapping, or a key that stands twice.
+    """
     import yaml  # on demand: most commands run without a file
 
     try:
@@ -109,9 +120,7 @@ def read_yaml(path: Path | str, fields: Sequence[Field]) -> dict[str, Any]:
         if key.value in lines:
             raise WheelsError(f"{path}:{key.start_mark.line + 1}: {key.value!r} is given twice")
         lines[key.value] = key.start_mark.line + 1
-    return {
-        name: _read_value(name, value, fields, f"{path}:{lines.get(str(name), 1)}") for name, value in content.items()
-    }
+    return {name: (value, lines.get(str(name), 1)) for name, value in content.items()}
 
 
 def _read_value(name: str, value: Any, fields: Sequence[Field], place: str) -> Any:

@@ -143,6 +143,19 @@ def test_the_encoder_runs_once_for_a_source_and_never_for_one_unread(family):
     assert encoded == [2, 1]
 
 
+def test_a_row_at_the_end_of_the_context_is_read_beside_one_that_reads_much():
+    """The padding of the first would stand at positions that the model does not have: GPT-2 here has 32."""
+    model = make_model("gpt2", 16, seed=1)
+    texts_BT = torch.randint(2, VOCABULARY, (2, 32))
+    runner = Runner(model, 2, VOCABULARY)
+    runner.admit([0, 1], [[], []])
+    runner.read(None, texts_BT, torch.tensor([31, 1]))
+    said = runner.read(None, texts_BT, torch.tensor([32, 9]))
+    for row, length in enumerate((32, 9)):
+        expected_V = from_scratch(model, [], texts_BT[row, :length])
+        torch.testing.assert_close(said.logits_RV[row], expected_V.float(), atol=TOLERANCE, rtol=0)
+
+
 def test_a_padded_vocabulary_is_cut_to_the_common_range():
     runner = Runner(make_model("llama", 16, seed=1), 1, VOCABULARY - 4)
     assert runner.read(None, torch.tensor([[3, 4]]), torch.tensor([2])).logits_RV.shape == (1, VOCABULARY - 4)

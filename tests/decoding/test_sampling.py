@@ -52,6 +52,11 @@ def test_the_highest_draw_never_gives_what_is_forbidden():
     assert Sampling(1.0).choose(scores_BV, uniform_B).max() <= 5
 
 
+def test_the_lowest_draw_never_gives_what_is_forbidden():
+    scores_BV = torch.tensor([[-torch.inf, 0.0, 1.0]])
+    assert Sampling(1.0).choose(scores_BV, torch.zeros(1, dtype=torch.float64)).tolist() == [1]
+
+
 def test_greedy_takes_the_best_and_leaves_the_scores_alone():
     scores_BV = torch.randn(6, 9)
     kept_BV = scores_BV.clone()

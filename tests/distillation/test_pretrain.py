@@ -292,7 +292,7 @@ def test_trl_parser_reads_a_configuration(tmp_path):
         ("output: out\nmax_steps: many\n", "c.yaml: .*max_steps.*'many'"),
         ("output: out\nobjective: kd\n", "c.yaml: objective must be one of"),
         ("epochs: 1\n", "c.yaml: .*output"),
-        ("- 1\n", "c.yaml: must hold lines of `key: value`, got list"),
+        ("- 1\n", "c.yaml:1: must hold lines of `key: value`, got list"),
         ("a: [\n", "c.yaml:2: not YAML"),
     ):
         write_text(file, text)

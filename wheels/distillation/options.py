@@ -7,7 +7,6 @@ import typing
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from trl import TrlParser
 
 from wheels import config as configs
@@ -109,18 +108,4 @@ def check_known_in(path: str | Path, names: list[str], known: list[str]) -> None
 
 def _read_mapping(path: str | Path) -> dict[str, Any]:
     """Return the keys and values of a YAML file."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WheelsError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise WheelsError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise WheelsError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise WheelsError(f"{path}: must hold lines of `key: value`, got {type(content).__name__}")
-    return {str(name): value for name, value in content.items()}
+    return {str(name): value for name, (value, _) in configs.read_mapping(path).items()}
