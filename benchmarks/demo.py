@@ -48,9 +48,11 @@ def demo_stages(config: DemoConfig, output: Path, recipe: Recipe) -> list[Stage]
     Raises:
         WheelsError: naming the recipe and the section, for a setting that is not allowed.
     """
-    pair, sentences, model = embedded_pair(), output / "sentences", output / "model"
-    data, teacher = str(sentences), str(pair / "teacher")
     slice_ = recipe.configure("sentences", SentencesConfig)
+    pair, model = embedded_pair(), output / "model"
+    # The folder's name is the task's name in every figure.
+    sentences = output / Path(slice_.task).name.replace(":", "-")
+    data, teacher = str(sentences), str(pair / "teacher")
     distil_config = recipe.configure(
         "distil", PretrainConfig, output=str(output / "student"), student=str(pair), teacher=teacher, data=data,
         threads=config.threads,
@@ -77,7 +79,7 @@ def demo_stages(config: DemoConfig, output: Path, recipe: Recipe) -> list[Stage]
         ("measuring quality against teacher use", "curve", output / "curve" / "report.html",
          partial(measure, curve_config), True),
         ("writing examples", "examples", output / "examples.html",
-         partial(write_examples, examples_config, output), True),
+         partial(write_examples, examples_config, model, sentences, output / "examples.html"), True),
     ]  # fmt: skip
     return [Stage(name, title, result, recipe.sections[name], run, shown) for title, name, result, run, shown in plan]
 
@@ -98,15 +100,15 @@ def measure(config: CurveConfig) -> None:
     curve(config)
 
 
-def write_examples(config: ExamplesConfig, output: Path) -> None:
+def write_examples(config: ExamplesConfig, model: Path, sentences: Path, page: Path) -> None:
     """Write a page of outputs with the teacher's tokens marked, and print one of them."""
     from wheels.artefact import Artefact
     from wheels.decoding.engine import decode
     from wheels.decoding.render import as_html, spans
     from wheels.decoding.rules import calibrated
 
-    rows = load_task(output / "sentences").test[: config.rows]
-    artefact = Artefact.load(output / "model")
+    rows = load_task(sentences).test[: config.rows]
+    artefact = Artefact.load(model)
     sources = [row.source for row in rows]
 
     def write(budget: float) -> list[Any]:
@@ -114,8 +116,8 @@ def write_examples(config: ExamplesConfig, output: Path) -> None:
         return decode(artefact.pair, sources, rule, budget=budget)
 
     alone, together, teacher = write(0.0), write(config.teacher_budget), write(1.0)
-    page = as_html(together, sources, student=artefact.student_name, teacher=artefact.teacher_name)
-    write_text(output / "examples.html", page)
+    names = {"student": artefact.student_name, "teacher": artefact.teacher_name}
+    write_text(page, as_html(together, sources, **names))
     # The first in which the calls changed something: the others look like the student's own.
     shown = next((row for row in range(len(rows)) if alone[row].text != together[row].text), 0)
     print(f"one of them, at teacher budget {config.teacher_budget:g}, the teacher's tokens in [brackets]:")

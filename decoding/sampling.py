@@ -68,8 +68,8 @@ class Sampling:
 GREEDY = Sampling()
 
 
-def uniforms(seed: int, row_B: torch.Tensor, position_B: torch.Tensor, stream: int) -> torch.Tensor:
-    """Draw a number in [0, 1) for each (seed, row, position, stream), float64 `[B]`.
+def uniforms(seed: int | np.ndarray, row_B: torch.Tensor, position_B: torch.Tensor, stream: int) -> torch.Tensor:
+    """Draw a number in [0, 1) for each (seed, row, position, stream), float64 `[B]`; one seed, or one for each row.
 
     Counter-based (SplitMix64: Steele et al., OOPSLA 2014), so a row's draws do not depend on the company that it keeps
     in a batch.

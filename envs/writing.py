@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import torch
 
@@ -193,8 +192,7 @@ class Writing:
         seed_R, index_R, position_R = (
             values if rows_R is None else values[rows_R] for values in (self.seed_B, self.index_B, self.position_B)
         )
-        # An array of seeds broadcasts inside.
-        return uniforms(cast(int, seed_R.cpu().numpy()), index_R, position_R, stream)
+        return uniforms(seed_R.cpu().numpy(), index_R, position_R, stream)
 
     def _append(
         self, token_B: torch.Tensor, by_teacher_B: torch.Tensor, active_B: torch.Tensor

@@ -25,7 +25,7 @@ from transformers.utils import logging as hf_logging
 from wheels.errors import WheelsError, check_choice
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DEVICES = ("cpu", "cuda", "mps", "xpu")
+DEVICES = ("cpu", "cuda", "xpu")
 # What a folder or a hub id that is not what it should be raises inside transformers, safetensors and huggingface_hub.
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError)
 TOKENIZER_FILES = ("*token*", "vocab*", "*.spm", "*.model")
