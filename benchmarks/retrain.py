@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,10 @@ def output_folder(config: DemoConfig) -> Path:
     place = output
     while not place.exists():
         place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise WheelsError(f"cannot write {output}: {place} is not a folder that may be written; give --output DIR")
+    try:  # now, not after the work; permissions alone do not tell, for the superuser has them all
+        tempfile.TemporaryDirectory(dir=place).cleanup()
+    except OSError as error:
+        raise WheelsError(f"cannot write {output}: {error.strerror} at {place}; give another --output") from error
     if output.exists() and any(output.iterdir()) and not (output / "deferral" / "config.json").is_file():
         raise WheelsError(f"{output} holds something else than a pair; give a new or an empty folder by --output")
     return output

@@ -44,6 +44,8 @@ class Ledger:
     """A digest for each stage of all that its result depends on."""
     done: dict[str, float]
     """Seconds of each stage that is done."""
+    spent: dict[str, float]
+    """Seconds that went into a stage before it was interrupted."""
 
     @classmethod
     def open(cls, folder: Path, stages: Sequence[Stage], inputs: Mapping[str, Any]) -> Ledger:
@@ -67,10 +69,10 @@ class Ledger:
                         f"{folder} holds a run with another recipe, pair or version (it differs in {name!r}); give "
                         "another --output, or remove that folder"
                     )
-            return cls(folder, keys, dict(held["done"]))
+            return cls(folder, keys, dict(held["done"]), dict(held.get("spent", {})))
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
             raise WheelsError(f"{folder} holds something else; give a new or an empty folder by --output")
-        ledger = cls(folder, keys, {})
+        ledger = cls(folder, keys, {}, {})
         ledger.save()
         return ledger
 
@@ -85,7 +87,12 @@ class Ledger:
     def finish(self, stage: Stage, seconds: float, printed: str) -> None:
         """Note that a stage is done."""
         write_text(self.text(stage), printed)
-        self.done[stage.name] = round(seconds, 1)
+        self.done[stage.name] = round(seconds + self.spent.pop(stage.name, 0.0), 1)
+        self.save()
+
+    def pause(self, stage: Stage, seconds: float) -> None:
+        """Note the time that went into a stage that is not done."""
+        self.spent[stage.name] = self.spent.get(stage.name, 0.0) + seconds
         self.save()
 
     def forget(self, stages: Sequence[Stage]) -> None:
@@ -96,7 +103,7 @@ class Ledger:
 
     def save(self) -> None:
         """Write the file."""
-        write_json(self.folder / "stages.json", {"keys": self.keys, "done": self.done})
+        write_json(self.folder / "stages.json", {"keys": self.keys, "done": self.done, "spent": self.spent})
 
 
 def stage_keys(stages: Sequence[Stage], inputs: Mapping[str, Any]) -> dict[str, str]:
@@ -124,15 +131,23 @@ def run_stages(folder: Path, stages: Sequence[Stage], inputs: Mapping[str, Any])
         else:
             print(header, flush=True)
             ledger.forget(stages[number:])
-            start, printed = time.perf_counter(), io.StringIO()
-            with contextlib.redirect_stdout(printed):
-                stage.run()
-            seconds = time.perf_counter() - start
-            ledger.finish(stage, seconds, printed.getvalue())
-            print(f"      done in {in_words(seconds)}", flush=True)
+            ledger.finish(stage, *_run(stage, ledger))
+            print(f"      done in {in_words(ledger.done[stage.name])}", flush=True)
         if stage.shown:
             print(f"\n{ledger.text(stage).read_text(encoding='utf-8').strip()}\n", flush=True)
     return ledger.done
+
+
+def _run(stage: Stage, ledger: Ledger) -> tuple[float, str]:
+    """Run a stage; return its seconds, and what it printed."""
+    start, printed = time.perf_counter(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            stage.run()
+    except BaseException:
+        ledger.pause(stage, time.perf_counter() - start)
+        raise
+    return time.perf_counter() - start, printed.getvalue()
 
 
 def in_words(seconds: float) -> str:

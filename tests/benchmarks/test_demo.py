@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from wheels import cli
-from wheels.benchmarks import demo, retrain
+from wheels.benchmarks import demo, retrain, stages
 from wheels.benchmarks.demo_config import DemoConfig
 from wheels.benchmarks.recipe import Recipe
 from wheels.benchmarks.stages import Stage, in_words, run_stages
@@ -73,6 +73,15 @@ def test_an_interrupted_stage_runs_again_and_those_before_it_do_not(recorder):
         run_stages(recorder.folder, recorder.stages(), INPUTS)
     run_stages(recorder.folder, recorder.stages(), INPUTS)
     assert recorder.ran == ["one", "two", "two", "three"]
+
+
+def test_the_time_of_an_interrupted_stage_counts(recorder, monkeypatch):
+    clock = iter([0.0, 5.0, 10.0, 12.0, 20.0, 21.5, 30.0, 30.0])  # one: 5 s; two: cut after 2 s, then 1.5 s
+    monkeypatch.setattr(stages.time, "perf_counter", lambda: next(clock))
+    recorder.failing["two"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(recorder.folder, recorder.stages(), INPUTS)
+    assert run_stages(recorder.folder, recorder.stages(), INPUTS) == {"one": 5.0, "two": 3.5, "three": 0.0}
 
 
 def test_a_stage_whose_result_is_gone_runs_again_with_those_after_it(recorder):
@@ -194,7 +203,7 @@ def test_retrain_refuses_a_place_that_is_no_pair(tmp_path, monkeypatch):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(WheelsError, match="holds something else than a pair"):
         retrain.output_folder(DemoConfig(retrain=True, output=str(tmp_path)))
-    with pytest.raises(WheelsError, match=r"cannot write .*thesis\.tex is not a folder"):
+    with pytest.raises(WheelsError, match=r"cannot write .*Not a directory at .*thesis\.tex; give another --output"):
         retrain.output_folder(DemoConfig(retrain=True, output=str(tmp_path / "thesis.tex" / "pair")))
     monkeypatch.setattr(retrain, "embedded_pair", lambda: tmp_path / "site-packages" / "wheels" / "assets" / "pair")
     with pytest.raises(WheelsError, match=r"belongs to an installed package.*--output DIR"):
