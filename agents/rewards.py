@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from wheels.agents.shapes import check_shapes
+from wheels.features import LOG_FLOOR
 
 CREDITS = ("consistent", "sampled")
 """How a call is credited: `consistent` is right, `sampled` a negative control: see `call_reward`."""
 
-LOG_P_FLOOR = -20.0
+LOG_P_FLOOR = LOG_FLOOR
 """Least log-probability that a token is charged with: one impossible token must not outweigh a sentence."""
 
 

@@ -37,6 +37,8 @@ from wheels.metrics import sentence_scores
 from wheels.pair import Pair
 from wheels.policy import DeferralHead, HeadConfig
 
+STATES_A_TEXT = 40
+"""Texts of this length would fill the replay: so many episodes from mixed paths are offered to it at first."""
 CRITIC_ROUNDS = 3
 """Rounds in which only values are learned, so that the gate is not moved by random ones."""
 
@@ -111,7 +113,7 @@ class Trainer:
         """
         saved = self.checkpoints.latest()
         agent = self._fresh(episodes, None if saved is None else saved["agent"])
-        self.replay.add(episodes[-self.config.replay // 40 :] if saved is None else ())
+        self.replay.add(episodes[-self.config.replay // STATES_A_TEXT :] if saved is None else ())
         if saved is not None:
             self.replay.load_state_dict(saved["replay"])
         first = 0 if saved is None else int(saved["round"])

@@ -13,11 +13,11 @@ from wheels import __version__
 from wheels.benchmarks.records import STUDENT_END, TEACHER_END, PointKey, Record
 from wheels.benchmarks.resampled import Resampled, SentenceStatistics
 from wheels.benchmarks.stats import Adherence, apgr, compare, cpt, oracle_share, over_allowance, pgr, share_of_gap
+from wheels.decoding.choices import TRAINED
 from wheels.decoding.trace import TEACHER
 
 TRIVIAL = ("maxprob", "entropy", "margin")
 """Thresholds on the student's own probabilities: what a learned rule must beat."""
-TRAINED = ("learned", "regret")
 INTERVALS = {"0-1": (0.0, 1.0), "0-0.3": (0.0, 0.3)}
 LEVELS = (50, 80, 95)
 

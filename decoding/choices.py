@@ -4,6 +4,10 @@ from __future__ import annotations
 
 RULES = ("learned", "regret", "maxprob", "entropy", "margin", "random", "oracle")
 """Every rule that decides whether to call the teacher; see `wheels.decoding.rules`."""
+TRAINED = ("learned", "regret")
+"""The rules that read a trained head: the agent's, and its warm start's."""
+SEEDED = ("learned", "regret", "random")
+"""The rules that differ from seed to seed."""
 MODES = ("average", "strict")
 """How a budget is kept: on average over many sequences, or at every prefix of every sequence."""
 FORMATS = ("text", "json", "html")

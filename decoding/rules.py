@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 
 from wheels.artefact import Artefact
-from wheels.decoding.choices import RULES
+from wheels.decoding.choices import RULES, SEEDED, TRAINED
 from wheels.decoding.step import Step
 from wheels.errors import check_choice
 from wheels.features import entropy
@@ -106,12 +106,6 @@ SIMPLE: dict[str, ThresholdRule] = {
     )
 }
 """The rules that nothing was trained for, by name."""
-
-TRAINED = ("learned", "regret")
-"""The rules that read a trained head: the agent's, and its warm start's."""
-
-SEEDED = ("learned", "regret", "random")
-"""The rules that differ from seed to seed."""
 
 
 def scorer(artefact: Artefact, name: str, seed: int = 0) -> ThresholdRule:
