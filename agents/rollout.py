@@ -100,8 +100,8 @@ def roll_out(
     source_ids = pair.encode(sources)
     examined = examine(pair, source_ids, [trace.token_ids for trace in traces])
     episodes = [
-        _episode(trace, known, behaviour, reward)
-        for trace, known, reward in zip(traces, examined, rewards, strict=True)
+        _episode(trace, budget, known, behaviour, reward)
+        for trace, budget, known, reward in zip(traces, budgets, examined, rewards, strict=True)
     ]
     if keep_texts:
         episodes = [
@@ -111,12 +111,12 @@ def roll_out(
     return episodes, traces
 
 
-def _episode(trace: Trace, known: Examined, behaviour: Behaviour, reward: float) -> Episode:
+def _episode(trace: Trace, budget: float, known: Examined, behaviour: Behaviour, reward: float) -> Episode:
     """Put one text together with what was known at its states."""
     call_T = torch.tensor([author == TEACHER for author in trace.authors])
     price, logit_T = 0.0, torch.zeros(len(call_T))
     if isinstance(behaviour.rule, GateRule):
-        budget_T = torch.full((len(call_T),), trace.budget)
+        budget_T = torch.full((len(call_T),), budget)
         price_T = behaviour.rule.price(budget_T)
         price = float(price_T[0])
         device = behaviour.rule.head.mean_F.device
@@ -132,7 +132,7 @@ def _episode(trace: Trace, known: Examined, behaviour: Behaviour, reward: float)
         log_q_token_T=known.log_q_token_T,
         call_logit_T=logit_T,
         cost_T=torch.ones(len(call_T)),
-        budget=trace.budget,
+        budget=budget,
         price=price,
         terminated=trace.finished,
         terminal_reward=reward,

@@ -6,6 +6,7 @@ overwritten by the next write. Nothing is concatenated at a step; the store grow
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -79,28 +80,23 @@ class SelfAttentionLayer(CacheLayerMixin):
 
 
 class CrossAttentionLayer(SelfAttentionLayer):
-    """Keys and values over the source of all rows in one layer: written once for a row, then only read."""
+    """Keys and values over the source of all rows in one layer: filled once for a row, then only read."""
 
     def __init__(self, rows: int) -> None:
         self._keys: torch.Tensor | None = None
         self._values: torch.Tensor | None = None
         super().__init__(rows)
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keep what was computed over the source of the rows that take part."""
+    def fill(self, rows_R: torch.Tensor, keys_RHSD: torch.Tensor, values_RHSD: torch.Tensor) -> None:
+        """Keep what the sources of `rows_R` project to."""
         if self._keys is None or self._values is None:
-            self._keys = key_states.new_zeros(self.rows, key_states.shape[1], 0, key_states.shape[3])
-            self._values = value_states.new_zeros(self.rows, value_states.shape[1], 0, value_states.shape[3])
+            self._keys = keys_RHSD.new_zeros(self.rows, keys_RHSD.shape[1], 0, keys_RHSD.shape[3])
+            self._values = values_RHSD.new_zeros(self.rows, values_RHSD.shape[1], 0, values_RHSD.shape[3])
             self.is_initialized = True
-        assert self.write is not None
-        length = key_states.shape[2]
+        length = keys_RHSD.shape[2]
         self._keys, self._values = _grown(self._keys, length), _grown(self._values, length)
-        rows = slice(None) if self.write.rows_R is None else self.write.rows_R
-        self._keys[rows, :, :length] = key_states
-        self._values[rows, :, :length] = value_states
-        return key_states, value_states
+        self._keys[rows_R, :, :length] = keys_RHSD
+        self._values[rows_R, :, :length] = values_RHSD
 
     @property
     def keys(self) -> torch.Tensor | None:
@@ -144,14 +140,19 @@ class RaggedCache:
             EncoderDecoderCache(self_cache, Cache(layers=list(self.cross_layers))) if cross else self_cache
         )
 
-    def prepare(self, write: Write, *, source_visible: int = 0, source_known: bool = False) -> Cache:
-        """Return the cache for one forward pass that writes at `write`."""
+    def fill(self, rows_R: torch.Tensor, projections: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Keep the sources of `rows_R`: keys and values of each layer."""
+        for layer, (keys_RHSD, values_RHSD) in zip(self.cross_layers, projections, strict=True):
+            layer.fill(rows_R, keys_RHSD, values_RHSD)
+
+    def prepare(self, write: Write, *, source_visible: int = 0) -> Cache:
+        """Return the cache for one forward pass that writes at `write`, and reads the sources filled before."""
         for layer in self.self_layers:
             layer.write = write
         for cross in self.cross_layers:
             cross.write = Write(write.rows_R, write.slots_RK, None, source_visible)
         if isinstance(self.cache, EncoderDecoderCache):
-            self.cache.is_updated = dict.fromkeys(range(len(self.cross_layers)), source_known)
+            self.cache.is_updated = dict.fromkeys(range(len(self.cross_layers)), True)
         return self.cache
 
     def select(self, rows: torch.Tensor) -> None:

@@ -16,3 +16,7 @@ COLORS = ("auto", "always", "never")
 """Whether the teacher's tokens stand out in colour; `auto` asks whether the output is a terminal."""
 DTYPES = ("float32", "bfloat16", "float16")
 """The number formats that models run in."""
+CASCADES = ("chow", "diff", "opt", "token-v1", "token-v2", "token-v3")
+"""The rules of speculative cascades."""
+SCHEDULES = ("grouped", "lockstep")
+"""When the teacher runs: for many rows that wait together, or in every step in which some row calls."""

@@ -1,96 +1,62 @@
-"""The engine: rows write together, the student at every step, the teacher only where a rule calls it.
+"""The engine: texts in flight, two models, and the small policies that say who writes the next token.
 
-A step of a batch: the student reads the last token of every row; the rule sees the state; the rows that call are read
-by the teacher, which catches up on all that it has not seen in one pass; the token is written. Budgets are enforced
-here and only here. What is new in a batch's company never changes a row: each has its own cursor, its own noise.
+One loop for every way of decoding. The scheduler names a model and its rows; the student writes a token in each, or
+its row calls; the teacher reads all that it has not seen, in one pass, judges the draft where the method verifies, and
+writes a token. A text that has ended leaves its slot to the next. Budgets are enforced here and only here. Neither the
+company of a row nor the grouping of calls changes it: each has its own cursor and its own noise.
 """
 
 from __future__ import annotations
 
 import time
+from bisect import insort
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import torch
 
 from wheels.decoding.budget import permitted
-from wheels.decoding.choices import MODES
-from wheels.decoding.constraints import Constraints
+from wheels.decoding.costs import Costs, costs_of
+from wheels.decoding.drafts import Drafts
+from wheels.decoding.method import Method, deferral
+from wheels.decoding.request import RULE_STREAM, STUDENT_STREAM, TEACHER_STREAM, Request, give_budgets
 from wheels.decoding.rules import Rule
-from wheels.decoding.runner import Runner
-from wheels.decoding.sampling import GREEDY, Sampling, uniforms
+from wheels.decoding.runner import Output, Pass, Runner
+from wheels.decoding.sampling import uniforms
+from wheels.decoding.scheduler import Schedule
+from wheels.decoding.shaping import shapers_of
+from wheels.decoding.state import Row, Slots, prepare_rows
 from wheels.decoding.step import Step
-from wheels.decoding.trace import STUDENT, TEACHER, Trace, pieces_of
-from wheels.errors import WheelsError, check_budget, check_choice
+from wheels.decoding.trace import Trace, trace_of
+from wheels.errors import WheelsError
 from wheels.pair import Pair
 
-STUDENT_STREAM, TEACHER_STREAM, RULE_STREAM = range(3)
-
-
-@dataclass(frozen=True)
-class Request:
-    """How to decode."""
-
-    budget: float | Sequence[float]
-    """The share of tokens that the teacher may write, in [0, 1]: one for all, or one for each source."""
-    mode: str = "average"
-    """`average` or `strict` (`wheels.decoding.budget`)."""
-    burst: int = 0
-    """Teacher tokens that strict mode may spend ahead."""
-    max_new_tokens: int = 128
-    """The most tokens of an output."""
-    sampling: Sampling = GREEDY
-    """How tokens are drawn."""
-    seed: int = 0
-    """The seed of all draws."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        for budget in self.budget if isinstance(self.budget, Sequence) else [self.budget]:
-            check_budget(budget)
-        check_choice("budget_mode", self.mode, MODES)
-        if self.max_new_tokens < 1:
-            raise WheelsError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
-        if self.burst < 0:
-            raise WheelsError(f"burst must be at least 0, got {self.burst}")
-
-
-@dataclass
-class Row:
-    """What is kept of one output while it is written."""
-
-    index: int
-    """Its place among the sources."""
-    source: list[int]
-    """The source's or prompt's tokens."""
-    limit: int
-    """The most tokens that it may have."""
-    budget: float = 0.0
-    """The share of its tokens that the teacher may write."""
-    tokens: list[int] = field(default_factory=list)
-    by_teacher: list[bool] = field(default_factory=list)
-    passes: int = 0
-    positions: int = 0
-    finished: bool = False
+GROUPED = Schedule()
 
 
 def decode(
     pair: Pair,
     sources: Sequence[str],
-    rule: Rule,
+    method: Method | Rule,
     *,
     batch_size: int = 64,
-    progress: Callable[[int], None] | None = None,
+    schedule: Schedule = GROUPED,
+    progress: Callable[[int], object] | None = None,
+    journal: dict[str, list[Pass]] | None = None,
     **request: object,
 ) -> list[Trace]:
-    """Write an output for each source, the teacher's tokens where `rule` calls.
+    """Write an output for each source.
 
     Args:
         pair: Student, teacher and tokenizer.
         sources: The texts to translate, summarize or continue.
-        rule: Decides when to call. Budget 0 never calls and budget 1 always does, whatever the rule.
-        batch_size: Outputs that are written together; memory grows with it, results do not depend on it.
+        method: How (`wheels.decoding.method`); a rule alone is deferral: the teacher's tokens where it calls. Budget 0
+            never calls and budget 1 always does, whatever the rule.
+        batch_size: Rows of a forward pass at most. Up to twice as many texts are in flight (`decoding.scheduler`), and
+            memory grows with them; results do not depend on it.
+        schedule: When the teacher runs; results do not depend on it.
         progress: Called with the number of outputs that have just become ready.
+        journal: Every forward pass is noted here, under `student` and `teacher`.
         **request: The fields of `Request`; `budget` is required.
 
     Returns:
@@ -100,211 +66,289 @@ def decode(
         WheelsError: for a budget outside [0, 1], an unknown mode, an empty source, or one longer than the context.
     """
     wish = Request(**request)  # type: ignore[arg-type]
-    if batch_size < 1:
-        raise WheelsError(f"batch_size must be at least 1, got {batch_size}")
+    method = method if isinstance(method, Method) else deferral(method)
     rows = prepare_rows(pair, sources, wish.max_new_tokens)
-    _give_budgets(rows, wish.budget)
+    engine = Engine(pair, rows, method, wish, batch_size=batch_size, schedule=schedule, journal=journal)
     traces: list[Trace | None] = [None] * len(rows)
-    for batch in _batches(rows, batch_size):
-        for row, seconds in _write_batch(pair, batch, rule, wish):
-            traces[row.index] = _trace(pair, row, rule, wish, seconds)
+    for row in engine.run():
+        traces[row.index] = trace_of(pair, row, method.name, mode=wish.mode, budgeted=wish.budget is not None)
         if progress is not None:
-            progress(len(batch))
+            progress(1)
     return [trace for trace in traces if trace is not None]
 
 
-def prepare_rows(pair: Pair, sources: Sequence[str], max_new_tokens: int) -> list[Row]:
-    """Encode the sources, and say how long each output may be.
+class Engine:
+    """Texts in flight, and the loop that writes them.
 
-    Raises:
-        WheelsError: for an empty source, or one that leaves no room in the context.
+    Args:
+        pair: Student, teacher and tokenizer.
+        rows: The texts that are to be written; the longest sources begin.
+        method: How.
+        wish: And with what.
+        batch_size: Rows of a forward pass at most.
+        schedule: When the teacher runs.
+        journal: Every forward pass is noted here.
     """
-    for number, source in enumerate(sources, start=1):
-        if not source.strip():
-            raise WheelsError(f"input {number} of {len(sources)} is empty; give it some text")
-    rows = []
-    for index, tokens in enumerate(pair.encode(sources)):
-        room, limit = max_new_tokens, pair.source_limit
-        if limit is not None:
-            room = min(room, limit - (1 if pair.is_seq2seq else len(tokens)))
-            if len(tokens) > limit or room < 1:
-                raise WheelsError(
-                    f"input {index + 1} of {len(sources)} has {len(tokens)} tokens, and the models read at most {limit}"
-                    f"{'' if pair.is_seq2seq else ', output included'}; shorten or split it"
-                )
-        rows.append(Row(index, tokens, room))
-    return rows
 
+    def __init__(
+        self,
+        pair: Pair,
+        rows: list[Row],
+        method: Method,
+        wish: Request,
+        *,
+        batch_size: int,
+        schedule: Schedule = GROUPED,
+        journal: dict[str, list[Pass]] | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise WheelsError(f"batch_size must be at least 1, got {batch_size}")
+        if wish.mode == "strict" and method.verifier is not None:
+            raise WheelsError(
+                "strict mode cannot take tokens back; use budget_mode average with a method that verifies"
+            )
+        give_budgets(rows, wish.budget)
+        self.pair, self.method, self.wish, self.schedule = pair, method, wish, schedule
+        self.queue = deque(sorted(rows, key=lambda row: -len(row.source)))
+        self.batch_size = min(batch_size, max(len(rows), 1))
+        costs = self._costs(len(rows))
+        self.group = schedule.group or (costs.group(self.batch_size) if costs is not None else self.batch_size)
+        count = min(schedule.in_flight(self.batch_size, self.group), max(len(rows), 1))
+        prefix = len(pair.start_ids) if pair.is_seq2seq else max((len(row.source) for row in rows), default=0)
+        self.slots = Slots(pair, count, prefix + max((row.limit for row in rows), default=0) + 1)
+        overhead = {} if costs is None else {"overhead": costs.overhead()}
+        self.student = Runner(pair.student, count, pair.vocab_size, **overhead)
+        self.teacher = Runner(pair.teacher, count, pair.vocab_size, **overhead)
+        if journal is not None:
+            self.student.journal = journal.setdefault("student", [])
+            self.teacher.journal = journal.setdefault("teacher", [])
+        self.shape_student, self.shape_teacher = shapers_of(pair, wish.processors)
+        self.eos = frozenset(pair.eos_ids)
+        self.running: list[int] = []
+        self.calling: list[int] = []
+        self.since = [0] * count
+        self.clock = self.entered = 0
+        self.drafts = Drafts(pair, method, wish, self.slots, self.shape_teacher, costs)
 
-def _give_budgets(rows: list[Row], budget: float | Sequence[float]) -> None:
-    """Tell each row its budget."""
-    budgets = budget if isinstance(budget, Sequence) else [budget] * len(rows)
-    if len(budgets) != len(rows):
-        raise WheelsError(f"budget must be one number or one for each of the {len(rows)} inputs, got {len(budgets)}")
-    for row, share in zip(rows, budgets, strict=True):
-        row.budget = float(share)
+    def _costs(self, rows: int) -> Costs | None:
+        """Return the measured costs of passes, where a decision depends on them."""
+        waits = self.schedule.kind == "grouped" and rows > self.batch_size > 1
+        if self.method.adaptive or (waits and self.schedule.group is None):
+            return costs_of(self.pair, self.batch_size)
+        return None
 
+    def run(self) -> Iterator[Row]:
+        """Write all texts; yield each as it ends."""
+        while self.queue or self.running or self.calling:
+            start = time.perf_counter()
+            self._admit()
+            waited = self.clock - self.since[self.calling[0]] if self.calling else 0
+            model, slots = self.schedule.next(self.running, self.calling, waited, self.batch_size, self.group)
+            slots_R = torch.tensor(slots, device=self.slots.length_S.device)
+            ended = (self._student_pass if model == "student" else self._teacher_pass)(slots, slots_R)
+            seconds = (time.perf_counter() - start) / len(slots)
+            for slot in slots:
+                self.slots.row(slot).seconds += seconds
+            for slot in ended:
+                yield self._leave(slot)
 
-def _batches(rows: list[Row], size: int) -> Iterator[list[Row]]:
-    """Yield batches of rows of like length, the longest first."""
-    ordered = sorted(rows, key=lambda row: -len(row.source))
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
-
-
-def _write_batch(pair: Pair, rows: list[Row], rule: Rule, wish: Request) -> Iterator[tuple[Row, float]]:
-    """Write a batch to its end; yield its rows, each with its share of the time."""
-    start = time.perf_counter()
-    batch = Batch(pair, rows, rule, wish)
-    while batch.rows:
-        batch.step()
-    seconds = time.perf_counter() - start
-    total = sum(len(row.tokens) for row in rows)
-    for row in rows:
-        yield row, seconds * len(row.tokens) / total
-
-
-class Batch:
-    """The state of the rows that are being written: texts, lengths, and both models' caches."""
-
-    def __init__(self, pair: Pair, rows: list[Row], rule: Rule, wish: Request) -> None:
-        self.rule, self.wish = rule, wish
-        self.rows = list(rows)
-        self.eos = torch.tensor(pair.eos_ids, device=pair.device)
-        self.student = Runner(pair.student, len(rows), pair.vocab_size)
-        self.teacher = Runner(pair.teacher, len(rows), pair.vocab_size)
-        self.student_constraints = Constraints.of(pair.student)
-        self.teacher_constraints = Constraints.of(pair.teacher)
-        for runner in (self.student, self.teacher):
-            runner.admit(range(len(rows)), [row.source for row in rows])
-        prefixes = [list(pair.start_ids) if pair.is_seq2seq else row.source for row in rows]
-        width = max(len(prefix) for prefix in prefixes) + max(row.limit for row in rows)
-        self.tokens_BT = torch.full((len(rows), width), pair.pad_id, dtype=torch.long, device=pair.device)
-        for index, prefix in enumerate(prefixes):
-            self.tokens_BT[index, : len(prefix)] = torch.tensor(prefix)
-        device = pair.device
-        self.length_B = torch.tensor([len(prefix) for prefix in prefixes], device=device)
-        self.prefix_B = self.length_B.clone() if not pair.is_seq2seq else torch.zeros_like(self.length_B)
-        self.calls_B = torch.zeros_like(self.length_B)
-        self.position_B = torch.zeros_like(self.length_B)
-        self.limit_B = torch.tensor([row.limit for row in rows], device=device)
-        self.index_B = torch.tensor([row.index for row in rows], device=device)
-        self.budget_B = torch.tensor([row.budget for row in rows], dtype=torch.float64, device=device)
-        self.wants_teacher = rule.needs_teacher and any(0 < row.budget < 1 for row in rows)
-
-    def step(self) -> None:
-        """Write one token in every row."""
-        said = self.student.read(None, self.tokens_BT, self.length_B)
-        state = self._state(said.logits_RV, said.hidden_RD)
-        calls_B = self._calls(state)
-        token_B = self._choose(said.logits_RV, None)
-        if bool(calls_B.any()):
-            called = calls_B.nonzero().squeeze(-1)
-            token_B[called] = self._choose(self._teacher_scores(called), called)
-        self._append(token_B, calls_B)
-
-    def _state(self, logits_BV: torch.Tensor, hidden_BD: torch.Tensor) -> Step:
-        """Build what the rule sees; the teacher reads every row where the rule needs it."""
-        log_p_BV = None
-        if self.wants_teacher:
-            self.teacher_BV = self._read_teacher_everywhere(logits_BV)
-            log_p_BV = self.teacher_BV.log_softmax(-1)
-        return Step(
-            log_q_BV=logits_BV.log_softmax(-1),
-            hidden_BD=hidden_BD,
-            position_B=self.position_B,
-            calls_B=self.calls_B,
-            budget_B=self.budget_B,
-            noise_B=uniforms(self.wish.seed, self.index_B, self.position_B, RULE_STREAM),
-            log_p_BV=log_p_BV,
-        )
-
-    def _calls(self, state: Step) -> torch.Tensor:
-        """Return the rows that call: the rule's wish, as far as the budget lets it."""
-        allowed_B = permitted(self.wish.mode, self.budget_B, self.position_B, self.calls_B, self.wish.burst)
-        always_B = self.budget_B >= 1
-        if not bool((allowed_B & ~always_B).any()):
-            return allowed_B
-        return (self.rule(state) | always_B) & allowed_B
-
-    def _read_teacher(self, rows_R: torch.Tensor | None) -> torch.Tensor:
-        """Let the teacher catch up in `rows_R` (None: all), and count what it cost."""
-        cursor_B, prefix_B = self.teacher.cursor_B.clone(), self.prefix_B
-        logits_RV = self.teacher.read(rows_R, self.tokens_BT, self.length_B).logits_RV
-        read_B = self.length_B - torch.maximum(cursor_B, prefix_B - 1)
-        positions = read_B.tolist()
-        for index in range(len(self.rows)) if rows_R is None else rows_R.tolist():
-            self.rows[index].passes += 1
-            self.rows[index].positions += positions[index]
-        return logits_RV
-
-    def _read_teacher_everywhere(self, like_BV: torch.Tensor) -> torch.Tensor:
-        """Let the teacher read every row, for a rule that needs it; rows of budget 0 never ask, and get zeros."""
-        asking_B = self.budget_B > 0
-        if bool(asking_B.all()):
-            return self._read_teacher(None)
-        teacher_BV = torch.zeros_like(like_BV)
-        if bool(asking_B.any()):
-            teacher_BV[asking_B] = self._read_teacher(asking_B.nonzero().squeeze(-1))
-        return teacher_BV
-
-    def _teacher_scores(self, called_R: torch.Tensor) -> torch.Tensor:
-        """Return the teacher's scores of the next token of the rows that call."""
-        if self.wants_teacher:
-            return self.teacher_BV[called_R]
-        return self._read_teacher(called_R)
-
-    def _choose(self, scores_RV: torch.Tensor, rows_R: torch.Tensor | None) -> torch.Tensor:
-        """Choose the next token: by the teacher in the rows that call, by the student where none are named."""
-        index_R, position_R, limit_R = (
-            values if rows_R is None else values[rows_R] for values in (self.index_B, self.position_B, self.limit_B)
-        )
-        constraints, stream = (
-            (self.student_constraints, STUDENT_STREAM) if rows_R is None else (self.teacher_constraints, TEACHER_STREAM)
-        )
-        scores_RV = constraints.apply(scores_RV, position_R, limit_R)
-        return self.wish.sampling.choose(scores_RV, uniforms(self.wish.seed, index_R, position_R, stream))
-
-    def _append(self, token_B: torch.Tensor, calls_B: torch.Tensor) -> None:
-        """Write the tokens, and let the rows leave that are done."""
-        self.tokens_BT[torch.arange(len(self.rows), device=token_B.device), self.length_B] = token_B
-        self.length_B = self.length_B + 1
-        self.position_B = self.position_B + 1
-        self.calls_B = self.calls_B + calls_B
-        ended_B = torch.isin(token_B, self.eos)
-        done_B = ended_B | (self.position_B >= self.limit_B)
-        rows = zip(self.rows, token_B.tolist(), calls_B.tolist(), ended_B.tolist(), strict=True)
-        for row, token, call, ended in rows:
-            row.tokens.append(token)
-            row.by_teacher.append(call)
-            row.finished = ended
-        if bool(done_B.any()):
-            self._keep((~done_B).nonzero().squeeze(-1))
-
-    def _keep(self, rows_R: torch.Tensor) -> None:
-        """Keep the rows that go on."""
-        self.rows = [self.rows[index] for index in rows_R.tolist()]
-        if not self.rows:
+    def _admit(self) -> None:
+        """Let texts that wait take free slots: several at a time, so that their sources are read together."""
+        if not self.queue:
             return
+        free = self.slots.free()
+        if len(free) < max(1, self.batch_size // 4) and self.running:
+            return
+        entering = [(slot, self.queue.popleft()) for slot in free[: len(self.queue)]]
+        sources = [row.source for _, row in entering]
         for runner in (self.student, self.teacher):
-            runner.select(rows_R)
-        for name in ("tokens_BT", "length_B", "prefix_B", "calls_B", "position_B", "limit_B", "index_B", "budget_B"):
-            setattr(self, name, getattr(self, name)[rows_R])
+            runner.admit([slot for slot, _ in entering], sources)
+        for slot, row in entering:
+            self.entered += 1
+            row.order = self.entered
+            self.slots.admit(slot, row)
+            self._begin_draft(slot)
 
+    def _leave(self, slot: int) -> Row:
+        """Give a slot back, and return the text that was in it."""
+        row = self.slots.row(slot)
+        self.slots.rows[slot] = None
+        return row
 
-def _trace(pair: Pair, row: Row, rule: Rule, wish: Request, seconds: float) -> Trace:
-    """Sum up one output."""
-    return Trace(
-        text=pair.decode(row.tokens),
-        token_ids=tuple(row.tokens),
-        pieces=pieces_of(lambda ids: pair.tokenizer.decode(ids, skip_special_tokens=True), row.tokens),
-        authors=tuple(TEACHER if teacher else STUDENT for teacher in row.by_teacher),
-        teacher_passes=row.passes,
-        teacher_positions=row.positions,
-        prompt_positions=len(row.source) if row.passes else 0,
-        budget=row.budget,
-        mode=wish.mode,
-        rule=rule.name,
-        seconds=seconds,
-        finished=row.finished,
-    )
+    def _call(self, slot: int) -> None:
+        """Let a row wait for the teacher."""
+        self.calling.append(slot)
+        self.since[slot] = self.clock
+
+    def _begin_draft(self, slot: int) -> None:
+        """Say who writes next in a row that the teacher has settled, or that begins."""
+        row, method = self.slots.row(slot), self.method
+        self.drafts.begin(row)
+        if self._always(row) or (method.draft is not None and row.draft_limit == 0):
+            self._call(slot)
+        elif method.lookup:
+            self.drafts.copy(slot)
+            self._call(slot)
+        else:
+            self._run(slot)
+
+    def _run(self, slot: int) -> None:
+        """Let a row go on with its student; older texts go first."""
+        insort(self.running, slot, key=lambda other: self.slots.row(other).order)
+
+    def _always(self, row: Row) -> bool:
+        """Tell whether the teacher writes every token of a row: then its student need not run."""
+        return self.wish.budget is not None and row.budget >= 1 and self.wish.mode == "average"
+
+    def _student_pass(self, slots: list[int], slots_R: torch.Tensor) -> list[int]:
+        """Write a token in each row, or let it call; return the rows whose text has ended."""
+        self.clock += 1
+        del self.running[: len(slots)]
+        said = self.student.read(self._rows(slots, slots_R), self.slots.tokens_ST, self.slots.length_S)
+        for slot in slots:
+            self.slots.row(slot).student_passes += 1
+        teacher_RV = self._ask_first(slots, slots_R)
+        call_R = self._calls(slots_R, said, teacher_RV)
+        if call_R is None or not bool(call_R.any()):
+            return self._write(slots, slots_R, said.logits_RV)
+        asking = [slot for slot, call in zip(slots, call_R.tolist(), strict=True) if call]
+        ended: list[int] = []
+        if teacher_RV is not None:
+            ended += self._answer(asking, slots_R[call_R], teacher_RV[call_R])
+        else:
+            for slot in asking:
+                self._call(slot)
+        if len(asking) < len(slots):
+            writing = [slot for slot, call in zip(slots, call_R.tolist(), strict=True) if not call]
+            ended += self._write(writing, slots_R[~call_R], said.logits_RV[~call_R])
+        return ended
+
+    def _rows(self, slots: list[int], slots_R: torch.Tensor) -> torch.Tensor | None:
+        """Return the rows of a pass as a runner wants them."""
+        return None if self.slots.all(slots) else slots_R
+
+    def _ask_first(self, slots: list[int], slots_R: torch.Tensor) -> torch.Tensor | None:
+        """Let the teacher read every row that may ask, for a rule that needs it; the others get zeros."""
+        rule = self.method.rule
+        if rule is None or not rule.needs_teacher:
+            return None
+        asking = [slot for slot in slots if self.slots.row(slot).budget > 0]
+        scores_RV = torch.zeros(len(slots), self.pair.vocab_size, device=slots_R.device)
+        if asking:
+            asking_R = torch.tensor(asking, device=slots_R.device)
+            scores_RV[torch.isin(slots_R, asking_R)] = self._read_teacher(asking, asking_R, None)
+        return scores_RV
+
+    def _calls(self, slots_R: torch.Tensor, said: Output, teacher_RV: torch.Tensor | None) -> torch.Tensor | None:
+        """Return the rows that call: the rule's wish, as far as the budget lets it; None: no rule, or no budget."""
+        if self.method.rule is None:
+            return None
+        state, position_R, budget_R = self.slots, self.slots.position(slots_R), self.slots.budget_S[slots_R]
+        calls_R = state.calls_S[slots_R]
+        allowed_R = permitted(self.wish.mode, budget_R, position_R, calls_R, self.wish.burst)
+        if not bool(allowed_R.any()):
+            return None
+        step = Step(
+            log_q_BV=said.logits_RV.log_softmax(-1),
+            hidden_BD=said.hidden_RD,
+            position_B=position_R,
+            calls_B=calls_R,
+            budget_B=budget_R,
+            noise=lambda: uniforms(self.wish.seed, state.index_S[slots_R], position_R, RULE_STREAM),
+            log_p_BV=None if teacher_RV is None else teacher_RV.log_softmax(-1),
+        )
+        wish_R = self.method.rule(step)
+        return (wish_R | (budget_R >= 1) if self.wish.budget is not None else wish_R) & allowed_R
+
+    def _write(self, slots: list[int], slots_R: torch.Tensor, scores_RV: torch.Tensor) -> list[int]:
+        """Write the student's token in each row; return the rows whose text has ended."""
+        position_R = self.slots.position(slots_R)
+        scores_RV = self.shape_student(scores_RV, self.slots, slots_R, position_R)
+        self.drafts.keep_law(slots, slots_R, scores_RV)
+        token_R = self._choose(scores_RV, slots_R, position_R, STUDENT_STREAM)
+        self.slots.write(slots, slots_R, token_R, by_teacher=False)
+        ended = []
+        for slot in slots:
+            row = self.slots.row(slot)
+            over = row.tokens[-1] in self.eos or len(row.tokens) >= row.limit
+            if self.method.complete:
+                if over or row.gap >= row.draft_limit:
+                    self._call(slot)
+                    continue
+            elif self._ends(slot, len(row.tokens) - 1):
+                ended.append(slot)
+                continue
+            elif self.method.draft is not None and row.gap >= row.draft_limit:
+                self._call(slot)
+                continue
+            self._run(slot)
+        return ended
+
+    def _choose(
+        self, scores_RV: torch.Tensor, slots_R: torch.Tensor, position_R: torch.Tensor, stream: int
+    ) -> torch.Tensor:
+        """Choose a token from scores: the best, or by the row's own noise."""
+        if self.wish.sampling.greedy:
+            return scores_RV.argmax(-1)
+        noise_R = uniforms(self.wish.seed, self.slots.index_S[slots_R], position_R, stream)
+        return self.wish.sampling.choose(scores_RV, noise_R)
+
+    def _teacher_pass(self, slots: list[int], slots_R: torch.Tensor) -> list[int]:
+        """Let the teacher catch up, judge the drafts and write a token; return the rows whose text has ended."""
+        del self.calling[: len(slots)]
+        if self.method.verifier is None:
+            return self._answer(slots, slots_R, self._read_teacher(slots, slots_R, None))
+        gap_R = torch.tensor([self.slots.row(slot).gap for slot in slots], device=slots_R.device)
+        scores_RWV = self._read_teacher(slots, slots_R, gap_R + 1)
+        verdict = self.method.verifier(self.drafts.check(slots_R, gap_R, scores_RWV))
+        kept, tokens = verdict.kept_R.tolist(), verdict.token_R
+        follows = [self.drafts.settle(slot, count) for slot, count in zip(slots, kept, strict=True)]
+        self.slots.cut(slots, slots_R, kept)
+        followed = [slot for slot, follow in zip(slots, follows, strict=True) if follow]
+        if followed:
+            follow_R = torch.tensor(follows, device=slots_R.device)
+            self.slots.write(followed, slots_R[follow_R], tokens[follow_R], by_teacher=True)
+        for runner in (self.student, self.teacher):
+            runner.rewind(slots_R, self.slots.length_S[slots_R] - 1)
+        return self._go_on(slots)
+
+    def _read_teacher(self, slots: list[int], slots_R: torch.Tensor, wanted_R: torch.Tensor | None) -> torch.Tensor:
+        """Let the teacher catch up in some rows, and count what it cost."""
+        unread_R = torch.maximum(self.teacher.cursor_B[slots_R], self.slots.prefix_S[slots_R] - 1)
+        read = (self.slots.length_S[slots_R] - unread_R).tolist()
+        said = self.teacher.read(self._rows(slots, slots_R), self.slots.tokens_ST, self.slots.length_S, wanted_R)
+        for slot, positions in zip(slots, read, strict=True):
+            row = self.slots.row(slot)
+            row.passes += 1
+            row.positions += positions
+        return said.logits_RV
+
+    def _answer(self, slots: list[int], slots_R: torch.Tensor, scores_RV: torch.Tensor) -> list[int]:
+        """Write the teacher's token behind what the student wrote; return the rows whose text has ended."""
+        position_R = self.slots.position(slots_R)
+        scores_RV = self.shape_teacher(scores_RV, self.slots, slots_R, position_R)
+        token_R = self._choose(scores_RV, slots_R, position_R, TEACHER_STREAM)
+        self.slots.write(slots, slots_R, token_R, by_teacher=True)
+        return self._go_on(slots)
+
+    def _go_on(self, slots: list[int]) -> list[int]:
+        """Begin the next draft of each row that the teacher has settled; return those whose text has ended."""
+        ended = []
+        for slot in slots:
+            if self._ends(slot, self.slots.row(slot).verified):
+                ended.append(slot)
+            else:
+                self._begin_draft(slot)
+        return ended
+
+    def _ends(self, slot: int, since: int) -> bool:
+        """Tell whether a text has ended with one of its tokens from `since` on; cut what lies behind that one."""
+        row = self.slots.row(slot)
+        if self.wish.stopping is not None:
+            for written in range(since + 1, len(row.tokens) + 1):
+                if self.wish.stopping(self.slots.text(slot, written)):
+                    del row.tokens[written:], row.by_teacher[written:]
+                    row.finished = True
+                    return True
+        row.finished = bool(row.tokens) and row.tokens[-1] in self.eos
+        return row.finished or len(row.tokens) >= row.limit

@@ -39,6 +39,13 @@ class RelativeBias:
     def __init__(self, attention: Any) -> None:
         self.attention = attention
         self.limit = int(attention.relative_attention_max_distance)
+        distance_D = torch.arange(self.limit + 1, device=attention.relative_attention_bias.weight.device)
+        self.bucket_D = attention._relative_position_bucket(
+            -distance_D,
+            bidirectional=False,
+            num_buckets=attention.relative_attention_num_buckets,
+            max_distance=self.limit,
+        )
 
     @contextmanager
     def __call__(self, position_RK: torch.Tensor, visible: int) -> Iterator[dict[str, torch.Tensor]]:
@@ -53,13 +60,8 @@ class RelativeBias:
     def _bias(self, position_RK: torch.Tensor, visible: int) -> torch.Tensor:
         """Return `bias[r, h, k, j] = table[min(position[r, k] - j, limit), h]`; distances below 0 are masked anyway."""
         key_L = torch.arange(visible, device=position_RK.device)
-        bucket_RKL = self.attention._relative_position_bucket(
-            key_L - position_RK[:, :, None],
-            bidirectional=False,
-            num_buckets=self.attention.relative_attention_num_buckets,
-            max_distance=self.limit,
-        )
-        return self.attention.relative_attention_bias(bucket_RKL).permute(0, 3, 1, 2)
+        distance_RKL = (position_RK[:, :, None] - key_L).clamp_(0, self.limit)
+        return self.attention.relative_attention_bias(self.bucket_D[distance_RKL]).permute(0, 3, 1, 2)
 
 
 class EmbeddedPositions:

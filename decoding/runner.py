@@ -10,47 +10,71 @@ from transformers import PreTrainedModel
 
 from wheels.decoding.cache import RaggedCache, Write
 from wheels.decoding.positions import positions_of
+from wheels.decoding.sources import encode, projections_of
+from wheels.decoding.spans import CHUNK, OVERHEAD, Span, spans_of
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a model says after the last token that each row read."""
+    """What a model says after the last token that each row read, or after several of the last ones."""
 
     logits_RV: torch.Tensor
-    """Scores of the next token, float32, over the pair's common vocabulary."""
+    """Scores of the next token, float32, over the pair's common vocabulary; `[R, W, V]` where W were wanted."""
     hidden_RD: torch.Tensor
-    """What the output head read to make them: the last hidden state, float32."""
+    """What the output head read to make them: the last hidden state, float32; `[R, W, D]` where W were wanted."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass, as it was run."""
+
+    rows: int
+    """Rows that took part."""
+    width: int
+    """Tokens that each of them read, padding included; of a source: all of them."""
+    context: int
+    """Positions that the furthest row had read before it."""
+    kind: str = "decode"
+    """`decode`, or `encode` for the sources."""
 
 
 class Runner:
     """A model that reads `rows` texts at their own pace.
 
     A row's text is its prefix (the prompt of a causal model, the start token of an encoder-decoder) and what was
-    generated. `read` brings rows up to date in one pass over all that each of them has not read, however much that
-    is; `rewind` takes tokens back by moving the cursor.
+    generated. `read` brings rows up to date over all that each of them has not read, however much that is; `rewind`
+    takes tokens back by moving the cursor.
 
     Args:
         model: A sequence-to-sequence or causal language model, in evaluation mode.
         rows: How many texts it holds at a time.
         vocab_size: Scores beyond it are cut off (padding of the vocabulary).
+        chunk: Tokens that one forward pass reads at most.
+        overhead: The cost of a forward pass beside its tokens, in tokens (`wheels.decoding.costs`).
 
     Raises:
         WheelsError: where the model's family cannot be decoded at ragged lengths.
     """
 
-    def __init__(self, model: PreTrainedModel, rows: int, vocab_size: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, rows: int, vocab_size: int, *, chunk: int = CHUNK, overhead: int = OVERHEAD
+    ) -> None:
         self.model = model
         self.vocab_size = vocab_size
+        self.chunk, self.overhead = chunk, overhead
         self.cursor_B = torch.zeros(rows, dtype=torch.long, device=model.device)
         self.cross = bool(model.config.is_encoder_decoder)
         self.positions = positions_of(model)
-        config = model.config.get_text_config(decoder=True)
-        layers = getattr(config, "num_decoder_layers", None) or getattr(config, "decoder_layers", None)
-        self.cache = RaggedCache(layers or config.num_hidden_layers, rows, cross=self.cross)
+        self.projections = projections_of(model) if self.cross else []
+        config = model.config.get_text_config()
+        layers = len(self.projections) if self.cross else config.num_hidden_layers
+        self.cache = RaggedCache(layers, rows, cross=self.cross)
+        self.journal: list[Pass] | None = None
+        """Where a list is put here, every forward pass is noted in it."""
         self._sources: list[Sequence[int]] = [()] * rows
-        self._source_BSD: torch.Tensor | None = None
         self._source_length_B = torch.zeros_like(self.cursor_B)
         self._known = [False] * rows
+        self._no_states = torch.zeros(1, 1, config.hidden_size, dtype=model.dtype, device=model.device)
 
     def admit(self, rows: Sequence[int], sources: Sequence[Sequence[int]]) -> None:
         """Give `rows` new texts; `sources` are what the encoder of a sequence-to-sequence model reads (else unused).
@@ -62,28 +86,44 @@ class Runner:
             self._known[row] = False
         self.cursor_B[list(rows)] = 0
 
-    def read(self, rows_R: torch.Tensor | None, tokens_BT: torch.Tensor, length_B: torch.Tensor) -> Output:
-        """Read `tokens_BT[row, cursor:length]` of each row, in one pass, and move the cursors there.
+    def read(
+        self,
+        rows_R: torch.Tensor | None,
+        tokens_BT: torch.Tensor,
+        length_B: torch.Tensor,
+        wanted_R: torch.Tensor | None = None,
+    ) -> Output:
+        """Read `tokens_BT[row, cursor:length]` of each row, and move the cursors there.
+
+        Rows are read in one pass, or in as many as cost least where their amounts differ (`wheels.decoding.spans`).
 
         Args:
             rows_R: The rows that read, int64; None for all. Each has at least one token to read.
             tokens_BT: The texts of all rows, prefix included, padded on the right.
             length_B: The length of each row's text.
+            wanted_R: How many of the last positions of each row are to be scored; None: the last one alone.
+
+        Returns:
+            Scores after the last token, `[R, V]`; or `[R, max(wanted), V]`, where index 0 is the first position wanted
+            of each row (what lies beyond a row's own number repeats its last).
         """
+        if self.cross:
+            self._encode(range(len(self._known)) if rows_R is None else rows_R.tolist())
         cursor_R = self.cursor_B if rows_R is None else self.cursor_B[rows_R]
-        length_R = length_B if rows_R is None else length_B[rows_R]
-        count_R = length_R - cursor_R
-        width = int(count_R.max())
-        assert int(count_R.min()) > 0, "a row has nothing to read"
-        slots_RK = cursor_R[:, None] + torch.arange(width, device=cursor_R.device)
-        texts = tokens_BT if rows_R is None else tokens_BT[rows_R]
-        chosen_RK = texts.gather(1, slots_RK.clamp(max=texts.shape[1] - 1))
-        logits_RV, hidden_RD = self._forward(rows_R, chosen_RK, slots_RK, count_R)
-        if rows_R is None:
-            self.cursor_B = length_R.clone()
-        else:
-            self.cursor_B[rows_R] = length_R
-        return Output(logits_RV, hidden_RD)
+        counts = ((length_B if rows_R is None else length_B[rows_R]) - cursor_R).tolist()
+        assert min(counts) > 0, "a row has nothing to read"
+        wanted = None if wanted_R is None else wanted_R.tolist()
+        spans = list(spans_of(counts, overhead=self.overhead, chunk=self.chunk, wanted=wanted))
+        if len(spans) == 1:
+            return self._read_span(rows_R, spans[0], tokens_BT, wanted_R)
+        said: list[tuple[list[int], Output]] = []
+        for span in spans:
+            index = torch.tensor(span.rows, device=cursor_R.device)
+            some_R, some_wanted_R = (None if values is None else values[index] for values in (rows_R, wanted_R))
+            part = self._read_span(index if rows_R is None else some_R, span, tokens_BT, some_wanted_R)
+            if span.final:
+                said.append((span.rows, part))
+        return _joined(said, len(counts))
 
     def rewind(self, rows_R: torch.Tensor, length_R: torch.Tensor) -> None:
         """Forget what `rows_R` read at and beyond `length_R`: the cursor moves, nothing is copied."""
@@ -96,26 +136,49 @@ class Runner:
         kept = rows_R.tolist()
         self._sources = [self._sources[row] for row in kept]
         self._known = [self._known[row] for row in kept]
-        if self._source_BSD is not None:
-            self._source_BSD = self._source_BSD[rows_R]
-            self._source_length_B = self._source_length_B[rows_R]
+        self._source_length_B = self._source_length_B[rows_R]
+
+    def _read_span(
+        self, rows_R: torch.Tensor | None, span: Span, tokens_BT: torch.Tensor, wanted_R: torch.Tensor | None
+    ) -> Output:
+        """Run one forward pass and move the cursors of its rows."""
+        cursor_R = self.cursor_B if rows_R is None else self.cursor_B[rows_R]
+        width = max(span.counts)
+        count_R = torch.tensor(span.counts, device=cursor_R.device)
+        slots_RK = cursor_R[:, None] + torch.arange(width, device=cursor_R.device)
+        texts = tokens_BT if rows_R is None else tokens_BT[rows_R]
+        # A padded query is never read; its position must only be one that the model has.
+        real_RK = slots_RK if min(span.counts) == width else slots_RK.minimum((cursor_R + count_R - 1)[:, None])
+        output = self._forward(rows_R, texts.gather(1, real_RK), slots_RK, real_RK, _Wanted(count_R, wanted_R))
+        if rows_R is None:
+            self.cursor_B = cursor_R + count_R
+        else:
+            self.cursor_B[rows_R] = cursor_R + count_R
+        return output
 
     @torch.no_grad()
     def _forward(
-        self, rows_R: torch.Tensor | None, tokens_RK: torch.Tensor, slots_RK: torch.Tensor, count_R: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        first = slots_RK[:, 0]
-        visible = int(first.max()) + slots_RK.shape[1]
-        uniform = int(first[0]) if int(first.min()) == int(first.max()) else None
-        write = Write(rows_R, slots_RK, uniform, visible)
-        mask = self._mask(torch.arange(visible, device=first.device) <= slots_RK[:, :, None])
-        inputs = self._encoded(rows_R, write) if self.cross else {"past_key_values": self.cache.prepare(write)}
+        self,
+        rows_R: torch.Tensor | None,
+        tokens_RK: torch.Tensor,
+        slots_RK: torch.Tensor,
+        position_RK: torch.Tensor,
+        wanted: _Wanted,
+    ) -> Output:
+        firsts = slots_RK[:, 0].tolist()
+        visible = max(firsts) + slots_RK.shape[1]
+        write = Write(rows_R, slots_RK, firsts[0] if min(firsts) == max(firsts) else None, visible)
+        if self.journal is not None:
+            self.journal.append(Pass(tokens_RK.shape[0], tokens_RK.shape[1], max(firsts)))
+        mask = self._mask(torch.arange(visible, device=slots_RK.device) <= slots_RK[:, :, None])
+        inputs = self._seen(rows_R, write) if self.cross else {"past_key_values": self.cache.prepare(write)}
         own, text = ("decoder_attention_mask", "decoder_input_ids") if self.cross else ("attention_mask", "input_ids")
-        # A padded query is never read; its position must only be one that the model has.
-        position_RK = slots_RK.minimum((first + count_R - 1)[:, None])
-        with self.positions(position_RK, visible) as extra, _HeadAtLast(self.model, count_R) as head:
-            output = self.model(**{text: tokens_RK, own: mask}, **inputs, **extra, use_cache=True)
-        return output.logits[:, -1, : self.vocab_size].float(), head.hidden_RD.float()
+        with self.positions(position_RK, visible) as extra, _Head(self.model, wanted) as head:
+            logits = self.model(**{text: tokens_RK, own: mask}, **inputs, **extra, use_cache=True).logits
+        logits_RWV, hidden_RWD = logits[..., : self.vocab_size].float(), head.hidden_RWD.float()
+        if wanted.wanted_R is None:
+            return Output(logits_RWV[:, -1], hidden_RWD[:, -1])
+        return Output(logits_RWV, hidden_RWD)
 
     def _mask(self, allowed_RKL: torch.Tensor) -> torch.Tensor:
         """Return the 4-D mask in the form that the model's attention reads: True = attend, or 0 = attend."""
@@ -127,56 +190,63 @@ class Runner:
             ~allowed, torch.finfo(dtype).min
         )
 
-    def _encoded(self, rows_R: torch.Tensor | None, write: Write) -> dict[str, object]:
-        """Return the decoder's view of the sources, encoding those that were never read."""
-        rows = range(len(self._known)) if rows_R is None else rows_R.tolist()
-        new = [row for row in rows if not self._known[row]]
-        if new:
-            self._encode(new)
-        assert self._source_BSD is not None
+    def _seen(self, rows_R: torch.Tensor | None, write: Write) -> dict[str, object]:
+        """Return the decoder's view of the sources."""
         length_R = self._source_length_B if rows_R is None else self._source_length_B[rows_R]
         visible = int(length_R.max())
-        source_RSD = (self._source_BSD if rows_R is None else self._source_BSD[rows_R])[:, :visible]
         seen_RS = torch.arange(visible, device=length_R.device) < length_R[:, None]
-        cache = self.cache.prepare(write, source_visible=visible, source_known=not new)
         return {
-            "past_key_values": cache,
-            "encoder_outputs": (source_RSD,),
+            "past_key_values": self.cache.prepare(write, source_visible=visible),
+            # Its shape alone is read: what the layers attend to lies in the cache.
+            "encoder_outputs": (self._no_states.expand(len(length_R), visible, -1),),
             "attention_mask": self._mask(seen_RS[:, None]),
         }
 
-    def _encode(self, rows: list[int]) -> None:
-        """Run the encoder over the sources of `rows` and keep its states."""
-        sources = [self._sources[row] for row in rows]
-        width = max(len(source) for source in sources)
-        device = self.cursor_B.device
+    def _encode(self, rows: Sequence[int]) -> None:
+        """Read the sources of those of `rows` that were never read."""
+        new = [row for row in rows if not self._known[row]]
+        if not new:
+            return
         pad = self.model.config.pad_token_id or 0
-        ids_RS = torch.tensor([[*source, *[pad] * (width - len(source))] for source in sources], device=device)
-        length_R = torch.tensor([len(source) for source in sources], device=device)
-        seen_RS = (torch.arange(width, device=device) < length_R[:, None]).long()
-        states = self.model.get_encoder()(input_ids=ids_RS, attention_mask=seen_RS).last_hidden_state
-        old = self._source_BSD
-        if old is None or old.shape[1] < width:
-            self._source_BSD = states.new_zeros(len(self._known), width, states.shape[2])
-            if old is not None:
-                self._source_BSD[:, : old.shape[1]] = old
-        assert self._source_BSD is not None
-        index = torch.tensor(rows, device=device)
-        self._source_BSD[index, :width] = states
-        self._source_length_B[index] = length_R
-        for row in rows:
+        for indices, states_RSD in encode(self.model, [list(self._sources[row]) for row in new], pad, self.chunk):
+            index = torch.tensor([new[place] for place in indices], device=self.cursor_B.device)
+            self.cache.fill(index, [project(states_RSD) for project in self.projections])
+            lengths = [len(self._sources[new[place]]) for place in indices]
+            self._source_length_B[index] = torch.tensor(lengths, device=self.cursor_B.device)
+            if self.journal is not None:
+                self.journal.append(Pass(states_RSD.shape[0], states_RSD.shape[1], 0, "encode"))
+        for row in new:
             self._known[row] = True
 
 
-class _HeadAtLast:
-    """Within it the model's output head reads only the last real position of each row, and what it read is kept."""
+@dataclass(frozen=True)
+class _Wanted:
+    """Which positions of a pass are scored: the last one of each row, or the last `wanted_R`."""
 
-    hidden_RD: torch.Tensor
+    count_R: torch.Tensor
+    wanted_R: torch.Tensor | None
 
-    def __init__(self, model: PreTrainedModel, count_R: torch.Tensor) -> None:
-        self.model, self.count_R = model, count_R
+    def of(self, hidden_RKD: torch.Tensor) -> torch.Tensor:
+        """Return the hidden states there, `[R, W, D]`."""
+        if self.wanted_R is None:
+            if hidden_RKD.shape[1] == 1:
+                return hidden_RKD
+            place_RW = (self.count_R - 1)[:, None]
+        else:
+            step_W = torch.arange(int(self.wanted_R.max()), device=hidden_RKD.device)
+            place_RW = ((self.count_R - self.wanted_R)[:, None] + step_W).minimum((self.count_R - 1)[:, None])
+        return hidden_RKD[torch.arange(len(hidden_RKD), device=hidden_RKD.device)[:, None], place_RW.clamp(min=0)]
 
-    def __enter__(self) -> _HeadAtLast:
+
+class _Head:
+    """Within it the model's output head reads only the positions that are wanted, and what it read is kept."""
+
+    hidden_RWD: torch.Tensor
+
+    def __init__(self, model: PreTrainedModel, wanted: _Wanted) -> None:
+        self.model, self.wanted = model, wanted
+
+    def __enter__(self) -> _Head:
         self.handle = self.model.get_output_embeddings().register_forward_pre_hook(self._keep)
         return self
 
@@ -184,7 +254,28 @@ class _HeadAtLast:
         self.handle.remove()
 
     def _keep(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        hidden_RKD = inputs[0]
-        last = hidden_RKD[torch.arange(len(self.count_R), device=hidden_RKD.device), self.count_R - 1]
-        self.hidden_RD = last
-        return (last[:, None],)
+        self.hidden_RWD = self.wanted.of(inputs[0])
+        return (self.hidden_RWD,)
+
+
+def _joined(parts: list[tuple[list[int], Output]], rows: int) -> Output:
+    """Put what several passes said back into the order of the request; repeats fill up shorter ones."""
+    return Output(
+        _placed([(places, part.logits_RV) for places, part in parts], rows),
+        _placed([(places, part.hidden_RD) for places, part in parts], rows),
+    )
+
+
+def _placed(parts: list[tuple[list[int], torch.Tensor]], rows: int) -> torch.Tensor:
+    first = parts[0][1]
+    if first.dim() == 2:
+        joined = first.new_empty(rows, first.shape[1])
+        for places, part in parts:
+            joined[places] = part
+        return joined
+    width = max(part.shape[1] for _, part in parts)
+    joined = first.new_empty(rows, width, first.shape[2])
+    for places, part in parts:
+        joined[places, : part.shape[1]] = part
+        joined[places, part.shape[1] :] = part[:, -1:]
+    return joined

@@ -50,11 +50,18 @@ class Sampling:
         """
         if self.greedy:
             return scores_BV.argmax(-1)
-        ids: Any = torch.empty(scores_BV.shape[0], 0, dtype=torch.long, device=scores_BV.device)
-        probability_BV = self._processors()(ids, scores_BV.clone()).double().softmax(-1)
-        total_BV = probability_BV.cumsum(-1)
-        target_B1 = (uniform_B.double() * total_BV[:, -1])[:, None]
-        return torch.searchsorted(total_BV, target_B1, right=True).squeeze(-1).clamp(max=scores_BV.shape[1] - 1)
+        return draw(self.law(scores_BV), uniform_B)
+
+    def law(self, scores: torch.Tensor) -> torch.Tensor:
+        """Compute the law that tokens are drawn from, float64, of any leading shape `[..., V]`.
+
+        Greedy, it is the plain softmax: what criteria on probabilities read.
+        """
+        if self.greedy:
+            return scores.double().softmax(-1)
+        flat_NV = scores.reshape(-1, scores.shape[-1])
+        ids: Any = torch.empty(flat_NV.shape[0], 0, dtype=torch.long, device=scores.device)
+        return self._processors()(ids, flat_NV.clone()).double().softmax(-1).view(scores.shape)
 
     def _processors(self) -> LogitsProcessorList:
         chain = LogitsProcessorList([TemperatureLogitsWarper(float(self.temperature))])
@@ -66,6 +73,18 @@ class Sampling:
 
 
 GREEDY = Sampling()
+
+
+def draw(law_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
+    """Draw a token for each row by inversion of the law's distribution function, int64 `[B]`.
+
+    Args:
+        law_BV: Probabilities, up to a factor.
+        uniform_B: A number in [0, 1) per row, float64.
+    """
+    total_BV = law_BV.double().cumsum(-1)
+    target_B1 = (uniform_B.double() * total_BV[:, -1])[:, None]
+    return torch.searchsorted(total_BV, target_B1, right=True).squeeze(-1).clamp(max=law_BV.shape[1] - 1)
 
 
 def uniforms(seed: int | np.ndarray, row_B: torch.Tensor, position_B: torch.Tensor, stream: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,8 +25,8 @@ class Step:
     """Tokens of these that the teacher wrote."""
     budget_B: torch.Tensor
     """The teacher budget of each row, a share in [0, 1]."""
-    noise_B: torch.Tensor
-    """A uniform number in [0, 1) that belongs to the row and its position, for rules that draw lots."""
+    noise: Callable[[], torch.Tensor]
+    """Makes `noise_B`: few rules draw lots, and the others need not pay for them."""
     log_p_BV: torch.Tensor | None = None
     """The teacher's log-probabilities, in nats, for the rules that need them everywhere; else None."""
 
@@ -33,6 +34,11 @@ class Step:
     def features_BF(self) -> torch.Tensor:
         """What the deferral head sees (`wheels.features`)."""
         return features(self.hidden_BD, self.log_q_BV, self.position_B)
+
+    @cached_property
+    def noise_B(self) -> torch.Tensor:
+        """A uniform number in [0, 1) that belongs to the row and its position, for rules that draw lots."""
+        return self.noise()
 
     @property
     def regret_B(self) -> torch.Tensor:

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from wheels.decoding.state import Row
+from wheels.pair import Pair
+
 STUDENT, TEACHER = "student", "teacher"
 
 
@@ -27,16 +30,24 @@ class Trace:
     """Positions of the output that the teacher read, the start token included."""
     prompt_positions: int
     """Positions of the source or prompt that the teacher read: 0 where it was never called."""
-    budget: float
-    """The budget asked for, a share."""
+    budget: float | None
+    """The budget asked for, a share; None where there was none."""
     mode: str
     """How the budget was kept: `average` or `strict`."""
     rule: str
     """The rule that decided."""
     seconds: float
-    """Wall-clock time of its batch, shared out by tokens."""
+    """Its share of the wall-clock time of the passes that it took part in."""
     finished: bool
     """Whether it ended by itself; False: cut at the length limit."""
+    student_passes: int = 0
+    """Forward passes of the student that served this output."""
+    drafted: int = 0
+    """Student tokens that were handed to the teacher to be verified; 0 where nothing is verified."""
+    accepted: int = 0
+    """Those of them that stood. The others were written in vain."""
+    checked: int = 0
+    """Those that were judged: the accepted ones, and the one at which a draft was cut."""
 
     @property
     def tokens(self) -> int:
@@ -52,6 +63,16 @@ class Trace:
     def teacher_use(self) -> float:
         """The measured share of the tokens that the teacher wrote."""
         return self.teacher_tokens / self.tokens if self.tokens else 0.0
+
+    @property
+    def wasted(self) -> int:
+        """Draft tokens that were written in vain: rejected, or behind one that was."""
+        return self.drafted - self.accepted
+
+    @property
+    def acceptance(self) -> float | None:
+        """The share of the judged draft tokens that stood; None where nothing was verified."""
+        return self.accepted / self.checked if self.checked else None
 
     def to_json(self) -> dict[str, Any]:
         """Return the trace as one JSON object."""
@@ -71,7 +92,42 @@ class Trace:
             "rule": self.rule,
             "seconds": self.seconds,
             "finished": self.finished,
+            "student_passes": self.student_passes,
+            "drafted": self.drafted,
+            "accepted": self.accepted,
+            "acceptance": self.acceptance,
+            "wasted": self.wasted,
         }
+
+
+def trace_of(pair: Pair, row: Row, name: str, *, mode: str, budgeted: bool) -> Trace:
+    """Sum up one output.
+
+    Args:
+        pair: Whose tokens these are.
+        row: What the engine kept of it.
+        name: What decided to call.
+        mode: How the budget was kept.
+        budgeted: Whether there was one.
+    """
+    return Trace(
+        text=pair.decode(row.tokens),
+        token_ids=tuple(row.tokens),
+        pieces=pieces_of(lambda ids: pair.tokenizer.decode(ids, skip_special_tokens=True), row.tokens),
+        authors=tuple(TEACHER if teacher else STUDENT for teacher in row.by_teacher),
+        teacher_passes=row.passes,
+        teacher_positions=row.positions,
+        prompt_positions=len(row.source) if row.passes else 0,
+        budget=row.budget if budgeted else None,
+        mode=mode,
+        rule=name,
+        seconds=row.seconds,
+        finished=row.finished,
+        student_passes=row.student_passes,
+        drafted=row.drafted,
+        accepted=row.accepted,
+        checked=row.checked,
+    )
 
 
 def teacher_use(traces: list[Trace]) -> float:

@@ -6,16 +6,17 @@ and a new text let into a row where one has ended. One row of it is the single e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from wheels.data import Row
 from wheels.decoding.constraints import Constraints
-from wheels.decoding.engine import RULE_STREAM, STUDENT_STREAM, TEACHER_STREAM, prepare_rows
+from wheels.decoding.request import RULE_STREAM, STUDENT_STREAM, TEACHER_STREAM
 from wheels.decoding.runner import Runner
 from wheels.decoding.sampling import uniforms
+from wheels.decoding.state import prepare_rows
 from wheels.decoding.step import Step
 from wheels.envs.allowance import budget_left, permitted
 from wheels.envs.rewards import needs_teacher, token_reward
@@ -110,7 +111,7 @@ class Writing:
             position_B=self.position_B.clone(),
             calls_B=self.calls_B.clone(),
             budget_B=self.budget_B.clone(),
-            noise_B=self._uniforms(None, RULE_STREAM),
+            noise=self._noise(),
             log_p_BV=None if self.teacher_BV is None else self.teacher_BV.log_softmax(-1),
         )
 
@@ -186,6 +187,11 @@ class Writing:
             scores_RV = self.teacher_BV[called_R]
         scores_RV = self.teacher_constraints.apply(scores_RV, self.position_B[called_R], self.limit_B[called_R])
         return self.settings.sampling.choose(scores_RV, self._uniforms(called_R, TEACHER_STREAM))
+
+    def _noise(self) -> Callable[[], torch.Tensor]:
+        """Return what draws the rule's numbers of this state."""
+        seeds, index_B, position_B = self.seed_B.cpu().numpy().copy(), self.index_B.clone(), self.position_B.clone()
+        return lambda: uniforms(seeds, index_B, position_B, RULE_STREAM)
 
     def _uniforms(self, rows_R: torch.Tensor | None, stream: int) -> torch.Tensor:
         """Draw the numbers of each row's own seed, index and position, as the engine does."""

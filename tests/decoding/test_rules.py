@@ -27,7 +27,7 @@ def state(**change) -> Step:
         "position_B": torch.tensor([0, 4, 9]),
         "calls_B": torch.tensor([0, 1, 2]),
         "budget_B": torch.tensor([0.2, 0.2, 0.5], dtype=torch.float64),
-        "noise_B": torch.tensor([0.05, 0.79, 0.81], dtype=torch.float64),
+        "noise": lambda: torch.tensor([0.05, 0.79, 0.81], dtype=torch.float64),
         "log_p_BV": torch.tensor(P, dtype=torch.float64).log(),
     }
     return Step(**(values | change))

@@ -65,8 +65,11 @@ def test_use_of_nothing_is_none():
     assert teacher_use([]) == teacher_use([trace_of([], "")]) == 0.0
 
 
+COUNTS = {"student_passes": 7, "drafted": 5, "accepted": 3, "checked": 4}
+
+
 def test_json_has_everything():
-    trace = trace_of([" a", "b\n", ""], "-t-", mode="strict", rule="entropy", finished=False)
+    trace = trace_of([" a", "b\n", ""], "-t-", mode="strict", rule="entropy", finished=False, **COUNTS)
     assert json.loads(json.dumps(trace.to_json())) == {
         "text": "ab",
         "tokens": [
@@ -84,4 +87,9 @@ def test_json_has_everything():
         "rule": "entropy",
         "seconds": 0.5,
         "finished": False,
+        "student_passes": 7,
+        "drafted": 5,
+        "accepted": 3,
+        "acceptance": 0.75,
+        "wasted": 2,
     }

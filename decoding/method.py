@@ -1,0 +1,102 @@
+"""What a way of decoding is: when the teacher is called, and what it does with the draft that it then reads.
+
+Deferral trusts the draft; speculative decoding, BiLD and cascades verify it. All are one loop (`decoding.engine`) and
+differ in the two small policies that a `Method` names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wheels.decoding.rules import SIMPLE, Rule
+from wheels.decoding.verify import Cascade, Speculative, TakeBack, Verifier
+from wheels.errors import WheelsError
+
+LONGEST_DRAFT = 16
+"""Tokens of a draft at most where its length is chosen from the acceptance."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of decoding.
+
+    Raises:
+        WheelsError: for parts that do not go together.
+    """
+
+    name: str
+    """What it is called by in traces and results."""
+    rule: Rule | None = None
+    """Calls the teacher where the student should not write; None: only a full draft does."""
+    verifier: Verifier | None = None
+    """Judges the draft; None: what the student wrote stands."""
+    draft: int | None = None
+    """K, the most student tokens between two teacher passes; None: no limit."""
+    adaptive: bool = False
+    """Whether each row's K follows from its acceptance and the measured costs; `draft` is then where it starts."""
+    lookup: bool = False
+    """Whether drafts are copied from the source and the text (`wheels.decoding.lookup`): the student never runs."""
+
+    def __post_init__(self) -> None:
+        """Check that the parts go together."""
+        if self.draft is not None and self.draft < 0:
+            raise WheelsError(f"draft length must be at least 0, got {self.draft}")
+        if self.draft is None and (self.rule is None or self.adaptive or self.lookup):
+            raise WheelsError(f"{self.name} calls the teacher when a draft is full: give it a draft length")
+        if self.verifier is None and (self.adaptive or self.lookup):
+            raise WheelsError(f"{self.name} has drafts that nobody verifies; give it a verifier")
+        if self.rule is not None and self.lookup:
+            raise WheelsError(f"{self.name} copies its drafts, and rule {self.rule.name!r} needs a student that writes")
+        if self.rule is not None and self.rule.needs_teacher and self.verifier is not None:
+            raise WheelsError(
+                f"rule {self.rule.name!r} reads the teacher before every token: nothing is left to verify"
+            )
+
+    @property
+    def complete(self) -> bool:
+        """Whether every token must have been verified before a text is final."""
+        return self.verifier is not None and self.verifier.complete
+
+
+def deferral(rule: Rule) -> Method:
+    """Return deferral: the teacher writes where `rule` calls, and what the student wrote stands."""
+    return Method(rule.name, rule)
+
+
+def speculative(draft: int = 5, *, lenience: float = 0.0, adaptive: bool = False) -> Method:
+    """Return speculative decoding with drafts of `draft` tokens; the teacher's own law where `lenience` is 0."""
+    return Method("lossy" if lenience else "speculative", None, Speculative(lenience), draft, adaptive)
+
+
+def prompt_lookup(draft: int = 5, *, lenience: float = 0.0, adaptive: bool = False) -> Method:
+    """Return speculative decoding whose drafts are copied from the source and the text."""
+    return Method("lookup", None, Speculative(lenience), draft, adaptive, lookup=True)
+
+
+def bild(fallback: float = 0.6, rollback: float = 3.0, draft: int = 10) -> Method:
+    """Return BiLD (Kim et al. 2023, arXiv 2302.07863).
+
+    Args:
+        fallback: The teacher is called where `max q < fallback`.
+        rollback: The draft is cut at the first token with `-log p > rollback`, in nats.
+        draft: And where the student wrote so many tokens by itself.
+    """
+    rule = SIMPLE["maxprob"].at(1.0 - fallback)
+    return Method("bild", rule, TakeBack(rollback, "surprise", complete=True), draft)
+
+
+def cascade(kind: str, alpha: float, draft: int = 5) -> Method:
+    """Return a speculative cascade (`wheels.decoding.verify.Cascade`)."""
+    return Method(f"cascade-{kind}", None, Cascade(kind, alpha), draft)
+
+
+def verified_deferral(rule: Rule, threshold: float, *, complete: bool = False, draft: int | None = None) -> Method:
+    """Return deferral whose calls also verify the gap that they read anyway.
+
+    Args:
+        rule: Calls the teacher.
+        threshold: The first token that is worse than the teacher's choice by more, in nats, is taken back.
+        complete: Whether what was written after the last call is verified too, by a pass of its own.
+        draft: The most student tokens between two passes; None: no limit.
+    """
+    return Method(f"{rule.name}-verified", rule, TakeBack(threshold, "regret", complete=complete), draft)

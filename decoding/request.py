@@ -1,0 +1,59 @@
+"""What a caller asks of the engine: how to decode, and with what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import LogitsProcessorList
+
+from wheels.decoding.choices import MODES
+from wheels.decoding.sampling import GREEDY, Sampling
+from wheels.decoding.state import Row
+from wheels.errors import WheelsError, check_budget, check_choice
+
+STUDENT_STREAM, TEACHER_STREAM, RULE_STREAM, ACCEPT_STREAM = range(4)
+"""The streams of a row's noise: what each is drawn for."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to decode."""
+
+    budget: float | Sequence[float] | None
+    """The share of tokens that the teacher may write, in [0, 1]: for all, or one for each source; None: no limit."""
+    mode: str = "average"
+    """`average` or `strict` (`wheels.decoding.budget`)."""
+    burst: int = 0
+    """Teacher tokens that strict mode may spend ahead."""
+    max_new_tokens: int = 128
+    """The most tokens of an output."""
+    sampling: Sampling = GREEDY
+    """How tokens are drawn."""
+    seed: int = 0
+    """The seed of all draws."""
+    processors: LogitsProcessorList | None = None
+    """transformers' processors of scores, in place of what the models' own settings ask for; slower."""
+    stopping: Callable[[torch.Tensor], bool] | None = None
+    """Tells of a text `[1, T]`, prefix included, whether it is to end there."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.budget is not None:
+            for budget in self.budget if isinstance(self.budget, Sequence) else [self.budget]:
+                check_budget(budget)
+        check_choice("budget_mode", self.mode, MODES)
+        if self.max_new_tokens < 1:
+            raise WheelsError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if self.burst < 0:
+            raise WheelsError(f"burst must be at least 0, got {self.burst}")
+
+
+def give_budgets(rows: list[Row], budget: float | Sequence[float] | None) -> None:
+    """Tell each row its budget; without one, 1."""
+    budgets = budget if isinstance(budget, Sequence) else [1.0 if budget is None else budget] * len(rows)
+    if len(budgets) != len(rows):
+        raise WheelsError(f"budget must be one number or one for each of the {len(rows)} inputs, got {len(budgets)}")
+    for row, share in zip(rows, budgets, strict=True):
+        row.budget = float(share)

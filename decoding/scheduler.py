@@ -1,0 +1,59 @@
+"""Which model runs next, and for which rows: decisions alone, no tensors.
+
+Rows that want the teacher wait while the others go on, and one teacher pass serves them all. A batch of B rows in a
+pass needs more than B texts in flight for that: with `B + group - 1` of them, either `group` rows wait or B can run, so
+that every pass is full (no row ever idles because another one waits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wheels.decoding.choices import SCHEDULES
+from wheels.errors import WheelsError, check_choice
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When the teacher runs.
+
+    Raises:
+        WheelsError: for an unknown kind, or a number below 1.
+    """
+
+    kind: str = "grouped"
+    """`grouped`, or `lockstep`: the teacher runs in every step in which some row calls, for comparison."""
+    group: int | None = None
+    """Rows that must wait before the teacher runs for them; None: as measured (`wheels.decoding.costs`)."""
+    patience: int = 64
+    """Student passes that a row waits at most."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_choice("schedule", self.kind, SCHEDULES)
+        for name in ("group", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise WheelsError(f"{name} must be at least 1, got {value}")
+
+    def in_flight(self, batch_size: int, group: int) -> int:
+        """Return how many texts are held at a time."""
+        return batch_size if self.kind == "lockstep" else batch_size + min(group, batch_size) - 1
+
+    def next(
+        self, running: Sequence[int], calling: Sequence[int], waited: int, batch_size: int, group: int
+    ) -> tuple[str, list[int]]:
+        """Return which model runs next, `student` or `teacher`, and for which rows.
+
+        Args:
+            running: Rows whose next token is the student's, the oldest first.
+            calling: Rows that wait for the teacher, the longest wait first.
+            waited: Student passes since the first of them began to wait.
+            batch_size: Rows of a pass at most.
+            group: Rows that are worth a teacher pass.
+        """
+        enough = 1 if self.kind == "lockstep" else min(group, batch_size)
+        if calling and (len(calling) >= enough or not running or waited >= self.patience):
+            return "teacher", list(calling[:batch_size])
+        return "student", list(running[:batch_size])

@@ -1,0 +1,64 @@
+"""What a decoder keeps of a source: the keys and values of its cross-attention, computed once for each row.
+
+The library projects the encoder's states inside a decoder pass, for all rows of the batch or for none. Here a row that
+enters is projected alone, so that it can join a batch that is under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The cross-attention of one decoder layer."""
+
+    key: torch.nn.Module
+    value: torch.nn.Module
+    head_dim: int
+
+    def __call__(self, states_RSD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute keys and values of the encoder's states, each `[R, heads, S, head_dim]`."""
+        shape = (*states_RSD.shape[:-1], -1, self.head_dim)
+        return self.key(states_RSD).view(shape).transpose(1, 2), self.value(states_RSD).view(shape).transpose(1, 2)
+
+
+def projections_of(model: PreTrainedModel) -> list[Projection]:
+    """Return the cross-attention of each decoder layer: T5 and its kin, or Marian, BART and theirs."""
+    decoder: Any = model.get_decoder()
+    if hasattr(decoder, "block"):
+        found = [block.layer[1].EncDecAttention for block in decoder.block]
+        return [Projection(each.k, each.v, each.key_value_proj_dim) for each in found]
+    found = [layer.encoder_attn for layer in decoder.layers]
+    return [Projection(each.k_proj, each.v_proj, each.head_dim) for each in found]
+
+
+@torch.no_grad()
+def encode(
+    model: PreTrainedModel, sources: list[list[int]], pad_id: int, limit: int
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Run the encoder over `sources` in passes of at most `limit` padded tokens; yield indices and states `[R, S, D]`.
+
+    Sources of like length go together. A source longer than `limit` is read alone: an encoder sees all or nothing.
+    """
+    for indices in _passes([len(source) for source in sources], limit):
+        width = max(len(sources[index]) for index in indices)
+        rows = [[*sources[index], *[pad_id] * (width - len(sources[index]))] for index in indices]
+        ids_RS = torch.tensor(rows, device=model.device)
+        length_R = torch.tensor([len(sources[index]) for index in indices], device=model.device)
+        seen_RS = (torch.arange(width, device=model.device) < length_R[:, None]).long()
+        yield indices, model.get_encoder()(input_ids=ids_RS, attention_mask=seen_RS).last_hidden_state
+
+
+def _passes(lengths: list[int], limit: int) -> Iterator[list[int]]:
+    """Yield indices of sources that are read together, the longest first."""
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    while order:
+        rows = max(1, limit // max(1, lengths[order[0]]))
+        yield order[:rows]
+        order = order[rows:]

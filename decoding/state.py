@@ -1,0 +1,155 @@
+"""The texts in flight: what is kept of each while it is written, in tensors that a pass indexes by its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from wheels.errors import WheelsError
+from wheels.pair import Pair
+
+
+@dataclass
+class Row:
+    """One output while it is written."""
+
+    index: int
+    """Its place among the sources."""
+    source: list[int]
+    """The source's or prompt's tokens."""
+    limit: int
+    """The most tokens that it may have."""
+    order: int = 0
+    """Its place among the texts that have begun."""
+    budget: float = 0.0
+    """The share of its tokens that the teacher may write."""
+    tokens: list[int] = field(default_factory=list)
+    """What was written, drafts that were not verified yet included."""
+    by_teacher: list[bool] = field(default_factory=list)
+    """Who wrote each of them."""
+    verified: int = 0
+    """Tokens up to the last that the teacher settled: behind them lies the draft."""
+    draft_limit: int = 0
+    """The length at which the draft is full."""
+    passes: int = 0
+    positions: int = 0
+    student_passes: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    checked: int = 0
+    """Draft tokens that were judged: those accepted, and the one that was not."""
+    seconds: float = 0.0
+    finished: bool = False
+
+    @property
+    def gap(self) -> int:
+        """Tokens of the draft."""
+        return len(self.tokens) - self.verified
+
+
+def prepare_rows(pair: Pair, sources: Sequence[str], max_new_tokens: int) -> list[Row]:
+    """Encode the sources, and say how long each output may be.
+
+    Raises:
+        WheelsError: for an empty source, or one that leaves no room in the context.
+    """
+    for number, source in enumerate(sources, start=1):
+        if not source.strip():
+            raise WheelsError(f"input {number} of {len(sources)} is empty; give it some text")
+    return rows_of(pair, pair.encode(sources), max_new_tokens)
+
+
+def rows_of(pair: Pair, sources: Sequence[list[int]], max_new_tokens: int) -> list[Row]:
+    """Make a row for each encoded source.
+
+    Raises:
+        WheelsError: for a source that leaves no room in the context.
+    """
+    rows = []
+    for index, tokens in enumerate(sources):
+        room, limit = max_new_tokens, pair.source_limit
+        if limit is not None:
+            room = min(room, limit - (1 if pair.is_seq2seq else len(tokens)))
+            if len(tokens) > limit or room < 1:
+                raise WheelsError(
+                    f"input {index + 1} of {len(sources)} has {len(tokens)} tokens, and the models read at most {limit}"
+                    f"{'' if pair.is_seq2seq else ', output included'}; shorten or split it"
+                )
+        rows.append(Row(index, tokens, room))
+    return rows
+
+
+class Slots:
+    """The tensors of the texts in flight; a slot is taken again as soon as its text has ended.
+
+    Args:
+        pair: Student, teacher and tokenizer.
+        count: S, texts in flight at most.
+        width: Tokens of the longest of all texts, prefix included.
+    """
+
+    def __init__(self, pair: Pair, count: int, width: int) -> None:
+        self.pair = pair
+        self.rows: list[Row | None] = [None] * count
+        device = pair.device
+        self.tokens_ST = torch.full((count, width), pair.pad_id, dtype=torch.long, device=device)
+        self.length_S = torch.zeros(count, dtype=torch.long, device=device)
+        """Tokens of the text, prefix and draft included."""
+        self.prefix_S = torch.zeros_like(self.length_S)
+        """Tokens before the output."""
+        self.calls_S = torch.zeros_like(self.length_S)
+        self.limit_S = torch.zeros_like(self.length_S)
+        self.index_S = torch.zeros_like(self.length_S)
+        self.budget_S = torch.zeros(count, dtype=torch.float64, device=device)
+
+    def admit(self, slot: int, row: Row) -> None:
+        """Let a text begin in a free slot."""
+        prefix = list(self.pair.start_ids) if self.pair.is_seq2seq else row.source
+        self.rows[slot] = row
+        self.tokens_ST[slot, : len(prefix)] = torch.tensor(prefix, device=self.tokens_ST.device)
+        self.length_S[slot] = self.prefix_S[slot] = len(prefix)
+        self.calls_S[slot], self.limit_S[slot], self.index_S[slot] = 0, row.limit, row.index
+        self.budget_S[slot] = row.budget
+
+    def row(self, slot: int) -> Row:
+        """Return the text in a slot that is taken."""
+        row = self.rows[slot]
+        assert row is not None, f"slot {slot} is free"
+        return row
+
+    def free(self) -> list[int]:
+        """Return the slots that a text may take."""
+        return [slot for slot, row in enumerate(self.rows) if row is None]
+
+    def all(self, slots: Sequence[int]) -> bool:
+        """Tell whether `slots` are all there are, in order."""
+        return len(slots) == len(self.rows) and list(slots) == list(range(len(self.rows)))
+
+    def position(self, slots_R: torch.Tensor) -> torch.Tensor:
+        """Return the tokens written in each slot."""
+        return self.length_S[slots_R] - self.prefix_S[slots_R]
+
+    def write(self, slots: Sequence[int], slots_R: torch.Tensor, token_R: torch.Tensor, *, by_teacher: bool) -> None:
+        """Append one token to each text."""
+        self.tokens_ST[slots_R, self.length_S[slots_R]] = token_R
+        self.length_S[slots_R] += 1
+        if by_teacher:
+            self.calls_S[slots_R] += 1
+        for slot, token in zip(slots, token_R.tolist(), strict=True):
+            row = self.row(slot)
+            row.tokens.append(token)
+            row.by_teacher.append(by_teacher)
+
+    def cut(self, slots: Sequence[int], slots_R: torch.Tensor, kept: Sequence[int]) -> None:
+        """Keep the first tokens of each draft, and forget the others."""
+        for slot, count in zip(slots, kept, strict=True):
+            row = self.row(slot)
+            del row.tokens[row.verified + count :], row.by_teacher[row.verified + count :]
+        lengths = [len(self.row(slot).tokens) for slot in slots]
+        self.length_S[slots_R] = self.prefix_S[slots_R] + torch.tensor(lengths, device=self.length_S.device)
+
+    def text(self, slot: int, written: int) -> torch.Tensor:
+        """Return the text of a slot as a model's own `generate` would see it after `written` tokens, `[1, T]`."""
+        return self.tokens_ST[slot : slot + 1, : int(self.prefix_S[slot]) + written]
