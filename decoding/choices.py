@@ -20,3 +20,9 @@ CASCADES = ("chow", "diff", "opt", "token-v1", "token-v2", "token-v3")
 """The rules of speculative cascades."""
 SCHEDULES = ("grouped", "lockstep")
 """When the teacher runs: for many rows that wait together, or in every step in which some row calls."""
+METHODS = ("deferral", "speculative", "lookup", "bild", "cascade", "verified")
+"""Ways of decoding; see `wheels.decoding.method`."""
+BUDGETED = ("deferral", "verified")
+"""Those that a rule and its teacher budget drive; the others verify every token."""
+ON_ERROR = ("stop", "skip")
+"""What happens at an input that cannot be read: nothing is decoded, or all the others are."""

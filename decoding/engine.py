@@ -12,6 +12,7 @@ import time
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 import torch
 
@@ -21,9 +22,10 @@ from wheels.decoding.drafts import Drafts
 from wheels.decoding.method import Method, deferral
 from wheels.decoding.request import RULE_STREAM, STUDENT_STREAM, TEACHER_STREAM, Request, give_budgets
 from wheels.decoding.rules import Rule
-from wheels.decoding.runner import Output, Pass, Runner
+from wheels.decoding.runner import Output, Pass
 from wheels.decoding.sampling import uniforms
 from wheels.decoding.scheduler import Schedule
+from wheels.decoding.selfcheck import checked_runner
 from wheels.decoding.shaping import shapers_of
 from wheels.decoding.state import Row, Slots, prepare_rows
 from wheels.decoding.step import Step
@@ -43,6 +45,7 @@ def decode(
     schedule: Schedule = GROUPED,
     progress: Callable[[int], object] | None = None,
     journal: dict[str, list[Pass]] | None = None,
+    on_error: str = "stop",
     **request: object,
 ) -> list[Trace]:
     """Write an output for each source.
@@ -57,6 +60,8 @@ def decode(
         schedule: When the teacher runs; results do not depend on it.
         progress: Called with the number of outputs that have just become ready.
         journal: Every forward pass is noted here, under `student` and `teacher`.
+        on_error: What a source that cannot be read does: `stop` everything before it begins, or `skip`: its trace says
+            why it is empty, and the others are written.
         **request: The fields of `Request`; `budget` is required.
 
     Returns:
@@ -67,14 +72,19 @@ def decode(
     """
     wish = Request(**request)  # type: ignore[arg-type]
     method = method if isinstance(method, Method) else deferral(method)
-    rows = prepare_rows(pair, sources, wish.max_new_tokens)
-    engine = Engine(pair, rows, method, wish, batch_size=batch_size, schedule=schedule, journal=journal)
-    traces: list[Trace | None] = [None] * len(rows)
-    for row in engine.run():
+    rows = prepare_rows(pair, sources, wish.max_new_tokens, on_error=on_error)
+    if isinstance(wish.budget, Sequence) and len(wish.budget) != len(rows):
+        given = len(wish.budget)
+        raise WheelsError(f"budget must be one number or one for each of the {len(rows)} inputs, got {given}")
+    give_budgets(rows, wish.budget)
+    good = [row for row in rows if row.error is None]
+    engine = Engine(pair, good, method, wish, batch_size=batch_size, schedule=schedule, journal=journal)
+    traces: dict[int, Trace] = {}
+    for row in chain((row for row in rows if row.error is not None), engine.run()):
         traces[row.index] = trace_of(pair, row, method.name, mode=wish.mode, budgeted=wish.budget is not None)
         if progress is not None:
             progress(1)
-    return [trace for trace in traces if trace is not None]
+    return [traces[index] for index in range(len(rows))]
 
 
 class Engine:
@@ -116,13 +126,14 @@ class Engine:
         count = min(schedule.in_flight(self.batch_size, self.group), max(len(rows), 1))
         prefix = len(pair.start_ids) if pair.is_seq2seq else max((len(row.source) for row in rows), default=0)
         self.slots = Slots(pair, count, prefix + max((row.limit for row in rows), default=0) + 1)
-        overhead = {} if costs is None else {"overhead": costs.overhead()}
-        self.student = Runner(pair.student, count, pair.vocab_size, **overhead)
-        self.teacher = Runner(pair.teacher, count, pair.vocab_size, **overhead)
+        overhead = None if costs is None else costs.overhead()
+        self.student = checked_runner(pair.student, count, pair.vocab_size, overhead=overhead)
+        self.teacher = checked_runner(pair.teacher, count, pair.vocab_size, overhead=overhead)
         if journal is not None:
             self.student.journal = journal.setdefault("student", [])
             self.teacher.journal = journal.setdefault("teacher", [])
-        self.shape_student, self.shape_teacher = shapers_of(pair, wish.processors)
+        own = shapers_of(pair, wish.processors) if wish.shaper is None else (wish.shaper, wish.shaper)
+        self.shape_student, self.shape_teacher = own
         self.eos = frozenset(pair.eos_ids)
         self.running: list[int] = []
         self.calling: list[int] = []
@@ -346,7 +357,7 @@ class Engine:
         row = self.slots.row(slot)
         if self.wish.stopping is not None:
             for written in range(since + 1, len(row.tokens) + 1):
-                if self.wish.stopping(self.slots.text(slot, written)):
+                if self.wish.stopping(row.index, row.tokens[:written]):
                     del row.tokens[written:], row.by_teacher[written:]
                     row.finished = True
                     return True

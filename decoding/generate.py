@@ -13,6 +13,15 @@ from wheels.artefact import Artefact
 from wheels.data import load_rows
 from wheels.decoding.engine import decode
 from wheels.decoding.generate_config import GenerateConfig
+from wheels.decoding.method import (
+    Method,
+    bild,
+    cascade,
+    deferral,
+    prompt_lookup,
+    speculative,
+    verified_deferral,
+)
 from wheels.decoding.render import as_html, as_json, as_text, summary
 from wheels.decoding.rules import calibrated
 from wheels.decoding.sampling import Sampling
@@ -38,6 +47,8 @@ def run(config: GenerateConfig) -> None:
     sources = read_sources(config)
     artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
     traces = generate(config, artefact, sources)
+    for error in filter(None, (trace.error for trace in traces)):
+        print(f"skipped: {error}", file=sys.stderr)
     shown = render(config, artefact, sources, traces)
     if config.output is not None:
         write_text(config.output, shown)
@@ -57,15 +68,16 @@ def read_sources(config: GenerateConfig) -> list[str]:
     """
     if config.text is not None and config.text != STDIN:
         return [_checked(config.text)]
+    skips = config.on_error == "skip"
     if config.input is not None and config.input != STDIN:
         if config.input.endswith((".jsonl", ".jsonl.gz")):
             rows = load_rows(config.input, source=config.source, require_target=False)
             return [row.source for row in rows]
         places = list(read_lines(config.input))
-        return _without_gaps(config.input, {_number(place): line for place, line in places})
+        return _texts(config.input, {_number(place): line for place, line in places}, skips)
     if config.text is None and config.input is None and sys.stdin.isatty():
         raise WheelsError('no text to write from; give it in quotes ("..."), by --input FILE, or through a pipe')
-    return _without_gaps("standard input", dict(enumerate(_piped().split("\n"), 1)))
+    return _texts("standard input", dict(enumerate(_piped().split("\n"), 1)), skips)
 
 
 def _checked(text: str) -> str:
@@ -92,15 +104,17 @@ def _number(place: str) -> int:
     return int(place.rpartition(":")[2])
 
 
-def _without_gaps(name: str, lines: dict[int, str]) -> list[str]:
-    """Return the texts of numbered lines; those after the last text do not count.
+def _texts(name: str, lines: dict[int, str], skips: bool) -> list[str]:
+    """Return the texts of numbered lines; blank ones after the last text do not count.
 
     Raises:
-        WheelsError: for nothing but blank lines, or a blank one before a text.
+        WheelsError: for nothing but blank lines; for a blank one before a text too, unless it `skips` such inputs.
     """
     numbers = [number for number, line in lines.items() if line.strip()]
     if not numbers:
         raise WheelsError(f"{name}: nothing but blank lines; give one text a line")
+    if skips:
+        return [lines.get(number, "").strip() for number in range(1, numbers[-1] + 1)]
     gap = next((index for index, number in enumerate(numbers, 1) if number != index), None)
     if gap is not None:
         raise WheelsError(f"{name}:{gap}: the line is blank; remove it, or put a text there")
@@ -109,21 +123,39 @@ def _without_gaps(name: str, lines: dict[int, str]) -> list[str]:
 
 def generate(config: GenerateConfig, artefact: Artefact, sources: list[str]) -> list[Trace]:
     """Write an output for each source, with a bar on the terminal where that takes several batches."""
-    rule = calibrated(artefact, config.rule, config.teacher_budget, config.seed)
     several = len(sources) > config.batch_size and sys.stderr.isatty()
     with tqdm(total=len(sources), unit="text", file=sys.stderr, disable=not several, leave=False) as bar:
         return decode(
             artefact.pair,
             sources,
-            rule,
+            method_of(config, artefact),
             batch_size=config.batch_size,
             progress=bar.update,
-            budget=config.teacher_budget,
+            on_error=config.on_error,
+            budget=config.budget,
             mode=config.budget_mode,
             max_new_tokens=config.max_new_tokens,
             sampling=Sampling(config.temperature, config.top_k, config.top_p),
             seed=config.seed,
         )
+
+
+def method_of(config: GenerateConfig, artefact: Artefact) -> Method:
+    """Return the way of decoding that was asked for."""
+
+    def tolerance(default: float) -> float:
+        return default if config.tolerance is None else config.tolerance
+
+    draft = config.draft_length
+    if config.budget is not None:
+        rule = calibrated(artefact, config.rule, config.budget, config.seed)
+        return deferral(rule) if config.method == "deferral" else verified_deferral(rule, tolerance(2.0), draft=draft)
+    if config.method == "bild":
+        return bild(config.fallback, tolerance(3.0), draft or 10)
+    if config.method == "cascade":
+        return cascade(config.cascade, tolerance(0.3), draft or 5)
+    make = speculative if config.method == "speculative" else prompt_lookup
+    return make(draft or 5, lenience=tolerance(0.0), adaptive=config.adaptive_draft)
 
 
 def render(config: GenerateConfig, artefact: Artefact, sources: list[str], traces: list[Trace]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.decoding.choices import COLORS, DTYPES, FORMATS, MODES, RULES
+from wheels.decoding.choices import BUDGETED, CASCADES, COLORS, DTYPES, FORMATS, METHODS, MODES, ON_ERROR, RULES
 from wheels.errors import WheelsError
 from wheels.fields import check_fields, option
 
@@ -24,9 +24,23 @@ class GenerateConfig:
     source: str = option("source", "the column of .jsonl rows that holds the text; dotted names reach nested columns")
     model: str | None = option(None, "folder of a trained model (default: the embedded pair)", metavar="DIR")
     teacher: str | None = option(None, "folder or hub id of the teacher, if not the one that the model folder names")
-    teacher_budget: float = option(0.2, "share of the tokens that the teacher may write, in [0, 1]", share=True)
+    method: str = option("deferral", "how the two models write together", choices=METHODS)
+    teacher_budget: float | None = option(
+        None, "share of the tokens that the teacher may write, in [0, 1] (default: 0.2; deferral, verified)", share=True
+    )
     budget_mode: str = option("average", "how the budget is kept: over many texts, or at every prefix", choices=MODES)
     rule: str = option("learned", "what decides to call the teacher", choices=RULES)
+    draft_length: int | None = option(
+        None, "student tokens that the teacher verifies at once (default: 5; bild: 10; verified: no limit)", minimum=1
+    )
+    adaptive_draft: bool = option(False, "let each text's acceptance choose its draft length (speculative, lookup)")
+    tolerance: float | None = option(
+        None,
+        "how much worse than the teacher's a draft token may be: lenience in [0, 1) for speculative and lookup "
+        "(default: 0, lossless), nats for bild (3) and verified (2), alpha for cascade (0.3)",
+    )
+    cascade: str = option("opt", "the rule of a speculative cascade", choices=CASCADES)
+    fallback: float = option(0.6, "bild calls the teacher where the student's best probability is lower", share=True)
     format: str = option("text", "how the result is shown", choices=FORMATS)
     output: str | None = option(None, "where the result is written (default: standard output)", metavar="FILE")
     color: str = option("auto", "whether the teacher's tokens stand out in colour", choices=COLORS)
@@ -35,6 +49,7 @@ class GenerateConfig:
     temperature: float = option(0.0, "0 takes the most probable token; above 0 samples", minimum=0.0)
     top_k: int = option(0, "sample among this many tokens only; 0 for all", minimum=0)
     top_p: float = option(1.0, "sample among the fewest tokens that hold this probability", minimum=0.0, maximum=1.0)
+    on_error: str = option("stop", "what an input that cannot be read does to the others", choices=ON_ERROR)
     seed: int = option(0, "seed of sampling and of the random rule; which trained head is used", minimum=0)
     device: str = option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = option("float32", "number format of both models", choices=DTYPES)
@@ -52,5 +67,26 @@ class GenerateConfig:
         if self.temperature == 0.0 and (self.top_k > 0 or self.top_p < 1.0):
             given = f"top_k {self.top_k}" if self.top_k > 0 else f"top_p {self.top_p:g}"
             raise WheelsError(f"{given} has no effect at temperature 0; set a temperature above 0 to sample")
+        self._check_method()
         if self.color == "always" and self.format != "text":
             raise WheelsError(f"color 'always' is for format 'text', got format {self.format!r}")
+
+    @property
+    def budget(self) -> float | None:
+        """The teacher budget that is kept; None where every token is verified instead."""
+        if self.method not in BUDGETED:
+            return None
+        return 0.2 if self.teacher_budget is None else self.teacher_budget
+
+    def _check_method(self) -> None:
+        """Refuse what has no meaning for the method."""
+        if self.method not in BUDGETED and self.teacher_budget is not None:
+            raise WheelsError(
+                f"method {self.method!r} verifies every token and keeps no teacher budget, got "
+                f"{self.teacher_budget:g}; leave it out, or use one of {', '.join(BUDGETED)}"
+            )
+        drafts, given = self.method != "deferral", self.draft_length is not None or self.tolerance is not None
+        if not drafts and given:
+            raise WheelsError("draft_length and tolerance are for methods that verify, got method 'deferral'")
+        if self.adaptive_draft and self.method not in ("speculative", "lookup"):
+            raise WheelsError(f"adaptive_draft is for methods speculative and lookup, got method {self.method!r}")

@@ -73,10 +73,21 @@ def summary(traces: Sequence[Trace]) -> str:
     tokens, teacher_tokens = sum(trace.tokens for trace in traces), sum(trace.teacher_tokens for trace in traces)
     passes, positions = sum(trace.teacher_passes for trace in traces), sum(trace.teacher_positions for trace in traces)
     return (
-        f"teacher use {teacher_use(list(traces)):.2f} (asked {traces[0].budget:g}, {traces[0].mode}): "
+        f"teacher use {teacher_use(list(traces)):.2f} ({_asked(traces[0])}): "
         f"{teacher_tokens} of {_counted(tokens, 'token')}, {_counted(passes, 'pass')}, "
-        f"{_counted(positions, 'position')}"
+        f"{_counted(positions, 'position')}{_drafts(traces)}"
     )
+
+
+def _asked(trace: Trace) -> str:
+    """Return the budget that was asked for, or what was done in place of keeping one."""
+    return trace.rule if trace.budget is None else f"asked {trace.budget:g}, {trace.mode}"
+
+
+def _drafts(traces: Sequence[Trace]) -> str:
+    """Return what became of drafts, where there were any."""
+    drafted, accepted = sum(trace.drafted for trace in traces), sum(trace.accepted for trace in traces)
+    return f"; {accepted} of {_counted(drafted, 'draft token')} kept" if drafted else ""
 
 
 def _counted(count: int, word: str) -> str:
@@ -96,7 +107,7 @@ def as_html(traces: Sequence[Trace], sources: Sequence[str], *, student: str, te
     first = traces[0]
     facts = {
         "teacher use": f"{teacher_use(list(traces)):.3f} of all tokens, in {_counted(len(traces), 'output')}",
-        "budget": f"{first.budget:g}, {first.mode}",
+        "budget": "none" if first.budget is None else f"{first.budget:g}, {first.mode}",
         "rule": first.rule,
         "student": student,
         "teacher": teacher,
@@ -136,7 +147,7 @@ def _section(trace: Trace, source: str) -> str:
         f'<mark title="written by the teacher">{escape(part)}</mark>' if author == TEACHER else escape(part)
         for author, part in spans(trace)
     )
-    ended = "" if trace.finished else "; cut at the length limit"
+    ended = "" if trace.finished else f"; {trace.error or 'cut at the length limit'}"
     return (
         f'<section>\n<p class="source">{escape(source)}</p>\n<p class="text">{text}</p>\n'
         f'<p class="cost">{escape(summary([trace]) + ended)}</p>\n</section>'

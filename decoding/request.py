@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from transformers import LogitsProcessorList
 
 from wheels.decoding.choices import MODES
 from wheels.decoding.sampling import GREEDY, Sampling
+from wheels.decoding.shaping import Shaper
 from wheels.decoding.state import Row
 from wheels.errors import WheelsError, check_budget, check_choice
 
@@ -35,8 +35,10 @@ class Request:
     """The seed of all draws."""
     processors: LogitsProcessorList | None = None
     """transformers' processors of scores, in place of what the models' own settings ask for; slower."""
-    stopping: Callable[[torch.Tensor], bool] | None = None
-    """Tells of a text `[1, T]`, prefix included, whether it is to end there."""
+    shaper: Shaper | None = None
+    """Changes the scores of both models, in place of `processors` and of the models' own settings."""
+    stopping: Callable[[int, list[int]], bool] | None = None
+    """Tells of an output, by its row's index and its tokens so far, whether it is to end there."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -50,10 +52,7 @@ class Request:
             raise WheelsError(f"burst must be at least 0, got {self.burst}")
 
 
-def give_budgets(rows: list[Row], budget: float | Sequence[float] | None) -> None:
-    """Tell each row its budget; without one, 1."""
-    budgets = budget if isinstance(budget, Sequence) else [1.0 if budget is None else budget] * len(rows)
-    if len(budgets) != len(rows):
-        raise WheelsError(f"budget must be one number or one for each of the {len(rows)} inputs, got {len(budgets)}")
-    for row, share in zip(rows, budgets, strict=True):
-        row.budget = float(share)
+def give_budgets(rows: Sequence[Row], budget: float | Sequence[float] | None) -> None:
+    """Tell each row its budget: one for all, or its own by its place among the sources; without one, 1."""
+    for row in rows:
+        row.budget = 1.0 if budget is None else float(budget[row.index] if isinstance(budget, Sequence) else budget)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from wheels.errors import WheelsError
+from wheels.decoding.choices import ON_ERROR
+from wheels.errors import WheelsError, check_choice
 from wheels.pair import Pair
 
 
@@ -42,6 +43,8 @@ class Row:
     """Draft tokens that were judged: those accepted, and the one that was not."""
     seconds: float = 0.0
     finished: bool = False
+    error: str | None = None
+    """Why it cannot be written."""
 
     @property
     def gap(self) -> int:
@@ -49,16 +52,45 @@ class Row:
         return len(self.tokens) - self.verified
 
 
-def prepare_rows(pair: Pair, sources: Sequence[str], max_new_tokens: int) -> list[Row]:
+def prepare_rows(pair: Pair, sources: Sequence[str], max_new_tokens: int, *, on_error: str = "stop") -> list[Row]:
     """Encode the sources, and say how long each output may be.
+
+    Args:
+        pair: Whose tokens these are.
+        sources: The texts.
+        max_new_tokens: The most tokens of an output.
+        on_error: `stop` for an error at the first source that cannot be read, `skip` to note it in its row.
 
     Raises:
         WheelsError: for an empty source, or one that leaves no room in the context.
     """
-    for number, source in enumerate(sources, start=1):
+    rows = [Row(index, [], 0) for index in range(len(sources))]
+    for row, source in zip(rows, sources, strict=True):
         if not source.strip():
-            raise WheelsError(f"input {number} of {len(sources)} is empty; give it some text")
-    return rows_of(pair, pair.encode(sources), max_new_tokens)
+            row.error = f"input {row.index + 1} of {len(rows)} is empty; give it some text"
+    _stop_at_error(rows, on_error)
+    good = [row for row in rows if row.error is None]
+    for row, tokens in zip(good, pair.encode([sources[row.index] for row in good]), strict=True):
+        row.source, row.limit = tokens, _room(pair, tokens, max_new_tokens)
+        if row.limit < 1:
+            row.error = _too_long(pair, row, len(rows))
+    _stop_at_error(rows, on_error)
+    return rows
+
+
+def _room(pair: Pair, tokens: Sequence[int], max_new_tokens: int) -> int:
+    """Return the most tokens that an output may have, within the context; 0 where the source leaves none."""
+    limit = pair.source_limit
+    if limit is None:
+        return max_new_tokens
+    return 0 if len(tokens) > limit else min(max_new_tokens, limit - (1 if pair.is_seq2seq else len(tokens)))
+
+
+def _stop_at_error(rows: Sequence[Row], on_error: str) -> None:
+    """Raise the first error, where the caller wants to be stopped by it."""
+    error = next((row.error for row in rows if row.error is not None), None)
+    if error is not None and check_choice("on_error", on_error, ON_ERROR) == "stop":
+        raise WheelsError(error)
 
 
 def rows_of(pair: Pair, sources: Sequence[list[int]], max_new_tokens: int) -> list[Row]:
@@ -67,18 +99,18 @@ def rows_of(pair: Pair, sources: Sequence[list[int]], max_new_tokens: int) -> li
     Raises:
         WheelsError: for a source that leaves no room in the context.
     """
-    rows = []
-    for index, tokens in enumerate(sources):
-        room, limit = max_new_tokens, pair.source_limit
-        if limit is not None:
-            room = min(room, limit - (1 if pair.is_seq2seq else len(tokens)))
-            if len(tokens) > limit or room < 1:
-                raise WheelsError(
-                    f"input {index + 1} of {len(sources)} has {len(tokens)} tokens, and the models read at most {limit}"
-                    f"{'' if pair.is_seq2seq else ', output included'}; shorten or split it"
-                )
-        rows.append(Row(index, tokens, room))
+    rows = [Row(index, tokens, _room(pair, tokens, max_new_tokens)) for index, tokens in enumerate(sources)]
+    for row in rows:
+        if row.limit < 1:
+            raise WheelsError(_too_long(pair, row, len(rows)))
     return rows
+
+
+def _too_long(pair: Pair, row: Row, count: int) -> str:
+    return (
+        f"input {row.index + 1} of {count} has {len(row.source)} tokens, and the models read at most "
+        f"{pair.source_limit}{'' if pair.is_seq2seq else ', output included'}; shorten or split it"
+    )
 
 
 class Slots:

@@ -48,6 +48,8 @@ class Trace:
     """Those of them that stood. The others were written in vain."""
     checked: int = 0
     """Those that were judged: the accepted ones, and the one at which a draft was cut."""
+    error: str | None = None
+    """Why nothing was written; None where something was."""
 
     @property
     def tokens(self) -> int:
@@ -97,6 +99,7 @@ class Trace:
             "accepted": self.accepted,
             "acceptance": self.acceptance,
             "wasted": self.wasted,
+            **({} if self.error is None else {"error": self.error}),
         }
 
 
@@ -127,6 +130,7 @@ def trace_of(pair: Pair, row: Row, name: str, *, mode: str, budgeted: bool) -> T
         drafted=row.drafted,
         accepted=row.accepted,
         checked=row.checked,
+        error=row.error,
     )
 
 

@@ -14,8 +14,8 @@ import torch
 from wheels.data import Row
 from wheels.decoding.constraints import Constraints
 from wheels.decoding.request import RULE_STREAM, STUDENT_STREAM, TEACHER_STREAM
-from wheels.decoding.runner import Runner
 from wheels.decoding.sampling import uniforms
+from wheels.decoding.selfcheck import checked_runner
 from wheels.decoding.state import prepare_rows
 from wheels.decoding.step import Step
 from wheels.envs.allowance import budget_left, permitted
@@ -64,8 +64,8 @@ class Writing:
         self.pair, self.rows, self.settings = pair, rows, settings
         _check_rows(rows, settings)
         self.sources = prepare_rows(pair, [row.source for row in rows], settings.max_new_tokens)
-        self.student = Runner(pair.student, size, pair.vocab_size)
-        self.teacher = Runner(pair.teacher, size, pair.vocab_size)
+        self.student = checked_runner(pair.student, size, pair.vocab_size)
+        self.teacher = checked_runner(pair.teacher, size, pair.vocab_size)
         self.student_constraints = Constraints.of(pair.student)
         self.teacher_constraints = Constraints.of(pair.teacher)
         self.eos = torch.tensor(pair.eos_ids, device=pair.device)

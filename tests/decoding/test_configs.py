@@ -28,11 +28,30 @@ def test_the_command_line_knows_every_rule():
         ({"top_p": 0.9}, "top_p 0.9 has no effect at temperature 0; set a temperature above 0 to sample"),
         ({"color": "always", "format": "json"}, "color 'always' is for format 'text', got format 'json'"),
         ({"text": "x", "input": "-"}, "give the text or --input, not both"),
+        ({"method": "speculativ"}, "method must be one of .*, got 'speculativ'; did you mean 'speculative'"),
+        (
+            {"method": "bild", "teacher_budget": 0.2},
+            "method 'bild' verifies every token and keeps no .*, got 0.2; leave",
+        ),
+        ({"draft_length": 3}, "draft_length and tolerance are for methods that verify, got method 'deferral'"),
+        ({"tolerance": 0.1}, "draft_length and tolerance are for methods that verify, got method 'deferral'"),
+        (
+            {"method": "bild", "adaptive_draft": True},
+            "adaptive_draft is for methods speculative and lookup, got .* 'bild'",
+        ),
+        ({"method": "verified", "draft_length": 0}, "draft_length must be at least 1, got 0"),
+        ({"on_error": "ignore"}, "on_error must be one of stop, skip, got 'ignore'"),
     ],
 )
 def test_generate_refuses(values, message):
     with pytest.raises(WheelsError, match=message):
         GenerateConfig(**values)
+
+
+def test_a_budget_is_kept_only_where_a_rule_calls():
+    assert GenerateConfig().budget == GenerateConfig(method="verified").budget == 0.2
+    assert GenerateConfig(teacher_budget=0.0).budget == 0.0
+    assert GenerateConfig(method="speculative").budget is None
 
 
 def test_generate_samples_where_it_is_asked_to():

@@ -14,6 +14,7 @@ from wheels.cli import main
 from wheels.decoding import generate
 from wheels.decoding.engine import decode
 from wheels.decoding.generate_config import GenerateConfig
+from wheels.decoding.method import bild, cascade, prompt_lookup, speculative, verified_deferral
 from wheels.decoding.rules import SIMPLE
 from wheels.decoding.sampling import Sampling
 from wheels.errors import WheelsError
@@ -117,6 +118,51 @@ def test_strict_mode_sampling_and_seed_reach_the_engine(call, pair):
     traces = expected(pair, mode="strict", sampling=Sampling(1.5), seed=3)
     assert [json.loads(line)["text"] for line in out.splitlines()] == [trace.text for trace in traces]
     assert json.loads(out.splitlines()[0])["mode"] == "strict"
+
+
+METHODS = {
+    "speculative": ([], speculative(5)),
+    "speculative, drafts of 2": (["--draft-length", "2"], speculative(2)),
+    "speculative, lenient": (["--tolerance", "0.9"], speculative(5, lenience=0.9)),
+    "speculative, adaptive": (["--adaptive-draft"], speculative(5, adaptive=True)),
+    "lookup": ([], prompt_lookup(5)),
+    "bild": (["--fallback", "0.3", "--tolerance", "0.5"], bild(0.3, 0.5, 10)),
+    "cascade": (["--cascade", "token-v3", "--tolerance", "0.7"], cascade("token-v3", 0.7)),
+    "verified": (
+        ["--teacher-budget", "0.5", "--tolerance", "0.1"],
+        verified_deferral(SIMPLE["random"].at(0.5), 0.1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_of_the_command_line_reaches_the_engine(call, pair, name):
+    flags, method = METHODS[name]
+    code, out, err = call("--method", name.split(",")[0], "--format", "json", *flags, "--input", "-",
+                          stdin="\n".join(TEXTS).encode())  # fmt: skip
+    budget = 0.5 if name == "verified" else None
+    traces = decode(pair, TEXTS, method, budget=budget, max_new_tokens=8)
+    shown = [json.loads(line) for line in out.splitlines()]
+    assert (code, err) == (0, "")
+    for row, trace in zip(shown, traces, strict=True):
+        assert {**row, "seconds": 0} == {**trace.to_json(), "seconds": 0}
+
+
+def test_drafts_are_summed_up(call):
+    code, _, err = call("--method", "speculative", "a b c")
+    assert code == 0
+    assert re.fullmatch(r"teacher use \d\.\d\d \(speculative\): .* positions; \d+ of \d+ draft tokens? kept\n", err)
+
+
+@pytest.mark.parametrize("bad", ["", "a " * 80], ids=["blank", "too long"])
+def test_an_input_that_cannot_be_read_can_be_skipped(call, pair, bad):
+    stdin = "\n".join(["a b c", bad, "d"]).encode()
+    code, out, err = call("--teacher-budget", "0.5", "--input", "-", stdin=stdin)
+    assert (code, out) == (2, "") and re.search("blank|has 81 tokens", err)
+    code, out, err = call("--teacher-budget", "0.5", "--on-error", "skip", "--input", "-", stdin=stdin)
+    first, _, last = decode(pair, ["a b c", "e", "d"], SIMPLE["random"].at(0.5), budget=0.5, max_new_tokens=8)
+    assert (code, out.splitlines()) == (0, [first.text, "", last.text])
+    assert re.match(r"skipped: input 2 of 3 (is empty; give it some text|has 81 tokens, .* at most 64; shorten)", err)
 
 
 def test_the_seed_chooses_the_trained_head(call):
