@@ -55,16 +55,15 @@ class Costs:
         return self.student[1], line(points, longest + 1)
 
 
-_measured: weakref.WeakKeyDictionary[PreTrainedModel, Costs] = weakref.WeakKeyDictionary()
+_measured: weakref.WeakKeyDictionary[PreTrainedModel, dict[int, Costs]] = weakref.WeakKeyDictionary()
 
 
 def costs_of(pair: Pair, batch_size: int) -> Costs:
-    """Return the costs of a pair's passes, measured when they are first asked for."""
-    known = _measured.get(pair.teacher)
-    if known is None or batch_size not in known.student:
-        known = measure(pair, batch_size)
-        _measured[pair.teacher] = known
-    return known
+    """Return the costs of a pair's passes, measured when they are first asked for at this batch size."""
+    known = _measured.setdefault(pair.teacher, {})
+    if batch_size not in known:
+        known[batch_size] = measure(pair, batch_size)
+    return known[batch_size]
 
 
 def measure(pair: Pair, batch_size: int) -> Costs:

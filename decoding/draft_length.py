@@ -23,7 +23,9 @@ def estimated_acceptance(accepted: int, checked: int) -> float:
 
 @functools.lru_cache(maxsize=4096)
 def best_length(acceptance: float, student: float, teacher: tuple[float, ...]) -> int:
-    """Return the K with the most tokens a second: `E(K) / (K t_q + t_p(K + 1))`, the smallest of equals.
+    """Return the K >= 1 with the most tokens a second: `E(K) / (K t_q + t_p(K + 1))`, the smallest of equals.
+
+    Never 0: a row that drafted nothing would not learn that its acceptance has risen.
 
     Args:
         acceptance: The probability that a draft token is accepted.
@@ -31,7 +33,7 @@ def best_length(acceptance: float, student: float, teacher: tuple[float, ...]) -
         teacher: Seconds of a teacher pass over 1, 2, ... tokens, t_p; drafts are at most one shorter than it is long.
     """
     rates = [expected_tokens(acceptance, draft) / (draft * student + seconds) for draft, seconds in enumerate(teacher)]
-    return rates.index(max(rates))
+    return rates.index(max(rates[1:]), 1)
 
 
 def line(points: Sequence[tuple[int, float]], length: int) -> tuple[float, ...]:

@@ -68,7 +68,7 @@ class Drafts:
         """Keep the law of each draft token, where the verifier compares it with the teacher's."""
         if not self.keeps_laws:
             return
-        law_RV = self.wish.sampling.law(scores_RV)
+        law_RV = self.wish.sampling.law(scores_RV).float()
         if self.laws_SKV is None:
             assert self.method.draft is not None
             longest = LONGEST_DRAFT if self.method.adaptive else self.method.draft
@@ -111,3 +111,10 @@ class Drafts:
             return True
         over = bool(row.gap) and (row.tokens[-1] in self.eos or len(row.tokens) >= row.limit)
         return not over and (verifier.bonus or not row.gap)
+
+    def stop(self, row: Row, written: int) -> None:
+        """End a text after `written` tokens: what was accepted behind them was written in vain."""
+        if self.method.verifier is not None:
+            row.accepted -= row.by_teacher[written:].count(False)
+        del row.tokens[written:], row.by_teacher[written:]
+        row.finished = True

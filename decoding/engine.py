@@ -13,6 +13,7 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ from wheels.decoding.budget import permitted
 from wheels.decoding.costs import Costs, costs_of
 from wheels.decoding.drafts import Drafts
 from wheels.decoding.method import Method, deferral
-from wheels.decoding.request import RULE_STREAM, STUDENT_STREAM, TEACHER_STREAM, Request, give_budgets
+from wheels.decoding.request import RULE_STREAM, STUDENT_STREAM, TEACHER_STREAM, Request, check_together, give_budgets
 from wheels.decoding.rules import Rule
 from wheels.decoding.runner import Output, Pass
 from wheels.decoding.sampling import uniforms
@@ -41,14 +42,41 @@ def decode(
     sources: Sequence[str],
     method: Method | Rule,
     *,
+    progress: Callable[[int], object] | None = None,
+    **settings: Any,
+) -> list[Trace]:
+    """Write an output for each source, and return the traces in the sources' order.
+
+    Args:
+        pair: Student, teacher and tokenizer.
+        sources: The texts to translate, summarize or continue.
+        method: How: see `stream`.
+        progress: Called with the number of outputs that have just become ready.
+        **settings: What `stream` takes; `budget` is required.
+
+    Raises:
+        WheelsError: as `stream`.
+    """
+    traces: dict[int, Trace] = {}
+    for index, trace in stream(pair, sources, method, **settings):
+        traces[index] = trace
+        if progress is not None:
+            progress(1)
+    return [traces[index] for index in range(len(sources))]
+
+
+def stream(
+    pair: Pair,
+    sources: Sequence[str],
+    method: Method | Rule,
+    *,
     batch_size: int = 64,
     schedule: Schedule = GROUPED,
-    progress: Callable[[int], object] | None = None,
     journal: dict[str, list[Pass]] | None = None,
     on_error: str = "stop",
-    **request: object,
-) -> list[Trace]:
-    """Write an output for each source.
+    **request: Any,
+) -> Iterator[tuple[int, Trace]]:
+    """Write an output for each source, and yield its index and trace as soon as it has ended.
 
     Args:
         pair: Student, teacher and tokenizer.
@@ -58,33 +86,26 @@ def decode(
         batch_size: Rows of a forward pass at most. Up to twice as many texts are in flight (`decoding.scheduler`), and
             memory grows with them; results do not depend on it.
         schedule: When the teacher runs; results do not depend on it.
-        progress: Called with the number of outputs that have just become ready.
         journal: Every forward pass is noted here, under `student` and `teacher`.
         on_error: What a source that cannot be read does: `stop` everything before it begins, or `skip`: its trace says
             why it is empty, and the others are written.
         **request: The fields of `Request`; `budget` is required.
 
-    Returns:
-        A trace for each source, in their order.
-
     Raises:
         WheelsError: for a budget outside [0, 1], an unknown mode, an empty source, or one longer than the context.
     """
-    wish = Request(**request)  # type: ignore[arg-type]
+    wish = Request(**request)
     method = method if isinstance(method, Method) else deferral(method)
     rows = prepare_rows(pair, sources, wish.max_new_tokens, on_error=on_error)
     if isinstance(wish.budget, Sequence) and len(wish.budget) != len(rows):
         given = len(wish.budget)
         raise WheelsError(f"budget must be one number or one for each of the {len(rows)} inputs, got {given}")
     give_budgets(rows, wish.budget)
-    good = [row for row in rows if row.error is None]
-    engine = Engine(pair, good, method, wish, batch_size=batch_size, schedule=schedule, journal=journal)
-    traces: dict[int, Trace] = {}
-    for row in chain((row for row in rows if row.error is not None), engine.run()):
-        traces[row.index] = trace_of(pair, row, method.name, mode=wish.mode, budgeted=wish.budget is not None)
-        if progress is not None:
-            progress(1)
-    return [traces[index] for index in range(len(rows))]
+    unread, rows = [row for row in rows if row.error is not None], [row for row in rows if row.error is None]
+    engine = Engine(pair, rows, method, wish, batch_size=batch_size, schedule=schedule, journal=journal)
+    del rows  # what a text wrote is given back as soon as it has been passed on
+    for row in chain(unread, engine.run()):
+        yield row.index, trace_of(pair, row, method.name, mode=wish.mode, budgeted=wish.budget is not None)
 
 
 class Engine:
@@ -113,10 +134,7 @@ class Engine:
     ) -> None:
         if batch_size < 1:
             raise WheelsError(f"batch_size must be at least 1, got {batch_size}")
-        if wish.mode == "strict" and method.verifier is not None:
-            raise WheelsError(
-                "strict mode cannot take tokens back; use budget_mode average with a method that verifies"
-            )
+        check_together(method, wish)
         give_budgets(rows, wish.budget)
         self.pair, self.method, self.wish, self.schedule = pair, method, wish, schedule
         self.queue = deque(sorted(rows, key=lambda row: -len(row.source)))
@@ -132,7 +150,7 @@ class Engine:
         if journal is not None:
             self.student.journal = journal.setdefault("student", [])
             self.teacher.journal = journal.setdefault("teacher", [])
-        own = shapers_of(pair, wish.processors) if wish.shaper is None else (wish.shaper, wish.shaper)
+        own = shapers_of(pair) if wish.shaper is None else (wish.shaper, wish.shaper)
         self.shape_student, self.shape_teacher = own
         self.eos = frozenset(pair.eos_ids)
         self.running: list[int] = []
@@ -358,8 +376,7 @@ class Engine:
         if self.wish.stopping is not None:
             for written in range(since + 1, len(row.tokens) + 1):
                 if self.wish.stopping(row.index, row.tokens[:written]):
-                    del row.tokens[written:], row.by_teacher[written:]
-                    row.finished = True
+                    self.drafts.stop(row, written)
                     return True
         row.finished = bool(row.tokens) and row.tokens[-1] in self.eos
         return row.finished or len(row.tokens) >= row.limit

@@ -33,7 +33,8 @@ class Method:
     draft: int | None = None
     """K, the most student tokens between two teacher passes; None: no limit."""
     adaptive: bool = False
-    """Whether each row's K follows from its acceptance and the measured costs; `draft` is then where it starts."""
+    """Whether each row's K follows from its acceptance and the measured costs; `draft` is then where it starts. The law
+    of the text stays, but which of a row's numbers decide depends on K: sampled texts then differ between machines."""
     lookup: bool = False
     """Whether drafts are copied from the source and the text (`wheels.decoding.lookup`): the student never runs."""
 

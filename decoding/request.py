@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from transformers import LogitsProcessorList
-
 from wheels.decoding.choices import MODES
+from wheels.decoding.method import Method
 from wheels.decoding.sampling import GREEDY, Sampling
 from wheels.decoding.shaping import Shaper
 from wheels.decoding.state import Row
@@ -33,10 +32,8 @@ class Request:
     """How tokens are drawn."""
     seed: int = 0
     """The seed of all draws."""
-    processors: LogitsProcessorList | None = None
-    """transformers' processors of scores, in place of what the models' own settings ask for; slower."""
     shaper: Shaper | None = None
-    """Changes the scores of both models, in place of `processors` and of the models' own settings."""
+    """Changes the scores of both models, in place of the models' own settings."""
     stopping: Callable[[int, list[int]], bool] | None = None
     """Tells of an output, by its row's index and its tokens so far, whether it is to end there."""
 
@@ -56,3 +53,23 @@ def give_budgets(rows: Sequence[Row], budget: float | Sequence[float] | None) ->
     """Tell each row its budget: one for all, or its own by its place among the sources; without one, 1."""
     for row in rows:
         row.budget = 1.0 if budget is None else float(budget[row.index] if isinstance(budget, Sequence) else budget)
+
+
+def check_together(method: Method, wish: Request) -> None:
+    """Hold a method to what it can keep.
+
+    Raises:
+        WheelsError: for a budget that no rule keeps, budget 0 of a method that verifies every token, or the strict mode
+            of one that takes tokens back.
+    """
+    if wish.mode == "strict" and method.verifier is not None:
+        raise WheelsError("strict mode cannot take tokens back; use budget_mode average with a method that verifies")
+    if wish.budget is None:
+        return
+    if method.rule is None:
+        raise WheelsError(f"{method.name} calls when a draft is full and keeps no budget; give budget=None")
+    budgets = wish.budget if isinstance(wish.budget, Sequence) else [wish.budget]
+    if method.complete and 0 in budgets:
+        raise WheelsError(
+            f"{method.name} verifies every token and cannot keep budget 0; give a larger one, or deferral"
+        )

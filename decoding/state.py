@@ -70,12 +70,24 @@ def prepare_rows(pair: Pair, sources: Sequence[str], max_new_tokens: int, *, on_
             row.error = f"input {row.index + 1} of {len(rows)} is empty; give it some text"
     _stop_at_error(rows, on_error)
     good = [row for row in rows if row.error is None]
-    for row, tokens in zip(good, pair.encode([sources[row.index] for row in good]), strict=True):
+    for row, tokens in zip(good, _encoded(pair, [sources[row.index] for row in good]), strict=True):
         row.source, row.limit = tokens, _room(pair, tokens, max_new_tokens)
-        if row.limit < 1:
+        if not tokens:
+            row.error = f"input {row.index + 1} of {len(rows)} gives an empty prompt; give it some text"
+        elif row.limit < 1:
             row.error = _too_long(pair, row, len(rows))
     _stop_at_error(rows, on_error)
     return rows
+
+
+def _encoded(pair: Pair, sources: Sequence[str]) -> list[list[int]]:
+    """Return the tokens of each source; none where all that it holds is taken for an end token."""
+    try:
+        return pair.encode(sources)
+    except WheelsError:
+        if len(sources) == 1:
+            return [[]]
+        return [tokens for source in sources for tokens in _encoded(pair, [source])]
 
 
 def _room(pair: Pair, tokens: Sequence[int], max_new_tokens: int) -> int:
@@ -181,7 +193,3 @@ class Slots:
             del row.tokens[row.verified + count :], row.by_teacher[row.verified + count :]
         lengths = [len(self.row(slot).tokens) for slot in slots]
         self.length_S[slots_R] = self.prefix_S[slots_R] + torch.tensor(lengths, device=self.length_S.device)
-
-    def text(self, slot: int, written: int) -> torch.Tensor:
-        """Return the text of a slot as a model's own `generate` would see it after `written` tokens, `[1, T]`."""
-        return self.tokens_ST[slot : slot + 1, : int(self.prefix_S[slot]) + written]

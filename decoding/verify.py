@@ -152,6 +152,8 @@ class Speculative:
     def __call__(self, check: Check) -> Verdict:
         """Accept or draw again."""
         strict = 1.0 - self.lenience
+        if check.draft_RK.shape[1] == 0:
+            return Verdict(check.gap_R, check.own_token(check.gap_R))
         if check.sampling.greedy:
             stands_RK = check.is_best_RK
             if self.lenience:
@@ -159,9 +161,7 @@ class Speculative:
             kept_R = check.kept(stands_RK)
             return Verdict(kept_R, check.own_token(kept_R))
         kept_R = check.kept(check.accept_RK * strict * check.q_draft_RK < check.p_draft_RK)
-        place_R = kept_R.clamp(max=max(check.draft_RK.shape[1] - 1, 0))
-        if check.draft_RK.shape[1] == 0:
-            return Verdict(kept_R, check.own_token(kept_R))
+        place_R = kept_R.clamp(max=check.draft_RK.shape[1] - 1)
         mass_RV = (check.p_at(place_R) - strict * check.q_at(place_R)).clamp(min=0.0)
         return Verdict(kept_R, check.residual_token(kept_R, mass_RV))
 
@@ -253,6 +253,8 @@ class Cascade:
 
     def __call__(self, check: Check) -> Verdict:
         """Accept or draw again, against the target."""
+        if check.draft_RK.shape[1] == 0:
+            return Verdict(check.gap_R, check.own_token(check.gap_R))
         if check.q_RKV is None:
             raise WheelsError("a cascade compares two laws, and a draft that is copied has none; let the student draft")
         p_RKV, q_RKV = check.p_RWV[:, :-1], check.q_RKV
@@ -264,9 +266,7 @@ class Cascade:
         target_RKV = self.target(p_RKV, q_RKV)
         drafted_RK = target_RKV.gather(2, check.draft_RK[..., None]).squeeze(2)
         kept_R = check.kept(check.accept_RK * check.q_draft_RK < drafted_RK)
-        place_R = kept_R.clamp(max=max(check.draft_RK.shape[1] - 1, 0))
+        place_R = kept_R.clamp(max=check.draft_RK.shape[1] - 1)
         row_R = torch.arange(len(place_R), device=place_R.device)
-        if check.draft_RK.shape[1] == 0:
-            return Verdict(kept_R, check.own_token(kept_R))
         mass_RV = (target_RKV[row_R, place_R] - q_RKV[row_R, place_R]).clamp(min=0.0)
         return Verdict(kept_R, check.residual_token(kept_R, mass_RV))

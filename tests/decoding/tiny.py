@@ -4,7 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import BartConfig, BartForConditionalGeneration, MarianConfig, MarianMTModel, PreTrainedModel
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    MarianConfig,
+    MarianMTModel,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from tests.envs.tiny import EOS, PAD, UNK, WORDS, gpt2, llama, t5, tokenizer_of
 from wheels.artefact import save_deferral
@@ -40,12 +48,22 @@ def bart(width: int) -> PreTrainedModel:
     return model
 
 
+def qwen3(width: int) -> PreTrainedModel:
+    config = Qwen3Config(
+        vocab_size=VOCABULARY, hidden_size=width, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, initializer_range=0.6, max_position_embeddings=64, pad_token_id=PAD,
+        bos_token_id=None, eos_token_id=EOS,
+    )  # fmt: skip
+    return Qwen3ForCausalLM(config)
+
+
 FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
     "t5": t5,
     "marian": marian,
     "bart": bart,
     "llama": llama,
     "gpt2": gpt2,
+    "qwen3": qwen3,
 }
 SEQ2SEQ = ("t5", "marian", "bart")
 
@@ -71,7 +89,7 @@ def restless(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-SEEDS = {"t5": 13, "marian": 1, "bart": 23, "llama": 20, "gpt2": 23}
+SEEDS = {"t5": 13, "marian": 1, "bart": 23, "llama": 20, "gpt2": 23, "qwen3": 24}
 """Of weights whose texts differ from source to source, and end now and then."""
 
 

@@ -1,0 +1,85 @@
+"""Which way of decoding a call of transformers' `generate` asks for: a method, or a rule and its threshold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wheels.artefact import Artefact, read_heads
+from wheels.calibration import Calibration
+from wheels.decoding.handed_pair import HandedPair, folder_of
+from wheels.decoding.method import Method, deferral
+from wheels.decoding.rules import Rule, ThresholdRule, scorer
+from wheels.errors import WheelsError
+from wheels.files import read_json
+from wheels.policy import HeadConfig
+
+
+def method_of(
+    pair: HandedPair,
+    method: Method | None = None,
+    rule: str | Rule | None = None,
+    threshold: float | None = None,
+    budget: float | None = None,
+) -> Method:
+    """Return how to decode; see `decode`.
+
+    Raises:
+        WheelsError: for arguments that do not go together, or a rule without a threshold.
+    """
+    if isinstance(rule, Method):
+        raise WheelsError(f"{rule.name!r} is a method, not a rule; give it as method=...")
+    if method is not None:
+        if rule is not None or threshold is not None:
+            raise WheelsError(f"method {method.name!r} says itself when to call; leave rule= and threshold=")
+        if method.rule is None and budget is not None:
+            raise WheelsError(f"method {method.name!r} verifies every draft and has no budget; leave teacher_budget=")
+        return method
+    if isinstance(rule, str) or rule is None:
+        return deferral(_named_rule(pair, rule, threshold, budget))
+    if threshold is not None:
+        rule = _threshold_rule(rule).at(threshold)
+    if isinstance(rule, ThresholdRule) and rule.threshold == float("inf") and budget not in (0, 1):
+        raise WheelsError(f"rule {rule.name!r} has no threshold, so it never calls; give threshold=...")
+    return deferral(rule)
+
+
+def _threshold_rule(rule: Rule) -> ThresholdRule:
+    """Return a rule that a threshold can be given to."""
+    if not isinstance(rule, ThresholdRule):
+        raise WheelsError(f"rule {rule.name!r} has no threshold to set; leave threshold=")
+    return rule
+
+
+def _named_rule(pair: HandedPair, name: str | None, threshold: float | None, budget: float | None) -> ThresholdRule:
+    """Return a rule by name, at the threshold given or calibrated."""
+    folder = folder_of(pair.student)
+    trained = folder is not None and (folder / "deferral" / "config.json").is_file()
+    artefact = read_deferral(pair, folder) if folder is not None and trained else Artefact(pair, {}, Calibration())
+    name = name if name is not None else "learned" if trained else "maxprob"
+    rule = scorer(artefact, name)
+    if threshold is not None:
+        return rule.at(threshold)
+    if budget is None:
+        raise WheelsError("nothing says when to call; give teacher_budget=... in [0, 1], threshold=... or method=...")
+    try:
+        return rule.at(artefact.calibration.threshold(name, budget))
+    except WheelsError as error:
+        raise WheelsError(f"{error}, or give threshold=...") from None
+
+
+def read_deferral(pair: HandedPair, folder: Path) -> Artefact:
+    """Return what `wheels train` and `wheels calibrate` left in a student's folder, for models in memory.
+
+    Raises:
+        WheelsError: where it is damaged.
+    """
+    path = folder / "deferral" / "config.json"
+    try:
+        config = read_json(path)
+        head = HeadConfig(**config["head"])
+    except (KeyError, TypeError) as error:
+        raise WheelsError(f"{path}: damaged at 'head'; train again") from error
+    heads = read_heads(folder / "deferral" / "model.safetensors", head)
+    for each in (head for seeds in heads.values() for head in seeds):
+        each.to(pair.device)
+    return Artefact(pair, heads, Calibration.load(folder / "deferral" / "calibration.json"), config)

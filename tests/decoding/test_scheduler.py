@@ -1,0 +1,89 @@
+"""When the teacher runs and for whom: decisions by hand, and what holds of all of them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wheels.decoding.scheduler import Schedule
+from wheels.errors import WheelsError
+
+LOCKSTEP = Schedule("lockstep")
+CASES = [
+    ("nobody calls", Schedule(), [3, 1, 2], [], 0, ("student", [3, 1, 2])),
+    ("too few wait", Schedule(), [3], [1], 0, ("student", [3])),
+    ("enough wait", Schedule(), [3], [1, 2], 0, ("teacher", [1, 2])),
+    ("nobody else can go on", Schedule(), [], [1], 0, ("teacher", [1])),
+    ("patience is over", Schedule(patience=5), [3], [1], 5, ("teacher", [1])),
+    ("patience is not over", Schedule(patience=5), [3], [1], 4, ("student", [3])),
+    ("the oldest go first", Schedule(), [4, 3, 2, 1, 0], [], 0, ("student", [4, 3, 2])),
+    ("the longest waits go first", Schedule(), [], [4, 3, 2, 1, 0], 0, ("teacher", [4, 3, 2])),
+    ("lockstep never waits", LOCKSTEP, [3, 4], [1], 0, ("teacher", [1])),
+    ("lockstep goes on", LOCKSTEP, [3, 4], [], 0, ("student", [3, 4])),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+def test_who_runs_by_hand(case):
+    """In passes of three rows, a teacher pass is worth it for two."""
+    _, schedule, running, calling, waited, expected = case
+    assert schedule.next(running, calling, waited, 3, 2) == expected
+
+
+def test_a_group_is_never_more_than_a_pass():
+    assert Schedule().next([9], [1, 2, 3], 0, batch_size=3, group=64) == ("teacher", [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "batch_size", "group", "count"),
+    [
+        (Schedule(), 8, 1, 8),
+        (Schedule(), 8, 3, 10),
+        (Schedule(), 8, 50, 15),
+        (Schedule(), 1, 1, 1),
+        (LOCKSTEP, 8, 3, 8),
+    ],
+)
+def test_texts_in_flight(schedule, batch_size, group, count):
+    assert schedule.in_flight(batch_size, group) == count
+
+
+@given(
+    kind=st.sampled_from(["grouped", "lockstep"]),
+    patience=st.integers(1, 6),
+    batch_size=st.integers(1, 6),
+    group=st.integers(1, 9),
+    calls=st.lists(st.booleans(), min_size=1, max_size=120),
+)
+def test_no_pass_is_empty_and_nobody_waits_for_ever(kind, patience, batch_size, group, calls):
+    """Rows call at random; passes of grouped schedules are full wherever texts in flight allow it."""
+    schedule = Schedule(kind, patience=patience)
+    flight = schedule.in_flight(batch_size, group)
+    running, calling, since, clock = list(range(flight)), [], {}, 0
+    for turn, _ in enumerate(calls):
+        model, rows = schedule.next(running, calling, clock - since[calling[0]] if calling else 0, batch_size, group)
+        assert 1 <= len(rows) <= batch_size and set(rows) <= set(calling if model == "teacher" else running)
+        if model == "teacher":
+            calling, running = calling[len(rows) :], running + rows
+            continue
+        assert kind == "grouped" or len(rows) == len(running), "in lockstep all that can go on go on"
+        waits_full = len(rows) == batch_size or len(calling) < min(group, batch_size)
+        assert waits_full and (kind == "lockstep" or len(rows) == batch_size), "a pass with a free place"
+        assert not calling or clock - since[calling[0]] < patience
+        clock += 1
+        asking = [row for place, row in enumerate(rows) if calls[(turn + place) % len(calls)]]
+        running = [row for row in running if row not in asking]
+        calling += asking
+        since.update(dict.fromkeys(asking, clock))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "groupd"}, "schedule must be one of grouped, lockstep, got 'groupd'; did you mean 'grouped'"),
+        ({"group": 0}, "group must be at least 1, got 0"),
+        ({"patience": 0}, "patience must be at least 1, got 0"),
+    ],
+)
+def test_a_wrong_schedule_is_refused(values, message):
+    with pytest.raises(WheelsError, match=message):
+        Schedule(**values)

@@ -1,0 +1,376 @@
+"""Methods that verify, in the engine: against `generate`, in any company, in law, and against counts by hand."""
+
+import functools
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+import torch
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from tests.decoding.test_engine import LIMIT, TEXTS, Every, outcome, own_generate, p_value
+from tests.decoding.tiny import FAMILIES, SEEDS, SEQ2SEQ, make_model, make_pair, with_ends
+from tests.envs.tiny import EOS, tokenizer_of
+from wheels.decoding import engine
+from wheels.decoding.costs import Costs
+from wheels.decoding.engine import Engine, decode
+from wheels.decoding.method import (
+    Method,
+    bild,
+    cascade,
+    deferral,
+    prompt_lookup,
+    speculative,
+    verified_deferral,
+)
+from wheels.decoding.rules import SIMPLE
+from wheels.decoding.sampling import Sampling
+from wheels.decoding.scheduler import Schedule
+from wheels.decoding.step import Step
+from wheels.decoding.trace import Trace
+from wheels.decoding.verify import Check, Speculative, Verdict
+from wheels.errors import WheelsError
+from wheels.pair import Pair
+
+NONE = {"budget": None, "max_new_tokens": LIMIT}
+NOISE = 0.08
+"""Of a student's weights, in standard deviations of each: it then writes about half of the teacher's tokens."""
+
+
+MADE_UP = Costs({1: 0.1}, {(1, 1): 1.0, (1, 5): 1.0, (2, 5): 1.0, (8, 5): 1.0})
+
+
+@pytest.fixture(autouse=True)
+def few_measurements(monkeypatch):
+    """Costs as on a machine whose passes cost the same at any size: no time is spent on them, and drafts grow."""
+    monkeypatch.setattr(engine, "costs_of", lambda pair, batch_size: MADE_UP)
+
+
+def kin(family: str) -> Pair:
+    """A pair that agrees often: the student is the teacher with noise."""
+    teacher, student = (make_model(family, 24, SEEDS[family] + 100) for _ in range(2))
+    generator = torch.Generator().manual_seed(7)
+    for parameter in student.parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        parameter.data += NOISE * noise * (parameter.std() if parameter.numel() > 1 else 0.0)
+    return Pair.of(student, teacher, tokenizer_of(ends_source=family in SEQ2SEQ))
+
+
+def twins(family: str) -> Pair:
+    """A student that is the teacher."""
+    model = make_model(family, 24, SEEDS[family] + 100)
+    return Pair.of(model, make_model(family, 24, SEEDS[family] + 100), tokenizer_of(ends_source=family in SEQ2SEQ))
+
+
+COMPANY = [
+    (size, schedule)
+    for size in (1, 3, 8)
+    for schedule in (Schedule(), Schedule("lockstep"), Schedule(group=2), Schedule(patience=1))
+]
+THE_TEACHER: dict[str, Method] = {
+    "speculative 1": speculative(1),
+    "speculative 3": speculative(3),
+    "speculative 20": speculative(20),
+    "adaptive": speculative(4, adaptive=True),
+    "lookup": prompt_lookup(5),
+    "adaptive lookup": prompt_lookup(2, adaptive=True),
+    "cascade": cascade("opt", -math.inf, 3),
+    "verified": verified_deferral(Every(3), 0.0, complete=True),
+    "bild": bild(0.3, 0.69),  # what has more than half of p is the best
+}
+THE_STUDENT: dict[str, Method] = {
+    "token-v3": cascade("token-v3", 1.0, 4),
+    "chow": cascade("chow", 1.0, 20),
+    "diff": cascade("diff", 1.0, 1),
+}
+
+
+def some(family: str, method: int) -> list[tuple[int, Schedule]]:
+    """Return every sixth company: every family and every method meets all of them."""
+    return COMPANY[(list(FAMILIES).index(family) + method) % 6 :: 6]
+
+
+@functools.cache
+def shared(family: str) -> Pair:
+    """Return a pair of kin, where 7 ends a text too, that no test changes."""
+    return with_ends(kin(family), [EOS, 7])
+
+
+@functools.cache
+def expected_texts(family: str, model_name: str) -> list[tuple[int, ...]]:
+    """Return what a model of the shared pair writes by its own `generate`."""
+    return own_generate(shared(family), model_name, TEXTS)
+
+
+@pytest.mark.parametrize("name", [*THE_TEACHER, *THE_STUDENT])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_text_is_the_models_own_generate(family, name):
+    number, method = [*THE_TEACHER, *THE_STUDENT].index(name), {**THE_TEACHER, **THE_STUDENT}[name]
+    pair = shared(family)
+    expected, accepted, drafted = expected_texts(family, "teacher" if name in THE_TEACHER else "student"), 0, 0
+    for size, schedule in some(family, number):
+        texts = TEXTS[: {1: 2, 3: 5, 8: 11}[size]]
+        traces = decode(pair, texts, method, batch_size=size, schedule=schedule, **NONE)
+        assert [trace.token_ids for trace in traces] == expected[: len(texts)], (size, schedule)
+        assert [trace.finished for trace in traces] == [row[-1] in pair.eos_ids for row in expected[: len(texts)]]
+        accepted, drafted = (
+            before + sum(getattr(trace, count) for trace in traces)
+            for before, count in ((accepted, "accepted"), (drafted, "drafted"))
+        )
+    assert name in THE_STUDENT or 0 < accepted < drafted, "nothing or all was accepted: half of it is not tested"
+
+
+def test_every_company_is_met():
+    names = range(len(THE_TEACHER) + len(THE_STUDENT))
+    for family in FAMILIES:
+        assert {case for name in names for case in some(family, name)} == set(COMPANY)
+    for name in names:
+        assert {case for family in FAMILIES for case in some(family, name)} == set(COMPANY)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pair_that_hardly_agrees_still_writes_as_the_teacher(family):
+    pair = make_pair(family)
+    expected = own_generate(pair, "teacher", TEXTS)
+    for method in (speculative(4), verified_deferral(Every(2), 0.0, complete=True, draft=3)):
+        assert [trace.token_ids for trace in decode(pair, TEXTS, method, **NONE)] == expected
+
+
+def test_a_rule_that_accepts_all_would_be_seen(monkeypatch):
+    """The negative control of the identities above."""
+    monkeypatch.setattr(Speculative, "__call__", accepts_all)
+    pair = kin("llama")
+    traces = decode(pair, TEXTS, speculative(3), **NONE)
+    assert [trace.token_ids for trace in traces] != own_generate(pair, "teacher", TEXTS)
+
+
+def accepts_all(self: Speculative, check: Check) -> Verdict:
+    """A wrong rule: no draft token is ever refused."""
+    return Verdict(check.gap_R, check.own_token(check.gap_R))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_infinite_threshold_is_plain_deferral(family):
+    request = {"max_new_tokens": LIMIT, "batch_size": 7, "schedule": Schedule(group=2)}
+    cases = (Every(3), None, Sampling()), (SIMPLE["random"].at(0.6), 0.4, SAMPLING)
+    for rule, budget, sampling in cases:
+        plain, verified = (
+            decode(shared(family), TEXTS[:8], method, budget=budget, sampling=sampling, seed=2, **request)
+            for method in (deferral(rule), verified_deferral(rule, math.inf))
+        )
+        assert outcome(plain) == outcome(verified)
+        assert all(trace.drafted == trace.accepted == trace.checked for trace in verified)
+        assert sum(trace.teacher_passes for trace in plain) > 8 and any(trace.drafted for trace in verified)
+
+
+@dataclass(frozen=True)
+class After:
+    """Calls after every `count` tokens."""
+
+    count: int
+    name: str = "after"
+    needs_teacher: bool = False
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        return step.position_B % (self.count + 1) == self.count
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bild_that_neither_falls_back_nor_rolls_back_keeps_the_drafts(family):
+    """The student writes, and after each third token the teacher writes one: deferral by position."""
+    pair = shared(family)
+    for sampling in (Sampling(), SAMPLING):
+        kept = decode(pair, TEXTS, bild(0.0, math.inf, draft=3), batch_size=7, sampling=sampling, **NONE)
+        plain = decode(pair, TEXTS, After(3), batch_size=7, sampling=sampling, **NONE)
+        assert [(trace.token_ids, trace.authors) for trace in kept] == [(t.token_ids, t.authors) for t in plain]
+        assert all(trace.accepted == trace.drafted == trace.tokens - trace.teacher_tokens for trace in kept)
+
+
+def test_bild_rolls_back_and_falls_back():
+    pair = kin("t5")
+    often, seldom = (decode(pair, TEXTS, bild(fallback, 2.0, draft=9), **NONE) for fallback in (0.95, 0.0))
+    assert sum(t.teacher_passes for t in often) > sum(t.teacher_passes for t in seldom)
+    strict, loose = (decode(pair, TEXTS, bild(0.6, rollback), **NONE) for rollback in (0.1, 50.0))
+    assert sum(t.wasted for t in strict) > sum(t.wasted for t in loose)
+
+
+SAMPLING = Sampling(5.0, top_k=9, top_p=0.95)
+SAMPLED: dict[str, Method] = {
+    "speculative": speculative(3),
+    "lossy": speculative(3, lenience=0.3),
+    "lookup": prompt_lookup(4),
+    "cascade": cascade("token-v2", 0.2, 3),
+    "bild": bild(0.6, 2.0, draft=4),
+    "verified": verified_deferral(SIMPLE["random"].at(0.6), 1.0, complete=True, draft=5),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_company_changes_nothing(family, name):
+    pair, texts, method = shared(family), TEXTS[:5], SAMPLED[name]
+
+    def run(size: int, schedule: Schedule, seed: int = 3) -> list[tuple]:
+        traces = decode(
+            pair, texts, method, batch_size=size, schedule=schedule, sampling=SAMPLING, seed=seed, budget=None,
+            max_new_tokens=6,
+        )  # fmt: skip
+        counts = [(t.student_passes, t.drafted, t.accepted, t.checked) for t in traces]
+        return list(zip(outcome(traces), counts, strict=True))
+
+    grouped = run(8, Schedule())
+    assert grouped == run(3, Schedule(group=2)) == run(4, Schedule("lockstep")) == run(1, Schedule())
+    assert grouped != run(8, Schedule(patience=1), seed=4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_seed_one_output(family):
+    pair = shared(family)
+    first, again, other = (
+        outcome(decode(pair, TEXTS[:6], speculative(2), sampling=SAMPLING, seed=seed, **NONE)) for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+SOFT = Sampling(1.3, top_k=8, top_p=0.95)
+DRAWS = 3000
+
+
+def soft(family: str) -> Pair:
+    """A pair whose laws are wide and different."""
+    pair = kin(family)
+    for model in (pair.student, pair.teacher):
+        head = model.get_output_embeddings().weight
+        head.data *= 2.0 / head.std() / (2 * head.shape[1]) ** 0.5
+    pair.student.get_output_embeddings().weight.data += 0.15 * torch.randn_like(head)
+    return pair
+
+
+@torch.no_grad()
+def laws_after(pair: Pair, model_name: str, source: str, texts: list[list[int]]) -> torch.Tensor:
+    """Return the law of the next token after each text as transformers' own processors make it, `[N, V]`."""
+    model, prompt = getattr(pair, model_name), pair.encode([source])[0]
+    prefix = list(pair.start_ids) if pair.is_seq2seq else prompt
+    ids = torch.tensor([[*prefix, *text] for text in texts])
+    inputs = {"input_ids": torch.tensor([prompt] * len(texts)), "decoder_input_ids": ids}
+    scores = model(**(inputs if pair.is_seq2seq else {"input_ids": ids})).logits[:, -1].float()
+    chain = [TemperatureLogitsWarper(SOFT.temperature), TopKLogitsWarper(SOFT.top_k), TopPLogitsWarper(SOFT.top_p)]
+    return LogitsProcessorList(chain)(ids, scores).double().softmax(-1)
+
+
+def joint_law(pair: Pair, model_name: str, source: str) -> torch.Tensor:
+    """Return the law of the first two tokens, `[V * V]`; a text that has ended is followed by its end again."""
+    first_V = laws_after(pair, model_name, source, [[]])[0]
+    second_VV = laws_after(pair, model_name, source, [[token] for token in range(len(first_V))])
+    second_VV[EOS] = torch.eye(len(first_V), dtype=torch.float64)[EOS]
+    return (first_V[:, None] * second_VV).flatten()
+
+
+def joint_counts(traces: list[Trace], size: int) -> torch.Tensor:
+    pairs = Counter((trace.token_ids[:2] * 2)[:2] for trace in traces)
+    return torch.tensor([[float(pairs[first, second]) for second in range(size)] for first in range(size)]).flatten()
+
+
+def redraws_from_p(self: Speculative, check: Check) -> Verdict:
+    """A wrong rule: what is refused is drawn from the whole of p again."""
+    kept_R = check.kept(check.accept_RK * check.q_draft_RK < check.p_draft_RK)
+    return Verdict(kept_R, check.own_token(kept_R))
+
+
+def turned_round(self: Speculative, check: Check) -> Verdict:
+    """A wrong rule: accepts with `min(1, q / p)`."""
+    kept_R = check.kept(check.accept_RK * check.p_draft_RK < check.q_draft_RK)
+    return Verdict(kept_R, check.own_token(kept_R))
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_two_sampled_tokens_have_the_teachers_joint_law(family, monkeypatch):
+    """Chi-square over both tokens of a draft, its refusals and redraws; three wrong rules are refused."""
+    pair = soft(family)
+    law, other = (joint_law(pair, name, "a b c") for name in ("teacher", "student"))
+
+    def p_and_forbidden(draws: int) -> tuple[float, float]:
+        traces = decode(
+            pair, ["a b c"] * draws, speculative(2), batch_size=64, schedule=Schedule("lockstep"), sampling=SOFT,
+            seed=5, budget=None, max_new_tokens=3,
+        )  # fmt: skip
+        drafted, accepted = (sum(getattr(trace, name) for trace in traces) for name in ("drafted", "accepted"))
+        assert accepted > 0.2 * drafted, "hardly a draft stands: nothing is tested"
+        counts = joint_counts(traces, pair.vocab_size)
+        return p_value(counts, law), float(counts[law == 0].sum())
+
+    assert 0.5 * float((law - other).abs().sum()) > 0.1
+    right, forbidden = p_and_forbidden(DRAWS if family == "t5" else DRAWS // 2)
+    assert right > 0.01 and forbidden == 0 < (law == 0).sum(), "what the teacher's law cuts off is never written"
+    for wrong in (accepts_all, redraws_from_p, turned_round)[:: 1 if family == "t5" else 2]:
+        monkeypatch.setattr(Speculative, "__call__", wrong)
+        assert p_and_forbidden(DRAWS // 4)[0] < 1e-6, wrong.__name__
+
+
+@pytest.mark.parametrize("name", ["bild", "verified"])
+def test_budget_1_is_the_teacher_alone(name):
+    pair = kin("t5")
+    traces = decode(pair, TEXTS, SAMPLED[name], budget=1.0, max_new_tokens=LIMIT)
+    assert [trace.token_ids for trace in traces] == own_generate(pair, "teacher", TEXTS)
+    assert all(trace.student_passes == 0 and trace.teacher_use == 1 for trace in traces)
+
+
+@pytest.mark.parametrize("method", [cascade("opt", 0.0, draft=0), speculative(0)], ids=lambda method: method.name)
+def test_a_method_that_drafts_nothing_is_the_teacher_alone(method):
+    pair = kin("t5")
+    traces = decode(pair, TEXTS, method, budget=None, max_new_tokens=LIMIT)
+    assert [trace.token_ids for trace in traces] == own_generate(pair, "teacher", TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "message"),
+    [
+        (
+            speculative(3),
+            {"budget": 0.5},
+            "speculative calls when a draft is full and keeps no budget; give budget=None",
+        ),
+        (prompt_lookup(3), {"budget": 0.0}, "lookup calls when a draft is full and keeps no budget"),
+        (bild(), {"budget": 0.0}, "bild verifies every token and cannot keep budget 0"),
+        (bild(), {"budget": [0.5, 0.0]}, "bild verifies every token and cannot keep budget 0"),
+        (
+            verified_deferral(Every(2), 1.0),
+            {"budget": 0.5, "mode": "strict"},
+            "strict mode cannot take tokens back; use budget_mode average",
+        ),
+    ],
+)
+def test_a_budget_that_cannot_be_kept_is_refused(method, request_, message):
+    with pytest.raises(WheelsError, match=message):
+        decode(kin("t5"), ["a", "b"], method, **request_)
+
+
+def test_verified_deferral_keeps_its_ends():
+    pair, method = kin("t5"), verified_deferral(Every(2), 0.0)
+    for budget, model in ((0.0, "student"), (1.0, "teacher")):
+        traces = decode(pair, TEXTS, method, budget=budget, max_new_tokens=LIMIT)
+        assert [trace.token_ids for trace in traces] == own_generate(pair, model, TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: speculative(-1), "draft length must be at least 0, got -1"),
+        (lambda: Method("x", None, Speculative()), "x calls the teacher when a draft is full: give it a draft length"),
+        (lambda: Method("x", Every(2), None, 3, adaptive=True), "x has drafts that nobody verifies"),
+        (lambda: Method("x", Every(2), Speculative(), 3, lookup=True), "copies its drafts, and rule 'every' needs"),
+        (lambda: verified_deferral(SIMPLE["oracle"], 1.0), "rule 'oracle' reads the teacher before every token"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_refused(make, message):
+    with pytest.raises(WheelsError, match=message):
+        make()
+
+
+def test_texts_in_flight_are_the_batch_and_those_that_wait():
+    pair = kin("t5")
+    rows = engine.prepare_rows(pair, TEXTS, LIMIT)
+    for size, schedule, count in ((4, Schedule(group=3), 6), (4, Schedule("lockstep"), 4), (8, Schedule(group=8), 12)):
+        made = Engine(pair, rows, speculative(3), engine.Request(**NONE), batch_size=size, schedule=schedule)
+        assert len(made.slots.rows) == count
