@@ -65,6 +65,16 @@ COMMANDS = {
         "wheels.benchmarks.curve:run",
         "measure quality against teacher use, and draw the curve",
     ),
+    "bench speed": Command(
+        "wheels.benchmarks.speed_config:SpeedConfig",
+        "wheels.benchmarks.speed:run",
+        "time every way of decoding beside transformers' own, and against what could be at best",
+    ),
+    "bench passes": Command(
+        "wheels.benchmarks.passes_config:PassesConfig",
+        "wheels.benchmarks.passes:run",
+        "measure quality against teacher passes, deferral beside every way of verifying",
+    ),
     "demo": Command(
         "wheels.benchmarks.demo_config:DemoConfig",
         "wheels.benchmarks.demo:run",

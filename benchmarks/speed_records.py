@@ -1,0 +1,128 @@
+"""What each round of a comparison of speed left: written as soon as it is done, so that a rerun need not repeat it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wheels.benchmarks.bare import Machine, Shape
+from wheels.benchmarks.peers import Outcome, Tokens
+from wheels.errors import WheelsError
+from wheels.files import read_json, write_json
+
+SHOWN = 5
+"""Rows that are named where outputs differ."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """What one contestant did in one round."""
+
+    seconds: float
+    tokens: int
+    teacher_tokens: int | None
+    """Tokens that the teacher wrote; None: transformers does not tell."""
+    drafted: int
+    accepted: int
+    checked: int
+    differing: int | None
+    """Outputs that are not those they must repeat; None: it may write something else."""
+    different: list[int]
+    """The first of these rows, by their place among the texts."""
+    passes: list[list[Any]]
+    """The shapes of the forward passes, each with how often it ran."""
+
+    @classmethod
+    def of(cls, outcome: Outcome, wanted: Sequence[Tokens] | None) -> Played:
+        """Sum up an outcome, held against the outputs that it must repeat."""
+        different = None
+        if wanted is not None:
+            both = enumerate(zip(outcome.outputs, wanted, strict=True))
+            different = [row for row, (own, theirs) in both if own != theirs]
+        return cls(
+            seconds=outcome.seconds,
+            tokens=outcome.tokens,
+            teacher_tokens=outcome.teacher_tokens,
+            drafted=outcome.drafted,
+            accepted=outcome.accepted,
+            checked=outcome.checked,
+            differing=None if different is None else len(different),
+            different=(different or [])[:SHOWN],
+            passes=[[*shape, count] for shape, count in sorted(outcome.passes.items())],
+        )
+
+    @property
+    def shapes(self) -> Counter[Shape]:
+        """The forward passes."""
+        return Counter({Shape(*shape): count for *shape, count in self.passes})
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round: every contestant once."""
+
+    order: list[str]
+    """Who ran after whom."""
+    load_average: list[float]
+    """Of the machine, over 1, 5 and 15 minutes, when the round began."""
+    played: dict[str, Played]
+    machine: Machine
+    """What the machine could do just then."""
+    forwards: list[list[Any]]
+    """What bare forward passes took right behind the contestants: shapes, each with its seconds."""
+
+    @property
+    def seconds(self) -> dict[Shape, float]:
+        """The seconds of the bare forward passes."""
+        return {Shape(*shape): float(each) for *shape, each in self.forwards}
+
+
+def round_file(folder: Path, batch_size: int, number: int) -> Path:
+    """Return where a round is kept."""
+    return folder / "rounds" / f"batch-{batch_size}-round-{number}.json"
+
+
+def save_round(path: Path, played: Round) -> None:
+    """Keep a round: whole or not at all."""
+    write_json(path, asdict(played))
+
+
+def load_round(path: Path) -> Round | None:
+    """Return a round that was kept; None where there is none, or none that can be read: it is then played again."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        played = {name: Played(**each) for name, each in content["played"].items()}
+        machine = Machine(**content["machine"])
+        return Round(content["order"], content["load_average"], played, machine, content["forwards"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def claim(folder: Path, made_by: Mapping[str, Any]) -> None:
+    """Take a folder for the rounds of one configuration.
+
+    Args:
+        folder: of the results.
+        made_by: everything that a round depends on.
+
+    Raises:
+        WheelsError: where rounds of another configuration lie there: names the first difference.
+    """
+    path = folder / "rounds" / "made-by.json"
+    wanted = json.loads(json.dumps(dict(made_by)))
+    if not path.is_file():
+        write_json(path, wanted)
+        return
+    found = read_json(path)
+    found = found if isinstance(found, dict) else {}
+    differing = [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
+    if differing:
+        name = differing[0]
+        raise WheelsError(
+            f"{folder} holds rounds of another configuration ({name} {found.get(name)!r}, now {wanted.get(name)!r}); "
+            "choose another --output, or remove that folder"
+        )
