@@ -101,7 +101,9 @@ def shapes_of(journal: dict[str, list[Pass]], method: Method) -> Counter[Shape]:
         for each in passes:
             scored = _scored(each, method) if model == "teacher" else 1
             head = 0 if each.kind == "encode" else scored
-            counts[Shape(model, each.kind, each.rows, each.width, on_grid(each.context), head)] += 1
+            # Rows that read different amounts stand in one line: the bare pass is a rectangle of as many tokens.
+            width = max(1, round(each.tokens / each.rows), head)
+            counts[Shape(model, each.kind, each.rows, width, on_grid(each.context), head)] += 1
     return counts
 
 

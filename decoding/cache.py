@@ -23,7 +23,9 @@ class Write:
     rows_R: torch.Tensor | None
     """The rows that take part; None: all of them, in order."""
     slots_RK: torch.Tensor
-    """The slot of each new position."""
+    """The slot of each new position; `[1, N]` where the new positions of all rows stand in a line."""
+    owner_N: torch.Tensor | None
+    """The row that each position of a line belongs to; None where every row has positions of its own."""
     uniform: int | None
     """The common cursor, where all rows stand at one: then a plain slice is written."""
     visible: int
@@ -150,7 +152,7 @@ class RaggedCache:
         for layer in self.self_layers:
             layer.write = write
         for cross in self.cross_layers:
-            cross.write = Write(write.rows_R, write.slots_RK, None, source_visible)
+            cross.write = Write(write.rows_R, write.slots_RK, None, None, source_visible)
         if isinstance(self.cache, EncoderDecoderCache):
             self.cache.is_updated = dict.fromkeys(range(len(self.cross_layers)), True)
         return self.cache
@@ -174,7 +176,9 @@ def _grown(store_BHCD: torch.Tensor, needed: int) -> torch.Tensor:
 
 def _written(store_BHCD: torch.Tensor, new_RHKD: torch.Tensor, write: Write) -> torch.Tensor:
     """Write the new positions and return the visible part of the rows that take part, `[R, H, visible, D]`."""
-    if write.rows_R is None and write.uniform is not None:
+    if write.owner_N is not None:
+        store_BHCD[write.owner_N, :, write.slots_RK[0]] = new_RHKD[0].transpose(0, 1)
+    elif write.rows_R is None and write.uniform is not None:
         store_BHCD[:, :, write.uniform : write.uniform + new_RHKD.shape[2]] = new_RHKD
     else:
         rows = write.rows_R if write.rows_R is not None else torch.arange(len(store_BHCD), device=store_BHCD.device)

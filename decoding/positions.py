@@ -14,23 +14,32 @@ from typing import Any, Protocol
 import torch
 from transformers import PreTrainedModel
 
+from wheels.decoding.packing import Packing
 from wheels.errors import WheelsError
 
 
 class Positions(Protocol):
     """How one family of models is told its rows' positions."""
 
-    def __call__(self, position_RK: torch.Tensor, visible: int) -> Any:
-        """Return a context within which the model sees these positions; it yields extra keyword arguments."""
+    def __call__(self, position_RK: torch.Tensor, visible: int, packing: Packing | None = None) -> Any:
+        """Return a context within which the model sees these positions; it yields extra keyword arguments.
+
+        Args:
+            position_RK: The position of each token that a row reads.
+            visible: Positions that attention looks at, from 0.
+            packing: How the tokens stand in a line, where they do.
+        """
 
 
 class PositionIds:
     """Models that take `position_ids`: Llama, Qwen, GPT-2 and most causal models."""
 
     @contextmanager
-    def __call__(self, position_RK: torch.Tensor, visible: int) -> Iterator[dict[str, torch.Tensor]]:
+    def __call__(
+        self, position_RK: torch.Tensor, visible: int, packing: Packing | None = None
+    ) -> Iterator[dict[str, torch.Tensor]]:
         """Hand the positions over as an argument."""
-        yield {"position_ids": position_RK}
+        yield {"position_ids": position_RK if packing is None else packing.packed(position_RK)}
 
 
 class RelativeBias:
@@ -48,7 +57,9 @@ class RelativeBias:
         )
 
     @contextmanager
-    def __call__(self, position_RK: torch.Tensor, visible: int) -> Iterator[dict[str, torch.Tensor]]:
+    def __call__(
+        self, position_RK: torch.Tensor, visible: int, packing: Packing | None = None
+    ) -> Iterator[dict[str, torch.Tensor]]:
         """Replace the layer's own bias, which knows one position for all rows, by the rows' own."""
         bias = self._bias(position_RK, visible)
         self.attention.compute_bias = lambda *args, **kwargs: bias
@@ -71,8 +82,11 @@ class EmbeddedPositions:
         self.embedding = embedding
 
     @contextmanager
-    def __call__(self, position_RK: torch.Tensor, visible: int) -> Iterator[dict[str, torch.Tensor]]:
+    def __call__(
+        self, position_RK: torch.Tensor, visible: int, packing: Packing | None = None
+    ) -> Iterator[dict[str, torch.Tensor]]:
         """Look up the rows' own positions in place of the common ones."""
+        position_RK = position_RK if packing is None else packing.packed(position_RK)
         own: Callable[..., torch.Tensor] = type(self.embedding).forward
         embedding, shape = self.embedding, (*position_RK.shape, -1)
         embedding.forward = lambda first, *args, **kwargs: own(embedding, first, position_ids=position_RK).reshape(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 
 from wheels.decoding.cache import RaggedCache, Write
+from wheels.decoding.packing import Packing, configs_of, packed
 from wheels.decoding.positions import positions_of
 from wheels.decoding.sources import encode, projections_of
 from wheels.decoding.spans import CHUNK, OVERHEAD, Span, spans_of
@@ -31,9 +33,11 @@ class Pass:
     rows: int
     """Rows that took part."""
     width: int
-    """Tokens that each of them read, padding included; of a source: all of them."""
+    """The most tokens that one of them read; of a source: all of them."""
     context: int
     """Positions that the furthest row had read before it."""
+    tokens: int
+    """Tokens that went through it: `rows x width`, or fewer where rows read different amounts."""
     kind: str = "decode"
     """`decode`, or `encode` for the sources."""
 
@@ -65,6 +69,7 @@ class Runner:
         self.cursor_B = torch.zeros(rows, dtype=torch.long, device=model.device)
         self.cross = bool(model.config.is_encoder_decoder)
         self.positions = positions_of(model)
+        self.configs = configs_of(model)
         self.projections = projections_of(model) if self.cross else []
         config = model.config.get_text_config()
         layers = len(self.projections) if self.cross else config.num_hidden_layers
@@ -119,8 +124,8 @@ class Runner:
         said: list[tuple[list[int], Output]] = []
         for span in spans:
             index = torch.tensor(span.rows, device=cursor_R.device)
-            some_R, some_wanted_R = (None if values is None else values[index] for values in (rows_R, wanted_R))
-            part = self._read_span(index if rows_R is None else some_R, span, tokens_BT, some_wanted_R)
+            some_wanted_R = wanted_R[index] if wanted_R is not None and span.final else None
+            part = self._read_span(index if rows_R is None else rows_R[index], span, tokens_BT, some_wanted_R)
             if span.final:
                 said.append((span.rows, part))
         return _joined(said, len(counts))
@@ -147,9 +152,13 @@ class Runner:
         count_R = torch.tensor(span.counts, device=cursor_R.device)
         slots_RK = cursor_R[:, None] + torch.arange(width, device=cursor_R.device)
         texts = tokens_BT if rows_R is None else tokens_BT[rows_R]
-        # A padded query is never read; its position must only be one that the model has.
-        real_RK = slots_RK if min(span.counts) == width else slots_RK.minimum((cursor_R + count_R - 1)[:, None])
-        output = self._forward(rows_R, texts.gather(1, real_RK), slots_RK, real_RK, _Wanted(count_R, wanted_R))
+        packing = None
+        if min(span.counts) < width:
+            packing = Packing.of(span.counts, cursor_R.device)
+            # What a row reads less than another is never looked at; its position must only be one that there is.
+            slots_RK = slots_RK.minimum((cursor_R + count_R - 1)[:, None])
+        wanted = _Wanted(count_R, wanted_R, packing)
+        output = self._forward(rows_R, texts.gather(1, slots_RK), slots_RK, wanted)
         if rows_R is None:
             self.cursor_B = cursor_R + count_R
         else:
@@ -162,35 +171,40 @@ class Runner:
         rows_R: torch.Tensor | None,
         tokens_RK: torch.Tensor,
         slots_RK: torch.Tensor,
-        position_RK: torch.Tensor,
         wanted: _Wanted,
     ) -> Output:
-        firsts = slots_RK[:, 0].tolist()
-        visible = max(firsts) + slots_RK.shape[1]
-        write = Write(rows_R, slots_RK, firsts[0] if min(firsts) == max(firsts) else None, visible)
+        packing = wanted.packing
+        firsts, visible = slots_RK[:, 0].tolist(), int(slots_RK[:, -1].max()) + 1
+        if packing is None:
+            write = Write(rows_R, slots_RK, None, firsts[0] if min(firsts) == max(firsts) else None, visible)
+        else:
+            tokens_RK = packing.packed(tokens_RK)
+            owner_N = packing.row_N if rows_R is None else rows_R[packing.row_N]
+            write = Write(rows_R, packing.packed(slots_RK), owner_N, None, visible)
         if self.journal is not None:
-            self.journal.append(Pass(tokens_RK.shape[0], tokens_RK.shape[1], max(firsts)))
-        mask = self._mask(torch.arange(visible, device=slots_RK.device) <= slots_RK[:, :, None])
-        inputs = self._seen(rows_R, write) if self.cross else {"past_key_values": self.cache.prepare(write)}
+            self.journal.append(Pass(len(slots_RK), slots_RK.shape[1], max(firsts), tokens_RK.numel()))
+        mask = self._mask(torch.arange(visible, device=slots_RK.device) <= slots_RK[:, :, None], packing)
+        inputs = self._seen(rows_R, write, packing) if self.cross else {"past_key_values": self.cache.prepare(write)}
         own, text = ("decoder_attention_mask", "decoder_input_ids") if self.cross else ("attention_mask", "input_ids")
-        with self.positions(position_RK, visible) as extra, _Head(self.model, wanted) as head:
+        line = nullcontext() if packing is None else packed(self.configs, packing)
+        with line, self.positions(slots_RK, visible, packing) as extra, _Head(self.model, wanted) as head:
             logits = self.model(**{text: tokens_RK, own: mask}, **inputs, **extra, use_cache=True).logits
         logits_RWV, hidden_RWD = logits[..., : self.vocab_size].float(), head.hidden_RWD.float()
         if wanted.wanted_R is None:
             return Output(logits_RWV[:, -1], hidden_RWD[:, -1])
         return Output(logits_RWV, hidden_RWD)
 
-    def _mask(self, allowed_RKL: torch.Tensor) -> torch.Tensor:
+    def _mask(self, allowed_RKL: torch.Tensor, packing: Packing | None) -> torch.Tensor:
         """Return the 4-D mask in the form that the model's attention reads: True = attend, or 0 = attend."""
         allowed = allowed_RKL[:, None]
-        if self.model.config._attn_implementation == "sdpa":
+        if packing is not None or self.model.config._attn_implementation == "sdpa":
             return allowed
         dtype = self.model.dtype
         return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
             ~allowed, torch.finfo(dtype).min
         )
 
-    def _seen(self, rows_R: torch.Tensor | None, write: Write) -> dict[str, object]:
+    def _seen(self, rows_R: torch.Tensor | None, write: Write, packing: Packing | None) -> dict[str, object]:
         """Return the decoder's view of the sources."""
         length_R = self._source_length_B if rows_R is None else self._source_length_B[rows_R]
         visible = int(length_R.max())
@@ -199,7 +213,7 @@ class Runner:
             "past_key_values": self.cache.prepare(write, source_visible=visible),
             # Its shape alone is read: what the layers attend to lies in the cache.
             "encoder_outputs": (self._no_states.expand(len(length_R), visible, -1),),
-            "attention_mask": self._mask(seen_RS[:, None]),
+            "attention_mask": self._mask(seen_RS[:, None], packing),
         }
 
     def _encode(self, rows: Sequence[int]) -> None:
@@ -214,7 +228,7 @@ class Runner:
             lengths = [len(self._sources[new[place]]) for place in indices]
             self._source_length_B[index] = torch.tensor(lengths, device=self.cursor_B.device)
             if self.journal is not None:
-                self.journal.append(Pass(states_RSD.shape[0], states_RSD.shape[1], 0, "encode"))
+                self.journal.append(Pass(*states_RSD.shape[:2], 0, states_RSD.shape[0] * states_RSD.shape[1], "encode"))
         for row in new:
             self._known[row] = True
 
@@ -225,17 +239,20 @@ class _Wanted:
 
     count_R: torch.Tensor
     wanted_R: torch.Tensor | None
+    packing: Packing | None
 
     def of(self, hidden_RKD: torch.Tensor) -> torch.Tensor:
         """Return the hidden states there, `[R, W, D]`."""
         if self.wanted_R is None:
-            if hidden_RKD.shape[1] == 1:
+            if hidden_RKD.shape[1] == 1 and self.packing is None:
                 return hidden_RKD
             place_RW = (self.count_R - 1)[:, None]
         else:
             step_W = torch.arange(int(self.wanted_R.max()), device=hidden_RKD.device)
             place_RW = ((self.count_R - self.wanted_R)[:, None] + step_W).minimum((self.count_R - 1)[:, None])
-        return hidden_RKD[torch.arange(len(hidden_RKD), device=hidden_RKD.device)[:, None], place_RW.clamp(min=0)]
+        if self.packing is not None:
+            return hidden_RKD[0, self.packing.start_R[:, None] + place_RW]
+        return hidden_RKD[torch.arange(len(hidden_RKD), device=hidden_RKD.device)[:, None], place_RW]
 
 
 class _Head:

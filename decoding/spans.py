@@ -1,8 +1,8 @@
 """How rows that have different amounts to read are put into forward passes: plain arithmetic, no tensors.
 
-A pass over R rows costs about as much as `overhead + R x width` tokens, where `width` is what the row with most to
-read has: the others are padded. So rows of like amounts go together, and one that has a long prompt to read does not
-pad its neighbours.
+A pass costs about as much as `overhead + tokens + padding / 16`: nearly all of a model reads the rows' tokens in one
+line (`wheels.decoding.packing`), attention alone pads every row to the one that reads most. So rows go together,
+unless one has so long a prompt to read that it is better read alone.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 OVERHEAD = 32
 """What a pass costs beside its tokens, in tokens, unless it was measured (`wheels.decoding.costs`)."""
+PADDING = 16
+"""A padded token costs this many times less than one that is read: it goes through attention alone."""
 CHUNK = 512
-"""Tokens, padding included, that one pass reads at most."""
+"""Tokens that one pass reads at most."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,13 @@ def spans_of(
     Args:
         counts: Tokens that each row has to read, at least 1.
         overhead: The cost of a pass beside its tokens, in tokens.
-        chunk: Padded tokens of one pass at most; a row with more is read in several.
+        chunk: Tokens of one pass at most; where rows have more, the long ones are read in several.
         wanted: Positions at the end of each row whose scores are wanted: they stay in one pass (default 1).
     """
     left = list(counts)
     wanted = wanted if wanted is not None else [1] * len(left)
     for group in _together(left, overhead):
-        while True:
+        while sum(left[row] for row in group) > chunk:
             width = max(1, chunk // len(group))
             rows = [row for row in group if left[row] > max(width, wanted[row])]
             if not rows:
@@ -53,10 +55,11 @@ def spans_of(
 
 
 def _together(counts: Sequence[int], overhead: int) -> list[list[int]]:
-    """Part rows into groups that are read together: the least `sum over groups of overhead + rows x longest`.
+    """Part rows into groups that are read together: the least `sum over groups of overhead + padding / 16`.
 
     Rows sorted by count, the best groups are neighbours; dynamic programming over where the last group begins.
     """
+    overhead *= PADDING
     if len(counts) * max(counts) - sum(counts) <= overhead:
         return [list(range(len(counts)))]
     order = sorted(range(len(counts)), key=lambda row: -counts[row])

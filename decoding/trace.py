@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from wheels.decoding.state import Row
@@ -20,8 +21,8 @@ class Trace:
     """The output, without special tokens."""
     token_ids: tuple[int, ...]
     """Its tokens, with the end-of-sequence token where it came."""
-    pieces: tuple[str, ...]
-    """The text that each token adds; empty for a special token."""
+    spell: Callable[[list[int]], str] = field(repr=False, compare=False)
+    """Tokens to text, special tokens skipped, spaces kept."""
     authors: tuple[str, ...]
     """Who wrote each token: `student` or `teacher`."""
     teacher_passes: int
@@ -50,6 +51,11 @@ class Trace:
     """Those that were judged: the accepted ones, and the one at which a draft was cut."""
     error: str | None = None
     """Why nothing was written; None where something was."""
+
+    @cached_property
+    def pieces(self) -> tuple[str, ...]:
+        """The text that each token adds; empty for a special token."""
+        return pieces_of(self.spell, list(self.token_ids))
 
     @property
     def tokens(self) -> int:
@@ -116,7 +122,7 @@ def trace_of(pair: Pair, row: Row, name: str, *, mode: str, budgeted: bool) -> T
     return Trace(
         text=pair.decode(row.tokens),
         token_ids=tuple(row.tokens),
-        pieces=pieces_of(lambda ids: pair.tokenizer.decode(ids, skip_special_tokens=True), row.tokens),
+        spell=lambda ids: str(pair.tokenizer.decode(ids, skip_special_tokens=True)),
         authors=tuple(TEACHER if teacher else STUDENT for teacher in row.by_teacher),
         teacher_passes=row.passes,
         teacher_positions=row.positions,

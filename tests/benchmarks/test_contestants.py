@@ -94,8 +94,8 @@ def test_tokens_count_up_to_the_first_end(tokens: list[int], kept: tuple[int, ..
     [(deferral(RULE), [1, 1, 1]), (speculative(3), [4, 2, 4]), (verified_deferral(RULE, 2.0), [1, 2, 6])],
 )
 def test_the_scored_positions_follow_from_the_method(method, heads: list[int]) -> None:
-    passes = [Pass(2, 9, 0), Pass(2, 2, 9), Pass(2, 6, 40)]
-    counts = shapes_of({"teacher": [*passes, Pass(3, 7, 0, "encode")], "student": [Pass(2, 2, 9)]}, method)
+    passes = [Pass(2, 9, 0, 18), Pass(2, 2, 9, 4), Pass(2, 6, 40, 12)]
+    counts = shapes_of({"teacher": [*passes, Pass(3, 7, 0, 21, "encode")], "student": [Pass(2, 2, 9, 4)]}, method)
     wanted = [Shape("teacher", "decode", 2, each.width, on_grid(each.context), head)
               for each, head in zip(passes, heads, strict=True)]  # fmt: skip
     wanted += [Shape("teacher", "encode", 3, 7, 0, 0), Shape("student", "decode", 2, 2, 32, 1)]
@@ -169,3 +169,9 @@ def test_keys_and_values_of_the_source_are_not_made_again_by_a_step() -> None:
 def test_the_machine_is_measured() -> None:
     machine = Machine.measure(torch.device("cpu"), torch.float32)
     assert 1e8 < machine.bandwidth < 1e13 and 1e8 < machine.peak < 1e15
+
+
+def test_a_ragged_pass_is_held_to_a_rectangle_of_as_many_tokens():
+    passes = [Pass(4, 9, 5, 14), Pass(4, 9, 5, 36), Pass(3, 4, 5, 6)]
+    counts = shapes_of({"teacher": passes}, deferral(SIMPLE["random"]))
+    assert [shape.width for shape in counts.elements()] == [4, 9, 2], "3.5 tokens in each of 4 rows, 9, and 2"

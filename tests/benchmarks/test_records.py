@@ -19,7 +19,7 @@ def test_record_of_a_trace() -> None:
     trace = Trace(
         text="a b",
         token_ids=(5, 6, 1),
-        pieces=("a", " b", ""),
+        spell=lambda ids: "".join({5: "a", 6: " b", 1: ""}[token] for token in ids),
         authors=("student", "teacher", "teacher"),
         teacher_passes=2,
         teacher_positions=3,

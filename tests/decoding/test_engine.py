@@ -101,7 +101,9 @@ def test_common_positions_for_all_rows_would_be_seen(pair, monkeypatch):
     def tampered(self: Runner, *args) -> None:
         init(self, *args)
         right = self.positions
-        self.positions = lambda position_RK, visible: right(torch.zeros_like(position_RK), visible)
+        self.positions = lambda position_RK, visible, packing=None: right(
+            torch.zeros_like(position_RK), visible, packing
+        )
 
     monkeypatch.setattr(Runner, "__init__", tampered)
     traces = decode(pair, TEXTS, RANDOM, budget=1.0, max_new_tokens=LIMIT)
@@ -147,8 +149,9 @@ class Counted:
         pair.teacher.register_forward_pre_hook(self._see, with_kwargs=True)
 
     def _see(self, module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
-        ids = kwargs.get("decoder_input_ids", kwargs.get("input_ids"))
-        self.passes, self.rows = self.passes + 1, self.rows + ids.shape[0]
+        # The tokens may stand in one line; the mask has a plane for each row.
+        mask = kwargs.get("decoder_attention_mask", kwargs.get("attention_mask"))
+        self.passes, self.rows = self.passes + 1, self.rows + mask.shape[0]
 
 
 def test_the_teacher_never_runs_at_budget_0(pair):

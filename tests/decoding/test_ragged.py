@@ -127,13 +127,15 @@ def test_a_long_walk_in_bfloat16_is_off_by_its_rounding_alone(family):
 def sees_all(runner: Runner) -> None:
     """A mistake: what was rewound, or never written, is seen."""
     right = runner._mask
-    runner._mask = lambda allowed_RKL: right(torch.ones_like(allowed_RKL))
+    runner._mask = lambda allowed_RKL, packing: right(torch.ones_like(allowed_RKL), packing)
 
 
 def one_off(runner: Runner) -> None:
     """A mistake: every position is one too far."""
     right = runner.positions
-    runner.positions = lambda position_RK, visible: right((position_RK + (position_RK > 3)), visible)
+    runner.positions = lambda position_RK, visible, packing=None: right(
+        (position_RK + (position_RK > 3)), visible, packing
+    )
 
 
 @pytest.mark.parametrize("tamper", [sees_all, one_off])

@@ -79,8 +79,8 @@ def test_rows_that_are_told_common_positions_are_wrong(model):
 
     def tamper(runner: Runner) -> None:
         right = runner.positions
-        runner.positions = lambda position_RK, visible: right(
-            torch.arange(position_RK.shape[1]).expand_as(position_RK), visible
+        runner.positions = lambda position_RK, visible, packing=None: right(
+            torch.arange(position_RK.shape[1]).expand_as(position_RK), visible, packing
         )
 
     assert worst_error(model, tamper) > 1000 * TOLERANCE
@@ -91,7 +91,7 @@ def test_rows_that_see_what_lies_beyond_their_cursor_are_wrong(model):
 
     def tamper(runner: Runner) -> None:
         right = runner._mask
-        runner._mask = lambda allowed_RKL: right(torch.ones_like(allowed_RKL))
+        runner._mask = lambda allowed_RKL, packing: right(torch.ones_like(allowed_RKL), packing)
 
     assert worst_error(model, tamper) > 1000 * TOLERANCE
 

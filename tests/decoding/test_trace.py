@@ -12,7 +12,7 @@ def trace_of(pieces: list[str], by_teacher: str, **change) -> Trace:
     values = {
         "text": "".join(pieces).strip(),
         "token_ids": tuple(range(len(pieces))),
-        "pieces": tuple(pieces),
+        "spell": lambda ids: "".join(pieces[token] for token in ids),
         "authors": tuple(TEACHER if letter == "t" else STUDENT for letter in by_teacher),
         "teacher_passes": by_teacher.count("t"),
         "teacher_positions": by_teacher.rfind("t") + 1,
