@@ -139,7 +139,7 @@ class Engine:
         self.pair, self.method, self.wish, self.schedule = pair, method, wish, schedule
         self.queue = deque(sorted(rows, key=lambda row: -len(row.source)))
         self.batch_size = min(batch_size, max(len(rows), 1))
-        costs = self._costs(len(rows))
+        costs = self._costs(rows)
         self.group = schedule.group or (costs.group(self.batch_size) if costs is not None else self.batch_size)
         count = min(schedule.in_flight(self.batch_size, self.group), max(len(rows), 1))
         prefix = len(pair.start_ids) if pair.is_seq2seq else max((len(row.source) for row in rows), default=0)
@@ -159,9 +159,9 @@ class Engine:
         self.clock = self.entered = 0
         self.drafts = Drafts(pair, method, wish, self.slots, self.shape_teacher, costs)
 
-    def _costs(self, rows: int) -> Costs | None:
+    def _costs(self, rows: list[Row]) -> Costs | None:
         """Return the measured costs of passes, where a decision depends on them."""
-        waits = self.schedule.kind == "grouped" and rows > self.batch_size > 1
+        waits = self.schedule.kind == "grouped" and len(rows) > self.batch_size > 1 and any(row.budget for row in rows)
         if self.method.adaptive or (waits and self.schedule.group is None):
             return costs_of(self.pair, self.batch_size)
         return None
@@ -173,6 +173,7 @@ class Engine:
             self._admit()
             waited = self.clock - self.since[self.calling[0]] if self.calling else 0
             model, slots = self.schedule.next(self.running, self.calling, waited, self.batch_size, self.group)
+            slots = sorted(slots)  # so that a pass of all rows is one of the whole cache
             slots_R = torch.tensor(slots, device=self.slots.length_S.device)
             ended = (self._student_pass if model == "student" else self._teacher_pass)(slots, slots_R)
             seconds = (time.perf_counter() - start) / len(slots)

@@ -109,14 +109,11 @@ def test_contexts_are_rounded_up() -> None:
 @pytest.mark.parametrize("context", [0, 5])
 def test_a_bare_forward_always_stands_behind_its_own_context(pair: Pair, context: int, monkeypatch) -> None:
     seen, scored = [], []
-    decoder = pair.teacher.get_decoder()
-    before = decoder.register_forward_pre_hook(
+    body = pair.teacher.get_decoder() if pair.is_seq2seq else pair.teacher.base_model
+    before = body.register_forward_pre_hook(
         lambda _, __, named: seen.append((named["past_key_values"].get_seq_length(), *named["input_ids"].shape)),
         with_kwargs=True,
-    ) if pair.is_seq2seq else pair.teacher.register_forward_pre_hook(
-        lambda _, __, named: seen.append((named["past_key_values"].get_seq_length(), *named["input_ids"].shape)),
-        with_kwargs=True,
-    )  # fmt: skip
+    )
     after = pair.teacher.get_output_embeddings().register_forward_hook(lambda *call: scored.append(call[2].shape[:2]))
     bare = Bare(pair, 4)
     assert bare.seconds(Shape("teacher", "decode", 3, 2, context, 1)) > 0

@@ -1,0 +1,108 @@
+"""1,000 real sentences, every family and batch size, against transformers' own `generate`: minutes, so only on request.
+
+`WHEELS_SLOW=1 pytest tests/decoding/test_real_sentences.py`, with the data sets beside the checkout.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from tests.decoding.test_engine import cut
+from tests.decoding.tiny import restless
+from wheels.decoding.engine import decode
+from wheels.decoding.method import Method, prompt_lookup, speculative
+from wheels.loading import load_tokenizer
+from wheels.pair import Pair
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+DATA, TRAINED = SHARED / "data" / "multi30k_de_en" / "test.jsonl", SHARED / "models" / "multi30k_de_en"
+SENTENCES, LIMIT, AT_ONCE = 1000, 24, 50
+
+pytestmark = [
+    pytest.mark.skipif(not os.environ.get("WHEELS_SLOW"), reason="takes minutes; set WHEELS_SLOW=1"),
+    pytest.mark.skipif(not DATA.exists(), reason="the data sets do not stand beside the checkout"),
+]
+
+
+def configured(family: str, width: int, vocabulary: int) -> PreTrainedModel:
+    """Return a model of random weights in float32, whose texts differ from sentence to sentence."""
+    import transformers as library
+
+    # Weights of random models hold for one layer's width; the scores' spread is what makes a text lively.
+    common = {"vocab_size": vocabulary, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+    causal = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2, "num_attention_heads": 4,
+              "max_position_embeddings": 128, "initializer_range": 0.2}  # fmt: skip
+    seq2seq = {"d_model": width, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 4,
+               "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "init_std": 0.2,
+               "max_position_embeddings": 128, "decoder_start_token_id": 0, "forced_eos_token_id": None}  # fmt: skip
+    gpt2 = {"n_embd": width, "n_layer": 2, "n_head": 4, "n_positions": 128, "initializer_range": 0.2}
+    make = {
+        "llama": lambda: library.LlamaForCausalLM(library.LlamaConfig(**common, **causal)),
+        "qwen3": lambda: library.Qwen3ForCausalLM(
+            library.Qwen3Config(**common, **causal, head_dim=16, num_key_value_heads=2)
+        ),
+        "gpt2": lambda: library.GPT2LMHeadModel(library.GPT2Config(**common, **gpt2)),
+        "marian": lambda: library.MarianMTModel(library.MarianConfig(**common, **seq2seq)),
+        "bart": lambda: library.BartForConditionalGeneration(library.BartConfig(**common, **seq2seq)),
+    }
+    model = restless(make[family]()).eval()
+    model.generation_config.forced_eos_token_id = model.generation_config.forced_bos_token_id = None
+    return model
+
+
+def make_pair(family: str) -> Pair:
+    """Return the trained pair for T5, else a random teacher, and for a student the teacher with some noise."""
+    if family == "t5":
+        return Pair.load(TRAINED / "student", TRAINED / "teacher")
+    tokenizer = load_tokenizer(TRAINED / "teacher")
+    torch.manual_seed(0)
+    teacher = configured(family, 64, len(tokenizer))
+    torch.manual_seed(0)
+    student = configured(family, 64, len(tokenizer))
+    for weight in student.parameters():
+        weight.data += 0.02 * weight.std() * torch.randn_like(weight)
+    return Pair.of(student, teacher, tokenizer)
+
+
+def own(pair: Pair, sources: list[str]) -> list[tuple[int, ...]]:
+    """Return what the teacher's own `generate` writes, in padded batches."""
+    found: list[tuple[int, ...]] = []
+    for start in range(0, len(sources), AT_ONCE):
+        rows = pair.encode(sources[start : start + AT_ONCE])
+        width, left = max(map(len, rows)), not pair.is_seq2seq
+        pads = [[pair.pad_id] * (width - len(row)) for row in rows]
+        ids = [[*pad, *row] if left else [*row, *pad] for row, pad in zip(rows, pads, strict=True)]
+        real = [[0] * len(pad) + [1] * len(row) for row, pad in zip(rows, pads, strict=True)]
+        mask = torch.tensor(real if left else [each[::-1] for each in real])
+        written = pair.teacher.generate(
+            input_ids=torch.tensor(ids), attention_mask=mask, max_new_tokens=LIMIT, do_sample=False, pad_token_id=0
+        )
+        found += [cut(row, pair.eos_ids) for row in written[:, len(pair.start_ids) or width :].tolist()]
+    return found
+
+
+def differing(pair: Pair, sources: list[str], method: Method, batch_size: int) -> tuple[int, float]:
+    """Return how many texts differ from the teacher's own, and the acceptance."""
+    traces = decode(pair, sources, method, budget=None, batch_size=batch_size, max_new_tokens=LIMIT)
+    expected = own(pair, sources)
+    wrong = sum(trace.token_ids != tokens for trace, tokens in zip(traces, expected, strict=True))
+    return wrong, sum(trace.accepted for trace in traces) / max(1, sum(trace.checked for trace in traces))
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 32])
+@pytest.mark.parametrize("family", ["t5", "llama", "qwen3", "gpt2", "marian", "bart"])
+def test_speculation_is_the_teachers_own_generate_on_real_sentences(family, batch_size):
+    sources = [json.loads(line)["source"] for line in DATA.read_text().splitlines()][:SENTENCES]
+    assert len(sources) == SENTENCES
+    pair = make_pair(family)
+    for method in (speculative(4), prompt_lookup(4)):
+        wrong, acceptance = differing(pair, sources, method, batch_size)
+        print(
+            f"{family}, batch {batch_size}, {method.name}: {wrong} of {SENTENCES} differ, acceptance {acceptance:.2f}"
+        )
+        assert wrong == 0
+        assert method.lookup or 0.1 < acceptance < 1, "nothing was at stake"
