@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from tests.decoding.test_engine import cut
 from tests.decoding.tiny import restless
+from wheels.benchmarks.peers import pad, until_end
 from wheels.decoding.engine import decode
 from wheels.decoding.method import Method, prompt_lookup, speculative
 from wheels.loading import load_tokenizer
@@ -73,15 +73,12 @@ def own(pair: Pair, sources: list[str]) -> list[tuple[int, ...]]:
     found: list[tuple[int, ...]] = []
     for start in range(0, len(sources), AT_ONCE):
         rows = pair.encode(sources[start : start + AT_ONCE])
-        width, left = max(map(len, rows)), not pair.is_seq2seq
-        pads = [[pair.pad_id] * (width - len(row)) for row in rows]
-        ids = [[*pad, *row] if left else [*row, *pad] for row, pad in zip(rows, pads, strict=True)]
-        real = [[0] * len(pad) + [1] * len(row) for row, pad in zip(rows, pads, strict=True)]
-        mask = torch.tensor(real if left else [each[::-1] for each in real])
+        ids_RS, seen_RS = pad(rows, pair.pad_id, left=not pair.is_seq2seq)
         written = pair.teacher.generate(
-            input_ids=torch.tensor(ids), attention_mask=mask, max_new_tokens=LIMIT, do_sample=False, pad_token_id=0
+            input_ids=ids_RS, attention_mask=seen_RS, max_new_tokens=LIMIT, do_sample=False, pad_token_id=pair.pad_id
         )
-        found += [cut(row, pair.eos_ids) for row in written[:, len(pair.start_ids) or width :].tolist()]
+        begin = len(pair.start_ids) or ids_RS.shape[1]
+        found += [until_end(row, pair.eos_ids) for row in written[:, begin:].tolist()]
     return found
 
 
