@@ -33,7 +33,11 @@ class Write:
 
 
 class SelfAttentionLayer(CacheLayerMixin):
-    """Self-attention keys and values of all rows in one layer, `[rows, heads, capacity, head_dim]`."""
+    """Self-attention keys and values of all rows in one layer, `[rows, capacity, heads, head_dim]`.
+
+    What belongs to one position lies together, so that a token is written, and a row is read, in one piece. The model
+    is shown a view, `[rows, heads, positions, head_dim]`.
+    """
 
     is_croppable = False
     is_sliding = False
@@ -45,8 +49,7 @@ class SelfAttentionLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Make empty stores of the right shape."""
-        self.keys = key_states.new_zeros(self.rows, key_states.shape[1], 0, key_states.shape[3])
-        self.values = value_states.new_zeros(self.rows, value_states.shape[1], 0, value_states.shape[3])
+        self.keys, self.values = _empty(self.rows, key_states), _empty(self.rows, value_states)
         self.is_initialized = True
 
     def update(
@@ -60,13 +63,6 @@ class SelfAttentionLayer(CacheLayerMixin):
         needed = write.visible if write.uniform is None else write.uniform + key_states.shape[2]
         self.keys, self.values = _grown(self.keys, needed), _grown(self.values, needed)
         return _written(self.keys, key_states, write), _written(self.values, value_states, write)
-
-    def select(self, rows: torch.Tensor) -> None:
-        """Keep `rows` alone, in that order."""
-        self.rows = len(rows)
-        if self.is_initialized:
-            assert self.keys is not None and self.values is not None
-            self.keys, self.values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
 
     def get_seq_length(self) -> int:
         """The cursors are the runner's: for the model itself the cache always looks empty."""
@@ -92,13 +88,12 @@ class CrossAttentionLayer(SelfAttentionLayer):
     def fill(self, rows_R: torch.Tensor, keys_RHSD: torch.Tensor, values_RHSD: torch.Tensor) -> None:
         """Keep what the sources of `rows_R` project to."""
         if self._keys is None or self._values is None:
-            self._keys = keys_RHSD.new_zeros(self.rows, keys_RHSD.shape[1], 0, keys_RHSD.shape[3])
-            self._values = values_RHSD.new_zeros(self.rows, values_RHSD.shape[1], 0, values_RHSD.shape[3])
+            self._keys, self._values = _empty(self.rows, keys_RHSD), _empty(self.rows, values_RHSD)
             self.is_initialized = True
         length = keys_RHSD.shape[2]
         self._keys, self._values = _grown(self._keys, length), _grown(self._values, length)
-        self._keys[rows_R, :, :length] = keys_RHSD
-        self._values[rows_R, :, :length] = values_RHSD
+        self._keys[rows_R, :length] = keys_RHSD.transpose(1, 2)
+        self._values[rows_R, :length] = values_RHSD.transpose(1, 2)
 
     @property
     def keys(self) -> torch.Tensor | None:
@@ -121,14 +116,7 @@ class CrossAttentionLayer(SelfAttentionLayer):
     def _read(self, store: torch.Tensor | None) -> torch.Tensor | None:
         if store is None or self.write is None:
             return store
-        visible = store[:, :, : self.write.visible]
-        return visible if self.write.rows_R is None else visible.index_select(0, self.write.rows_R)
-
-    def select(self, rows: torch.Tensor) -> None:
-        """Keep `rows` alone, in that order."""
-        self.rows = len(rows)
-        if self._keys is not None and self._values is not None:
-            self._keys, self._values = self._keys.index_select(0, rows), self._values.index_select(0, rows)
+        return _shown(store, self.write)
 
 
 class RaggedCache:
@@ -157,31 +145,38 @@ class RaggedCache:
             self.cache.is_updated = dict.fromkeys(range(len(self.cross_layers)), True)
         return self.cache
 
-    def select(self, rows: torch.Tensor) -> None:
-        """Keep `rows` alone, in that order."""
-        for layer in (*self.self_layers, *self.cross_layers):
-            layer.select(rows)
+
+def _empty(rows: int, like_RHKD: torch.Tensor) -> torch.Tensor:
+    """Return a store without any room, for keys or values of this shape."""
+    return like_RHKD.new_zeros(rows, 0, like_RHKD.shape[1], like_RHKD.shape[3])
 
 
-def _grown(store_BHCD: torch.Tensor, needed: int) -> torch.Tensor:
+def _grown(store_BCHD: torch.Tensor, needed: int) -> torch.Tensor:
     """Return the store with room for `needed` positions: at least doubled where it grows, so copies are rare."""
-    rows, heads, capacity, width = store_BHCD.shape
+    rows, capacity, heads, width = store_BCHD.shape
     if needed <= capacity:
-        return store_BHCD
+        return store_BCHD
     wanted = max(needed, 2 * capacity)
-    larger = store_BHCD.new_zeros(rows, heads, -(-wanted // BLOCK) * BLOCK, width)
-    larger[:, :, :capacity] = store_BHCD
+    larger = store_BCHD.new_zeros(rows, -(-wanted // BLOCK) * BLOCK, heads, width)
+    larger[:, :capacity] = store_BCHD
     return larger
 
 
-def _written(store_BHCD: torch.Tensor, new_RHKD: torch.Tensor, write: Write) -> torch.Tensor:
+def _written(store_BCHD: torch.Tensor, new_RHKD: torch.Tensor, write: Write) -> torch.Tensor:
     """Write the new positions and return the visible part of the rows that take part, `[R, H, visible, D]`."""
+    new_RKHD = new_RHKD.transpose(1, 2)
     if write.owner_N is not None:
-        store_BHCD[write.owner_N, :, write.slots_RK[0]] = new_RHKD[0].transpose(0, 1)
+        store_BCHD[write.owner_N, write.slots_RK[0]] = new_RKHD[0]
     elif write.rows_R is None and write.uniform is not None:
-        store_BHCD[:, :, write.uniform : write.uniform + new_RHKD.shape[2]] = new_RHKD
+        store_BCHD[:, write.uniform : write.uniform + new_RKHD.shape[1]] = new_RKHD
     else:
-        rows = write.rows_R if write.rows_R is not None else torch.arange(len(store_BHCD), device=store_BHCD.device)
-        store_BHCD[rows[:, None], :, write.slots_RK] = new_RHKD.transpose(1, 2)
-    visible = store_BHCD[:, :, : write.visible]
-    return visible if write.rows_R is None else visible.index_select(0, write.rows_R)
+        rows = write.rows_R if write.rows_R is not None else torch.arange(len(store_BCHD), device=store_BCHD.device)
+        store_BCHD[rows[:, None], write.slots_RK] = new_RKHD
+    return _shown(store_BCHD, write)
+
+
+def _shown(store_BCHD: torch.Tensor, write: Write) -> torch.Tensor:
+    """Return the visible part of the rows that take part, `[R, H, visible, D]`."""
+    visible = store_BCHD[:, : write.visible]
+    shown = visible if write.rows_R is None else visible.index_select(0, write.rows_R)
+    return shown.transpose(1, 2)

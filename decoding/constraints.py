@@ -68,8 +68,8 @@ class Constraints:
             limit_B: Tokens that may be written in all.
         """
         if self.suppressed:
-            scores_BV = scores_BV.clone()
-            scores_BV[:, [token for token in self.suppressed if token < scores_BV.shape[1]]] = -torch.inf
+            known = [token for token in self.suppressed if token < scores_BV.shape[1]]
+            scores_BV = scores_BV.index_fill(1, torch.tensor(known, device=scores_BV.device), -torch.inf)
         if self.forced_first is not None:
             scores_BV = _forced(scores_BV, (self.forced_first,), position_B == 0)
         if self.forced_last:

@@ -155,8 +155,9 @@ class Engine:
         self.eos = frozenset(pair.eos_ids)
         self.running: list[int] = []
         self.calling: list[int] = []
-        self.since = [0] * count
+        self.since, self.order = [0] * count, [0] * count
         self.clock = self.entered = 0
+        self.limited = wish.mode == "strict" or any(row.budget == 0 for row in rows)
         self.drafts = Drafts(pair, method, wish, self.slots, self.shape_teacher, costs)
 
     def _costs(self, rows: list[Row]) -> Costs | None:
@@ -195,7 +196,7 @@ class Engine:
             runner.admit([slot for slot, _ in entering], sources)
         for slot, row in entering:
             self.entered += 1
-            row.order = self.entered
+            self.order[slot] = self.entered
             self.slots.admit(slot, row)
             self._begin_draft(slot)
 
@@ -224,7 +225,7 @@ class Engine:
 
     def _run(self, slot: int) -> None:
         """Let a row go on with its student; older texts go first."""
-        insort(self.running, slot, key=lambda other: self.slots.row(other).order)
+        insort(self.running, slot, key=self.order.__getitem__)
 
     def _always(self, row: Row) -> bool:
         """Tell whether the teacher writes every token of a row: then its student need not run."""
@@ -275,9 +276,11 @@ class Engine:
             return None
         state, position_R, budget_R = self.slots, self.slots.position(slots_R), self.slots.budget_S[slots_R]
         calls_R = state.calls_S[slots_R]
-        allowed_R = permitted(self.wish.mode, budget_R, position_R, calls_R, self.wish.burst)
-        if not bool(allowed_R.any()):
-            return None
+        allowed_R = None
+        if self.limited:
+            allowed_R = permitted(self.wish.mode, budget_R, position_R, calls_R, self.wish.burst)
+            if not bool(allowed_R.any()):
+                return None
         step = Step(
             log_q_BV=said.logits_RV.log_softmax(-1),
             hidden_BD=said.hidden_RD,
@@ -288,7 +291,8 @@ class Engine:
             log_p_BV=None if teacher_RV is None else teacher_RV.log_softmax(-1),
         )
         wish_R = self.method.rule(step)
-        return (wish_R | (budget_R >= 1) if self.wish.budget is not None else wish_R) & allowed_R
+        # Budget 1 calls whatever the rule says; in average mode such a row never comes here (`_always`).
+        return wish_R if allowed_R is None or self.wish.budget is None else (wish_R | (budget_R >= 1)) & allowed_R
 
     def _write(self, slots: list[int], slots_R: torch.Tensor, scores_RV: torch.Tensor) -> list[int]:
         """Write the student's token in each row; return the rows whose text has ended."""

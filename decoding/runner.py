@@ -134,35 +134,26 @@ class Runner:
         """Forget what `rows_R` read at and beyond `length_R`: the cursor moves, nothing is copied."""
         self.cursor_B[rows_R] = torch.minimum(self.cursor_B[rows_R], length_R)
 
-    def select(self, rows_R: torch.Tensor) -> None:
-        """Keep `rows_R` alone, in that order; the others' memory is given back."""
-        self.cache.select(rows_R)
-        self.cursor_B = self.cursor_B[rows_R]
-        kept = rows_R.tolist()
-        self._sources = [self._sources[row] for row in kept]
-        self._known = [self._known[row] for row in kept]
-        self._source_length_B = self._source_length_B[rows_R]
-
     def _read_span(
         self, rows_R: torch.Tensor | None, span: Span, tokens_BT: torch.Tensor, wanted_R: torch.Tensor | None
     ) -> Output:
         """Run one forward pass and move the cursors of its rows."""
         cursor_R = self.cursor_B if rows_R is None else self.cursor_B[rows_R]
-        width = max(span.counts)
-        count_R = torch.tensor(span.counts, device=cursor_R.device)
-        slots_RK = cursor_R[:, None] + torch.arange(width, device=cursor_R.device)
-        texts = tokens_BT if rows_R is None else tokens_BT[rows_R]
-        packing = None
-        if min(span.counts) < width:
-            packing = Packing.of(span.counts, cursor_R.device)
-            # What a row reads less than another is never looked at; its position must only be one that there is.
-            slots_RK = slots_RK.minimum((cursor_R + count_R - 1)[:, None])
-        wanted = _Wanted(count_R, wanted_R, packing)
-        output = self._forward(rows_R, texts.gather(1, slots_RK), slots_RK, wanted)
+        width, device = max(span.counts), cursor_R.device
+        slots_RK, packing, count_R = cursor_R[:, None], None, None
+        if width > 1:
+            slots_RK = slots_RK + torch.arange(width, device=device)
+            count_R = torch.tensor(span.counts, device=device)
+            if min(span.counts) < width:
+                packing = Packing.of(span.counts, device)
+                # What a row reads less than another is never looked at; its position must only be one that there is.
+                slots_RK = slots_RK.minimum((cursor_R + count_R - 1)[:, None])
+        tokens_RK = tokens_BT.gather(1, slots_RK) if rows_R is None else tokens_BT[rows_R[:, None], slots_RK]
+        output = self._forward(rows_R, tokens_RK, slots_RK, _Wanted(count_R, wanted_R, packing))
         if rows_R is None:
-            self.cursor_B = cursor_R + count_R
+            self.cursor_B = slots_RK[:, -1] + 1
         else:
-            self.cursor_B[rows_R] = cursor_R + count_R
+            self.cursor_B[rows_R] = slots_RK[:, -1] + 1
         return output
 
     @torch.no_grad()
@@ -174,7 +165,8 @@ class Runner:
         wanted: _Wanted,
     ) -> Output:
         packing = wanted.packing
-        firsts, visible = slots_RK[:, 0].tolist(), int(slots_RK[:, -1].max()) + 1
+        ends = slots_RK[:, [0, -1]].tolist()
+        firsts, visible = [first for first, _ in ends], max(last for _, last in ends) + 1
         if packing is None:
             write = Write(rows_R, slots_RK, None, firsts[0] if min(firsts) == max(firsts) else None, visible)
         else:
@@ -237,15 +229,15 @@ class Runner:
 class _Wanted:
     """Which positions of a pass are scored: the last one of each row, or the last `wanted_R`."""
 
-    count_R: torch.Tensor
+    count_R: torch.Tensor | None
     wanted_R: torch.Tensor | None
     packing: Packing | None
 
     def of(self, hidden_RKD: torch.Tensor) -> torch.Tensor:
         """Return the hidden states there, `[R, W, D]`."""
+        if self.count_R is None:  # one token in each row
+            return hidden_RKD
         if self.wanted_R is None:
-            if hidden_RKD.shape[1] == 1 and self.packing is None:
-                return hidden_RKD
             place_RW = (self.count_R - 1)[:, None]
         else:
             step_W = torch.arange(int(self.wanted_R.max()), device=hidden_RKD.device)

@@ -22,8 +22,6 @@ class Row:
     """The source's or prompt's tokens."""
     limit: int
     """The most tokens that it may have."""
-    order: int = 0
-    """Its place among the texts that have begun."""
     budget: float = 0.0
     """The share of its tokens that the teacher may write."""
     tokens: list[int] = field(default_factory=list)

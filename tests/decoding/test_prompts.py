@@ -154,7 +154,11 @@ def test_memory_is_flat_over_many_prompts(family, method, budget, monkeypatch):
 
 def test_a_store_that_grows_for_ever_is_seen(monkeypatch):
     """The negative control of the sizes."""
-    monkeypatch.setattr(cache, "_grown", lambda store, needed: F.pad(store, (0, 0, 0, max(1, needed - store.shape[2]))))
+
+    def grown(store_BCHD: torch.Tensor, needed: int) -> torch.Tensor:
+        return F.pad(store_BCHD, (0, 0, 0, 0, 0, max(1, needed - store_BCHD.shape[1])))
+
+    monkeypatch.setattr(cache, "_grown", grown)
     pair = make_pair("llama")
     rows = prepare_rows(pair, TEXTS * 2, 6)
     engine = Engine(pair, rows, deferral(Every(3)), Request(budget=0.4), batch_size=4, schedule=Schedule(group=1))

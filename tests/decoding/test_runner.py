@@ -117,18 +117,6 @@ def test_a_new_text_moves_into_a_live_slot(model):
             torch.testing.assert_close(said.logits_RV[row], expected_V.float(), atol=TOLERANCE, rtol=0)
 
 
-def test_rows_that_are_kept_go_on(model):
-    runner, texts_BT, sources = start(model)
-    runner.read(None, texts_BT, torch.tensor([6, 2, 9, 4, 1]))
-    kept = [3, 0]
-    runner.select(torch.tensor(kept))
-    assert runner.cursor_B.tolist() == [4, 6]
-    said = runner.read(None, texts_BT[kept], torch.tensor([5, 9]))
-    for place, (row, length) in enumerate(zip(kept, (5, 9), strict=True)):
-        expected_V = from_scratch(model, sources[row], texts_BT[row, :length])
-        torch.testing.assert_close(said.logits_RV[place], expected_V.float(), atol=TOLERANCE, rtol=0)
-
-
 @pytest.mark.parametrize("family", SEQ2SEQ)
 def test_the_encoder_runs_once_for_a_source_and_never_for_one_unread(family):
     model = make_model(family, 16, seed=1)
