@@ -220,7 +220,8 @@ class Runner:
             lengths = [len(self._sources[new[place]]) for place in indices]
             self._source_length_B[index] = torch.tensor(lengths, device=self.cursor_B.device)
             if self.journal is not None:
-                self.journal.append(Pass(*states_RSD.shape[:2], 0, states_RSD.shape[0] * states_RSD.shape[1], "encode"))
+                count, width = len(states_RSD), states_RSD.shape[1]
+                self.journal.append(Pass(count, width, 0, count * width, "encode"))
         for row in new:
             self._known[row] = True
 
