@@ -141,7 +141,10 @@ class Engine:
         self.batch_size = min(batch_size, max(len(rows), 1))
         costs = self._costs(rows)
         self.group = schedule.group or (costs.group(self.batch_size) if costs is not None else self.batch_size)
-        count = min(schedule.in_flight(self.batch_size, self.group), max(len(rows), 1))
+        # Where one model writes alone nobody waits for another, and a pass of all rows reads the cache as it lies.
+        alone = method.lookup or (wish.budget is not None and all(row.budget in (0, 1) for row in rows))
+        spare = 1 if alone else self.group
+        count = min(schedule.in_flight(self.batch_size, spare), max(len(rows), 1))
         prefix = len(pair.start_ids) if pair.is_seq2seq else max((len(row.source) for row in rows), default=0)
         self.slots = Slots(pair, count, prefix + max((row.limit for row in rows), default=0) + 1)
         overhead = None if costs is None else costs.overhead()

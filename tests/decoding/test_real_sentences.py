@@ -11,10 +11,13 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from tests.decoding.test_engine import p_value
 from tests.decoding.tiny import restless
 from wheels.benchmarks.peers import pad, until_end
 from wheels.decoding.engine import decode
 from wheels.decoding.method import Method, prompt_lookup, speculative
+from wheels.decoding.sampling import Sampling
+from wheels.decoding.verify import Check, Speculative, Verdict
 from wheels.loading import load_tokenizer
 from wheels.pair import Pair
 
@@ -103,3 +106,51 @@ def test_speculation_is_the_teachers_own_generate_on_real_sentences(family, batc
         )
         assert wrong == 0
         assert method.lookup or 0.1 < acceptance < 1, "nothing was at stake"
+
+
+FIRSTS, DRAWS = 12, 4000
+"""First tokens that are told apart, and texts that are drawn."""
+
+
+def redraws_from_p(self: Speculative, check: Check) -> Verdict:
+    """A wrong rule: what is refused is drawn from the whole of p again."""
+    kept_R = check.kept(check.accept_RK * check.q_draft_RK < check.p_draft_RK)
+    return Verdict(kept_R, check.own_token(kept_R))
+
+
+@torch.no_grad()
+def pair_law(pair: Pair, source: str) -> tuple[list[int], torch.Tensor]:
+    """Return the likeliest first tokens, and the teacher's law of (one of these, the next token), and of the rest."""
+    ids = torch.tensor(pair.encode([source]))
+    start = torch.tensor([list(pair.start_ids)])
+    first_V = pair.teacher(input_ids=ids, decoder_input_ids=start).logits[0, -1].double().softmax(-1)
+    firsts = first_V.topk(FIRSTS).indices
+    texts = torch.cat([start.expand(FIRSTS, -1), firsts[:, None]], 1)
+    second_FV = (
+        pair.teacher(input_ids=ids.expand(FIRSTS, -1), decoder_input_ids=texts).logits[:, -1].double().softmax(-1)
+    )
+    law_FV = first_V[firsts][:, None] * second_FV
+    return firsts.tolist(), torch.cat([law_FV.flatten(), 1.0 - law_FV.sum()[None]])
+
+
+def chance(pair: Pair, source: str) -> float:
+    """Return how likely so large a deviation from the teacher's law is by chance, over two sampled tokens."""
+    firsts, law = pair_law(pair, source)
+    traces = decode(
+        pair, [source] * DRAWS, speculative(2), sampling=Sampling(1.0), budget=None, max_new_tokens=3, batch_size=64
+    )
+    counts = torch.zeros_like(law)
+    for trace in traces:
+        first, second = trace.token_ids[:2] if len(trace.token_ids) > 1 else (-1, 0)
+        counts[firsts.index(first) * pair.vocab_size + second if first in firsts else -1] += 1
+    return p_value(counts, law)
+
+
+def test_sampled_speculation_follows_the_law_of_a_trained_teacher(monkeypatch):
+    """Chi-square on the trained pair, and on the same with a wrong acceptance rule."""
+    pair, source = make_pair("t5"), json.loads(DATA.read_text().splitlines()[0])["source"]
+    right = chance(pair, source)
+    monkeypatch.setattr(Speculative, "__call__", redraws_from_p)
+    wrong = chance(pair, source)
+    print(f"p-value {right:.3f}, and {wrong:.1e} with a wrong rule")
+    assert right > 0.001 and wrong < 1e-6

@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.decoding.tiny import make_pair, with_ends
+from wheels.decoding.engine import Engine, Request
+from wheels.decoding.method import deferral
+from wheels.decoding.rules import SIMPLE
 from wheels.decoding.scheduler import Schedule
+from wheels.decoding.state import prepare_rows
 from wheels.errors import WheelsError
 
 LOCKSTEP = Schedule("lockstep")
@@ -87,3 +92,23 @@ def test_no_pass_is_empty_and_nobody_waits_for_ever(kind, patience, batch_size, 
 def test_a_wrong_schedule_is_refused(values, message):
     with pytest.raises(WheelsError, match=message):
         Schedule(**values)
+
+
+@pytest.mark.parametrize(("budget", "texts"), [(0.0, 4), (1.0, 4), (0.5, 6), ([0.0, 0.5] * 6, 6)])
+def test_more_texts_than_a_batch_are_in_flight_only_where_both_models_write(budget, texts):
+    pair = make_pair("llama")
+    rows = prepare_rows(pair, ["a b", "c"] * 6, 4)
+    engine = Engine(pair, rows, deferral(SIMPLE["random"].at(0.5)), Request(budget=budget), batch_size=4,
+                    schedule=Schedule(group=3))  # fmt: skip
+    assert len(engine.slots.rows) == texts
+
+
+def test_one_model_alone_reads_its_cache_as_it_lies():
+    pair = make_pair("llama")
+    rows = prepare_rows(pair, ["a b", "c d"] * 6, 4)
+    with_ends(pair, 99)
+    engine = Engine(pair, rows, deferral(SIMPLE["random"]), Request(budget=1.0), batch_size=4)
+    asked = []
+    read = engine.teacher.read
+    engine.teacher.read = lambda rows_R, *rest: asked.append(rows_R) or read(rows_R, *rest)
+    assert len(list(engine.run())) == 12 and asked and all(rows_R is None for rows_R in asked)
