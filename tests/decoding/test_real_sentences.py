@@ -108,8 +108,8 @@ def test_speculation_is_the_teachers_own_generate_on_real_sentences(family, batc
         assert method.lookup or 0.1 < acceptance < 1, "nothing was at stake"
 
 
-FIRSTS, DRAWS = 12, 4000
-"""First tokens that are told apart, and texts that are drawn."""
+FIRSTS, DRAWS, TEMPERATURE = 12, 4000, 2.0
+"""First tokens that are told apart, texts that are drawn, and what makes the laws wide enough to tell rules apart."""
 
 
 def redraws_from_p(self: Speculative, check: Check) -> Verdict:
@@ -123,13 +123,11 @@ def pair_law(pair: Pair, source: str) -> tuple[list[int], torch.Tensor]:
     """Return the likeliest first tokens, and the teacher's law of (one of these, the next token), and of the rest."""
     ids = torch.tensor(pair.encode([source]))
     start = torch.tensor([list(pair.start_ids)])
-    first_V = pair.teacher(input_ids=ids, decoder_input_ids=start).logits[0, -1].double().softmax(-1)
+    first_V = pair.teacher(input_ids=ids, decoder_input_ids=start).logits[0, -1].double().div(TEMPERATURE).softmax(-1)
     firsts = first_V.topk(FIRSTS).indices
     texts = torch.cat([start.expand(FIRSTS, -1), firsts[:, None]], 1)
-    second_FV = (
-        pair.teacher(input_ids=ids.expand(FIRSTS, -1), decoder_input_ids=texts).logits[:, -1].double().softmax(-1)
-    )
-    law_FV = first_V[firsts][:, None] * second_FV
+    scores_FV = pair.teacher(input_ids=ids.expand(FIRSTS, -1), decoder_input_ids=texts).logits[:, -1]
+    law_FV = first_V[firsts][:, None] * (scores_FV.double() / TEMPERATURE).softmax(-1)
     return firsts.tolist(), torch.cat([law_FV.flatten(), 1.0 - law_FV.sum()[None]])
 
 
@@ -137,7 +135,13 @@ def chance(pair: Pair, source: str) -> float:
     """Return how likely so large a deviation from the teacher's law is by chance, over two sampled tokens."""
     firsts, law = pair_law(pair, source)
     traces = decode(
-        pair, [source] * DRAWS, speculative(2), sampling=Sampling(1.0), budget=None, max_new_tokens=3, batch_size=64
+        pair,
+        [source] * DRAWS,
+        speculative(2),
+        sampling=Sampling(TEMPERATURE),
+        budget=None,
+        max_new_tokens=3,
+        batch_size=64,
     )
     counts = torch.zeros_like(law)
     for trace in traces:
