@@ -148,8 +148,9 @@ def test_memory_is_flat_over_many_prompts(family, method, budget, monkeypatch):
     assert is_flat([size for _, size in after])
     assert sorted(index for index, _ in after) == list(range(COUNT)), "every prompt is answered once"
     assert all(row.passes for row in rows), "both models are at work"
-    assert len(engine.slots.rows) == 10, "a batch, and those that wait"
-    assert engine.slots.free() == list(range(10)) and not engine.running and not engine.calling
+    slots = 8 if method.lookup else 10
+    assert len(engine.slots.rows) == slots, "a batch, and those that wait where two models write"
+    assert engine.slots.free() == list(range(slots)) and not engine.running and not engine.calling
 
 
 def test_a_store_that_grows_for_ever_is_seen(monkeypatch):
