@@ -263,5 +263,6 @@ def _entries(model: PreTrainedModel) -> int:
     heads = getattr(config, "decoder_attention_heads", None) or config.num_attention_heads
     kept = getattr(config, "num_key_value_heads", None) or heads
     size = getattr(config, "d_kv", None) or getattr(config, "head_dim", None) or config.hidden_size // heads
-    layers = getattr(config, "num_decoder_layers", None) or getattr(config, "decoder_layers", None)
-    return int(2 * kept * size * (layers or config.num_hidden_layers))
+    # A configuration of text alone forgets how many layers a decoder has that differs from its encoder.
+    layers = len(projections_of(model)) if model.config.is_encoder_decoder else config.num_hidden_layers
+    return int(2 * kept * size * layers)

@@ -147,7 +147,7 @@ CONTESTANT_LIST = (
     Contestant("lookup", ours(lambda wish: (prompt_lookup(wish.draft), None)), REFERENCE),
     Contestant("bild", ours(lambda _: (bild(), None))),
     Contestant("cascade-opt", ours(lambda wish: (cascade("opt", ALPHA, wish.draft), None))),
-    Contestant("verified", ours(lambda wish: (verified_deferral(_rule(wish), REGRET), None)), needs_rule=True),
+    Contestant("verified", ours(lambda wish: (verified_deferral(_rule(wish), REGRET), wish.budget)), needs_rule=True),
 )
 KNOWN = {contestant.name: contestant for contestant in CONTESTANT_LIST}
 """Every contestant by its name, in the order of the tables."""
