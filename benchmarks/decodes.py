@@ -6,6 +6,7 @@ missing or was made otherwise, and nothing else.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from wheels import __version__
 from wheels.artefact import Artefact
 from wheels.benchmarks.curve_config import CurveConfig
-from wheels.benchmarks.records import STUDENT_END, TEACHER_END, PointKey, Record, load_point, save_point
+from wheels.benchmarks.records import STUDENT_END, TEACHER_END, PointKey, Record, kept_or_made
 from wheels.data import Row, digest, load_task
 from wheels.decoding import calibrate
 from wheels.decoding.calibrate_config import CalibrateConfig
@@ -118,7 +119,7 @@ def _calibrated_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, lis
     )
     task = load_task(wish.data, source=wish.source, target=wish.target, require_target=False)
     wanted = rows_digest(task.rows(wish.split))
-    _refuse_scored(wanted, data_digest)
+    refuse_scored(wanted, data_digest)
     if wanted == artefact.calibration.data_digest and not _missing(config, artefact, seeds):
         return artefact
     if config.model is None:
@@ -127,7 +128,7 @@ def _calibrated_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, lis
     return load_artefact(config)
 
 
-def _refuse_scored(calibrated_on: str | None, data_digest: str) -> None:
+def refuse_scored(calibrated_on: str | None, data_digest: str) -> None:
     """Raise where the rows that were calibrated on are those to be scored."""
     if calibrated_on == data_digest:
         raise WheelsError(
@@ -166,7 +167,7 @@ def _thresholds(
         )
     keys = _inner_keys(config, seeds)
     if keys:
-        _refuse_scored(artefact.calibration.data_digest, data_digest)
+        refuse_scored(artefact.calibration.data_digest, data_digest)
     thresholds: dict[PointKey, float | None] = {STUDENT_END: None, TEACHER_END: None}
     return thresholds | {key: artefact.calibration.threshold(key.rule, key.budget, key.seed) for key in keys}
 
@@ -180,13 +181,8 @@ def decode_all(
         for key in plan.thresholds:
             bar.set_description(f"{key.rule} at {key.budget:g}" + (f", seed {key.seed}" if key.seed else ""))
             made_by = signature_of(config, plan, key, data_digest, len(sources))
-            kept = load_point(folder, key, made_by)
-            if kept is None:
-                kept = _decode(config, plan.artefact, key, sources, bar.update)
-                save_point(folder, key, made_by, kept)
-            else:
-                bar.update(len(kept))
-            outputs[key] = kept
+            make = functools.partial(_decode, config, plan.artefact, key, sources, bar.update)
+            outputs[key] = kept_or_made(folder, key, made_by, make, bar.update)
     return outputs
 
 

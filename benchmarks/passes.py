@@ -7,9 +7,10 @@ pass is one sequential step of the large model, whatever number of positions it 
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ from tqdm import tqdm
 
 from wheels import __version__
 from wheels.artefact import Artefact
-from wheels.benchmarks.decodes import rows_digest
+from wheels.benchmarks.decodes import refuse_scored, rows_digest
 from wheels.benchmarks.passes_config import PassesConfig
 from wheels.benchmarks.passes_plot import draw
 from wheels.benchmarks.plot import metric_name
-from wheels.benchmarks.records import PointKey, Record, load_point, save_point
+from wheels.benchmarks.records import PointKey, Record, kept_or_made
 from wheels.benchmarks.stats import share_of_gap
 from wheels.benchmarks.table import align, number
 from wheels.config import versions, write_resolved
@@ -32,7 +33,6 @@ from wheels.decoding.engine import decode
 from wheels.decoding.method import Method, bild, cascade, deferral, prompt_lookup, speculative, verified_deferral
 from wheels.decoding.rules import SIMPLE, Rule, calibrated
 from wheels.decoding.verify import TakeBack
-from wheels.errors import WheelsError
 from wheels.files import write_bytes, write_json, write_text
 from wheels.metrics import score, signature
 
@@ -136,11 +136,7 @@ def run(config: PassesConfig) -> list[PassPoint]:
     task = load_task(config.data, source=config.source, target=config.target, metrics=config.metrics or None)
     data_digest, rows = rows_digest(task.rows(config.split)), task.rows(config.split)[: config.limit]
     artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
-    if artefact.calibration.data_digest == data_digest:
-        raise WheelsError(
-            "the thresholds were calibrated on the very rows that are to be scored, and nothing is calibrated on the "
-            "split it is scored on; run `wheels calibrate` on other rows, or score others"
-        )
+    refuse_scored(artefact.calibration.data_digest, data_digest)
     alone = SIMPLE["random"]
     ends = [Setting("student", "alone", deferral(alone), 0.0), Setting("teacher", "alone", deferral(alone), 1.0)]
     settings = [*ends, *settings_of(config, artefact)]
@@ -156,28 +152,34 @@ def _decode_all(
     config: PassesConfig, artefact: Artefact, settings: Sequence[Setting], rows: Sequence[Row], data_digest: str
 ) -> list[list[Record]]:
     """Return the records of every setting, those kept by an earlier run as they are."""
-    folder, found = Path(config.output) / "points", []
+    folder, found, sources = Path(config.output) / "points", [], [row.source for row in rows]
     with tqdm(total=len(settings) * len(rows), unit="row", file=sys.stderr) as bar:
         for setting in settings:
             bar.set_description(f"{setting.family}, {setting.label}")
             made_by = _signature(config, artefact, setting, data_digest, len(rows))
-            kept = load_point(folder, setting.key, made_by)
-            if kept is None:
-                traces = decode(
-                    artefact.pair,
-                    [row.source for row in rows],
-                    setting.method,
-                    budget=setting.budget,
-                    max_new_tokens=config.max_new_tokens,
-                    batch_size=config.batch_size,
-                    progress=bar.update,
-                )
-                kept = [Record.of(trace) for trace in traces]
-                save_point(folder, setting.key, made_by, kept)
-            else:
-                bar.update(len(kept))
-            found.append(kept)
+            make = functools.partial(_decode, config, artefact, setting, sources, bar.update)
+            found.append(kept_or_made(folder, setting.key, made_by, make, bar.update))
     return found
+
+
+def _decode(
+    config: PassesConfig,
+    artefact: Artefact,
+    setting: Setting,
+    sources: Sequence[str],
+    progress: Callable[[int], object],
+) -> list[Record]:
+    """Return the records of one setting."""
+    traces = decode(
+        artefact.pair,
+        sources,
+        setting.method,
+        budget=setting.budget,
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.batch_size,
+        progress=progress,
+    )
+    return [Record.of(trace) for trace in traces]
 
 
 def _signature(

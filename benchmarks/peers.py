@@ -19,6 +19,7 @@ from transformers.utils import logging as hf_logging
 from wheels.benchmarks.bare import Shape, on_grid, wait_for
 from wheels.decoding.rules import Rule
 from wheels.decoding.state import rows_of
+from wheels.distillation.collate import pad_with_mask
 from wheels.pair import Pair
 
 Tokens = tuple[int, ...]
@@ -120,7 +121,7 @@ def _generate(prompts: Prompts, model: str, batch_size: int, head: int, extra: d
         rows.sort(key=lambda row: -len(row.source))
         for first in range(0, len(rows), batch_size):
             batch = rows[first : first + batch_size]
-            ids_RS, seen_RS = pad([row.source for row in batch], pair.pad_id, left=not pair.is_seq2seq)
+            ids_RS, seen_RS = pad_with_mask([row.source for row in batch], pair.pad_id, left=not pair.is_seq2seq)
             written = writer.generate(
                 input_ids=ids_RS.to(pair.device),
                 attention_mask=seen_RS.to(pair.device),
@@ -138,18 +139,6 @@ def _generate(prompts: Prompts, model: str, batch_size: int, head: int, extra: d
         wait_for(pair.device)
         seconds = time.perf_counter() - start
     return Outcome(outputs, seconds, passes)
-
-
-def pad(rows: Sequence[Sequence[int]], pad_id: int, *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows of unlike length as one tensor, and which of its places are real, both `[R, S]`."""
-    width = max(map(len, rows))
-    ids_RS = torch.full((len(rows), width), pad_id)
-    seen_RS = torch.zeros_like(ids_RS)
-    for number, row in enumerate(rows):
-        place = slice(width - len(row), width) if left else slice(len(row))
-        ids_RS[number, place] = torch.tensor(row)
-        seen_RS[number, place] = 1
-    return ids_RS, seen_RS
 
 
 def until_end(tokens: Sequence[int], ends: Sequence[int]) -> Tokens:

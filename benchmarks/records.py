@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,23 @@ def load_point(folder: Path, key: PointKey, signature: Mapping[str, Any]) -> lis
         return [_record(json.loads(line)) for line in lines[1:]]
     except (OSError, EOFError, zlib.error, ValueError, IndexError, KeyError, TypeError):
         return None
+
+
+def kept_or_made(
+    folder: Path,
+    key: PointKey,
+    signature: Mapping[str, Any],
+    make: Callable[[], list[Record]],
+    progress: Callable[[int], object],
+) -> list[Record]:
+    """Return the records that are kept, or make them now, which reports its own progress, and keep them."""
+    kept = load_point(folder, key, signature)
+    if kept is not None:
+        progress(len(kept))
+        return kept
+    made = make()
+    save_point(folder, key, signature, made)
+    return made
 
 
 def _record(fields: dict[str, Any]) -> Record:

@@ -29,7 +29,7 @@ from wheels.decoding.handed_batch import HandedBatch
 from wheels.decoding.handed_method import method_of
 from wheels.decoding.handed_pair import HandedPair, teacher_of
 from wheels.decoding.method import Method
-from wheels.decoding.request import Request, give_budgets
+from wheels.decoding.request import Request
 from wheels.decoding.rules import Rule
 from wheels.decoding.sampling import GREEDY, Sampling
 from wheels.decoding.state import Row, rows_of
@@ -127,7 +127,6 @@ def _write(batch: HandedBatch, pair: HandedPair, method: Method, budget: float |
         stopping=batch.stops if batch.criteria else None,
     )
     rows = rows_of(pair, batch.sources, batch.max_new_tokens)
-    give_budgets(rows, budget)
     for _ in Engine(pair, rows, method, wish, batch_size=len(rows)).run():
         pass
     return rows

@@ -100,9 +100,9 @@ def stream(
     if isinstance(wish.budget, Sequence) and len(wish.budget) != len(rows):
         given = len(wish.budget)
         raise WheelsError(f"budget must be one number or one for each of the {len(rows)} inputs, got {given}")
-    give_budgets(rows, wish.budget)
     unread, rows = [row for row in rows if row.error is not None], [row for row in rows if row.error is None]
     engine = Engine(pair, rows, method, wish, batch_size=batch_size, schedule=schedule, journal=journal)
+    give_budgets(unread, wish.budget)
     del rows  # what a text wrote is given back as soon as it has been passed on
     for row in chain(unread, engine.run()):
         yield row.index, trace_of(pair, row, method.name, mode=wish.mode, budgeted=wish.budget is not None)
@@ -139,12 +139,11 @@ class Engine:
         self.pair, self.method, self.wish, self.schedule = pair, method, wish, schedule
         self.queue = deque(sorted(rows, key=lambda row: -len(row.source)))
         self.batch_size = min(batch_size, max(len(rows), 1))
-        costs = self._costs(rows)
-        self.group = schedule.group or (costs.group(self.batch_size) if costs is not None else self.batch_size)
         # Where one model writes alone nobody waits for another, and a pass of all rows reads the cache as it lies.
         alone = method.lookup or (wish.budget is not None and all(row.budget in (0, 1) for row in rows))
-        spare = 1 if alone else self.group
-        count = min(schedule.in_flight(self.batch_size, spare), max(len(rows), 1))
+        costs = self._costs(len(rows), alone)
+        self.group = schedule.group or (costs.group(self.batch_size) if costs is not None else self.batch_size)
+        count = min(schedule.in_flight(self.batch_size, 1 if alone else self.group), max(len(rows), 1))
         prefix = len(pair.start_ids) if pair.is_seq2seq else max((len(row.source) for row in rows), default=0)
         self.slots = Slots(pair, count, prefix + max((row.limit for row in rows), default=0) + 1)
         overhead = None if costs is None else costs.overhead()
@@ -163,9 +162,9 @@ class Engine:
         self.limited = wish.mode == "strict" or any(row.budget == 0 for row in rows)
         self.drafts = Drafts(pair, method, wish, self.slots, self.shape_teacher, costs)
 
-    def _costs(self, rows: list[Row]) -> Costs | None:
+    def _costs(self, rows: int, alone: bool) -> Costs | None:
         """Return the measured costs of passes, where a decision depends on them."""
-        waits = self.schedule.kind == "grouped" and len(rows) > self.batch_size > 1 and any(row.budget for row in rows)
+        waits = self.schedule.kind == "grouped" and rows > self.batch_size > 1 and not alone
         if self.method.adaptive or (waits and self.schedule.group is None):
             return costs_of(self.pair, self.batch_size)
         return None

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from wheels.decoding.step import regret
+from wheels.distillation.collate import pad_with_mask
 from wheels.features import LOG_FLOOR, features
 from wheels.pair import Pair
 
@@ -100,23 +101,16 @@ def read_texts(
     try:
         if pair.is_seq2seq:
             prefixes: list[Sequence[int]] = [pair.start_ids] * len(texts)
-            source_ids, source_mask = _padded(sources, pair)
-            inputs = {"input_ids": source_ids, "attention_mask": source_mask}
+            source_ids, source_mask = pad_with_mask(sources, pair.pad_id)
+            inputs = {"input_ids": source_ids.to(pair.device), "attention_mask": source_mask.to(pair.device)}
             names = ("decoder_input_ids", "decoder_attention_mask")
         else:
             prefixes, inputs, names = sources, {}, ("input_ids", "attention_mask")
-        ids, mask = _padded([[*prefix, *text] for prefix, text in zip(prefixes, texts, strict=True)], pair)
+        whole = [[*prefix, *text] for prefix, text in zip(prefixes, texts, strict=True)]
+        ids, mask = (part.to(pair.device) for part in pad_with_mask(whole, pair.pad_id))
         logits = model(**inputs, **{names[0]: ids, names[1]: mask}).logits[..., : pair.vocab_size].float()
     finally:
         handle.remove()
     spans = [slice(len(prefix) - 1, len(prefix) + len(text)) for prefix, text in zip(prefixes, texts, strict=True)]
     hidden = kept[0].float()
     return [logits[row, span] for row, span in enumerate(spans)], [hidden[row, span] for row, span in enumerate(spans)]
-
-
-def _padded(rows: Sequence[Sequence[int]], pair: Pair) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ids padded on the right, and the mask of real ones."""
-    width = max(len(row) for row in rows)
-    ids = torch.tensor([[*row, *[pair.pad_id] * (width - len(row))] for row in rows], device=pair.device)
-    lengths = torch.tensor([len(row) for row in rows], device=pair.device)
-    return ids, (torch.arange(width, device=pair.device) < lengths[:, None]).long()

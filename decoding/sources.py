@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from wheels.distillation.collate import pad_with_mask
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -47,12 +49,9 @@ def encode(
     Sources of like length go together. A source longer than `limit` is read alone: an encoder sees all or nothing.
     """
     for indices in _passes([len(source) for source in sources], limit):
-        width = max(len(sources[index]) for index in indices)
-        rows = [[*sources[index], *[pad_id] * (width - len(sources[index]))] for index in indices]
-        ids_RS = torch.tensor(rows, device=model.device)
-        length_R = torch.tensor([len(sources[index]) for index in indices], device=model.device)
-        seen_RS = (torch.arange(width, device=model.device) < length_R[:, None]).long()
-        yield indices, model.get_encoder()(input_ids=ids_RS, attention_mask=seen_RS).last_hidden_state
+        ids_RS, seen_RS = pad_with_mask([sources[index] for index in indices], pad_id)
+        inputs = {"input_ids": ids_RS.to(model.device), "attention_mask": seen_RS.to(model.device)}
+        yield indices, model.get_encoder()(**inputs).last_hidden_state
 
 
 def _passes(lengths: list[int], limit: int) -> Iterator[list[int]]:

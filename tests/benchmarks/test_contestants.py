@@ -12,11 +12,12 @@ from tests.envs.tiny import SOURCES
 from wheels.benchmarks import bare as bare_module
 from wheels.benchmarks.bare import Bare, Machine, Shape, on_grid
 from wheels.benchmarks.contestants import KNOWN, shapes_of
-from wheels.benchmarks.peers import Outcome, Prompts, Wish, pad, until_end
+from wheels.benchmarks.peers import Outcome, Prompts, Wish, until_end
 from wheels.benchmarks.speed_records import Played
 from wheels.decoding.method import deferral, speculative, verified_deferral
 from wheels.decoding.rules import SIMPLE
 from wheels.decoding.runner import Pass
+from wheels.distillation.collate import pad_with_mask
 from wheels.pair import Pair
 
 RULE = SIMPLE["random"].at(0.7)
@@ -76,9 +77,9 @@ def test_assistance_leaves_the_student_as_it_was(family: str) -> None:
 
 
 def test_rows_are_padded_on_the_side_that_is_asked_for() -> None:
-    ids, seen = pad([[5, 6, 7], [8]], 0, left=True)
+    ids, seen = pad_with_mask([[5, 6, 7], [8]], 0, left=True)
     assert (ids.tolist(), seen.tolist()) == ([[5, 6, 7], [0, 0, 8]], [[1, 1, 1], [0, 0, 1]])
-    ids, seen = pad([[5, 6, 7], [8]], 0, left=False)
+    ids, seen = pad_with_mask([[5, 6, 7], [8]], 0, left=False)
     assert (ids.tolist(), seen.tolist()) == ([[5, 6, 7], [8, 0, 0]], [[1, 1, 1], [1, 0, 0]])
 
 

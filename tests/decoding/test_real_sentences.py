@@ -12,12 +12,14 @@ import torch
 from transformers import PreTrainedModel
 
 from tests.decoding.test_engine import p_value
+from tests.decoding.test_speculative import redraws_from_p
 from tests.decoding.tiny import restless
-from wheels.benchmarks.peers import pad, until_end
+from wheels.benchmarks.peers import until_end
 from wheels.decoding.engine import decode
 from wheels.decoding.method import Method, prompt_lookup, speculative
 from wheels.decoding.sampling import Sampling
-from wheels.decoding.verify import Check, Speculative, Verdict
+from wheels.decoding.verify import Speculative
+from wheels.distillation.collate import pad_with_mask
 from wheels.loading import load_tokenizer
 from wheels.pair import Pair
 
@@ -76,7 +78,7 @@ def own(pair: Pair, sources: list[str]) -> list[tuple[int, ...]]:
     found: list[tuple[int, ...]] = []
     for start in range(0, len(sources), AT_ONCE):
         rows = pair.encode(sources[start : start + AT_ONCE])
-        ids_RS, seen_RS = pad(rows, pair.pad_id, left=not pair.is_seq2seq)
+        ids_RS, seen_RS = pad_with_mask(rows, pair.pad_id, left=not pair.is_seq2seq)
         written = pair.teacher.generate(
             input_ids=ids_RS, attention_mask=seen_RS, max_new_tokens=LIMIT, do_sample=False, pad_token_id=pair.pad_id
         )
@@ -110,12 +112,6 @@ def test_speculation_is_the_teachers_own_generate_on_real_sentences(family, batc
 
 FIRSTS, DRAWS, TEMPERATURE = 12, 4000, 2.0
 """First tokens that are told apart, texts that are drawn, and what makes the laws wide enough to tell rules apart."""
-
-
-def redraws_from_p(self: Speculative, check: Check) -> Verdict:
-    """A wrong rule: what is refused is drawn from the whole of p again."""
-    kept_R = check.kept(check.accept_RK * check.q_draft_RK < check.p_draft_RK)
-    return Verdict(kept_R, check.own_token(kept_R))
 
 
 @torch.no_grad()

@@ -75,6 +75,13 @@ def pad(rows: Sequence[Sequence[int]], filler: int, *, left: bool = False) -> to
     return torch.tensor(full, dtype=torch.long).reshape(len(rows), length)
 
 
+def pad_with_mask(
+    rows: Sequence[Sequence[int]], filler: int, *, left: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ragged rows as one tensor, and which of its places are real (1, else 0), both [B, longest]."""
+    return pad(rows, filler, left=left), pad([[1] * len(row) for row in rows], 0, left=left)
+
+
 def target_logits_and_labels(
     logits_BTV: torch.Tensor, labels_BT: torch.Tensor, *, is_seq2seq: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from wheels.distillation.collate import pad
+from wheels.distillation.collate import pad_with_mask
 from wheels.pair import logits_size
 
 
@@ -63,10 +63,9 @@ def write(
 def _generate(model: PreTrainedModel, sources: Sequence[list[int]], options: Mapping[str, Any]) -> list[list[int]]:
     """Return what `model.generate` writes after one batch of sources, prompts and start tokens left out."""
     left = not model.config.is_encoder_decoder
-    ids = pad(sources, options["pad_token_id"], left=left).to(model.device)
-    mask = pad([[1] * len(source) for source in sources], 0, left=left).to(model.device)
+    ids, mask = pad_with_mask(sources, options["pad_token_id"], left=left)
     generate: Any = model.generate
-    outputs = generate(input_ids=ids, attention_mask=mask, **options)
+    outputs = generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), **options)
     rows: list[list[int]] = outputs[:, ids.shape[1] if left else 1 :].tolist()
     return rows
 
