@@ -15,7 +15,7 @@ import torch
 
 from wheels.agents.episode import EpisodeBatch
 from wheels.errors import WheelsError, check_choice
-from wheels.features import SCALARS
+from wheels.features import scalar
 from wheels.files import read_json, write_json
 
 Score = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -43,9 +43,8 @@ class Agent(Protocol):
 
 
 def _scalar(name: str, sign: float) -> Score:
-    """Return a score that is one of the features' scalars, which stand at their end."""
-    place = SCALARS.index(name) - len(SCALARS)
-    return lambda features_BF, regret_B: sign * features_BF[..., place]
+    """Return a score that is one of the features' scalars."""
+    return lambda features_BF, regret_B: sign * scalar(features_BF, name)
 
 
 def _regret(features_BF: torch.Tensor, regret_B: torch.Tensor | None) -> torch.Tensor:

@@ -76,7 +76,9 @@ class StudentAgent(LagrangianAgent):
         for row, episode in enumerate(episodes):
             steps = len(episode)
             log_q_TV = logits[row][:steps].log_softmax(-1)
-            seen_TF = features(hidden[row][:steps], log_q_TV, torch.arange(steps, device=log_q_TV.device))
+            position_T = torch.arange(steps, device=log_q_TV.device)
+            source_T = torch.full_like(position_T, len(episode.source_ids))
+            seen_TF = features(hidden[row][:steps], log_q_TV, position_T, source_T)
             token_T1 = torch.tensor(episode.token_ids, device=log_q_TV.device)[:, None]
             short = features_BTF.shape[1] - steps
             rows_f[row] = torch.nn.functional.pad(seen_TF, (0, 0, 0, short))

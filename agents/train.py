@@ -35,7 +35,7 @@ from wheels.decoding.sampling import GREEDY, Sampling
 from wheels.decoding.trace import Trace
 from wheels.metrics import sentence_scores
 from wheels.pair import Pair
-from wheels.policy import DeferralHead, HeadConfig
+from wheels.policy import DeferralHead
 
 STATES_A_TEXT = 40
 """Texts of this length would fill the replay: so many episodes from mixed paths are offered to it at first."""
@@ -138,7 +138,7 @@ class Trainer:
         if saved is None:
             head = self._warm_start(features_NF, regret_N)
         else:
-            head = DeferralHead(HeadConfig(features_NF.shape[1], config.width))
+            head = DeferralHead(self._regression().head(features_NF.shape[1]))
         settings = PCLSettings(
             gamma=config.gamma, alpha=config.alpha, suffix_weight=config.suffix_weight, path=config.path,
             trust=config.trust,
@@ -157,10 +157,15 @@ class Trainer:
             agent.load_state_dict(saved)
         return agent
 
+    def _regression(self) -> WarmStart:
+        """Return how the warm start is fitted."""
+        width, epochs, rate = self.config.width, self.config.warm_epochs, self.config.warm_learning_rate
+        return WarmStart(width, epochs, rate, seed=self.seed, vocab_size=self.pair.vocab_size)
+
     def _warm_start(self, features_NF: torch.Tensor, regret_N: torch.Tensor) -> DeferralHead:
         """Fit the regression, and note how much it explains on the last tenth, which it does not see."""
         held = max(1, len(regret_N) // 10)
-        settings = WarmStart(self.config.width, self.config.warm_epochs, self.config.warm_learning_rate, seed=self.seed)
+        settings = self._regression()
         steps = settings.epochs * -(-(len(regret_N) - held) // BATCH)
         with tqdm(total=steps, desc=f"warm start (seed {self.seed})", unit="step", file=sys.stderr) as bar:
             head = fit_regret(features_NF[:-held], regret_N[:-held], settings, lambda loss: bar.update())

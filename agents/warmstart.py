@@ -26,6 +26,14 @@ class WarmStart:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     seed: int = 0
+    vocab_size: int = 0
+    """Of the candidates' tokens in the features; 0: the features are numbers alone."""
+
+    def head(self, features: int) -> HeadConfig:
+        """Return the shape of the head for states of `features` entries."""
+        if self.vocab_size:
+            return HeadConfig.of(features, self.vocab_size, self.width)
+        return HeadConfig(features, self.width)
 
 
 def fit_regret(
@@ -45,12 +53,11 @@ def fit_regret(
     generator = torch.Generator().manual_seed(settings.seed)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        head = DeferralHead(HeadConfig(features_NF.shape[1], settings.width))
+        head = DeferralHead(settings.head(features_NF.shape[1]))
     head.standardise(features_NF)
     with torch.no_grad():
         head.base.bias.fill_(regret_N.mean())
-    parameters = [*head.trunk.parameters(), *head.base.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(head.regressed(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     steps = settings.epochs * -(-len(regret_N) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps, pct_start=0.05)
     for _ in range(settings.epochs):

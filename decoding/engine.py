@@ -287,6 +287,7 @@ class Engine:
             log_q_BV=said.logits_RV.log_softmax(-1),
             hidden_BD=said.hidden_RD,
             position_B=position_R,
+            source_B=state.source_S[slots_R],
             calls_B=calls_R,
             budget_B=budget_R,
             noise=lambda: uniforms(self.wish.seed, state.index_S[slots_R], position_R, RULE_STREAM),

@@ -71,7 +71,9 @@ def _examine_batch(pair: Pair, sources: list[Sequence[int]], texts: list[Sequenc
     for row, text in enumerate(texts):
         steps = len(text)
         log_q_SV, log_p_TV = q[row].log_softmax(-1), p[row][:steps].log_softmax(-1)
-        seen_SF = features(hidden[row], log_q_SV, torch.arange(steps + 1, device=log_q_SV.device))
+        position_S = torch.arange(steps + 1, device=log_q_SV.device)
+        source_S = torch.full_like(position_S, len(sources[row]))
+        seen_SF = features(hidden[row], log_q_SV, position_S, source_S)
         token_T1 = torch.tensor(text, device=log_q_SV.device)[:, None]
         yield Examined(
             features_TF=seen_SF[:steps].cpu(),

@@ -141,6 +141,8 @@ class Slots:
         """Tokens of the text, prefix and draft included."""
         self.prefix_S = torch.zeros_like(self.length_S)
         """Tokens before the output."""
+        self.source_S = torch.zeros_like(self.length_S)
+        """Tokens of the source, or of the prompt."""
         self.calls_S = torch.zeros_like(self.length_S)
         self.limit_S = torch.zeros_like(self.length_S)
         self.index_S = torch.zeros_like(self.length_S)
@@ -152,6 +154,7 @@ class Slots:
         self.rows[slot] = row
         self.tokens_ST[slot, : len(prefix)] = torch.tensor(prefix, device=self.tokens_ST.device)
         self.length_S[slot] = self.prefix_S[slot] = len(prefix)
+        self.source_S[slot] = len(row.source)
         self.calls_S[slot], self.limit_S[slot], self.index_S[slot] = 0, row.limit, row.index
         self.budget_S[slot] = row.budget
 

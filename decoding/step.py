@@ -21,6 +21,8 @@ class Step:
     """What the student's output head read."""
     position_B: torch.Tensor
     """Tokens generated so far."""
+    source_B: torch.Tensor
+    """Tokens of the source, or of the prompt."""
     calls_B: torch.Tensor
     """Tokens of these that the teacher wrote."""
     budget_B: torch.Tensor
@@ -33,7 +35,7 @@ class Step:
     @cached_property
     def features_BF(self) -> torch.Tensor:
         """What the deferral head sees (`wheels.features`)."""
-        return features(self.hidden_BD, self.log_q_BV, self.position_B)
+        return features(self.hidden_BD, self.log_q_BV, self.position_B, self.source_B)
 
     @cached_property
     def noise_B(self) -> torch.Tensor:

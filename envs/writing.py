@@ -75,6 +75,7 @@ class Writing:
         self.output_BT = torch.full((size, settings.max_new_tokens), pair.pad_id, device=pair.device)
         count = torch.zeros(size, dtype=torch.long, device=pair.device)
         self.length_B, self.position_B, self.calls_B = count.clone(), count.clone(), count.clone()
+        self.source_B = count.clone() + 1
         self.limit_B, self.index_B, self.seed_B = count.clone() + 1, count.clone(), count.clone()
         self.budget_B = torch.zeros(size, dtype=torch.float64, device=pair.device)
         self.price_B, self.ended_B = self.budget_B.clone(), count == 0
@@ -92,6 +93,7 @@ class Writing:
             self.output_BT[slot] = self.pair.pad_id
             self.tokens_BT[slot, : len(prefix)] = torch.tensor(prefix, device=self.tokens_BT.device)
             self.length_B[slot], self.limit_B[slot] = len(prefix), source.limit
+            self.source_B[slot] = len(source.source)
             self.position_B[slot] = self.calls_B[slot] = 0
             self.index_B[slot], self.seed_B[slot] = start.index, start.seed
             self.budget_B[slot], self.price_B[slot], self.ended_B[slot] = start.budget, start.price, False
@@ -109,6 +111,7 @@ class Writing:
             log_q_BV=said.logits_RV.log_softmax(-1),
             hidden_BD=said.hidden_RD,
             position_B=self.position_B.clone(),
+            source_B=self.source_B.clone(),
             calls_B=self.calls_B.clone(),
             budget_B=self.budget_B.clone(),
             noise=self._noise(),

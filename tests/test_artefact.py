@@ -59,7 +59,7 @@ def test_the_folder_is_a_students_own(folder):
 
 def test_a_new_training_drops_the_old_calibration(folder):
     Calibration([POINT]).save(folder / "deferral" / "calibration.json")
-    head = DeferralHead(HeadConfig(feature_width(16), width=8))
+    head = DeferralHead(HeadConfig.of(feature_width(16), 14, width=8))
     save_deferral(folder, {"learned": [head]}, teacher="teacher", prompt="{source}", trained={})
     assert Artefact.load(folder).calibration == Calibration()
 
@@ -151,3 +151,19 @@ def test_an_installation_without_the_embedded_pair_says_so(monkeypatch, tmp_path
     monkeypatch.setattr(module, "embedded_folder", lambda: tmp_path / "none")
     with pytest.raises(WheelsError, match=r"the embedded pair is not in this installation; give .* by --model DIR"):
         Artefact.load()
+
+
+def test_heads_of_another_vocabulary_are_refused(folder):
+    other = DeferralHead(HeadConfig.of(feature_width(16), 90, width=8))
+    save_deferral(folder, {"learned": [other]}, teacher="teacher", prompt="{source}", trained={})
+    with pytest.raises(WheelsError, match="vocabulary of 90 tokens, and this pair has 14; give the teacher"):
+        Artefact.load(folder)
+
+
+def test_a_head_of_an_older_version_knows_no_tokens(folder):
+    head = {"features": feature_width(16), "width": 8}
+    save_deferral(
+        folder, {"learned": [DeferralHead(HeadConfig(**head))]}, teacher="teacher", prompt="{source}", trained={}
+    )
+    change(folder, head=head)
+    assert Artefact.load(folder).head("learned").config.candidates == 0

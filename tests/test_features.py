@@ -5,13 +5,17 @@ import math
 import pytest
 import torch
 
-from wheels.features import LOG_FLOOR, SCALARS, TOP_K, entropy, feature_width, features
+from wheels.features import CANDIDATES, LOG_FLOOR, SCALARS, TOP_K, entropy, feature_width, features, scalar
+
+SOURCE = 6
+TOKENS = [f"token_{rank}" for rank in range(1, CANDIDATES + 1)]
 
 
 def named(log_q_BV: torch.Tensor, position_B: torch.Tensor) -> list[dict[str, float]]:
-    """Return the features after the hidden state by name."""
-    rows = features(torch.zeros(len(log_q_BV), 2), log_q_BV, position_B)[:, 2:].tolist()
-    return [dict(zip(SCALARS, row, strict=True)) for row in rows]
+    """Return the features after the hidden state by name, for sources of `SOURCE` tokens."""
+    source_B = torch.full((len(log_q_BV),), SOURCE)
+    rows = features(torch.zeros(len(log_q_BV), 2), log_q_BV, position_B, source_B)[:, 2:].tolist()
+    return [dict(zip([*SCALARS, *TOKENS], row, strict=True)) for row in rows]
 
 
 def test_a_state_by_hand():
@@ -23,6 +27,9 @@ def test_a_state_by_hand():
         "margin": 0.125,
         "log_position": math.log(4.0),
         **{f"log_q_{rank}": value for rank, value in enumerate(best, 1)},
+        "log_source_length": math.log(6.0),
+        "progress": 0.5,
+        **dict(zip(TOKENS, [1, 3, 0, 2], strict=True)),
     }
     assert found == pytest.approx(expected, abs=1e-6)
 
@@ -45,13 +52,21 @@ def test_a_sure_student_and_one_that_knows_nothing():
 
 def test_the_hidden_state_comes_first_and_all_is_finite_float32():
     hidden_BD = torch.randn(5, 3, dtype=torch.bfloat16)
-    found_BF = features(hidden_BD, torch.randn(5, 9).double().log_softmax(-1), torch.arange(5))
+    found_BF = features(hidden_BD, torch.randn(5, 9).double().log_softmax(-1), torch.arange(5), torch.arange(1, 6))
     assert found_BF.shape == (5, feature_width(3)) and found_BF.dtype == torch.float32
     assert found_BF[:, :3].equal(hidden_BD.float()) and found_BF.isfinite().all()
 
 
 def test_a_vocabulary_of_one():
-    assert features(torch.zeros(1, 2), torch.zeros(1, 1), torch.zeros(1)).isfinite().all()
+    found_BF = features(torch.zeros(1, 2), torch.zeros(1, 1), torch.zeros(1), torch.ones(1))
+    assert found_BF.isfinite().all() and found_BF[0, -CANDIDATES:].eq(0).all()
+
+
+def test_a_scalar_is_found_by_its_name():
+    log_q_BV = torch.randn(5, 9).log_softmax(-1)
+    found_BF = features(torch.randn(5, 3), log_q_BV, torch.arange(5), torch.full((5,), 10))
+    assert scalar(found_BF, "entropy").equal(entropy(log_q_BV))
+    assert scalar(found_BF, "progress").tolist() == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
 
 
 def test_entropy_takes_what_is_impossible_as_nothing():

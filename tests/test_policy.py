@@ -41,6 +41,28 @@ def test_gain_value_and_cost_by_hand():
         assert getattr(said, name).item() == pytest.approx(critic, abs=1e-6)
 
 
+def test_the_gate_reads_the_tokens_that_follow_the_numbers():
+    config = HeadConfig(features=2, width=4, candidates=2, vocab_size=5, embedding=1)
+    made = constant(DeferralHead(config), 0.5)
+    made.token.weight.data = torch.tensor([[0.0], [1.0], [2.0], [4.0], [8.0]])
+    features_BF = torch.tensor([[3.0, 0.5, 1.0, 3.0], [3.0, 0.5, 1.0, 4.0]])
+    said = made(features_BF, torch.zeros(2))
+    for row, tokens in enumerate((1.0 + 4.0, 1.0 + 8.0)):
+        trunk = gelu(0.5 * 4 * gelu(0.5 * (3.0 + 0.5 + tokens)))
+        expected = 0.5 * 4 * trunk + 0.5 * gelu(0.5 * 4 * trunk)
+        assert said.gain_B[row].item() == pytest.approx(expected, rel=1e-6)
+    assert said.value_B[0] == said.value_B[1]
+    made.standardise(torch.cat([torch.randn(50, 2) * 3 + 1, torch.randint(5, (50, 2))], -1))
+    assert made.mean_F.shape == made.scale_F.shape == (2,) and (made.scale_F > 2).all()
+    fitted = {id(parameter) for parameter in made.regressed()}
+    assert id(made.token.weight) in fitted and id(made.critic[0].weight) not in fitted
+
+
+def test_a_head_that_knows_no_tokens_reads_the_numbers_it_was_made_for():
+    made, features_NF = head(features=3), torch.randn(6, 5)
+    assert made(features_NF, torch.zeros(6)).gain_B.equal(made(features_NF[:, :3], torch.zeros(6)).gain_B)
+
+
 def test_before_it_learns_the_gain_does_not_know_the_budget():
     made, features_NF = head(), torch.randn(6, 2)
     low, high = (made(features_NF, torch.full((6,), budget)) for budget in (0.1, 0.9))

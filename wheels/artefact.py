@@ -79,7 +79,13 @@ class Artefact:
         config = _read_config(place)
         source = teacher or _teacher_of(place, config)
         pair = Pair.load(place, source, prompt=config["prompt"], dtype=dtype, device=device)
-        heads = read_heads(place / "deferral" / "model.safetensors", HeadConfig(**config["head"]))
+        shape = HeadConfig(**config["head"])
+        if shape.vocab_size not in (0, pair.vocab_size):
+            raise WheelsError(
+                f"{place}: its heads were trained for a vocabulary of {shape.vocab_size} tokens, and this pair has "
+                f"{pair.vocab_size}; give the teacher that it was trained with"
+            )
+        heads = read_heads(place / "deferral" / "model.safetensors", shape)
         for head in (head for seeds in heads.values() for head in seeds):
             head.to(device)
         calibration = Calibration.load(place / "deferral" / "calibration.json")
@@ -182,7 +188,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise WheelsError(f"{path}: not of format {FORMAT}; train again with this version")
     kinds = {"teacher": str, "prompt": str, "head": dict}
     wrong = [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]
-    if wrong or set(config["head"]) != {entry.name for entry in fields(HeadConfig)}:
+    # Older heads know of no tokens: what is missing has its default.
+    if wrong or not {"features", "width"} <= set(config["head"]) <= {entry.name for entry in fields(HeadConfig)}:
         raise WheelsError(f"{path}: damaged at {wrong[0] if wrong else 'head'!r}; train again")
     return config
 

@@ -8,15 +8,31 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from wheels.features import CANDIDATES
+
+EMBEDDING_STD = 0.1
+"""Of the tokens' embeddings at the start: small beside the standardised features."""
+
 
 @dataclass(frozen=True)
 class HeadConfig:
     """The shape of a `DeferralHead`."""
 
     features: int
-    """Entries of a state's features (`wheels.features`)."""
+    """Entries of a state's features that are read as numbers, the first ones (`wheels.features`)."""
     width: int = 256
     """Units of each hidden layer."""
+    candidates: int = 0
+    """Tokens that follow these; each is looked up in an embedding of the head's own."""
+    vocab_size: int = 0
+    """V, rows of that embedding."""
+    embedding: int = 16
+    """Its width."""
+
+    @classmethod
+    def of(cls, features: int, vocab_size: int, width: int = 256) -> HeadConfig:
+        """Return the shape of a head that reads all of `features` entries: numbers, and `CANDIDATES` tokens."""
+        return cls(features - CANDIDATES, width, CANDIDATES, vocab_size)
 
 
 @dataclass(frozen=True)
@@ -44,7 +60,8 @@ class DeferralHead(nn.Module):
 
     `gain(s, b) = base(s) + shift(s, b)`: the base is what the warm start regresses; the shift is what the agent adds
     for a budget, and is 0 until it learns. Value and cost-to-go have layers of their own, so that fitting them does
-    not move the gate (as in OREO, Wang et al. 2024). Features are standardised by statistics kept in the head.
+    not move the gate (as in OREO, Wang et al. 2024). Features are standardised by statistics kept in the head; the
+    gate also reads an embedding of the tokens that the student is about to choose from.
     """
 
     mean_F: torch.Tensor
@@ -55,7 +72,11 @@ class DeferralHead(nn.Module):
         self.config = config
         self.register_buffer("mean_F", torch.zeros(config.features))
         self.register_buffer("scale_F", torch.ones(config.features))
-        self.trunk = _mlp(config.features, config.width, config.width)
+        self.token: nn.Embedding | None = None
+        if config.candidates:
+            self.token = nn.Embedding(config.vocab_size, config.embedding)
+            nn.init.normal_(self.token.weight, std=EMBEDDING_STD)
+        self.trunk = _mlp(config.features + config.candidates * config.embedding, config.width, config.width)
         self.base = nn.Linear(config.width, 1)
         self.shift = _mlp(config.width + 1, config.width // 4, 1)
         self.critic = _mlp(config.features + 1, config.width, 4)
@@ -66,21 +87,36 @@ class DeferralHead(nn.Module):
         """Compute gain, value and cost-to-go.
 
         Args:
-            features_BF: Features of any leading shape `[..., F]`.
+            features_BF: Features of any leading shape `[..., F]` (`wheels.features`).
             budget_B: The teacher budget told to the head, a share, `[...]`.
         """
-        scaled_BF = (features_BF - self.mean_F) / self.scale_F
+        numbers_BF = features_BF[..., : self.config.features]
+        scaled_BF = (numbers_BF - self.mean_F) / self.scale_F
         budget_B1 = budget_B.to(scaled_BF.dtype)[..., None]
-        hidden_BW = nn.functional.gelu(self.trunk(scaled_BF))
+        hidden_BW = nn.functional.gelu(self.trunk(self._with_tokens(scaled_BF, features_BF)))
         gain_B = self.base(hidden_BW).squeeze(-1) + self.shift(torch.cat([hidden_BW, budget_B1], -1)).squeeze(-1)
         critic_B4 = self.critic(torch.cat([scaled_BF, budget_B1], -1))
         return HeadOutput(gain_B, *critic_B4.unbind(-1))
 
+    def _with_tokens(self, scaled_BF: torch.Tensor, features_BF: torch.Tensor) -> torch.Tensor:
+        """Return the numbers, and the embedded tokens behind them."""
+        if self.token is None:
+            return scaled_BF
+        first = self.config.features
+        token_BC = features_BF[..., first : first + self.config.candidates].long()
+        return torch.cat([scaled_BF, self.token(token_BC).flatten(-2).to(scaled_BF.dtype)], -1)
+
     def standardise(self, features_NF: torch.Tensor) -> None:
         """Take mean and standard deviation from these states; entries that never vary are left as they are."""
+        features_NF = features_NF[:, : self.config.features]
         self.mean_F.copy_(features_NF.mean(0))
         deviation_F = features_NF.std(0)
         self.scale_F.copy_(torch.where(deviation_F > 1e-6, deviation_F, torch.ones_like(deviation_F)))
+
+    def regressed(self) -> list[nn.Parameter]:
+        """Return the parameters of `base(s)`: what the warm start fits."""
+        parts = [self.trunk, self.base, *([] if self.token is None else [self.token])]
+        return [parameter for part in parts for parameter in part.parameters()]
 
     def twin(self) -> DeferralHead:
         """Return a copy that is not trained: a target network, or a reference to stay near."""

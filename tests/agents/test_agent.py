@@ -14,7 +14,7 @@ from wheels.agents.episode import Episode, EpisodeBatch, collate
 from wheels.agents.lagrangian import PriceTable
 from wheels.agents.warmstart import WarmStart, explained, fit_regret
 from wheels.errors import WheelsError
-from wheels.features import SCALARS
+from wheels.features import feature_width, scalar
 from wheels.policy import DeferralHead, HeadConfig
 
 WIDTH = 4
@@ -194,7 +194,7 @@ def test_starting_prices_keep_the_budgets_of_the_warm_start() -> None:
 @pytest.mark.parametrize("name", ["maxprob", "entropy", "margin", "oracle", "random"])
 def test_baselines_share_the_four_verbs(name: str, tmp_path: Path) -> None:
     episodes = [
-        replace(e, features_TF=torch.rand(8, len(SCALARS)), final_features_F=torch.zeros(len(SCALARS)))
+        replace(e, features_TF=torch.rand(8, feature_width(0)), final_features_F=torch.zeros(feature_width(0)))
         for e in draw_episodes(50, 0)
     ]
     batch = collate(episodes)
@@ -212,8 +212,8 @@ def test_baselines_share_the_four_verbs(name: str, tmp_path: Path) -> None:
         with pytest.raises(WheelsError, match="needs the true regret"):
             rule.predict(batch.features_BTF, budget_BT)
     if name == "maxprob":
-        place = SCALARS.index("top_probability")
-        assert batch.features_BTF[call_BT > 0][:, place].max() <= batch.features_BTF[call_BT == 0][:, place].min()
+        best_BT = scalar(batch.features_BTF, "top_probability")
+        assert best_BT[call_BT > 0].max() <= best_BT[call_BT == 0].min()
 
 
 def test_an_unknown_baseline_is_refused() -> None:

@@ -111,7 +111,7 @@ def save_artefact(folder: Path, family: str = "t5", *, rules: tuple[str, ...] = 
     pair = make_pair(family)
     pair.save_student(folder)
     pair.save_teacher(folder / "teacher")
-    config = HeadConfig(feature_width(pair.student.config.hidden_size), width=8)
+    config = HeadConfig.of(feature_width(pair.student.config.hidden_size), pair.vocab_size, width=8)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         made = {rule: [DeferralHead(config) for _ in range(2)] for rule in rules}
