@@ -28,7 +28,7 @@ class GateRule:
     head: DeferralHead
     price: Price
     alpha: float
-    name: str = "gate"
+    name: str = "policy"
     needs_teacher: bool = False
 
     def __call__(self, step: Step) -> torch.Tensor:

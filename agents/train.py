@@ -20,6 +20,7 @@ from tqdm import tqdm
 from wheels.agents.agent import LagrangianAgent, PCLAgent, PCLSettings, starting_prices
 from wheels.agents.episode import Episode, collate
 from wheels.agents.replay import Replay
+from wheels.agents.rivals import Rivals, collect_gains
 from wheels.agents.rollout import Behaviour, GateRule, roll_out
 from wheels.agents.runlog import Checkpoints, Metrics, check_same_run
 from wheels.agents.states import collect, stacked
@@ -56,6 +57,7 @@ def run(config: TrainConfig) -> None:
     accelerator = Accelerator(cpu=config.device == "cpu")
     rows = task.train[: config.limit]
     episodes = collect(pair, rows, config, output / ".training", accelerator)
+    rivals = _rivals(config, pair, rows, task, episodes, accelerator) if config.train == "head" else None
     heads: dict[str, list[DeferralHead]] = {"learned": [], "regret": []}
     prices = []
     for seed in range(config.seed, config.seed + config.seeds):
@@ -63,9 +65,26 @@ def run(config: TrainConfig) -> None:
         agent = trainer.train(episodes)
         heads["learned"].append(agent.head)
         heads["regret"].append(agent.reference if config.train == "head" else trainer.refit())
+        for rule, head in (rivals.fit(seed, trainer.metrics) if rivals is not None else {}).items():
+            heads.setdefault(rule, []).append(head)
         prices.append(agent.price(torch.tensor(config.budgets)).tolist())
     if accelerator.is_main_process:
         finish(config, pair, task, heads, prices)
+
+
+def _rivals(
+    config: TrainConfig, pair: Pair, rows: Sequence[Row], task: Task, episodes: Sequence[Episode],
+    accelerator: Accelerator,
+) -> Rivals:  # fmt: skip
+    """Return what fits the rules that the agent is compared with."""
+    folder = Path(config.output) / ".training"
+    gains = collect_gains(pair, rows, _sentence_metric(task), config, folder, accelerator)
+    return Rivals(config, episodes, gains, pair.vocab_size, folder, accelerator)
+
+
+def _sentence_metric(task: Task) -> str:
+    """Return the metric that one text is scored with: the task's first, but chrF for BLEU, which is of a corpus."""
+    return task.metrics[0] if task.metrics[0] != "bleu" else "chrf"
 
 
 def finish(
@@ -78,11 +97,10 @@ def finish(
     trained = {"settings": to_dict(config), "budgets": list(config.budgets), "prices": prices}
     save_deferral(output, heads, teacher=teacher, prompt=pair.prompt, trained=trained)
     if config.calibrate:
-        rules = ("learned", "regret", "maxprob", "entropy", "margin", "oracle")
         calibrate(
             CalibrateConfig(
                 model=str(output), data=config.data, teacher=config.teacher, source=config.source,
-                target=config.target, limit=config.calibration_limit, rules=rules, seeds=config.seeds,
+                target=config.target, limit=config.calibration_limit, seeds=config.seeds,
                 max_new_tokens=config.max_new_tokens, device=config.device, dtype=config.dtype, batch_size=256,
             )
         )  # fmt: skip
@@ -224,7 +242,7 @@ class Trainer:
 
     def _terminal(self, references: list[str]) -> Callable[[list[Trace]], list[float]] | None:
         """Return what rewards a whole text: its sentence metric against the reference, scaled; None at weight 0."""
-        weight, metric = self.config.terminal, self.task.metrics[0] if self.task.metrics[0] != "bleu" else "chrf"
+        weight, metric = self.config.terminal, _sentence_metric(self.task)
         if weight == 0:
             return None
         return lambda traces: [

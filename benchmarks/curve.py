@@ -44,7 +44,7 @@ def run(config: CurveConfig) -> Curve:
         references=[row.target for row in rows],
         metrics=task.metrics,
         budgets=config.budgets,
-        rules=config.rules,
+        rules=tuple(plan.seeds),
         mode=config.mode,
         outputs=outputs,
         resamples=config.resamples,

@@ -26,8 +26,10 @@ class CurveConfig:
     prompt: str | None = option(None, "template with {source}, for causal models (default: the model's own)")
     metrics: tuple[str, ...] = option((), "metrics; the first is the quality of the curve (default: the task's own)")
     budgets: tuple[float, ...] = option((0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0), "teacher budgets to decode", share=True)
-    rules: tuple[str, ...] = option(RULES, "rules to compare", choices=RULES)
-    seeds: int = option(3, "trained heads of learned and regret, and draws of random", minimum=1)
+    rules: tuple[str, ...] | None = option(
+        None, "rules to compare (default: all that the model has heads and thresholds for)", choices=RULES
+    )
+    seeds: int = option(3, "trained heads of a rule, and draws of random and every-k", minimum=1)
     mode: str = option("average", "how a budget is kept: over many texts, or at every prefix", choices=MODES)
     calibration_data: str | None = option(None, "data to calibrate on first; never the data that is scored")
     limit: int | None = option(None, "score only the first rows", minimum=1)
@@ -43,10 +45,11 @@ class CurveConfig:
         """Check every value; budgets are put in order, and each rule and budget stands once."""
         check_fields(self)
         for name in ("budgets", "rules"):
-            if not getattr(self, name):
+            if getattr(self, name) is not None and not getattr(self, name):
                 raise WheelsError(f"{name} must hold at least one value, got none")
         object.__setattr__(self, "budgets", tuple(sorted({float(budget) for budget in self.budgets})))
-        object.__setattr__(self, "rules", tuple(dict.fromkeys(self.rules)))
+        if self.rules is not None:
+            object.__setattr__(self, "rules", tuple(dict.fromkeys(self.rules)))
 
     @property
     def interior_budgets(self) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from wheels import __version__
 from wheels.artefact import Artefact
 from wheels.benchmarks.curve_config import CurveConfig
 from wheels.benchmarks.records import STUDENT_END, TEACHER_END, PointKey, Record, kept_or_made
+from wheels.calibration import UNCALIBRATED
 from wheels.data import Row, digest, load_task
 from wheels.decoding import calibrate
 from wheels.decoding.calibrate_config import CalibrateConfig
+from wheels.decoding.choices import RULES
 from wheels.decoding.engine import decode
-from wheels.decoding.rules import SEEDED, TRAINED, calibrated
+from wheels.decoding.rules import SEEDED, TRAINED, calibrated, known_rules
 from wheels.errors import WheelsError
 
 
@@ -66,12 +68,31 @@ def make_plan(config: CurveConfig, data_digest: str) -> Plan:
         WheelsError: where a rule has no head or no threshold, or thresholds come from the scored rows.
     """
     artefact = load_artefact(config)
+    left_out = ""
+    if config.rules is None:
+        config, left_out = default_rules(config, artefact)
     seeds, notes = seeds_of(config, artefact)
+    notes += [left_out] if left_out else []
     if config.calibration_data is not None:
         artefact = _calibrated_on(config, artefact, seeds, data_digest)
     if config.prompt is not None:
         artefact.pair.prompt = config.prompt
     return Plan(artefact, artefact.digest, seeds, _thresholds(config, artefact, seeds, data_digest), notes)
+
+
+def default_rules(config: CurveConfig, artefact: Artefact) -> tuple[CurveConfig, str]:
+    """Return the settings with every rule that the model can be measured with, and a note on what else there is.
+
+    That is all it has heads for; of these, where no calibration is going to be made, those that have thresholds. A
+    model without any calibration keeps them all, so that what is missing is said.
+    """
+    known = known_rules(artefact)
+    kept = {*UNCALIBRATED, *(point.rule for point in artefact.calibration.points)}
+    if artefact.calibration.points and (config.model is None or config.calibration_data is None):
+        known = tuple(rule for rule in known if rule in kept)
+    lacking = [rule for rule in RULES if rule not in known]
+    note = f"not measured, for want of a trained head or of thresholds: {', '.join(lacking)}" if lacking else ""
+    return replace(config, rules=known), note
 
 
 def seeds_of(config: CurveConfig, artefact: Artefact) -> tuple[dict[str, list[int]], list[str]]:
@@ -83,7 +104,7 @@ def seeds_of(config: CurveConfig, artefact: Artefact) -> tuple[dict[str, list[in
         WheelsError: where a trained rule has no head at all.
     """
     seeds, notes = {}, []
-    for rule in config.rules:
+    for rule in config.rules or ():
         count = config.seeds if rule in SEEDED else 1
         if rule in TRAINED:
             trained = len(artefact.heads.get(rule, []))
@@ -109,7 +130,7 @@ def _calibrated_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, lis
         target=config.target,
         # The ends of the range too: between them any budget can be interpolated.
         budgets=tuple(sorted({*CalibrateConfig(model="", data="").budgets, *config.interior_budgets})),
-        rules=config.rules,
+        rules=tuple(seeds),
         seeds=max(map(len, seeds.values())),
         max_new_tokens=config.max_new_tokens,
         batch_size=config.batch_size,
@@ -139,7 +160,7 @@ def refuse_scored(calibrated_on: str | None, data_digest: str) -> None:
 
 def _inner_keys(config: CurveConfig, seeds: dict[str, list[int]]) -> list[PointKey]:
     """Return the decodes between the ends."""
-    rules = [(rule, seed) for rule in config.rules for seed in seeds[rule]]
+    rules = [(rule, seed) for rule in seeds for seed in seeds[rule]]
     return [PointKey(rule, seed, budget) for rule, seed in rules for budget in config.interior_budgets]
 
 

@@ -14,9 +14,12 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 
 from wheels.benchmarks.stats import LEAST_GAP, Floats
-from wheels.benchmarks.summary import TRAINED, Curve
+from wheels.benchmarks.summary import Curve
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/).
+OURS = ("learned", "regret")
+"""The rules whose lines are drawn heavy."""
+# Okabe and Ito's palette, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/), and four of
+# Tol's muted colours (https://personal.sron.nl/~pault/) beyond it; every rule has its own mark besides.
 COLOURS = {
     "learned": "#D55E00",
     "regret": "#0072B2",
@@ -24,9 +27,16 @@ COLOURS = {
     "entropy": "#CC79A7",
     "margin": "#E69F00",
     "random": "#56B4E9",
+    "gate": "#332288",
+    "router": "#882255",
+    "every-k": "#999933",
+    "first-k": "#44AA99",
     "oracle": "#6E6E6E",
 }
-MARKERS = {"learned": "o", "regret": "s", "maxprob": "^", "entropy": "v", "margin": "D", "random": "X", "oracle": "P"}
+MARKERS = {
+    "learned": "o", "regret": "s", "maxprob": "^", "entropy": "v", "margin": "D", "random": "X", "oracle": "P",
+    "gate": "p", "router": "*", "every-k": "<", "first-k": ">",
+}  # fmt: skip
 METRIC_NAMES = {"bleu": "BLEU", "chrf": "chrF", "exact": "exact match"}
 INK, PALE, GRID = "#222222", "#8A8A8A", "#EBEBEB"
 STYLE: Any = {
@@ -82,13 +92,13 @@ def mean_curve(curve: Curve, rule: str) -> tuple[Floats, Floats, Floats, Floats]
 
 def _look(rule: str, size: float = 1.0) -> dict[str, Any]:
     """Return how a rule's line is drawn: ours heavy, the ceiling dashed."""
-    trained = rule in TRAINED
+    ours = rule in OURS
     return {
         "color": COLOURS[rule],
         "linestyle": (0, (4, 2)) if rule == "oracle" else "-",
-        "linewidth": (2.4 if trained else 1.4) * size,
+        "linewidth": (2.4 if ours else 1.4) * size,
         "marker": MARKERS[rule],
-        "markersize": 6 if trained else 4.8,
+        "markersize": 6 if ours else 4.8,
         "markeredgecolor": "white",
         "markeredgewidth": 0.6,
         "zorder": {"learned": 6, "regret": 5}.get(rule, 3),
@@ -175,7 +185,7 @@ def _add_key(axes: Axes, curve: Curve) -> None:
     )
     key.get_title().set_color(PALE)
     for rule, text in zip(ranked, key.get_texts(), strict=True):
-        text.set_fontweight("bold" if rule in TRAINED else "normal")
+        text.set_fontweight("bold" if rule in OURS else "normal")
 
 
 def _draw_adherence(axes: Axes, curve: Curve) -> None:

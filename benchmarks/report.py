@@ -18,10 +18,14 @@ EXAMPLES = 10
 RULE_WORDS = {
     "learned": "a small network on the student's state, trained to predict where a call is worth its price",
     "regret": "the same network as its training began: a regression of what the student's next token would lose",
+    "gate": "the same network, trained to tell where the student's next token is not the teacher's",
+    "router": "hands whole texts to the teacher: those where it is predicted, before writing, to gain the most",
     "maxprob": "calls where the student's most probable token is improbable",
     "entropy": "calls where the student's distribution is spread out",
     "margin": "calls where the student's two best tokens are close",
     "random": "calls at random",
+    "every-k": "calls at evenly spaced tokens",
+    "first-k": "calls at the first tokens of each output",
     "oracle": "looks at the teacher before it decides whether to ask it: a ceiling, not a way to save",
 }
 CSS = """

@@ -5,16 +5,17 @@ from __future__ import annotations
 import datetime
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from tqdm import tqdm
 
 from wheels.artefact import Artefact
-from wheels.calibration import Calibration, Point
+from wheels.calibration import UNCALIBRATED, Calibration, Point
 from wheels.data import digest, load_task
 from wheels.decoding.calibrate_config import CalibrateConfig
 from wheels.decoding.engine import decode
-from wheels.decoding.rules import SEEDED, TRAINED, ThresholdRule, scorer
+from wheels.decoding.rules import SEEDED, TRAINED, ThresholdRule, known_rules, scorer
 from wheels.decoding.step import Step
 from wheels.decoding.trace import teacher_use
 from wheels.errors import WheelsError
@@ -40,6 +41,41 @@ class Recording:
         return score_B > self.rule.threshold
 
 
+@dataclass
+class Bracket:
+    """Thresholds that a budget's own lies between, with the use that each was measured to give."""
+
+    budget: float
+    low: float = float("-inf")
+    high: float = float("inf")
+    use_low: float = 1.0
+    """At `low`, which calls too often."""
+    use_high: float = 0.0
+    """At `high`, which calls too seldom."""
+
+    def guess(self, score_N: torch.Tensor) -> float | None:
+        """Return the next threshold to try, given the finite scores on the last path; None where none is left.
+
+        The quantile `1 - budget` of the scores, where that lies within. Else use is taken to fall from `low` to `high`
+        in step with the rank of the scores between them: a score is not always one token (the router's is a text).
+        """
+        guess = score_N.quantile(1.0 - self.budget).item() if len(score_N) else float("nan")
+        if self.low < guess < self.high:
+            return guess
+        between_M = score_N[(score_N > self.low) & (score_N < self.high)]
+        if len(between_M):
+            return between_M.quantile((self.use_low - self.budget) / (self.use_low - self.use_high)).item()
+        middle = (self.low + self.high) / 2
+        return middle if self.low < middle < self.high and abs(middle) < float("inf") else None
+
+    def narrow(self, threshold: float, use: float) -> None:
+        """Take in what a threshold gave."""
+        if use > self.budget:
+            self.low, self.use_low = threshold, use
+        else:
+            self.high, self.use_high = threshold, use
+
+
 def run(config: CalibrateConfig) -> None:
     """Calibrate a model's folder; see `CalibrateConfig`."""
     if config.threads is not None:
@@ -48,7 +84,7 @@ def run(config: CalibrateConfig) -> None:
     rows = task.rows(config.split)[: config.limit]
     artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
     budgets = [budget for budget in config.budgets if 0 < budget < 1]
-    scorers = list(chosen_scorers(artefact, config.rules, config.seeds))
+    scorers = list(chosen_scorers(artefact, config.rules or known_rules(artefact), config.seeds))
     calibration = Calibration(
         data=f"{task.name}:{config.split}",
         data_digest=digest({"": task.rows(config.split)}),
@@ -79,7 +115,7 @@ def chosen_scorers(artefact: Artefact, rules: Sequence[str], seeds: int) -> Iter
             raise WheelsError(f"rule {name!r} has no trained head; run `wheels train`, or leave it out of --rules")
         count = min(seeds, len(artefact.heads[name])) if name in TRAINED else 1
         for seed in range(count if name in SEEDED else 1):
-            if name != "random":
+            if name not in UNCALIBRATED:
                 yield scorer(artefact, name, seed), seed
 
 
@@ -96,7 +132,7 @@ def calibrate(
 
     Use depends on the threshold through the texts that it leads to, so the threshold is found by decoding: a guess is
     the score's quantile on the path of the decode before (at first one that never calls; then the budget before), and
-    a bisection where that does not close in.
+    where that does not close in, one between the thresholds known to give too much and too little (`Bracket`).
 
     Args:
         pair: Both models.
@@ -109,25 +145,26 @@ def calibrate(
     """
 
     def measure(threshold: float, budget: float) -> tuple[float, torch.Tensor]:
-        """Return the use that a threshold gives, and the scores on its path."""
+        """Return the use that a threshold gives, and the scores on its path that a threshold can lie between."""
         recording = Recording(rule.at(threshold))
         traces = decode(pair, sources, recording, budget=budget, batch_size=batch_size, max_new_tokens=max_new_tokens)
-        return teacher_use(traces), torch.cat(recording.scores)
+        score_N = torch.cat(recording.scores)
+        return teacher_use(traces), score_N[score_N.isfinite()]
 
     score_N = measure(float("inf"), budgets[0])[1] if budgets else torch.empty(0)
     for budget in budgets:
         best = Point(rule.name, seed, budget, 0.0, float("inf"))
-        low, high = float("-inf"), float("inf")  # thresholds known to give too much use, and too little
+        bracket = Bracket(budget)
         for _ in range(ROUNDS):
-            guess = score_N.quantile(1.0 - budget).item()
-            if not low < guess < high:
-                guess = (max(low, score_N.min().item()) + min(high, score_N.max().item())) / 2
+            guess = bracket.guess(score_N)
+            if guess is None:
+                break
             use, score_N = measure(guess, budget)
             if abs(use - budget) < abs(best.use - budget):
                 best = Point(rule.name, seed, budget, guess, use)
             if abs(use - budget) <= TOLERANCE:
                 break
-            low, high = (guess, high) if use > budget else (low, guess)
+            bracket.narrow(guess, use)
         yield best
 
 

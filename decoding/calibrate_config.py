@@ -27,7 +27,9 @@ class CalibrateConfig:
     budgets: tuple[float, ...] = option(
         (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7), "teacher budgets to find thresholds for", share=True
     )
-    rules: tuple[str, ...] = option(RULES, "rules to calibrate", choices=RULES)
+    rules: tuple[str, ...] | None = option(
+        None, "rules to calibrate (default: all that the model has heads for)", choices=RULES
+    )
     seeds: int = option(3, "how many trained heads, and draws of the random rule, are calibrated", minimum=1)
     max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)
     batch_size: int = option(64, "rows decoded at once", minimum=1)
@@ -39,7 +41,8 @@ class CalibrateConfig:
         """Check every value; budgets are put in order, and each rule and budget stands once."""
         check_fields(self)
         for name in ("budgets", "rules"):
-            if not getattr(self, name):
+            if getattr(self, name) is not None and not getattr(self, name):
                 raise WheelsError(f"{name} must hold at least one value, got none")
         object.__setattr__(self, "budgets", tuple(sorted(set(self.budgets))))
-        object.__setattr__(self, "rules", tuple(dict.fromkeys(self.rules)))
+        if self.rules is not None:
+            object.__setattr__(self, "rules", tuple(dict.fromkeys(self.rules)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-RULES = ("learned", "regret", "maxprob", "entropy", "margin", "random", "oracle")
+RULES = (
+    "learned", "regret", "gate", "router", "maxprob", "entropy", "margin", "random", "every-k", "first-k", "oracle",
+)  # fmt: skip
 """Every rule that decides whether to call the teacher; see `wheels.decoding.rules`."""
-TRAINED = ("learned", "regret")
-"""The rules that read a trained head: the agent's, and its warm start's."""
-SEEDED = ("learned", "regret", "random")
-"""The rules that differ from seed to seed."""
+TRAINED = ("learned", "regret", "gate", "router")
+"""The rules that read a trained head: the agent's, its warm start's, and those of two published ways to learn one."""
+SEEDED = (*TRAINED, "random", "every-k")
+"""The rules that are measured seed by seed: heads, and draws. (`first-k` draws within one token of each text only.)"""
 MODES = ("average", "strict")
 """How a budget is kept: on average over many sequences, or at every prefix of every sequence."""
 FORMATS = ("text", "json", "html")

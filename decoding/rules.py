@@ -7,7 +7,7 @@ where a call is worth more; the threshold is what a budget was calibrated to (`w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -52,12 +52,36 @@ class ThresholdRule:
 
     def at(self, threshold: float) -> ThresholdRule:
         """Return the same rule at another threshold."""
-        return ThresholdRule(self.name, self.score, threshold, self.needs_teacher)
+        return replace(self, threshold=threshold)
+
+
+@dataclass(frozen=True)
+class EvenRule(ThresholdRule):
+    """Call at every k-th token, `k = 1 / r` for the rate `r = 1 - threshold`.
+
+    At position t where `floor((t + 1) r + phase) > floor(t r + phase)`: gaps of floor(k) and ceil(k) tokens only. The
+    score is the phase in [0, 1), the row's own: with one for all, texts shorter than k would never call, or all would.
+    """
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        """Return the rows whose turn it is."""
+        rate = min(max(1.0 - self.threshold, 0.0), 1.0)
+        phase_B, position_B = self.score(step), step.position_B.double()
+        return ((position_B + 1) * rate + phase_B).floor() > (position_B * rate + phase_B).floor()
 
 
 def random_score(step: Step) -> torch.Tensor:
     """Draw lots: a call rate of `r` is the threshold `1 - r`."""
     return step.noise_B
+
+
+def first_score(step: Step) -> torch.Tensor:
+    """`u - 1 - position`, `u` drawn from [0, 1): the threshold `-k` calls at the first k tokens, k any real number.
+
+    Without the draw k would be whole, and use would jump from one k to the next: with it the token after the last whole
+    one is the teacher's in the share of the texts that is left over.
+    """
+    return step.noise_B - 1.0 - step.position_B
 
 
 def maxprob_score(step: Step) -> torch.Tensor:
@@ -86,7 +110,10 @@ def oracle_score(step: Step) -> torch.Tensor:
 
 
 def head_score(head: DeferralHead) -> Score:
-    """The expected gain of a call in nats, predicted by a trained head that is told the budget."""
+    """The expected gain of a call, predicted by a trained head that is told the budget.
+
+    In nats for `learned` and `regret`; for `gate` it is the logit that the student's token is not the teacher's.
+    """
 
     def score(step: Step) -> torch.Tensor:
         with torch.no_grad():
@@ -95,10 +122,29 @@ def head_score(head: DeferralHead) -> Score:
     return score
 
 
+def router_score(head: DeferralHead) -> Score:
+    """The predicted gain of having the teacher write the whole text, asked once, before anything is written.
+
+    The routing of RouteLMT (Luo et al. 2026, arXiv 2604.22520): the text is the teacher's where its first state's gain
+    exceeds the threshold. Later states follow: plus infinity where the teacher wrote every token so far, else minus.
+    Left out: the variant that guards against losses.
+    """
+    gain = head_score(head)
+
+    def score(step: Step) -> torch.Tensor:
+        gain_B = gain(step)
+        follows_B = torch.where(step.calls_B == step.position_B, float("inf"), float("-inf")).to(gain_B)
+        return torch.where(step.position_B == 0, gain_B, follows_B)
+
+    return score
+
+
 SIMPLE: dict[str, ThresholdRule] = {
     rule.name: rule
     for rule in (
         ThresholdRule("random", random_score),
+        EvenRule("every-k", lambda step: step.row_noise_B),
+        ThresholdRule("first-k", first_score),
         ThresholdRule("maxprob", maxprob_score),
         ThresholdRule("entropy", entropy_score),
         ThresholdRule("margin", margin_score),
@@ -115,7 +161,15 @@ def scorer(artefact: Artefact, name: str, seed: int = 0) -> ThresholdRule:
         WheelsError: for an unknown rule, or a seed that was not trained.
     """
     check_choice("rule", name, RULES)
-    return ThresholdRule(name, head_score(artefact.head(name, seed))) if name in TRAINED else SIMPLE[name]
+    if name not in TRAINED:
+        return SIMPLE[name]
+    made = router_score if name == "router" else head_score
+    return ThresholdRule(name, made(artefact.head(name, seed)))
+
+
+def known_rules(artefact: Artefact) -> tuple[str, ...]:
+    """Return the rules that a trained model can be asked for: all but those that need a head that it has not."""
+    return tuple(name for name in RULES if name not in TRAINED or artefact.heads.get(name))
 
 
 def calibrated(artefact: Artefact, name: str, budget: float, seed: int = 0) -> ThresholdRule:

@@ -27,8 +27,8 @@ class Step:
     """Tokens of these that the teacher wrote."""
     budget_B: torch.Tensor
     """The teacher budget of each row, a share in [0, 1]."""
-    noise: Callable[[], torch.Tensor]
-    """Makes `noise_B`: few rules draw lots, and the others need not pay for them."""
+    noise: Callable[[torch.Tensor], torch.Tensor]
+    """Draws each row's number at a position `[B]`: few rules draw lots, and the others need not pay for them."""
     log_p_BV: torch.Tensor | None = None
     """The teacher's log-probabilities, in nats, for the rules that need them everywhere; else None."""
 
@@ -40,7 +40,12 @@ class Step:
     @cached_property
     def noise_B(self) -> torch.Tensor:
         """A uniform number in [0, 1) that belongs to the row and its position, for rules that draw lots."""
-        return self.noise()
+        return self.noise(self.position_B)
+
+    @property
+    def row_noise_B(self) -> torch.Tensor:
+        """A uniform number in [0, 1) that belongs to the row, the same at all its positions: that of position 0."""
+        return self.noise(torch.zeros_like(self.position_B))
 
     @property
     def regret_B(self) -> torch.Tensor:

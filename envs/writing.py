@@ -191,10 +191,10 @@ class Writing:
         scores_RV = self.teacher_constraints.apply(scores_RV, self.position_B[called_R], self.limit_B[called_R])
         return self.settings.sampling.choose(scores_RV, self._uniforms(called_R, TEACHER_STREAM))
 
-    def _noise(self) -> Callable[[], torch.Tensor]:
+    def _noise(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return what draws the rule's numbers of this state."""
-        seeds, index_B, position_B = self.seed_B.cpu().numpy().copy(), self.index_B.clone(), self.position_B.clone()
-        return lambda: uniforms(seeds, index_B, position_B, RULE_STREAM)
+        seeds, index_B = self.seed_B.cpu().numpy().copy(), self.index_B.clone()
+        return lambda at_B: uniforms(seeds, index_B, at_B, RULE_STREAM)
 
     def _uniforms(self, rows_R: torch.Tensor | None, stream: int) -> torch.Tensor:
         """Draw the numbers of each row's own seed, index and position, as the engine does."""

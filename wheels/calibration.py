@@ -12,6 +12,8 @@ from wheels.errors import WheelsError, check_budget
 from wheels.files import read_json, write_json
 
 FORMAT = 1
+UNCALIBRATED = ("random", "every-k")
+"""The rules that call at a known rate: a budget's threshold is 1 minus it."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class Calibration:
     def threshold(self, rule: str, budget: float, seed: int = 0) -> float:
         """Return the threshold for a budget: linear between the calibrated points by measured use.
 
-        Budget 0 is plus infinity (never), budget 1 minus infinity (always). The random rule needs no calibration: its
-        score is uniform, so the threshold is `1 - budget`.
+        Budget 0 is plus infinity (never), budget 1 minus infinity (always). The rules that call at a known rate need no
+        calibration: the threshold is `1 - budget`.
 
         Raises:
             WheelsError: where the rule and seed were not calibrated, or the budget lies outside what was.
@@ -77,7 +79,7 @@ class Calibration:
         check_budget(budget)
         if budget in (0.0, 1.0):
             return float("inf") if budget == 0 else float("-inf")
-        if rule == "random":
+        if rule in UNCALIBRATED:
             return 1.0 - budget
         known = sorted((p.use, -p.threshold) for p in self.points if p.rule == rule and p.seed == seed)
         exact = [p.threshold for p in self.points if (p.rule, p.seed, p.budget) == (rule, seed, budget)]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import pytest
 import torch
 
 from tests.decoding.tiny import make_pair
-from wheels.agents import train
+from wheels.agents import rivals, train
 from wheels.agents.train import Trainer, run
 from wheels.agents.train_config import TrainConfig
+from wheels.agents.warmstart import WarmStart
 from wheels.artefact import Artefact
+from wheels.decoding.choices import RULES, TRAINED
 from wheels.decoding.engine import decode
 from wheels.decoding.rules import calibrated
 from wheels.errors import WheelsError
@@ -68,7 +71,11 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_what_training_leaves_can_be_decoded_with(config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
     run(replace(config, calibrate=True))
     artefact = Artefact.load(config.output)
-    assert {name: len(heads) for name, heads in artefact.heads.items()} == {"learned": 2, "regret": 2}
+    assert {name: len(heads) for name, heads in artefact.heads.items()} == dict.fromkeys(TRAINED, 2)
+    kept = {(point.rule, point.seed) for point in artefact.calibration.points}
+    assert kept == {(rule, seed) for rule in RULES for seed in range(2 if rule in TRAINED else 1)} - {
+        ("random", 0), ("every-k", 0),
+    }  # fmt: skip
     rule = calibrated(artefact, "learned", 0.5, seed=1)
     assert decode(artefact.pair, ["a b c"], rule, budget=0.5, max_new_tokens=8)[0].rule == "learned"
     lines = [json.loads(line) for line in (Path(config.output) / "metrics.jsonl").read_text().splitlines()]
@@ -82,8 +89,16 @@ def test_what_training_leaves_can_be_decoded_with(config: TrainConfig, capsys: p
 def test_seeds_differ_and_the_agent_left_its_warm_start(config: TrainConfig) -> None:
     run(replace(config, learning_rate=1e-2, iterations=6))
     artefact = Artefact.load(config.output)
-    digests = {(rule, seed): artefact.head_digest(rule, seed) for rule in ("learned", "regret") for seed in (0, 1)}
-    assert len(set(digests.values())) == 4
+    digests = {(rule, seed): artefact.head_digest(rule, seed) for rule in TRAINED for seed in (0, 1)}
+    assert len(set(digests.values())) == 8
+
+
+def only_seed_1(fit: Callable[..., Any]) -> Callable[..., Any]:
+    def fit_once(features_NF: torch.Tensor, target_N: torch.Tensor, settings: WarmStart) -> Any:
+        assert settings.seed == 1, "what was fitted is fitted again"
+        return fit(features_NF, target_N, settings)
+
+    return fit_once
 
 
 @pytest.mark.parametrize("part", ["head", "student"])
@@ -106,6 +121,9 @@ def test_a_killed_run_ends_in_the_same_bytes(
     monkeypatch.setattr(Trainer, "_round", once)
     if part == "head":
         monkeypatch.setattr(train, "fit_regret", lambda *_: pytest.fail("the warm start ran again"))
+        monkeypatch.setattr(rivals, "text_gains", lambda *_: pytest.fail("whole texts were written again"))
+        for name in ("fit_gate", "fit_router"):
+            monkeypatch.setattr(rivals, name, only_seed_1(getattr(rivals, name)))
     run(config)
     assert files_of(Path(config.output)) == files_of(Path(whole.output))
     weights = [(Path(folder) / "model.safetensors").read_bytes() for folder in (config.output, whole.output)]
@@ -123,6 +141,7 @@ def test_training_the_student_moves_it_and_the_head_alone_does_not(config: Train
         student = Artefact.load(folder, dtype="float32").pair.student
         pairs = zip(start.float().parameters(), student.parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs) is same
+    assert set(Artefact.load(moved.output).heads) == {"learned", "regret"}, "the others are of a frozen student"
 
 
 def test_an_unfinished_run_is_not_continued_with_other_settings(config: TrainConfig) -> None:
@@ -153,4 +172,4 @@ def test_two_processes_train_one_agent(config: TrainConfig, tmp_path: Path) -> N
     artefact = Artefact.load(config.output)
     lines = (Path(config.output) / "metrics.jsonl").read_text().splitlines()
     assert len(artefact.heads["learned"]) == 1
-    assert len(lines) == 1 + config.iterations
+    assert len(lines) == 1 + config.iterations + 2

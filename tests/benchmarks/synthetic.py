@@ -15,9 +15,13 @@ EXPONENTS = {
     "margin": 0.68,
     "random": 1.0,
     "oracle": 0.2,
+    "gate": 0.5,
+    "router": 0.85,
+    "every-k": 0.98,
+    "first-k": 0.92,
 }
 """PGR at use u is u ** exponent."""
-SEEDED = ("learned", "regret", "random")
+SEEDED = ("learned", "regret", "random", "gate", "router", "every-k")
 
 
 class MeanStatistics:

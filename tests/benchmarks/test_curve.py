@@ -15,6 +15,7 @@ from wheels.benchmarks.curve_config import CurveConfig
 from wheels.benchmarks.decodes import load_artefact, rows_digest
 from wheels.benchmarks.records import PointKey
 from wheels.data import Row
+from wheels.decoding.choices import RULES
 from wheels.errors import WheelsError
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "near", "a", "river", "bank"]
@@ -28,6 +29,7 @@ class Calibration:
 
     data_digest: str | None = rows_digest(OTHER_ROWS)
     lacking: tuple[str, ...] = ()
+    points: list[Any] = field(default_factory=list)
     shift: dict[PointKey, float] = field(default_factory=dict)
 
     def threshold(self, rule: str, budget: float, seed: int) -> float:
@@ -224,6 +226,27 @@ def test_a_rule_without_a_head_is_refused(world: World) -> None:
         world.run()
 
 
+def calibrated_rules(*names: str) -> list[Any]:
+    return [SimpleNamespace(rule=name) for name in names]
+
+
+def test_without_rules_all_that_the_model_has_heads_and_thresholds_for_are_measured(world: World) -> None:
+    world.artefact.calibration.points = calibrated_rules("learned", "regret", "entropy", "gate")
+    curve, _ = world.run(rules=None)
+    assert curve.rules == ["learned", "regret", "entropy", "random", "every-k"]
+    assert curve.notes == [
+        "not measured, for want of a trained head or of thresholds: gate, router, maxprob, margin, first-k, oracle"
+    ]
+    world.artefact.heads["gate"] = ["f", "g"]
+    assert world.run(rules=None)[0].rules == ["learned", "regret", "gate", "entropy", "random", "every-k"]
+
+
+def test_without_rules_a_model_that_was_never_calibrated_is_refused(world: World) -> None:
+    world.artefact.calibration.lacking = ("learned",)
+    with pytest.raises(WheelsError, match="not calibrated: learned"):
+        world.run(rules=None)
+
+
 def test_an_output_that_cannot_be_written_is_found_before_the_work(world: World) -> None:
     world.output.write_text("a file")
     decoder = Decoder()
@@ -245,10 +268,25 @@ def test_calibration_data_calibrates_first(world: World, tmp_path: Path) -> None
     for _ in range(2):  # the second time its calibration is there
         world.run(calibration_data=str(other), model="m")
     assert [(c.data, c.model, c.seeds) for c in asked] == [(str(other), "m", 2)]
+    assert asked[0].rules == ("learned", "random", "entropy")
     assert {0.2, 0.5} <= set(asked[0].budgets)
     with pytest.raises(WheelsError, match="nothing is calibrated on the split it is scored on"):
         world.run(calibration_data=str(world.data), model="m")
     assert len(asked) == 1
+
+
+def test_calibration_data_calibrates_every_rule_that_has_a_head(world: World, tmp_path: Path) -> None:
+    world.artefact.calibration = Calibration(lacking=("first-k",), points=calibrated_rules("learned"))
+    asked: list[Any] = []
+
+    def calibrate(config: Any) -> None:
+        asked.append(config)
+        world.artefact.calibration = Calibration()
+
+    world.monkeypatch.setattr(decodes.calibrate, "run", calibrate)
+    other = write_rows(tmp_path / "other.jsonl", OTHER_ROWS)
+    curve, _ = world.run(rules=None, calibration_data=str(other), model="m")
+    assert curve.rules == list(asked[0].rules) == [rule for rule in RULES if rule not in ("gate", "router")]
 
 
 def test_the_embedded_pair_is_not_calibrated_again(world: World, tmp_path: Path) -> None:

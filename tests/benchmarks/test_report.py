@@ -118,7 +118,7 @@ def test_strict_mode_shows_violations(world: Measured) -> None:
 def test_the_terminal_shows_a_line_a_rule_at_three_uses(curve: Curve) -> None:
     text = as_text(curve)
     assert re.search(r"^rule +seeds +use 0.1 +use 0.2 +use 0.3$", text, re.M)
-    rows = re.findall(r"^(\w+) +(\d) +(\d+\.\d) \((\d\.\d\d)\)", text, re.M)
+    rows = re.findall(r"^([\w-]+) +(\d) +(\d+\.\d) \((\d\.\d\d)\)", text, re.M)
     assert [row[0] for row in rows] == curve.rules * 2
     first = next(row for row in curve.at_use if (row["rule"], row["use"], row["metric"]) == ("learned", 0.1, "bleu"))
     assert rows[0][1:] == ("3", f"{first['value']:.1f}", f"{first['pgr']:.2f}")

@@ -10,11 +10,13 @@ from tests.decoding.tiny import make_pair, save_artefact
 from tests.envs.tiny import WORDS
 from wheels.calibration import Calibration, Point
 from wheels.cli import main
-from wheels.decoding.calibrate import as_table, calibrate
+from wheels.decoding.calibrate import ROUNDS, Bracket, as_table, calibrate
 from wheels.decoding.engine import decode
-from wheels.decoding.rules import SIMPLE, ThresholdRule
+from wheels.decoding.rules import SIMPLE, ThresholdRule, head_score, router_score
 from wheels.decoding.trace import teacher_use
+from wheels.features import feature_width
 from wheels.pair import Pair
+from wheels.policy import DeferralHead, HeadConfig
 
 BUDGETS = [0.15, 0.5]
 LIMIT = 8
@@ -46,6 +48,61 @@ def test_the_use_is_the_budget(name):
         again = decode(pair, sources(), rule, budget=point.budget, max_new_tokens=LIMIT, batch_size=7)
         assert teacher_use(again) == point.use, "what is written down is what the threshold gives"
     assert points[0].threshold > points[1].threshold
+
+
+def trained_rule(name: str, pair: Pair) -> ThresholdRule:
+    """A rule with a head of random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        head = DeferralHead(HeadConfig(feature_width(pair.student.config.hidden_size), width=8)).requires_grad_(False)
+    return ThresholdRule(name, (router_score if name == "router" else head_score)(head))
+
+
+@pytest.mark.parametrize("name", ["first-k", "gate", "router"])
+def test_the_use_is_near_the_budget_on_more_texts(name):
+    pair = soft_pair()
+    rule = SIMPLE[name] if name in SIMPLE else trained_rule(name, pair)
+    for point in calibrate(pair, sources(250), rule, [0.1, 0.4], max_new_tokens=LIMIT):
+        assert abs(point.use - point.budget) < 0.01, point
+
+
+def texts_use(score_N: torch.Tensor, length_N: torch.Tensor, threshold: float) -> float:
+    """The share of the tokens that lie in texts whose score exceeds the threshold."""
+    return float(length_N[score_N > threshold].sum() / length_N.sum())
+
+
+def test_thresholds_of_whole_texts_close_in_whatever_their_scores():
+    """Long texts gain the most and a few gain without measure: neither a quantile nor halving the scores would do."""
+    length_N = torch.arange(1.0, 401.0)
+    score_N = (length_N / 5).exp()
+    budget = 0.1
+    bracket, uses = Bracket(budget), []
+    for _ in range(ROUNDS):
+        guess = bracket.guess(score_N)
+        uses.append(texts_use(score_N, length_N, guess))
+        if abs(uses[-1] - budget) <= 0.003:
+            break
+        bracket.narrow(guess, uses[-1])
+    assert abs(uses[0] - budget) > 0.05 and abs(uses[-1] - budget) <= 0.003
+    low, high = float(score_N.quantile(1 - budget)), float(score_N.max())
+    for _ in range(ROUNDS - 1):
+        middle = (low + high) / 2
+        use = texts_use(score_N, length_N, middle)
+        low, high = (middle, high) if use > budget else (low, middle)
+        assert abs(use - budget) > 0.01, "as many halvings do not get there"
+
+
+def test_the_bracket_by_hand():
+    score_N = torch.tensor([1.0, 2.0, 3.0, 4.0, 50.0])
+    bracket = Bracket(0.25)
+    assert bracket.guess(score_N) == 4.0, "the quantile 0.75"
+    bracket.narrow(4.0, 0.5)
+    assert (bracket.low, bracket.use_low, bracket.use_high) == (4.0, 0.5, 0.0)
+    assert bracket.guess(torch.tensor([1.0, 6.0, 8.0])) == 7.0, "the quantile lies within"
+    assert bracket.guess(torch.tensor([1.0] * 10 + [40.0, 50.0])) == 45.0, "use falls from 0.5 to 0 between both"
+    bracket.narrow(45.0, 0.2)
+    assert bracket.guess(score_N) == (4.0 + 45.0) / 2, "nothing was seen between"
+    assert Bracket(0.25).guess(torch.empty(0)) is None
 
 
 def test_the_threshold_of_one_budget_misses_another():
@@ -93,6 +150,15 @@ def test_the_command_writes_thresholds_for_every_trained_head(folder, capsys):
     assert (kept.data, kept.rows) == ("rows:validation", 8) and kept.data_digest and kept.date
     shown = capsys.readouterr().out
     assert shown.startswith(as_table(kept.points)) and "written to" in shown
+
+
+def test_without_rules_the_command_calibrates_what_the_model_has_heads_for(folder):
+    assert run(folder, "--limit", "4") == 0
+    kept = Calibration.load(folder / "deferral" / "calibration.json")
+    assert list(dict.fromkeys(point.rule for point in kept.points)) == [
+        "learned", "regret", "maxprob", "entropy", "margin", "first-k", "oracle",
+    ]  # fmt: skip
+    assert run(folder, "--rules", "router") == 2, "what is asked for by name must be there"
 
 
 def test_the_command_refuses_a_rule_without_a_head(folder, capsys):
