@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
+from wheels.benchmarks.closer import look_closer
 from wheels.benchmarks.curve_config import CurveConfig
 from wheels.benchmarks.decodes import decode_all, make_plan, rows_digest
+from wheels.benchmarks.measured import Measured
 from wheels.benchmarks.plot import draw
 from wheels.benchmarks.report import render
+from wheels.benchmarks.report_sections import sections
 from wheels.benchmarks.resampled import SentenceStatistics
 from wheels.benchmarks.stats import Statistics
-from wheels.benchmarks.summary import Curve, Measured, summarise
+from wheels.benchmarks.summary import Curve, summarise
 from wheels.benchmarks.table import as_csv, as_text
-from wheels.config import versions, write_resolved
+from wheels.config import as_command, versions, write_resolved
 from wheels.data import load_task
 from wheels.files import write_bytes, write_json, write_text
 from wheels.metrics import sentence_statistics, signature
@@ -54,19 +58,21 @@ def run(config: CurveConfig) -> Curve:
     curve.metric_signatures.update({metric: signature(metric) for metric in task.metrics})
     curve.versions.update(versions())
     write_resolved(config, folder, {"data_digest": data_digest, "model_digest": plan.model_digest})
-    write_results(curve, measured, folder)
+    closer = look_closer(config, plan, measured, task, data_digest)
+    curve.details.update(closer.to_json())
+    write_results(curve, measured, folder, sections(curve, closer), as_command("wheels bench curve", config))
     print(as_text(curve))
     print(f"written to {folder}: curve.json, curve.csv, curve.png, report.html")
     return curve
 
 
-def write_results(curve: Curve, measured: Measured, folder: Path) -> None:
-    """Write the curve as JSON, CSV, picture and page."""
+def write_results(curve: Curve, measured: Measured, folder: Path, closer: Sequence[str], command: str) -> None:
+    """Write the curve as JSON, CSV, picture and page; `closer` are more sections of the page."""
     picture = draw(curve)
     write_json(folder / "curve.json", curve.to_json())
     write_text(folder / "curve.csv", as_csv(curve))
     write_bytes(folder / "curve.png", picture)
-    write_text(folder / "report.html", render(curve, picture, measured))
+    write_text(folder / "report.html", render(curve, picture, measured, closer, command))
 
 
 def _with_progress(total: int) -> SentenceStatistics:

@@ -70,8 +70,13 @@ def draw(curve: Curve) -> bytes:
         _draw_quality(quality, curve)
         title = f"{curve.task}: {metric_name(curve.quality)} against teacher use, n = {curve.sentences}"
         figure.suptitle(title, x=0.008, ha="left", weight="bold", size=11.5)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
+        return as_png(figure)
+
+
+def as_png(figure: Figure) -> bytes:
+    """Return a figure as PNG, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -90,7 +95,7 @@ def mean_curve(curve: Curve, rule: str) -> tuple[Floats, Floats, Floats, Floats]
     return use_B, mean_B, low_B, high_B
 
 
-def _look(rule: str, size: float = 1.0) -> dict[str, Any]:
+def look(rule: str, size: float = 1.0) -> dict[str, Any]:
     """Return how a rule's line is drawn: ours heavy, the ceiling dashed."""
     ours = rule in OURS
     return {
@@ -111,7 +116,7 @@ def _draw_quality(axes: Axes, curve: Curve) -> None:
     levels = [student, teacher]
     for rule in curve.rules if curve.interior else []:
         use_B, mean_B, low_B, high_B = mean_curve(curve, rule)
-        axes.plot(use_B, mean_B, **_look(rule))
+        axes.plot(use_B, mean_B, **look(rule))
         if len(curve.seeds[rule]) > 1:
             axes.fill_between(use_B, low_B, high_B, color=COLOURS[rule], alpha=0.18, linewidth=0, zorder=2)
         levels += [*low_B, *high_B]
@@ -158,7 +163,7 @@ def _add_key(axes: Axes, curve: Curve) -> None:
     """Name the lines in the free lower right corner, best first, each in its colour."""
     area = {rule: curve.apgr[rule]["0-0.3"] for rule in curve.rules}
     ranked = sorted(curve.rules, key=lambda rule: -area[rule] if math.isfinite(area[rule]) else 0.0)
-    handles = [axes.plot([], [], **_look(rule))[0] for rule in ranked]
+    handles = [axes.plot([], [], **look(rule))[0] for rule in ranked]
     labels = []
     for rule in ranked:
         seeds = len(curve.seeds[rule])
@@ -201,7 +206,7 @@ def _draw_adherence(axes: Axes, curve: Curve) -> None:
             if point.budget in budgets
         ]
         x, y = zip(*points, strict=True)
-        axes.plot(x, y, **(_look(rule) | {"linestyle": "none", "markersize": 5}), clip_on=False)
+        axes.plot(x, y, **(look(rule) | {"linestyle": "none", "markersize": 5}), clip_on=False)
         worst = max(worst, *map(abs, y))
     for column in range(0, len(budgets), 2):
         axes.axvspan(column - 0.5, column + 0.5, color="#F6F6F6", zorder=0, linewidth=0)

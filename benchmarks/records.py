@@ -34,6 +34,8 @@ class Record:
     """Text of each token."""
     authors: tuple[str, ...] = ()
     """`student` or `teacher` for each token."""
+    token_ids: tuple[int, ...] = ()
+    """Each token's id; empty in a record that was kept before ids were."""
 
     @classmethod
     def of(cls, trace: Trace) -> Record:
@@ -47,6 +49,7 @@ class Record:
             seconds=trace.seconds,
             pieces=trace.pieces,
             authors=trace.authors,
+            token_ids=trace.token_ids,
         )
 
     @property
@@ -76,10 +79,7 @@ TEACHER_END = PointKey(TEACHER, 0, 1.0)
 
 def save_point(folder: Path, key: PointKey, signature: Mapping[str, Any], records: Iterable[Record]) -> Path:
     """Write one decode atomically: the signature on the first line, then a record a line."""
-    lines = [json.dumps(dict(signature), sort_keys=True)]
-    lines += [json.dumps(asdict(record), ensure_ascii=False) for record in records]
-    content = gzip.compress(("\n".join(lines) + "\n").encode("utf-8"), mtime=0)
-    return write_bytes(folder / key.file_name, content)
+    return save_lines(folder / key.file_name, signature, map(asdict, records))
 
 
 def load_point(folder: Path, key: PointKey, signature: Mapping[str, Any]) -> list[Record] | None:
@@ -87,13 +87,30 @@ def load_point(folder: Path, key: PointKey, signature: Mapping[str, Any]) -> lis
 
     A file that cannot be read counts as none: it is only a saved repetition.
     """
+    lines = load_lines(folder / key.file_name, signature)
+    try:
+        return None if lines is None else [_record(line) for line in lines]
+    except (KeyError, TypeError):
+        return None
+
+
+def save_lines(path: Path, signature: Mapping[str, Any], objects: Iterable[Mapping[str, Any]]) -> Path:
+    """Write JSON objects atomically: the signature on the first line, then an object a line."""
+    lines = [json.dumps(dict(signature), sort_keys=True)]
+    lines += [json.dumps(dict(one), ensure_ascii=False) for one in objects]
+    content = gzip.compress(("\n".join(lines) + "\n").encode("utf-8"), mtime=0)
+    return write_bytes(path, content)
+
+
+def load_lines(path: Path, signature: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the objects that `save_lines` wrote under exactly this `signature`, or None."""
     try:
         # Not splitlines(): an output may hold other line separators, such as U+2028.
-        lines = gzip.decompress((folder / key.file_name).read_bytes()).decode("utf-8").rstrip("\n").split("\n")
+        lines = gzip.decompress(path.read_bytes()).decode("utf-8").rstrip("\n").split("\n")
         if json.loads(lines[0]) != json.loads(json.dumps(dict(signature))):
             return None
-        return [_record(json.loads(line)) for line in lines[1:]]
-    except (OSError, EOFError, zlib.error, ValueError, IndexError, KeyError, TypeError):
+        return [json.loads(line) for line in lines[1:]]
+    except (OSError, EOFError, zlib.error, ValueError, IndexError):
         return None
 
 
@@ -116,5 +133,5 @@ def kept_or_made(
 
 def _record(fields: dict[str, Any]) -> Record:
     """Return the record that `fields` describe."""
-    fields["pieces"], fields["authors"] = tuple(fields["pieces"]), tuple(fields["authors"])
-    return Record(**fields)
+    lists = {"pieces": fields["pieces"], "authors": fields["authors"], "token_ids": fields.get("token_ids", ())}
+    return Record(**fields | {name: tuple(values) for name, values in lists.items()})

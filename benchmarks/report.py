@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from wheels.benchmarks.measured import Measured
 from wheels.benchmarks.plot import metric_name
 from wheels.benchmarks.records import STUDENT_END, TEACHER_END, PointKey, Record
-from wheels.benchmarks.summary import Curve, Measured
+from wheels.benchmarks.summary import Curve
 from wheels.benchmarks.table import in_words, number, row_at, shown_uses
 from wheels.decoding.trace import STUDENT
 
@@ -33,6 +34,7 @@ CSS = """
 body{font:16px/1.55 system-ui,sans-serif;color:#222;background:#fff;max-width:66rem;margin:2.5rem auto;padding:0 1.2rem}
 h1{font-size:1.7rem;line-height:1.25;margin:0 0 .3rem}h2{font-size:1.15rem;margin:2.4rem 0 .5rem}
 p,ul{max-width:48rem}.lead{font-size:1.08rem}.pale{color:#666}img{width:100%;height:auto;margin:.6rem 0}
+img.narrow{max-width:40rem;display:block}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.93rem}
 th,td{padding:.28rem .8rem;text-align:right;border-bottom:1px solid #e6e6e6;white-space:nowrap}
 th{font-weight:600;border-bottom:2px solid #bbb}th:first-child,td:first-child{text-align:left;padding-left:0}
@@ -61,10 +63,9 @@ class Example:
 
 def pick_examples(measured: Measured, count: int = EXAMPLES) -> tuple[PointKey | None, list[Example]]:
     """Return a decode near use 0.2, and `count` of its rows spread evenly over the data; nothing is hand-picked."""
-    if not measured.interior:
+    if measured.shown is None:
         return None, []
-    budget = min(measured.interior, key=lambda share: abs(share - 0.2))
-    key = PointKey(measured.rules[0], 0, budget)
+    key = PointKey(measured.rules[0], 0, measured.shown)
     records = measured.outputs[key]
     rows = sorted({round(i * (len(records) - 1) / max(1, count - 1)) for i in range(count)})
     students, teachers = measured.outputs[STUDENT_END], measured.outputs[TEACHER_END]
@@ -74,32 +75,40 @@ def pick_examples(measured: Measured, count: int = EXAMPLES) -> tuple[PointKey |
     ]
 
 
-def render(curve: Curve, picture: bytes, measured: Measured) -> str:
+def render(curve: Curve, picture: bytes, measured: Measured, sections: Sequence[str] = (), command: str = "") -> str:
     """Return the page.
 
     Args:
         curve: what was found.
         picture: of it, PNG.
         measured: the outputs, for the examples.
+        sections: what else is to be shown (`wheels.benchmarks.report_sections`), as HTML.
+        command: what made the curve.
     """
     title = f"{curve.task}: quality against teacher use"
-    image = base64.b64encode(picture).decode("ascii")
     alt = f"{metric_name(curve.quality)} of each rule over its measured teacher use"
     body = [
         f"<h1>{escape(title)}</h1>",
         _introduction(curve),
-        f'<img alt="{escape(alt)}" src="data:image/png;base64,{image}">',
+        image(alt, picture),
         *([_use_tables(curve), _areas(curve), _tests(curve)] if curve.interior else []),
+        *sections,
         _points(curve),
         _examples(*pick_examples(measured)),
         _limits(curve),
-        _provenance(curve),
+        _provenance(curve, command),
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{CSS}</style></head><body>\n" + "\n".join(body) + "\n</body></html>\n"
     )
+
+
+def image(alt: str, png: bytes, *, narrow: bool = False) -> str:
+    """Return a picture that is part of the page."""
+    look = ' class="narrow"' if narrow else ""
+    return f'<img{look} alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}">'
 
 
 def table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
@@ -111,7 +120,7 @@ def table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str
     return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
-def _look(rule: str) -> str:
+def row_look(rule: str) -> str:
     """Return the class of a rule's row."""
     return "ours" if rule == "learned" else ""
 
@@ -151,7 +160,7 @@ def _use_tables(curve: Curve) -> str:
                 [f"{number(c['value'])} [{number(c['low'])}, {number(c['high'])}]", number(100 * c["pgr"], 0)]
                 for c in cells
             ]
-            rows.append((_look(rule), [rule, str(len(curve.seeds[rule])), *itertools.chain(*shown)]))
+            rows.append((row_look(rule), [rule, str(len(curve.seeds[rule])), *itertools.chain(*shown)]))
         head = ["rule", "seeds", *itertools.chain(*((f"{metric_name(metric)} at {use:g}", "% of gap") for use in uses))]
         parts.append(table(head, rows))
     parts.append(
@@ -171,7 +180,7 @@ def _areas(curve: Curve) -> str:
         cells = [rule, *(number(area, 3) for area in curve.apgr[rule].values())]
         cells += [number(use, 2) for use in curve.cpt[rule].values()]
         cells += [number(kept["mean_abs_error"], 3), *(number(share, 2) for share in kept["use_p95"].values())]
-        rows.append((_look(rule), cells + ([str(kept["violations"])] if curve.mode == "strict" else [])))
+        rows.append((row_look(rule), cells + ([str(kept["violations"])] if curve.mode == "strict" else [])))
     words = (
         "The area under the share of the gap over teacher use (APGR; a straight line has 0.5 and 0.045); the least use "
         "that recovers 50, 80 and 95% of the gap (CPT); the mean distance of measured use from the budget; and, budget "
@@ -200,7 +209,7 @@ def _points(curve: Curve) -> str:
     head += ["positions/token", "seconds"]
     rows = [
         (
-            "end" if point.budget in (0.0, 1.0) else _look(point.rule),
+            "end" if point.budget in (0.0, 1.0) else row_look(point.rule),
             [point.rule, str(point.seed), f"{point.budget:g}", number(point.use, 3), number(point.use_p95, 2)]
             + [number(point.metrics[metric], 2) for metric in curve.metrics]
             + [number(100 * point.pgr, 0), number(point.passes_per_token, 3), number(point.positions_per_token, 2)]
@@ -263,9 +272,11 @@ def _limits(curve: Curve) -> str:
     return "<h2>What is not claimed</h2><ul>" + "".join(f"<li>{escape(claim)}</li>" for claim in claims) + "</ul>"
 
 
-def _provenance(curve: Curve) -> str:
-    """Return the signatures and versions that reproduce the numbers."""
+def _provenance(curve: Curve, command: str) -> str:
+    """Return the command, the signatures and the versions that reproduce the numbers."""
     lines = [f"{metric_name(metric)}: {signature}" for metric, signature in curve.metric_signatures.items()]
     lines += [f"{name} {version}" for name, version in curve.versions.items()]
     items = "".join(f"<li><code>{escape(line)}</code></li>" for line in (curve.signature, *lines))
-    return f"<h2>Signature</h2><ul>{items}</ul><p class='pale'>The settings of the run stand in resolved.json.</p>"
+    made = f"<p>Made by <code>{escape(command)}</code></p>" if command else ""
+    words = "All settings of the run, defaults included, stand in resolved.json beside this page."
+    return f"<h2>Signature</h2>{made}<ul>{items}</ul><p class='pale'>{words}</p>"

@@ -14,6 +14,7 @@ from wheels.benchmarks.stats import (
     Comparison,
     Floats,
     Statistics,
+    apgr,
     at_use,
     compare,
     mean_over_seeds,
@@ -90,6 +91,21 @@ class Resampled:
     def pgr_at_use(self, rule: str, metric: str, use: float) -> Floats:
         """Return the rule's share of the student-teacher gap at exactly this use, [R], both ends resampled too."""
         return share_of_gap(self.at_use(rule, metric, use), *self.ends(metric))
+
+    def area(self, rule: str, metric: str, low: float, high: float) -> Floats:
+        """Return the area under the share of the gap from use `low` to `high` (`apgr`), [R], mean over its seeds."""
+        areas_SR = []
+        for seed in self.seeds(rule):
+            _, use_RB, quality_RB = self.curve(rule, seed, metric)
+            student_R, teacher_R = self.ends(metric)
+            share_RB = share_of_gap(quality_RB, student_R[:, None], teacher_R[:, None])
+            areas_SR.append([apgr(use_B, share_B, low, high) for use_B, share_B in zip(use_RB, share_RB, strict=True)])
+        return mean_over_seeds(areas_SR, self._seed)
+
+    def at(self, rule: str, metric: str, budget: float) -> Floats:
+        """Return the metric of the rule's decodes under `budget`, [R], mean over its seeds."""
+        values_SR = [self.quality[metric, PointKey(rule, seed, budget)] for seed in self.seeds(rule)]
+        return mean_over_seeds(values_SR, self._seed)
 
     def ends(self, metric: str) -> tuple[Floats, Floats]:
         """Return the metric of the student alone and of the teacher alone, [R] each."""

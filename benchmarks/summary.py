@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from wheels import __version__
-from wheels.benchmarks.records import STUDENT_END, TEACHER_END, PointKey, Record
+from wheels.benchmarks.at_budget import area_tests, decodes_at
+from wheels.benchmarks.measured import Measured
+from wheels.benchmarks.records import STUDENT_END, TEACHER_END, PointKey
 from wheels.benchmarks.resampled import Resampled, SentenceStatistics
 from wheels.benchmarks.stats import Adherence, apgr, compare, cpt, oracle_share, over_allowance, pgr, share_of_gap
 from wheels.decoding.choices import TRAINED
@@ -20,45 +21,8 @@ TRIVIAL = ("maxprob", "entropy", "margin")
 """Thresholds on the student's own probabilities: what a learned rule must beat."""
 INTERVALS = {"0-1": (0.0, 1.0), "0-0.3": (0.0, 0.3)}
 LEVELS = (50, 80, 95)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Everything that a curve is computed from; plain data, no model."""
-
-    task: str
-    """Name of the task."""
-    student: str
-    """Name of the student."""
-    teacher: str
-    """Name of the teacher."""
-    sources: Sequence[str]
-    """What was given to the models."""
-    references: Sequence[str]
-    """What they should have written."""
-    metrics: Sequence[str]
-    """Names of the metrics; the first is the quality."""
-    budgets: Sequence[float]
-    """Budgets asked for, in order."""
-    rules: Sequence[str]
-    """Rules asked for, in the order of the tables."""
-    mode: str
-    """`average` or `strict`."""
-    outputs: Mapping[PointKey, Sequence[Record]]
-    """Records of each decode: both ends, and every (rule, seed, budget) in between."""
-    burst: int = 0
-    """Tokens that the strict mode allows on top of the share."""
-    resamples: int = 1000
-    """Bootstrap resamples."""
-    seed: int = 0
-    """Of the bootstrap."""
-    notes: Sequence[str] = ()
-    """What a reader must know, e.g. that fewer seeds were trained than asked for."""
-
-    @property
-    def interior(self) -> list[float]:
-        """Budgets at which both models write."""
-        return [budget for budget in self.budgets if 0.0 < budget < 1.0]
+QUANTILES = (5, 25, 50, 75, 95)
+"""Percentiles of the use per output."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +84,14 @@ class Curve:
     """Paired bootstrap comparisons at equal use."""
     adherence: dict[str, dict[str, Any]]
     """How well each rule kept its budgets."""
+    at_budget: list[dict[str, Any]]
+    """Each rule's decodes at the budget nearest to 0.2, mean over seeds (`wheels.benchmarks.at_budget`)."""
+    apgr_paired: list[dict[str, Any]]
+    """Paired bootstrap comparisons of each rule's area up to use 0.3 with that of `maxprob`."""
     notes: list[str]
     signature: str
+    details: dict[str, Any] = field(default_factory=dict)
+    """Where the calls go, and how well they are predicted, as far as that was looked at."""
     metric_signatures: dict[str, str] = field(default_factory=dict)
     """What reproduces each metric's numbers."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -190,6 +160,8 @@ def summarise(measured: Measured, statistics: SentenceStatistics) -> Curve:
         at_use=[row for place in places for row in _at_use(measured, sample, *place)],
         paired=[row for place in places for row in _tests(measured, sample, *place)],
         adherence={rule: _adherence(measured, sample, rule) for rule in measured.rules},
+        at_budget=decodes_at(measured, sample),
+        apgr_paired=area_tests(measured, sample, INTERVALS["0-0.3"]),
         notes=list(measured.notes),
         signature="|".join(
             (measured.task, str(len(measured.references)), measured.student, measured.teacher, f"wheels:{__version__}")
@@ -318,5 +290,6 @@ def _adherence(measured: Measured, sample: Resampled, rule: str) -> dict[str, An
         )
     kept = Adherence(float(np.mean(errors)) if errors else math.nan, max(errors, default=math.nan), violations)
     uses = {b: [r.use for key in keys if key.budget == b for r in measured.outputs[key]] for b in measured.interior}
-    p95 = {f"{budget:g}": float(np.percentile(shares, 95)) for budget, shares in uses.items()}
-    return asdict(kept) | {"use_p95": p95}
+    quantiles = {f"{budget:g}": np.percentile(shares, QUANTILES).tolist() for budget, shares in uses.items()}
+    p95 = {budget: shares[-1] for budget, shares in quantiles.items()}
+    return asdict(kept) | {"use_p95": p95, "use_quantiles": quantiles}

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import wheels
-from wheels.config import build, parse, to_dict, write_resolved
+from wheels.config import as_command, build, parse, to_dict, write_resolved
 from wheels.errors import WheelsError
 from wheels.fields import REQUIRED, check_fields, fields_of, option
 
@@ -187,6 +188,23 @@ def test_to_dict_and_build_are_inverse():
     config = Example(text="x", budgets=(0.3,), limit=7)
     assert to_dict(config)["budgets"] == [0.3]
     assert build(Example, json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "command"),
+    [
+        ({}, "wheels example"),
+        ({"text": "--two words", "epochs": 7}, "wheels example --epochs 7 -- '--two words'"),
+        ({"budgets": (0.0, 0.1 + 0.2, 1.0), "resume": False},
+         "wheels example --budgets 0,0.30000000000000004,1 --no-resume"),
+        ({"names": (), "limit": -5, "rules": ("entropy", "learned")},
+         "wheels example --rules entropy,learned --limit=-5 --names ''"),
+    ],
+)  # fmt: skip
+def test_the_command_that_gives_a_configuration(values, command):
+    config = Example(**values)
+    assert as_command("wheels example", config) == command
+    assert read(*shlex.split(command)[2:]) == config
 
 
 def test_values_from_python_are_held_to_the_same_limits():

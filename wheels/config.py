@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -222,6 +223,29 @@ def _show(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(_show, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def as_command(name: str, config: Any) -> str:
+    """Return the command line that gives `config`: `name`, then a flag for every value that is not its default."""
+    words, last = name.split(), []
+    for field in fields_of(type(config)):
+        value = getattr(config, field.name)
+        if value == field.default:
+            continue
+        text = ",".join(map(_exact, value)) if isinstance(value, tuple) else _exact(value)
+        if field.positional:
+            last += ["--", text]
+        elif field.kind is bool:
+            words.append(_flags(field)[0 if value else 1])
+        else:
+            words += [f"{field.flag}={text}"] if text.startswith("-") else [field.flag, text]
+    return shlex.join(words + last)
+
+
+def _exact(value: Any) -> str:
+    """Return a value as the command line takes it; a number in its shortest form that loses nothing."""
+    short = f"{value:g}" if isinstance(value, float) else ""
+    return short if short and float(short) == value else str(value)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

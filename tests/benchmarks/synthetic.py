@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from wheels.benchmarks.measured import Measured
 from wheels.benchmarks.records import STUDENT_END, TEACHER_END, PointKey, Record
-from wheels.benchmarks.summary import Measured
 
 EXPONENTS = {
     "learned": 0.40,

@@ -31,7 +31,7 @@ def test_record_of_a_trace() -> None:
         finished=True,
     )
     found = Record.of(trace)
-    assert found == Record("a b", 3, 2, 2, 3, 0.5, ("a", " b", ""), ("student", "teacher", "teacher"))
+    assert found == Record("a b", 3, 2, 2, 3, 0.5, ("a", " b", ""), ("student", "teacher", "teacher"), (5, 6, 1))
     assert found.use == pytest.approx(2 / 3)
     assert Record("", 0, 0, 0, 0, 0.0).use == 0.0
 
@@ -41,6 +41,14 @@ def test_a_point_comes_back_as_it_was(tmp_path: Path) -> None:
     path = save_point(tmp_path, KEY, SIGNATURE, records)
     assert path.name == "learned-2-0.05.jsonl.gz"
     assert load_point(tmp_path, KEY, SIGNATURE) == records
+
+
+def test_a_point_that_was_kept_without_token_ids_is_read(tmp_path: Path) -> None:
+    path = save_point(tmp_path, KEY, SIGNATURE, [record(20.0, 1, 3)])
+    lines = gzip.decompress(path.read_bytes()).decode().replace(', "token_ids": []', "")
+    assert "token_ids" not in lines
+    path.write_bytes(gzip.compress(lines.encode()))
+    assert load_point(tmp_path, KEY, SIGNATURE) == [record(20.0, 1, 3)]
 
 
 def test_a_point_is_written_to_the_same_bytes(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.benchmarks.synthetic import measured, statistics
+from wheels.benchmarks.measured import Measured
 from wheels.benchmarks.records import PointKey, Record
 from wheels.benchmarks.report import pick_examples, render
-from wheels.benchmarks.summary import Curve, Measured, summarise
+from wheels.benchmarks.summary import Curve, summarise
 from wheels.benchmarks.table import align, as_csv, as_text, in_words, number, shown_uses
 
 VOID = {"meta", "img", "br"}

@@ -10,9 +10,10 @@ import pytest
 import sacrebleu
 
 from tests.benchmarks.synthetic import EXPONENTS, SEEDED, MeanStatistics, measured, record, statistics
+from wheels.benchmarks.measured import Measured
 from wheels.benchmarks.records import STUDENT_END, TEACHER_END, PointKey, Record
 from wheels.benchmarks.resampled import Resampled
-from wheels.benchmarks.summary import Curve, Measured, summarise
+from wheels.benchmarks.summary import Curve, summarise
 from wheels.errors import WheelsError
 from wheels.metrics import sentence_statistics
 
