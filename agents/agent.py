@@ -17,19 +17,19 @@ from safetensors.torch import save as save_tensors
 
 from wheels.agents.episode import EpisodeBatch
 from wheels.agents.lagrangian import Gains, PriceTable
-from wheels.agents.pcl import (
+from wheels.agents.pcl import both_action_residuals
+from wheels.agents.rewards import call_reward, gate_log_probs, regret_reward, trust_region
+from wheels.errors import WheelsError
+from wheels.files import read_json, write_bytes, write_json
+from wheels.path_consistency import (
     add_terminal,
     bootstrap,
-    both_action_residuals,
     masked_mean,
     next_values,
     pcl_loss,
     single_step_residuals,
     suffix_residuals,
 )
-from wheels.agents.rewards import call_reward, gate_log_probs, regret_reward, trust_region
-from wheels.errors import WheelsError
-from wheels.files import read_json, write_bytes, write_json
 from wheels.policy import DeferralHead, HeadConfig, HeadOutput
 
 Share = Callable[[Iterator[torch.nn.Parameter]], None]

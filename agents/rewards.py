@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from wheels.agents.shapes import check_shapes
 from wheels.features import LOG_FLOOR
+from wheels.shapes import check_shapes
 
 CREDITS = ("consistent", "sampled")
 """How a call is credited: `consistent` is right, `sampled` a negative control: see `call_reward`."""

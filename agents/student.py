@@ -16,11 +16,11 @@ import torch
 from wheels.agents.agent import LagrangianAgent, PCLSettings
 from wheels.agents.episode import Episode, EpisodeBatch, collate
 from wheels.agents.lagrangian import PriceTable
-from wheels.agents.pcl import add_terminal, masked_mean
 from wheels.agents.rewards import call_reward, gate_log_probs, token_reward
 from wheels.decoding.examine import read_texts
 from wheels.features import LOG_FLOOR, features
 from wheels.pair import Pair
+from wheels.path_consistency import add_terminal, masked_mean
 from wheels.policy import DeferralHead
 
 

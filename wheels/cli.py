@@ -75,6 +75,11 @@ COMMANDS = {
         "wheels.benchmarks.passes:run",
         "measure quality against teacher passes, deferral beside every way of verifying",
     ),
+    "bench study": Command(
+        "wheels.benchmarks.study_config:StudyConfig",
+        "wheels.benchmarks.study:run",
+        "run a recipe on a task: teacher, students by every objective, policy, curve, passes",
+    ),
     "demo": Command(
         "wheels.benchmarks.demo_config:DemoConfig",
         "wheels.benchmarks.demo:run",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from wheels.agents import rewards
-from wheels.agents.pcl import bootstrap, next_values
+from wheels.path_consistency import bootstrap, next_values
 
 VOCABULARY = 3
 END = 0

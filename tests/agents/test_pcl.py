@@ -22,6 +22,7 @@ from tests.agents.mdp import (
     tables,
     values_of,
 )
+from wheels import path_consistency as paths
 from wheels.agents import pcl, rewards
 
 EXACT = 1e-6  # float64; what a right residual may be off, and a wrong one must exceed by far
@@ -46,13 +47,13 @@ BOOTSTRAP = torch.tensor([8.0, 4.0, 9.0], dtype=torch.float64)
 
 
 def test_time_of_rows_of_length_three_one_and_none() -> None:
-    assert pcl.last_step(LENGTHS).tolist() == [[False, False, True], [True, False, False], [False] * 3]
-    assert pcl.steps_to_end(LENGTHS).tolist() == [[3, 2, 1], [1, 0, 0], [0, 0, 0]]
-    assert pcl.next_values(VALUE, BOOTSTRAP, LENGTHS)[0].tolist() == [2.0, 4.0, 8.0]
-    assert pcl.next_values(VALUE, BOOTSTRAP, LENGTHS)[1, 0] == 4.0
+    assert paths.last_step(LENGTHS).tolist() == [[False, False, True], [True, False, False], [False] * 3]
+    assert paths.steps_to_end(LENGTHS).tolist() == [[3, 2, 1], [1, 0, 0], [0, 0, 0]]
+    assert paths.next_values(VALUE, BOOTSTRAP, LENGTHS)[0].tolist() == [2.0, 4.0, 8.0]
+    assert paths.next_values(VALUE, BOOTSTRAP, LENGTHS)[1, 0] == 4.0
     ended = torch.tensor([True, False, True])
-    assert pcl.bootstrap(BOOTSTRAP, ended).tolist() == [0.0, 4.0, 0.0]
-    added = pcl.add_terminal(torch.zeros(3, 3), torch.tensor([1.0, 2.0, 3.0]), LENGTHS)
+    assert paths.bootstrap(BOOTSTRAP, ended).tolist() == [0.0, 4.0, 0.0]
+    added = paths.add_terminal(torch.zeros(3, 3), torch.tensor([1.0, 2.0, 3.0]), LENGTHS)
     assert added.tolist() == [[0, 0, 1], [2, 0, 0], [0, 0, 0]]
 
 
@@ -65,9 +66,9 @@ def test_time_of_rows_of_length_three_one_and_none() -> None:
     ],
 )
 def test_residuals_by_hand(gamma: float, single: list[list[float]], suffix: list[list[float]]) -> None:
-    following = pcl.next_values(VALUE, BOOTSTRAP, LENGTHS)
-    assert pcl.single_step_residuals(VALUE, following, REWARD, gamma, LENGTHS).tolist() == single
-    assert pcl.suffix_residuals(VALUE, REWARD, BOOTSTRAP, gamma, LENGTHS).tolist() == suffix
+    following = paths.next_values(VALUE, BOOTSTRAP, LENGTHS)
+    assert paths.single_step_residuals(VALUE, following, REWARD, gamma, LENGTHS).tolist() == single
+    assert paths.suffix_residuals(VALUE, REWARD, BOOTSTRAP, gamma, LENGTHS).tolist() == suffix
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
@@ -75,9 +76,9 @@ def test_residuals_by_hand(gamma: float, single: list[list[float]], suffix: list
 def test_the_fast_residuals_are_entries_of_all_pairs(gamma: float, lengths: tuple[int, ...]) -> None:
     value, reward = torch.randn(2, 4, 4, dtype=torch.float64)
     boot, real = torch.randn(4, dtype=torch.float64), mask(*lengths, steps=4)
-    pairs = pcl.residuals(value, reward, boot, gamma, real)
-    single = pcl.single_step_residuals(value, pcl.next_values(value, boot, real), reward, gamma, real)
-    suffix = pcl.suffix_residuals(value, reward, boot, gamma, real)
+    pairs = paths.residuals(value, reward, boot, gamma, real)
+    single = paths.single_step_residuals(value, paths.next_values(value, boot, real), reward, gamma, real)
+    suffix = paths.suffix_residuals(value, reward, boot, gamma, real)
     for row, length in enumerate(lengths):
         torch.testing.assert_close(single[row], pairs[row].diagonal(1))
         torch.testing.assert_close(suffix[row, :length], pairs[row, :length, length])
@@ -88,21 +89,21 @@ def test_the_fast_residuals_are_entries_of_all_pairs(gamma: float, lengths: tupl
 def test_no_steps_and_no_rows() -> None:
     for rows, steps in [(2, 0), (0, 3), (0, 0)]:
         empty, boot, real = torch.zeros(rows, steps), torch.zeros(rows), torch.zeros(rows, steps, dtype=torch.bool)
-        single = pcl.single_step_residuals(empty, pcl.next_values(empty, boot, real), empty, 1.0, real)
-        suffix = pcl.suffix_residuals(empty, empty, boot, 1.0, real)
+        single = paths.single_step_residuals(empty, paths.next_values(empty, boot, real), empty, 1.0, real)
+        suffix = paths.suffix_residuals(empty, empty, boot, 1.0, real)
         assert single.shape == suffix.shape == (rows, steps)
-        assert pcl.residuals(empty, empty, boot, 1.0, real).shape == (rows, steps + 1, steps + 1)
-        assert pcl.pcl_loss(single, suffix, real).item() == 0.0
+        assert paths.residuals(empty, empty, boot, 1.0, real).shape == (rows, steps + 1, steps + 1)
+        assert paths.pcl_loss(single, suffix, real).item() == 0.0
 
 
 def test_padding_is_never_read() -> None:
     value, reward = VALUE.clone(), REWARD.clone()
     value[~LENGTHS], reward[~LENGTHS] = math.nan, math.inf
-    suffix = pcl.suffix_residuals(value, reward, BOOTSTRAP, 1.0, LENGTHS)
-    single = pcl.single_step_residuals(value, pcl.next_values(value, BOOTSTRAP, LENGTHS), reward, 1.0, LENGTHS)
+    suffix = paths.suffix_residuals(value, reward, BOOTSTRAP, 1.0, LENGTHS)
+    single = paths.single_step_residuals(value, paths.next_values(value, BOOTSTRAP, LENGTHS), reward, 1.0, LENGTHS)
     assert suffix[~LENGTHS].tolist() == [0.0] * 5 and torch.isfinite(suffix).all()
     assert single[~LENGTHS].tolist() == [0.0] * 5 and torch.isfinite(single).all()
-    assert torch.isfinite(pcl.pcl_loss(single, suffix, LENGTHS))
+    assert torch.isfinite(paths.pcl_loss(single, suffix, LENGTHS))
 
 
 @pytest.mark.parametrize(
@@ -117,19 +118,19 @@ def test_padding_is_never_read() -> None:
 )
 def test_loss_by_hand(options: dict[str, float], expected: float) -> None:
     single, suffix = tensor([3.0, -1.0], [2.0, 50.0]), tensor([6.0, 4.0], [0.0, 50.0])
-    assert pcl.pcl_loss(single, suffix, mask(2, 1, steps=2), **options).item() == pytest.approx(expected)
+    assert paths.pcl_loss(single, suffix, mask(2, 1, steps=2), **options).item() == pytest.approx(expected)
 
 
 def test_clip_bounds_the_gradient_and_nothing_else() -> None:
     residual = torch.tensor([-7.0, -1.0, 0.0, 1.5, 40.0], requires_grad=True)
-    pcl.half_square(residual, clip=2.0).sum().backward()
+    paths.half_square(residual, clip=2.0).sum().backward()
     assert residual.grad.tolist() == [-2.0, -1.0, 0.0, 1.5, 2.0]
 
 
 def test_stopping_the_future_changes_gradients_only() -> None:
     def first_suffix(stop_future: bool) -> tuple[float, list[float], list[float]]:
         value, reward = VALUE[:1].clone().requires_grad_(), REWARD[:1].clone().requires_grad_()
-        suffix = pcl.suffix_residuals(value, reward, BOOTSTRAP[:1], 0.5, LENGTHS[:1], stop_future=stop_future)
+        suffix = paths.suffix_residuals(value, reward, BOOTSTRAP[:1], 0.5, LENGTHS[:1], stop_future=stop_future)
         suffix[0, 0].backward()
         return suffix[0, 0].item(), value.grad[0].tolist(), reward.grad[0].tolist()
 
@@ -139,11 +140,11 @@ def test_stopping_the_future_changes_gradients_only() -> None:
 
 def test_shapes_are_a_contract() -> None:
     with pytest.raises(ValueError, match=r"u_t must have the shape of value_t, \(3, 3\), got \(3, 2\)"):
-        pcl.suffix_residuals(VALUE, REWARD[:, :2], BOOTSTRAP, 1.0, LENGTHS)
+        paths.suffix_residuals(VALUE, REWARD[:, :2], BOOTSTRAP, 1.0, LENGTHS)
     with pytest.raises(ValueError, match=r"value_t must have axes \[B, T\], got shape \(3,\)"):
-        pcl.single_step_residuals(VALUE[0], VALUE, REWARD, 1.0, LENGTHS)
+        paths.single_step_residuals(VALUE[0], VALUE, REWARD, 1.0, LENGTHS)
     with pytest.raises(ValueError, match=r"bootstrap_B must have axes \[B\]"):
-        pcl.residuals(VALUE, REWARD, BOOTSTRAP[:, None], 1.0, LENGTHS)
+        paths.residuals(VALUE, REWARD, BOOTSTRAP[:, None], 1.0, LENGTHS)
 
 
 # --- consistency at the exact optimum ---------------------------------------------------------------------------------
@@ -159,7 +160,7 @@ def solved(seed: int, **options: float | bool) -> tuple[TextProcess, PathBatch, 
 
 
 def all_pairs(process: TextProcess, seen: PathBatch, table: Tables, u_BT: torch.Tensor, gamma: float) -> torch.Tensor:
-    return pcl.residuals(table.value_S[seen.state_BT], u_BT, seen.bootstrap_B, gamma, seen.mask_BT)
+    return paths.residuals(table.value_S[seen.state_BT], u_BT, seen.bootstrap_B, gamma, seen.mask_BT)
 
 
 @SETTINGS
@@ -175,7 +176,7 @@ def test_every_path_is_consistent_at_the_soft_optimum(law: str, gamma: float, al
 @SETTINGS
 def test_paths_of_written_tokens_are_consistent_with_a_sampling_teacher(gamma: float, alpha: float) -> None:
     process, seen, table = solved(0, gamma=gamma, alpha=alpha, free=True)
-    residual_BT = pcl.residuals(*parts(process, seen, table)).diagonal(1, 1, 2)
+    residual_BT = paths.residuals(*parts(process, seen, table)).diagonal(1, 1, 2)
     written = seen.mask_BT & ~seen.call_BT
     assert residual_BT[written].abs().max() < EXACT
     if gamma:
@@ -208,8 +209,8 @@ def test_a_gate_over_a_fixed_sampling_student_is_consistent_in_expectation_only(
     gamma: float, alpha: float, seed: int
 ) -> None:
     process, seen, table = solved(seed, gamma=gamma, alpha=alpha)
-    single_BT = pcl.single_step_residuals(*step_parts(process, seen, table))
-    suffix_BT = pcl.suffix_residuals(*parts(process, seen, table))
+    single_BT = paths.single_step_residuals(*step_parts(process, seen, table))
+    suffix_BT = paths.suffix_residuals(*parts(process, seen, table))
     for called in (False, True):
         assert conditional_means(process, seen, single_BT, table, called=called).abs().max() < EXACT
     assert (seen.probability_B @ suffix_BT[:, 0]).abs() < EXACT  # over all texts of a gate of 1/2
@@ -301,8 +302,8 @@ def test_wrong_variants_are_not_consistent(
 def test_a_cut_text_is_not_an_ended_one() -> None:
     process, seen, table = solved(0, greedy=True, free=True)
     cut_as_ended = replace(seen, terminated_B=torch.ones_like(seen.terminated_B))
-    assert pcl.residuals(*parts(process, cut_as_ended, table))[~seen.terminated_B].abs().max() > SEEN
-    assert pcl.residuals(*parts(process, cut_as_ended, table))[seen.terminated_B].abs().max() < EXACT
+    assert paths.residuals(*parts(process, cut_as_ended, table))[~seen.terminated_B].abs().max() > SEEN
+    assert paths.residuals(*parts(process, cut_as_ended, table))[seen.terminated_B].abs().max() < EXACT
 
 
 @pytest.mark.parametrize("stopped", [True, False])
@@ -312,9 +313,9 @@ def test_sampled_texts_need_stopped_gradients(stopped: bool) -> None:
     value_S, call_logit_S = exact.value_S.clone().requires_grad_(), exact.call_logit_S.clone().requires_grad_()
     table = Tables(value_S, call_logit_S, exact.log_token_SV)
     value_t, value_tp1, u_t, gamma, real = step_parts(process, seen, table)
-    single = pcl.single_step_residuals(value_t, value_tp1.detach() if stopped else value_tp1, u_t, gamma, real)
-    suffix = pcl.suffix_residuals(value_t, u_t, seen.bootstrap_B, gamma, real, stop_future=stopped)
-    (seen.probability_B[:, None] * (pcl.half_square(single) + pcl.half_square(suffix))).sum().backward()
+    single = paths.single_step_residuals(value_t, value_tp1.detach() if stopped else value_tp1, u_t, gamma, real)
+    suffix = paths.suffix_residuals(value_t, u_t, seen.bootstrap_B, gamma, real, stop_future=stopped)
+    (seen.probability_B[:, None] * (paths.half_square(single) + paths.half_square(suffix))).sum().backward()
     bias = max(float(value_S.grad.abs().max()), float(call_logit_S.grad.abs().max()))
     assert bias < EXACT if stopped else bias > SEEN
 
@@ -335,10 +336,10 @@ def learn(process: TextProcess, seen: PathBatch, steps: int = 900, credit: str =
         table = Tables(value_S, call_logit_S, torch.log_softmax(token_logit_SV, 1) if process.free else fixed_SV)
         value_t, value_tp1 = values_of(seen, table)
         u_t = rewards_of(process, seen, table, credit)
-        single = pcl.single_step_residuals(value_t, value_tp1.detach(), u_t, process.gamma, seen.mask_BT)
-        suffix = pcl.suffix_residuals(value_t, u_t, seen.bootstrap_B, process.gamma, seen.mask_BT)
+        single = paths.single_step_residuals(value_t, value_tp1.detach(), u_t, process.gamma, seen.mask_BT)
+        suffix = paths.suffix_residuals(value_t, u_t, seen.bootstrap_B, process.gamma, seen.mask_BT)
         optimiser.zero_grad()
-        pcl.pcl_loss(single, suffix, seen.mask_BT).backward()
+        paths.pcl_loss(single, suffix, seen.mask_BT).backward()
         optimiser.step()
         schedule.step()
     return Tables(value_S.detach(), call_logit_S.detach(), table.log_token_SV.detach())

@@ -12,6 +12,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, TrainerCallback
 
 from wheels.distillation import callbacks, teacher_outputs
+from wheels.distillation.collate import Collator
+from wheels.distillation.generation import write
+from wheels.distillation.losses import reverse_kl
 from wheels.distillation.options import read_config, read_options
 from wheels.distillation.pretrain import run
 from wheels.distillation.pretrain_config import PretrainConfig
@@ -122,8 +125,9 @@ def test_the_best_checkpoint_is_kept(data, tmp_path, monkeypatch):
         {"max_steps": 11, "eval_every": 3, "dropout": 0.2},
         {"epochs": 2.0, "eval_every": 6, "gradient_accumulation": 2, "dropout": 0.2},
         {"max_steps": 11, "eval_every": 4, "objective": "jsd", "lmbda": 0.5, "dropout": 0.2},
+        {"max_steps": 11, "eval_every": 3, "objective": "pcl", "lmbda": 0.5, "dropout": 0.2, "paths": "both"},
     ],
-    ids=["mid-epoch", "accumulated", "on-policy"],
+    ids=["mid-epoch", "accumulated", "on-policy", "path consistency"],
 )
 def test_resumes_to_the_same_bytes(data, folders, tmp_path, monkeypatch, options):
     if options.get("objective"):
@@ -188,6 +192,33 @@ def test_distils_towards_the_teacher(data, folders, tmp_path):
     assert Pair.load(folder, folders[1]).is_seq2seq
 
 
+def divergence_of_samples(student: str | Path, teacher: str, task) -> float:
+    """KL(q || p) per token, over texts that the student samples."""
+    torch.manual_seed(0)
+    pair = Pair.load(student, teacher)
+    sources = pair.encode([row.source for row in task.train])
+    written = write(pair.student, sources, pad_id=pair.pad_id, eos_ids=pair.eos_ids, max_new_tokens=8, sample=True)
+    rows = [{"source": source, "target": target} for source, target in zip(sources, written, strict=True)]
+    batch = Collator(pair.is_seq2seq, pair.pad_id, pair.start_ids)(rows)
+    mask = batch.pop("labels") != -100
+    with torch.no_grad():
+        return reverse_kl(pair.student(**batch).logits[mask], pair.teacher(**batch).logits[mask]).mean().item()
+
+
+@pytest.mark.parametrize("options", [{"value_rate": 0.0}, {"lmbda": 0.5}], ids=["off-policy, V = 0", "on-policy"])
+def test_path_consistency_brings_the_student_to_the_teacher(data, task, tmp_path, options):
+    teacher = run(config(data, tmp_path / "trained", max_steps=60, eval_limit=0, learning_rate=0.02))
+    start = run(config(data, tmp_path / "start", tokenizer=str(teacher), max_steps=20, eval_limit=0, seed=1))
+    options = options | {"student": str(start), "teacher": str(teacher), "objective": "pcl", "max_target_length": 8}
+    folder = run(config(data, tmp_path / "out", **options, max_steps=100, eval_limit=0))
+    before, after = (divergence_of_samples(place, str(teacher), task) for place in (start, folder))
+    assert after < 0.8 * before, (before, after)
+    assert not any("path_value" in name for name in weights(folder))
+    assert AutoModelForSeq2SeqLM.from_pretrained(folder).config.d_model == 16
+    facts = read_json(folder / "finished.json")
+    assert facts["teacher_tokens"] == metrics(folder)[-1]["teacher_tokens"] > 100 * 8
+
+
 def test_seqkd_learns_the_teachers_outputs_and_pays_once(data, folders, task, tmp_path, monkeypatch):
     monkeypatch.setattr(teacher_outputs, "CHUNK", 20)
     calls: list[int] = []
@@ -247,8 +278,9 @@ def test_causal_student_is_built_with_a_marked_prompt(data, tmp_path):
     ("options", "message"),
     [
         ({"objective": "kl"}, "objective 'kl' needs a teacher: give --teacher DIR, or use ce"),
-        ({"lmbda": 0.5}, "lmbda 0.5 needs an objective of kl, rkl, jsd .* got 'ce'"),
-        ({"objective": "kd"}, "objective must be one of ce, kl, rkl, jsd, seqkd, got 'kd'"),
+        ({"lmbda": 0.5}, "lmbda 0.5 needs an objective of kl, rkl, jsd, pcl .* got 'ce'"),
+        ({"objective": "kd"}, "objective must be one of ce, kl, rkl, jsd, seqkd, pcl, got 'kd'"),
+        ({"objective": "pcl", "teacher": "t", "temperature": 2.0}, "'pcl' is the one of temperature 1, got 2"),
         ({"w": 1.5}, r"w must be in \[0, 1\]"),
         ({"temperature": 0.0}, "temperature must be at least 0.01"),
         ({"prompt": "translate"}, "prompt must contain {source}"),

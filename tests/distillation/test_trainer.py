@@ -30,7 +30,7 @@ def collator(pair: Pair) -> Collator:
     return Collator(pair.is_seq2seq, pair.pad_id, pair.start_ids)
 
 
-def make(pair: Pair, rows: list[Example], folder: Path, objective: Objective, **options) -> KDTrainer | CausalKDTrainer:
+def make(pair: Pair, rows: list[Example], folder: Path, objective: Objective, value=None, **options):
     arguments = {
         "per_device_train_batch_size": 8, "max_steps": 1, "learning_rate": 0.0, "logging_steps": 1, "use_cpu": True,
         "max_grad_norm": 0.0, "report_to": "none", "disable_tqdm": True, "save_strategy": "no",
@@ -44,6 +44,7 @@ def make(pair: Pair, rows: list[Example], folder: Path, objective: Objective, **
         objective=objective,
         collator=collator(pair),
         train_examples=rows,
+        value=value,
     )
 
 

@@ -103,8 +103,15 @@ def _student(config: PretrainConfig, tokenizer: Tokenizer) -> PreTrainedModel:
     )
 
 
+def targets_of(config: PretrainConfig) -> str:
+    """Return whose targets a run trains on: `references`, `teacher` (its own outputs) or `both`."""
+    return {"seqkd": "teacher", "pcl": config.paths}.get(config.objective, "references")
+
+
 def training_examples(config: PretrainConfig, material: Material, rows: Sequence[Row], folder: Path) -> list[Example]:
     """Return the rows to train on, as tokens; for `seqkd` with the teacher's outputs as targets.
+
+    `pcl` takes references, the teacher's outputs, or both, one after the other.
 
     Rows longer than the limits of `config` (or of the models) are left out, and their number is logged.
 
@@ -113,10 +120,13 @@ def training_examples(config: PretrainConfig, material: Material, rows: Sequence
     """
     pair = material.pair
     sources = pair.encode([row.source for row in rows])
-    if config.objective == "seqkd":
-        targets = _teacher_targets(config, material, sources, folder)
-    else:
-        targets = pair.encode_targets([row.target for row in rows])
+    kind = targets_of(config)
+    targets: list[list[int]] = []
+    if kind != "teacher":
+        targets += pair.encode_targets([row.target for row in rows])
+    if kind != "references":
+        targets += _teacher_targets(config, material, sources, folder)
+    sources = sources * (len(targets) // len(sources)) if sources else []
     examples: list[Example] = [
         {"source": source, "target": target}
         for source, target in zip(sources, targets, strict=True)
@@ -125,10 +135,9 @@ def training_examples(config: PretrainConfig, material: Material, rows: Sequence
     if not examples:
         limits = f"max_source_length {config.max_source_length}, max_target_length {config.max_target_length}"
         raise WheelsError(f"no training row is within {limits}; raise them, or look at the data")
-    if len(examples) < len(rows):
-        log.warning(
-            "%d of %d training rows are longer than the limits and left out", len(rows) - len(examples), len(rows)
-        )
+    if len(examples) < len(sources):
+        left = len(sources) - len(examples)
+        log.warning("%d of %d training rows are longer than the limits and left out", left, len(sources))
     return examples
 
 
@@ -145,7 +154,7 @@ def _teacher_targets(
     config: PretrainConfig, material: Material, sources: Sequence[list[int]], folder: Path
 ) -> list[list[int]]:
     """Return the teacher's outputs; a source that is left out anyway gets an empty one."""
-    assert material.teacher is not None and config.teacher is not None, "seqkd has a teacher"
+    assert material.teacher is not None and config.teacher is not None, "objectives with outputs of a teacher have one"
     kept = [row for row, source in enumerate(sources) if _fits(config, material.pair, source, ())]
     written = teacher_outputs(
         material.teacher,

@@ -16,9 +16,11 @@ from wheels.distillation.arguments import training_arguments
 from wheels.distillation.callbacks import train_to_end
 from wheels.distillation.collate import Collator, Example
 from wheels.distillation.generation import write
-from wheels.distillation.material import Material, load_material, training_examples
-from wheels.distillation.pretrain_config import DIVERGENCES, PretrainConfig
+from wheels.distillation.material import Material, load_material, targets_of, training_examples
+from wheels.distillation.pcl import PathSettings, attach_value, detach_value
+from wheels.distillation.pretrain_config import JUDGED, PretrainConfig
 from wheels.distillation.run_folder import RunFolder
+from wheels.distillation.teacher_outputs import TEACHER_OUTPUTS, tokens_written
 from wheels.distillation.trainer import CausalKDTrainer, Evaluator, KDTrainer, Objective
 from wheels.errors import WheelsError, check_choice
 from wheels.loading import check_device, check_place, model_digest, save_model
@@ -51,7 +53,7 @@ def run(config: PretrainConfig) -> Path:
         log.info("%s is done already", folder.path)
         return folder.path
     material = load_material(config, task)
-    examples = training_examples(config, material, task.train, folder.path / "teacher_outputs")
+    examples = training_examples(config, material, task.train, folder.path / TEACHER_OUTPUTS)
     if config.trainer == "trl":
         from wheels.distillation.trl_baseline import train_with_trl
 
@@ -89,17 +91,24 @@ def train(
     seq2seq = pair.is_seq2seq
     arguments = training_arguments(config, folder, len(examples), metrics[0] if validation else None, seq2seq=seq2seq)
     kind = KDTrainer if seq2seq else CausalKDTrainer
+    objective = _objective(config, material)
+    value = attach_value(pair.student, objective.paths, config.seed) if config.objective == "pcl" else None
     trainer = kind(
         pair.student,
         arguments,
-        teacher=material.teacher if config.objective in DIVERGENCES else None,
-        objective=_objective(config, material),
+        teacher=material.teacher if config.objective in JUDGED else None,
+        objective=objective,
         collator=Collator(seq2seq, pair.pad_id, pair.start_ids),
         train_examples=examples,
         evaluator=_evaluator(config, material, validation, metrics) if validation else None,
+        value=value,
     )
     state = train_to_end(trainer, folder)
+    detach_value(pair.student)
     facts: dict[str, Any] = {"steps": state.global_step, "rows": len(examples), "prompt": pair.prompt}
+    if material.teacher is not None:
+        written = tokens_written(folder.path / TEACHER_OUTPUTS) if targets_of(config) != "references" else 0
+        facts["teacher_tokens"] = trainer.tokens_scored() + written
     if validation:
         facts |= {"best_step": state.best_global_step, "metric": metrics[0], "value": state.best_metric}
     return facts
@@ -116,6 +125,13 @@ def _objective(config: PretrainConfig, material: Material) -> Objective:
         max_new_tokens=config.max_target_length,
         eos_ids=material.pair.eos_ids,
         vocab_size=material.pair.vocab_size,
+        paths=PathSettings(
+            clip=config.path_clip,
+            by_length=config.path_by_length,
+            value_rate=config.value_rate,
+            value_tau=config.value_tau,
+            warm_up=config.path_warm_up if config.objective == "pcl" else 0.0,
+        ),
     )
 
 

@@ -8,9 +8,10 @@ from wheels.data import check_prompt
 from wheels.errors import WheelsError
 from wheels.fields import REQUIRED, check_fields, option
 
-OBJECTIVES = ("ce", "kl", "rkl", "jsd", "seqkd")
+OBJECTIVES = ("ce", "kl", "rkl", "jsd", "seqkd", "pcl")
 # Those that read the teacher's probabilities.
-DIVERGENCES = ("kl", "rkl", "jsd")
+JUDGED = ("kl", "rkl", "jsd", "pcl")
+PATHS = ("references", "teacher", "both")
 TRAINERS = ("wheels", "trl")
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
 RESUMES = ("auto", "never")
@@ -47,9 +48,17 @@ class PretrainConfig:
 
     objective: str = option("ce", "what to minimise", choices=OBJECTIVES)
     temperature: float = option(1.0, "T of both models in kl, rkl and jsd", minimum=0.01)
-    w: float = option(1.0, "weight of the divergence; the rest is cross-entropy on the references", share=True)
+    w: float = option(1.0, "weight of the divergence (or pcl); the rest is cross-entropy on the references", share=True)
     beta: float = option(0.5, "of jsd: 0 is kl, 1 is rkl", minimum=0.0, maximum=1.0)
     lmbda: float = option(0.0, "share of batches whose targets the student samples itself", share=True)
+    paths: str = option("references", "of pcl: off-policy rows, which a teacher's outputs may be too", choices=PATHS)
+    path_warm_up: float = option(0.1, "of pcl: share of the steps (or number) before the first samples", minimum=0.0)
+    path_clip: float | None = option(10.0, "of pcl: a residual pulls with at most this, in nats", minimum=0.01)
+    path_by_length: bool = option(False, "of pcl: divide the residual of a suffix by its length")
+    value_rate: float = option(0.1, "of pcl: learning rate of the value over the student's; 0: V = 0", minimum=0.0)
+    value_tau: float = option(
+        0.05, "of pcl: rate of the next value's Polyak average; 1: none", minimum=1e-4, maximum=1.0
+    )
 
     epochs: float = option(3.0, "passes over the training rows", minimum=0.0)
     max_steps: int | None = option(None, "optimizer steps, instead of epochs", minimum=1)
@@ -84,11 +93,13 @@ class PretrainConfig:
         check_fields(self)
         if self.objective != "ce" and self.teacher is None:
             raise WheelsError(f"objective {self.objective!r} needs a teacher: give --teacher DIR, or use ce")
-        if self.lmbda > 0.0 and self.objective not in DIVERGENCES:
+        if self.lmbda > 0.0 and self.objective not in JUDGED:
             raise WheelsError(
-                f"lmbda {self.lmbda:g} needs an objective of {', '.join(DIVERGENCES)} (the teacher judges what the "
+                f"lmbda {self.lmbda:g} needs an objective of {', '.join(JUDGED)} (the teacher judges what the "
                 f"student samples), got {self.objective!r}"
             )
+        if self.objective == "pcl" and self.temperature != 1.0:
+            raise WheelsError(f"objective 'pcl' is the one of temperature 1, got {self.temperature:g}; leave it out")
         if self.prompt is not None:
             check_prompt(self.prompt)
         if self.max_steps is None and self.epochs == 0.0:

@@ -16,6 +16,8 @@ from wheels.files import read_json, write_json
 
 # Rows per file: what a run that is cut short may lose.
 CHUNK = 512
+TEACHER_OUTPUTS = "teacher_outputs"
+"""The folder for them in that of a run."""
 
 
 def teacher_outputs(
@@ -66,7 +68,14 @@ def teacher_outputs(
                 )  # fmt: skip
                 write_json(file, written)
             outputs += _kept(file, len(rows))
+    write_json(Path(folder) / "tokens.json", sum(map(len, outputs)))
     return outputs
+
+
+def tokens_written(folder: Path) -> int:
+    """Return how many tokens the outputs that `teacher_outputs` gave last have; 0 if it has given none."""
+    file = folder / "tokens.json"
+    return int(read_json(file)) if file.is_file() else 0
 
 
 def _kept(file: Path, count: int) -> list[list[int]]:

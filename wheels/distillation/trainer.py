@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,17 +12,18 @@ from transformers import PreTrainedModel, Seq2SeqTrainer, Trainer, TrainingArgum
 
 from wheels.distillation.collate import Batch, Collator, Example, count_targets, target_logits_and_labels
 from wheels.distillation.generation import write
-from wheels.distillation.losses import IGNORED, distillation_loss, select
+from wheels.distillation.losses import IGNORED, cross_entropy, distillation_loss, select
+from wheels.distillation.pcl import FollowValue, PathSettings, PathValue, set_value_rate, student_path_loss
 
 Evaluator = Callable[[PreTrainedModel], dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a trainer minimises; see `losses.distillation_loss`."""
+    """What a trainer minimises; see `losses.distillation_loss`, and for `pcl` `pcl.path_losses`."""
 
     name: str = "ce"
-    """`ce`, `seqkd`, `kl`, `rkl` or `jsd`."""
+    """`ce`, `seqkd`, `kl`, `rkl`, `jsd` or `pcl`."""
     temperature: float = 1.0
     """T of both models."""
     w: float = 1.0
@@ -37,6 +38,8 @@ class Objective:
     """The tokens that end a sample."""
     vocab_size: int | None = None
     """V, the range of ids both models have; None: they have the same."""
+    paths: PathSettings = field(default_factory=PathSettings)
+    """Of `pcl`."""
 
 
 class _Distils(Trainer):
@@ -65,6 +68,7 @@ class _Distils(Trainer):
         collator: Collator,
         train_examples: list[Example],
         evaluator: Evaluator | None = None,
+        value: PathValue | None = None,
         **kwargs: Any,
     ) -> None:
         """Prepare the student and the teacher.
@@ -77,6 +81,7 @@ class _Distils(Trainer):
             collator: makes batches of examples.
             train_examples: the training rows.
             evaluator: gives the metrics of the student as it is, such as `{"bleu": 31.0}`; logged as `eval_bleu`.
+            value: of `pcl`: the value that is attached to the student.
             **kwargs: for transformers' trainer, such as `callbacks`.
         """
         super().__init__(
@@ -91,6 +96,10 @@ class _Distils(Trainer):
         self.collator = collator
         self.evaluator = evaluator
         self.teacher = teacher
+        self.teacher_tokens: int | None = None
+        self.value = value
+        if value is not None:
+            self.add_callback(FollowValue(value))
         if teacher is not None:
             teacher.requires_grad_(False).eval()
             self.teacher = self.accelerator.prepare_model(teacher, evaluation_mode=True)
@@ -102,11 +111,36 @@ class _Distils(Trainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.objective.lmbda > 0.0:
             batches = [self._maybe_on_policy(batch, number) for number, batch in enumerate(batches)]
-        items = torch.tensor(count_targets(batches), device=device)
-        return batches, self.accelerator.gather(items).sum()
+        items = self.accelerator.gather(torch.tensor(count_targets(batches), device=device)).sum()
+        if self.teacher is not None:
+            self.teacher_tokens = self.tokens_scored() + int(items)
+        return batches, items
+
+    def tokens_scored(self) -> int:
+        """Return how many targets the teacher has scored; a run that goes on has it from the log in its checkpoint."""
+        if self.teacher_tokens is not None:
+            return self.teacher_tokens
+        logged = (entry["teacher_tokens"] for entry in reversed(self.state.log_history) if "teacher_tokens" in entry)
+        return int(next(logged, 0))
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log, beside a loss, how many targets the teacher has scored so far."""
+        scored = {"teacher_tokens": self.teacher_tokens} if "loss" in logs and self.teacher_tokens is not None else {}
+        super().log(logs | scored, *args, **kwargs)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Return the optimizer, in which a value has a learning rate of its own."""
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if fresh and self.value is not None:
+            set_value_rate(optimizer, self.value)
+        return optimizer
 
     def _maybe_on_policy(self, batch: Batch, number: int) -> Batch:
         """Return `batch`, or with probability `lmbda` one of the same sources with targets the student samples."""
+        warm_up = self.objective.paths.warm_up
+        if self.state.global_step < (warm_up if warm_up >= 1.0 else warm_up * self.state.max_steps):
+            return batch
         key = f"{self.args.seed} {self.state.global_step} {number} {self.args.process_index}"
         with torch.random.fork_rng():
             torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7]))
@@ -139,25 +173,46 @@ class _Distils(Trainer):
         """Return the loss of one pass: its share of the average over the accumulated batch."""
         on_policy = "on_policy" in inputs
         reads = {name: value for name, value in inputs.items() if name not in ("labels", "on_policy")}
-        outputs = model(**reads)
+        outputs = model(**reads, **({} if self.value is None else {"output_hidden_states": True}))
         student_logits_NV, labels_N = self._targets(outputs.logits, inputs["labels"])
         teacher_logits_NV = None
         if self.teacher is not None:
             with torch.no_grad():
                 teacher_logits_NV, _ = self._targets(self.teacher(**reads).logits, inputs["labels"])
-        loss = distillation_loss(
-            student_logits_NV,
-            teacher_logits_NV,
-            labels_N,
-            objective=self.objective.name,
-            temperature=self.objective.temperature,
-            w=1.0 if on_policy else self.objective.w,
-            beta=self.objective.beta,
-            num_items=num_items_in_batch,
-        )
+        w = 1.0 if on_policy else self.objective.w
+        if self.value is not None:
+            assert teacher_logits_NV is not None and num_items_in_batch is not None, "pcl trains beside a teacher"
+            paths = self._path_loss(outputs, student_logits_NV, teacher_logits_NV, inputs["labels"])
+            loss = w * paths / num_items_in_batch
+            if w < 1.0:
+                loss = loss + (1.0 - w) * cross_entropy(student_logits_NV, labels_N).sum() / num_items_in_batch
+        else:
+            loss = distillation_loss(
+                student_logits_NV,
+                teacher_logits_NV,
+                labels_N,
+                objective=self.objective.name,
+                temperature=self.objective.temperature,
+                w=w,
+                beta=self.objective.beta,
+                num_items=num_items_in_batch,
+            )
         # Gradients are averaged over processes, while the tokens were counted over all of them.
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def _path_loss(
+        self, outputs: Any, student_logits_NV: torch.Tensor, teacher_logits_NV: torch.Tensor, labels_BT: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the sum of the losses of path consistency over the target tokens of one pass."""
+        assert self.value is not None, "pcl has a value"
+        seq2seq = self.collator.is_seq2seq
+        hidden_BTD = (outputs.decoder_hidden_states if seq2seq else outputs.hidden_states)[-1]
+        hidden_BTD, labels_BT = target_logits_and_labels(hidden_BTD, labels_BT, is_seq2seq=seq2seq)
+        return student_path_loss(
+            student_logits_NV, teacher_logits_NV, labels_BT, *self.value(hidden_BTD),
+            eos_ids=self.objective.eos_ids, settings=self.objective.paths,
+        )  # fmt: skip
 
     def _targets(self, logits_BTV: torch.Tensor, labels_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the logits that predict targets, in the common range of ids, and those targets."""

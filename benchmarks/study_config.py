@@ -1,0 +1,45 @@
+"""What `wheels bench study` can be asked for. Imports nothing heavy, so that `--help` is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wheels.errors import WheelsError
+from wheels.fields import REQUIRED, check_fields, option
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Settings of `wheels bench study`; what each stage does stands in a recipe.
+
+    Raises:
+        WheelsError: for a value that is not allowed.
+    """
+
+    recipe: str = option(REQUIRED, "YAML file with the settings of each stage, or the name of a shipped one")
+    data: str = option(REQUIRED, "task, folder or hub:owner/name with train, validation and test splits")
+    output: str = option("study", "folder for models and results; a rerun into it continues", metavar="DIR")
+    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1)
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        check_fields(self)
+        for name in ("recipe", "data", "output"):
+            if not getattr(self, name):
+                raise WheelsError(f"{name} must not be empty")
+
+
+@dataclass(frozen=True)
+class ScoresConfig:
+    """How the models alone are scored: greedy, on both splits that nothing is trained on."""
+
+    metrics: tuple[str, ...] = option((), "metrics (default: the task's own)")
+    limit: int | None = option(None, "score only the first rows of each split", minimum=1)
+    max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)
+    batch_size: int = option(64, "rows decoded at once", minimum=1)
+    lead: int = option(14, "words of the lead baseline, where the metrics are ROUGE", minimum=1)
+    device: str = option("cpu", "device of the models, such as cpu or cuda")
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        check_fields(self)
