@@ -149,12 +149,12 @@ def _calibrated_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, lis
     return load_artefact(config)
 
 
-def refuse_scored(calibrated_on: str | None, data_digest: str) -> None:
-    """Raise where the rows that were calibrated on are those to be scored."""
+def refuse_scored(calibrated_on: str | None, data_digest: str, *, what: str = "thresholds were calibrated") -> None:
+    """Raise where the rows that were calibrated on, or whatever else was done, are those to be scored."""
     if calibrated_on == data_digest:
         raise WheelsError(
-            "the thresholds were calibrated on the very rows that are to be scored, and nothing is calibrated on the "
-            "split it is scored on; run `wheels calibrate` on other rows, or score others"
+            f"the {what} on the very rows that are to be scored, and nothing is calibrated on the "
+            "split it is scored on; use other rows for it, such as by `wheels calibrate`, or score others"
         )
 
 

@@ -59,6 +59,10 @@ class Resampled:
             key: measured_use([r.teacher_tokens for r in records], [r.tokens for r in records], weights_RN)
             for key, records in outputs.items()
         }
+        self.passes = {
+            key: measured_use([r.teacher_passes for r in records], [r.tokens for r in records], weights_RN)
+            for key, records in outputs.items()
+        }
         self.quality = {
             (metric, key): statistics(metric, [r.text for r in records], list(references)).resampled(weights_RN)
             for metric in metrics

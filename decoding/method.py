@@ -6,9 +6,10 @@ differ in the two small policies that a `Method` names.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from wheels.decoding.rules import SIMPLE, Rule
+from wheels.decoding.rules import SIMPLE, Rule, ThresholdRule
 from wheels.decoding.verify import Cascade, Speculative, TakeBack, Verifier
 from wheels.errors import WheelsError
 
@@ -101,3 +102,29 @@ def verified_deferral(rule: Rule, threshold: float, *, complete: bool = False, d
         draft: The most student tokens between two passes; None: no limit.
     """
     return Method(f"{rule.name}-verified", rule, TakeBack(threshold, "regret", complete=complete), draft)
+
+
+def priced_deferral(
+    rule: ThresholdRule, scale: float = 1.0, *, offset: float = 0.0, longest: int | None = None, complete: bool = False
+) -> Method:
+    """Return deferral whose calls and whose trust in the draft follow one price, lambda, in nats per teacher pass.
+
+    The rule calls where the gain that it predicts exceeds lambda, its threshold; the call's pass takes back the first
+    token of the gap whose true regret, `max log p - log p(v)`, exceeds `max(0, scale * lambda + offset)`.
+
+    Args:
+        rule: Calls the teacher; its score is a gain in nats, as that of a trained head.
+        scale: Nats of regret that are let pass for each nat of the price; infinite: nothing is taken back.
+        offset: Nats that are let pass, or not, at any price.
+        longest: Student tokens after which a row calls anyway; None: no limit.
+        complete: Whether what was written after the last call is verified too, by a pass of its own.
+
+    Raises:
+        WheelsError: for a scale below 0.
+    """
+    if not scale >= 0:
+        raise WheelsError(f"scale must be at least 0, got {scale}")
+    # 0 times an infinite price, which never calls, is no number; and an infinite scale trusts at any price.
+    trusted = scale if math.isinf(scale) else scale and scale * rule.threshold
+    verifier = TakeBack(max(0.0, trusted + offset), "regret", complete=complete)
+    return Method(f"{rule.name}-priced", rule, verifier, longest)

@@ -1,19 +1,18 @@
-"""`wheels bench passes`: every family at its settings, costs by hand, a rerun that repeats nothing."""
+"""`wheels bench passes`: every family at its settings and seeds, a rerun that repeats nothing, what is refused."""
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
 from tests.decoding.tiny import save_artefact
 from wheels.artefact import Artefact
 from wheels.benchmarks import passes
-from wheels.benchmarks.passes import Setting, as_text, points_of, run, settings_of
+from wheels.benchmarks.passes import run
 from wheels.benchmarks.passes_config import FAMILIES, PassesConfig
-from wheels.benchmarks.records import Record
+from wheels.benchmarks.passes_settings import settings_of, sweep_of, tuned
 from wheels.calibration import Calibration, Point
-from wheels.decoding.method import deferral, speculative
-from wheels.decoding.rules import SIMPLE
 from wheels.errors import WheelsError
 
 ROWS = [("a b c", "a b"), ("k j i h", "c d"), ("d", "e"), ("e a e a", "f g"), ("c c", "h")]
@@ -22,13 +21,17 @@ ROWS = [("a b c", "a b"), ("k j i h", "c d"), ("d", "e"), ("e a e a", "f g"), ("
 @pytest.fixture
 def config(tmp_path) -> PassesConfig:
     model = save_artefact(tmp_path / "model")
-    Calibration([Point("learned", 0, 0.2, 0.0, 0.2)]).save(model / "deferral" / "calibration.json")
-    data = tmp_path / "test.jsonl"
-    data.write_text("".join(json.dumps({"source": s, "target": t}) + "\n" for s, t in ROWS))
+    points = [Point("learned", seed, 0.2, -seed / 10, 0.2) for seed in (0, 1)] + [Point("maxprob", 0, 0.2, 0.9, 0.2)]
+    Calibration(points).save(model / "deferral" / "calibration.json")
     return PassesConfig(
-        model=str(model), data=str(data), budgets=(0.2,), metrics=("chrf", "bleu"), max_new_tokens=8,
-        output=str(tmp_path / "out"),
+        model=str(model), data=rows_file(tmp_path / "test.jsonl", ROWS), budgets=(0.2,), metrics=("chrf", "bleu"),
+        max_new_tokens=8, resamples=100, output=str(tmp_path / "out"),
     )  # fmt: skip
+
+
+def rows_file(path, rows) -> str:
+    path.write_text("".join(json.dumps({"source": s, "target": t}) + "\n" for s, t in rows))
+    return str(path)
 
 
 def test_every_family_is_measured_and_kept(config, tmp_path, capsys, monkeypatch):
@@ -41,35 +44,66 @@ def test_every_family_is_measured_and_kept(config, tmp_path, capsys, monkeypatch
     folder = tmp_path / "out"
     kept = json.loads((folder / "passes.json").read_text())
     assert [point["label"] for point in kept["points"]] == [point.label for point in points]
+    assert {"bands", "at_passes", "versus", "speculation", "metrics", "versions"} <= kept.keys()
+    assert kept["notes"] == ["learned was trained with 2 of the 3 seeds asked for"] and kept["tuned"] == []
     assert len(list(csv.reader((folder / "passes.csv").open()))) == len(points) + 1
     assert (folder / "passes.png").read_bytes().startswith(b"\x89PNG")
-    assert "verified, budget 0.2, 2 nats" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "verified, budget 0.2, 2 nats" in said and "what lossless speculation does not offer" in said
     monkeypatch.setattr(passes, "decode", lambda *args, **kwargs: pytest.fail("decoded again"))
     assert run(config) == points
 
 
-def test_settings_of_one_family_have_names_of_their_own(config):
+def test_trained_heads_are_decoded_once_a_seed_and_the_others_once(config):
     artefact = Artefact.load(config.model)
-    settings = list(settings_of(config, artefact))
-    assert len({setting.key.file_name for setting in settings}) == len(settings)
-    assert all("/" not in setting.key.file_name for setting in settings)
+    settings = settings_of(config, artefact)
+    seeds = {family: {each.seed for each in settings if each.family == family} for family in FAMILIES}
+    ruled = ("deferral", "verified", "verified-all", "priced")
+    assert seeds == {family: {0, 1} if family in ruled else {None} for family in FAMILIES}
+    thresholds = {each.seed: each.method.rule.threshold for each in settings if each.family == "deferral"}
+    assert thresholds == {0: 0.0, 1: -0.1}
+    assert {each.seed for each in settings_of(replace(config, seeds=1), artefact)} == {None, 0}
 
 
-def test_costs_are_per_token_and_shares_of_the_gap_by_hand():
-    def record(text: str, tokens: int, by_teacher: int, read: int, positions: int) -> Record:
-        return Record(text, tokens, by_teacher, read, positions, 1.0)
+def test_settings_have_names_of_their_own(config):
+    artefact = Artefact.load(config.model)
+    for settings in (settings_of(config, artefact), sweep_of(config, artefact, 0)):
+        assert len({setting.key.file_name for setting in settings}) == len(settings)
+        assert all("/" not in setting.key.file_name for setting in settings)
 
-    settings = [Setting("student", "alone", deferral(SIMPLE["random"]), 0.0)] * 2
-    settings = [*settings, Setting("speculative", "drafts of 5", speculative(5), None)]
-    outputs = [
-        [record("x", 4, 0, 0, 0), record("x", 4, 0, 0, 0)],
-        [record("a", 2, 2, 2, 2), record("b", 2, 2, 2, 2)],
-        [record("a", 3, 1, 1, 6), record("x", 5, 1, 2, 4)],
-    ]
-    *_, point = points_of(settings, outputs, ["a", "b"], ["exact"])
-    assert (point.passes, point.positions, point.use) == (3 / 8, 10 / 8, 2 / 8)
-    assert (point.metrics, point.gap) == ({"exact": 50.0}, {"exact": 0.5})
-    assert "0.375" in as_text([point], ["exact"])
+
+def test_a_rule_that_is_no_price_leaves_priced_out(config, capsys):
+    points = run(replace(config, rule="maxprob", families=("deferral", "priced")))
+    assert [(point.family, point.seed) for point in points[2:]] == [("deferral", None)]
+    assert "note: priced is left out: thresholds of maxprob are no nats" in capsys.readouterr().out
+
+
+def test_tuned_settings_are_chosen_on_other_rows(config, tmp_path, monkeypatch):
+    data = rows_file(tmp_path / "validation.jsonl", [(source, target + " a") for source, target in reversed(ROWS)])
+    wish = replace(config, families=("deferral",), tune_data=data, tune_limit=4)
+    points = run(wish)
+    kept = json.loads((tmp_path / "out" / "passes.json").read_text())
+    chosen = [each["name"] for each in kept["tuned"] if each["chosen"]]
+    artefact = Artefact.load(config.model)
+    assert [each["name"] for each in kept["tuned"]] == [each.name for each in sweep_of(config, artefact, 0)]
+    assert chosen and {point.label for point in points if point.family == "tuned"} == set(chosen)
+    assert kept["tuned_on_rows"] == 4 and kept["tuned_on"] != kept["data_digest"]
+    monkeypatch.setattr(passes, "decode", lambda *args, **kwargs: pytest.fail("decoded again"))
+    assert run(wish) == points
+
+
+def test_a_tuned_setting_is_the_decode_of_the_one_that_was_chosen(config):
+    settings = settings_of(config, Artefact.load(config.model))
+    (first, second) = tuned(settings, ["verified, budget 0.2, 1 nats"])
+    assert (first.family, first.line, first.seed, second.seed) == ("tuned", "tuned", 0, 1)
+    assert [each.key for each in settings if each.label == "budget 0.2, 1 nats" and each.family == "verified"] == [
+        first.key, second.key
+    ]  # fmt: skip
+
+
+def test_the_scored_rows_are_not_tuned_on(config):
+    with pytest.raises(WheelsError, match="settings of the family tuned would be chosen on the very rows"):
+        run(replace(config, tune_data=config.data, tune_split="test"))
 
 
 def test_the_rows_of_the_calibration_are_refused(config, monkeypatch):
@@ -82,6 +116,8 @@ def test_the_rows_of_the_calibration_are_refused(config, monkeypatch):
     ("values", "message"),
     [
         ({"families": ()}, "families must hold at least one value, got none"),
+        ({"scales": (-1.0,)}, "scales must be at least 0, got -1"),
+        ({"scales": ()}, "scales must hold at least one value, got none"),
         ({"budgets": (2.0,)}, r"budgets must be in \[0, 1\], got 2"),
         ({"families": ("spekulative",)}, "families must be one of .*did you mean 'speculative'"),
     ],
