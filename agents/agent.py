@@ -7,7 +7,7 @@ learns and logs is `wheels.agents.train`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -204,8 +204,8 @@ class PCLAgent:
         folder = Path(folder)
         tensors = {name: value.contiguous() for name, value in self.head.state_dict().items()}
         write_bytes(folder / "head.safetensors", save_tensors(tensors))
-        config = {"features": self.head.config.features, "width": self.head.config.width}
-        write_json(folder / "agent.json", {"head": config, "settings": vars(self.settings), **self._prices()})
+        content = {"head": asdict(self.head.config), "settings": vars(self.settings), **self._prices()}
+        write_json(folder / "agent.json", content)
 
     @classmethod
     def load(cls, folder: Path | str) -> PCLAgent:

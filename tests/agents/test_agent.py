@@ -174,6 +174,10 @@ def test_a_saved_agent_predicts_the_same(tmp_path: Path) -> None:
     single = PCLAgent(fresh_head(), PCLSettings(), price=1.5)
     single.save(tmp_path / "price")
     assert torch.equal(single.predict(states, budget_B), PCLAgent.load(tmp_path / "price").predict(states, budget_B))
+    tokens = PCLAgent(DeferralHead(HeadConfig(WIDTH - 2, width=8, candidates=2, vocab_size=7)), PCLSettings())
+    tokens.save(tmp_path / "tokens")
+    named = torch.cat([states[:, :2], torch.randint(7, (20, 2))], -1)
+    assert torch.equal(tokens.predict(named, budget_B), PCLAgent.load(tmp_path / "tokens").predict(named, budget_B))
     with pytest.raises(WheelsError, match="load it as LagrangianAgent"):
         PCLAgent.load(tmp_path / "budgets")
     with pytest.raises(WheelsError, match="load it as PCLAgent"):
