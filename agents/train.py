@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from wheels.agents.agent import LagrangianAgent, PCLAgent, PCLSettings, starting_prices
 from wheels.agents.episode import Episode, collate
+from wheels.agents.paired import Fit, collect_pairs, fit_pairs
 from wheels.agents.replay import Replay
 from wheels.agents.rivals import Rivals, collect_gains
 from wheels.agents.rollout import Behaviour, GateRule, roll_out
@@ -121,6 +122,7 @@ class Trainer:
         self.checkpoints = Checkpoints(place, accelerator)
         self.metrics = Metrics(Path(config.output) / "metrics.jsonl", seed, enabled=accelerator.is_main_process)
         self.full = config.train == "student"
+        self.paired = config.pairs > 0 and not self.full
         self.replay = Replay(config.replay, on_policy_share=config.on_policy, seed=_mixed(seed, accelerator, 1))
 
     def train(self, episodes: Sequence[Episode]) -> PCLAgent:
@@ -155,6 +157,9 @@ class Trainer:
         regret_N = regret_N.clamp(max=config.regret_clip)
         if saved is None:
             head = self._warm_start(features_NF, regret_N)
+            warm = head.twin()
+            if self.paired:
+                self._fit_pairs(head, features_NF)
         else:
             head = DeferralHead(self._regression().head(features_NF.shape[1]))
         settings = PCLSettings(
@@ -173,6 +178,8 @@ class Trainer:
                 agent = StudentAgent(self.pair, head, settings, table, own)
         if saved is not None:
             agent.load_state_dict(saved)
+        else:
+            agent.reference = warm
         return agent
 
     def _regression(self) -> WarmStart:
@@ -191,8 +198,19 @@ class Trainer:
         self.metrics.write({"warm_start": {"states": len(regret_N) - held, "held_out_r2": share}})
         return head
 
+    def _fit_pairs(self, head: DeferralHead, features_NF: torch.Tensor) -> None:
+        """Let paired continuations say what a call is worth beyond the regret."""
+        folder = Path(self.config.output) / ".training"
+        metric = _sentence_metric(self.task)
+        pairs = collect_pairs(self.pair, self.rows, head, features_NF, metric, self.config, folder, self.accelerator)
+        self.metrics.write({"pairs": fit_pairs(head, pairs, Fit(seed=self.seed))})
+
     def _round(self, agent: PCLAgent, number: int) -> dict[str, Any]:
-        """Decode with the present policy, move the prices, and learn from the replay."""
+        """Decode with the present policy, move the prices, and learn from the replay.
+
+        A gate that was fitted to paired continuations stands at the fixed point of its residuals: values and prices
+        alone are learned.
+        """
         config = self.config
         sources, references, budgets = self._prompts(number)
         sampling = Sampling(temperature=1.0) if self.full else GREEDY
@@ -206,7 +224,9 @@ class Trainer:
         if isinstance(agent, LagrangianAgent):
             agent.observe(use, tokens)
         self.replay.add(episodes)
-        measured = [self._update(agent, critic_only=number < CRITIC_ROUNDS) for _ in range(config.updates)]
+        measured = [
+            self._update(agent, critic_only=number < CRITIC_ROUNDS or self.paired) for _ in range(config.updates)
+        ]
         figures: dict[str, Any] = {
             name: sum(figure[name] for figure in measured) / len(measured) for name in measured[0]
         }

@@ -42,6 +42,9 @@ class TrainConfig:
     warm_epochs: int = option(6, "passes over these states", minimum=1)
     warm_learning_rate: float = option(1e-3, "learning rate of the warm start", minimum=0.0)
     router_rows: int = option(3000, "rows that the router of whole texts learns from; 0: no router", minimum=0)
+    pairs: int = option(
+        24_000, "states that are continued both ways: a call's credit in the task's metric; 0: the regret's", minimum=0
+    )
     iterations: int = option(20, "rounds of rollout and update of the agent; 0 leaves the warm start", minimum=0)
     prompts: int = option(256, "sources decoded in a round", minimum=1)
     updates: int = option(20, "gradient steps in a round", minimum=1)

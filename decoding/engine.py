@@ -290,6 +290,7 @@ class Engine:
             source_B=state.source_S[slots_R],
             calls_B=calls_R,
             budget_B=budget_R,
+            index_B=state.index_S[slots_R],
             noise=lambda at_R: uniforms(self.wish.seed, state.index_S[slots_R], at_R, RULE_STREAM),
             log_p_BV=None if teacher_RV is None else teacher_RV.log_softmax(-1),
         )

@@ -27,6 +27,8 @@ class Step:
     """Tokens of these that the teacher wrote."""
     budget_B: torch.Tensor
     """The teacher budget of each row, a share in [0, 1]."""
+    index_B: torch.Tensor
+    """Each row's place among the inputs: what tells one text from another."""
     noise: Callable[[torch.Tensor], torch.Tensor]
     """Draws each row's number at a position `[B]`: few rules draw lots, and the others need not pay for them."""
     log_p_BV: torch.Tensor | None = None

@@ -112,6 +112,7 @@ class Writing:
             hidden_BD=said.hidden_RD,
             position_B=self.position_B.clone(),
             source_B=self.source_B.clone(),
+            index_B=self.index_B.clone(),
             calls_B=self.calls_B.clone(),
             budget_B=self.budget_B.clone(),
             noise=self._noise(),

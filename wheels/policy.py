@@ -28,11 +28,13 @@ class HeadConfig:
     """V, rows of that embedding."""
     embedding: int = 16
     """Its width."""
+    shift_reads: str = "trunk"
+    """What `shift(s, b)` reads beside the budget: the `trunk`'s units, or the `numbers` and the base gain itself."""
 
     @classmethod
     def of(cls, features: int, vocab_size: int, width: int = 256) -> HeadConfig:
         """Return the shape of a head that reads all of `features` entries: numbers, and `CANDIDATES` tokens."""
-        return cls(features - CANDIDATES, width, CANDIDATES, vocab_size)
+        return cls(features - CANDIDATES, width, CANDIDATES, vocab_size, shift_reads="numbers")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ class DeferralHead(nn.Module):
             nn.init.normal_(self.token.weight, std=EMBEDDING_STD)
         self.trunk = _mlp(config.features + config.candidates * config.embedding, config.width, config.width)
         self.base = nn.Linear(config.width, 1)
-        self.shift = _mlp(config.width + 1, config.width // 4, 1)
+        read = config.width if config.shift_reads == "trunk" else config.features + 1
+        self.shift = _mlp(read + 1, config.width // 4, 1)
         self.critic = _mlp(config.features + 1, config.width, 4)
         for parameter in self.shift[-1].parameters():
             nn.init.zeros_(parameter)
@@ -94,7 +97,9 @@ class DeferralHead(nn.Module):
         scaled_BF = (numbers_BF - self.mean_F) / self.scale_F
         budget_B1 = budget_B.to(scaled_BF.dtype)[..., None]
         hidden_BW = nn.functional.gelu(self.trunk(self._with_tokens(scaled_BF, features_BF)))
-        gain_B = self.base(hidden_BW).squeeze(-1) + self.shift(torch.cat([hidden_BW, budget_B1], -1)).squeeze(-1)
+        base_B1 = self.base(hidden_BW)
+        read_BR = hidden_BW if self.config.shift_reads == "trunk" else torch.cat([base_B1, scaled_BF], -1)
+        gain_B = (base_B1 + self.shift(torch.cat([read_BR, budget_B1], -1))).squeeze(-1)
         critic_B4 = self.critic(torch.cat([scaled_BF, budget_B1], -1))
         return HeadOutput(gain_B, *critic_B4.unbind(-1))
 

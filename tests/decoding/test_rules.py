@@ -32,6 +32,7 @@ def state(**change) -> Step:
         "hidden_BD": torch.tensor([[1.0, -2.0], [0.5, 0.0], [0.0, 3.0]]),
         "position_B": torch.tensor([0, 4, 9]),
         "source_B": torch.tensor([5, 5, 8]),
+        "index_B": torch.tensor([0, 1, 2]),
         "calls_B": torch.tensor([0, 1, 2]),
         "budget_B": torch.tensor([0.2, 0.2, 0.5], dtype=torch.float64),
         "noise": noise,
