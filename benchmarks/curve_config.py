@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.decoding.choices import DTYPES, MODES, RULES
+from wheels.decoding.choices import DTYPES, MODE_HELP, MODES, RULES
 from wheels.errors import WheelsError
 from wheels.fields import check_fields, option
 
@@ -30,7 +30,7 @@ class CurveConfig:
         None, "rules to compare (default: all that the model has heads and thresholds for)", choices=RULES
     )
     seeds: int = option(3, "trained heads of a rule, and draws of random and every-k", minimum=1)
-    mode: str = option("average", "how a budget is kept: over many texts, or at every prefix", choices=MODES)
+    mode: str = option("average", MODE_HELP, choices=MODES)
     calibration_data: str | None = option(None, "data to calibrate on first; never the data that is scored")
     limit: int | None = option(None, "score only the first rows", minimum=1)
     batch_size: int = option(64, "rows decoded at once", minimum=1)

@@ -25,8 +25,9 @@ from wheels.data import Row, digest, load_task
 from wheels.decoding import calibrate
 from wheels.decoding.calibrate_config import CalibrateConfig
 from wheels.decoding.choices import RULES
+from wheels.decoding.controller import RATE
 from wheels.decoding.engine import decode
-from wheels.decoding.rules import SEEDED, TRAINED, calibrated, known_rules
+from wheels.decoding.rules import SEEDED, TRAINED, calibrated, known_rules, threshold_of
 from wheels.errors import WheelsError
 
 
@@ -169,7 +170,7 @@ def _missing(config: CurveConfig, artefact: Artefact, seeds: dict[str, list[int]
     missing = []
     for key in _inner_keys(config, seeds):
         try:
-            artefact.calibration.threshold(key.rule, key.budget, key.seed)
+            threshold_of(artefact.calibration, key.rule, key.budget, key.seed, config.mode)
         except WheelsError:
             missing.append(key)
     return missing
@@ -190,7 +191,8 @@ def _thresholds(
     if keys:
         refuse_scored(artefact.calibration.data_digest, data_digest)
     thresholds: dict[PointKey, float | None] = {STUDENT_END: None, TEACHER_END: None}
-    return thresholds | {key: artefact.calibration.threshold(key.rule, key.budget, key.seed) for key in keys}
+    found = artefact.calibration
+    return thresholds | {key: threshold_of(found, key.rule, key.budget, key.seed, config.mode) for key in keys}
 
 
 def decode_all(
@@ -216,7 +218,7 @@ def _decode(
     traces = decode(
         artefact.pair,
         sources,
-        calibrated(artefact, name, key.budget, key.seed),
+        calibrated(artefact, name, key.budget, key.seed, config.mode),
         budget=key.budget,
         mode=config.mode,
         max_new_tokens=config.max_new_tokens,
@@ -228,8 +230,15 @@ def _decode(
 
 
 def signature_of(config: CurveConfig, plan: Plan, key: PointKey, data_digest: str, rows: int) -> dict[str, Any]:
-    """Return everything that the outputs of a decode depend on. The batch size is not: rows do not touch each other."""
-    return {
+    """Return everything that the outputs of a decode depend on.
+
+    The batch size is not, for rows do not touch each other; but in online mode, whose threshold all of them move.
+    """
+    moves: dict[str, Any] = {}
+    if config.mode == "online" and 0 < key.budget < 1:
+        levels = plan.artefact.calibration.levels(key.rule, key.seed)
+        moves = {"batch_size": config.batch_size, "levels": [list(point) for point in levels], "rate": RATE}
+    return moves | {
         "model": plan.model_digest,
         "head": plan.artefact.head_digest(key.rule, key.seed),
         "threshold": plan.thresholds[key],

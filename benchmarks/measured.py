@@ -32,7 +32,7 @@ class Measured:
     rules: Sequence[str]
     """Rules asked for, in the order of the tables."""
     mode: str
-    """`average` or `strict`."""
+    """`average`, `online` or `strict`."""
     outputs: Mapping[PointKey, Sequence[Record]]
     """Records of each decode: both ends, and every (rule, seed, budget) in between."""
     burst: int = 0

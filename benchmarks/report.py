@@ -135,6 +135,8 @@ def _introduction(curve: Curve) -> str:
     rules = "".join(f"<li><b>{escape(rule)}</b> {escape(RULE_WORDS[rule])}.</li>" for rule in curve.rules)
     kept = {
         "average": "A budget is kept on average over the data: each rule's threshold was set on other data.",
+        "online": "A budget is kept on average over the data: each rule's threshold was set on other data, and then "
+        "moved with what was written.",
         "strict": "A budget is kept by every output at every prefix.",
     }[curve.mode]
     notes = "".join(f"<p><b>Note:</b> {escape(note)}.</p>" for note in curve.notes)

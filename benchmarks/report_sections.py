@@ -73,6 +73,8 @@ def _adherence(curve: Curve) -> str:
     worst = max(kept["worst_abs_error"] for kept in curve.adherence.values())
     promise = {
         "average": "A threshold keeps a budget over many outputs, not in each: single outputs may use more or less",
+        "online": "A threshold that moves keeps a budget over all outputs, not in each: single outputs may use more or "
+        "less",
         "strict": "Every prefix of every output keeps its budget, so a single output cannot use more than was asked",
     }[curve.mode]
     spread = ", ".join(

@@ -109,7 +109,7 @@ def _area_table(curve: Curve) -> str:
                 "-" if kept["violations"] is None else str(kept["violations"]),
             ]
         )
-    if curve.mode == "average":
+    if curve.mode != "strict":
         rows = [row[:-1] for row in rows]
     return f"area under the share of the gap; least use that recovers a share; how budgets were kept:\n{align(rows)}"
 

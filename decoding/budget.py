@@ -1,4 +1,7 @@
-"""The teacher budget, enforced: `average` trusts the calibrated threshold, `strict` never lets a prefix exceed it."""
+"""The teacher budget, enforced: `strict` never lets a prefix exceed it.
+
+`average` trusts the calibrated threshold, `online` the one that moves (`wheels.decoding.controller`).
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ def permitted(
     """Return the rows that may call now, bool `[B]`.
 
     Args:
-        mode: `average`: every row with a budget above 0. `strict`: the rows in which the prefix that ends with the
-            teacher's token keeps `teacher tokens <= floor(budget * tokens) + burst`.
+        mode: `average` and `online`: every row with a budget above 0. `strict`: the rows in which the prefix that ends
+            with the teacher's token keeps `teacher tokens <= floor(budget * tokens) + burst`.
         budget_B: Shares in [0, 1].
         position_B: Tokens written so far.
         calls_B: Tokens of these that the teacher wrote.
@@ -31,6 +34,6 @@ def permitted(
     """
     check_choice("budget_mode", mode, MODES)
     has_budget_B = budget_B > 0
-    if mode == "average":
+    if mode != "strict":
         return has_budget_B
     return has_budget_B & (calls_B + 1 <= strict_allowance(budget_B.double(), position_B + 1, burst))

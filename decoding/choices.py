@@ -10,8 +10,15 @@ TRAINED = ("learned", "regret", "gate", "router")
 """The rules that read a trained head: the agent's, its warm start's, and those of two published ways to learn one."""
 SEEDED = (*TRAINED, "random", "every-k")
 """The rules that are measured seed by seed: heads, and draws. (`first-k` draws within one token of each text only.)"""
-MODES = ("average", "strict")
-"""How a budget is kept: on average over many sequences, or at every prefix of every sequence."""
+MODES = ("average", "online", "strict")
+"""How a budget is kept: on average over many sequences, by the calibrated threshold alone or by one that moves with
+what was written (`wheels.decoding.controller`), or at every prefix of every sequence."""
+MODE_HELP = (
+    "how a budget is kept: over many texts by the calibrated threshold (average), over this run's texts by a threshold "
+    "that moves with them, on any data (online; texts then depend on their order and the batch size), or at every "
+    "prefix (strict)"
+)
+"""What `--help` says of them."""
 FORMATS = ("text", "json", "html")
 """How `wheels generate` shows its traces."""
 COLORS = ("auto", "always", "never")

@@ -98,7 +98,7 @@ def decode(
         threshold: A rule calls where its score exceeds it. None: as the student's folder was calibrated; budgets 0 and
             1, and `random`, need none.
         method: A way of decoding in place of a rule (`wheels.decoding.method`), such as `speculative(5)`.
-        budget_mode: `average` or `strict` (`wheels.decoding.budget`).
+        budget_mode: `average`, `online` or `strict` (`wheels.decoding.budget`); online starts afresh with each call.
         inputs_tensor: What the model reads: for a sequence-to-sequence model the ids of the source, `[B, S]`.
         **model_kwargs: Further inputs that `generate` prepared. Caches and encoder states are not read.
 
@@ -111,7 +111,8 @@ def decode(
     prompts = input_ids.to(model.device)
     batch = HandedBatch(prompts, sources, mask, logits_processor, stopping_criteria, generation_config)
     pair = batch.pair(model, teacher_of(teacher, model))
-    rows = _write(batch, pair, method_of(pair, method, rule, threshold, teacher_budget), teacher_budget, budget_mode)
+    how = method_of(pair, method, rule, threshold, teacher_budget, budget_mode)
+    rows = _write(batch, pair, how, teacher_budget, budget_mode)
     return _output(batch, rows, generation_config, input_ids.device, is_seq2seq=pair.is_seq2seq)
 
 

@@ -3,7 +3,8 @@
 One loop for every way of decoding. The scheduler names a model and its rows; the student writes a token in each, or
 its row calls; the teacher reads all that it has not seen, in one pass, judges the draft where the method verifies, and
 writes a token. A text that has ended leaves its slot to the next. Budgets are enforced here and only here. Neither the
-company of a row nor the grouping of calls changes it: each has its own cursor and its own noise.
+company of a row nor the grouping of calls changes it: each has its own cursor and its own noise. Online mode alone is
+without that: its threshold moves with all that was written, so the order of the rows and the batch size matter.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 
 from wheels.decoding.budget import permitted
+from wheels.decoding.controller import controller_of
 from wheels.decoding.costs import Costs, costs_of
 from wheels.decoding.drafts import Drafts
 from wheels.decoding.method import Method, deferral
@@ -84,8 +86,8 @@ def stream(
         method: How (`wheels.decoding.method`); a rule alone is deferral: the teacher's tokens where it calls. Budget 0
             never calls and budget 1 always does, whatever the rule.
         batch_size: Rows of a forward pass at most. Up to twice as many texts are in flight (`decoding.scheduler`), and
-            memory grows with them; results do not depend on it.
-        schedule: When the teacher runs; results do not depend on it.
+            memory grows with them; results do not depend on it, but in online mode.
+        schedule: When the teacher runs; results do not depend on it, but in online mode.
         journal: Every forward pass is noted here, under `student` and `teacher`.
         on_error: What a source that cannot be read does: `stop` everything before it begins, or `skip`: its trace says
             why it is empty, and the others are written.
@@ -136,6 +138,7 @@ class Engine:
             raise WheelsError(f"batch_size must be at least 1, got {batch_size}")
         check_together(method, wish)
         give_budgets(rows, wish.budget)
+        self.controller = controller_of(method, wish, {row.budget for row in rows})
         self.pair, self.method, self.wish, self.schedule = pair, method, wish, schedule
         self.queue = deque(sorted(rows, key=lambda row: -len(row.source)))
         self.batch_size = min(batch_size, max(len(rows), 1))
@@ -164,7 +167,7 @@ class Engine:
 
     def _costs(self, rows: int, alone: bool) -> Costs | None:
         """Return the measured costs of passes, where a decision depends on them."""
-        waits = self.schedule.kind == "grouped" and rows > self.batch_size > 1 and not alone
+        waits = self.schedule.kind == "grouped" and rows > self.batch_size > 1 and not (alone or self.controller)
         if self.method.adaptive or (waits and self.schedule.group is None):
             return costs_of(self.pair, self.batch_size)
         return None
@@ -205,6 +208,8 @@ class Engine:
     def _leave(self, slot: int) -> Row:
         """Give a slot back, and return the text that was in it."""
         row = self.slots.row(slot)
+        if self.controller is not None:
+            self.controller.settle([row])
         self.slots.rows[slot] = None
         return row
 
@@ -231,7 +236,7 @@ class Engine:
 
     def _always(self, row: Row) -> bool:
         """Tell whether the teacher writes every token of a row: then its student need not run."""
-        return self.wish.budget is not None and row.budget >= 1 and self.wish.mode == "average"
+        return self.wish.budget is not None and row.budget >= 1 and self.wish.mode != "strict"
 
     def _student_pass(self, slots: list[int], slots_R: torch.Tensor) -> list[int]:
         """Write a token in each row, or let it call; return the rows whose text has ended."""
@@ -294,8 +299,9 @@ class Engine:
             noise=lambda at_R: uniforms(self.wish.seed, state.index_S[slots_R], at_R, RULE_STREAM),
             log_p_BV=None if teacher_RV is None else teacher_RV.log_softmax(-1),
         )
-        wish_R = self.method.rule(step)
-        # Budget 1 calls whatever the rule says; in average mode such a row never comes here (`_always`).
+        control = self.controller
+        wish_R = self.method.rule(step) if control is None else control.decide(step, state, slots_R)
+        # Budget 1 calls whatever the rule says; outside strict mode such a row never comes here (`_always`).
         return wish_R if allowed_R is None or self.wish.budget is None else (wish_R | (budget_R >= 1)) & allowed_R
 
     def _write(self, slots: list[int], slots_R: torch.Tensor, scores_RV: torch.Tensor) -> list[int]:
@@ -348,6 +354,8 @@ class Engine:
             self.slots.write(followed, slots_R[follow_R], tokens[follow_R], by_teacher=True)
         for runner in (self.student, self.teacher):
             runner.rewind(slots_R, self.slots.length_S[slots_R] - 1)
+        if self.controller is not None:
+            self.controller.settle(self.slots.row(slot) for slot in slots)
         return self._go_on(slots)
 
     def _read_teacher(self, slots: list[int], slots_R: torch.Tensor, wanted_R: torch.Tensor | None) -> torch.Tensor:

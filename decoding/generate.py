@@ -148,7 +148,7 @@ def method_of(config: GenerateConfig, artefact: Artefact) -> Method:
 
     draft = config.draft_length
     if config.budget is not None:
-        rule = calibrated(artefact, config.rule, config.budget, config.seed)
+        rule = calibrated(artefact, config.rule, config.budget, config.seed, config.budget_mode)
         return deferral(rule) if config.method == "deferral" else verified_deferral(rule, tolerance(2.0), draft=draft)
     if config.method == "bild":
         return bild(config.fallback, tolerance(3.0), draft or 10)

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.decoding.choices import BUDGETED, CASCADES, COLORS, DTYPES, FORMATS, METHODS, MODES, ON_ERROR, RULES
+from wheels.decoding.choices import (
+    BUDGETED,
+    CASCADES,
+    COLORS,
+    DTYPES,
+    FORMATS,
+    METHODS,
+    MODE_HELP,
+    MODES,
+    ON_ERROR,
+    RULES,
+)
 from wheels.errors import WheelsError
 from wheels.fields import check_fields, option
 
@@ -28,7 +39,7 @@ class GenerateConfig:
     teacher_budget: float | None = option(
         None, "share of the tokens that the teacher may write, in [0, 1] (default: 0.2; deferral, verified)", share=True
     )
-    budget_mode: str = option("average", "how the budget is kept: over many texts, or at every prefix", choices=MODES)
+    budget_mode: str = option("average", MODE_HELP, choices=MODES)
     rule: str = option("learned", "what decides to call the teacher", choices=RULES)
     draft_length: int | None = option(
         None, "student tokens that the teacher verifies at once (default: 5; bild: 10; verified: no limit)", minimum=1
@@ -84,6 +95,11 @@ class GenerateConfig:
             raise WheelsError(
                 f"method {self.method!r} verifies every token and keeps no teacher budget, got "
                 f"{self.teacher_budget:g}; leave it out, or use one of {', '.join(BUDGETED)}"
+            )
+        if self.method not in BUDGETED and self.budget_mode == "online":
+            raise WheelsError(
+                f"budget_mode 'online' moves a rule's threshold, and method {self.method!r} keeps no teacher budget; "
+                f"leave it out, or use one of {', '.join(BUDGETED)}"
             )
         drafts, given = self.method != "deferral", self.draft_length is not None or self.tolerance is not None
         if not drafts and given:

@@ -8,7 +8,7 @@ from wheels.artefact import Artefact, read_heads
 from wheels.calibration import Calibration
 from wheels.decoding.handed_pair import HandedPair, folder_of
 from wheels.decoding.method import Method, deferral
-from wheels.decoding.rules import Rule, ThresholdRule, scorer
+from wheels.decoding.rules import Rule, ThresholdRule, calibrated, scorer
 from wheels.errors import WheelsError
 from wheels.files import read_json
 from wheels.policy import HeadConfig
@@ -20,6 +20,7 @@ def method_of(
     rule: str | Rule | None = None,
     threshold: float | None = None,
     budget: float | None = None,
+    mode: str = "average",
 ) -> Method:
     """Return how to decode; see `decode`.
 
@@ -35,7 +36,7 @@ def method_of(
             raise WheelsError(f"method {method.name!r} verifies every draft and has no budget; leave teacher_budget=")
         return method
     if isinstance(rule, str) or rule is None:
-        return deferral(_named_rule(pair, rule, threshold, budget))
+        return deferral(_named_rule(pair, rule, threshold, budget, mode))
     if threshold is not None:
         rule = _threshold_rule(rule).at(threshold)
     if isinstance(rule, ThresholdRule) and rule.threshold == float("inf") and budget not in (0, 1):
@@ -50,7 +51,9 @@ def _threshold_rule(rule: Rule) -> ThresholdRule:
     return rule
 
 
-def _named_rule(pair: HandedPair, name: str | None, threshold: float | None, budget: float | None) -> ThresholdRule:
+def _named_rule(
+    pair: HandedPair, name: str | None, threshold: float | None, budget: float | None, mode: str
+) -> ThresholdRule:
     """Return a rule by name, at the threshold given or calibrated."""
     folder = folder_of(pair.student)
     trained = folder is not None and (folder / "deferral" / "config.json").is_file()
@@ -62,7 +65,7 @@ def _named_rule(pair: HandedPair, name: str | None, threshold: float | None, bud
     if budget is None:
         raise WheelsError("nothing says when to call; give teacher_budget=... in [0, 1], threshold=... or method=...")
     try:
-        return rule.at(artefact.calibration.threshold(name, budget))
+        return calibrated(artefact, name, budget, mode=mode)
     except WheelsError as error:
         raise WheelsError(f"{error}, or give threshold=...") from None
 

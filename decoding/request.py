@@ -23,7 +23,7 @@ class Request:
     budget: float | Sequence[float] | None
     """The share of tokens that the teacher may write, in [0, 1]: for all, or one for each source; None: no limit."""
     mode: str = "average"
-    """`average` or `strict` (`wheels.decoding.budget`)."""
+    """`average`, `online` or `strict` (`wheels.decoding.budget`)."""
     burst: int = 0
     """Teacher tokens that strict mode may spend ahead."""
     max_new_tokens: int = 128

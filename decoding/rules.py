@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 
 from wheels.artefact import Artefact
+from wheels.calibration import Calibration
 from wheels.decoding.choices import RULES, SEEDED, TRAINED
 from wheels.decoding.step import Step
 from wheels.errors import check_choice
@@ -20,6 +21,8 @@ from wheels.features import entropy
 from wheels.policy import DeferralHead
 
 Score = Callable[[Step], torch.Tensor]
+Levels = tuple[tuple[float, float], ...]
+"""Uses in rising order, each with the threshold that gives it, which falls."""
 
 
 class Rule(Protocol):
@@ -45,6 +48,8 @@ class ThresholdRule:
     score: Score
     threshold: float = float("inf")
     needs_teacher: bool = False
+    levels: Levels = ()
+    """Measured uses and their thresholds, which online mode moves along; it refuses a rule without any."""
 
     def __call__(self, step: Step) -> torch.Tensor:
         """Return the rows whose score exceeds the threshold."""
@@ -142,7 +147,7 @@ def router_score(head: DeferralHead) -> Score:
 SIMPLE: dict[str, ThresholdRule] = {
     rule.name: rule
     for rule in (
-        ThresholdRule("random", random_score),
+        ThresholdRule("random", random_score, levels=((0.0, 1.0), (1.0, 0.0))),
         EvenRule("every-k", lambda step: step.row_noise_B),
         ThresholdRule("first-k", first_score),
         ThresholdRule("maxprob", maxprob_score),
@@ -172,11 +177,23 @@ def known_rules(artefact: Artefact) -> tuple[str, ...]:
     return tuple(name for name in RULES if name not in TRAINED or artefact.heads.get(name))
 
 
-def calibrated(artefact: Artefact, name: str, budget: float, seed: int = 0) -> ThresholdRule:
+def calibrated(artefact: Artefact, name: str, budget: float, seed: int = 0, mode: str = "average") -> ThresholdRule:
     """Return a rule of a trained model with the threshold that its budget was calibrated to.
 
+    In online mode that is where it starts, and the nearest calibrated one will do; it gets those of other uses too.
+
     Raises:
-        WheelsError: as `scorer`, and for a budget that was not calibrated.
+        WheelsError: as `scorer`, and for a budget that was not calibrated; in online mode for a rule that was not.
     """
-    rule = scorer(artefact, name, seed)
-    return rule.at(artefact.calibration.threshold(name, budget, seed if name in SEEDED else 0))
+    rule, held = scorer(artefact, name, seed), seed if name in SEEDED else 0
+    threshold = threshold_of(artefact.calibration, name, budget, held, mode)
+    if mode == "online" and 0 < budget < 1:
+        rule = replace(rule, levels=artefact.calibration.levels(name, held))
+    return rule.at(threshold)
+
+
+def threshold_of(calibration: Calibration, name: str, budget: float, seed: int, mode: str) -> float:
+    """Return the threshold of a budget; in online mode that of the nearest one that was calibrated will do."""
+    if mode == "online":
+        return calibration.nearest(name, budget, seed)
+    return calibration.threshold(name, budget, seed)

@@ -34,7 +34,7 @@ class Trace:
     budget: float | None
     """The budget asked for, a share; None where there was none."""
     mode: str
-    """How the budget was kept: `average` or `strict`."""
+    """How the budget was kept: `average`, `online` or `strict`."""
     rule: str
     """The rule that decided."""
     seconds: float

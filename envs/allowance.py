@@ -6,7 +6,7 @@ import torch
 
 from wheels.decoding import budget as decoding
 
-MODES = (*decoding.MODES, "episode")
+MODES = ("average", "strict", "episode")
 """`average`: a call is never refused where the budget is above 0. `strict`: no prefix exceeds it. `episode`: the whole
 output may have `floor(budget * limit)` teacher tokens, wherever they stand."""
 

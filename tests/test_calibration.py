@@ -62,6 +62,48 @@ def test_what_is_not_known_is_refused(rule, budget, seed, message):
         Calibration(POINTS).threshold(rule, budget, seed)
 
 
+@pytest.mark.parametrize(
+    ("rule", "budget", "seed", "expected"),
+    [
+        ("entropy", 0.1, 0, 2.0),
+        ("entropy", 0.39, 0, 0.75),
+        ("entropy", 0.05, 0, 2.0),  # below all that was measured
+        ("entropy", 0.9, 0, 0.5),  # and above
+        ("entropy", 0.0, 0, math.inf),
+        ("learned", 0.7, 1, 0.8),
+        ("random", 0.3, 7, 0.7),
+    ],
+)
+def test_the_nearest_threshold_by_hand(rule, budget, seed, expected):
+    never = Point("entropy", 0, 0.01, math.inf, 0.0)
+    assert Calibration([*POINTS, never]).nearest(rule, budget, seed) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("rule", "budget", "seed", "message"),
+    [
+        ("margin", 0.2, 0, r"rule 'margin' \(seed 0\) is not calibrated"),
+        ("learned", 0.2, 2, r"rule 'learned' \(seed 2\) is not calibrated"),
+        ("entropy", 20, 0, r"teacher_budget must be in \[0, 1\], got 20"),
+    ],
+)
+def test_nothing_is_near_where_nothing_is_known(rule, budget, seed, message):
+    with pytest.raises(WheelsError, match=message):
+        Calibration(POINTS).nearest(rule, budget, seed)
+
+
+def test_the_levels_fall_with_the_use():
+    noise = [
+        Point("entropy", 0, 0.4, 1.2, 0.41),
+        Point("entropy", 0, 0.3, 0.9, 0.28),
+        Point("entropy", 0, 0.0, math.inf, 0),
+    ]
+    assert Calibration([*POINTS, *noise]).levels("entropy") == ((0.12, 2.0), (0.28, 0.9), (0.5, 0.5))
+    assert Calibration().levels("every-k", 3) == ((0.0, 1.0), (1.0, 0.0))
+    with pytest.raises(WheelsError, match=r"'learned' \(seed 1\) is calibrated at fewer than two uses .* --budgets"):
+        Calibration(POINTS).levels("learned", 1)
+
+
 def test_it_comes_back_from_its_file(tmp_path):
     kept = Calibration(POINTS, "multi30k:validation", "ab12", 1014, "2025-01-31")
     path = kept.save(tmp_path / "calibration.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -92,6 +93,48 @@ class Calibration:
                 f"run `wheels calibrate --budgets {budget:g}` on the model's folder"
             )
         return -_interpolated(known, budget)
+
+    def nearest(self, rule: str, budget: float, seed: int = 0) -> float:
+        """Return the threshold for a budget, or for the nearest use that was calibrated: where online mode starts.
+
+        Raises:
+            WheelsError: where the rule and seed were not calibrated.
+        """
+        check_budget(budget)
+        finite, known = [p for p in self.points if math.isfinite(p.threshold)], self._finite(rule, seed)
+        try:
+            return Calibration(finite).threshold(rule, budget, seed)
+        except WheelsError:
+            if not known:
+                raise
+            return min(known, key=lambda point: abs(point[0] - budget))[1]
+
+    def levels(self, rule: str, seed: int = 0) -> tuple[tuple[float, float], ...]:
+        """Return the measured uses in rising order, each with its threshold: what online mode moves along.
+
+        A point counts whose threshold is lower than those of smaller uses: the others are noise, or never call. The
+        line from (0, 1) to (1, 0) for the rules that call at a known rate.
+
+        Raises:
+            WheelsError: where fewer than two are left.
+        """
+        if rule in UNCALIBRATED:
+            return (0.0, 1.0), (1.0, 0.0)
+        found: list[tuple[float, float]] = []
+        for use, threshold in self._finite(rule, seed):
+            if not found or (use > found[-1][0] and threshold < found[-1][1]):
+                found.append((use, threshold))
+        if len(found) < 2:
+            raise WheelsError(
+                f"rule {rule!r} (seed {seed}) is calibrated at fewer than two uses with thresholds of their own, so "
+                "online mode does not know how far to move; run `wheels calibrate` with more --budgets"
+            )
+        return tuple(found)
+
+    def _finite(self, rule: str, seed: int) -> list[tuple[float, float]]:
+        """Return the measured uses and their thresholds, in rising order of use; those that never call left out."""
+        points = [point for point in self.points if (point.rule, point.seed) == (rule, seed)]
+        return sorted((p.use, p.threshold) for p in points if math.isfinite(p.threshold))
 
     def replace(self, points: Iterable[Point]) -> None:
         """Put in new points; older ones of the same rules and seeds go."""

@@ -37,6 +37,11 @@ class Calibration:
             raise WheelsError(f"{rule} was not calibrated")
         return 1.0 - budget + self.shift.get(PointKey(rule, seed, budget), 0.0)
 
+    nearest = threshold
+
+    def levels(self, rule: str, seed: int) -> tuple[tuple[float, float], ...]:
+        return (0.0, 1.0), (0.5 + self.shift.get(PointKey(rule, seed, 0.0), 0.0), 0.5)
+
 
 @dataclass
 class Artefact:
@@ -120,7 +125,7 @@ def write_rows(path: Path, rows: list[Row]) -> Path:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     artefact = Artefact()
     monkeypatch.setattr(decodes, "load_artefact", lambda config: artefact)
-    monkeypatch.setattr(decodes, "calibrated", lambda artefact, name, budget, seed: PointKey(name, seed, budget))
+    monkeypatch.setattr(decodes, "calibrated", lambda artefact, name, budget, seed, mode: PointKey(name, seed, budget))
     monkeypatch.setattr(curves, "draw", lambda curve: b"\x89PNG")  # its own tests draw
     monkeypatch.setattr(curves, "sections", lambda curve, closer: ["<h2>Closer</h2>"])
     return World(artefact, write_rows(tmp_path / "scored.jsonl", TEST_ROWS), tmp_path / "out", monkeypatch)
@@ -190,6 +195,15 @@ def test_only_what_was_made_otherwise_is_decoded_again(world: World, change: Any
     change(world)
     _, decoder = world.run()
     assert {(key.rule, key.seed) for key in inner(decoder)} == again
+
+
+def test_online_decodes_depend_on_the_batch_size_and_on_all_levels(world: World) -> None:
+    world.run(mode="online")
+    assert world.run(mode="online")[1].calls == []
+    again = world.run(mode="online", batch_size=3)[1]
+    assert len(inner(again)) == len(again.calls) == 10, "the ends are one model alone"
+    world.artefact.calibration.shift[PointKey("entropy", 0, 0.0)] = 0.1  # a use that is not among the budgets
+    assert {key.rule for key in inner(world.run(mode="online", batch_size=3)[1])} == {"entropy"}
 
 
 @pytest.mark.parametrize(

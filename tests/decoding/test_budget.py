@@ -52,11 +52,14 @@ def test_what_is_permitted_by_hand():
     position_B, calls_B = torch.tensor([9, 0, 1, 3, 4]), torch.tensor([0, 0, 0, 2, 4])
     assert permitted("strict", budget_B, position_B, calls_B).tolist() == [False, False, True, False, True]
     assert permitted("strict", budget_B, position_B, calls_B, burst=1).tolist() == [False, True, True, True, True]
-    assert permitted("average", budget_B, position_B, calls_B).tolist() == [False, True, True, True, True]
+    for mode in ("average", "online"):
+        assert permitted(mode, budget_B, position_B, calls_B).tolist() == [False, True, True, True, True]
 
 
 def test_an_unknown_mode_is_refused():
-    with pytest.raises(WheelsError, match="budget_mode must be one of average, strict, got 'averag'; did you mean"):
+    with pytest.raises(
+        WheelsError, match="budget_mode must be one of average, online, strict, got 'averag'; did you mean"
+    ):
         permitted("averag", torch.ones(1), torch.zeros(1), torch.zeros(1))
 
 

@@ -16,7 +16,7 @@ def test_the_command_line_knows_every_rule():
         ({"teacher_budget": 20}, r"teacher_budget must be in \[0, 1\], got 20; did you mean 0.2\?"),
         (
             {"budget_mode": "strickt"},
-            "budget_mode must be one of average, strict, got 'strickt'; did you mean 'strict'",
+            "budget_mode must be one of average, online, strict, got 'strickt'; did you mean 'strict'",
         ),
         ({"rule": "entropie"}, "rule must be one of .*, got 'entropie'; did you mean 'entropy'"),
         ({"format": "xml"}, "format must be one of text, json, html, got 'xml'"),
@@ -32,6 +32,10 @@ def test_the_command_line_knows_every_rule():
         (
             {"method": "bild", "teacher_budget": 0.2},
             "method 'bild' verifies every token and keeps no .*, got 0.2; leave",
+        ),
+        (
+            {"method": "speculative", "budget_mode": "online"},
+            "budget_mode 'online' moves a rule's threshold, and method 'speculative' keeps no teacher budget; leave",
         ),
         ({"draft_length": 3}, "draft_length and tolerance are for methods that verify, got method 'deferral'"),
         ({"tolerance": 0.1}, "draft_length and tolerance are for methods that verify, got method 'deferral'"),
