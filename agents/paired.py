@@ -34,6 +34,8 @@ from wheels.policy import DeferralHead
 
 CHUNK = 2048
 """Pairs between two writes to disk."""
+A_ROW = 2
+"""Pairs of one row at most."""
 BUDGETS = (0.1, 0.2, 0.3)
 """Budgets of the policy that finishes the texts, in turn."""
 LEAST = 0.25
@@ -153,7 +155,7 @@ def collect_pairs(
     pair: Pair, rows: Sequence[Row], head: DeferralHead, features_NF: torch.Tensor, metric: str, config: TrainConfig,
     folder: Path, accelerator: Accelerator,
 ) -> Pairs:  # fmt: skip
-    """Return `config.pairs` pairs of the training rows, which are taken again and again where they are fewer.
+    """Return `config.pairs` pairs of the training rows, or `A_ROW` of each where these are few.
 
     Each chunk is written when it is done, so a killed run decodes none of them twice. Under several processes each
     takes every n-th chunk, and all read all.
@@ -169,13 +171,14 @@ def collect_pairs(
         accelerator: The processes.
     """
     thresholds = thresholds_of(head, features_NF)
-    paths = [folder / f"pairs-{number}.pt" for number in range(-(-config.pairs // CHUNK))]
+    count = min(config.pairs, A_ROW * len(rows))
+    paths = [folder / f"pairs-{number}.pt" for number in range(-(-count // CHUNK))]
     mine = range(accelerator.process_index, len(paths), accelerator.num_processes)
     shown = accelerator.is_main_process
     for number in tqdm(mine, desc="paired texts", unit="chunk", file=sys.stderr, disable=not shown):
         if paths[number].is_file():
             continue
-        places = range(number * CHUNK, min((number + 1) * CHUNK, config.pairs))
+        places = range(number * CHUNK, min((number + 1) * CHUNK, count))
         chosen = [rows[place % len(rows)] for place in places]
         seed = config.seed * 1_000_003 + number
         found, length_N = continued(

@@ -80,7 +80,9 @@ def test_what_training_leaves_can_be_decoded_with(config: TrainConfig, capsys: p
     assert decode(artefact.pair, ["a b c"], rule, budget=0.5, max_new_tokens=8)[0].rule == "learned"
     lines = [json.loads(line) for line in (Path(config.output) / "metrics.jsonl").read_text().splitlines()]
     assert [line["round"] for line in lines if "round" in line] == [0, 1, 2, 3] * 2
-    assert set(lines[1]["use_by_budget"]) == {"0.2", "0.5"}
+    first = next(line for line in lines if "round" in line)
+    assert set(first["use_by_budget"]) == {"0.2", "0.5"}
+    assert sum("pairs" in line for line in lines) == 2
     assert not (Path(config.output) / ".training").exists()
     run(replace(config, calibrate=True))
     assert "nothing to do" in capsys.readouterr().out
@@ -172,4 +174,4 @@ def test_two_processes_train_one_agent(config: TrainConfig, tmp_path: Path) -> N
     artefact = Artefact.load(config.output)
     lines = (Path(config.output) / "metrics.jsonl").read_text().splitlines()
     assert len(artefact.heads["learned"]) == 1
-    assert len(lines) == 1 + config.iterations + 2
+    assert len(lines) == 1 + config.iterations + 3, "warm start, pairs, rounds, gate and router"
