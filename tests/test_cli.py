@@ -81,8 +81,8 @@ def test_a_mistake_of_ours_keeps_its_traceback():
         (["generate", "--teacher-budget", "a"], "error: teacher_budget must be a number in [0, 1], got 'a'\n"),
         (
             ["generate", "--rule", "entrpy"],
-            "error: rule must be one of learned, regret, maxprob, entropy, margin, random, oracle,"
-            " got 'entrpy'; did you mean 'entropy'?\n",
+            "error: rule must be one of learned, regret, gate, router, maxprob, entropy, margin, random, every-k, "
+            "first-k, oracle, got 'entrpy'; did you mean 'entropy'?\n",
         ),
         (
             ["generate", "x", "--input", "f"],
