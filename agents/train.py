@@ -35,7 +35,8 @@ from wheels.decoding.calibrate import run as calibrate
 from wheels.decoding.calibrate_config import CalibrateConfig
 from wheels.decoding.sampling import GREEDY, Sampling
 from wheels.decoding.trace import Trace
-from wheels.metrics import sentence_scores
+from wheels.errors import check_choice
+from wheels.metrics import METRICS, sentence_scores
 from wheels.pair import Pair
 from wheels.policy import DeferralHead
 
@@ -79,13 +80,14 @@ def _rivals(
 ) -> Rivals:  # fmt: skip
     """Return what fits the rules that the agent is compared with."""
     folder = Path(config.output) / ".training"
-    gains = collect_gains(pair, rows, _sentence_metric(task), config, folder, accelerator)
+    gains = collect_gains(pair, rows, _sentence_metric(config, task), config, folder, accelerator)
     return Rivals(config, episodes, gains, pair.vocab_size, folder, accelerator)
 
 
-def _sentence_metric(task: Task) -> str:
+def _sentence_metric(config: TrainConfig, task: Task) -> str:
     """Return the metric that one text is scored with: the task's first, but chrF for BLEU, which is of a corpus."""
-    return task.metrics[0] if task.metrics[0] != "bleu" else "chrf"
+    metric = check_choice("metric", config.metric or task.metrics[0], METRICS)
+    return metric if metric != "bleu" else "chrf"
 
 
 def finish(
@@ -201,7 +203,7 @@ class Trainer:
     def _fit_pairs(self, head: DeferralHead, features_NF: torch.Tensor) -> None:
         """Let paired continuations say what a call is worth beyond the regret."""
         folder = Path(self.config.output) / ".training"
-        metric = _sentence_metric(self.task)
+        metric = _sentence_metric(self.config, self.task)
         pairs = collect_pairs(self.pair, self.rows, head, features_NF, metric, self.config, folder, self.accelerator)
         self.metrics.write({"pairs": fit_pairs(head, pairs, Fit(seed=self.seed))})
 
@@ -262,7 +264,7 @@ class Trainer:
 
     def _terminal(self, references: list[str]) -> Callable[[list[Trace]], list[float]] | None:
         """Return what rewards a whole text: its sentence metric against the reference, scaled; None at weight 0."""
-        weight, metric = self.config.terminal, _sentence_metric(self.task)
+        weight, metric = self.config.terminal, _sentence_metric(self.config, self.task)
         if weight == 0:
             return None
         return lambda traces: [

@@ -58,6 +58,7 @@ class TrainConfig:
     path: float = option(0.1, "how much of the path's gradient reaches the gate, in [0, 1]", minimum=0.0, maximum=1.0)
     trust: float = option(1.0, "weight of the gate's divergence from its warm start", minimum=0.0)
     target_rate: float = option(0.02, "Polyak step of the target network", minimum=0.0, maximum=1.0)
+    metric: str | None = option(None, "scores single texts, where these give the credit; without it the task's first")
     terminal: float = option(0.0, "reward for 1 point of the task's sentence metric, in nats", minimum=0.0)
     on_policy: float = option(0.5, "share of the policy's own episodes in a batch", minimum=0.0, maximum=1.0)
     replay: int = option(100_000, "states that the replay holds", minimum=1)

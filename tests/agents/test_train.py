@@ -175,3 +175,18 @@ def test_two_processes_train_one_agent(config: TrainConfig, tmp_path: Path) -> N
     lines = (Path(config.output) / "metrics.jsonl").read_text().splitlines()
     assert len(artefact.heads["learned"]) == 1
     assert len(lines) == 1 + config.iterations + 3, "warm start, pairs, rounds, gate and router"
+
+
+def test_a_metric_that_there_is_not_is_refused(config: TrainConfig) -> None:
+    with pytest.raises(WheelsError, match="metric must be one of .*did you mean 'rougeL'"):
+        run(replace(config, metric="rougel"))
+
+
+def test_the_metric_of_single_texts_gives_the_credit(config: TrainConfig) -> None:
+    run(replace(config, metric="rougeL", seeds=1, iterations=0))
+    lines = [json.loads(line) for line in (Path(config.output) / "metrics.jsonl").read_text().splitlines()]
+    other = replace(config, output=config.output + "-chrf", seeds=1, iterations=0)
+    run(other)
+    others = [json.loads(line) for line in (Path(other.output) / "metrics.jsonl").read_text().splitlines()]
+    found, chrf = (next(line["pairs"] for line in each if "pairs" in line) for each in (lines, others))
+    assert found["points_per_nat"] != chrf["points_per_nat"]
