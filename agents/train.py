@@ -52,6 +52,7 @@ def run(config: TrainConfig) -> None:
         torch.set_num_threads(config.threads)
     output = Path(config.output)
     task = load_task(config.data, source=config.source, target=config.target, prompt=config.prompt)
+    _sentence_metric(config, task)  # one that there is not is found before the work
     if not check_same_run(output, config, task.digest):
         print(f"{output} holds the finished run of these settings; nothing to do")
         return

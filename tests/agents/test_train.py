@@ -178,7 +178,7 @@ def test_two_processes_train_one_agent(config: TrainConfig, tmp_path: Path) -> N
 
 
 def test_a_metric_that_there_is_not_is_refused(config: TrainConfig) -> None:
-    with pytest.raises(WheelsError, match="metric must be one of .*did you mean 'rougeL'"):
+    with pytest.raises(WheelsError, match=r"metric must be one of .*did you mean 'rougeL'"):
         run(replace(config, metric="rougel"))
 
 
