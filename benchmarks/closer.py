@@ -19,9 +19,10 @@ from wheels.benchmarks.price_plot import Prices, read_prices
 from wheels.benchmarks.records import PointKey, Record
 from wheels.benchmarks.reliability import Reliability, kept_or_judged, reliability, spread
 from wheels.data import Row, Task
-from wheels.decoding.choices import TRAINED
 from wheels.pair import Pair
 
+PREDICT_REGRET = ("regret", "learned")
+"""Rules whose head predicts a regret; the agent's may have been taught what a call gains in the task's metric."""
 COUNTED_ROWS = 20_000
 """Rows of the training split whose tokens are counted at most."""
 
@@ -125,8 +126,8 @@ def _counted_rows(task: Task, measured: Measured, split: str) -> tuple[list[str]
 def _predicted(
     config: CurveConfig, plan: Plan, measured: Measured, data_digest: str, why: dict[str, str]
 ) -> Predicted | None:
-    """Return how well the first trained rule predicts; None, and why, where there is nothing to judge."""
-    rule = next((rule for rule in measured.rules if rule in TRAINED), None)
+    """Return how well the regret is predicted; None, and why, where there is nothing to judge."""
+    rule = next((rule for rule in PREDICT_REGRET if rule in measured.rules), None)
     budget = measured.shown
     if rule is None or budget is None:
         why["reliability"] = "No trained rule was decoded between the ends, so there is no prediction to judge."
