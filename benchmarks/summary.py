@@ -266,7 +266,8 @@ def _tests(measured: Measured, sample: Resampled, metric: str, use: float) -> li
         pairs = []
         if trivial:
             pairs.append(("best trivial", max(trivial, key=lambda name: sample.at_use(name, metric, use)[0])))
-        pairs += [(name, name) for name in ("random", "regret") if name in measured.rules and name != rule]
+        rivals = ("random", *TRAINED) if rule == "learned" else ("random", "regret")
+        pairs += [(name, name) for name in rivals if name in measured.rules and name != rule]
         for against, baseline in pairs:
             points, shares = sample.versus(rule, baseline, metric, use)
             rows.append(

@@ -81,7 +81,7 @@ def test_the_best_trivial_rule_is_chosen_use_by_use(curve: Curve) -> None:
         values = {row["rule"]: row["value"] for row in curve.at_use if row["use"] == use and row["metric"] == "bleu"}
         best = max(("maxprob", "entropy", "margin"), key=values.__getitem__)
         tests = [t for t in curve.paired if t["budget"] == use and t["metric"] == "bleu" and t["rule"] == "learned"]
-        assert [t["against"] for t in tests] == ["best trivial", "random", "regret"]
+        assert [t["against"] for t in tests] == ["best trivial", "random", "regret", "gate", "router"]
         assert tests[0]["baseline"] == best
         for test in tests:
             assert test["difference"] == pytest.approx(values["learned"] - values[test["baseline"]])
