@@ -5,6 +5,7 @@ Ours run on the engine, transformers' own on `generate` (`wheels.benchmarks.peer
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -89,6 +90,7 @@ def ours(
             drafted=sum(trace.drafted for trace in traces),
             accepted=sum(trace.accepted for trace in traces),
             checked=sum(trace.checked for trace in traces),
+            forward_seconds=math.fsum(each.seconds for passes in journal.values() for each in passes) or None,
         )
 
     return run

@@ -63,6 +63,8 @@ class Outcome:
     drafted: int = 0
     accepted: int = 0
     checked: int = 0
+    forward_seconds: float | None = None
+    """Of `seconds` those within the models' forwards; None: not told, by the library or by the device."""
 
     @property
     def tokens(self) -> int:

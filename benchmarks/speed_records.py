@@ -35,6 +35,8 @@ class Played:
     """The first of these rows, by their place among the texts."""
     passes: list[list[Any]]
     """The shapes of the forward passes, each with how often it ran."""
+    forward_seconds: float | None
+    """Of `seconds` those within the models' forwards; None: not told."""
 
     @classmethod
     def of(cls, outcome: Outcome, wanted: Sequence[Tokens] | None) -> Played:
@@ -53,6 +55,7 @@ class Played:
             differing=None if different is None else len(different),
             different=(different or [])[:SHOWN],
             passes=[[*shape, count] for shape, count in sorted(outcome.passes.items())],
+            forward_seconds=outcome.forward_seconds,
         )
 
     @property

@@ -1,8 +1,9 @@
 """From the raw rounds to figures: speed beside transformers' own in the same round, and against what could be at best.
 
-Three ratios say where time goes. The scheduler's overhead: seconds over the sum of the bare forward passes that were
-really run. The distance to the limit: seconds over the formula of `wheels.benchmarks.limits`. The overhead of a forward
-pass: its seconds over the bound of the machine.
+Four ratios say where time goes. The scheduler's overhead: seconds over the sum of the bare forward passes that were
+really run. The loop's: seconds over those within the forward passes of the same run. The distance to the limit: seconds
+over the formula of `wheels.benchmarks.limits`. The overhead of a forward pass: its seconds over the bound of the
+machine.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class Figures:
     """Draft tokens that were written in vain, over the teacher's passes over a row."""
     scheduler_overhead: Spread
     """Seconds over the sum of the bare forward passes."""
+    loop_overhead: Spread | None
+    """Seconds over those within the models' forwards of the same run; None: not told."""
     limit_tokens_per_second: float | None
     """By its formula; None: it has none."""
     distance: Spread | None
@@ -260,6 +263,7 @@ def _figures(
     bare = [bare_seconds(each, best.bare) for best, each in zip(at_best, played, strict=True)]
     distances = [each.seconds / best for each, best in zip(played, bound, strict=True) if best is not None]
     best_rates = [each.tokens / best for each, best in zip(played, bound, strict=True) if best is not None]
+    loops = [each.seconds / each.forward_seconds for each in played if each.forward_seconds]
     worst = max(played, key=lambda each: each.differing or 0)
     first = played[0]
     waste = statistics.median(map(_waste, played))
@@ -281,6 +285,7 @@ def _figures(
         acceptance=first.accepted / first.checked if first.checked else None,
         waste_per_pass=waste if first.drafted else None,
         scheduler_overhead=Spread.of([each.seconds / least for each, least in zip(played, bare, strict=True)]),
+        loop_overhead=Spread.of(loops) if loops else None,
         limit_tokens_per_second=statistics.median(best_rates) if best_rates else None,
         distance=Spread.of(distances) if distances else None,
         same_as=contestant.same_as,

@@ -13,14 +13,15 @@ from wheels.benchmarks.table import align
 
 HEAD = (
     "contestant", "seconds", "tokens/s", "(min-max)", f"x {REFERENCE}", "(min-max)", "use", "accepted", "wasted",
-    "passes q", "p", "positions q", "p", "overhead", "(least)", "limit", "distance", "(least)", "differ",
+    "passes q", "p", "positions q", "p", "overhead", "(least)", "loop", "limit", "distance", "(least)", "differ",
 )  # fmt: skip
 LEGEND = f"""\
 x {REFERENCE}: tokens a second over those of {REFERENCE} in the same round. use: share of the tokens that the teacher
 wrote. accepted: share of the judged draft tokens. wasted: draft tokens in vain, a teacher pass. passes, positions: of
 student q and teacher p, a token, padding included. overhead: seconds over the bare forward passes that were run. limit,
 distance: tokens/s by the formula of the best case, and seconds over its own. differ: outputs that are not what they
-must be."""
+must be.
+loop: seconds over those within the forward passes of the same run, on the CPU."""
 
 
 def as_text(speed: Speed) -> str:
@@ -72,6 +73,7 @@ def _row(figures: Figures) -> tuple[str, ...]:
         *(_number(positions[model]) for model in MODELS),
         _number(figures.scheduler_overhead.median),
         f"({_number(figures.scheduler_overhead.low)})",
+        _number(None if figures.loop_overhead is None else figures.loop_overhead.median),
         _whole(figures.limit_tokens_per_second),
         *(
             ("-", "")
@@ -123,7 +125,7 @@ def _cells(batch: Batch, figures: Figures) -> dict[str, str]:
         "rounds": len(batch.rounds),
     }
     spreads = {"seconds": Spread.of(figures.seconds)}
-    for name in ("tokens_per_second", "speedup", "scheduler_overhead", "distance"):
+    for name in ("tokens_per_second", "speedup", "scheduler_overhead", "loop_overhead", "distance"):
         spreads[name] = getattr(figures, name)
     for name, spread in spreads.items():
         for part in ("median", "low", "high"):

@@ -56,13 +56,16 @@ class SelfAttentionLayer(CacheLayerMixin):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the new positions and return all that is visible, for the rows that take part."""
+        return self.put(key_states.transpose(1, 2), value_states.transpose(1, 2))
+
+    def put(self, keys_RKHD: torch.Tensor, values_RKHD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the new positions, and return all that is visible, `[R, H, visible, D]`."""
         if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
+            self.lazy_initialization(keys_RKHD.transpose(1, 2), values_RKHD.transpose(1, 2))
         write = self.write
         assert write is not None and self.keys is not None and self.values is not None
-        needed = write.visible if write.uniform is None else write.uniform + key_states.shape[2]
-        self.keys, self.values = _grown(self.keys, needed), _grown(self.values, needed)
-        return _written(self.keys, key_states, write), _written(self.values, value_states, write)
+        self.keys, self.values = _grown(self.keys, write.visible), _grown(self.values, write.visible)
+        return _written(self.keys, keys_RKHD, write), _written(self.values, values_RKHD, write)
 
     def get_seq_length(self) -> int:
         """The cursors are the runner's: for the model itself the cache always looks empty."""
@@ -162,9 +165,8 @@ def _grown(store_BCHD: torch.Tensor, needed: int) -> torch.Tensor:
     return larger
 
 
-def _written(store_BCHD: torch.Tensor, new_RHKD: torch.Tensor, write: Write) -> torch.Tensor:
+def _written(store_BCHD: torch.Tensor, new_RKHD: torch.Tensor, write: Write) -> torch.Tensor:
     """Write the new positions and return the visible part of the rows that take part, `[R, H, visible, D]`."""
-    new_RKHD = new_RHKD.transpose(1, 2)
     if write.owner_N is not None:
         store_BCHD[write.owner_N, write.slots_RK[0]] = new_RKHD[0]
     elif write.rows_R is None and write.uniform is not None:

@@ -30,6 +30,7 @@ from wheels.decoding.sampling import uniforms
 from wheels.decoding.scheduler import Schedule
 from wheels.decoding.selfcheck import checked_runner
 from wheels.decoding.shaping import shapers_of
+from wheels.decoding.spans import OVERHEAD
 from wheels.decoding.state import Row, Slots, prepare_rows
 from wheels.decoding.step import Step
 from wheels.decoding.trace import Trace, trace_of
@@ -149,7 +150,7 @@ class Engine:
         count = min(schedule.in_flight(self.batch_size, 1 if alone else self.group), max(len(rows), 1))
         prefix = len(pair.start_ids) if pair.is_seq2seq else max((len(row.source) for row in rows), default=0)
         self.slots = Slots(pair, count, prefix + max((row.limit for row in rows), default=0) + 1)
-        overhead = None if costs is None else costs.overhead()
+        overhead = OVERHEAD if costs is None else costs.overhead()
         self.student = checked_runner(pair.student, count, pair.vocab_size, overhead=overhead)
         self.teacher = checked_runner(pair.teacher, count, pair.vocab_size, overhead=overhead)
         if journal is not None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from operator import add
 
 import torch
 from transformers import PreTrainedModel
 
 from wheels.decoding.cache import RaggedCache, Write
+from wheels.decoding.lean import Sight, lean_of
 from wheels.decoding.packing import Packing, configs_of, packed
 from wheels.decoding.positions import positions_of
 from wheels.decoding.sources import encode, projections_of
@@ -40,6 +43,8 @@ class Pass:
     """Tokens that went through it: `rows x width`, or fewer where rows read different amounts."""
     kind: str = "decode"
     """`decode`, or `encode` for the sources."""
+    seconds: float = 0.0
+    """Within the model's forward; 0 on devices that run on by themselves."""
 
 
 class Runner:
@@ -55,15 +60,25 @@ class Runner:
         vocab_size: Scores beyond it are cut off (padding of the vocabulary).
         chunk: Tokens that one forward pass reads at most.
         overhead: The cost of a forward pass beside its tokens, in tokens (`wheels.decoding.costs`).
+        lean: Whether a small model of a known family is read without its modules (`wheels.decoding.lean`), with the
+            weights that it has now; False: the library's forward pass, for a model that is trained meanwhile.
 
     Raises:
         WheelsError: where the model's family cannot be decoded at ragged lengths.
     """
 
     def __init__(
-        self, model: PreTrainedModel, rows: int, vocab_size: int, *, chunk: int = CHUNK, overhead: int = OVERHEAD
+        self,
+        model: PreTrainedModel,
+        rows: int,
+        vocab_size: int,
+        *,
+        chunk: int = CHUNK,
+        overhead: int = OVERHEAD,
+        lean: bool = True,
     ) -> None:
         self.model = model
+        self.lean = lean_of(model) if lean else None
         self.vocab_size = vocab_size
         self.chunk, self.overhead = chunk, overhead
         self.cursor_B = torch.zeros(rows, dtype=torch.long, device=model.device)
@@ -114,18 +129,22 @@ class Runner:
         """
         if self.cross:
             self._encode(range(len(self._known)) if rows_R is None else rows_R.tolist())
-        cursor_R = self.cursor_B if rows_R is None else self.cursor_B[rows_R]
-        counts = ((length_B if rows_R is None else length_B[rows_R]) - cursor_R).tolist()
+        cursor_R, length_R = (self.cursor_B, length_B) if rows_R is None else (self.cursor_B[rows_R], length_B[rows_R])
+        firsts = cursor_R.tolist()
+        counts = [length - first for length, first in zip(length_R.tolist(), firsts, strict=True)]
         assert min(counts) > 0, "a row has nothing to read"
         wanted = None if wanted_R is None else wanted_R.tolist()
         spans = list(spans_of(counts, overhead=self.overhead, chunk=self.chunk, wanted=wanted))
         if len(spans) == 1:
-            return self._read_span(rows_R, spans[0], tokens_BT, wanted_R)
+            return self._read_span(rows_R, spans[0], firsts, tokens_BT, wanted_R)
         said: list[tuple[list[int], Output]] = []
         for span in spans:
             index = torch.tensor(span.rows, device=cursor_R.device)
             some_wanted_R = wanted_R[index] if wanted_R is not None and span.final else None
-            part = self._read_span(index if rows_R is None else rows_R[index], span, tokens_BT, some_wanted_R)
+            some_R, some_firsts = index if rows_R is None else rows_R[index], [firsts[row] for row in span.rows]
+            part = self._read_span(some_R, span, some_firsts, tokens_BT, some_wanted_R)
+            for row, count in zip(span.rows, span.counts, strict=True):
+                firsts[row] += count
             if span.final:
                 said.append((span.rows, part))
         return _joined(said, len(counts))
@@ -135,9 +154,14 @@ class Runner:
         self.cursor_B[rows_R] = torch.minimum(self.cursor_B[rows_R], length_R)
 
     def _read_span(
-        self, rows_R: torch.Tensor | None, span: Span, tokens_BT: torch.Tensor, wanted_R: torch.Tensor | None
+        self,
+        rows_R: torch.Tensor | None,
+        span: Span,
+        firsts: list[int],
+        tokens_BT: torch.Tensor,
+        wanted_R: torch.Tensor | None,
     ) -> Output:
-        """Run one forward pass and move the cursors of its rows."""
+        """Run one forward pass over rows that stand at `firsts`, and move their cursors."""
         cursor_R = self.cursor_B if rows_R is None else self.cursor_B[rows_R]
         width, device = max(span.counts), cursor_R.device
         slots_RK, packing, count_R = cursor_R[:, None], None, None
@@ -149,42 +173,61 @@ class Runner:
                 # What a row reads less than another is never looked at; its position must only be one that there is.
                 slots_RK = slots_RK.minimum((cursor_R + count_R - 1)[:, None])
         tokens_RK = tokens_BT.gather(1, slots_RK) if rows_R is None else tokens_BT[rows_R[:, None], slots_RK]
-        output = self._forward(rows_R, tokens_RK, slots_RK, _Wanted(count_R, wanted_R, packing))
-        if rows_R is None:
-            self.cursor_B = slots_RK[:, -1] + 1
-        else:
-            self.cursor_B[rows_R] = slots_RK[:, -1] + 1
-        return output
-
-    @torch.no_grad()
-    def _forward(
-        self,
-        rows_R: torch.Tensor | None,
-        tokens_RK: torch.Tensor,
-        slots_RK: torch.Tensor,
-        wanted: _Wanted,
-    ) -> Output:
-        packing = wanted.packing
-        ends = slots_RK[:, [0, -1]].tolist()
-        firsts, visible = [first for first, _ in ends], max(last for _, last in ends) + 1
+        visible = max(map(add, firsts, span.counts))
         if packing is None:
-            write = Write(rows_R, slots_RK, None, firsts[0] if min(firsts) == max(firsts) else None, visible)
+            common = firsts[0] if min(firsts) == max(firsts) else None
+            write = Write(rows_R, slots_RK, None, common, visible)
         else:
             tokens_RK = packing.packed(tokens_RK)
             owner_N = packing.row_N if rows_R is None else rows_R[packing.row_N]
             write = Write(rows_R, packing.packed(slots_RK), owner_N, None, visible)
+        start = time.perf_counter()
+        output = self._forward(tokens_RK, slots_RK, write, _Wanted(count_R, wanted_R, packing))
         if self.journal is not None:
-            self.journal.append(Pass(len(slots_RK), slots_RK.shape[1], max(firsts), tokens_RK.numel()))
+            seconds = self._since(start)
+            self.journal.append(Pass(len(firsts), width, max(firsts), tokens_RK.numel(), seconds=seconds))
+        after_R = slots_RK[:, -1] + 1
+        if rows_R is None:
+            self.cursor_B = after_R
+        else:
+            self.cursor_B[rows_R] = after_R
+        return output
+
+    @torch.no_grad()
+    def _forward(self, tokens_RK: torch.Tensor, slots_RK: torch.Tensor, write: Write, wanted: _Wanted) -> Output:
+        """Run one forward pass: a lean one, where there is one for the model, or the library's."""
+        if self.lean is None:
+            logits_RWV, hidden_RWD = self._library(tokens_RK, slots_RK, write, wanted)
+        else:
+            source, source_RS = self._sources_seen(write.rows_R) if self.cross else (0, None)
+            self.cache.prepare(write, source_visible=source)
+            sight = Sight(write, slots_RK, wanted.packing, source_RS)
+            hidden_ND = self.lean(tokens_RK.reshape(-1), self.cache, sight)
+            hidden_RWD = wanted.of(hidden_ND.view(*tokens_RK.shape, -1))
+            # In two dimensions: in bfloat16 one position in three is multiplied twenty times slower on some processors.
+            scores_NV = hidden_RWD.flatten(0, 1) @ self.lean.head_VD.t()
+            logits_RWV = scores_NV.view(*hidden_RWD.shape[:2], -1)
+        logits_RWV, hidden_RWD = logits_RWV[..., : self.vocab_size].float(), hidden_RWD.float()
+        if wanted.wanted_R is None:
+            return Output(logits_RWV[:, -1], hidden_RWD[:, -1])
+        return Output(logits_RWV, hidden_RWD)
+
+    def _library(
+        self, tokens_RK: torch.Tensor, slots_RK: torch.Tensor, write: Write, wanted: _Wanted
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the library's own forward pass; return scores and hidden states where they are wanted."""
+        packing, visible = wanted.packing, write.visible
         mask = self._mask(torch.arange(visible, device=slots_RK.device) <= slots_RK[:, :, None], packing)
-        inputs = self._seen(rows_R, write, packing) if self.cross else {"past_key_values": self.cache.prepare(write)}
+        inputs = self._seen(write, packing) if self.cross else {"past_key_values": self.cache.prepare(write)}
         own, text = ("decoder_attention_mask", "decoder_input_ids") if self.cross else ("attention_mask", "input_ids")
         line = nullcontext() if packing is None else packed(self.configs, packing)
         with line, self.positions(slots_RK, visible, packing) as extra, _Head(self.model, wanted) as head:
             logits = self.model(**{text: tokens_RK, own: mask}, **inputs, **extra, use_cache=True).logits
-        logits_RWV, hidden_RWD = logits[..., : self.vocab_size].float(), head.hidden_RWD.float()
-        if wanted.wanted_R is None:
-            return Output(logits_RWV[:, -1], hidden_RWD[:, -1])
-        return Output(logits_RWV, hidden_RWD)
+        return logits, head.hidden_RWD
+
+    def _since(self, start: float) -> float:
+        """Return the seconds of a forward pass that began at `start`; 0 on a device that runs on by itself."""
+        return time.perf_counter() - start if self.cursor_B.device.type == "cpu" else 0.0
 
     def _mask(self, allowed_RKL: torch.Tensor, packing: Packing | None) -> torch.Tensor:
         """Return the 4-D mask in the form that the model's attention reads: True = attend, or 0 = attend."""
@@ -196,17 +239,27 @@ class Runner:
             ~allowed, torch.finfo(dtype).min
         )
 
-    def _seen(self, rows_R: torch.Tensor | None, write: Write, packing: Packing | None) -> dict[str, object]:
+    def _seen(self, write: Write, packing: Packing | None) -> dict[str, object]:
         """Return the decoder's view of the sources."""
-        length_R = self._source_length_B if rows_R is None else self._source_length_B[rows_R]
-        visible = int(length_R.max())
-        seen_RS = torch.arange(visible, device=length_R.device) < length_R[:, None]
+        visible, seen_RS = self._sources_seen(write.rows_R)
+        rows = len(self._known) if write.rows_R is None else len(write.rows_R)
+        if seen_RS is None:
+            seen_RS = torch.ones(rows, visible, dtype=torch.bool, device=self.cursor_B.device)
         return {
             "past_key_values": self.cache.prepare(write, source_visible=visible),
             # Its shape alone is read: what the layers attend to lies in the cache.
-            "encoder_outputs": (self._no_states.expand(len(length_R), visible, -1),),
+            "encoder_outputs": (self._no_states.expand(rows, visible, -1),),
             "attention_mask": self._mask(seen_RS[:, None], packing),
         }
+
+    def _sources_seen(self, rows_R: torch.Tensor | None) -> tuple[int, torch.Tensor | None]:
+        """Return the length of the longest source of some rows, and what each sees up to there; None: all of it."""
+        length_R = self._source_length_B if rows_R is None else self._source_length_B[rows_R]
+        lengths = length_R.tolist()
+        visible = max(lengths)
+        if min(lengths) == visible:
+            return visible, None
+        return visible, torch.arange(visible, device=length_R.device) < length_R[:, None]
 
     def _encode(self, rows: Sequence[int]) -> None:
         """Read the sources of those of `rows` that were never read."""
@@ -214,6 +267,7 @@ class Runner:
         if not new:
             return
         pad = self.model.config.pad_token_id or 0
+        start = time.perf_counter()
         for indices, states_RSD in encode(self.model, [list(self._sources[row]) for row in new], pad, self.chunk):
             index = torch.tensor([new[place] for place in indices], device=self.cursor_B.device)
             self.cache.fill(index, [project(states_RSD) for project in self.projections])
@@ -221,7 +275,8 @@ class Runner:
             self._source_length_B[index] = torch.tensor(lengths, device=self.cursor_B.device)
             if self.journal is not None:
                 count, width = len(states_RSD), states_RSD.shape[1]
-                self.journal.append(Pass(count, width, 0, count * width, "encode"))
+                self.journal.append(Pass(count, width, 0, count * width, "encode", self._since(start)))
+            start = time.perf_counter()
         for row in new:
             self._known[row] = True
 

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from wheels.decoding.runner import Runner
+from wheels.decoding.spans import OVERHEAD
 from wheels.errors import WheelsError
 
 TRIED = frozenset(
@@ -22,8 +23,12 @@ LENGTH = 12
 _checked: weakref.WeakSet[PreTrainedModel] = weakref.WeakSet()
 
 
-def checked_runner(model: PreTrainedModel, rows: int, vocab_size: int, *, overhead: int | None = None) -> Runner:
+def checked_runner(
+    model: PreTrainedModel, rows: int, vocab_size: int, *, overhead: int = OVERHEAD, lean: bool = True
+) -> Runner:
     """Return a runner of a model whose family is known to be read exactly, or was found to be just now.
+
+    The arguments are the runner's.
 
     Raises:
         WheelsError: where a ragged read of it differs from a plain one.
@@ -38,7 +43,7 @@ def checked_runner(model: PreTrainedModel, rows: int, vocab_size: int, *, overhe
                 "Qwen and GPT-2 models can"
             )
         _checked.add(model)
-    return Runner(model, rows, vocab_size) if overhead is None else Runner(model, rows, vocab_size, overhead=overhead)
+    return Runner(model, rows, vocab_size, overhead=overhead, lean=lean)
 
 
 @torch.no_grad()

@@ -80,6 +80,8 @@ def test_everything_is_written(config: SpeedConfig, capsys: pytest.CaptureFixtur
             assert each["tokens"] == 4 * 6, "every text has the length that was asked for"
             assert len(each["seconds"]) == 2
             assert each["seconds"] == [played["seconds"][each["name"]] for played in batch["rounds"]]
+            ours = not each["name"].startswith("hf-")
+            assert each["loop_overhead"]["low"] > 1 if ours else each["loop_overhead"] is None
             assert each["scheduler_overhead"]["median"] > 0 and each["distance"]["median"] > 0
             assert f"|{each['name']}|" in each["signature"] and f"|batch:{batch['batch_size']}|" in each["signature"]
             assert each["differing"] == (0 if each["name"] in ("teacher", "student") else None)
@@ -178,13 +180,17 @@ def test_a_busy_machine_is_named(config: SpeedConfig, monkeypatch: pytest.Monkey
 
 def test_a_round_that_cannot_be_read_counts_as_none(tmp_path: Path) -> None:
     forwards = [["student", "decode", 1, 1, 32, 1, 0.25]]
-    played = Round(["a"], [0.0, 0.0, 0.0], {"a": Played(1.0, 2, 1, 0, 0, 0, None, [], [])}, MACHINE, forwards)
+    played = Round(["a"], [0.0, 0.0, 0.0], {"a": Played(1.0, 2, 1, 0, 0, 0, None, [], [], 0.5)}, MACHINE, forwards)
     path = round_file(tmp_path, 1, 0)
     assert load_round(path) is None
     save_round(path, played)
     assert load_round(path) == played and played.seconds == {Shape("student", "decode", 1, 1, 32, 1): 0.25}
-    path.write_text(path.read_text()[:-20])
-    assert load_round(path) is None
+    whole = path.read_text()
+    old = json.loads(whole)
+    del old["played"]["a"]["forward_seconds"]
+    for content in (whole[:-20], json.dumps(old)):
+        path.write_text(content)
+        assert load_round(path) is None, "cut off, or of a time that noted less"
 
 
 def test_a_trained_pair_is_timed_with_all_that_it_can_do(tmp_path: Path) -> None:
@@ -206,7 +212,7 @@ def test_a_trained_pair_is_timed_with_all_that_it_can_do(tmp_path: Path) -> None
 
 
 def played(seconds: float, tokens: int, **others: object) -> Played:
-    plain = Played(seconds, tokens, 0, 0, 0, 0, None, [], [["student", "decode", 1, 1, 32, 1, tokens]])
+    plain = Played(seconds, tokens, 0, 0, 0, 0, None, [], [["student", "decode", 1, 1, 32, 1, tokens]], None)
     return dataclasses.replace(plain, **others)
 
 
@@ -235,7 +241,7 @@ def by_hand() -> Speed:
         held(setting, 1, {
             "hf-teacher": played(4.0 * slow, 20, teacher_tokens=20, passes=teacher),
             "student": played(0.5 * slow, 40),
-            "deferral": played(2.0 * slow, 20, teacher_tokens=4),
+            "deferral": played(2.0 * slow, 20, teacher_tokens=4, forward_seconds=1.6),
             "speculative": played(1.0 * slow, 20, differing=slow, **(drafts | {"different": [1]}), passes=both),
         })
         for slow in (1, 2)
@@ -261,6 +267,8 @@ def test_the_figures_by_hand(by_hand: Speed) -> None:
     assert (deferral.use, student.use, teacher.use) == (0.2, 0.0, 1.0)
     # A token costs 0.01 + 0.2 t_p(5) = 0.046.
     assert deferral.distance is not None and deferral.distance.high == pytest.approx(4.0 / (20 * 0.046))
+    assert deferral.loop_overhead == Spread(1.875, 1.25, 2.5), "each round over its own forwards"
+    assert teacher.loop_overhead is None, "transformers does not tell"
     assert (speculative.acceptance, speculative.waste_per_pass) == (0.5, 6 / 8)
     assert speculative.passes_per_token == {"student": 12 / 20, "teacher": 8 / 20}
     assert speculative.positions_per_token == {"student": 12 / 20, "teacher": 24 / 20}
@@ -298,10 +306,12 @@ def test_the_table_shows_what_there_is(by_hand: Speed) -> None:
     shown = as_text(by_hand)
     lines = {line.split()[0]: line.split() for line in shown.splitlines() if line and not line.startswith("note")}
     assert lines["deferral"][1:6] == ["3.000", "7.5", "(5-10)", "2.00", "(2.00-2.00)"]
+    assert "1.88" in lines["deferral"] and "loop: seconds over" in shown
     assert lines["speculative"][-1] == "2" and "note: a note" in shown
     assert "WARNING: batch size 1: 2 outputs of speculative are not those of hf-teacher" in shown
     cells = {line["contestant"]: line for line in csv.DictReader(io.StringIO(as_csv(by_hand)))}
     assert (cells["deferral"]["use"], cells["deferral"]["acceptance"]) == ("0.2", "")
+    assert (cells["deferral"]["loop_overhead_low"], cells["hf-teacher"]["loop_overhead_low"]) == ("1.25", "")
     assert (cells["speculative"]["differing"], cells["speculative"]["same_as"]) == ("2", "hf-teacher")
 
 

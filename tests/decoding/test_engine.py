@@ -98,8 +98,8 @@ def test_common_positions_for_all_rows_would_be_seen(pair, monkeypatch):
     expected = own_generate(pair, "teacher", TEXTS)
     init = Runner.__init__
 
-    def tampered(self: Runner, *args) -> None:
-        init(self, *args)
+    def tampered(self: Runner, *args, **settings) -> None:
+        init(self, *args, **{**settings, "lean": False})
         right = self.positions
         self.positions = lambda position_RK, visible, packing=None: right(
             torch.zeros_like(position_RK), visible, packing

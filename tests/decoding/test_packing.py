@@ -30,7 +30,7 @@ def test_a_line_is_spread_out_and_put_together_again():
 def test_no_padding_goes_through_a_model_and_its_attention_is_its_own_again(family):
     model, seen = make_model(family, 16, seed=1), []
     before = [config._attn_implementation for config in configs_of(model)]
-    runner = Runner(model, 4, VOCABULARY)
+    runner = Runner(model, 4, VOCABULARY, lean=False)
     runner.journal = []
     runner.admit(range(4), [[3, 4], [5], [6, 7, 8], [9]])
     model.register_forward_pre_hook(

@@ -126,12 +126,14 @@ def test_a_long_walk_in_bfloat16_is_off_by_its_rounding_alone(family):
 
 def sees_all(runner: Runner) -> None:
     """A mistake: what was rewound, or never written, is seen."""
+    runner.lean = None
     right = runner._mask
     runner._mask = lambda allowed_RKL, packing: right(torch.ones_like(allowed_RKL), packing)
 
 
 def one_off(runner: Runner) -> None:
     """A mistake: every position is one too far."""
+    runner.lean = None
     right = runner.positions
     runner.positions = lambda position_RK, visible, packing=None: right(
         (position_RK + (position_RK > 3)), visible, packing

@@ -78,6 +78,7 @@ def test_rows_that_are_told_common_positions_are_wrong(model):
     """The negative control: with the positions 0..K for every row, the same rounds fail by far."""
 
     def tamper(runner: Runner) -> None:
+        runner.lean = None
         right = runner.positions
         runner.positions = lambda position_RK, visible, packing=None: right(
             torch.arange(position_RK.shape[1]).expand_as(position_RK), visible, packing
@@ -90,6 +91,7 @@ def test_rows_that_see_what_lies_beyond_their_cursor_are_wrong(model):
     """The negative control of the mask: what was rewound, or never written, must not be seen."""
 
     def tamper(runner: Runner) -> None:
+        runner.lean = None
         right = runner._mask
         runner._mask = lambda allowed_RKL, packing: right(torch.ones_like(allowed_RKL), packing)
 

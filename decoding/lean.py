@@ -1,0 +1,389 @@
+"""Lean forward passes: the decoders of small models in plain tensor operations.
+
+Of a small model's pass in the library most is not arithmetic: modules are called, masks and rotary angles made anew,
+settings looked up. Here the weights are taken out of the model once, what belongs together is multiplied at once
+(query, key and value; gate and up), and positions come from tables. The sums are those of the library, and keys and
+values lie in the same store (`wheels.decoding.cache`). The library's forward remains the obvious path: tests hold both
+equal.
+
+The weights are copied: a runner whose model is trained meanwhile must be made without (`lean=False`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch.nn import functional as F
+from transformers import LlamaForCausalLM, PreTrainedModel, Qwen3ForCausalLM, T5ForConditionalGeneration
+from transformers.activations import NewGELUActivation, SiLUActivation
+
+from wheels.decoding.cache import CrossAttentionLayer, RaggedCache, SelfAttentionLayer, Write
+from wheels.decoding.packing import Packing
+
+LARGEST = 20_000_000
+"""Weights of a decoder's layers at most: they are copied, and in larger models arithmetic hides all else."""
+DTYPES = (torch.float32, torch.bfloat16)
+ROTARY = ("default", "linear", "llama3", "yarn")
+"""Kinds of rotary positions whose angles do not depend on the length of the text."""
+FIRST_TABLE = 256
+"""Positions that a table of positions has at least."""
+
+Activation = Callable[[torch.Tensor], torch.Tensor]
+Table = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Where the tokens of one pass stand, and what they see."""
+
+    write: Write
+    """Where they are written; `uniform` is the common position of the rows' first tokens, if they have one."""
+    position_RK: torch.Tensor
+    packing: Packing | None = None
+    source_RS: torch.Tensor | None = None
+    """The positions of the sources that are seen, where not all are."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, and the tokens that each of them reads at most."""
+        return self.position_RK.shape[0], self.position_RK.shape[1]
+
+    @property
+    def alike(self) -> bool:
+        """Whether each row reads one token, all at the same position: then all of them see all that is visible."""
+        return self.position_RK.shape[1] == 1 and self.write.uniform is not None
+
+    def line(self, position_RK: torch.Tensor) -> torch.Tensor:
+        """Return positions in the order of the tokens, `[N]`."""
+        return position_RK.reshape(-1) if self.packing is None else self.packing.packed(position_RK)[0]
+
+
+class Lean(Protocol):
+    """The decoder of one model."""
+
+    head_VD: torch.Tensor
+    """The output head."""
+
+    def __call__(self, token_N: torch.Tensor, cache: RaggedCache, sight: Sight) -> torch.Tensor:
+        """Read tokens, and return what the output head reads of them, `[N, D]`."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Self-attention: weights turned so that a row of states is multiplied from the left."""
+
+    norm_D: torch.Tensor
+    into_DX: torch.Tensor
+    """To queries, keys and values."""
+    out_YD: torch.Tensor
+    query_norm_E: torch.Tensor | None = None
+    key_norm_E: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class CrossAttention:
+    """Attention to the sources, whose keys and values lie in the cache."""
+
+    norm_D: torch.Tensor
+    query_DX: torch.Tensor
+    out_YD: torch.Tensor
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """Two linear maps, and an activation between them."""
+
+    norm_D: torch.Tensor
+    into_DF: torch.Tensor
+    """To the hidden layer; to its gate and itself, where it has a gate."""
+    out_FD: torch.Tensor
+    act: Activation
+    gated: bool
+
+    def add_to(self, states_ND: torch.Tensor, eps: float) -> torch.Tensor:
+        """Return the states with what this makes of them added."""
+        inner_NF = normed(states_ND, self.norm_D, eps) @ self.into_DF
+        if self.gated:
+            gate_NF, up_NF = inner_NF.chunk(2, -1)
+            inner_NF = self.act(gate_NF) * up_NF
+        else:
+            inner_NF = self.act(inner_NF)
+        return plus(states_ND, inner_NF, self.out_FD)
+
+
+class LeanLlama:
+    """Llama, and Qwen 3 with its norms of queries and keys."""
+
+    def __init__(self, model: Any) -> None:
+        body = model.model
+        first = body.layers[0].self_attn
+        self.eps, self.scale = float(body.norm.variance_epsilon), float(first.scaling)
+        self.head_dim = int(first.head_dim)
+        self.heads = first.q_proj.out_features // self.head_dim
+        self.kept = first.k_proj.out_features // self.head_dim
+        self.embedding_VD, self.final_norm_D = body.embed_tokens.weight.detach(), body.norm.weight.detach()
+        self.head_VD = model.lm_head.weight.detach()
+        self.layers = [(_llama_attention(layer), _llama_feed_forward(layer)) for layer in body.layers]
+        self.angles = body.rotary_emb
+        self.rotation = self._rotation(FIRST_TABLE)
+
+    def __call__(self, token_N: torch.Tensor, cache: RaggedCache, sight: Sight) -> torch.Tensor:
+        """Read tokens, and return what the output head reads of them, `[N, D]`."""
+        states_ND = F.embedding(token_N, self.embedding_VD)
+        turn, mask = self._turn(sight), causal_mask(sight, states_ND.dtype)
+        for (attention, feed_forward), store in zip(self.layers, cache.self_layers, strict=True):
+            both_NGE, value_NHE = self._projected(states_ND, attention)
+            both_NGE = rotated(both_NGE, *turn)
+            query_NHE, key_NHE = both_NGE.split((self.heads, self.kept), 1)
+            keys, values = _put(store, key_NHE, value_NHE, sight)
+            seen_NX = attend(query_NHE, keys, values, mask, sight, self.scale)
+            states_ND = plus(states_ND, seen_NX, attention.out_YD)
+            states_ND = feed_forward.add_to(states_ND, self.eps)
+        return normed(states_ND, self.final_norm_D, self.eps)
+
+    def _projected(self, states_ND: torch.Tensor, attention: Attention) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return queries and keys together, `[N, heads + kept, E]`, and values, `[N, kept, E]`."""
+        all_NX = normed(states_ND, attention.norm_D, self.eps) @ attention.into_DX
+        all_NGE = all_NX.view(len(states_ND), self.heads + 2 * self.kept, self.head_dim)
+        both_NGE, value_NHE = all_NGE.split((self.heads + self.kept, self.kept), 1)
+        if attention.query_norm_E is not None and attention.key_norm_E is not None:
+            query_NHE, key_NHE = both_NGE.split((self.heads, self.kept), 1)
+            own = normed(query_NHE, attention.query_norm_E, self.eps), normed(key_NHE, attention.key_norm_E, self.eps)
+            both_NGE = torch.cat(own, 1)
+        return both_NGE, value_NHE
+
+    def _rotation(self, length: int) -> Table:
+        """Return cosines and sines of positions below `length`, `[length, 1, E]`; the sines as `rotated` wants them."""
+        position_1T = torch.arange(length, device=self.embedding_VD.device)[None]
+        cos_1TE, sin_1TE = self.angles(self.embedding_VD[:1], position_1T)
+        sign_E = torch.ones_like(sin_1TE[0, 0])
+        sign_E[: self.head_dim // 2] = -1
+        return cos_1TE[0, :, None].contiguous(), (sin_1TE[0, :, None] * sign_E).contiguous()
+
+    def _turn(self, sight: Sight) -> Table:
+        """Return the cosines and sines of the tokens' positions."""
+        visible = sight.write.visible
+        if visible > len(self.rotation[0]):
+            self.rotation = self._rotation(2 * visible)
+        if sight.alike:
+            return tuple(table[visible - 1 : visible] for table in self.rotation)
+        position_N = sight.line(sight.position_RK)
+        return tuple(table[position_N] for table in self.rotation)
+
+
+class LeanT5:
+    """The decoder of T5: a bias by distance in place of positions, and attention to the source."""
+
+    def __init__(self, model: Any) -> None:
+        decoder = model.decoder
+        first = decoder.block[0].layer[0].SelfAttention
+        self.eps, self.head_dim = float(decoder.final_layer_norm.variance_epsilon), int(first.key_value_proj_dim)
+        self.heads, self.scale = int(first.n_heads), float(first.scaling)
+        self.embedding_VD = decoder.embed_tokens.weight.detach()
+        self.final_norm_D = decoder.final_layer_norm.weight.detach()
+        self.head_VD = model.lm_head.weight.detach()
+        self.head_scale = model.model_dim**-0.5 if model.config.scale_decoder_outputs else 1.0
+        self.layers = [_t5_layer(*block.layer) for block in decoder.block]
+        limit = int(first.relative_attention_max_distance)
+        bucket_T = first._relative_position_bucket(
+            -torch.arange(limit + 1, device=self.embedding_VD.device),
+            bidirectional=False,
+            num_buckets=first.relative_attention_num_buckets,
+            max_distance=limit,
+        )
+        self.bias_HT = first.relative_attention_bias.weight.detach()[bucket_T].t()
+        self.ramp_HT = self._ramp(FIRST_TABLE)
+
+    def __call__(self, token_N: torch.Tensor, cache: RaggedCache, sight: Sight) -> torch.Tensor:
+        """Read tokens, and return what the output head reads of them, `[N, D]`."""
+        states_ND = F.embedding(token_N, self.embedding_VD)
+        bias, seen = self._bias(sight), source_mask(sight, states_ND.dtype)
+        shape = (len(states_ND), -1, self.head_dim)
+        stores = zip(self.layers, cache.self_layers, cache.cross_layers, strict=True)
+        for (own, cross, feed_forward), store, source in stores:
+            all_NX = normed(states_ND, own.norm_D, self.eps) @ own.into_DX
+            query_NHE, key_NHE, value_NHE = all_NX.view(shape).split(self.heads, 1)
+            keys, values = _put(store, key_NHE, value_NHE, sight)
+            seen_NX = attend(query_NHE, keys, values, bias, sight, self.scale)
+            states_ND = plus(states_ND, seen_NX, own.out_YD)
+            query_NHE = (normed(states_ND, cross.norm_D, self.eps) @ cross.query_DX).view(shape)
+            seen_NX = attend(query_NHE, *_kept(source), seen, sight, self.scale)
+            states_ND = plus(states_ND, seen_NX, cross.out_YD)
+            states_ND = feed_forward.add_to(states_ND, self.eps)
+        states_ND = normed(states_ND, self.final_norm_D, self.eps)
+        return states_ND if self.head_scale == 1.0 else states_ND * self.head_scale
+
+    def _ramp(self, length: int) -> torch.Tensor:
+        """Return the biases of distances `length - 1, ..., 0`; behind them minus infinity, for what is not seen."""
+        distance_T = torch.arange(length - 1, -1, -1, device=self.bias_HT.device).clamp(max=self.bias_HT.shape[1] - 1)
+        return F.pad(self.bias_HT[:, distance_T], (0, length), value=-torch.inf)
+
+    def _bias(self, sight: Sight) -> torch.Tensor:
+        """Return what is added to the scores of attention: `[R, H, K, visible]`, or `[1, H, 1, visible]` for all."""
+        visible, length = sight.write.visible, self.ramp_HT.shape[1] // 2
+        if visible > length:
+            length = 2 * visible
+            self.ramp_HT = self._ramp(length)
+        if sight.alike:
+            return self.ramp_HT[None, :, None, length - visible : length]
+        key_L = torch.arange(length - 1, length - 1 + visible, device=sight.position_RK.device)
+        return self.ramp_HT[:, key_L - sight.position_RK[:, :, None]].transpose(0, 1)
+
+
+def normed(states: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
+    """Compute `x / sqrt(mean(x^2) + eps) * weight` over the last axis."""
+    if states.dtype != torch.bfloat16:
+        return F.rms_norm(states, weight_D.shape, weight_D, eps)
+    # Here and below bfloat16 is rounded where the library rounds it, so that both choose the same tokens.
+    exact = states.float()
+    return weight_D * (exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + eps)).to(states.dtype)
+
+
+def plus(states_ND: torch.Tensor, values_NX: torch.Tensor, weight_XD: torch.Tensor) -> torch.Tensor:
+    """Compute `states + values weight`."""
+    if states_ND.dtype != torch.bfloat16:
+        return torch.addmm(states_ND, values_NX, weight_XD)
+    return states_ND + values_NX @ weight_XD
+
+
+def rotated(values_NHE: torch.Tensor, cos_N1E: torch.Tensor, sin_N1E: torch.Tensor) -> torch.Tensor:
+    """Turn each pair `(x_i, x_{i + E/2})` by its angle; the sine of the first half has its sign turned already."""
+    other_NHE = values_NHE.roll(values_NHE.shape[-1] // 2, -1)
+    if values_NHE.dtype != torch.bfloat16:
+        return torch.addcmul(values_NHE * cos_N1E, other_NHE, sin_N1E)
+    return values_NHE * cos_N1E + other_NHE * sin_N1E
+
+
+def attend(
+    query_NHE: torch.Tensor,
+    keys_RGLE: torch.Tensor,
+    values_RGLE: torch.Tensor,
+    mask: torch.Tensor | None,
+    sight: Sight,
+    scale: float,
+) -> torch.Tensor:
+    """Attend with each token to what its row sees, `[N, H x E]`; several query heads may share a key's."""
+    (tokens, heads, size), (rows, width), kept = query_NHE.shape, sight.shape, keys_RGLE.shape[1]
+    if width == 1:
+        # The heads that share a key stand behind each other, as tokens would.
+        query = query_NHE.view(rows, kept, heads // kept, size)
+        return F.scaled_dot_product_attention(query, keys_RGLE, values_RGLE, mask, scale=scale).reshape(tokens, -1)
+    if kept < heads:
+        keys_RGLE, values_RGLE = (each.repeat_interleave(heads // kept, 1) for each in (keys_RGLE, values_RGLE))
+    if sight.packing is not None:
+        query = sight.packing.spread(query_NHE.transpose(0, 1)[None])
+        seen = F.scaled_dot_product_attention(query, keys_RGLE, values_RGLE, mask, scale=scale)
+        return sight.packing.packed(seen.transpose(1, 2)).reshape(tokens, -1)
+    query = query_NHE.view(rows, width, heads, size).transpose(1, 2)
+    seen = F.scaled_dot_product_attention(query, keys_RGLE, values_RGLE, mask, scale=scale)
+    return seen.transpose(1, 2).reshape(tokens, -1)
+
+
+def causal_mask(sight: Sight, dtype: torch.dtype) -> torch.Tensor | None:
+    """Return 0 where a token sees a position and minus infinity elsewhere, `[R, 1, K, L]`; None where it sees all."""
+    if sight.alike:
+        return None
+    key_L = torch.arange(sight.write.visible, device=sight.position_RK.device)
+    return _added(key_L <= sight.position_RK[:, None, :, None], dtype)
+
+
+def source_mask(sight: Sight, dtype: torch.dtype) -> torch.Tensor | None:
+    """Return 0 where a row sees a position of its source and minus infinity elsewhere, `[R, 1, 1, S]`."""
+    return None if sight.source_RS is None else _added(sight.source_RS[:, None, None], dtype)
+
+
+def _added(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return what is added to scores to allow these alone."""
+    return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, -torch.inf)
+
+
+def _put(
+    store: SelfAttentionLayer, key_NHE: torch.Tensor, value_NHE: torch.Tensor, sight: Sight
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Write keys and values, and return all that is visible, `[R, H, L, E]`."""
+    rows, width = sight.shape if sight.packing is None else (1, len(key_NHE))
+    shape = (rows, width, *key_NHE.shape[1:])
+    return store.put(key_NHE.view(shape), value_NHE.view(shape))
+
+
+def _kept(source: CrossAttentionLayer) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the keys and values of the sources."""
+    assert source.keys is not None and source.values is not None, "the sources are read before the texts"
+    return source.keys, source.values
+
+
+def lean_of(model: PreTrainedModel) -> Lean | None:
+    """Return the lean decoder of `model` with the weights that it has now; None where only the library can run it.
+
+    That is so for families that are not known here, for large models, for what is unlike the plain model in any way
+    (adapters, quantised or hooked modules, biases, number formats), and while it trains.
+    """
+    makers: dict[type, Callable[[Any], Lean]] = {
+        LlamaForCausalLM: LeanLlama,
+        Qwen3ForCausalLM: LeanLlama,
+        T5ForConditionalGeneration: LeanT5,
+    }
+    maker = makers.get(type(model))
+    if maker is None or model.training or model.config._attn_implementation not in ("sdpa", "eager"):
+        return None
+    decoder: Any = model.get_decoder()
+    parts = [model, *decoder.modules(), model.get_output_embeddings()]
+    weights = [weight for name, weight in decoder.named_parameters() if "embed_tokens" not in name]
+    alike = {(weight.dtype, weight.device) for weight in [*weights, *model.get_output_embeddings().parameters()]}
+    rotary = getattr(getattr(decoder, "rotary_emb", None), "rope_type", "default")
+    plain = all(map(_is_plain, parts)) and len(alike) == 1 and model.dtype in DTYPES and rotary in ROTARY
+    return maker(model) if plain and sum(weight.numel() for weight in weights) <= LARGEST else None
+
+
+def _is_plain(module: torch.nn.Module) -> bool:
+    """Tell whether a module does what its class says: nothing hooked, replaced, adapted, quantised or biased."""
+    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    if isinstance(module, torch.nn.Linear):
+        return not hooked and type(module) is torch.nn.Linear and module.bias is None
+    own = type(module).__module__.startswith(("torch.nn.modules", "transformers.models", "transformers.activations"))
+    return own and not hooked
+
+
+def _joined(*linear: torch.nn.Linear) -> torch.Tensor:
+    """Return the weights of linear maps of the same states as one, turned: `[D, sum of their outputs]`."""
+    weights = [each.weight.detach() for each in linear]
+    return (torch.cat(weights) if len(weights) > 1 else weights[0]).t()
+
+
+def _llama_attention(layer: Any) -> Attention:
+    """Take the weights of a Llama or Qwen layer's attention."""
+    own = layer.self_attn
+    norms = [getattr(own, name).weight.detach() if hasattr(own, name) else None for name in ("q_norm", "k_norm")]
+    into = _joined(own.q_proj, own.k_proj, own.v_proj)
+    return Attention(layer.input_layernorm.weight.detach(), into, _joined(own.o_proj), *norms)
+
+
+def _llama_feed_forward(layer: Any) -> FeedForward:
+    """Take the weights of a Llama or Qwen layer's feed-forward part."""
+    own = layer.mlp
+    into = _joined(own.gate_proj, own.up_proj)
+    norm_D = layer.post_attention_layernorm.weight.detach()
+    return FeedForward(norm_D, into, _joined(own.down_proj), _activation(own.act_fn), True)
+
+
+def _t5_layer(first: Any, second: Any, third: Any) -> tuple[Attention, CrossAttention, FeedForward]:
+    """Take the weights of a layer of T5's decoder."""
+    own, cross, dense = first.SelfAttention, second.EncDecAttention, third.DenseReluDense
+    gated = hasattr(dense, "wi_1")
+    into = _joined(dense.wi_0, dense.wi_1) if gated else _joined(dense.wi)
+    return (
+        Attention(first.layer_norm.weight.detach(), _joined(own.q, own.k, own.v), _joined(own.o)),
+        CrossAttention(second.layer_norm.weight.detach(), _joined(cross.q), _joined(cross.o)),
+        FeedForward(third.layer_norm.weight.detach(), into, _joined(dense.wo), _activation(dense.act), gated),
+    )
+
+
+def _activation(module: torch.nn.Module) -> Activation:
+    """Return an activation as one operation, where there is one for it."""
+    if isinstance(module, (torch.nn.SiLU, SiLUActivation)):
+        return F.silu
+    return partial(F.gelu, approximate="tanh") if isinstance(module, NewGELUActivation) else module
