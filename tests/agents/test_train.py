@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,10 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in ("deferral/model.safetensors", "metrics.jsonl")}
 
 
-def test_what_training_leaves_can_be_decoded_with(config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_training_leaves_can_be_decoded_with(
+    config: TrainConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "CalibrateConfig", partial(train.CalibrateConfig, budgets=(0.5,)))
     run(replace(config, calibrate=True))
     artefact = Artefact.load(config.output)
     assert {name: len(heads) for name, heads in artefact.heads.items()} == dict.fromkeys(TRAINED, 2)
