@@ -12,16 +12,15 @@ suffix, so few numbers are fitted: `shift(s, b)` on top of the regressed regret.
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from tqdm import tqdm
 
-from wheels.agents.runlog import load_state, save_state
+from wheels.agents.descent import Descent, descend
+from wheels.agents.runlog import kept_chunks
 from wheels.agents.train_config import TrainConfig
 from wheels.data import Row
 from wheels.decoding.engine import decode
@@ -172,21 +171,20 @@ def collect_pairs(
     """
     thresholds = thresholds_of(head, features_NF)
     count = min(config.pairs, A_ROW * len(rows))
-    paths = [folder / f"pairs-{number}.pt" for number in range(-(-count // CHUNK))]
-    mine = range(accelerator.process_index, len(paths), accelerator.num_processes)
-    shown = accelerator.is_main_process
-    for number in tqdm(mine, desc="paired texts", unit="chunk", file=sys.stderr, disable=not shown):
-        if paths[number].is_file():
-            continue
+
+    def make(number: int) -> dict[str, torch.Tensor]:
         places = range(number * CHUNK, min((number + 1) * CHUNK, count))
-        chosen = [rows[place % len(rows)] for place in places]
-        seed = config.seed * 1_000_003 + number
         found, length_N = continued(
-            pair, chosen, Priced(head, thresholds), metric, seed=seed, max_new_tokens=config.max_new_tokens
+            pair,
+            [rows[place % len(rows)] for place in places],
+            Priced(head, thresholds),
+            metric,
+            seed=config.seed * 1_000_003 + number,
+            max_new_tokens=config.max_new_tokens,
         )
-        save_state(paths[number], {**vars(found), "length_N": length_N})
-    accelerator.wait_for_everyone()
-    kept = [load_state(path) for path in paths]
+        return {**vars(found), "length_N": length_N}
+
+    kept = kept_chunks(folder, "pairs", -(-count // CHUNK), make, "paired texts", accelerator)
     joined = {name: torch.cat([part[name] for part in kept]) for name in kept[0]}
     length_N = joined.pop("length_N")
     if metric in OF_A_CORPUS:
@@ -195,15 +193,15 @@ def collect_pairs(
 
 
 @dataclass(frozen=True)
-class Fit:
-    """How `shift` is fitted, and what came of it on the pairs that were held out."""
+class Fit(Descent):
+    """How `shift` is fitted."""
 
     epochs: int = 10
     batch: int = 512
     learning_rate: float = 3e-3
     weight_decay: float = 1.0
     """Strong: most of what is fitted is luck."""
-    seed: int = 0
+    rise: float = 0.1
 
 
 def fit_pairs(head: DeferralHead, pairs: Pairs, settings: Fit) -> dict[str, float]:
@@ -242,23 +240,16 @@ def fit_pairs(head: DeferralHead, pairs: Pairs, settings: Fit) -> dict[str, floa
 
 def _descend(head: DeferralHead, pairs: Pairs, target_N: torch.Tensor, fitted: torch.Tensor, settings: Fit) -> None:
     """Fit the shift to targets in nats."""
-    generator = torch.Generator().manual_seed(settings.seed)
     unit = target_N[fitted].std().clamp(min=1e-6)
-    parameters = list(head.shift.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    size = min(settings.batch, max(1, len(fitted) // LEAST_STEPS))
-    steps = settings.epochs * -(-len(fitted) // size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps, pct_start=0.1)
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    for _ in range(settings.epochs):
-        for batch in fitted[torch.randperm(len(fitted), generator=generator)].split(size):
-            gain_N = head(pairs.features_NF[batch], pairs.budget_N[batch]).gain_B
-            loss = ((gain_N - target_N[batch]) / unit).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    parameters = list(head.shift.requires_grad_(True).parameters())
+
+    def loss(batch: torch.Tensor) -> torch.Tensor:
+        places = fitted[batch]
+        gain_N = head(pairs.features_NF[places], pairs.budget_N[places]).gain_B
+        return ((gain_N - target_N[places]) / unit).square().mean()
+
+    smaller = replace(settings, batch=min(settings.batch, max(1, len(fitted) // LEAST_STEPS)))
+    descend(parameters, loss, len(fitted), smaller)
 
 
 def _slope(base_N: torch.Tensor, gain_N: torch.Tensor) -> float:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from tqdm import tqdm
 
 from wheels.agents.episode import Episode
-from wheels.agents.runlog import Metrics, load_state, save_state
+from wheels.agents.runlog import Metrics, kept_chunks, load_state, save_state
 from wheels.agents.states import stacked
 from wheels.agents.train_config import TrainConfig
-from wheels.agents.warmstart import BATCH, WarmStart, explained, fit_gate, fit_router
+from wheels.agents.warmstart import WarmStart, explained, fit_gate, fit_router
 from wheels.data import Row
 from wheels.decoding.engine import decode
 from wheels.decoding.examine import examine
@@ -81,12 +79,12 @@ class Rivals:
         share = explained(head, features_NF[fitted:], gain_N[fitted:]) if held else None
         return head, {"texts": fitted, "held_out_r2": share}
 
-    def _settings(self, seed: int, batch: int = BATCH) -> WarmStart:
+    def _settings(self, seed: int, batch: int = WarmStart.batch) -> WarmStart:
         """Return the settings of the warm start, with other batches."""
         config = self.config
         return WarmStart(
-            config.width, config.warm_epochs, config.warm_learning_rate, seed=seed, vocab_size=self.vocab_size,
-            batch=batch,
+            epochs=config.warm_epochs, batch=batch, learning_rate=config.warm_learning_rate, seed=seed,
+            width=config.width, vocab_size=self.vocab_size,
         )  # fmt: skip
 
 
@@ -110,16 +108,12 @@ def collect_gains(
     chunks = [chunk[: config.router_rows - CHUNK * number] for number, chunk in enumerate(chunks)]
     if not chunks:
         return None
-    paths = [folder / f"gains-{number}.pt" for number in range(len(chunks))]
-    mine = range(accelerator.process_index, len(chunks), accelerator.num_processes)
-    for number in tqdm(
-        mine, desc="whole texts", unit="chunk", file=sys.stderr, disable=not accelerator.is_main_process
-    ):
-        if not paths[number].is_file():
-            features_NF, gain_N = text_gains(pair, chunks[number], metric, config.max_new_tokens)
-            save_state(paths[number], {"features": features_NF, "gain": gain_N})
-    accelerator.wait_for_everyone()
-    kept = [load_state(path) for path in paths]
+
+    def make(number: int) -> dict[str, torch.Tensor]:
+        features_NF, gain_N = text_gains(pair, chunks[number], metric, config.max_new_tokens)
+        return {"features": features_NF, "gain": gain_N}
+
+    kept = kept_chunks(folder, "gains", len(chunks), make, "whole texts", accelerator)
     return torch.cat([part["features"] for part in kept]), torch.cat([part["gain"] for part in kept])
 
 
@@ -135,8 +129,7 @@ def text_gains(
     sources, targets = [row.source for row in rows], [row.target for row in rows]
     student, teacher = (
         decode(
-            pair, sources, SIMPLE["random"].at(1.0 - share), budget=share, batch_size=batch_size,
-            max_new_tokens=max_new_tokens,
+            pair, sources, SIMPLE["random"], budget=share, batch_size=batch_size, max_new_tokens=max_new_tokens,
         )
         for share in (0.0, 1.0)
     )  # fmt: skip

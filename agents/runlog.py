@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from tqdm import tqdm
 
 from wheels.agents.train_config import TrainConfig
 from wheels.config import to_dict
@@ -55,6 +57,30 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote: tensors and plain values only, no code."""
     state: dict[str, Any] = torch.load(path, weights_only=True)
     return state
+
+
+def kept_chunks(
+    folder: Path, name: str, count: int, make: Callable[[int], Mapping[str, Any]], title: str, accelerator: Accelerator
+) -> list[dict[str, Any]]:
+    """Return `count` chunks of work, each written to `folder` when it is done: a killed run makes none of them twice.
+
+    Under several processes each makes every n-th chunk, and all read all.
+
+    Args:
+        folder: Where they are kept, as `name-0.pt` and so on.
+        name: Of the files.
+        count: How many there are.
+        make: Makes one chunk, by its number: what `save_state` writes.
+        title: Of the progress bar.
+        accelerator: The processes.
+    """
+    paths = [folder / f"{name}-{number}.pt" for number in range(count)]
+    mine = range(accelerator.process_index, count, accelerator.num_processes)
+    for number in tqdm(mine, desc=title, unit="chunk", file=sys.stderr, disable=not accelerator.is_main_process):
+        if not paths[number].is_file():
+            save_state(paths[number], make(number))
+    accelerator.wait_for_everyone()
+    return [load_state(path) for path in paths]
 
 
 class Checkpoints:

@@ -27,7 +27,7 @@ from wheels.agents.runlog import Checkpoints, Metrics, check_same_run
 from wheels.agents.states import collect, stacked
 from wheels.agents.student import StudentAgent, StudentSettings
 from wheels.agents.train_config import TrainConfig
-from wheels.agents.warmstart import BATCH, WarmStart, explained, fit_regret
+from wheels.agents.warmstart import WarmStart, explained, fit_regret
 from wheels.artefact import save_deferral
 from wheels.config import to_dict, write_resolved
 from wheels.data import Row, Task, load_task
@@ -187,14 +187,17 @@ class Trainer:
 
     def _regression(self) -> WarmStart:
         """Return how the warm start is fitted."""
-        width, epochs, rate = self.config.width, self.config.warm_epochs, self.config.warm_learning_rate
-        return WarmStart(width, epochs, rate, seed=self.seed, vocab_size=self.pair.vocab_size)
+        config = self.config
+        return WarmStart(
+            epochs=config.warm_epochs, learning_rate=config.warm_learning_rate, seed=self.seed, width=config.width,
+            vocab_size=self.pair.vocab_size,
+        )  # fmt: skip
 
     def _warm_start(self, features_NF: torch.Tensor, regret_N: torch.Tensor) -> DeferralHead:
         """Fit the regression, and note how much it explains on the last tenth, which it does not see."""
         held = max(1, len(regret_N) // 10)
         settings = self._regression()
-        steps = settings.epochs * -(-(len(regret_N) - held) // BATCH)
+        steps = settings.epochs * -(-(len(regret_N) - held) // settings.batch)
         with tqdm(total=steps, desc=f"warm start (seed {self.seed})", unit="step", file=sys.stderr) as bar:
             head = fit_regret(features_NF[:-held], regret_N[:-held], settings, lambda loss: bar.update())
         share = explained(head, features_NF[-held:], regret_N[-held:])

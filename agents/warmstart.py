@@ -13,30 +13,20 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from wheels.agents.descent import Descent, Progress, descend
 from wheels.policy import DeferralHead, HeadConfig
-
-BATCH = 1024
-"""States in a gradient step."""
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Predictions and targets `[N]` to a mean loss."""
-Progress = Callable[[float], None]
-"""Called with the loss of each step."""
 
 
 @dataclass(frozen=True)
-class WarmStart:
-    """How a head is fitted."""
+class WarmStart(Descent):
+    """How a head is fitted, and its shape."""
 
     width: int = 256
-    epochs: int = 6
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    seed: int = 0
     vocab_size: int = 0
     """Of the candidates' tokens in the features; 0: the features are numbers alone."""
-    batch: int = BATCH
-    """States in a gradient step."""
 
     def head(self, features: int) -> HeadConfig:
         """Return the shape of the head for states of `features` entries."""
@@ -116,26 +106,17 @@ def _fit(
     progress: Progress | None,
 ) -> DeferralHead:
     """Fit a new head's trunk and base to a target; `start` is what it says before it has learned anything."""
-    generator = torch.Generator().manual_seed(settings.seed)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         head = DeferralHead(settings.head(features_NF.shape[1]))
     head.standardise(features_NF)
     with torch.no_grad():
         head.base.bias.fill_(start)
-    optimizer = torch.optim.AdamW(head.regressed(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    steps = settings.epochs * -(-len(target_N) // settings.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps, pct_start=0.05)
-    for _ in range(settings.epochs):
-        order = torch.randperm(len(target_N), generator=generator)
-        for batch in order.split(settings.batch):
-            loss = loss_of(head(features_NF[batch], torch.zeros(len(batch))).gain_B, target_N[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            if progress is not None:
-                progress(loss.item())
+
+    def loss(batch: torch.Tensor) -> torch.Tensor:
+        return loss_of(head(features_NF[batch], torch.zeros(len(batch))).gain_B, target_N[batch])
+
+    descend(head.regressed(), loss, len(target_N), settings, progress)
     return head.eval()
 
 

@@ -71,16 +71,15 @@ def scored_rows(task: Task, config: ScoresConfig) -> dict[str, list[Row]]:
 def score_model(config: ScoresConfig, data: str, model: Path, teacher: Path, place: Path) -> None:
     """Write what a model's own greedy outputs are worth: the engine at budget 0, as on every curve."""
     from wheels.decoding.engine import decode
-    from wheels.decoding.rules import ThresholdRule, random_score
+    from wheels.decoding.rules import SIMPLE
     from wheels.pair import Pair
 
     task, finished = load_task(data), read_json(model / "finished.json")
     pair = Pair.load(model, teacher, prompt=finished["prompt"], device=config.device)
-    never = ThresholdRule("never", random_score, float("inf"))
     facts: dict[str, Any] = {"parameters": sum(weights.numel() for weights in pair.student.parameters())}
     for split, rows in scored_rows(task, config).items():
         traces = decode(
-            pair, [row.source for row in rows], never, budget=0.0,
+            pair, [row.source for row in rows], SIMPLE["random"], budget=0.0,
             max_new_tokens=config.max_new_tokens, batch_size=config.batch_size,
         )  # fmt: skip
         texts = [trace.text for trace in traces]

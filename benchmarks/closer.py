@@ -18,6 +18,7 @@ from wheels.benchmarks.measured import Measured
 from wheels.benchmarks.price_plot import Prices, read_prices
 from wheels.benchmarks.records import PointKey, Record
 from wheels.benchmarks.reliability import Reliability, kept_or_judged, reliability, spread
+from wheels.benchmarks.summary import plain_values
 from wheels.data import Row, Task
 from wheels.pair import Pair
 
@@ -70,8 +71,8 @@ class Closer:
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as they stand in `curve.json`: None for a number that does not exist."""
         return {
-            "calls": _plain(asdict(self.calls)) if self.calls else None,
-            "reliability": _plain(asdict(self.predicted)) if self.predicted else None,
+            "calls": plain_values(asdict(self.calls)) if self.calls else None,
+            "reliability": plain_values(asdict(self.predicted)) if self.predicted else None,
         }
 
 
@@ -163,12 +164,3 @@ NO_IDS = "The kept outputs hold no token ids; a run into a new folder writes the
 def _have_ids(runs: Sequence[Sequence[Record]]) -> bool:
     """Return whether every record holds the id of each of its tokens."""
     return all(len(record.token_ids) == record.tokens for run in runs for record in run)
-
-
-def _plain(value: Any) -> Any:
-    """Return `value` without nan, which JSON does not have, and with six decimals."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return (round(value, 6) if math.isfinite(value) else None) if isinstance(value, float) else value

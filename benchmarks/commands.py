@@ -8,6 +8,8 @@ from importlib import resources
 from pathlib import Path
 
 from wheels.agents.train_config import TrainConfig
+from wheels.benchmarks.curve_config import CurveConfig
+from wheels.benchmarks.passes_config import PassesConfig
 from wheels.decoding.calibrate_config import CalibrateConfig
 from wheels.distillation.pretrain_config import PretrainConfig
 from wheels.files import read_json
@@ -47,3 +49,17 @@ def calibrate(config: CalibrateConfig) -> None:
     from wheels.decoding.calibrate import run as find
 
     find(config)
+
+
+def curve(config: CurveConfig) -> None:
+    """Run `wheels bench curve`."""
+    from wheels.benchmarks.curve import run as measure
+
+    measure(config)
+
+
+def passes(config: PassesConfig) -> None:
+    """Run `wheels bench passes`."""
+    from wheels.benchmarks.passes import run as measure
+
+    measure(config)

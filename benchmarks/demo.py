@@ -11,7 +11,7 @@ from typing import Any
 
 import wheels
 from wheels.agents.train_config import TrainConfig
-from wheels.benchmarks.commands import calibrate, distil, embedded_pair, folder_digest, train
+from wheels.benchmarks.commands import calibrate, curve, distil, embedded_pair, folder_digest, train
 from wheels.benchmarks.curve_config import CurveConfig
 from wheels.benchmarks.demo_config import OUTPUT, DemoConfig, ExamplesConfig, SentencesConfig
 from wheels.benchmarks.recipe import Recipe
@@ -77,7 +77,7 @@ def demo_stages(config: DemoConfig, output: Path, recipe: Recipe) -> list[Stage]
         ("finding the thresholds of the budgets", "calibrate", model / "deferral" / "calibration.json",
          partial(calibrate, calibrate_config), False),
         ("measuring quality against teacher use", "curve", output / "curve" / "report.html",
-         partial(measure, curve_config), True),
+         partial(curve, curve_config), True),
         ("writing examples", "examples", output / "examples.html",
          partial(write_examples, examples_config, model, sentences, output / "examples.html"), True),
     ]  # fmt: skip
@@ -91,13 +91,6 @@ def write_sentences(config: SentencesConfig, folder: Path) -> None:
         rows = task.rows(split)[: getattr(config, split)]
         lines = [json.dumps({"source": row.source, "target": row.target}, ensure_ascii=False) for row in rows]
         write_text(folder / f"{split}.jsonl", "\n".join(lines) + "\n")
-
-
-def measure(config: CurveConfig) -> None:
-    """Run `wheels bench curve`."""
-    from wheels.benchmarks.curve import run as curve
-
-    curve(config)
 
 
 def write_examples(config: ExamplesConfig, model: Path, sentences: Path, page: Path) -> None:

@@ -132,11 +132,12 @@ def _decode_all(
 ) -> dict[PointKey, list[Record]]:
     """Return the records of every setting, those kept by an earlier run as they are."""
     found: dict[PointKey, list[Record]] = {}
+    model_digest = artefact.digest
     single = {setting.key: setting for setting in settings}
     with tqdm(total=len(single) * len(split.rows), unit="row", file=sys.stderr) as bar:
         for key, setting in single.items():
             bar.set_description(setting.name + (f", seed {setting.seed}" if setting.seed else ""))
-            made_by = _signature(config, artefact, setting, split)
+            made_by = _signature(config, artefact, setting, split) | {"model": model_digest}
             make = functools.partial(_decode, config, artefact, setting, split.rows, bar.update)
             found[key] = kept_or_made(split.folder, key, made_by, make, bar.update)
     return found
@@ -163,10 +164,12 @@ def _decode(
 
 
 def _signature(config: PassesConfig, artefact: Artefact, setting: Setting, split: Split) -> dict[str, Any]:
-    """Return everything that the outputs of a setting depend on. Not the batch size: rows do not touch each other."""
+    """Return everything that the outputs of a setting depend on beside the models.
+
+    The batch size is not: rows do not touch each other.
+    """
     rule = setting.method.rule
     return {
-        "model": artefact.digest,
         "head": "" if setting.seed is None else artefact.head_digest(config.rule, setting.seed),
         "threshold": getattr(rule, "threshold", None),
         "rule": None if rule is None else rule.name,

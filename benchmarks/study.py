@@ -16,7 +16,7 @@ from typing import Any
 import wheels
 from wheels.agents.train_config import TrainConfig
 from wheels.benchmarks.alone import score_model, write_table
-from wheels.benchmarks.commands import calibrate, distil, train
+from wheels.benchmarks.commands import calibrate, curve, distil, passes, train
 from wheels.benchmarks.curve_config import CurveConfig
 from wheels.benchmarks.passes_config import PassesConfig
 from wheels.benchmarks.recipe import Recipe, shipped_recipe
@@ -181,17 +181,3 @@ def policy_stages(plan: Plan) -> list[Stage]:
             settings = recipe.configure(name, kind, model=model, **shared, **place)
             stages.append(Stage(name, title, result, recipe.sections[name], partial(work, settings), shown))
     return stages
-
-
-def curve(config: CurveConfig) -> None:
-    """Run `wheels bench curve`."""
-    from wheels.benchmarks.curve import run as measure
-
-    measure(config)
-
-
-def passes(config: PassesConfig) -> None:
-    """Run `wheels bench passes`."""
-    from wheels.benchmarks.passes import run as measure
-
-    measure(config)

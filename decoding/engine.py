@@ -283,7 +283,7 @@ class Engine:
         if self.method.rule is None:
             return None
         state, position_R, budget_R = self.slots, self.slots.position(slots_R), self.slots.budget_S[slots_R]
-        calls_R = state.calls_S[slots_R]
+        calls_R, index_R = state.calls_S[slots_R], state.index_S[slots_R]
         allowed_R = None
         if self.limited:
             allowed_R = permitted(self.wish.mode, budget_R, position_R, calls_R, self.wish.burst)
@@ -296,8 +296,8 @@ class Engine:
             source_B=state.source_S[slots_R],
             calls_B=calls_R,
             budget_B=budget_R,
-            index_B=state.index_S[slots_R],
-            noise=lambda at_R: uniforms(self.wish.seed, state.index_S[slots_R], at_R, RULE_STREAM),
+            index_B=index_R,
+            noise=lambda at_R: uniforms(self.wish.seed, index_R, at_R, RULE_STREAM),
             log_p_BV=None if teacher_RV is None else teacher_RV.log_softmax(-1),
         )
         control = self.controller

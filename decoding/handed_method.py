@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wheels.artefact import Artefact, read_heads
+from wheels.artefact import Artefact, pair_heads
 from wheels.calibration import Calibration
 from wheels.decoding.handed_pair import HandedPair, folder_of
 from wheels.decoding.method import Method, deferral
@@ -79,10 +79,8 @@ def read_deferral(pair: HandedPair, folder: Path) -> Artefact:
     path = folder / "deferral" / "config.json"
     try:
         config = read_json(path)
-        head = HeadConfig(**config["head"])
+        shape = HeadConfig(**config["head"])
     except (KeyError, TypeError) as error:
         raise WheelsError(f"{path}: damaged at 'head'; train again") from error
-    heads = read_heads(folder / "deferral" / "model.safetensors", head)
-    for each in (head for seeds in heads.values() for head in seeds):
-        each.to(pair.device)
+    heads = pair_heads(folder, shape, pair)
     return Artefact(pair, heads, Calibration.load(folder / "deferral" / "calibration.json"), config)

@@ -79,15 +79,7 @@ class Artefact:
         config = _read_config(place)
         source = teacher or _teacher_of(place, config)
         pair = Pair.load(place, source, prompt=config["prompt"], dtype=dtype, device=device)
-        shape = HeadConfig(**config["head"])
-        if shape.vocab_size not in (0, pair.vocab_size):
-            raise WheelsError(
-                f"{place}: its heads were trained for a vocabulary of {shape.vocab_size} tokens, and this pair has "
-                f"{pair.vocab_size}; give the teacher that it was trained with"
-            )
-        heads = read_heads(place / "deferral" / "model.safetensors", shape)
-        for head in (head for seeds in heads.values() for head in seeds):
-            head.to(device)
+        heads = pair_heads(place, HeadConfig(**config["head"]), pair)
         calibration = Calibration.load(place / "deferral" / "calibration.json")
         names = (_short_name(place) if folder is not None else EMBEDDED, _short_name(source))
         return cls(pair, heads, calibration, config, *names, place)
@@ -154,6 +146,21 @@ def save_deferral(
         "trained": dict(trained),
     }
     write_json(place / "config.json", config)
+
+
+def pair_heads(folder: Path, config: HeadConfig, pair: Pair) -> dict[str, list[DeferralHead]]:
+    """Return the heads of a trained model's folder, on the device of the pair that they are for.
+
+    Raises:
+        WheelsError: as `read_heads`, and where they know another vocabulary.
+    """
+    if config.vocab_size not in (0, pair.vocab_size):
+        raise WheelsError(
+            f"{folder}: its heads were trained for a vocabulary of {config.vocab_size} tokens, and this pair has "
+            f"{pair.vocab_size}; give the teacher that it was trained with"
+        )
+    heads = read_heads(folder / "deferral" / "model.safetensors", config)
+    return {rule: [head.to(pair.device) for head in seeds] for rule, seeds in heads.items()}
 
 
 def read_heads(path: Path, config: HeadConfig) -> dict[str, list[DeferralHead]]:

@@ -186,7 +186,7 @@ def test_a_demo_runs_continues_and_repeats_at_once(tmp_path, capsys, monkeypatch
     def refuse(*_: object) -> None:
         raise AssertionError("a finished stage must not run again")
 
-    for stage in ("write_sentences", "distil", "train", "calibrate", "measure", "write_examples"):
+    for stage in ("write_sentences", "distil", "train", "calibrate", "curve", "write_examples"):
         monkeypatch.setattr(demo, stage, refuse)
     assert cli.main(arguments) == 0
     again = capsys.readouterr().out

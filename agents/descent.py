@@ -1,0 +1,59 @@
+"""Gradient descent on one fixed set of examples, as every head that is fitted apart from the agent takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+Progress = Callable[[float], None]
+"""Called with the loss of each step."""
+
+
+@dataclass(frozen=True)
+class Descent:
+    """AdamW under one rise and fall of the learning rate (OneCycle), with batches in a seeded order."""
+
+    epochs: int = 6
+    batch: int = 1024
+    """Examples in a gradient step."""
+    learning_rate: float = 1e-3
+    """The highest one."""
+    weight_decay: float = 0.01
+    seed: int = 0
+    rise: float = 0.05
+    """Share of the steps in which the learning rate rises."""
+
+
+def descend(
+    parameters: Sequence[torch.nn.Parameter],
+    loss_of: Callable[[torch.Tensor], torch.Tensor],
+    count: int,
+    settings: Descent,
+    progress: Progress | None = None,
+) -> None:
+    """Fit `parameters` in place.
+
+    Args:
+        parameters: What is fitted.
+        loss_of: The mean loss of some examples, by their places among all `[N]`, int64.
+        count: All examples.
+        settings: Of the descent.
+        progress: Called with the loss of each step.
+    """
+    generator = torch.Generator().manual_seed(settings.seed)
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    steps = settings.epochs * -(-count // settings.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, total_steps=steps, pct_start=settings.rise
+    )
+    for _ in range(settings.epochs):
+        for batch in torch.randperm(count, generator=generator).split(settings.batch):
+            loss = loss_of(batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if progress is not None:
+                progress(loss.item())
