@@ -37,7 +37,7 @@ MARKERS = {
     "learned": "o", "regret": "s", "maxprob": "^", "entropy": "v", "margin": "D", "random": "X", "oracle": "P",
     "gate": "p", "router": "*", "every-k": "<", "first-k": ">",
 }  # fmt: skip
-METRIC_NAMES = {"bleu": "BLEU", "chrf": "chrF", "exact": "exact match"}
+METRIC_NAMES = {"bleu": "BLEU", "chrf": "chrF", "exact": "exact match", "equation": "right answers"}
 INK, PALE, GRID = "#222222", "#8A8A8A", "#EBEBEB"
 STYLE: Any = {
     "font.size": 9.5,

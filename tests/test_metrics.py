@@ -28,6 +28,7 @@ HYPOTHESES = [
     "In Moscow, the teacher bought 12 kilograms of tea and paid 3 for it.",
     "x y z x y z x y z",
 ]
+EQUATIONS = ["( 3 + 4 )", "8 - 1", "14 / 0", "x", "9"]
 REFERENCES = [
     "The train to Vienna leaves Rome at 4:05 PM on March 17, 2019.",
     "The doctor moved from Spain to Peru.",
@@ -60,13 +61,16 @@ def test_all_indices_are_the_corpus(metric: str) -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_resample_is_scored_as_if_its_sentences_were_the_corpus(metric: str) -> None:
-    statistics = sentence_statistics(metric, HYPOTHESES, REFERENCES)
+    hypotheses, references = HYPOTHESES, REFERENCES
+    if metric == "equation":
+        hypotheses, references = EQUATIONS, ["7"] * len(EQUATIONS)
+    statistics = sentence_statistics(metric, hypotheses, references)
     random = np.random.default_rng(0)
-    indices_RN = random.integers(len(HYPOTHESES), size=(40, len(HYPOTHESES)))
-    weights_RN = np.array([np.bincount(row, minlength=len(HYPOTHESES)) for row in indices_RN])
+    indices_RN = random.integers(len(hypotheses), size=(40, len(hypotheses)))
+    weights_RN = np.array([np.bincount(row, minlength=len(hypotheses)) for row in indices_RN])
     resampled_R = statistics.resampled(weights_RN)
     for row, value in zip(indices_RN, resampled_R, strict=True):
-        texts = [HYPOTHESES[i] for i in row], [REFERENCES[i] for i in row]
+        texts = [hypotheses[i] for i in row], [references[i] for i in row]
         expected = score(metric, *texts).value
         assert statistics.corpus(row) == pytest.approx(expected, rel=0, abs=0 if metric in ("bleu", "chrf") else CLOSE)
         assert value == pytest.approx(expected, rel=0, abs=CLOSE)
@@ -76,7 +80,7 @@ def test_a_resample_is_scored_as_if_its_sentences_were_the_corpus(metric: str) -
     assert resampled_R.std() > 0
     if metric in ("bleu", "chrf"):
         # Negative control: the mean of sentence scores is another number, by far more than the tolerance.
-        assert abs(np.mean(sentence_scores(metric, HYPOTHESES, REFERENCES)) - statistics.corpus()) > 0.1
+        assert abs(np.mean(sentence_scores(metric, hypotheses, references)) - statistics.corpus()) > 0.1
 
 
 def _random_bleu_totals(random: np.random.Generator) -> list[int]:

@@ -1,7 +1,8 @@
 """Scores of texts against references, with the statistics that a bootstrap needs.
 
-BLEU and chrF are sacrebleu's, ROUGE is rouge-score's; each score carries the signature that reproduces it. ROUGE's
-words are those of rouge-score on ASCII text, and any letters of Unicode elsewhere, where rouge-score would drop them.
+BLEU and chrF are sacrebleu's, ROUGE is rouge-score's; `exact` compares texts, `equation` what arithmetic comes to. Each
+score carries the signature that reproduces it. ROUGE's words are those of rouge-score on ASCII text, and any letters of
+Unicode elsewhere, where rouge-score would drop them.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wheels.equations import TOLERANCE, same_value
 from wheels.errors import WheelsError, check_choice
 
-METRICS = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "rougeLsum", "exact")
+METRICS = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "rougeLsum", "exact", "equation")
 _BLEU_ORDER = 4
 _CHRF_ORDER = 6
 _CHRF_BETA = 2
@@ -169,6 +171,8 @@ def sentence_scores(metric: str, hypotheses: Sequence[str], references: Sequence
     pairs = list(zip(hypotheses, references, strict=True))
     if metric == "exact":
         return [100.0 * (hypothesis.strip() == reference.strip()) for hypothesis, reference in pairs]
+    if metric == "equation":
+        return [100.0 * same_value(hypothesis, reference) for hypothesis, reference in pairs]
     if metric in ("bleu", "chrf"):
         scorer = _sacrebleu(metric, sentence=True)
         return [float(scorer.sentence_score(hypothesis, [reference]).score) for hypothesis, reference in pairs]
@@ -195,6 +199,8 @@ def signature(metric: str) -> str:
         return str(scorer.get_signature())
     if metric == "exact":
         return "strip:yes"
+    if metric == "equation":
+        return f"arithmetic|tolerance:{TOLERANCE:g}"
     from importlib.metadata import version
 
     lines = "|sentences:lines" if metric == "rougeLsum" else ""
