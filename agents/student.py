@@ -18,7 +18,7 @@ from wheels.agents.episode import Episode, EpisodeBatch, collate
 from wheels.agents.lagrangian import PriceTable
 from wheels.agents.rewards import call_reward, gate_log_probs, token_reward
 from wheels.decoding.examine import read_texts
-from wheels.features import LOG_FLOOR, features
+from wheels.features import LOG_FLOOR, features, text_places
 from wheels.pair import Pair
 from wheels.path_consistency import add_terminal, masked_mean
 from wheels.policy import DeferralHead
@@ -78,7 +78,8 @@ class StudentAgent(LagrangianAgent):
             log_q_TV = logits[row][:steps].log_softmax(-1)
             position_T = torch.arange(steps, device=log_q_TV.device)
             source_T = torch.full_like(position_T, len(episode.source_ids))
-            seen_TF = features(hidden[row][:steps], log_q_TV, position_T, source_T)
+            places = text_places(episode.source_ids, episode.token_ids)
+            seen_TF = features(hidden[row][:steps], log_q_TV, position_T, source_T, places)
             token_T1 = torch.tensor(episode.token_ids, device=log_q_TV.device)[:, None]
             short = features_BTF.shape[1] - steps
             rows_f[row] = torch.nn.functional.pad(seen_TF, (0, 0, 0, short))

@@ -148,16 +148,15 @@ class Engine:
         costs = self._costs(len(rows), alone)
         self.group = schedule.group or (costs.group(self.batch_size) if costs is not None else self.batch_size)
         count = min(schedule.in_flight(self.batch_size, 1 if alone else self.group), max(len(rows), 1))
-        prefix = len(pair.start_ids) if pair.is_seq2seq else max((len(row.source) for row in rows), default=0)
-        self.slots = Slots(pair, count, prefix + max((row.limit for row in rows), default=0) + 1)
+        self.slots = Slots(pair, count, rows)
         overhead = OVERHEAD if costs is None else costs.overhead()
         self.student = checked_runner(pair.student, count, pair.vocab_size, overhead=overhead)
         self.teacher = checked_runner(pair.teacher, count, pair.vocab_size, overhead=overhead)
         if journal is not None:
             self.student.journal = journal.setdefault("student", [])
             self.teacher.journal = journal.setdefault("teacher", [])
-        own = shapers_of(pair) if wish.shaper is None else (wish.shaper, wish.shaper)
-        self.shape_student, self.shape_teacher = own
+        shapers = shapers_of(pair) if wish.shaper is None else (wish.shaper, wish.shaper)
+        self.shape_student, self.shape_teacher = shapers
         self.eos = frozenset(pair.eos_ids)
         self.running: list[int] = []
         self.calling: list[int] = []
@@ -250,15 +249,15 @@ class Engine:
         call_R = self._calls(slots_R, said, teacher_RV)
         if call_R is None or not bool(call_R.any()):
             return self._write(slots, slots_R, said.logits_RV)
-        asking = [slot for slot, call in zip(slots, call_R.tolist(), strict=True) if call]
-        ended: list[int] = []
+        calls, ended = call_R.tolist(), list[int]()
+        asking = [slot for slot, call in zip(slots, calls, strict=True) if call]
         if teacher_RV is not None:
             ended += self._answer(asking, slots_R[call_R], teacher_RV[call_R])
         else:
             for slot in asking:
                 self._call(slot)
         if len(asking) < len(slots):
-            writing = [slot for slot, call in zip(slots, call_R.tolist(), strict=True) if not call]
+            writing = [slot for slot, call in zip(slots, calls, strict=True) if not call]
             ended += self._write(writing, slots_R[~call_R], said.logits_RV[~call_R])
         return ended
 
@@ -282,8 +281,8 @@ class Engine:
         """Return the rows that call: the rule's wish, as far as the budget lets it; None: no rule, or no budget."""
         if self.method.rule is None:
             return None
-        state, position_R, budget_R = self.slots, self.slots.position(slots_R), self.slots.budget_S[slots_R]
-        calls_R, index_R = state.calls_S[slots_R], state.index_S[slots_R]
+        state, position_R = self.slots, self.slots.position(slots_R)
+        budget_R, calls_R, index_R = state.budget_S[slots_R], state.calls_S[slots_R], state.index_S[slots_R]
         allowed_R = None
         if self.limited:
             allowed_R = permitted(self.wish.mode, budget_R, position_R, calls_R, self.wish.burst)
@@ -298,6 +297,7 @@ class Engine:
             budget_B=budget_R,
             index_B=index_R,
             noise=lambda at_R: uniforms(self.wish.seed, index_R, at_R, RULE_STREAM),
+            places=lambda token_RK: state.places(slots_R, token_RK),
             log_p_BV=None if teacher_RV is None else teacher_RV.log_softmax(-1),
         )
         control = self.controller

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from wheels.decoding.step import regret
 from wheels.distillation.collate import pad_with_mask
-from wheels.features import LOG_FLOOR, features
+from wheels.features import LOG_FLOOR, features, text_places
 from wheels.pair import Pair
 
 LOGITS_AT_A_TIME = 2**26
@@ -73,7 +73,7 @@ def _examine_batch(pair: Pair, sources: list[Sequence[int]], texts: list[Sequenc
         log_q_SV, log_p_TV = q[row].log_softmax(-1), p[row][:steps].log_softmax(-1)
         position_S = torch.arange(steps + 1, device=log_q_SV.device)
         source_S = torch.full_like(position_S, len(sources[row]))
-        seen_SF = features(hidden[row], log_q_SV, position_S, source_S)
+        seen_SF = features(hidden[row], log_q_SV, position_S, source_S, text_places(sources[row], text))
         token_T1 = torch.tensor(text, device=log_q_SV.device)[:, None]
         yield Examined(
             features_TF=seen_SF[:steps].cpu(),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
 from wheels.decoding.choices import ON_ERROR
 from wheels.errors import WheelsError, check_choice
 from wheels.pair import Pair
+from wheels.place import Place
 
 
 @dataclass
@@ -43,6 +45,11 @@ class Row:
     finished: bool = False
     error: str | None = None
     """Why it cannot be written."""
+
+    @cached_property
+    def place(self) -> Place:
+        """Where in its source the text is, as far as it copies."""
+        return Place(self.source)
 
     @property
     def gap(self) -> int:
@@ -129,11 +136,13 @@ class Slots:
     Args:
         pair: Student, teacher and tokenizer.
         count: S, texts in flight at most.
-        width: Tokens of the longest of all texts, prefix included.
+        rows: All texts that will be: there is room for the longest of them.
     """
 
-    def __init__(self, pair: Pair, count: int, width: int) -> None:
+    def __init__(self, pair: Pair, count: int, rows: Sequence[Row]) -> None:
         self.pair = pair
+        prefix = len(pair.start_ids) if pair.is_seq2seq else max((len(row.source) for row in rows), default=0)
+        width = prefix + max((row.limit for row in rows), default=0) + 1
         self.rows: list[Row | None] = [None] * count
         device = pair.device
         self.tokens_ST = torch.full((count, width), pair.pad_id, dtype=torch.long, device=device)
@@ -175,6 +184,15 @@ class Slots:
     def position(self, slots_R: torch.Tensor) -> torch.Tensor:
         """Return the tokens written in each slot."""
         return self.length_S[slots_R] - self.prefix_S[slots_R]
+
+    def places(self, slots_R: torch.Tensor, token_RK: torch.Tensor) -> torch.Tensor:
+        """Return where each text is in its source, and where its best tokens would take it (`wheels.place`)."""
+        numbers = []
+        for slot, best in zip(slots_R.tolist(), token_RK.tolist(), strict=True):
+            row = self.row(slot)
+            row.place.follow(row.tokens)
+            numbers.append(row.place.numbers(best))
+        return torch.tensor(numbers, device=token_RK.device)
 
     def write(self, slots: Sequence[int], slots_R: torch.Tensor, token_R: torch.Tensor, *, by_teacher: bool) -> None:
         """Append one token to each text."""

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 
-from wheels.features import LOG_FLOOR, features
+from wheels.features import LOG_FLOOR, Places, features
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,16 @@ class Step:
     """Each row's place among the inputs: what tells one text from another."""
     noise: Callable[[torch.Tensor], torch.Tensor]
     """Draws each row's number at a position `[B]`: few rules draw lots, and the others need not pay for them."""
+    places: Places
+    """Says where each text is in its source, as far as it copies, while the rule decides: few rules read features, and
+    the others need not pay for them."""
     log_p_BV: torch.Tensor | None = None
     """The teacher's log-probabilities, in nats, for the rules that need them everywhere; else None."""
 
     @cached_property
     def features_BF(self) -> torch.Tensor:
         """What the deferral head sees (`wheels.features`)."""
-        return features(self.hidden_BD, self.log_q_BV, self.position_B, self.source_B)
+        return features(self.hidden_BD, self.log_q_BV, self.position_B, self.source_B, self.places)
 
     @cached_property
     def noise_B(self) -> torch.Tensor:

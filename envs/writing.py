@@ -22,7 +22,9 @@ from wheels.envs.allowance import budget_left, permitted
 from wheels.envs.rewards import needs_teacher, token_reward
 from wheels.envs.settings import Settings, Start
 from wheels.errors import WheelsError
+from wheels.features import Places
 from wheels.pair import Pair
+from wheels.place import Place
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Writing:
         count = torch.zeros(size, dtype=torch.long, device=pair.device)
         self.length_B, self.position_B, self.calls_B = count.clone(), count.clone(), count.clone()
         self.source_B = count.clone() + 1
+        self.places = [Place([pair.pad_id]) for _ in range(size)]
         self.limit_B, self.index_B, self.seed_B = count.clone() + 1, count.clone(), count.clone()
         self.budget_B = torch.zeros(size, dtype=torch.float64, device=pair.device)
         self.price_B, self.ended_B = self.budget_B.clone(), count == 0
@@ -95,6 +98,7 @@ class Writing:
             self.tokens_BT[slot, : len(prefix)] = torch.tensor(prefix, device=self.tokens_BT.device)
             self.length_B[slot], self.limit_B[slot] = len(prefix), source.limit
             self.source_B[slot] = len(source.source)
+            self.places[slot] = Place(source.source)
             self.position_B[slot] = self.calls_B[slot] = 0
             self.index_B[slot], self.seed_B[slot] = start.index, start.seed
             self.budget_B[slot], self.price_B[slot], self.ended_B[slot] = start.budget, start.price, False
@@ -117,6 +121,7 @@ class Writing:
             calls_B=self.calls_B.clone(),
             budget_B=self.budget_B.clone(),
             noise=self._noise(),
+            places=self._places(),
             log_p_BV=None if self.teacher_BV is None else self.teacher_BV.log_softmax(-1),
         )
 
@@ -197,6 +202,20 @@ class Writing:
         """Return what draws the rule's numbers of this state."""
         seeds, index_B = self.seed_B.cpu().numpy().copy(), self.index_B.clone()
         return lambda at_B: uniforms(seeds, index_B, at_B, RULE_STREAM)
+
+    def _places(self) -> Places:
+        """Return what says where each text of this state is in its source."""
+        lengths, texts = self.position_B.tolist(), self.output_BT.tolist()
+        now = [(place, text[:length]) for place, text, length in zip(self.places, texts, lengths, strict=True)]
+
+        def places(token_BK: torch.Tensor) -> torch.Tensor:
+            numbers = []
+            for (place, text), best in zip(now, token_BK.tolist(), strict=True):
+                place.follow(text)
+                numbers.append(place.numbers(best))
+            return torch.tensor(numbers, device=token_BK.device)
+
+        return places
 
     def _uniforms(self, rows_R: torch.Tensor | None, stream: int) -> torch.Tensor:
         """Draw the numbers of each row's own seed, index and position, as the engine does."""

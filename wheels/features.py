@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
+
+from wheels.place import NUMBERS, numbers_of
 
 TOP_K = 8
 """Log-probabilities of the student's best tokens that are handed over."""
@@ -17,6 +21,7 @@ SCALARS = (
     *(f"log_q_{rank}" for rank in range(1, TOP_K + 1)),
     "log_source_length",
     "progress",
+    *NUMBERS,
 )
 """The features that follow the hidden state, in order."""
 
@@ -29,8 +34,16 @@ def entropy(log_q_BV: torch.Tensor) -> torch.Tensor:
     return -(log_q_BV.exp() * log_q_BV.clamp(min=-100.0)).sum(-1)
 
 
+Places = Callable[[torch.Tensor], torch.Tensor]
+"""The best tokens `[B, CANDIDATES]` of B states, to what `wheels.place` says of them `[B, len(NUMBERS)]`."""
+
+
 def features(
-    hidden_BD: torch.Tensor, log_q_BV: torch.Tensor, position_B: torch.Tensor, source_B: torch.Tensor
+    hidden_BD: torch.Tensor,
+    log_q_BV: torch.Tensor,
+    position_B: torch.Tensor,
+    source_B: torch.Tensor,
+    places: Places,
 ) -> torch.Tensor:
     """Compute the features of B states.
 
@@ -39,12 +52,13 @@ def features(
         log_q_BV: The student's log-probabilities of the next token, in nats.
         position_B: Tokens generated so far.
         source_B: Tokens of the source (the prompt, of causal models), at least 1.
+        places: Where the texts are in their sources, and where the best tokens would take them.
 
     Returns:
         `[B, D + len(SCALARS) + CANDIDATES]`, float32: the hidden state; then entropy (nats), top probability, margin
         between the two best probabilities, `log(1 + position)`, the `TOP_K` best log-probabilities, floored at
-        `LOG_FLOOR`, `log(source)` and `position / source`; then the `CANDIDATES` best tokens, as numbers of the
-        vocabulary (0 where there are fewer).
+        `LOG_FLOOR`, `log(source)` and `position / source`, and the numbers of `wheels.place`; then the `CANDIDATES`
+        best tokens, as numbers of the vocabulary (0 where there are fewer).
     """
     best = log_q_BV.topk(min(TOP_K, log_q_BV.shape[-1]), dim=-1)
     short = TOP_K - best.values.shape[-1]
@@ -55,7 +69,16 @@ def features(
     scalars = torch.stack([entropy(log_q_BV), first_B, first_B - second_B, torch.log1p(position_B)], dim=-1)
     lengths = torch.stack([source_B.log(), position_B / source_B], dim=-1)
     # Numbers of tokens are exact in float32 up to 2^24.
-    return torch.cat([hidden_BD.float(), scalars, best_BK, lengths, token_BK], dim=-1).float()
+    return torch.cat([hidden_BD.float(), scalars, best_BK, lengths, places(token_BK), token_BK], dim=-1).float()
+
+
+def text_places(source: Sequence[int], tokens: Sequence[int]) -> Places:
+    """Return the places of a whole text's states: state t is the one before token t."""
+
+    def places(token_TK: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(numbers_of(source, tokens, token_TK.tolist()), device=token_TK.device)
+
+    return places
 
 
 def scalar(features_BF: torch.Tensor, name: str) -> torch.Tensor:

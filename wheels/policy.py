@@ -23,7 +23,7 @@ class HeadConfig:
     width: int = 256
     """Units of each hidden layer."""
     candidates: int = 0
-    """Tokens that follow these; each is looked up in an embedding of the head's own."""
+    """Tokens at the end of the features; each is looked up in an embedding of the head's own."""
     vocab_size: int = 0
     """V, rows of that embedding."""
     embedding: int = 16
@@ -107,8 +107,7 @@ class DeferralHead(nn.Module):
         """Return the numbers, and the embedded tokens behind them."""
         if self.token is None:
             return scaled_BF
-        first = self.config.features
-        token_BC = features_BF[..., first : first + self.config.candidates].long()
+        token_BC = features_BF[..., -self.config.candidates :].long()
         return torch.cat([scaled_BF, self.token(token_BC).flatten(-2).to(scaled_BF.dtype)], -1)
 
     def standardise(self, features_NF: torch.Tensor) -> None:

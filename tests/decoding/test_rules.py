@@ -12,6 +12,7 @@ from wheels.decoding.rules import SEEDED, SIMPLE, TRAINED, ThresholdRule, calibr
 from wheels.decoding.step import Step, regret
 from wheels.errors import WheelsError
 from wheels.features import LOG_FLOOR, feature_width
+from wheels.place import NUMBERS
 from wheels.policy import DeferralHead, HeadConfig
 
 Q = [[0.5, 0.25, 0.125, 0.125], [0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0]]
@@ -36,6 +37,7 @@ def state(**change) -> Step:
         "calls_B": torch.tensor([0, 1, 2]),
         "budget_B": torch.tensor([0.2, 0.2, 0.5], dtype=torch.float64),
         "noise": noise,
+        "places": lambda token_BK: torch.zeros(len(token_BK), len(NUMBERS)),
         "log_p_BV": torch.tensor(P, dtype=torch.float64).log(),
     }
     return Step(**(values | change))

@@ -75,6 +75,7 @@ class Recorder:
         self.calls: list[int] = []
 
     def __call__(self, step: Step) -> torch.Tensor:
+        assert step.features_BF.isfinite().all()  # read now: the texts move on
         self.steps.append(step)
         self.calls.append(int(step.noise_B[0] < 0.5))
         return step.noise_B < 0.5
