@@ -74,8 +74,8 @@ def score_model(config: ScoresConfig, data: str, model: Path, teacher: Path, pla
     from wheels.decoding.rules import SIMPLE
     from wheels.pair import Pair
 
-    task, finished = load_task(data), read_json(model / "finished.json")
-    pair = Pair.load(model, teacher, prompt=finished["prompt"], device=config.device)
+    task = load_task(data)
+    pair = Pair.load(model, teacher, prompt=_run_facts(model).get("prompt", task.prompt), device=config.device)
     facts: dict[str, Any] = {"parameters": sum(weights.numel() for weights in pair.student.parameters())}
     for split, rows in scored_rows(task, config).items():
         traces = decode(
@@ -103,12 +103,10 @@ def write_table(
     lines = baselines(task, config)
     for name, (objective, place) in models.items():
         stage = name if name == "teacher" else f"student-{name}"
-        finished = read_json(place / "finished.json")
-        facts = {
-            "steps": finished["steps"],
-            "teacher_tokens": finished.get("teacher_tokens", 0),
-            "seconds": done[stage],
-        }
+        facts: dict[str, Any] = {"steps": "", "teacher_tokens": 0, "seconds": ""}
+        if stage in done:
+            run = _run_facts(place)
+            facts = {"steps": run["steps"], "teacher_tokens": run.get("teacher_tokens", 0), "seconds": done[stage]}
         lines.append({"name": name, "objective": objective} | facts | read_json(folder / "scores" / f"{name}.json"))
     counts = {split: len(rows) for split, rows in scored_rows(task, config).items()}
     write_json(folder / "students.json", {"data_digest": task.digest, "rows": counts, "models": lines})
@@ -117,6 +115,11 @@ def write_table(
     csv.writer(buffer, lineterminator="\n").writerows(table)
     write_text(folder / "students.csv", buffer.getvalue())
     print(as_text(table))
+
+
+def _run_facts(model: Path) -> dict[str, Any]:
+    """Return what the run that trained a model noted; nothing for a model that no run has made."""
+    return dict(read_json(model / "finished.json")) if (model / "finished.json").is_file() else {}
 
 
 def as_rows(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -43,6 +43,8 @@ class Plan:
     """The folder."""
     threads: int | None
     """CPU threads."""
+    teacher: str | None = None
+    """A teacher that is there already."""
 
     @property
     def students(self) -> dict[str, Mapping[str, Any]]:
@@ -51,10 +53,20 @@ class Plan:
 
     def model(self, name: str) -> Path:
         """Return the folder of the teacher or of a student."""
-        return self.output / name if name == "teacher" else self.output / "students" / name
+        if name == "teacher":
+            return Path(self.teacher) if self.teacher is not None else self.output / name
+        return self.output / "students" / name
+
+    @property
+    def trained(self) -> list[str]:
+        """The models that the study trains, in order."""
+        return [*([] if self.teacher is not None else ["teacher"]), *self.students]
 
     def pretrained(self, name: str) -> PretrainConfig:
-        """Return the settings of the teacher or of a student; one whose objective reads no teacher gets its tokenizer.
+        """Return the settings of the teacher or of a student.
+
+        A student whose objective reads no teacher gets its tokenizer; `student` may name one that stands before it in
+        the recipe, whose weights it then starts from.
 
         Raises:
             WheelsError: naming the recipe and the student.
@@ -63,9 +75,12 @@ class Plan:
         if name == "teacher":
             return self.recipe.configure(name, PretrainConfig, **ours)
         place = f"students: {name}"
-        recipe = Recipe(self.recipe.path, {place: self.students[name]})
+        settings, before = dict(self.students[name]), list(self.students)
+        if settings.get("student") in before[: before.index(name)]:
+            settings["student"] = str(self.model(settings["student"]))
+        recipe = Recipe(self.recipe.path, {place: settings})
         teacher = str(self.model("teacher"))
-        reads = self.students[name].get("objective", "ce") != "ce"
+        reads = settings.get("objective", "ce") != "ce"
         return recipe.configure(place, PretrainConfig, **ours, **{"teacher" if reads else "tokenizer": teacher})
 
 
@@ -76,16 +91,31 @@ def run(config: StudyConfig) -> None:
         WheelsError: for a recipe that does not fit, a folder that holds something else, and whatever a stage raises.
     """
     output = Path(config.output)
-    plan = Plan(read_recipe(config.recipe), config.data, output, config.threads)
+    plan = Plan(read_recipe(config.recipe, config.teacher), config.data, output, config.threads, config.teacher)
     stages = study_stages(plan)
     task = load_task(config.data)
-    seconds = run_stages(output, stages, {"wheels": wheels.__version__, "data_digest": task.digest})
+    inputs = {"wheels": wheels.__version__, "data_digest": task.digest}
+    if config.teacher is not None:
+        inputs["teacher_digest"] = given_digest(config.teacher)
+    seconds = run_stages(output, stages, inputs)
     extra = {"recipe": plan.recipe.sections, "seconds": seconds, "data_digest": task.digest}
     write_resolved(config, output, extra)
     print(f"everything is in {output}; the stages took {in_words(sum(seconds.values()))} in all")
 
 
-def read_recipe(name: str) -> Recipe:
+def given_digest(teacher: str) -> str:
+    """Return the digest of a teacher that is there already.
+
+    Raises:
+        WheelsError: where it is not.
+    """
+    from wheels.loading import check_place, model_digest  # on demand: a bad recipe is told without torch
+
+    check_place(teacher, "teacher")
+    return model_digest(teacher)
+
+
+def read_recipe(name: str, teacher: str | None = None) -> Recipe:
     """Read a file, or the shipped recipe of that name.
 
     Raises:
@@ -95,8 +125,10 @@ def read_recipe(name: str) -> Recipe:
     path = shipped if not Path(name).exists() and "/" not in name and shipped.is_file() else Path(name)
     recipe = Recipe.read(path, name, SECTIONS)
     students, policy = recipe.sections["students"], recipe.sections["policy"]
-    if not recipe.sections["teacher"]:
-        raise WheelsError(f"{path}: must have the section teacher, with at least one setting")
+    if not recipe.sections["teacher"] and teacher is None:
+        raise WheelsError(
+            f"{path}: must have the section teacher, with at least one setting; or give one that is there, by --teacher"
+        )
     for student, settings in students.items():
         if not isinstance(settings, dict):
             raise WheelsError(f"{path}: students: {student} must hold `key: value` lines, got {settings!r}")
@@ -128,7 +160,7 @@ def study_stages(plan: Plan) -> list[Stage]:
 def model_stages(plan: Plan) -> list[Stage]:
     """Return the training of the teacher and of each student."""
     stages = []
-    for name in ("teacher", *plan.students):
+    for name in plan.trained:
         config = plan.pretrained(name)
         title = "training the teacher" if name == "teacher" else f"training the student {name} ({config.objective})"
         settings = plan.recipe.sections["teacher"] if name == "teacher" else plan.students[name]
@@ -146,7 +178,9 @@ def score_stages(plan: Plan) -> list[Stage]:
         place = plan.output / "scores" / f"{name}.json"
         work = partial(score_model, config, plan.data, plan.model(name), plan.model("teacher"), place)
         stages.append(Stage(f"score-{name}", f"scoring {name} alone", place, settings, work))
-    models = {name: (plan.pretrained(name).objective, plan.model(name)) for name in names}
+    models = {name: (plan.pretrained(name).objective, plan.model(name)) for name in plan.trained}
+    if plan.teacher is not None:
+        models = {"teacher": ("-", plan.model("teacher")), **models}
     work = partial(write_table, config, plan.data, models, plan.output, plan.output / "stages.json")
     stages.append(Stage("students", "comparing the models", plan.output / "students.csv", settings, work, True))
     return stages

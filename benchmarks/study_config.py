@@ -19,6 +19,9 @@ class StudyConfig:
     recipe: str = option(REQUIRED, "YAML file with the settings of each stage, or the name of a shipped one")
     data: str = option(REQUIRED, "task, folder or hub:owner/name with train, validation and test splits")
     output: str = option("study", "folder for models and results; a rerun into it continues", metavar="DIR")
+    teacher: str | None = option(
+        None, "a teacher that is there already; the recipe's section is left out", metavar="DIR"
+    )
     threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1)
 
     def __post_init__(self) -> None:

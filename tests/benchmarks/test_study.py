@@ -154,3 +154,32 @@ def test_baselines_of_summarization():
     table = alone.as_rows([lead, source])
     assert table[0][:3] == ["name", "objective", "parameters"] and table[1][2] == ""
     assert "lead-2" in alone.as_text(table) and alone.as_text(table).count("source") == 2
+
+
+def test_a_teacher_that_is_there_and_a_student_that_goes_on(data, tmp_path, capsys):
+    first = tmp_path / "first"
+    arguments = ["bench", "study", "--data", data, "--threads", "1"]
+    alone_ = recipe_of(tmp_path, f"teacher: {{{SMALL}, vocab_size: 280}}\nscores: {{limit: 2, metrics: [chrf]}}\n")
+    assert cli.main([*arguments, "--recipe", alone_, "--output", str(first)]) == 0
+    text = f"""
+students:
+  ce: &student {{{SMALL}}}
+  longer: {{<<: *student, student: ce, objective: kl, learning_rate: 0.0}}
+  anew: {{<<: *student, objective: kl, learning_rate: 0.0, seed: 5}}
+scores: {{limit: 2, metrics: [chrf], max_new_tokens: 6}}
+"""
+    given = [*arguments, "--recipe", recipe_of(tmp_path, text), "--output", str(tmp_path / "second")]
+    assert cli.main(given) == 2 and "or give one that is there, by --teacher" in capsys.readouterr().err
+    assert cli.main([*given, "--teacher", str(first / "teacher")]) == 0
+    weights = [
+        (tmp_path / "second" / "students" / name / "model.safetensors").read_bytes() for name in ("ce", "longer")
+    ]
+    assert weights[0] == weights[1], "at rate 0 it ends where it began"
+    assert (tmp_path / "second" / "students" / "anew" / "model.safetensors").read_bytes() != weights[0]
+    models = {line["name"]: line for line in read_json(tmp_path / "second" / "students.json")["models"]}
+    assert models["teacher"]["steps"] == "" and models["longer"]["teacher_tokens"] > 8
+    assert models["teacher"]["test"] == read_json(first / "students.json")["models"][0]["test"]
+    assert not (tmp_path / "second" / "teacher").exists()
+    capsys.readouterr()
+    assert cli.main([*given, "--teacher", str(tmp_path / "second" / "students" / "anew")]) == 2
+    assert "holds a run with another recipe, pair" in capsys.readouterr().err
