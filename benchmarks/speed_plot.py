@@ -41,7 +41,9 @@ def draw(speed: Speed) -> bytes:
     count, bars = len(speed.batches), max(len(batch.figures) for batch in speed.batches)
     with matplotlib.rc_context(STYLE):
         # A figure of its own, not pyplot's: no window and no state is left behind.
-        size = (2.4 + 4.1 * count, 1.7 + 0.33 * bars)
+        keys = _keys(speed)
+        columns = len(keys) if count > 1 else -(-len(keys) // 2)  # a single panel has no room for all in one line
+        size = (2.4 + 4.1 * count, 1.7 + 0.33 * bars + (0.25 if columns < len(keys) else 0.0))
         figure = Figure(figsize=(max(size[0], 7.2), size[1]), layout=ConstrainedLayoutEngine(wspace=0.03))
         panels = figure.subplots(1, count, squeeze=False)[0]
         for number, (panel, batch) in enumerate(zip(panels, speed.batches, strict=True)):
@@ -55,14 +57,19 @@ def draw(speed: Speed) -> bytes:
             ha="left",
             size=10.5,
         )
-        used = {colour(each.name) for batch in speed.batches for each in batch.figures}
-        keys: list[Patch | Line2D] = [Patch(color=shade, label=word) for word, shade in KINDS.items() if shade in used]
-        keys.append(Line2D([], [], linestyle="none", label="its own limit, by formula", **LIMIT_MARK))  # type: ignore[arg-type]
-        keys.append(Line2D([], [], color=INK, linewidth=1.2, label="slowest to fastest round"))
-        figure.legend(handles=keys, loc="outside lower left", ncols=len(keys), frameon=False, fontsize=8.5)
+        figure.legend(handles=keys, loc="outside lower left", ncols=columns, frameon=False, fontsize=8.5)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _keys(speed: Speed) -> list[Patch | Line2D]:
+    """Return the legend: the colours that are used, the limit's mark, and the line of the rounds."""
+    used = {colour(each.name) for batch in speed.batches for each in batch.figures}
+    keys: list[Patch | Line2D] = [Patch(color=shade, label=word) for word, shade in KINDS.items() if shade in used]
+    keys.append(Line2D([], [], linestyle="none", label="its own limit, by formula", **LIMIT_MARK))  # type: ignore[arg-type]
+    keys.append(Line2D([], [], color=INK, linewidth=1.2, label="slowest to fastest round"))
+    return keys
 
 
 def _draw_batch(axes: Axes, batch: Batch, *, named: bool) -> None:
