@@ -80,6 +80,11 @@ COMMANDS = {
         "wheels.benchmarks.study:run",
         "run a recipe on a task: teacher, students by every objective, policy, curve, passes",
     ),
+    "bench distillation": Command(
+        "wheels.benchmarks.distillation_config:DistillationConfig",
+        "wheels.benchmarks.distillation:run",
+        "compare students by labels, temperature and size, and measure what caching their teacher saves",
+    ),
     "demo": Command(
         "wheels.benchmarks.demo_config:DemoConfig",
         "wheels.benchmarks.demo:run",

@@ -30,7 +30,7 @@ def collator(pair: Pair) -> Collator:
     return Collator(pair.is_seq2seq, pair.pad_id, pair.start_ids)
 
 
-def make(pair: Pair, rows: list[Example], folder: Path, objective: Objective, value=None, **options):
+def make(pair: Pair, rows: list[Example], folder: Path, objective: Objective, value=None, cache=None, **options):
     arguments = {
         "per_device_train_batch_size": 8, "max_steps": 1, "learning_rate": 0.0, "logging_steps": 1, "use_cpu": True,
         "max_grad_norm": 0.0, "report_to": "none", "disable_tqdm": True, "save_strategy": "no",
@@ -40,11 +40,12 @@ def make(pair: Pair, rows: list[Example], folder: Path, objective: Objective, va
     return kind(
         pair.student,
         Seq2SeqTrainingArguments(output_dir=str(folder), **arguments),
-        teacher=None if objective.name == "ce" else pair.teacher,
+        teacher=None if objective.name == "ce" or cache else pair.teacher,
         objective=objective,
         collator=collator(pair),
         train_examples=rows,
         value=value,
+        cache=cache,
     )
 
 

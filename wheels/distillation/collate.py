@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 
@@ -20,6 +20,8 @@ class Example(TypedDict):
     """What the model reads: the encoder's input, or the prompt of a causal model."""
     target: list[int]
     """What it should write, with the end token."""
+    row: NotRequired[int]
+    """Its place among the training rows, where a cache of teacher probabilities asks for it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,14 @@ class Collator:
         Sequence-to-sequence: `input_ids` and `attention_mask` [B, S]; `decoder_input_ids` and `labels` [B, T], where
         the decoder reads the labels one step late. Causal: `input_ids`, `attention_mask`, `labels` [B, S + T]; the
         label of position t is the token at t (compare it with the logits of t - 1), and `IGNORED` in the prompt.
+        `rows` [B] where the examples say which row they are.
         """
+        batch = self._tensors(examples)
+        rows = [example["row"] for example in examples if "row" in example]
+        return batch | ({"rows": torch.tensor(rows, dtype=torch.long)} if rows else {})
+
+    def _tensors(self, examples: Sequence[Example]) -> Batch:
+        """Return what a model takes, and `labels`."""
         sources = [example["source"] for example in examples]
         targets = [example["target"] for example in examples]
         if self.is_seq2seq:

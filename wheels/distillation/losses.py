@@ -37,7 +37,7 @@ def select(logits_BTV: torch.Tensor, labels_BT: torch.Tensor, vocab_size: int | 
 def cross_entropy(student_logits_NV: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
     """Return `-log q(y)` of each row, shape [N], in nats."""
     assert student_logits_NV.shape[:1] == labels_N.shape, (student_logits_NV.shape, labels_N.shape)
-    return functional.cross_entropy(_precise(student_logits_NV), labels_N, reduction="none")
+    return functional.cross_entropy(precise(student_logits_NV), labels_N, reduction="none")
 
 
 def forward_kl(
@@ -105,18 +105,43 @@ def distillation_loss(
         beta: of `jsd`.
         num_items: M, the target tokens of the whole accumulated batch; None: N. With no token at all the loss is 0.
     """
-    items = max(labels_N.numel(), 1) if num_items is None else num_items
     if objective in ("ce", "seqkd"):
-        return cross_entropy(student_logits_NV, labels_N).sum() / items
+        return mixed(None, student_logits_NV, labels_N, w=0.0, num_items=num_items)
     assert teacher_logits_NV is not None, f"objective {objective} needs the teacher"
+    divergence_N = divergence(objective, student_logits_NV, teacher_logits_NV, temperature, beta)
+    return mixed(divergence_N, student_logits_NV, labels_N, temperature=temperature, w=w, num_items=num_items)
+
+
+def divergence(
+    objective: str,
+    student_logits_NV: torch.Tensor,
+    teacher_logits_NV: torch.Tensor,
+    temperature: float = 1.0,
+    beta: float = 0.5,
+) -> torch.Tensor:
+    """Return the divergence that `objective` names (`kl`, `rkl` or `jsd`) of each row, shape [N]. No factor T^2."""
     if objective == "jsd":
-        divergence_N = jsd(student_logits_NV, teacher_logits_NV, beta, temperature)
-    else:
-        divergence = {"kl": forward_kl, "rkl": reverse_kl}[objective]
-        divergence_N = divergence(student_logits_NV, teacher_logits_NV, temperature)
-    total = w * temperature**2 * divergence_N.sum()
+        return jsd(student_logits_NV, teacher_logits_NV, beta, temperature)
+    function = {"kl": forward_kl, "rkl": reverse_kl}[objective]
+    return function(student_logits_NV, teacher_logits_NV, temperature)
+
+
+def mixed(
+    divergence_N: torch.Tensor | None,
+    student_logits_NV: torch.Tensor,
+    labels_N: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    w: float = 1.0,
+    num_items: float | torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return the loss at the top of this file from its divergences, which may be missing at w = 0."""
+    items = max(labels_N.numel(), 1) if num_items is None else num_items
+    total = None if divergence_N is None else w * temperature**2 * divergence_N.sum()
     if w < 1.0:
-        total = total + (1.0 - w) * cross_entropy(student_logits_NV, labels_N).sum()
+        hard = (1.0 - w) * cross_entropy(student_logits_NV, labels_N).sum()
+        total = hard if total is None else total + hard
+    assert total is not None, "without a divergence w is 0"
     return total / items
 
 
@@ -129,12 +154,12 @@ def _log_laws(
         raise WheelsError(f"student and teacher logits must have one shape, got {shapes}")
     if not temperature > 0.0:
         raise WheelsError(f"temperature must be above 0, got {temperature}")
-    log_q_NV = functional.log_softmax(_precise(student_logits_NV) / temperature, dim=-1)
-    log_p_NV = functional.log_softmax(_precise(teacher_logits_NV) / temperature, dim=-1)
+    log_q_NV = functional.log_softmax(precise(student_logits_NV) / temperature, dim=-1)
+    log_p_NV = functional.log_softmax(precise(teacher_logits_NV) / temperature, dim=-1)
     return log_q_NV.clamp_min(LOG_ZERO), log_p_NV.clamp_min(LOG_ZERO)
 
 
-def _precise(logits_NV: torch.Tensor) -> torch.Tensor:
+def precise(logits_NV: torch.Tensor) -> torch.Tensor:
     """Return half-precision logits as float32, others as they are."""
     return logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
 

@@ -28,7 +28,7 @@ class Material:
     pair: Pair
     """Student, teacher, tokenizer; without a teacher the student stands in its place."""
     teacher: PreTrainedModel | None
-    """The teacher, if the run has one."""
+    """The teacher, if the run has a live one."""
 
     @property
     def student(self) -> PreTrainedModel:
@@ -47,7 +47,7 @@ def load_material(config: PretrainConfig, task: Task) -> Material:
     prompt = _prompt(config, task)
     tokenizer = _tokenizer(config, task, prompt)
     student = _student(config, tokenizer)
-    if config.teacher is None:
+    if config.teacher is None or config.cached_logits:
         pair = Pair(student, student, tokenizer, prompt)
         check_vocabulary(pair)
         return Material(pair, None)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from wheels.config import to_dict, write_resolved
 from wheels.data import Row, Task, load_task
 from wheels.distillation.arguments import training_arguments
+from wheels.distillation.cached_teacher import numbered, open_cache
 from wheels.distillation.callbacks import train_to_end
 from wheels.distillation.collate import Collator, Example
 from wheels.distillation.generation import write
@@ -20,6 +21,7 @@ from wheels.distillation.material import Material, load_material, targets_of, tr
 from wheels.distillation.pcl import PathSettings, attach_value, detach_value
 from wheels.distillation.pretrain_config import JUDGED, PretrainConfig
 from wheels.distillation.run_folder import RunFolder
+from wheels.distillation.teacher_cache import TeacherCache
 from wheels.distillation.teacher_outputs import TEACHER_OUTPUTS, tokens_written
 from wheels.distillation.trainer import CausalKDTrainer, Evaluator, KDTrainer, Objective
 from wheels.errors import WheelsError, check_choice
@@ -29,7 +31,9 @@ from wheels.metrics import METRICS, score
 log = logging.getLogger("wheels")
 
 # What does not change the result: a run may go on with other values of these.
-INCIDENTAL = ("output", "resume", "threads", "device", "log_every")
+INCIDENTAL = ("output", "resume", "threads", "device", "log_every", "cache")
+# What changes nothing in a run with a live teacher.
+OF_CACHES = ("cached_logits", "cache_temperatures")
 
 
 def run(config: PretrainConfig) -> Path:
@@ -87,34 +91,52 @@ def train(
     Returns:
         the steps taken, and the best step with its score.
     """
-    pair = material.pair
-    seq2seq = pair.is_seq2seq
-    arguments = training_arguments(config, folder, len(examples), metrics[0] if validation else None, seq2seq=seq2seq)
-    kind = KDTrainer if seq2seq else CausalKDTrainer
-    objective = _objective(config, material)
-    value = attach_value(pair.student, objective.paths, config.seed) if config.objective == "pcl" else None
-    trainer = kind(
-        pair.student,
-        arguments,
-        teacher=material.teacher if config.objective in JUDGED else None,
-        objective=objective,
-        collator=Collator(seq2seq, pair.pad_id, pair.start_ids),
-        train_examples=examples,
-        evaluator=_evaluator(config, material, validation, metrics) if validation else None,
-        value=value,
-    )
+    trainer = make_trainer(config, material, examples, folder, validation, metrics)
     state = train_to_end(trainer, folder)
-    detach_value(pair.student)
-    facts: dict[str, Any] = {"steps": state.global_step, "rows": len(examples), "prompt": pair.prompt}
+    detach_value(material.student)
+    facts: dict[str, Any] = {"steps": state.global_step, "rows": len(examples), "prompt": material.pair.prompt}
     if material.teacher is not None:
         written = tokens_written(folder.path / TEACHER_OUTPUTS) if targets_of(config) != "references" else 0
         facts["teacher_tokens"] = trainer.tokens_scored() + written
+    if trainer.cache is not None:
+        # Each target once, whatever the epochs; runs that share a cache share them.
+        facts |= {"teacher_tokens": trainer.cache.tokens, "cache": trainer.cache.folder.name}
     if validation:
         facts |= {"best_step": state.best_global_step, "metric": metrics[0], "value": state.best_metric}
     return facts
 
 
-def _objective(config: PretrainConfig, material: Material) -> Objective:
+def make_trainer(
+    config: PretrainConfig,
+    material: Material,
+    examples: list[Example],
+    folder: RunFolder,
+    validation: Sequence[Row],
+    metrics: Sequence[str],
+) -> KDTrainer | CausalKDTrainer:
+    """Return the trainer of a run, ready to start; the arguments are those of `train`."""
+    pair = material.pair
+    seq2seq = pair.is_seq2seq
+    arguments = training_arguments(config, folder, len(examples), metrics[0] if validation else None, seq2seq=seq2seq)
+    kind = KDTrainer if seq2seq else CausalKDTrainer
+    collator = Collator(seq2seq, pair.pad_id, pair.start_ids)
+    cache = open_cache(config, material, examples, folder.path, collator) if config.cached_logits else None
+    objective = _objective(config, material, cache)
+    value = attach_value(pair.student, objective.paths, config.seed) if config.objective == "pcl" else None
+    return kind(
+        pair.student,
+        arguments,
+        teacher=material.teacher if config.objective in JUDGED else None,
+        objective=objective,
+        collator=collator,
+        train_examples=numbered(examples) if cache else examples,
+        evaluator=_evaluator(config, material, validation, metrics) if validation else None,
+        value=value,
+        cache=cache,
+    )
+
+
+def _objective(config: PretrainConfig, material: Material, cache: TeacherCache | None) -> Objective:
     """Return the part of the configuration that the trainer needs, with what it must know of the tokens."""
     return Objective(
         name=config.objective,
@@ -124,7 +146,7 @@ def _objective(config: PretrainConfig, material: Material) -> Objective:
         lmbda=config.lmbda,
         max_new_tokens=config.max_target_length,
         eos_ids=material.pair.eos_ids,
-        vocab_size=material.pair.vocab_size,
+        vocab_size=cache.settings.vocab_size if cache else material.pair.vocab_size,
         paths=PathSettings(
             clip=config.path_clip,
             by_length=config.path_by_length,
@@ -173,7 +195,8 @@ def _validation(config: PretrainConfig, task: Task) -> list[Row]:
 
 def _identity(config: PretrainConfig, task: Task) -> Mapping[str, Any]:
     """Return everything the result depends on: settings, data, and the models' content."""
-    identity = {name: value for name, value in to_dict(config).items() if name not in INCIDENTAL}
+    without = INCIDENTAL if config.cached_logits else (*INCIDENTAL, *OF_CACHES)
+    identity = {name: value for name, value in to_dict(config).items() if name not in without}
     for role in ("student", "teacher", "tokenizer"):
         if identity[role] is not None:
             identity[f"{role}_digest"] = model_digest(identity[role])

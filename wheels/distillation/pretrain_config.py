@@ -11,6 +11,8 @@ from wheels.fields import REQUIRED, check_fields, option
 OBJECTIVES = ("ce", "kl", "rkl", "jsd", "seqkd", "pcl")
 # Those that read the teacher's probabilities.
 JUDGED = ("kl", "rkl", "jsd", "pcl")
+# Those that a cache of the teacher's probabilities serves.
+CACHED = ("kl", "rkl", "jsd")
 PATHS = ("references", "teacher", "both")
 TRAINERS = ("wheels", "trl")
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
@@ -51,6 +53,16 @@ class PretrainConfig:
     w: float = option(1.0, "weight of the divergence (or pcl); the rest is cross-entropy on the references", share=True)
     beta: float = option(0.5, "of jsd: 0 is kl, 1 is rkl", minimum=0.0, maximum=1.0)
     lmbda: float = option(0.0, "share of batches whose targets the student samples itself", share=True)
+    cached_logits: int = option(
+        0, "score with the teacher once and keep its K likeliest tokens and their rest on disk; 0: a live teacher",
+        minimum=0, metavar="K",
+    )  # fmt: skip
+    cache: str | None = option(
+        None, "folder for such caches, which runs may share (without it: within --output)", metavar="DIR"
+    )
+    cache_temperatures: tuple[float, ...] = option(
+        (1.0, 2.0, 5.0, 10.0), "temperatures that a cache is made for", minimum=0.01
+    )
     paths: str = option("references", "of pcl: off-policy rows, which a teacher's outputs may be too", choices=PATHS)
     path_warm_up: float = option(0.1, "of pcl: share of the steps (or number) before the first samples", minimum=0.0)
     path_clip: float | None = option(10.0, "of pcl: a residual pulls with at most this, in nats", minimum=0.01)
@@ -100,9 +112,29 @@ class PretrainConfig:
             )
         if self.objective == "pcl" and self.temperature != 1.0:
             raise WheelsError(f"objective 'pcl' is the one of temperature 1, got {self.temperature:g}; leave it out")
+        if self.cached_logits:
+            self._check_cache()
+        elif self.cache is not None:
+            raise WheelsError(f"cache {self.cache!r} needs --cached-logits K, such as 64; or leave it out")
         if self.prompt is not None:
             check_prompt(self.prompt)
         if self.max_steps is None and self.epochs == 0.0:
             raise WheelsError("epochs must be above 0, or give max_steps")
         if not self.output:
             raise WheelsError("output must be a folder, got ''")
+
+    def _check_cache(self) -> None:
+        """Refuse what a cache of probabilities on the training rows cannot serve."""
+        ask = f"cached_logits {self.cached_logits}"
+        if self.objective not in CACHED:
+            raise WheelsError(f"{ask} needs an objective of {', '.join(CACHED)}, got {self.objective!r}; leave it out")
+        if self.lmbda > 0.0:
+            raise WheelsError(f"{ask} needs lmbda 0, got {self.lmbda:g}: what a student samples is in no cache")
+        if self.trainer == "trl":
+            raise WheelsError(f"{ask} needs --trainer wheels: TRL's reads a live teacher")
+        if self.temperature not in self.cache_temperatures:
+            known = ", ".join(f"{one:g}" for one in self.cache_temperatures) or "none"
+            raise WheelsError(
+                f"the cache is to be made for the temperatures {known}, got {self.temperature:g}; add it to "
+                "--cache-temperatures"
+            )

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, Seq2SeqTrainer, Trainer, TrainingArguments
 
+from wheels.distillation.bucket_losses import bucket_loss
 from wheels.distillation.collate import Batch, Collator, Example, count_targets, target_logits_and_labels
 from wheels.distillation.generation import write
 from wheels.distillation.losses import IGNORED, cross_entropy, distillation_loss, select
 from wheels.distillation.pcl import FollowValue, PathSettings, PathValue, set_value_rate, student_path_loss
+from wheels.distillation.teacher_cache import TeacherCache
 
 Evaluator = Callable[[PreTrainedModel], dict[str, float]]
 
@@ -69,6 +71,7 @@ class _Distils(Trainer):
         train_examples: list[Example],
         evaluator: Evaluator | None = None,
         value: PathValue | None = None,
+        cache: TeacherCache | None = None,
         **kwargs: Any,
     ) -> None:
         """Prepare the student and the teacher.
@@ -76,12 +79,13 @@ class _Distils(Trainer):
         Args:
             model: the student.
             args: transformers' own training arguments.
-            teacher: the model to learn from; None for `ce` and `seqkd`.
+            teacher: the model to learn from; None for `ce` and `seqkd`, and with a cache.
             objective: what to minimise.
             collator: makes batches of examples.
             train_examples: the training rows.
             evaluator: gives the metrics of the student as it is, such as `{"bleu": 31.0}`; logged as `eval_bleu`.
             value: of `pcl`: the value that is attached to the student.
+            cache: the teacher's probabilities, in place of the teacher; the examples say which row they are.
             **kwargs: for transformers' trainer, such as `callbacks`.
         """
         super().__init__(
@@ -98,6 +102,7 @@ class _Distils(Trainer):
         self.teacher = teacher
         self.teacher_tokens: int | None = None
         self.value = value
+        self.cache = cache
         if value is not None:
             self.add_callback(FollowValue(value))
         if teacher is not None:
@@ -172,7 +177,7 @@ class _Distils(Trainer):
     ) -> Any:
         """Return the loss of one pass: its share of the average over the accumulated batch."""
         on_policy = "on_policy" in inputs
-        reads = {name: value for name, value in inputs.items() if name not in ("labels", "on_policy")}
+        reads = {name: value for name, value in inputs.items() if name not in ("labels", "on_policy", "rows")}
         outputs = model(**reads, **({} if self.value is None else {"output_hidden_states": True}))
         student_logits_NV, labels_N = self._targets(outputs.logits, inputs["labels"])
         teacher_logits_NV = None
@@ -187,19 +192,32 @@ class _Distils(Trainer):
             if w < 1.0:
                 loss = loss + (1.0 - w) * cross_entropy(student_logits_NV, labels_N).sum() / num_items_in_batch
         else:
-            loss = distillation_loss(
-                student_logits_NV,
-                teacher_logits_NV,
-                labels_N,
-                objective=self.objective.name,
-                temperature=self.objective.temperature,
-                w=w,
-                beta=self.objective.beta,
-                num_items=num_items_in_batch,
+            loss = self._divergence_loss(
+                student_logits_NV, teacher_logits_NV, labels_N, inputs.get("rows"), w, num_items_in_batch
             )
         # Gradients are averaged over processes, while the tokens were counted over all of them.
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def _divergence_loss(
+        self,
+        student_logits_NV: torch.Tensor,
+        teacher_logits_NV: torch.Tensor | None,
+        labels_N: torch.Tensor,
+        rows_B: torch.Tensor | None,
+        w: float,
+        num_items: torch.Tensor | int | None,
+    ) -> torch.Tensor:
+        """Return the loss against a live teacher, a cached one, or none."""
+        settings: dict[str, Any] = {
+            "objective": self.objective.name, "temperature": self.objective.temperature, "w": w,
+            "beta": self.objective.beta, "num_items": num_items,
+        }  # fmt: skip
+        if self.cache is None:
+            return distillation_loss(student_logits_NV, teacher_logits_NV, labels_N, **settings)
+        assert rows_B is not None, "with a cache each example says which row it is"
+        law = self.cache.law(rows_B, self.objective.temperature)
+        return bucket_loss(student_logits_NV, law, labels_N, **settings)
 
     def _path_loss(
         self, outputs: Any, student_logits_NV: torch.Tensor, teacher_logits_NV: torch.Tensor, labels_BT: torch.Tensor

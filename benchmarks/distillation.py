@@ -1,0 +1,148 @@
+"""`wheels bench distillation`: what labels, temperature and size make of a student, and what caching its teacher saves.
+
+Every student of a grid learns from one teacher, whose probabilities are scored once for all of them; each is a run of
+`wheels pretrain` that goes on where it was cut short, and is scored by what it writes for the test rows. The
+temperature that a student is compared at is chosen on validation rows, never on those that are scored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import wheels
+from wheels.benchmarks.commands import distil
+from wheels.benchmarks.distillation_baselines import baselines
+from wheels.benchmarks.distillation_config import DistillationConfig
+from wheels.benchmarks.distillation_plan import Kind, Plan
+from wheels.benchmarks.distillation_plot import draw
+from wheels.benchmarks.distillation_summary import Cell, Measured, summarise
+from wheels.benchmarks.distillation_table import as_csv, as_text
+from wheels.benchmarks.distillation_texts import read_texts, write_texts
+from wheels.benchmarks.stages import Stage, in_words, run_stages
+from wheels.config import write_resolved
+from wheels.data import Task, load_task
+from wheels.distillation.pretrain_config import PretrainConfig
+from wheels.files import write_bytes, write_json, write_text
+
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the sweep keeps what it makes."""
+
+    folder: Path
+    """Its own folder, with its ledger."""
+
+    def model(self, name: str) -> Path:
+        """Return the folder of a student."""
+        return self.folder / "students" / name
+
+    def texts(self, name: str) -> Path:
+        """Return the file of what a model wrote for the test rows."""
+        return self.folder / "texts" / f"{name}.jsonl.gz"
+
+
+def run(config: DistillationConfig) -> None:
+    """Run what `config` asks for; see `DistillationConfig`.
+
+    Raises:
+        WheelsError: for a recipe that does not fit, a folder that holds something else, and whatever a part raises.
+    """
+    plan = Plan.of(config)
+    task = load_task(config.data)
+    inputs = prepare(plan, task)
+    seconds: dict[str, float] = {}
+    if "sweep" in config.parts:
+        seconds |= run_stages(plan.output / "sweep", sweep_stages(plan), inputs)
+    if "cache" in config.parts:
+        from wheels.benchmarks.distillation_cache import cache_stages
+
+        seconds |= run_stages(plan.output / "cached", cache_stages(plan, task), inputs)
+    extra = {"recipe": plan.recipe.sections, "seconds": seconds, "data_digest": task.digest}
+    write_resolved(config, plan.output, extra | {"teacher_digest": inputs["teacher"]})
+    print(f"everything is in {plan.output}; the stages took {in_words(sum(seconds.values()))} in all")
+
+
+def prepare(plan: Plan, task: Task) -> dict[str, Any]:
+    """Train the teacher where none was given, and return what all stages depend on."""
+    from wheels.distillation.pretrain import run as pretrain
+    from wheels.loading import check_place, model_digest
+
+    if plan.given_teacher is None:
+        print("training the teacher, or finding it trained", flush=True)
+        pretrain(plan.teacher_config())
+    check_place(str(plan.teacher), "teacher")
+    return {"wheels": wheels.__version__, "data_digest": task.digest, "teacher": model_digest(plan.teacher)}
+
+
+def sweep_stages(plan: Plan) -> list[Stage]:
+    """Return the training and writing of each student, the teacher's writing, and the table."""
+    places, sections = Places(plan.output / "sweep"), plan.recipe.sections
+    shared = {name: sections[name] for name in ("student", "scores")} | {"cached": plan.sweep.cached_logits}
+    stages = [
+        Stage(TEACHER, "writing with the teacher", places.texts(TEACHER), shared,
+              partial(write_texts, plan, plan.teacher, places.texts(TEACHER)))
+    ]  # fmt: skip
+    for kind in plan.kinds:
+        for seed in range(plan.sweep.seeds):
+            name = f"{kind.name}-s{seed}"
+            student = plan.student_config(kind, seed, places.model(name))
+            settings = {"size": sections["sizes"][kind.size], "objective": student.objective, "w": student.w}
+            work = partial(train_and_write, plan, student, places.texts(name))
+            stages.append(Stage(name, f"training {name}", places.texts(name), settings, work))
+    work = partial(write_summary, plan, places)
+    stages.append(
+        Stage("table", "comparing the students", plan.output / "distillation.json", sections["sweep"], work, True)
+    )
+    return stages
+
+
+def train_and_write(plan: Plan, student: PretrainConfig, place: Path) -> None:
+    """Train a student, and write the test rows with it."""
+    distil(student)
+    write_texts(plan, Path(student.output), place)
+
+
+def measured(plan: Plan, places: Places, task: Task) -> Measured:
+    """Return what was written, and what it is held against."""
+    rows = task.rows("test")[: plan.scores.limit]
+    cells: dict[Kind, list[Cell]] = {}
+    for kind in plan.kinds:
+        for seed in range(plan.sweep.seeds):
+            facts, texts = read_texts(places.texts(f"{kind.name}-s{seed}"))
+            cells.setdefault(kind, []).append(Cell(texts, facts["parameters"], facts["finished"].get("value")))
+    facts, texts = read_texts(places.texts(TEACHER))
+    metrics = plan.scores.metrics or task.metrics
+    return Measured(
+        task=task.name,
+        references=[row.target for row in rows],
+        metrics=metrics,
+        cells=cells,
+        teacher=Cell(texts, facts["parameters"], None),
+        baselines=baselines(task, rows, metrics),
+        cached_logits=plan.sweep.cached_logits,
+        objective=plan.sweep.objective,
+        resamples=plan.sweep.resamples,
+        training=training_words(plan),
+    )
+
+
+def training_words(plan: Plan) -> str:
+    """Say how long each student is trained."""
+    one = plan.student_config(plan.kinds[0], 0, plan.output)
+    length = f"{one.max_steps} steps" if one.max_steps else f"{one.epochs:g} epochs"
+    rows = f" of the first {one.limit} rows" if one.limit else ""
+    return f"{length}{rows}, batches of {one.batch_size * one.gradient_accumulation}"
+
+
+def write_summary(plan: Plan, places: Places) -> None:
+    """Write table, JSON and picture, and print the table."""
+    summary = summarise(measured(plan, places, load_task(plan.data)))
+    write_text(plan.output / "distillation.csv", as_csv(summary))
+    write_bytes(plan.output / "distillation.png", draw(summary))
+    write_json(plan.output / "distillation.json", summary.to_json())
+    print(as_text(summary))

@@ -1,0 +1,65 @@
+"""A teacher that is asked once: its probabilities from the cache, which is written first where it is not whole."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from wheels.distillation.collate import Collator, Example
+from wheels.distillation.material import Material
+from wheels.distillation.pretrain_config import PretrainConfig
+from wheels.distillation.teacher_cache import CacheSettings, TeacherCache
+from wheels.errors import WheelsError
+from wheels.loading import load_config, load_model, model_digest
+from wheels.pair import Pair, check_same_kind, kind_of, logits_size, name_of
+
+log = logging.getLogger("wheels")
+
+CACHES = "teacher_cache"
+"""The folder for caches in that of a run that was given no other."""
+
+
+def numbered(examples: list[Example]) -> list[Example]:
+    """Return the examples, each with its place among them, by which a cache knows it."""
+    return [{**example, "row": row} for row, example in enumerate(examples)]
+
+
+def open_cache(
+    config: PretrainConfig, material: Material, examples: list[Example], folder: Path, collator: Collator
+) -> TeacherCache:
+    """Return the whole cache of a run; the teacher is loaded only where a part of it is missing.
+
+    Args:
+        config: with `cached_logits` above 0, and a teacher.
+        material: the student and its tokenizer.
+        examples: the training rows.
+        folder: of the run.
+        collator: makes batches of them, as in training.
+
+    Raises:
+        WheelsError: for a teacher that does not fit the student, or a place that cannot be written.
+    """
+    assert config.teacher is not None, "a cache is of a teacher"
+    pair, theirs = material.pair, load_config(config.teacher, role="teacher")
+    check_same_kind(kind_of(pair.student.config), kind_of(theirs), name_of(pair.student), config.teacher)
+    settings = CacheSettings(
+        teacher=model_digest(config.teacher),
+        dtype=config.dtype,
+        k=config.cached_logits,
+        temperatures=config.cache_temperatures,
+        vocab_size=min(logits_size(pair.student), int(theirs.get_text_config().vocab_size)),
+        start_ids=pair.start_ids,
+    )
+    cache = TeacherCache(Path(config.cache) if config.cache else folder / CACHES, settings, examples)
+    missing = cache.missing()
+    if missing:
+        log.info("scoring %d of %d parts of the rows with %s", len(missing), len(cache.files), config.teacher)
+        teacher = load_model(config.teacher, dtype=config.dtype, device=config.device, role="teacher")
+        Pair.of(pair.student, teacher, pair.tokenizer, prompt=pair.prompt)
+        if logits_size(teacher) < settings.vocab_size:
+            raise WheelsError(
+                f"teacher {config.teacher!r} has {logits_size(teacher)} logits, its configuration says "
+                f"{settings.vocab_size}; mend its config.json"
+            )
+        cache.write(teacher, collator)
+    return cache
