@@ -50,6 +50,11 @@ COMMANDS = {
         "wheels.distillation.pretrain:run",
         "train a student by distillation, or a teacher from scratch",
     ),
+    "annotate": Command(
+        "wheels.distillation.annotate_config:AnnotateConfig",
+        "wheels.distillation.annotate:run",
+        "have a teacher label a file within a budget, with a teaching assistant in the loop",
+    ),
     "train": Command(
         "wheels.agents.train_config:TrainConfig",
         "wheels.agents.train:run",

@@ -23,6 +23,7 @@ def write(
     max_new_tokens: int,
     vocab_size: int | None = None,
     sample: bool = False,
+    temperature: float = 1.0,
     batch_size: int = 64,
     advance: Callable[[int], object] | None = None,
 ) -> list[list[int]]:
@@ -35,7 +36,8 @@ def write(
         eos_ids: the tokens that end an output.
         max_new_tokens: the longest output; one that reaches it has no end token.
         vocab_size: V; ids from there on (padding of the vocabulary) are never written.
-        sample: draw from the model's law at temperature 1, else take its likeliest token.
+        sample: draw from the model's law, else take its likeliest token.
+        temperature: of the law that is drawn from.
         batch_size: rows at a time; sources of similar length go together.
         advance: called with the rows done after each batch.
     """
@@ -48,7 +50,11 @@ def write(
         "pad_token_id": pad_id,
         "eos_token_id": list(eos_ids),
         "suppress_tokens": beyond or None,
-        **({"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if sample else {"do_sample": False}),
+        **(
+            {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+            if sample
+            else {"do_sample": False}
+        ),
     }
     with evaluating(model):
         for start in range(0, len(order), batch_size):

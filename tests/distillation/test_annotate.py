@@ -1,0 +1,174 @@
+"""`wheels annotate` as a whole: small models in folders, a local server, one stage and two, killed and resumed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.distillation.faulty_server import FaultyServer
+from wheels.config import build
+from wheels.distillation import annotate_models
+from wheels.distillation.annotate import run
+from wheels.distillation.annotate_config import AnnotateConfig
+from wheels.distillation.ledger import read_account
+from wheels.distillation.local_model import LocalModel
+from wheels.errors import WheelsError
+
+
+@pytest.fixture
+def unlabelled(task, tmp_path):
+    sources = dict.fromkeys(row.source for row in task.train)
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps({"source": source}) + "\n" for source in sources))
+    (tmp_path / "retrain.yaml").write_text("max_steps: 1\nbatch_size: 8\neval_limit: 4\n")
+    return str(tmp_path / "pool.jsonl")
+
+
+def settings(unlabelled, tmp_path, folders, data, **more):
+    student, teacher = folders
+    given = {"input": unlabelled, "output": str(tmp_path / "out"), "annotation_budget": 12, "teacher": teacher,
+             "assistant": teacher, "student": student, "data": data, "metric": "chrf", "samples": 2, "warm_up": 0.25,
+             "max_new_tokens": 12, "batch_size": 8, "retrain": str(tmp_path / "retrain.yaml"), "threads": 1,
+             "limit": 24}  # fmt: skip
+    return build(AnnotateConfig, given | more)
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_that_is_cut_short_ends_as_one_that_is_not(unlabelled, tmp_path, folders, data, monkeypatch, capsys):
+    run(settings(unlabelled, tmp_path, folders, data))
+    said, out = capsys.readouterr().out, tmp_path / "out"
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["spent"], summary["budget"]) == (12, 12)
+    assert {name: stage["selected"] for name, stage in summary["stages"].items()} == {"warm-up": 3, "main": 9}
+    assert sum(summary["grades_of_annotations"].values()) == 12
+    assert summary["accepted"] == len(rows_of(out / "annotated.jsonl")) == 12 - len(rows_of(out / "rejected.jsonl"))
+    assert "12 of 12 annotations spent" in said
+
+    again = settings(unlabelled, tmp_path, folders, data, output=str(tmp_path / "cut"), workers=3)
+    for place, name, after in ((annotate_models, "retrain", 0), (LocalModel, "samples", 1), (LocalModel, "answers", 1)):
+        real, calls = getattr(place, name), []
+
+        def fails(*args, real=real, calls=calls, after=after, **options):
+            calls.append(1)
+            if len(calls) > after:
+                raise KeyboardInterrupt
+            return real(*args, **options)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(place, name, fails)
+            run(again)
+    run(again)
+    for name in ("annotated.jsonl", "rejected.jsonl", "summary.json"):
+        assert (tmp_path / "cut" / name).read_bytes() == (out / name).read_bytes()
+    capsys.readouterr()
+    run(again)
+    assert capsys.readouterr().out == said
+
+
+def test_the_labelled_file_holds_what_was_asked_for(unlabelled, tmp_path, folders, data):
+    run(settings(unlabelled, tmp_path, folders, data, filter=False, select="consistency"))
+    teacher = LocalModel.load(folders[1], role="teacher", max_new_tokens=12, batch_size=8)
+    rows = rows_of(tmp_path / "out" / "annotated.jsonl") + rows_of(tmp_path / "out" / "rejected.jsonl")
+    assert [row["target"] for row in rows] == teacher.answers([row["source"] for row in rows])
+    assert list(rows[0]) == ["source", "target", "grade", "consistency", "stage"]
+    main = [row["consistency"] for row in rows if row["stage"] == "main"]
+    assert main == sorted(main)
+    assert all(row["grade"] is None for row in rows)
+
+
+def test_remote_teacher_and_assistant_grade_and_filter(unlabelled, tmp_path, folders, data, monkeypatch):
+    monkeypatch.setenv("TEACHER_KEY", "sk-teacher")
+    monkeypatch.setenv("ASSISTANT_KEY", "sk-assistant")
+    with (
+        FaultyServer(share=0.2, hang=0.02, answer=lambda prompt: prompt.split("Question: ")[-1]) as teacher,
+        FaultyServer(
+            share=0.2, hang=0.02, answer=lambda prompt: "wrong answer" if "Hund" in prompt else "Very confident!"
+        ) as assistant,
+    ):
+        more = {"teacher": teacher.url, "teacher_model": "big", "assistant": assistant.url, "assistant_model": "m",
+                "teacher_key": "TEACHER_KEY", "assistant_key": "ASSISTANT_KEY", "demonstrations": 2, "warm_up": 0.0,
+                    "annotation_budget": 20,
+                "timeout": 0.2, "backoff": 0.01, "attempts": 40}  # fmt: skip
+        run(settings(unlabelled, tmp_path, folders, data, **more))
+        out = tmp_path / "out"
+        assert len(teacher.charged) == 20
+        for server, key in ((teacher, "sk-teacher"), (assistant, "sk-assistant")):
+            assert {request["headers"]["authorization"] for request in server.requests} == {f"Bearer {key}"}
+        prompt = next(iter(teacher.charged.values()))
+        assert prompt.count("Question: ") == 3
+        assert prompt.endswith("\nAnswer:")
+        shown = prompt.split("\n\n")[0]
+        assert all(one.startswith(shown) for one in teacher.charged.values()), "the same demonstrations in each"
+        kept, left = rows_of(out / "annotated.jsonl"), rows_of(out / "rejected.jsonl")
+        assert len(kept) + len(left) == 20
+        assert left
+        assert kept
+        assert all("Hund" in row["source"] + row["target"] for row in left)
+        assert {row["grade"] for row in kept} <= {"very confident"}
+        assert read_account(out / "grades.jsonl").spent == len(assistant.charged) <= 24 + 20
+    for file in out.rglob("*"):
+        assert file.is_dir() or b"sk-" not in file.read_bytes(), file
+
+
+def test_requests_that_fail_cost_nothing_and_are_asked_for_again(unlabelled, tmp_path):
+    more = {"input": unlabelled, "output": str(tmp_path / "out"), "annotation_budget": 5, "select": "random",
+            "teacher_model": "m", "attempts": 2, "backoff": 0.001, "timeout": 0.2}  # fmt: skip
+    with FaultyServer(faults=["500"], share=1.0) as server:
+        config = build(AnnotateConfig, more | {"teacher": server.url})
+        with pytest.raises(WheelsError, match="5 of 5 requests got no answer and cost nothing; run the same command"):
+            run(config)
+        assert read_account(tmp_path / "out" / "ledger.jsonl").spent == 0
+        server.faults = ["401"]
+        with pytest.raises(WheelsError, match="answers with code 401"):
+            run(config)
+        server.share = 0.0
+        run(config)
+        assert len(server.charged) == 5
+
+
+def test_another_run_or_other_files_in_the_folder_are_refused(unlabelled, tmp_path):
+    with FaultyServer() as server:
+        more = {"input": unlabelled, "output": str(tmp_path / "out"), "annotation_budget": 5, "select": "random",
+                "teacher": server.url, "teacher_model": "m"}  # fmt: skip
+        run(build(AnnotateConfig, more))
+        with pytest.raises(WheelsError, match="holds a run with annotation_budget 5, not 6; give another --output"):
+            run(build(AnnotateConfig, more | {"annotation_budget": 6}))
+        with pytest.raises(WheelsError, match="holds something else"):
+            run(build(AnnotateConfig, more | {"output": str(tmp_path)}))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"teacher": "http://h"}, "give --teacher-model NAME"),
+        ({"teacher_model": "m"}, "is a name at an endpoint, but teacher is"),
+        ({"assistant": None}, "select 'assistant' needs --assistant"),
+        ({"student": None}, "select 'assistant' needs --student"),
+        ({"data": None}, "a warm-up retrains the student"),
+        ({"data": None, "warm_up": 0.0}, "grades by likelihood are calibrated"),
+        ({"assistant": "http://h", "assistant_model": "m", "grading": "likelihood"}, "gives no likelihoods"),
+        ({"teacher_prompt": "{source}"}, "must contain {source} and {demonstrations}"),
+        ({"warm_up": 10}, "did you mean 0.1"),
+    ],
+)
+def test_settings_that_contradict_each_other(more, message):
+    given = {"input": "f", "output": "o", "annotation_budget": 9, "teacher": "t", "assistant": "a", "student": "s",
+             "data": "d"}  # fmt: skip
+    with pytest.raises(WheelsError, match=message):
+        build(AnnotateConfig, given | more)
+
+
+def test_a_model_that_follows_no_prompt_and_a_bad_retraining_are_told_before_anything_is_spent(
+    unlabelled, tmp_path, folders, data
+):
+    with pytest.raises(WheelsError, match="follows no prompt; leave --demonstrations out"):
+        run(settings(unlabelled, tmp_path, folders, data, demonstrations=1))
+    with pytest.raises(WheelsError, match="follows no prompt; leave --grading prompt out"):
+        run(settings(unlabelled, tmp_path, folders, data, grading="prompt", output=str(tmp_path / "o2")))
+    (tmp_path / "retrain.yaml").write_text("output: x\n")
+    with pytest.raises(WheelsError, match="output is set by the run itself"):
+        run(settings(unlabelled, tmp_path, folders, data, output=str(tmp_path / "o3")))
+    assert not (tmp_path / "o3").exists()

@@ -1,0 +1,193 @@
+"""`wheels annotate`: an unlabelled file in, a labelled training file out, under a budget of annotations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from wheels.config import to_dict, write_resolved
+from wheels.data import digest, load_task
+from wheels.distillation import annotate_models as models
+from wheels.distillation.annotate_config import DEMONSTRATION, AnnotateConfig, is_address
+from wheels.distillation.annotate_summary import as_text, preview, summarise
+from wheels.distillation.annotation import Annotation, Material, annotate_pool, as_jsonl
+from wheels.distillation.ledger import Ledger, read_account
+from wheels.errors import WheelsError
+from wheels.files import read_json, write_json, write_text
+from wheels.rows import Row, load_rows
+
+log = logging.getLogger("wheels")
+
+# What does not change the result: a run may go on with other values of these.
+INCIDENTAL = ("output", "teacher_key", "assistant_key", "workers", "timeout", "attempts", "backoff", "dry_run",
+              "device", "threads")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The rows of a run."""
+
+    pool: list[str]
+    """The unlabelled sources, each once."""
+    labelled: list[Row]
+    """Labelled rows to show to the teacher and to retrain on."""
+    validation: list[Row]
+    """Labelled rows to calibrate on."""
+    digest: str
+    """Of all of them."""
+
+
+def run(config: AnnotateConfig) -> None:
+    """Annotate as `config` says; a run that was cut short goes on, one that is done prints its summary.
+
+    Raises:
+        WheelsError: for inputs or models that do not fit, and for requests that got no answer.
+    """
+    inputs = read_inputs(config)
+    folder = Path(config.output)
+    identity = _identity(config, inputs)
+    _check_same(folder, identity)
+    if config.retrains:
+        models.retrain_config(config, folder)  # a mistake in its file is told before anything is spent
+    if config.dry_run:
+        print(_preview(config, inputs, folder))
+        return
+    if (folder / "summary.json").is_file():
+        log.info("%s is done already", folder)
+        print(as_text(read_json(folder / "summary.json")))
+        return
+    if config.threads:
+        import torch
+
+        torch.set_num_threads(config.threads)
+    run_name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    with Ledger(folder / "ledger.jsonl", budget=config.annotation_budget, run=run_name) as ledger:
+        write_json(folder / "run.json", identity)
+        with open_material(config, inputs, folder, run_name) as material:
+            annotations = annotate_pool(config, material, folder, ledger)
+        _finish(config, inputs, folder, annotations, ledger)
+
+
+def _finish(
+    config: AnnotateConfig, inputs: Inputs, folder: Path, annotations: Sequence[Annotation], ledger: Ledger
+) -> None:
+    """Write the labelled file, what was left out, and what both come to; print the last."""
+    write_text(folder / "annotated.jsonl", as_jsonl([one for one in annotations if one.accepted]))
+    write_text(folder / "rejected.jsonl", as_jsonl([one for one in annotations if not one.accepted]))
+    write_resolved(config, folder, {"data_digest": inputs.digest})
+    summary = summarise(annotations, len(inputs.pool), ledger.account)
+    write_json(folder / "summary.json", summary)
+    print(as_text(summary))
+
+
+def read_inputs(config: AnnotateConfig) -> Inputs:
+    """Read the unlabelled file and the labelled folder.
+
+    Raises:
+        WheelsError: for rows that are bad, a labelled folder without the split that is needed, or too few rows.
+    """
+    rows = load_rows(config.input, source=config.source, target=config.target, require_target=False, limit=config.limit)
+    pool = list(dict.fromkeys(row.source for row in rows))
+    if len(pool) < len(rows):
+        log.info("%s: %d rows have a source that stands there before; each is asked for once", config.input,
+                 len(rows) - len(pool))  # fmt: skip
+    labelled: list[Row] = []
+    validation: list[Row] = []
+    if config.data is not None:
+        task = load_task(config.data, source=config.source, target=config.target, limit=config.limit)
+        labelled, validation = task.splits.get("train", []), task.splits.get("validation", [])
+        for wanted, split in ((config.demonstrations or config.retrains, "train"), (config.calibrates, "validation")):
+            if wanted:
+                task.rows(split)
+    if len(labelled) < config.demonstrations:
+        raise WheelsError(f"demonstrations must be at most the {len(labelled)} labelled rows of {config.data}/train, "
+                          f"got {config.demonstrations}")  # fmt: skip
+    every = {"pool": [Row(source, "") for source in pool], "train": labelled, "validation": validation}
+    return Inputs(pool, labelled, validation, digest(every))
+
+
+def _identity(config: AnnotateConfig, inputs: Inputs) -> Mapping[str, Any]:
+    """Return everything the result depends on: settings, rows, and the models' content."""
+    identity = {name: value for name, value in to_dict(config).items() if name not in INCIDENTAL}
+    for role in ("student", "teacher", "assistant"):
+        name = identity[role]
+        if name is not None and not is_address(name):
+            from wheels.loading import check_place, model_digest
+
+            check_place(name, role)
+            identity[f"{role}_digest"] = model_digest(name)
+    if config.retrain is not None:
+        identity["retrain_digest"] = hashlib.sha256(_read(config.retrain)).hexdigest()[:16]
+    return identity | {"data_digest": inputs.digest}
+
+
+def _read(path: str) -> bytes:
+    """Return the bytes of a file."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise WheelsError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _check_same(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds another run, or something else."""
+    others = [file for file in folder.iterdir() if file.name != "ledger.jsonl.lock"] if folder.is_dir() else []
+    if folder.is_file() or (others and not (folder / "ledger.jsonl").exists()):
+        raise WheelsError(f"{folder} holds something else; give a new or an empty folder by --output")
+    if not (folder / "run.json").is_file():
+        return
+    old = read_json(folder / "run.json")
+    for name in [*identity, *old]:
+        if old.get(name) != identity.get(name):
+            raise WheelsError(f"{folder} holds a run with {name} {old.get(name)!r}, not {identity.get(name)!r}; "
+                              "give another --output")  # fmt: skip
+
+
+def _preview(config: AnnotateConfig, inputs: Inputs, folder: Path) -> str:
+    """Return what `--dry-run` prints."""
+    ledger = folder / "ledger.jsonl"
+    account = read_account(ledger) if ledger.is_file() else None
+    return preview(config, inputs.pool, partial(teacher_prompt, config, inputs.labelled), account)
+
+
+def teacher_prompt(config: AnnotateConfig, labelled: Sequence[Row], source: str) -> str:
+    """Return what the teacher is asked for a source: an endpoint a prompt, a model in a folder the source alone.
+
+    With demonstrations any teacher gets the prompt. They are the same rows in every prompt, drawn by the seed.
+    """
+    if not is_address(config.teacher) and not config.demonstrations:
+        return source
+    import random
+
+    shown = random.Random(config.seed).sample(list(labelled), config.demonstrations)
+    text = "".join(DEMONSTRATION.format(source=row.source, target=row.target) for row in shown)
+    return config.teacher_prompt.format(source=source, demonstrations=text)
+
+
+@contextmanager
+def open_material(config: AnnotateConfig, inputs: Inputs, folder: Path, run_name: str) -> Iterator[Material]:
+    """Yield the models of a run; connections and ledgers are closed afterwards.
+
+    Raises:
+        WheelsError: for a model that cannot be loaded, or cannot do what is asked of it.
+    """
+    with ExitStack() as stack:
+        teacher = models.open_responder(config, "teacher", stack)
+        load_assistant = None
+        if config.assistant is not None:
+            load_assistant = models.assistant_loader(config, inputs.validation, folder, run_name, stack)
+        yield Material(
+            pool=inputs.pool,
+            teacher=teacher,
+            teacher_prompt=partial(teacher_prompt, config, inputs.labelled),
+            load_student=partial(models.load_student, config),
+            load_assistant=load_assistant,
+            retrain=partial(models.retrain, config, inputs.labelled, inputs.validation),
+        )

@@ -1,0 +1,153 @@
+"""What `wheels annotate` is told. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wheels.data import check_prompt
+from wheels.distillation.grades import GRADE_PROMPT, check_grade_prompt
+from wheels.errors import WheelsError
+from wheels.fields import REQUIRED, check_fields, option
+
+SELECTIONS = ("random", "consistency", "assistant")
+"""At random; by the student's self-consistency alone, (I); by that and the assistant's grade of its answer."""
+GRADINGS = ("likelihood", "prompt")
+METRICS = ("exact", "equation", "chrf", "bleu", "rouge1", "rouge2", "rougeL")
+TEACHER_PROMPT = "{demonstrations}Question: {source}\nAnswer:"
+DEMONSTRATION = "Question: {source}\nAnswer: {target}\n\n"
+
+
+def is_address(name: str | None) -> bool:
+    """Whether a model is behind an address, and not in a folder."""
+    return name is not None and name.startswith(("http://", "https://"))
+
+
+@dataclass(frozen=True)
+class AnnotateConfig:
+    """A run of `wheels annotate`: an unlabelled file in, a labelled training file out, under a budget."""
+
+    input: str = option(REQUIRED, "unlabelled rows to choose from (.jsonl or .jsonl.gz)", metavar="FILE")
+    output: str = option(REQUIRED, "folder for the labelled file, the ledger and the summary", metavar="DIR")
+    annotation_budget: int = option(REQUIRED, "annotations that the teacher may be asked for", minimum=1)
+    teacher: str = option(REQUIRED, "folder of a model, or http(s)://... of an OpenAI-compatible endpoint")
+    teacher_model: str | None = option(None, "name of the teacher at its endpoint", metavar="NAME")
+    teacher_key: str = option("OPENAI_API_KEY", "environment variable that holds its key", metavar="NAME")
+    assistant: str | None = option(None, "the same for the teaching assistant; without it nothing is graded")
+    assistant_model: str | None = option(None, "name of the assistant at its endpoint", metavar="NAME")
+    assistant_key: str = option("OPENAI_API_KEY", "environment variable that holds its key", metavar="NAME")
+    student: str | None = option(None, "model whose doubts choose the rows", metavar="DIR")
+    data: str | None = option(
+        None,
+        "folder of labelled rows: train for demonstrations and retraining, validation to calibrate grades",
+        metavar="DATA",
+    )
+    source: str = option("source", "column of the sources; dots reach nested ones", metavar="NAME")
+    target: str = option("target", "column of the targets of labelled rows", metavar="NAME")
+    limit: int | None = option(None, "read only so many rows of each file", minimum=1)
+
+    select: str = option("assistant", "rows to annotate: by the student's doubt (and its assistant's)",
+                         choices=SELECTIONS)  # fmt: skip
+    filter: bool = option(True, "leave out annotations that the assistant is not confident in")
+    warm_up: float = option(0.1, "share of the budget spent at random first, to retrain the student on", share=True)
+    retrain: str | None = option(None, "YAML of flags of `wheels pretrain` for that", metavar="FILE")
+    samples: int = option(5, "answers that the student samples for each row", minimum=2)
+    temperature: float = option(1.0, "of these samples", minimum=0.01)
+    metric: str = option("exact", "by which answers agree, and are right", choices=METRICS)
+
+    grading: str | None = option(None, "how the assistant grades (default: endpoints by prompt)", choices=GRADINGS)
+    grade_quantiles: tuple[float, ...] = option(
+        (0.5, 0.1, 0.5), "cuts of likelihoods: very confident, confident (of right answers), wrong (of wrong ones)"
+    )
+    grade_prompt: str = option(GRADE_PROMPT, "text with {source} and {answer}", metavar="TEXT")
+    demonstrations: int = option(0, "labelled rows shown in each prompt of the teacher", minimum=0)
+    teacher_prompt: str = option(TEACHER_PROMPT, "text with {source} and {demonstrations}", metavar="TEXT")
+    prompt: str = option("{source}", "text that causal models in folders read, with {source}", metavar="TEXT")
+
+    workers: int = option(8, "requests at once", minimum=1, maximum=256)
+    timeout: float = option(60.0, "seconds for one request", minimum=0.01)
+    attempts: int = option(8, "requests for one item that fails", minimum=1)
+    backoff: float = option(0.5, "seconds of the first wait between attempts, doubled each time", minimum=0.0)
+    max_new_tokens: int = option(128, "longest answer, in tokens", minimum=1)
+    batch_size: int = option(64, "rows at a time, of models in folders", minimum=1)
+    seed: int = option(0, "of the order of rows, the samples and the retraining", minimum=0)
+    dry_run: bool = option(False, "print what would be spent, and send nothing")
+    device: str = option("cpu", "device of models in folders, such as cpu or cuda")
+    threads: int = option(0, "CPU threads; 0: torch's choice", minimum=0)
+
+    def __post_init__(self) -> None:
+        """Check what the fields alone can tell.
+
+        Raises:
+            WheelsError: for a value that is not allowed, or fields that contradict each other.
+        """
+        check_fields(self)
+        check_prompt(self.prompt)
+        check_grade_prompt(self.grade_prompt)
+        self._check_models()
+        self._check_stages()
+        _check_teacher_prompt(self.teacher_prompt)
+        for name in ("input", "output"):
+            if not getattr(self, name):
+                raise WheelsError(f"{name} must not be empty")
+
+    def _check_models(self) -> None:
+        """Hold each address to a model's name, and each way of grading to a model that can follow it."""
+        for role in ("teacher", "assistant"):
+            place, name = getattr(self, role), getattr(self, f"{role}_model")
+            if is_address(place) and not name:
+                raise WheelsError(f"an endpoint serves models by name: give --{role}-model NAME for {place}")
+            if name and not is_address(place):
+                raise WheelsError(f"{role}_model {name!r} is a name at an endpoint, but {role} is {place!r}")
+        if is_address(self.assistant) and self.grading == "likelihood":
+            raise WheelsError("an endpoint gives no likelihoods; use --grading prompt, or an assistant in a folder")
+        if self.grading is not None and self.assistant is None:
+            raise WheelsError(f"grading {self.grading!r} needs --assistant")
+
+    def _check_stages(self) -> None:
+        """Hold the stages to what they need."""
+        if self.select == "assistant" and self.assistant is None:
+            raise WheelsError("select 'assistant' needs --assistant; without one use --select consistency or random")
+        if self.select != "random" and self.student is None:
+            raise WheelsError(f"select {self.select!r} needs --student; without one use --select random")
+        if self.retrains and (self.student is None or self.data is None):
+            raise WheelsError(
+                "a warm-up retrains the student: give --student and --data (labelled rows), or --warm-up 0"
+            )
+        if self.demonstrations and self.data is None:
+            raise WheelsError("demonstrations are labelled rows: give --data, or --demonstrations 0")
+        if self.calibrates and (self.student is None or self.data is None):
+            raise WheelsError("grades by likelihood are calibrated: give --student and --data (labelled rows)")
+
+    @property
+    def warm_up_budget(self) -> int:
+        """Annotations of the first stage, chosen at random; 0 where the second is random too."""
+        if self.select == "random":
+            return 0
+        return min(round(self.warm_up * self.annotation_budget), self.annotation_budget)
+
+    @property
+    def retrains(self) -> bool:
+        """Whether there are two stages, with a retraining between them."""
+        return 0 < self.warm_up_budget < self.annotation_budget
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether the assistant grades by likelihood."""
+        return self.assistant is not None and self.how_graded == "likelihood"
+
+    @property
+    def how_graded(self) -> str:
+        """`prompt` or `likelihood`."""
+        return self.grading or ("prompt" if is_address(self.assistant) else "likelihood")
+
+
+def _check_teacher_prompt(prompt: str) -> None:
+    """Refuse a prompt that a source or the demonstrations cannot be put into."""
+    try:
+        filled = prompt.format(source="\0", demonstrations="\1")
+    except (KeyError, IndexError, ValueError):
+        filled = ""
+    if "\0" not in filled or "\1" not in filled:
+        raise WheelsError(
+            f"teacher_prompt must contain {{source}} and {{demonstrations}} and no other braces, got {prompt!r}"
+        )

@@ -1,0 +1,166 @@
+"""The models of `wheels annotate`, each from where it is: a folder, or an endpoint. Imports torch only for a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wheels.distillation.annotate_config import AnnotateConfig, is_address
+from wheels.distillation.assistant import Assistant, LikelihoodAssistant, PromptAssistant
+from wheels.distillation.endpoint import Endpoint, Patience
+from wheels.distillation.ledger import Ledger
+from wheels.distillation.purchase import Local, Remote, Responder
+from wheels.errors import WheelsError
+from wheels.fields import fields_of
+from wheels.files import write_text
+from wheels.rows import Row
+
+if TYPE_CHECKING:
+    from wheels.distillation.annotation import Student
+    from wheels.distillation.local_model import LocalModel
+    from wheels.distillation.pretrain_config import PretrainConfig
+
+RIGHT = 50.0
+"""An answer with at least this sentence score, 0 to 100, is not a wrong one when grades are calibrated."""
+OURS = ("output", "data", "student", "teacher", "tokenizer", "objective", "source", "target", "limit", "seed",
+        "threads", "device", "prompt")  # fmt: skip
+
+
+def open_responder(config: AnnotateConfig, role: str, stack: ExitStack) -> Responder:
+    """Return the teacher, or an assistant that is asked in words.
+
+    Raises:
+        WheelsError: for a sequence-to-sequence model that is to follow a prompt, or one that cannot be loaded.
+    """
+    place = str(getattr(config, role))
+    if is_address(place):
+        patience = Patience(config.attempts, config.timeout, config.backoff)
+        endpoint = Endpoint(
+            place,
+            str(getattr(config, f"{role}_model")),
+            key_variable=getattr(config, f"{role}_key"),
+            max_tokens=config.max_new_tokens,
+            patience=patience,
+            workers=config.workers,
+        )
+        stack.callback(endpoint.close)
+        return Remote(endpoint, config.workers)
+    prompted = role == "assistant" or bool(config.demonstrations)
+    model = load_local(config, place, role, prompt="{source}" if prompted else config.prompt)
+    if prompted and model.pair.is_seq2seq:
+        what = "--grading prompt" if role == "assistant" else "--demonstrations"
+        raise WheelsError(
+            f"{role} {place!r} is a sequence-to-sequence model, which follows no prompt; leave {what} out"
+        )
+    return Local(model.answers, config.batch_size)
+
+
+def load_local(config: AnnotateConfig, folder: str, role: str, prompt: str | None = None) -> LocalModel:
+    """Load a model from a folder."""
+    from wheels.distillation.local_model import LocalModel
+
+    return LocalModel.load(
+        folder,
+        role=role,
+        prompt=prompt or config.prompt,
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.batch_size,
+        device=config.device,
+    )
+
+
+def load_student(config: AnnotateConfig, folder: str) -> LocalModel:
+    """Load the student."""
+    return load_local(config, folder, "student")
+
+
+def assistant_loader(
+    config: AnnotateConfig, validation: Sequence[Row], folder: Path, run_name: str, stack: ExitStack
+) -> Callable[[Student | None], Assistant]:
+    """Return what makes the assistant for a student; the models are loaded once."""
+    if config.how_graded == "prompt":
+        responder = open_responder(config, "assistant", stack)
+        ledger = stack.enter_context(Ledger(folder / "grades.jsonl", budget=None, run=run_name, unit="grade"))
+        asked = PromptAssistant(responder, config.grade_prompt, ledger)
+        return lambda _: asked
+    model = load_local(config, str(config.assistant), "assistant")
+
+    def calibrated(student: Student | None) -> Assistant:
+        assert student is not None, "the configuration holds likelihoods to a student"
+        return calibrate(config, model, student, validation)
+
+    return calibrated
+
+
+def calibrate(
+    config: AnnotateConfig, assistant: LocalModel, student: Student, validation: Sequence[Row]
+) -> LikelihoodAssistant:
+    """Return an assistant whose cuts are quantiles of likelihoods on labelled rows; see `cuts.calibrate_cuts`.
+
+    Right answers are the references. Wrong ones are a sample of the student's for each row, as far as it scores below
+    `RIGHT` by the metric: the answers that the assistant has to tell from right ones.
+    """
+    from wheels.distillation.cuts import calibrate_cuts
+    from wheels.metrics import sentence_scores
+
+    sources, references = [row.source for row in validation], [row.target for row in validation]
+    right = assistant.log_likelihoods(sources, references)
+    sampled = student.samples(sources, 1, temperature=config.temperature, seed=config.seed)
+    answers = [texts[0] for texts in sampled]
+    scores = sentence_scores(config.metric, answers, references)
+    missed = [place for place, score in enumerate(scores) if score < RIGHT and answers[place]]
+    wrong = assistant.log_likelihoods([sources[place] for place in missed], [answers[place] for place in missed])
+    cuts = calibrate_cuts(right, wrong, config.grade_quantiles)
+    return LikelihoodAssistant(assistant.log_likelihoods, cuts, config.batch_size)
+
+
+def retrain(
+    config: AnnotateConfig, labelled: Sequence[Row], validation: Sequence[Row], rows: Sequence[Row], place: Path
+) -> str:
+    """Train the student on the labelled rows and `rows` into `place/student`; a run that is done returns at once.
+
+    Raises:
+        WheelsError: for settings that do not fit; see `wheels pretrain`.
+    """
+    from wheels.distillation.pretrain import run
+
+    splits = {"train": [*labelled, *rows], "validation": list(validation)}
+    for split, lines in splits.items():
+        if lines:
+            write_text(place / "data" / f"{split}.jsonl", "".join(_line(row) for row in lines))
+    return str(run(retrain_config(config, place)))
+
+
+def retrain_config(config: AnnotateConfig, place: Path) -> PretrainConfig:
+    """Return how the student is retrained: the settings in the file of `--retrain`, and what the run itself sets.
+
+    Raises:
+        WheelsError: for a file that cannot be read, an unknown key, or one that the run itself sets.
+    """
+    from wheels.config import read_yaml
+    from wheels.distillation.pretrain_config import PretrainConfig
+
+    settings: dict[str, Any] = {"metric": config.metric, "max_target_length": config.max_new_tokens}
+    if config.retrain is not None:
+        settings |= read_yaml(config.retrain, fields_of(PretrainConfig))
+    for name in OURS:
+        if name in settings:
+            raise WheelsError(f"{config.retrain}: {name} is set by the run itself; take it out")
+    ours: dict[str, Any] = {
+        "output": str(place / "student"),
+        "data": str(place / "data"),
+        "student": config.student,
+        "seed": config.seed,
+        "device": config.device,
+        "threads": config.threads,
+        "prompt": config.prompt,
+    }
+    return PretrainConfig(**(settings | ours))
+
+
+def _line(row: Row) -> str:
+    """Return a row as a line of a file."""
+    return json.dumps({"source": row.source, "target": row.target}, ensure_ascii=False) + "\n"

@@ -1,0 +1,208 @@
+"""Labels bought under a budget, with a teaching assistant in the loop (Zhou & Ai 2024, 2406.05322).
+
+Two stages: a first share of the budget is spent at random and the student is retrained on it, so that its doubts mean
+something; the rest is spent where the student or its assistant doubts. What the assistant does not trust is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tqdm.auto import tqdm
+
+from wheels.distillation.annotate_config import AnnotateConfig
+from wheels.distillation.assistant import Assistant
+from wheels.distillation.grades import ACCEPTED
+from wheels.distillation.ledger import Ledger
+from wheels.distillation.purchase import Responder
+from wheels.distillation.selection import Signal, choose
+from wheels.files import read_json, write_json
+from wheels.rows import Row
+
+CHUNK = 256
+"""Rows per file of signals: what a run that is cut short may lose."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One row that the teacher was asked for."""
+
+    source: str
+    """What was to be labelled."""
+    target: str
+    """The teacher's annotation."""
+    grade: int | None
+    """The assistant's grade of it, 0 (very confident) to 3 (wrong answer); None: it was not asked."""
+    consistency: float | None
+    """The student's self-consistency when the row was chosen; None: it was chosen at random."""
+    student_grade: int | None
+    """The assistant's grade of the student's answer then; None: it was not asked."""
+    stage: str
+    """`warm-up` or `main`."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it enters the training set: there is a label, and the assistant is confident, where it was asked."""
+        return bool(self.target.strip()) and (self.grade is None or self.grade in ACCEPTED)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the budget, and how it is spent."""
+
+    name: str
+    """`warm-up` or `main`."""
+    budget: int
+    """Annotations."""
+    select: str
+    """One of `SELECTIONS`."""
+
+
+class Student(Protocol):
+    """Whatever samples answers; see `LocalModel.samples`."""
+
+    def samples(self, sources: Sequence[str], count: int, *, temperature: float, seed: int) -> list[list[str]]:
+        """Return `count` sampled answers to each source."""
+        ...
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run works with."""
+
+    pool: Sequence[str]
+    """The unlabelled sources, each once."""
+    teacher: Responder
+    """Writes annotations."""
+    teacher_prompt: Callable[[str], str]
+    """What the teacher is asked for a source."""
+    load_student: Callable[[str], Student]
+    """Loads the student from a folder."""
+    load_assistant: Callable[[Student | None], Assistant] | None
+    """Makes the assistant, its grades calibrated for a student; None: there is none."""
+    retrain: Callable[[Sequence[Row], Path], str]
+    """Trains the student on labelled rows and these into a folder, and returns it."""
+
+
+def stages_of(config: AnnotateConfig) -> list[Stage]:
+    """Return the stages in their order; one without a budget is left out."""
+    first = config.warm_up_budget
+    stages = [Stage("warm-up", first, "random"), Stage("main", config.annotation_budget - first, config.select)]
+    return [stage for stage in stages if stage.budget]
+
+
+def annotate_pool(config: AnnotateConfig, material: Material, folder: Path, ledger: Ledger) -> list[Annotation]:
+    """Spend the budget and return every annotation that was paid for, in the order of choice.
+
+    Each part leaves its result in `folder`, so that a run that was cut short goes on after it.
+
+    Raises:
+        WheelsError: whatever the teacher, the assistant or the retraining raises.
+    """
+    found: list[Annotation] = []
+    student_folder, stages = config.student or "", stages_of(config)
+    for stage in stages:
+        place = folder / stage.name
+        file = place / "annotations.json"
+        if not file.is_file():
+            _run_stage(config, material, stage, student_folder, place, ledger, found)
+        found += [Annotation(**line) for line in read_json(file)]
+        if stage is not stages[-1]:
+            rows = [Row(one.source, one.target) for one in found if one.accepted]
+            student_folder = material.retrain(rows, place)
+    return found
+
+
+def _run_stage(
+    config: AnnotateConfig, material: Material, stage: Stage, student_folder: str, place: Path, ledger: Ledger,
+    before: Sequence[Annotation],
+) -> None:  # fmt: skip
+    """Choose, buy and grade the rows of one stage, into `annotations.json`."""
+    asked = {one.source for one in before}
+    rows = [row for row, source in enumerate(material.pool) if source not in asked]
+    needs_student = stage.select != "random" or config.calibrates
+    student = material.load_student(student_folder) if needs_student else None
+    assistant = None
+    if material.load_assistant is not None and (config.filter or stage.select == "assistant"):
+        assistant = material.load_assistant(student)
+    signals: list[Signal] | None = None
+    if stage.select != "random":
+        assert student is not None, "doubt needs a student"
+        grader = assistant if stage.select == "assistant" else None
+        signals = gather_signals(config, [material.pool[row] for row in rows], student, grader, place / "signals")
+    known = dict(zip(rows, signals, strict=True)) if signals is not None else {}
+    chosen = choose(stage.select, stage.budget, rows=rows, seed=config.seed, signals=signals)
+    sources = [material.pool[row] for row in chosen]
+    with tqdm(total=len(sources), desc=f"{stage.name}: annotations", unit="row") as bar:
+        answers = material.teacher.respond([material.teacher_prompt(source) for source in sources], ledger, bar.update)
+    targets = [answer.strip() for answer in answers]
+    grades = grade_targets(sources, targets, assistant if config.filter else None, stage.name)
+    write_json(place / "annotations.json", [
+        asdict(Annotation(source, target, grade, known[row].consistency if known else None,
+                          known[row].grade if known else None, stage.name))
+        for row, source, target, grade in zip(chosen, sources, targets, grades, strict=True)
+    ])  # fmt: skip
+
+
+def grade_targets(
+    sources: Sequence[str], targets: Sequence[str], assistant: Assistant | None, name: str
+) -> list[int | None]:
+    """Return the assistant's grade of each annotation; None where there is no assistant, or no annotation."""
+    grades: list[int | None] = [None] * len(targets)
+    if assistant is None:
+        return grades
+    there = [place for place, target in enumerate(targets) if target]
+    with tqdm(total=len(there), desc=f"{name}: grades", unit="row", leave=False) as bar:
+        given = assistant.grade([sources[place] for place in there], [targets[place] for place in there], bar.update)
+    for place, grade in zip(there, given, strict=True):
+        grades[place] = grade
+    return grades
+
+
+def gather_signals(
+    config: AnnotateConfig, sources: Sequence[str], student: Student, assistant: Assistant | None, folder: Path
+) -> list[Signal]:
+    """Return the student's answer to each source, how far its samples agree, and the assistant's grade of it.
+
+    Kept in files of `CHUNK` rows, each a function of its own rows and the seed.
+    """
+    from wheels.distillation.consistency import consistency
+
+    signals: list[Signal] = []
+    with tqdm(total=len(sources), desc="the student's doubts", unit="row", leave=False) as bar:
+        for number, start in enumerate(range(0, len(sources), CHUNK)):
+            file, rows = folder / f"{number:05d}.json", sources[start : start + CHUNK]
+            if not file.is_file():
+                seed = config.seed * 1_000_003 + number
+                sampled = student.samples(rows, config.samples, temperature=config.temperature, seed=seed)
+                found = [consistency(texts, config.metric) for texts in sampled]
+                grades: list[int | None] = [None] * len(rows)
+                if assistant is not None:
+                    grades = [*assistant.grade(rows, [one.answer for one in found], lambda _: None)]
+                write_json(file, [
+                    asdict(Signal(one.answer, one.share, grade)) for one, grade in zip(found, grades, strict=True)
+                ])  # fmt: skip
+            signals += [Signal(**line) for line in read_json(file)]
+            bar.update(len(rows))
+    return signals
+
+
+def as_jsonl(annotations: Sequence[Annotation]) -> str:
+    """Return annotations as lines of a training file, `source` and `target` first, the grade in words."""
+    from wheels.distillation.grades import GRADES
+
+    lines = []
+    for one in annotations:
+        line = {
+            "source": one.source,
+            "target": one.target,
+            "grade": GRADES[one.grade] if one.grade is not None else None,
+            "consistency": one.consistency,
+            "stage": one.stage,
+        }
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    return "".join(lines)

@@ -1,0 +1,79 @@
+"""Self-consistency: how far a model's own samples for one source agree (Wang et al. 2022, 2203.11171).
+
+Two samples agree by A_ij in [0, 1]: of texts that are right or wrong, whether both are the same once normalised; of
+free text, their chrF or ROUGE. The model's answer is the sample that agrees most with all; for right or wrong that is
+the modal answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wheels.equations import value_of
+from wheels.errors import WheelsError
+from wheels.metrics import sentence_scores
+
+CLOSED = ("exact", "equation")
+"""The metrics by which an answer is right or wrong."""
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """What the samples for one source come to."""
+
+    answer: str
+    """The sample that agrees most with the others; of equals the first."""
+    share: float
+    """In [0, 1]: the share of the modal answer, or the mean agreement of two different samples of free text."""
+
+
+def normalised(text: str, metric: str) -> str | None:
+    """Return what two answers have in common that count as the same; None for what equals nothing, itself included.
+
+    Of `equation` the value, to nine digits; of `exact` the words in lower case.
+    """
+    if metric == "equation":
+        value = value_of(text)
+        return None if value is None else f"{value:.9g}"
+    return " ".join(text.casefold().split())
+
+
+def agreement(samples: Sequence[str], metric: str) -> NDArray[np.float64]:
+    """Return A [K, K], symmetric, in [0, 1]: how far each two of K samples agree by `metric`."""
+    count = len(samples)
+    agree_KK = np.eye(count)
+    if metric in CLOSED:
+        forms = [normalised(sample, metric) for sample in samples]
+        return np.array([[float(one is not None and one == other) for other in forms] for one in forms])
+    pairs = [(i, j) for i in range(count) for j in range(i)]
+    both = [(i, j) for i, j in pairs] + [(j, i) for i, j in pairs]
+    scores = sentence_scores(metric, [samples[i] for i, _ in both], [samples[j] for _, j in both])
+    for place, (i, j) in enumerate(pairs):
+        # chrF and BLEU take one side for the reference; the mean of both ways has no sides.
+        agree_KK[i, j] = agree_KK[j, i] = (scores[place] + scores[place + len(pairs)]) / 200.0
+    return agree_KK
+
+
+def consistency(samples: Sequence[str], metric: str) -> Consistency:
+    """Return the answer of K samples and how far they agree.
+
+    `share` = max_i mean_j A_ij for right or wrong (the share of the modal answer; 0 where no sample means anything),
+    mean over i != j of A_ij for free text.
+
+    Raises:
+        WheelsError: for fewer than two samples, which cannot disagree.
+    """
+    count = len(samples)
+    if count < 2:
+        raise WheelsError(f"self-consistency needs at least 2 samples, got {count}")
+    agree_KK = agreement(samples, metric)
+    best = int(agree_KK.mean(axis=1).argmax())
+    if metric in CLOSED:
+        share = float(agree_KK[best].mean())
+    else:
+        share = float((agree_KK.sum() - np.trace(agree_KK)) / (count * (count - 1)))
+    return Consistency(samples[best], min(share, 1.0))
