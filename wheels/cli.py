@@ -50,6 +50,11 @@ COMMANDS = {
         "wheels.distillation.pretrain:run",
         "train a student by distillation, or a teacher from scratch",
     ),
+    "rationales": Command(
+        "wheels.distillation.rationales_config:RationalesConfig",
+        "wheels.distillation.rationales:run",
+        "mark the words of each source that a teacher's gradients point to",
+    ),
     "train": Command(
         "wheels.agents.train_config:TrainConfig",
         "wheels.agents.train:run",
