@@ -85,6 +85,11 @@ def test_prompt_of_a_causal_model_is_open_ended(llama: Pair):
     assert llama.encode_targets(["Two dogs"])[0].count(1) == 1
 
 
+def test_a_sequence_to_sequence_model_reads_its_prompt(t5: Pair):
+    prompted = Pair(t5.student, t5.teacher, t5.tokenizer, "[label] {source}")
+    assert prompted.encode(["ein Hund"]) == t5.encode(["[label] ein Hund"])
+
+
 def test_causal_prompt_loses_an_end_token_its_tokenizer_adds(t5: Pair, llama: Pair):
     pair = Pair.of(llama.student, llama.teacher, t5.tokenizer, prompt="de: {source} en:")
     assert 1 not in pair.encode(["Hund"])[0]

@@ -55,6 +55,11 @@ COMMANDS = {
         "wheels.distillation.annotate:run",
         "have a teacher label a file within a budget, with a teaching assistant in the loop",
     ),
+    "rationales": Command(
+        "wheels.distillation.rationales_config:RationalesConfig",
+        "wheels.distillation.rationales:run",
+        "mark the words of each source that a teacher's gradients point to",
+    ),
     "train": Command(
         "wheels.agents.train_config:TrainConfig",
         "wheels.agents.train:run",

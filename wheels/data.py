@@ -13,7 +13,7 @@ from wheels import corpora
 from wheels.errors import WheelsError, check_choice, did_you_mean
 from wheels.rows import Row, check_lengths, check_limit, load_rows, row_of
 
-__all__ = ["ONLY", "SPLITS", "Row", "Task", "check_lengths", "load_rows", "load_task"]
+__all__ = ["ONLY", "SPLITS", "Row", "Task", "check_lengths", "load_rows", "load_task", "split_file"]
 
 SPLITS = ("train", "validation", "test")
 TRANSLATION_METRICS = ("bleu", "chrf")
@@ -175,13 +175,18 @@ def _files(
         # `test` alone says nothing in a signature; its folder says which.
         name = f"{path.resolve().parent.name}/{stem}" if stem in SPLITS else stem
         return name, {ONLY: load(path)}
-    found = {split: file for split in SPLITS if (file := _split_file(path, split))}
+    found = {split: file for split in SPLITS if (file := split_file(path, split))}
     if not found:
         raise WheelsError(f"{path}: none of train, validation and test (.jsonl or .jsonl.gz) is in this folder")
     return path.resolve().name, {split: load(file) for split, file in found.items()}
 
 
-def _split_file(folder: Path, split: str) -> Path | None:
+def split_file(folder: Path, split: str) -> Path | None:
+    """Return the file of a split in a folder, plain or compressed, or None.
+
+    Raises:
+        WheelsError: where both are there.
+    """
     files = [file for suffix in (".jsonl", ".jsonl.gz") if (file := folder / f"{split}{suffix}").exists()]
     if len(files) > 1:
         raise WheelsError(f"{folder}: both {files[0].name} and {files[1].name} are there; remove one")

@@ -47,7 +47,7 @@ class Pair:
     tokenizer: Tokenizer
     """The tokenizer of both."""
     prompt: str = "{source}"
-    """The text a causal model reads; a sequence-to-sequence model reads the source itself."""
+    """The text a model reads, with `{source}` in it."""
 
     @classmethod
     def load(
@@ -178,15 +178,15 @@ class Pair:
 def encode_sources(
     tokenizer: Tokenizer, sources: Sequence[str], *, is_seq2seq: bool, prompt: str = "{source}"
 ) -> list[list[int]]:
-    """Return what a model reads before it writes.
+    """Return what a model reads before it writes: the prompt with the source put in.
 
-    A sequence-to-sequence model: the source, with the end token its tokenizer adds. A causal model: the prompt with
-    the source put in, with the begin token its tokenizer adds, and without an end token.
+    A sequence-to-sequence model: with the end token its tokenizer adds. A causal model: with the begin token its
+    tokenizer adds, and without an end token.
 
     Raises:
         WheelsError: where a causal prompt comes out with no token at all.
     """
-    texts = list(sources) if is_seq2seq else [prompt.format(source=source) for source in sources]
+    texts = [prompt.format(source=source) for source in sources]
     rows: list[list[int]] = [list(ids) for ids in tokenizer(texts)["input_ids"]] if texts else []
     if is_seq2seq:
         return rows

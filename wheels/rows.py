@@ -49,14 +49,21 @@ def load_rows(
     Raises:
         WheelsError: naming the file, the line and the field, for anything that is not such a row; for an empty file.
     """
+    records = read_records(path, limit)
+    return [row_of(record, place, source, target, require_target) for place, record in records]
+
+
+def read_records(path: Path | str, limit: int | None = None) -> list[tuple[str, dict[str, Any]]]:
+    """Return the records of a JSONL file with all their columns, each with its place ("file:line").
+
+    Raises:
+        WheelsError: naming the file and the line, for a line that is no JSON object; for an empty file.
+    """
     check_limit(limit)
-    rows = []
-    for place, line in itertools.islice(read_lines(path), limit):
-        record = _parse(place, line)
-        rows.append(row_of(record, place, source, target, require_target))
-    if not rows:
+    records = [(place, _parse(place, line)) for place, line in itertools.islice(read_lines(path), limit)]
+    if not records:
         raise WheelsError(f"{path}: the file is empty; it must hold one JSON object a line")
-    return rows
+    return records
 
 
 def check_limit(limit: int | None) -> None:

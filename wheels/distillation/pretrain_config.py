@@ -31,7 +31,7 @@ class PretrainConfig:
     )
     source: str = option("source", "column of the sources; dots reach nested ones", metavar="NAME")
     target: str = option("target", "column of the targets", metavar="NAME")
-    prompt: str | None = option(None, "text a causal model reads, with {source} in it")
+    prompt: str | None = option(None, "text the model reads, with {source} in it")
     limit: int | None = option(None, "read only so many rows of each split", minimum=1)
 
     student: str | None = option(None, "model to start from; without it one is built as below", metavar="DIR")
