@@ -85,6 +85,11 @@ COMMANDS = {
         "wheels.benchmarks.study:run",
         "run a recipe on a task: teacher, students by every objective, policy, curve, passes",
     ),
+    "bench annotation": Command(
+        "wheels.benchmarks.annotation_config:AnnotationConfig",
+        "wheels.benchmarks.annotation:run",
+        "measure what a budget of annotations buys, by the way it is spent, with teachers that err",
+    ),
     "demo": Command(
         "wheels.benchmarks.demo_config:DemoConfig",
         "wheels.benchmarks.demo:run",
