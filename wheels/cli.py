@@ -95,6 +95,11 @@ COMMANDS = {
         "wheels.benchmarks.distillation:run",
         "compare students by labels, temperature and size, and measure what caching their teacher saves",
     ),
+    "bench annotation": Command(
+        "wheels.benchmarks.annotation_config:AnnotationConfig",
+        "wheels.benchmarks.annotation:run",
+        "measure what a budget of annotations buys, by the way it is spent, with teachers that err",
+    ),
     "demo": Command(
         "wheels.benchmarks.demo_config:DemoConfig",
         "wheels.benchmarks.demo:run",

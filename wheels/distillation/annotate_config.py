@@ -50,6 +50,7 @@ class AnnotateConfig:
     filter: bool = option(True, "leave out annotations that the assistant is not confident in")
     warm_up: float = option(0.1, "share of the budget spent at random first, to retrain the student on", share=True)
     retrain: str | None = option(None, "YAML of flags of `wheels pretrain` for that", metavar="FILE")
+    rehearse: bool = option(True, "retrain on the labelled rows too, not only on annotations")
     samples: int = option(5, "answers that the student samples for each row", minimum=2)
     temperature: float = option(1.0, "of these samples", minimum=0.01)
     metric: str = option("exact", "by which answers agree, and are right", choices=METRICS)

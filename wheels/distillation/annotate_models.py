@@ -120,14 +120,19 @@ def calibrate(
 def retrain(
     config: AnnotateConfig, labelled: Sequence[Row], validation: Sequence[Row], rows: Sequence[Row], place: Path
 ) -> str:
-    """Train the student on the labelled rows and `rows` into `place/student`; a run that is done returns at once.
+    """Train the student on `rows`, and the labelled ones where it rehearses, into `place/student`.
+
+    A training that is done returns at once; without any row the student stays what it is.
 
     Raises:
         WheelsError: for settings that do not fit; see `wheels pretrain`.
     """
     from wheels.distillation.pretrain import run
 
-    splits = {"train": [*labelled, *rows], "validation": list(validation)}
+    train = [*labelled, *rows] if config.rehearse else list(rows)
+    if not train:
+        return str(config.student)
+    splits = {"train": train, "validation": list(validation)}
     for split, lines in splits.items():
         if lines:
             write_text(place / "data" / f"{split}.jsonl", "".join(_line(row) for row in lines))

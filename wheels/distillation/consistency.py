@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wheels.equations import value_of
 from wheels.errors import WheelsError
-from wheels.metrics import sentence_scores
+from wheels.metrics import chrf_from_totals, sentence_scores, sentence_statistics
 
 CLOSED = ("exact", "equation")
 """The metrics by which an answer is right or wrong."""
@@ -49,13 +49,23 @@ def agreement(samples: Sequence[str], metric: str) -> NDArray[np.float64]:
     if metric in CLOSED:
         forms = [normalised(sample, metric) for sample in samples]
         return np.array([[float(one is not None and one == other) for other in forms] for one in forms])
-    pairs = [(i, j) for i in range(count) for j in range(i)]
-    both = [(i, j) for i, j in pairs] + [(j, i) for i, j in pairs]
-    scores = sentence_scores(metric, [samples[i] for i, _ in both], [samples[j] for _, j in both])
-    for place, (i, j) in enumerate(pairs):
-        # chrF and BLEU take one side for the reference; the mean of both ways has no sides.
-        agree_KK[i, j] = agree_KK[j, i] = (scores[place] + scores[place + len(pairs)]) / 200.0
+    first, second = np.tril_indices(count, -1)
+    pairs = [(samples[i], samples[j]) for i, j in zip(first, second, strict=True)]
+    agree_KK[first, second] = agree_KK[second, first] = _both_ways(pairs, metric)
     return agree_KK
+
+
+def _both_ways(pairs: Sequence[tuple[str, str]], metric: str) -> NDArray[np.float64]:
+    """Return the mean score, in [0, 1], of each pair with either text for the reference: it has no sides."""
+    ones, others = [one for one, _ in pairs], [other for _, other in pairs]
+    if metric == "chrf":
+        # One count of the n-grams serves both ways: which text is the hypothesis changes two columns of three.
+        counts_NK = sentence_statistics(metric, ones, others).values_NK
+        turned_NK = counts_NK.copy()
+        turned_NK[:, 0::3], turned_NK[:, 1::3] = counts_NK[:, 1::3], counts_NK[:, 0::3]
+        return (chrf_from_totals(counts_NK) + chrf_from_totals(turned_NK)) / 200.0
+    forth, back = sentence_scores(metric, ones, others), sentence_scores(metric, others, ones)
+    return (np.array(forth) + np.array(back)) / 200.0
 
 
 def consistency(samples: Sequence[str], metric: str) -> Consistency:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from threading import Event
@@ -11,6 +12,8 @@ from typing import Protocol
 from wheels.distillation.endpoint import Ask, Endpoint, RequestFailed
 from wheels.distillation.ledger import Ledger
 from wheels.errors import WheelsError
+
+log = logging.getLogger("wheels")
 
 Advance = Callable[[int], object]
 
@@ -46,8 +49,9 @@ class Remote:
         wanted = {item_of(prompt): prompt for prompt in prompts}
         asked = [item for item in wanted if ledger.answer(item) is None]
         advance(len(prompts) - len(asked))
-        # Reservations that a killed run left open are settled first: their answers may be paid for already.
-        asked.sort(key=lambda item: item not in ledger.recovered)
+        again = sum(item in ledger.recovered for item in asked)
+        if again:
+            log.info("%d requests of a run that was cut short are sent again under their reservations", again)
         failures = buy(ledger, {item: wanted[item] for item in asked}, self.endpoint.ask, self.workers,
                        self.endpoint.stopped, advance)  # fmt: skip
         if failures:

@@ -1,0 +1,132 @@
+"""`wheels bench annotation`: what a budget of annotations buys, by the way it is spent, with teachers that err."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+import wheels
+from wheels.benchmarks.annotation_cells import Bench, filter_trial, grid, run_cell, write_retraining
+from wheels.benchmarks.annotation_config import AnnotationConfig, error_share
+from wheels.config import to_dict, write_resolved
+from wheels.data import digest, load_task
+from wheels.distillation import annotate_models as models
+from wheels.errors import WheelsError
+from wheels.files import read_json, write_bytes, write_json, write_text
+from wheels.loading import model_digest
+from wheels.rows import Row, load_rows
+
+INCIDENTAL = ("output", "threads", "resamples")
+"""What the cells do not depend on."""
+
+
+def run(config: AnnotationConfig) -> None:
+    """Run every cell that is not done yet, and write the table, the plot and the figures.
+
+    Raises:
+        WheelsError: for inputs that do not fit, or a folder that holds another run.
+    """
+    if config.threads:
+        import torch
+
+        torch.set_num_threads(config.threads)
+    bench = open_bench(config)
+    _begin(bench)
+    write_retraining(config)
+    cells = grid(config)
+    results, bar = {}, tqdm(cells, desc="cells", unit="cell", file=sys.stderr)
+    for cell in bar:
+        bar.set_postfix_str(cell.name)
+        results[cell] = run_cell(bench, cell)
+
+    from wheels.benchmarks.annotation_plot import draw
+    from wheels.benchmarks.annotation_summary import summarise
+    from wheels.benchmarks.annotation_table import as_csv, as_text
+
+    summary = summarise(bench, results, _start(bench)) | {"filters": _filters(bench)}
+    output = bench.output
+    write_json(output / "annotation.json", summary)
+    write_text(output / "annotation.csv", as_csv(summary))
+    write_bytes(output / "annotation.png", draw(summary, config.teachers[0], config.assistants[0], config.warm_up))
+    write_resolved(config, output, {"data_digest": _digest(bench)})
+    write_text(output / "annotation.txt", as_text(summary))
+    print(as_text(summary), end="")
+
+
+def open_bench(config: AnnotationConfig) -> Bench:
+    """Read the rows.
+
+    Raises:
+        WheelsError: for a folder without one of the splits, bad rows, or a budget that is larger than the pool.
+    """
+    task = load_task(config.data, metrics=config.shown)
+    for split in ("train", "validation", "test") if config.rehearse else ("validation", "test"):
+        task.rows(split)
+    seen: dict[str, Row] = {}
+    for row in load_rows(config.pool, limit=config.pool_limit):
+        seen.setdefault(row.source, row)
+    if max(config.budgets) > len(seen):
+        raise WheelsError(f"budgets must be at most the {len(seen)} rows of {config.pool}, got {max(config.budgets)}")
+    return Bench(config, task, list(seen.values()))
+
+
+def _digest(bench: Bench) -> str:
+    """Return the digest of all rows."""
+    return digest({**bench.task.splits, "pool": bench.pool})
+
+
+def _begin(bench: Bench) -> None:
+    """Take the folder, or refuse one that holds another run.
+
+    Raises:
+        WheelsError: naming the setting that differs.
+    """
+    config, file = bench.config, bench.output / "run.json"
+    identity: dict[str, Any] = {name: value for name, value in to_dict(config).items() if name not in INCIDENTAL}
+    folders = [config.student, *config.assistants, *(name for name in config.teachers if error_share(name) is None)]
+    identity |= {"digests": {name: model_digest(name) for name in folders}, "data_digest": _digest(bench),
+                 "wheels": wheels.__version__}  # fmt: skip
+    if file.is_file():
+        _check_same(bench.output, read_json(file), identity)
+    elif bench.output.is_file() or (bench.output.is_dir() and any(bench.output.iterdir())):
+        raise WheelsError(f"{bench.output} holds something else; give a new or an empty folder by --output")
+    write_json(file, identity)
+
+
+def _check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to mix two runs in one folder."""
+    for name in new:
+        if old.get(name) != new[name]:
+            raise WheelsError(f"{folder} holds a run with {name} {old.get(name)!r}, not {new[name]!r}; "
+                              "give another --output")  # fmt: skip
+
+
+def _start(bench: Bench) -> list[str]:
+    """Return what the student says to the test rows as it starts."""
+    file = bench.output / "cells" / "start.json"
+    if not file.is_file():
+        settings = bench.settings(grid(bench.config)[0], bench.output)
+        model = models.load_local(settings, bench.config.student, "student")
+        write_json(file, model.answers([row.source for row in bench.test]))
+    return list(read_json(file))
+
+
+def _filters(bench: Bench) -> list[dict[str, Any]]:
+    """Return what each assistant's filter does to the pool, at each rate of errors among the teachers."""
+    from dataclasses import asdict
+
+    from wheels.benchmarks.annotation_summary import filter_figures
+
+    lines = []
+    shares = sorted({share for teacher in bench.config.teachers if (share := error_share(teacher))})
+    for share in shares:
+        for assistant in bench.config.assistants:
+            labels_S = [filter_trial(bench, assistant, share, seed) for seed in range(bench.config.seeds)]
+            figures = filter_figures(labels_S, bench.config.resamples)
+            lines.append({"assistant": assistant, "errors": share, "seeds": len(labels_S)}
+                         | {name: asdict(figure) for name, figure in figures.items()})  # fmt: skip
+    return lines
