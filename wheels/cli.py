@@ -85,6 +85,11 @@ COMMANDS = {
         "wheels.benchmarks.study:run",
         "run a recipe on a task: teacher, students by every objective, policy, curve, passes",
     ),
+    "bench rationales": Command(
+        "wheels.benchmarks.rationales_config:BenchRationalesConfig",
+        "wheels.benchmarks.rationales:run",
+        "compare students that also learn a teacher's rationales with students that do not",
+    ),
     "demo": Command(
         "wheels.benchmarks.demo_config:DemoConfig",
         "wheels.benchmarks.demo:run",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 
@@ -20,6 +20,8 @@ class Example(TypedDict):
     """What the model reads: the encoder's input, or the prompt of a causal model."""
     target: list[int]
     """What it should write, with the end token."""
+    rationale: NotRequired[Example]
+    """The same row's second task, if it has one: see `dual`."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,18 @@ class Collator:
         Sequence-to-sequence: `input_ids` and `attention_mask` [B, S]; `decoder_input_ids` and `labels` [B, T], where
         the decoder reads the labels one step late. Causal: `input_ids`, `attention_mask`, `labels` [B, S + T]; the
         label of position t is the token at t (compare it with the logits of t - 1), and `IGNORED` in the prompt.
+
+        Where some example has a rationale, all of them come after the B rows as rows of their own, and `is_rationale`
+        says which those are.
         """
+        seconds = [example["rationale"] for example in examples if "rationale" in example]
+        batch = self._padded([*examples, *seconds])
+        if seconds:
+            batch["is_rationale"] = torch.arange(len(examples) + len(seconds)) >= len(examples)
+        return batch
+
+    def _padded(self, examples: Sequence[Example]) -> Batch:
+        """Return the tensors a model takes, and `labels`."""
         sources = [example["source"] for example in examples]
         targets = [example["target"] for example in examples]
         if self.is_seq2seq:

@@ -3,7 +3,7 @@
 A word is a run of characters between white space, without the punctuation (Unicode categories P) at its two ends; a run
 of nothing but punctuation is no word. So `friends?` is `friends`, `(a)` is `a`, `don't` and `1,234.56` are one word
 each, and in a script without spaces a whole run is one word. Which tokens make a word follows from their places in the
-text, as a fast tokenizer gives them: byte-level pieces with their spaces, metaspaces and word pieces are all alike here.
+text, as a fast tokenizer gives them: byte-level pieces with their spaces, metaspaces and word pieces are alike here.
 """
 
 from __future__ import annotations
