@@ -100,6 +100,11 @@ COMMANDS = {
         "wheels.benchmarks.annotation:run",
         "measure what a budget of annotations buys, by the way it is spent, with teachers that err",
     ),
+    "bench rationales": Command(
+        "wheels.benchmarks.rationales_config:BenchRationalesConfig",
+        "wheels.benchmarks.rationales:run",
+        "compare students that also learn a teacher's rationales with students that do not",
+    ),
     "demo": Command(
         "wheels.benchmarks.demo_config:DemoConfig",
         "wheels.benchmarks.demo:run",

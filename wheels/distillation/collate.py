@@ -22,6 +22,8 @@ class Example(TypedDict):
     """What it should write, with the end token."""
     row: NotRequired[int]
     """Its place among the training rows, where a cache of teacher probabilities asks for it."""
+    rationale: NotRequired[Example]
+    """The same row's second task, if it has one: see `dual`."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,14 @@ class Collator:
         the decoder reads the labels one step late. Causal: `input_ids`, `attention_mask`, `labels` [B, S + T]; the
         label of position t is the token at t (compare it with the logits of t - 1), and `IGNORED` in the prompt.
         `rows` [B] where the examples say which row they are.
+
+        Where some example has a rationale, all of them come after the B rows as rows of their own, and `is_rationale`
+        says which those are.
         """
-        batch = self._tensors(examples)
+        seconds = [example["rationale"] for example in examples if "rationale" in example]
+        batch = self._tensors([*examples, *seconds])
+        if seconds:
+            batch["is_rationale"] = torch.arange(len(examples) + len(seconds)) >= len(examples)
         rows = [example["row"] for example in examples if "row" in example]
         return batch | ({"rows": torch.tensor(rows, dtype=torch.long)} if rows else {})
 

@@ -12,11 +12,12 @@ from transformers import PreTrainedModel
 from wheels.build import ModelSize, build_model, causal_prompt, train_tokenizer
 from wheels.data import Row, Task
 from wheels.distillation.collate import Example
+from wheels.distillation.dual import Rationales, prefixed
 from wheels.distillation.pretrain_config import PretrainConfig
 from wheels.distillation.teacher_outputs import teacher_outputs
 from wheels.errors import WheelsError
 from wheels.loading import Tokenizer, load_config, load_model, load_tokenizer, model_digest
-from wheels.pair import Pair, check_same_kind, check_same_tokenizer, check_vocabulary, kind_of
+from wheels.pair import Pair, check_same_kind, check_same_tokenizer, check_vocabulary, encode_sources, kind_of
 
 log = logging.getLogger("wheels")
 
@@ -36,7 +37,7 @@ class Material:
         return self.pair.student
 
 
-def load_material(config: PretrainConfig, task: Task) -> Material:
+def load_material(config: PretrainConfig, task: Task, rationales: Rationales | None = None) -> Material:
     """Load or build the student, load the teacher, and check that they belong together.
 
     Raises:
@@ -44,8 +45,10 @@ def load_material(config: PretrainConfig, task: Task) -> Material:
     """
     if config.student and config.teacher:
         check_same_kind(_kind(config.student), _kind(config.teacher), config.student, config.teacher)
-    prompt = _prompt(config, task)
-    tokenizer = _tokenizer(config, task, prompt)
+    prompt = plain_prompt(config, task)
+    if rationales is not None:
+        prompt = prefixed(config.label_prefix, prompt)
+    tokenizer = _tokenizer(config, task, prompt, rationales)
     student = _student(config, tokenizer)
     if config.teacher is None or config.cached_logits:
         pair = Pair(student, student, tokenizer, prompt)
@@ -60,14 +63,14 @@ def _kind(name: str) -> str:
     return kind_of(load_config(name))
 
 
-def _prompt(config: PretrainConfig, task: Task) -> str:
-    """The prompt given, else the task's; a causal model built here needs the end of the source marked."""
+def plain_prompt(config: PretrainConfig, task: Task) -> str:
+    """Return the prompt given, else the task's; a causal model built here needs the end of the source marked."""
     if config.prompt is not None:
         return config.prompt
     return causal_prompt(task.prompt) if config.student is None and config.family == "llama" else task.prompt
 
 
-def _tokenizer(config: PretrainConfig, task: Task, prompt: str) -> Tokenizer:
+def _tokenizer(config: PretrainConfig, task: Task, prompt: str, rationales: Rationales | None) -> Tokenizer:
     """The student's own tokenizer; for a built student the one it is to share, else a new one."""
     if config.student is not None:
         tokenizer = load_tokenizer(config.student, role="student")
@@ -83,6 +86,8 @@ def _tokenizer(config: PretrainConfig, task: Task, prompt: str) -> Tokenizer:
             check_same_tokenizer(tokenizer, other, shared, config.teacher)
         return tokenizer
     texts = [text for row in task.train for text in (prompt.format(source=row.source), row.target) if text]
+    if rationales is not None:
+        texts += [text for text in rationales.texts if text]
     return train_tokenizer(texts, vocab_size=config.vocab_size, ends_source=config.family == "t5")
 
 
@@ -108,12 +113,19 @@ def targets_of(config: PretrainConfig) -> str:
     return {"seqkd": "teacher", "pcl": config.paths}.get(config.objective, "references")
 
 
-def training_examples(config: PretrainConfig, material: Material, rows: Sequence[Row], folder: Path) -> list[Example]:
+def training_examples(
+    config: PretrainConfig,
+    material: Material,
+    rows: Sequence[Row],
+    folder: Path,
+    rationales: Rationales | None = None,
+) -> list[Example]:
     """Return the rows to train on, as tokens; for `seqkd` with the teacher's outputs as targets.
 
     `pcl` takes references, the teacher's outputs, or both, one after the other.
 
-    Rows longer than the limits of `config` (or of the models) are left out, and their number is logged.
+    Rows longer than the limits of `config` (or of the models) are left out, and their number is logged; so are
+    rationales, whose rows then have a target only.
 
     Raises:
         WheelsError: where no row is left.
@@ -132,12 +144,35 @@ def training_examples(config: PretrainConfig, material: Material, rows: Sequence
         for source, target in zip(sources, targets, strict=True)
         if _fits(config, pair, source, target)
     ]
+    if rationales is not None:
+        examples = _with_rationales(config, pair, rows, rationales)
     if not examples:
         limits = f"max_source_length {config.max_source_length}, max_target_length {config.max_target_length}"
         raise WheelsError(f"no training row is within {limits}; raise them, or look at the data")
     if len(examples) < len(sources):
         left = len(sources) - len(examples)
         log.warning("%d of %d training rows are longer than the limits and left out", left, len(sources))
+    return examples
+
+
+def _with_rationales(config: PretrainConfig, pair: Pair, rows: Sequence[Row], rationales: Rationales) -> list[Example]:
+    """Return the rows with both of their tasks."""
+    texts = [row.source for row in rows]
+    seconds = encode_sources(pair.tokenizer, texts, is_seq2seq=pair.is_seq2seq, prompt=rationales.prompt)
+    firsts, targets = pair.encode(texts), pair.encode_targets([row.target for row in rows])
+    examples: list[Example] = []
+    long = 0
+    for first, target, second, text, why in zip(
+        firsts, targets, seconds, rationales.texts, pair.encode_targets(rationales.texts), strict=True
+    ):
+        if not _fits(config, pair, first, target):
+            continue
+        example: Example = {"source": first, "target": target}
+        fits = _fits(config, pair, second, why)
+        long += bool(text) and not fits
+        examples.append(example | {"rationale": {"source": second, "target": why}} if text and fits else example)
+    if long:
+        log.warning("%d rationales are longer than the limits and left out", long)
     return examples
 
 

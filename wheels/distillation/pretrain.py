@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +18,9 @@ from wheels.distillation.arguments import training_arguments
 from wheels.distillation.cached_teacher import numbered, open_cache
 from wheels.distillation.callbacks import train_to_end
 from wheels.distillation.collate import Collator, Example
+from wheels.distillation.dual import Rationales, load_rationales
 from wheels.distillation.generation import write
-from wheels.distillation.material import Material, load_material, targets_of, training_examples
+from wheels.distillation.material import Material, load_material, plain_prompt, targets_of, training_examples
 from wheels.distillation.pcl import PathSettings, attach_value, detach_value
 from wheels.distillation.pretrain_config import JUDGED, PretrainConfig
 from wheels.distillation.run_folder import RunFolder
@@ -34,6 +37,9 @@ log = logging.getLogger("wheels")
 INCIDENTAL = ("output", "resume", "threads", "device", "log_every", "cache")
 # What changes nothing in a run with a live teacher.
 OF_CACHES = ("cached_logits", "cache_temperatures")
+
+# What means nothing without rationales.
+OF_RATIONALES = ("rationale", "rationale_weight", "label_prefix", "rationale_prefix")
 
 
 def run(config: PretrainConfig) -> Path:
@@ -53,11 +59,12 @@ def run(config: PretrainConfig) -> Path:
         if name is not None:
             check_place(name, role)
     folder = RunFolder(Path(config.output).absolute())
-    if folder.begin(_identity(config, task), resume=config.resume) is not None:
+    rationales = load_rationales(config, plain_prompt(config, task))
+    if folder.begin(_identity(config, task, rationales), resume=config.resume) is not None:
         log.info("%s is done already", folder.path)
         return folder.path
-    material = load_material(config, task)
-    examples = training_examples(config, material, task.train, folder.path / TEACHER_OUTPUTS)
+    material = load_material(config, task, rationales)
+    examples = training_examples(config, material, task.train, folder.path / TEACHER_OUTPUTS, rationales)
     if config.trainer == "trl":
         from wheels.distillation.trl_baseline import train_with_trl
 
@@ -95,6 +102,8 @@ def train(
     state = train_to_end(trainer, folder)
     detach_value(material.student)
     facts: dict[str, Any] = {"steps": state.global_step, "rows": len(examples), "prompt": material.pair.prompt}
+    if config.rationale is not None:
+        facts["rationales"] = sum("rationale" in example for example in examples)
     if material.teacher is not None:
         written = tokens_written(folder.path / TEACHER_OUTPUTS) if targets_of(config) != "references" else 0
         facts["teacher_tokens"] = trainer.tokens_scored() + written
@@ -147,6 +156,7 @@ def _objective(config: PretrainConfig, material: Material, cache: TeacherCache |
         max_new_tokens=config.max_target_length,
         eos_ids=material.pair.eos_ids,
         vocab_size=cache.settings.vocab_size if cache else material.pair.vocab_size,
+        rationale_weight=None if config.rationale is None else config.rationale_weight,
         paths=PathSettings(
             clip=config.path_clip,
             by_length=config.path_by_length,
@@ -193,10 +203,14 @@ def _validation(config: PretrainConfig, task: Task) -> list[Row]:
     return list(task.splits.get("validation", ()))[: config.eval_limit]
 
 
-def _identity(config: PretrainConfig, task: Task) -> Mapping[str, Any]:
+def _identity(config: PretrainConfig, task: Task, rationales: Rationales | None) -> Mapping[str, Any]:
     """Return everything the result depends on: settings, data, and the models' content."""
-    without = INCIDENTAL if config.cached_logits else (*INCIDENTAL, *OF_CACHES)
+    without = [*INCIDENTAL]
+    without += () if config.cached_logits else OF_CACHES
+    without += () if rationales is not None else OF_RATIONALES
     identity = {name: value for name, value in to_dict(config).items() if name not in without}
+    if rationales is not None:
+        identity["rationales_digest"] = hashlib.sha256(json.dumps(rationales.texts).encode()).hexdigest()[:16]
     for role in ("student", "teacher", "tokenizer"):
         if identity[role] is not None:
             identity[f"{role}_digest"] = model_digest(identity[role])

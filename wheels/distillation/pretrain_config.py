@@ -72,6 +72,11 @@ class PretrainConfig:
         0.05, "of pcl: rate of the next value's Polyak average; 1: none", minimum=1e-4, maximum=1.0
     )
 
+    rationale: str | None = option(None, "column of rationales, which are learnt as a second task", metavar="NAME")
+    rationale_weight: float = option(0.5, "of the rationales' loss; the targets' has the rest", share=True)
+    label_prefix: str = option("predict: ", "with --rationale: begins the prompt for the target")
+    rationale_prefix: str = option("explain: ", "with --rationale: begins the prompt for the rationale")
+
     epochs: float = option(3.0, "passes over the training rows", minimum=0.0)
     max_steps: int | None = option(None, "optimizer steps, instead of epochs", minimum=1)
     batch_size: int = option(32, "rows per forward pass", minimum=1)
@@ -116,6 +121,8 @@ class PretrainConfig:
             self._check_cache()
         elif self.cache is not None:
             raise WheelsError(f"cache {self.cache!r} needs --cached-logits K, such as 64; or leave it out")
+        if self.rationale is not None:
+            self._check_rationale()
         if self.prompt is not None:
             check_prompt(self.prompt)
         if self.max_steps is None and self.epochs == 0.0:
@@ -138,3 +145,15 @@ class PretrainConfig:
                 f"the cache is to be made for the temperatures {known}, got {self.temperature:g}; add it to "
                 "--cache-temperatures"
             )
+
+    def _check_rationale(self) -> None:
+        """Check what a second task needs."""
+        if self.objective != "ce" or self.trainer != "wheels":
+            raise WheelsError(
+                "rationales are learnt by cross-entropy: objective must be ce and trainer wheels, got "
+                f"{self.objective!r} and {self.trainer!r}"
+            )
+        if self.label_prefix == self.rationale_prefix:
+            raise WheelsError(f"label_prefix and rationale_prefix must differ, got {self.label_prefix!r} twice")
+        if not self.rationale:
+            raise WheelsError("rationale must name a column, got ''")

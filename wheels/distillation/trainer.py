@@ -12,10 +12,14 @@ from transformers import PreTrainedModel, Seq2SeqTrainer, Trainer, TrainingArgum
 
 from wheels.distillation.bucket_losses import bucket_loss
 from wheels.distillation.collate import Batch, Collator, Example, count_targets, target_logits_and_labels
+from wheels.distillation.dual import count_tasks, token_weights
 from wheels.distillation.generation import write
 from wheels.distillation.losses import IGNORED, cross_entropy, distillation_loss, select
 from wheels.distillation.pcl import FollowValue, PathSettings, PathValue, set_value_rate, student_path_loss
 from wheels.distillation.teacher_cache import TeacherCache
+
+# What stands in a batch and is not for the model.
+NOT_READ = ("labels", "on_policy", "rows", "is_rationale", "token_weights")
 
 Evaluator = Callable[[PreTrainedModel], dict[str, float]]
 
@@ -42,6 +46,8 @@ class Objective:
     """V, the range of ids both models have; None: they have the same."""
     paths: PathSettings = field(default_factory=PathSettings)
     """Of `pcl`."""
+    rationale_weight: float | None = None
+    """Weight of the rationales' loss in `ce`, see `dual`; None: there are none."""
 
 
 class _Distils(Trainer):
@@ -116,6 +122,10 @@ class _Distils(Trainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.objective.lmbda > 0.0:
             batches = [self._maybe_on_policy(batch, number) for number, batch in enumerate(batches)]
+        if self.objective.rationale_weight is not None and batches:
+            counts = self.accelerator.reduce(count_tasks(batches).to(device), reduction="sum")
+            for batch in batches:
+                batch["token_weights"] = token_weights(batch, counts, self.objective.rationale_weight)
         items = self.accelerator.gather(torch.tensor(count_targets(batches), device=device)).sum()
         if self.teacher is not None:
             self.teacher_tokens = self.tokens_scored() + int(items)
@@ -177,7 +187,7 @@ class _Distils(Trainer):
     ) -> Any:
         """Return the loss of one pass: its share of the average over the accumulated batch."""
         on_policy = "on_policy" in inputs
-        reads = {name: value for name, value in inputs.items() if name not in ("labels", "on_policy", "rows")}
+        reads = {name: value for name, value in inputs.items() if name not in NOT_READ}
         outputs = model(**reads, **({} if self.value is None else {"output_hidden_states": True}))
         student_logits_NV, labels_N = self._targets(outputs.logits, inputs["labels"])
         teacher_logits_NV = None
@@ -191,6 +201,8 @@ class _Distils(Trainer):
             loss = w * paths / num_items_in_batch
             if w < 1.0:
                 loss = loss + (1.0 - w) * cross_entropy(student_logits_NV, labels_N).sum() / num_items_in_batch
+        elif "token_weights" in inputs:
+            loss = (cross_entropy(student_logits_NV, labels_N) * inputs["token_weights"]).sum()
         else:
             loss = self._divergence_loss(
                 student_logits_NV, teacher_logits_NV, labels_N, inputs.get("rows"), w, num_items_in_batch

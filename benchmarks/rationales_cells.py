@@ -1,0 +1,80 @@
+"""What the stages of `wheels bench rationales` do: an untrained teacher, rows with rationales, a student's score."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from wheels.benchmarks.rationales_config import GridConfig
+from wheels.data import load_task
+from wheels.distillation.generation import write
+from wheels.distillation.rationales import own_prompt
+from wheels.distillation.rationales import run as find
+from wheels.distillation.rationales_config import RationalesConfig
+from wheels.distillation.words import rationale
+from wheels.files import read_json, write_json, write_text
+from wheels.loading import load_model, load_tokenizer, save_model
+from wheels.metrics import sentence_scores
+from wheels.pair import Pair
+from wheels.rows import read_records
+
+UNTRAINED_SEED = 1_000_003
+"""Of the weights of the untrained teacher: no teacher starts from it."""
+
+
+def untrained(teacher: Path, place: Path) -> None:
+    """Write a model of the teacher's configuration, tokenizer and prompt with weights as they are before training."""
+    model = load_model(teacher, role="teacher")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(UNTRAINED_SEED)
+        fresh = type(model)(model.config)
+    save_model(fresh, load_tokenizer(teacher), place)
+    write_json(place / "finished.json", {"prompt": own_prompt(teacher), "steps": 0})
+
+
+def attribute(config: RationalesConfig) -> None:
+    """Run `wheels rationales`."""
+    print(find(config))
+
+
+def write_rows(data: str, attributed: Path, place: Path, *, column: str, k: int) -> None:
+    """Write a folder of rows to train on: the training rows with the k heaviest words, and the validation rows.
+
+    Args:
+        data: the task, for its validation rows.
+        attributed: what `wheels rationales` wrote for the training rows.
+        place: the folder.
+        column: of the rationales, in both.
+        k: words of a rationale.
+    """
+    lines = []
+    for _, record in read_records(attributed):
+        words, scores = [word for word, _ in record[f"{column}_words"]], [s for _, s in record[f"{column}_words"]]
+        row = {"source": record["source"], "target": record["target"], column: rationale(words, scores, k)}
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    write_text(place / "train.jsonl", "".join(lines))
+    rows = [{"source": row.source, "target": row.target} for row in load_task(data).validation]
+    write_text(place / "validation.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def score_cell(grid: GridConfig, data: str, model: Path, place: Path) -> None:
+    """Write which test rows a model answers rightly, greedily and by the prompt it was trained with."""
+    rows, facts = load_task(data).test[: grid.limit], read_json(model / "finished.json")
+    student = load_model(model)
+    pair = Pair.of(student, student, load_tokenizer(model), prompt=facts["prompt"])
+    outputs = write(
+        pair.student, pair.encode([row.source for row in rows]), pad_id=pair.pad_id, eos_ids=pair.eos_ids,
+        max_new_tokens=1 + max(map(len, pair.encode_targets([row.target for row in rows]))),
+        vocab_size=pair.vocab_size, batch_size=grid.batch_size,
+    )  # fmt: skip
+    texts = [pair.decode(output) for output in outputs]
+    scores = sentence_scores(grid.metric, texts, [row.target for row in rows])
+    write_json(place, {
+        "parameters": sum(weights.numel() for weights in student.parameters()),
+        "prompt": facts["prompt"],
+        "steps": facts["steps"],
+        "right": [int(score > 0.0) for score in scores],
+    })  # fmt: skip
+    print(f"{sum(scores) / len(scores):.1f}")
