@@ -122,7 +122,7 @@ def test_the_objectives_are_compared_alike(tmp_path):
         assert config.seed == int(seed), name
         if name != f"ce-{seed}":
             assert config.student == str(tmp_path / "students" / f"ce-{seed}")
-            assert (config.max_steps, config.learning_rate, config.batch_size) == (900, 1e-3, 32)
+            assert (config.max_steps, config.learning_rate, config.batch_size) == (600, 1e-3, 32)
             assert config.lmbda == (0.5 if name.startswith(("gkd", "pcl-on")) else 0.0)
             assert config.teacher == (None if "ce" in name else "there")
 
