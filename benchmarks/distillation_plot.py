@@ -15,6 +15,8 @@ from wheels.benchmarks.distillation_table import kind_name
 from wheels.benchmarks.plot import COLOURS, GRID, INK, PALE, STYLE, as_png, metric_name
 
 PALETTE = tuple(COLOURS[name] for name in ("learned", "regret", "maxprob", "margin", "gate", "router", "every-k"))
+FAR = 1.6
+"""A teacher beyond this many times the best student's score is off the scale."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 
 
@@ -50,16 +52,31 @@ def _draw_size(axes: Axes, summary: Summary, size: str, names: list[str]) -> Non
             score = line.scores[quality]
             axes.axhline(score["mean"], color=INK, linewidth=1.3, linestyle=(0, (4, 2)), label="hard")
             axes.axhspan(score["low"], score["high"], color=INK, alpha=0.08, linewidth=0)
-    teacher = summary.teacher[quality]["mean"]
-    axes.axhline(teacher, color=PALE, linewidth=1.2, linestyle=(0, (1, 1.5)), label=f"teacher: {teacher:.1f}")
+    _draw_teacher(axes, summary)
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_xscale("log")
     ticks = sorted({line.temperature for line in summary.lines if line.temperature is not None})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
+    if ticks:
+        axes.set_xlim(ticks[0] / 1.15, ticks[-1] * 1.15)
     axes.set_xlabel("temperature T")
     axes.set_title(f"{size}: {lines[0].parameters:,} parameters", loc="left", size=9.5, color=INK)
+
+
+def _draw_teacher(axes: Axes, summary: Summary) -> None:
+    """Draw the teacher's line; one that would press all others together is told in words instead."""
+    quality = summary.metrics[0]
+    teacher = summary.teacher[quality]["mean"]
+    top = max(line.scores[quality]["high"] for line in summary.lines)
+    if teacher <= FAR * top or top <= 0.0:
+        axes.axhline(teacher, color=PALE, linewidth=1.2, linestyle=(0, (1, 1.5)), label=f"teacher: {teacher:.1f}")
+        return
+    axes.set_ylim(0.0, 1.1 * top)
+    words = f"\N{UPWARDS ARROW} teacher, {summary.teacher['parameters']:,} parameters: {teacher:.1f}"
+    axes.annotate(words, (0.97, 0.985), xycoords="axes fraction", ha="right", va="top", color=PALE, size=8.5,
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
 
 
 def _draw_points(axes: Axes, lines: list[Line], quality: str, place: int, name: str) -> None:
