@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -177,10 +177,14 @@ def _assistant(bench: Bench, cell: Cell, settings: AnnotateConfig) -> Any:
     """Return what makes the assistant of a cell; None where it has no part in the strategy."""
     if cell.strategy in ("random", "consistency"):
         return None
-    model = LocalModel.load(
-        cell.assistant, role="assistant", max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size
-    )
+    model = _loaded(cell.assistant, settings.max_new_tokens, settings.batch_size)
     return lambda student: models.calibrate(settings, model, student, bench.task.validation)
+
+
+@lru_cache(maxsize=4)
+def _loaded(folder: str, max_new_tokens: int, batch_size: int) -> LocalModel:
+    """Load an assistant once for all cells."""
+    return LocalModel.load(folder, role="assistant", max_new_tokens=max_new_tokens, batch_size=batch_size)
 
 
 def _take_over(bench: Bench, cell: Cell, folder: Path) -> None:
