@@ -10,7 +10,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 import wheels
-from wheels.benchmarks.annotation_cells import Bench, filter_trial, grid, run_cell, write_retraining
+from wheels.benchmarks.annotation_cells import Bench, filter_trial, grid, last_part, run_cell, write_retraining
 from wheels.benchmarks.annotation_config import AnnotationConfig, error_share
 from wheels.config import to_dict, write_resolved
 from wheels.data import digest, load_task
@@ -20,7 +20,18 @@ from wheels.files import read_json, write_bytes, write_json, write_text
 from wheels.loading import model_digest
 from wheels.rows import Row, load_rows
 
-INCIDENTAL = ("output", "threads", "resamples", "strategies", "budgets", "teachers", "warm_up", "warm_ups", "seeds")
+INCIDENTAL = (
+    "output",
+    "threads",
+    "resamples",
+    "strategies",
+    "budgets",
+    "teachers",
+    "assistants",
+    "warm_up",
+    "warm_ups",
+    "seeds",
+)
 """What the cells do not depend on, or have in their names: a grid may grow in the folder where it began."""
 
 
@@ -51,7 +62,8 @@ def run(config: AnnotationConfig) -> None:
     output = bench.output
     write_json(output / "annotation.json", summary)
     write_text(output / "annotation.csv", as_csv(summary))
-    write_bytes(output / "annotation.png", draw(summary, config.teachers[0], config.assistants[0], config.warm_up))
+    names = last_part(config.teachers[0]), last_part(config.assistants[0])
+    write_bytes(output / "annotation.png", draw(summary, *names, config.warm_up))
     write_resolved(config, output, {"data_digest": _digest(bench)})
     write_text(output / "annotation.txt", as_text(summary))
     print(as_text(summary), end="")
@@ -129,6 +141,6 @@ def _filters(bench: Bench) -> list[dict[str, Any]]:
         for assistant in bench.config.assistants:
             labels_S = [filter_trial(bench, assistant, share, seed) for seed in range(bench.config.seeds)]
             figures = filter_figures(labels_S, bench.config.resamples)
-            lines.append({"assistant": assistant, "errors": share, "seeds": len(labels_S)}
+            lines.append({"assistant": last_part(assistant), "errors": share, "seeds": len(labels_S)}
                          | {name: asdict(figure) for name, figure in figures.items()})  # fmt: skip
     return lines

@@ -50,7 +50,7 @@ def agreement(samples: Sequence[str], metric: str) -> NDArray[np.float64]:
         forms = [normalised(sample, metric) for sample in samples]
         return np.array([[float(one is not None and one == other) for other in forms] for one in forms])
     first, second = np.tril_indices(count, -1)
-    pairs = [(samples[i], samples[j]) for i, j in zip(first, second, strict=True)]
+    pairs = [(samples[i], samples[j]) for i, j in zip(first.tolist(), second.tolist(), strict=True)]
     agree_KK[first, second] = agree_KK[second, first] = _both_ways(pairs, metric)
     return agree_KK
 
