@@ -10,7 +10,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 import wheels
-from wheels.benchmarks.annotation_cells import Bench, filter_trial, grid, run_cell, write_retraining
+from wheels.benchmarks.annotation_cells import Bench, filter_trial, grid, last_part, run_cell, write_retraining
 from wheels.benchmarks.annotation_config import AnnotationConfig, error_share
 from wheels.config import to_dict, write_resolved
 from wheels.data import digest, load_task
@@ -20,8 +20,19 @@ from wheels.files import read_json, write_bytes, write_json, write_text
 from wheels.loading import model_digest
 from wheels.rows import Row, load_rows
 
-INCIDENTAL = ("output", "threads", "resamples")
-"""What the cells do not depend on."""
+INCIDENTAL = (
+    "output",
+    "threads",
+    "resamples",
+    "strategies",
+    "budgets",
+    "teachers",
+    "assistants",
+    "warm_up",
+    "warm_ups",
+    "seeds",
+)
+"""What the cells do not depend on, or have in their names: a grid may grow in the folder where it began."""
 
 
 def run(config: AnnotationConfig) -> None:
@@ -37,7 +48,7 @@ def run(config: AnnotationConfig) -> None:
     bench = open_bench(config)
     _begin(bench)
     write_retraining(config)
-    cells = grid(config)
+    cells, filters = grid(config), _filters(bench)
     results, bar = {}, tqdm(cells, desc="cells", unit="cell", file=sys.stderr)
     for cell in bar:
         bar.set_postfix_str(cell.name)
@@ -47,11 +58,12 @@ def run(config: AnnotationConfig) -> None:
     from wheels.benchmarks.annotation_summary import summarise
     from wheels.benchmarks.annotation_table import as_csv, as_text
 
-    summary = summarise(bench, results, _start(bench)) | {"filters": _filters(bench)}
+    summary = summarise(bench, results, _start(bench)) | {"filters": filters}
     output = bench.output
     write_json(output / "annotation.json", summary)
     write_text(output / "annotation.csv", as_csv(summary))
-    write_bytes(output / "annotation.png", draw(summary, config.teachers[0], config.assistants[0], config.warm_up))
+    names = last_part(config.teachers[0]), last_part(config.assistants[0])
+    write_bytes(output / "annotation.png", draw(summary, *names, config.warm_up))
     write_resolved(config, output, {"data_digest": _digest(bench)})
     write_text(output / "annotation.txt", as_text(summary))
     print(as_text(summary), end="")
@@ -88,10 +100,12 @@ def _begin(bench: Bench) -> None:
     config, file = bench.config, bench.output / "run.json"
     identity: dict[str, Any] = {name: value for name, value in to_dict(config).items() if name not in INCIDENTAL}
     folders = [config.student, *config.assistants, *(name for name in config.teachers if error_share(name) is None)]
-    identity |= {"digests": {name: model_digest(name) for name in folders}, "data_digest": _digest(bench),
-                 "wheels": wheels.__version__}  # fmt: skip
+    identity |= {f"weights of {name}": model_digest(name) for name in folders}
+    identity |= {"data_digest": _digest(bench), "wheels": wheels.__version__}
     if file.is_file():
-        _check_same(bench.output, read_json(file), identity)
+        old = read_json(file)
+        _check_same(bench.output, old, identity)
+        identity = old | identity
     elif bench.output.is_file() or (bench.output.is_dir() and any(bench.output.iterdir())):
         raise WheelsError(f"{bench.output} holds something else; give a new or an empty folder by --output")
     write_json(file, identity)
@@ -100,8 +114,8 @@ def _begin(bench: Bench) -> None:
 def _check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Refuse to mix two runs in one folder."""
     for name in new:
-        if old.get(name) != new[name]:
-            raise WheelsError(f"{folder} holds a run with {name} {old.get(name)!r}, not {new[name]!r}; "
+        if name in old and old[name] != new[name]:
+            raise WheelsError(f"{folder} holds a run with {name} {old[name]!r}, not {new[name]!r}; "
                               "give another --output")  # fmt: skip
 
 
@@ -127,6 +141,6 @@ def _filters(bench: Bench) -> list[dict[str, Any]]:
         for assistant in bench.config.assistants:
             labels_S = [filter_trial(bench, assistant, share, seed) for seed in range(bench.config.seeds)]
             figures = filter_figures(labels_S, bench.config.resamples)
-            lines.append({"assistant": assistant, "errors": share, "seeds": len(labels_S)}
+            lines.append({"assistant": last_part(assistant), "errors": share, "seeds": len(labels_S)}
                          | {name: asdict(figure) for name, figure in figures.items()})  # fmt: skip
     return lines

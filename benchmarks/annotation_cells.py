@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +42,26 @@ class Cell:
     seed: int
     """Of rows, errors, samples and training."""
 
+    def described(self) -> dict[str, Any]:
+        """Return what it is of, its seed left out, as values of JSON."""
+        return {"strategy": self.strategy, "budget": self.budget, "warm_up": self.warm_up,
+                "teacher": last_part(self.teacher), "assistant": last_part(self.assistant)}  # fmt: skip
+
     @property
     def name(self) -> str:
         """The name of its folder."""
-        parts = (self.strategy, str(self.budget), f"{self.warm_up:g}", _last(self.teacher), _last(self.assistant))
+        parts = (
+            self.strategy,
+            str(self.budget),
+            f"{self.warm_up:g}",
+            last_part(self.teacher),
+            last_part(self.assistant),
+        )
         return "_".join([*parts, str(self.seed)]).replace("/", "-").replace(":", "-")
 
 
-def _last(name: str) -> str:
-    """Return the last part of a path."""
+def last_part(name: str) -> str:
+    """Return the last part of a path: what a model is called in tables and signatures."""
     return name.rstrip("/").rsplit("/", 1)[-1]
 
 
@@ -66,20 +77,20 @@ def grid(config: AnnotationConfig) -> list[Cell]:
         for seed in range(config.seeds):
             found[Cell(strategy, budget, 0.0 if one_stage else warm_up, teacher, assistant, seed)] = None
 
-    main, helper = config.teachers[0], config.assistants[0]
+    main, first = config.teachers[0], config.assistants[0]
     # 'assistant' before 'consistency', which takes over its warm-up and its samples.
     ordered = sorted(config.strategies, key=lambda strategy: strategy == "consistency")
     for budget in config.budgets:
         for strategy in ordered:
-            add(strategy, budget, config.warm_up, main, helper)
+            add(strategy, budget, config.warm_up, main, first)
     if "full" in config.strategies:
         for warm_up in config.warm_ups:
-            add("full", config.middle, warm_up, main, helper)
+            add("full", config.middle, warm_up, main, first)
         for assistant in config.assistants[1:]:
             add("full", config.middle, config.warm_up, main, assistant)
     for teacher in config.teachers[1:]:
         for strategy in ordered:
-            add(strategy, config.middle, config.warm_up, teacher, helper)
+            add(strategy, config.middle, config.warm_up, teacher, first)
     return list(found)
 
 
@@ -129,9 +140,14 @@ class Bench:
 
     def signature(self, cell: Cell) -> str:
         """Return the string that says what a figure is of."""
-        parts = [self.task.name, f"n={len(self.test)}", f"pool={len(self.pool)}", _last(self.config.student),
-                 _last(cell.teacher), cell.strategy, f"assistant={_last(cell.assistant)}", f"budget={cell.budget}",
-                 f"warm-up={cell.warm_up:g}", f"seed={cell.seed}", f"wheels:{wheels.__version__}"]  # fmt: skip
+        models_used = (
+            last_part(self.config.student),
+            last_part(cell.teacher),
+            f"assistant={last_part(cell.assistant)}",
+        )
+        spent = (cell.strategy, f"budget={cell.budget}", f"warm-up={cell.warm_up:g}", f"seed={cell.seed}")
+        rows = (self.task.name, f"n={len(self.test)}", f"pool={len(self.pool)}")
+        parts = (*rows, *models_used, *spent, f"wheels:{wheels.__version__}")
         return "|".join(parts)
 
 
@@ -177,10 +193,14 @@ def _assistant(bench: Bench, cell: Cell, settings: AnnotateConfig) -> Any:
     """Return what makes the assistant of a cell; None where it has no part in the strategy."""
     if cell.strategy in ("random", "consistency"):
         return None
-    model = LocalModel.load(
-        cell.assistant, role="assistant", max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size
-    )
+    model = _loaded(cell.assistant, settings.max_new_tokens, settings.batch_size)
     return lambda student: models.calibrate(settings, model, student, bench.task.validation)
+
+
+@lru_cache(maxsize=4)
+def _loaded(folder: str, max_new_tokens: int, batch_size: int) -> LocalModel:
+    """Load an assistant once for all cells."""
+    return LocalModel.load(folder, role="assistant", max_new_tokens=max_new_tokens, batch_size=batch_size)
 
 
 def _take_over(bench: Bench, cell: Cell, folder: Path) -> None:

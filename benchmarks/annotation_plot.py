@@ -57,7 +57,7 @@ def draw(summary: Mapping[str, Any], teacher: str, assistant: str, warm_up: floa
         axes.set_axisbelow(True)
         axes.set_xlabel("annotations bought")
         axes.set_ylabel(f"{metric_name(metric)} of the student, {summary['test_rows']} test rows")
-        words = f"teacher: {teacher.rsplit('/', 1)[-1]}; band: lowest to highest of {summary['seeds']} seeds"
+        words = f"teacher: {teacher}; band: lowest to highest of {summary['seeds']} seeds"
         axes.set_title(words, loc="left", size=9.5, color=INK)
         figure.suptitle(f"{summary['task']}: what {metric_name(metric)} a budget of annotations buys", x=0.008,
                         ha="left", weight="bold", size=11)  # fmt: skip

@@ -64,7 +64,7 @@ def _point(
 ) -> dict[str, Any]:  # fmt: skip
     """Return the figures of one line of the table."""
     first = group[0]
-    line: dict[str, Any] = {name: value for name, value in asdict(first).items() if name != "seed"}
+    line = first.described()
     for metric, by_cell in stats.items():
         line[metric] = [by_cell[cell].corpus() for cell in group]
     labels = [results[cell]["labels"] for cell in group]
@@ -98,8 +98,8 @@ def _paired(
                 difference = paired_bootstrap(
                     [stats[metric][cell] for cell in group], [stats[metric][cell] for cell in other], config.resamples
                 )
-                lines.append({name: value for name, value in asdict(one).items() if name != "seed"}
-                             | {"minus": _name(base), "metric": metric} | asdict(difference))  # fmt: skip
+                names = {"minus": base.strategy, "metric": metric}
+                lines.append(one.described() | names | asdict(difference))
     return lines
 
 
@@ -114,11 +114,6 @@ def _is_base(config: Any, one: Cell, base: Cell) -> bool:
     if base.strategy == "full" and (base.warm_up, base.assistant) == main:
         return ablation
     return base.strategy == "random+filter" and one.strategy == "full" and not ablation
-
-
-def _name(cell: Cell) -> str:
-    """Name what a group is held against."""
-    return cell.strategy
 
 
 def filter_figures(labels_S: Sequence[Sequence[Label]], resamples: int, seed: int = 0) -> dict[str, Comparison]:

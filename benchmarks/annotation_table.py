@@ -25,13 +25,8 @@ def as_text(summary: Mapping[str, Any]) -> str:
 
 def _cells(line: Mapping[str, Any]) -> list[str]:
     """Return what a line is of."""
-    return [line["strategy"], str(line["budget"]), f"{line['warm_up']:g}", _last(line["teacher"]),
-            _last(line["assistant"])]  # fmt: skip
-
-
-def _last(name: str) -> str:
-    """Return the last part of a path."""
-    return name.rstrip("/").rsplit("/", 1)[-1]
+    return [line["strategy"], str(line["budget"]), f"{line['warm_up']:g}", line["teacher"],
+            line["assistant"]]  # fmt: skip
 
 
 def _quality(summary: Mapping[str, Any]) -> str:
@@ -64,7 +59,7 @@ def _filters(summary: Mapping[str, Any]) -> str:
     for line in summary["filters"]:
         cells = [f"{line[name]['difference']:.3f} [{line[name]['low']:.3f}, {line[name]['high']:.3f}]"
                  for name in ("right_before", "right_after", "lift", "kept", "recall", "wrong_caught")]  # fmt: skip
-        rows.append([_last(line["assistant"]), f"{line['errors']:g}", *cells])
+        rows.append([line["assistant"], f"{line['errors']:g}", *cells])
     return f"the filter alone, on the whole pool (mean over seeds, 95% interval over labels and seeds):\n{align(rows)}"
 
 

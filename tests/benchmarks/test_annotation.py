@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import zlib
 
 import numpy as np
 import pytest
+import torch
 
 from wheels.benchmarks import annotation_cells
 from wheels.benchmarks.annotation import run
@@ -18,7 +20,9 @@ from wheels.benchmarks.annotation_summary import FILTER_FIGURES, filter_figures
 from wheels.build import ModelSize
 from wheels.config import build
 from wheels.data import Row, Task
+from wheels.distillation.local_model import LocalModel
 from wheels.errors import WheelsError
+from wheels.metrics import score
 from wheels.pair import Pair
 
 WORDS = (("rot", "red"), ("blau", "blue"), ("Hund", "dog"), ("Katze", "cat"), ("laeuft", "runs"), ("und", "and"))
@@ -48,8 +52,9 @@ def small(tmp_path):
     data = tmp_path / "data"
     return {"data": str(data), "pool": str(data / "pool.jsonl"), "student": str(pair.save_student(tmp_path / "s")),
             "assistants": (str(pair.save_teacher(tmp_path / "a")),), "budgets": (8,), "warm_ups": (), "seeds": 2,
-            "warm_up": 0.25, "metric": "chrf", "samples": 2, "epochs": 1.0, "max_new_tokens": 8, "pool_limit": 16,
-            "resamples": 50}  # fmt: skip
+            "warm_up": 0.25, "metric": "chrf", "samples": 2, "epochs": 1.0, "max_new_tokens": 4, "pool_limit": 16,
+            "resamples": 50,
+            "strategies": ("random", "consistency", "assistant", "full")}  # fmt: skip
 
 
 def test_the_rate_of_errors_is_exact_and_each_is_wrong():
@@ -124,40 +129,56 @@ def test_the_interval_of_the_filter_covers_what_it_should():
     assert 51 <= hits <= 60, "a filter that draws lots lifts nothing, in about 95% of the intervals"
 
 
-def test_a_run_that_is_cut_short_ends_as_one_that_is_not(small, tmp_path, monkeypatch, capsys):
-    run(build(AnnotationConfig, small | {"output": str(tmp_path / "whole")}))
-    said = capsys.readouterr().out
-    assert "quality of the student at equal spend" in said
-    cut = build(AnnotationConfig, small | {"output": str(tmp_path / "cut")})
+def shifted(config, labelled, validation, rows, place):
+    """Stands in for a training, which has tests of its own: other weights, a function of the rows."""
+    model = LocalModel.load(config.student, role="student")
+    with torch.no_grad():
+        torch.manual_seed(zlib.crc32(repr(sorted((row.source, row.target) for row in rows)).encode()))
+        for weights in model.model.parameters():
+            weights += 0.3 * torch.randn_like(weights)
+    return str(model.pair.save_student(place / "student"))
+
+
+def test_a_run_that_is_cut_short_goes_on_and_its_figures_follow_from_its_cells(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("wheels.distillation.annotate_models.retrain", shifted)
+    config = build(AnnotationConfig, small | {"output": str(tmp_path / "o")})
     real, done = annotation_cells.run_cell, []
 
     def fails(bench, cell):
         if len(done) == 3:
             raise KeyboardInterrupt
-        done.append(cell)
+        done.append(cell.name)
         return real(bench, cell)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("wheels.benchmarks.annotation.run_cell", fails)
-        run(cut)
-    run(cut)
-    for name in ("annotation.json", "annotation.csv", "annotation.txt", "annotation.png"):
-        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-    with pytest.raises(WheelsError, match="holds a run with seeds 2, not 3"):
-        run(build(AnnotationConfig, small | {"output": str(tmp_path / "cut"), "seeds": 3}))
+        run(config)
+    kept = {name: (tmp_path / "o/cells" / name / "cell.json").stat().st_mtime_ns for name in done}
+    run(config)
+    said = capsys.readouterr().out
+    assert "quality of the student at equal spend" in said
+    for name, time in kept.items():
+        assert (tmp_path / "o/cells" / name / "cell.json").stat().st_mtime_ns == time, "a cell is run once"
+    with pytest.raises(WheelsError, match="holds a run with samples 2, not 3"):
+        run(build(AnnotationConfig, small | {"output": str(tmp_path / "o"), "samples": 3}))
 
-    lines = list(csv.DictReader(io.StringIO((tmp_path / "cut" / "annotation.csv").read_text())))
-    assert len(lines) == 5 * 2
-    assert len({line["signature"] for line in lines}) == 10
-    summary = json.loads((tmp_path / "cut" / "annotation.json").read_text())
-    assert {line["minus"] for line in summary["paired"]} == {"random", "random+filter"}
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "o" / "annotation.csv").read_text())))
+    assert len(lines) == len({line["signature"] for line in lines}) == 4 * 2
+    summary = json.loads((tmp_path / "o" / "annotation.json").read_text())
+    assert {line["minus"] for line in summary["paired"]} == {"random"}
     (trial,) = summary["filters"]
     assert trial["right_before"]["difference"] == pytest.approx(11 / 16), "5 of 16 labels are exchanged"
-    twins = [tmp_path / "cut" / "cells" / f"{name}_8_0.25_references-0.3_a_0" for name in ("assistant", "consistency")]
+    twins = [tmp_path / "o" / "cells" / f"{name}_8_0.25_references-0.3_a_0" for name in ("assistant", "consistency")]
     first, second = (json.loads((twin / "cell.json").read_text()) for twin in twins)
-    chosen = [[label["stage"] for label in cell["labels"]] for cell in (first, second)]
-    assert chosen[0] == chosen[1] == ["warm-up"] * 2 + ["main"] * 6
+    assert [label["stage"] for label in second["labels"]] == ["warm-up"] * 2 + ["main"] * 6
     assert first["labels"][:2] == second["labels"][:2]
+    references = [row.target for row in sentences(8, 24)]
+    for line in lines:
+        name = f"{line['strategy']}_8_{line['warm_up']}_references-0.3_a_{line['signature'].split('seed=')[1][0]}"
+        cell = json.loads((tmp_path / "o" / "cells" / name / "cell.json").read_text())
+        assert float(line["chrf"]) == pytest.approx(score("chrf", cell["answers"], references).value, rel=1e-4)
+        kept = [label["right"] for label in cell["labels"] if label["accepted"]]
+        assert float(line["right_trained_on"]) == pytest.approx(np.mean(kept) if kept else 0.0, rel=1e-4)
 
 
 def test_a_budget_beyond_the_pool_is_refused(small, tmp_path):

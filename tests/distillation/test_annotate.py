@@ -118,7 +118,7 @@ def test_requests_that_fail_cost_nothing_and_are_asked_for_again(unlabelled, tmp
             "teacher_model": "m", "attempts": 2, "backoff": 0.001, "timeout": 0.2}  # fmt: skip
     with FaultyServer(faults=["500"], share=1.0) as server:
         config = build(AnnotateConfig, more | {"teacher": server.url})
-        with pytest.raises(WheelsError, match="5 of 5 requests got no answer and cost nothing; run the same command"):
+        with pytest.raises(WheelsError, match="5 of 5 requests got no answer, and their units are free again"):
             run(config)
         assert read_account(tmp_path / "out" / "ledger.jsonl").spent == 0
         server.faults = ["401"]

@@ -103,7 +103,8 @@ def read_inputs(config: AnnotateConfig) -> Inputs:
     if config.data is not None:
         task = load_task(config.data, source=config.source, target=config.target, limit=config.limit)
         labelled, validation = task.splits.get("train", []), task.splits.get("validation", [])
-        for wanted, split in ((config.demonstrations or config.retrains, "train"), (config.calibrates, "validation")):
+        learns = config.demonstrations or (config.retrains and config.rehearse)
+        for wanted, split in ((learns, "train"), (config.calibrates, "validation")):
             if wanted:
                 task.rows(split)
     if len(labelled) < config.demonstrations:

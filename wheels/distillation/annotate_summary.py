@@ -52,7 +52,7 @@ def as_text(summary: Mapping[str, Any]) -> str:
         grades.append([name, str(summary["grades_of_student_answers"][name]), str(count)])
     head = f"{summary['spent']} of {summary['budget']} annotations spent on {summary['pool']} rows"
     if summary["failed_requests"]:
-        head += f"; {summary['failed_requests']} requests failed and cost nothing"
+        head += f"; {summary['failed_requests']} requests failed, and freed their units"
     return f"{head}\n\n{_align(lines)}\n\n{_align(grades)}"
 
 

@@ -56,8 +56,8 @@ class Remote:
                        self.endpoint.stopped, advance)  # fmt: skip
         if failures:
             raise RequestFailed(
-                f"{len(failures)} of {len(asked)} requests got no answer and cost nothing; run the same command again "
-                f"to ask for them again ({failures[0]})"
+                f"{len(failures)} of {len(asked)} requests got no answer, and their units are free again; "
+                f"run the same command again to ask for them ({failures[0]})"
             )
         return [_paid(ledger, item_of(prompt)) for prompt in prompts]
 
