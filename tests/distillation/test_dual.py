@@ -155,6 +155,8 @@ def test_rationales_beyond_the_limits_are_left_out(folder, tmp_path, caplog):
     assert len(examples) > kept
     assert "rationales are longer than the limits and left out" in caplog.text
     assert all(len(example["target"]) <= 6 for example in examples)
+    assert kept > 0
+    assert all(len(example["rationale"]["target"]) <= 6 for example in examples if "rationale" in example)
 
 
 def test_what_does_not_go_together_is_refused(folder, tmp_path):
