@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from tests.distillation.conftest import WORDS
 from tests.distillation.conftest import rows as words_rows
+from tests.distillation.test_pretrain import run_until
 from wheels.data import load_task
 from wheels.distillation.collate import Collator, Example
 from wheels.distillation.dual import count_tasks, load_rationales, prefixed, token_weights
@@ -129,6 +130,17 @@ def test_learns_both_tasks_and_tells_them_apart(tmp_path, family):
         sources = pair.encode([source for source, _ in WORDS])
         found = write(pair.student, sources, pad_id=pair.pad_id, eos_ids=pair.eos_ids, max_new_tokens=9)
         assert [pair.decode(tokens) for tokens in found] == answers
+
+
+def test_goes_on_where_it_was_cut_short_to_the_same_bytes(folder, tmp_path, monkeypatch):
+    options = {"max_steps": 5, "eval_every": 2, "dropout": 0.2}
+    run(config(folder, tmp_path / "whole", **options))
+    settings = config(folder, tmp_path / "cut", **options)
+    run_until(settings, 3, monkeypatch)
+    run(settings)
+    whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(cut[name], value) for name, value in whole.items())
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
 def test_a_run_is_told_by_its_rationales(folder, tmp_path):
