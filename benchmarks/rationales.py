@@ -155,7 +155,7 @@ def attribution_stages(plan: Plan) -> list[Stage]:
     for name, (method, teacher, seed) in names.items():
         config = RationalesConfig(
             teacher=str(plan.output / teacher), data=plan.data, output=str(plan.attributed(name)), column=COLUMN,
-            method=method, seed=seed, top_k=max(*plan.grid.ks, plan.grid.k), merge=plan.grid.merge,
+            method=method, seed=seed, top_k=plan.grid.k, merge=plan.grid.merge,
             steps=plan.grid.steps, batch_size=plan.grid.batch_size, threads=plan.threads or 0,
         )  # fmt: skip
         settings = {"method": method, "merge": plan.grid.merge, "steps": plan.grid.steps, "seed": seed}

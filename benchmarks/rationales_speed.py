@@ -20,7 +20,7 @@ from wheels.errors import WheelsError
 from wheels.loading import load_model, load_tokenizer
 from wheels.pair import Pair
 
-BATCH, BATCHES, ROUNDS = 32, 4, 7
+BATCH, BATCHES, ROUNDS = 32, 2, 7
 
 
 def throughput(data: str, teacher: Path) -> dict[str, Any]:

@@ -99,16 +99,16 @@ def test_where_the_answer_stands(source, target, kind, places):
 
 
 def test_the_overlap_by_hand(tmp_path):
-    """Two of three rows hold the answer: 1 of 2 words in 4, and 2 of 3."""
+    """Two of three rows hold the answer: 1 of 2 words in 5, and 2 of 3."""
     rows = [
-        {"target": "b", "why_words": [["a", 3], ["b", 2], ["c", 1], ["d", 0]]},
+        {"target": "b", "why_words": [["a", 3], ["b", 2], ["c", 1], ["d", 0], ["e", 0]]},
         {"target": "a b", "why_words": [["a", 0.1], ["b", 2], ["c", 3]]},
         {"target": "x", "why_words": [["a", 3], ["b", 2]]},
     ]
     file = write_text(tmp_path / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     found = overlap(file, column="why", kind="words", k=2)
     assert found == pytest.approx(
-        {"count": 2, "words": 0.5, "rows": 1.0, "words_expected": (1 / 4 + 2 / 3) / 2, "rows_expected": (0.5 + 1.0) / 2}
+        {"count": 2, "words": 0.5, "rows": 1.0, "words_expected": (1 / 5 + 2 / 3) / 2, "rows_expected": (0.4 + 1.0) / 2}
     )
     assert overlap(write_text(tmp_path / "one.jsonl", json.dumps(rows[2])), column="why", kind="words", k=2) is None
 

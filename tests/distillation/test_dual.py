@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from tests.distillation.conftest import WORDS
 from tests.distillation.conftest import rows as words_rows
+from tests.distillation.test_pretrain import run_until
 from wheels.data import load_task
 from wheels.distillation.collate import Collator, Example
 from wheels.distillation.dual import count_tasks, load_rationales, prefixed, token_weights
@@ -131,6 +132,17 @@ def test_learns_both_tasks_and_tells_them_apart(tmp_path, family):
         assert [pair.decode(tokens) for tokens in found] == answers
 
 
+def test_goes_on_where_it_was_cut_short_to_the_same_bytes(folder, tmp_path, monkeypatch):
+    options = {"max_steps": 5, "eval_every": 2, "dropout": 0.2}
+    run(config(folder, tmp_path / "whole", **options))
+    settings = config(folder, tmp_path / "cut", **options)
+    run_until(settings, 3, monkeypatch)
+    run(settings)
+    whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(cut[name], value) for name, value in whole.items())
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
 def test_a_run_is_told_by_its_rationales(folder, tmp_path):
     settings = config(folder, tmp_path / "out", max_steps=1)
     run(settings)
@@ -155,6 +167,8 @@ def test_rationales_beyond_the_limits_are_left_out(folder, tmp_path, caplog):
     assert len(examples) > kept
     assert "rationales are longer than the limits and left out" in caplog.text
     assert all(len(example["target"]) <= 6 for example in examples)
+    assert kept > 0
+    assert all(len(example["rationale"]["target"]) <= 6 for example in examples if "rationale" in example)
 
 
 def test_what_does_not_go_together_is_refused(folder, tmp_path):

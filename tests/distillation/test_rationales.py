@@ -20,6 +20,7 @@ from wheels.distillation.rationales_config import METHODS, RationalesConfig
 from wheels.errors import WheelsError
 from wheels.files import read_json, write_json, write_text
 from wheels.pair import Pair
+from wheels.rows import Row
 
 
 @pytest.fixture
@@ -155,6 +156,14 @@ def test_the_command_line(teacher, data, tmp_path, capsys):
     assert all(len(row["rationale"].split()) == 1 for row in read(tmp_path / "out.jsonl"))
     assert main(["rationales", *arguments, "--output", str(tmp_path / "x"), "--method", "saliencie"]) == 2
     assert "method must be one of saliency" in capsys.readouterr().err
+
+
+def test_random_words_are_drawn_alike_whatever_their_pieces(t5, tmp_path):
+    """A word of ten pieces beside one of one piece is drawn half of the time."""
+    attributor = Attributor(t5, config("x", "x", tmp_path, method="random"))
+    found = attributor.attribute([Row(f"rot 12345678{number}", "red") for number in range(400)])
+    share = sum(row["words"][1][1] > row["words"][0][1] for row in found) / 400
+    assert 0.4 < share < 0.6
 
 
 def test_random_scores_depend_on_text_and_seed_alone():

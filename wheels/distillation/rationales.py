@@ -58,17 +58,21 @@ class Attributor:
         targets = self._targets(rows, sources)
         fits = [row for row in range(len(rows)) if self._fits(sources[row], targets[row])]
         found: list[Record] = [{"words": [], "target": pair.decode(target)} for target in targets]
+        if self.config.method == "random":
+            for row in fits:
+                words = [word.text for word in words_of(rows[row].source)]
+                found[row]["words"] = _rounded(words, random_scores(rows[row].source, len(words), self.config.seed))
+            return found
         # Rows of one length go together: less padding.
         order = sorted(fits, key=lambda row: (len(sources[row]), len(targets[row]), row))
         size = self.config.batch_size
         for batch in (order[start : start + size] for start in range(0, len(order), size)):
             examples: list[Example] = [{"source": sources[row], "target": targets[row]} for row in batch]
-            for row, scores in zip(batch, self._scores(examples, [rows[row].source for row in batch]), strict=True):
+            for row, scores in zip(batch, self._scores(examples), strict=True):
                 words = words_of(rows[row].source)
                 spans = token_spans(pair.tokenizer, pair.prompt, rows[row].source)[: len(scores)]
                 merged = word_scores(words, spans, scores, merge=self.config.merge)
-                pairs = zip(words, merged, strict=True)
-                found[row]["words"] = [[word.text, float(f"{score:.{DIGITS}g}")] for word, score in pairs]
+                found[row]["words"] = _rounded([word.text for word in words], merged)
         return found
 
     def _targets(self, rows: Sequence[Row], sources: Sequence[list[int]]) -> list[list[int]]:
@@ -87,12 +91,10 @@ class Attributor:
         longest = max(len(source), len(target)) if self.pair.is_seq2seq else len(source) + len(target)
         return limit is None or longest <= limit
 
-    def _scores(self, examples: Sequence[Example], texts: Sequence[str]) -> list[list[float]]:
+    def _scores(self, examples: Sequence[Example]) -> list[list[float]]:
         """Return the scores of each example's source tokens."""
         pair, config = self.pair, self.config
         lengths = [len(example["source"]) for example in examples]
-        if config.method == "random":
-            return [random_scores(text, length, config.seed) for text, length in zip(texts, lengths, strict=True)]
         collator = Collator(pair.is_seq2seq, pair.pad_id, pair.start_ids)
         batch = {name: tensor.to(pair.device) for name, tensor in collator(examples).items()}
         if config.method == "integrated-gradients":
@@ -110,8 +112,16 @@ class Attributor:
         return baseline_D
 
 
+def _rounded(words: Sequence[str], scores: Sequence[float]) -> list[list[Any]]:
+    """Return each word with its score, as it is written down."""
+    return [[word, float(f"{score:.{DIGITS}g}")] for word, score in zip(words, scores, strict=True)]
+
+
 def random_scores(text: str, count: int, seed: int) -> list[float]:
-    """Return as many numbers in [0, 1), which depend on the text and the seed alone."""
+    """Return as many numbers in [0, 1), which depend on the text and the seed alone.
+
+    They are of words, not of tokens: the largest of many tokens' numbers would favour words of many pieces.
+    """
     key = hashlib.sha256(f"{seed} {text}".encode()).digest()[:7]
     return torch.rand(count, generator=torch.Generator().manual_seed(int.from_bytes(key))).tolist()
 
