@@ -17,6 +17,8 @@ from wheels.benchmarks.plot import COLOURS, GRID, INK, PALE, STYLE, as_png, metr
 PALETTE = tuple(COLOURS[name] for name in ("learned", "regret", "maxprob", "margin", "gate", "router", "every-k"))
 FAR = 1.6
 """A teacher beyond this many times the best student's score is off the scale."""
+LEAST_TOP = 1.0
+"""A scale ends no lower, so that models that can do nothing lie on the floor."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 
 
@@ -24,7 +26,7 @@ def draw(summary: Summary) -> bytes:
     """Return the picture as PNG: a row of panels, small to large, on one scale."""
     quality = summary.metrics[0]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.2 + 3.1 * len(summary.sizes), 4.3), layout="constrained")
+        figure = Figure(figsize=(max(7.6, 2.2 + 3.1 * len(summary.sizes)), 4.3), layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(summary.sizes), sharey=True))
         names = list(dict.fromkeys(kind_name(line) for line in summary.lines if line.temperature is not None))
         for axes, size in zip(panels, summary.sizes, strict=True):
@@ -72,8 +74,9 @@ def _draw_teacher(axes: Axes, summary: Summary) -> None:
     top = max(line.scores[quality]["high"] for line in summary.lines)
     if teacher <= FAR * top or top <= 0.0:
         axes.axhline(teacher, color=PALE, linewidth=1.2, linestyle=(0, (1, 1.5)), label=f"teacher: {teacher:.1f}")
+        axes.set_ylim(0.0, max(LEAST_TOP, 1.08 * max(teacher, top)))
         return
-    axes.set_ylim(0.0, 1.1 * top)
+    axes.set_ylim(0.0, max(LEAST_TOP, 1.1 * top))
     words = f"\N{UPWARDS ARROW} teacher, {summary.teacher['parameters']:,} parameters: {teacher:.1f}"
     axes.annotate(words, (0.97, 0.985), xycoords="axes fraction", ha="right", va="top", color=PALE, size=8.5,
                   bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
