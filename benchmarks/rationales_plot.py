@@ -49,7 +49,7 @@ def draw(report: Mapping[str, Any]) -> bytes:
             if not points[0]["k"]:
                 _draw_level(axes, name, points[0])
             elif name in single:
-                _draw_point(axes, name, points[0], (single.index(name) + 1) * 0.16)
+                _draw_point(axes, name, points[0], (single.index(name) - (len(single) - 1) / 2) * 0.16)
             else:
                 _draw_line(axes, name, points)
         axes.set_xticks(lengths)

@@ -60,8 +60,8 @@ class Attributor:
         found: list[Record] = [{"words": [], "target": pair.decode(target)} for target in targets]
         if self.config.method == "random":
             for row in fits:
-                words = [word.text for word in words_of(rows[row].source)]
-                found[row]["words"] = _rounded(words, random_scores(rows[row].source, len(words), self.config.seed))
+                drawn = [word.text for word in words_of(rows[row].source)]
+                found[row]["words"] = _rounded(drawn, random_scores(rows[row].source, len(drawn), self.config.seed))
             return found
         # Rows of one length go together: less padding.
         order = sorted(fits, key=lambda row: (len(sources[row]), len(targets[row]), row))
