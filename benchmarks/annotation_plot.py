@@ -46,6 +46,7 @@ def draw(summary: Mapping[str, Any], teacher: str, assistant: str, warm_up: floa
             colour, mark = LOOKS[strategy]
             axes.plot(spent, values.mean(1), color=colour, marker=mark, markeredgecolor="white", label=name,
                       linewidth=2.2 if strategy == "full" else 1.4)  # fmt: skip
+            axes.vlines(spent, values.min(1), values.max(1), color=colour, linewidth=0.8)
             axes.fill_between(spent, values.min(1), values.max(1), color=colour, alpha=0.14, linewidth=0)
         axes.axhline(summary["start"][metric], color=PALE, linewidth=1.0, linestyle=(0, (1, 2)))
         axes.annotate("before any annotation", (budgets[0], summary["start"][metric]), xytext=(0, 4),
