@@ -204,13 +204,17 @@ def _loaded(folder: str, max_new_tokens: int, batch_size: int) -> LocalModel:
 
 
 def _take_over(bench: Bench, cell: Cell, folder: Path) -> None:
-    """Give 'consistency' the warm-up and the samples of 'assistant', which are the same: neither depends on grades."""
+    """Give 'consistency' the labels of the warm-up and the samples of 'assistant': neither depends on grades."""
     twin = bench.output / "cells" / replace(cell, strategy="assistant").name
     if cell.strategy != "consistency" or not (twin / "cell.json").is_file():
         return
-    for part in ("warm-up", "main/signals"):
+    for part in ("warm-up/annotations.json", "main/signals"):
+        target = folder / part
         if (twin / part).is_dir():
-            shutil.copytree(twin / part, folder / part, dirs_exist_ok=True)
+            shutil.copytree(twin / part, target, dirs_exist_ok=True)
+        elif (twin / part).is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(twin / part, target)
 
 
 def judge(bench: Bench, annotations: Sequence[Annotation]) -> list[dict[str, Any]]:

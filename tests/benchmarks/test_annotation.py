@@ -131,6 +131,7 @@ def test_the_interval_of_the_filter_covers_what_it_should():
 
 def shifted(config, labelled, validation, rows, place):
     """Stands in for a training, which has tests of its own: other weights, a function of the rows."""
+    assert not (place / "student").exists(), "a training refuses the folder of another"
     model = LocalModel.load(config.student, role="student")
     with torch.no_grad():
         torch.manual_seed(zlib.crc32(repr(sorted((row.source, row.target) for row in rows)).encode()))
