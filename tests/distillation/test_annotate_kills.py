@@ -25,7 +25,7 @@ BUDGET = ITEMS - 20
 def command(folder, url, *more):
     return [sys.executable, "-m", "wheels", "annotate", "--input", str(folder / "pool.jsonl"), "--output",
             str(folder / "out"), "--annotation-budget", str(BUDGET), "--teacher", url, "--teacher-model", "m",
-            "--select", "random", "--workers", "32", "--timeout", "0.4", "--backoff", "0.01", "--attempts", "50",
+            "--select", "random", "--workers", "32", "--timeout", "1", "--backoff", "0.01", "--attempts", "50",
             *more]  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def test_no_item_is_paid_twice_and_the_budget_holds_over_kills_and_faults(tmp_pa
         assert main(command(plain, server.url)[3:]) == 0
         assert len(server.charged) == BUDGET
     open_at_kill, kills = [], 0
-    with FaultyServer(share=0.3, delay=0.12, seed=1) as server:
+    with FaultyServer(share=0.3, delay=0.12, hang=1.1, seed=1) as server:
         ledger = killed / "out" / "ledger.jsonl"
         while kills < KILLS:
             before = len(server.charged)
@@ -65,7 +65,7 @@ def test_no_item_is_paid_twice_and_the_budget_holds_over_kills_and_faults(tmp_pa
         account = read_account(ledger)
         assert (len(account.settled), len(account.open)) == (BUDGET, 0)
         assert set(server.charged) == {f"{account.run}-{item}" for item in account.settled}
-        assert server.most_at_once >= 24
+        assert server.most_at_once >= (24 if KILLS >= 20 else 12)
         assert all(server.seen[fault] for fault in server.faults)
     assert sum(open_at_kill) > 0, "no kill hit a request under way: the trial has tried nothing"
     assert (killed / "out" / "annotated.jsonl").read_bytes() == (plain / "out" / "annotated.jsonl").read_bytes()
