@@ -4,7 +4,7 @@ PYTHON ?= python
 CODE = wheels decoding envs agents benchmarks tests
 WORKERS ?= 2
 
-.PHONY: check format format-check lint links types test clean
+.PHONY: check format format-check lint links types test fast clean
 
 check: format-check lint types test
 
@@ -30,6 +30,10 @@ types: links
 
 test:
 	$(PYTHON) -m pytest -n $(WORKERS)
+
+# What to run while you work: everything but whole runs, kills and processes.
+fast:
+	$(PYTHON) -m pytest -n $(WORKERS) -m "not slow"
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -107,6 +107,7 @@ def only_seed_1(fit: Callable[..., Any]) -> Callable[..., Any]:
     return fit_once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["head", "student"])
 def test_a_killed_run_ends_in_the_same_bytes(
     part: str, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -161,6 +162,7 @@ def test_the_student_is_trained_one_seed_at_a_time(config: TrainConfig) -> None:
         replace(config, train="student")
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_agent(config: TrainConfig, tmp_path: Path) -> None:
     """Under `torchrun`: both end with the same weights, for the gradients are averaged."""
     script = tmp_path / "go.py"

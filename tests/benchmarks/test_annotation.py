@@ -140,6 +140,7 @@ def shifted(config, labelled, validation, rows, place):
     return str(model.pair.save_student(place / "student"))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_short_goes_on_and_its_figures_follow_from_its_cells(small, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("wheels.distillation.annotate_models.retrain", shifted)
     config = build(AnnotationConfig, small | {"output": str(tmp_path / "o")})

@@ -166,6 +166,7 @@ def test_the_shipped_recipes_are_whole(tmp_path):
     assert [name for name in names if name in retrain.SECTIONS] == list(retrain.SECTIONS)
 
 
+@pytest.mark.slow
 def test_a_demo_runs_continues_and_repeats_at_once(tmp_path, capsys, monkeypatch):
     output = tmp_path / "out"
     arguments = ["demo", "--output", str(output), "--recipe", recipe_of(tmp_path, TINY), "--threads", "1"]

@@ -54,6 +54,7 @@ def settings(tmp_path: Path, data: str, name: str, **options) -> DistillationCon
     return DistillationConfig(recipe=recipe, data=data, output=str(tmp_path / name), threads=1, **options)
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_where_it_was_killed_to_the_same_result(data, tmp_path, capsys, monkeypatch):
     distillation.run(settings(tmp_path, data, "whole"))
     whole = tmp_path / "whole"
@@ -97,6 +98,7 @@ def test_a_sweep_goes_on_where_it_was_killed_to_the_same_result(data, tmp_path, 
         distillation.run(settings(tmp_path, data, "cut", recipe=recipe_of(tmp_path, text)))
 
 
+@pytest.mark.slow
 def test_the_cache_is_measured(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("wheels.benchmarks.cache_steps.peak_memory_mb", lambda config, folder: 100.0)
     arguments = ["bench", "distillation", "--recipe", recipe_of(tmp_path), "--data", data, "--parts", "cache"]
@@ -138,6 +140,7 @@ def test_ways_differ_in_the_cache_alone(tmp_path, data):
     assert [getattr(live, name) for name in same] == [getattr(cache, name) for name in same]
 
 
+@pytest.mark.slow
 def test_a_process_tells_its_own_memory_not_that_of_its_parent():
     from wheels.benchmarks.cache_steps import own_memory_mb
 

@@ -25,6 +25,7 @@ grid: {{methods: [saliency, integrated-gradients], ks: [1, 2], k: 2, controls: [
 """
 
 
+@pytest.mark.slow
 def test_a_grid_goes_on_where_it_was_killed(data, tmp_path, capsys, monkeypatch):  # noqa: F811
     output = tmp_path / "out"
     arguments = ["bench", "rationales", "--recipe", recipe_of(tmp_path, RECIPE), "--data", data, "--threads", "1"]

@@ -55,6 +55,7 @@ def interrupt(*arguments: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_where_it_was_killed_and_compares_its_students(data, tmp_path, capsys, monkeypatch):
     output = tmp_path / "out"
     arguments = ["bench", "study", "--recipe", recipe_of(tmp_path, TINY + POLICY), "--data", data]
@@ -171,6 +172,7 @@ def test_baselines_of_summarization():
     assert "lead-2" in alone.as_text(table) and alone.as_text(table).count("source") == 2
 
 
+@pytest.mark.slow
 def test_a_teacher_that_is_there_and_a_student_that_goes_on(data, tmp_path, capsys):
     first = tmp_path / "first"
     arguments = ["bench", "study", "--data", data, "--threads", "1"]

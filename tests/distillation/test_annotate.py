@@ -37,6 +37,7 @@ def rows_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_short_ends_as_one_that_is_not(unlabelled, tmp_path, folders, data, monkeypatch, capsys):
     run(settings(unlabelled, tmp_path, folders, data))
     said, out = capsys.readouterr().out, tmp_path / "out"
@@ -79,6 +80,7 @@ def test_the_labelled_file_holds_what_was_asked_for(unlabelled, tmp_path, folder
     assert all(row["grade"] is None for row in rows)
 
 
+@pytest.mark.slow
 def test_remote_teacher_and_assistant_grade_and_filter(unlabelled, tmp_path, folders, data, monkeypatch):
     monkeypatch.setenv("TEACHER_KEY", "sk-teacher")
     monkeypatch.setenv("ASSISTANT_KEY", "sk-assistant")

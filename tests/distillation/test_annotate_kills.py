@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.distillation.faulty_server import FaultyServer
 from wheels.cli import main
 from wheels.distillation.ledger import read_account
@@ -36,6 +38,7 @@ def pool(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_no_item_is_paid_twice_and_the_budget_holds_over_kills_and_faults(tmp_path):
     chance = random.Random(0)
     plain, killed = pool(tmp_path / "plain"), pool(tmp_path / "killed")

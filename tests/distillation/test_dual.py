@@ -113,6 +113,7 @@ def test_accumulation_changes_nothing(folder, tmp_path):
         torch.testing.assert_close(cut[name], value, atol=2e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", "llama"])
 def test_learns_both_tasks_and_tells_them_apart(tmp_path, family):
     """Single words: the target is the translation, the rationale the word itself."""

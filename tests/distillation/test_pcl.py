@@ -109,6 +109,7 @@ def learn(teacher_SV, law: str, *, shared: bool = False, steps: int = 1000, sign
     return logits.detach(), value_S.detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", ["sampled", "evenly"])
 def test_converges_to_the_teacher_on_and_off_policy(law):
     teacher = teacher_table()

@@ -119,6 +119,7 @@ def test_the_best_checkpoint_is_kept(data, tmp_path, monkeypatch):
     assert all(torch.equal(value, at_first[name]) for name, value in kept.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -145,6 +146,7 @@ def test_resumes_to_the_same_bytes(data, folders, tmp_path, monkeypatch, options
     assert not same(weights(tmp_path / "other"), weights(tmp_path / "whole")), "the comparison can see a difference"
 
 
+@pytest.mark.slow
 def test_resumes_twice_and_past_a_torn_checkpoint(data, tmp_path, monkeypatch):
     options = {"max_steps": 9, "eval_every": 2, "dropout": 0.1}
     run(config(data, tmp_path / "whole", **options))
@@ -205,6 +207,7 @@ def divergence_of_samples(student: str | Path, teacher: str, task) -> float:
         return reverse_kl(pair.student(**batch).logits[mask], pair.teacher(**batch).logits[mask]).mean().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"value_rate": 0.0}, {"lmbda": 0.5}], ids=["off-policy, V = 0", "on-policy"])
 def test_path_consistency_brings_the_student_to_the_teacher(data, task, tmp_path, options):
     teacher = run(config(data, tmp_path / "trained", max_steps=60, eval_limit=0, learning_rate=0.02))

@@ -162,6 +162,7 @@ def test_refuses(t5, task, tmp_path):
         fresh.law(torch.tensor([0]), 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "name"), [("t5", "kl"), ("t5", "jsd"), ("llama", "rkl")])
 def test_training_from_the_whole_law_is_training_with_the_teacher(request, task, tmp_path, family, name):
     """Loss and gradient of a step of accumulated batches, as far as float16 goes."""
@@ -224,6 +225,7 @@ def test_live_runs_of_earlier_versions_are_known_again(data, tmp_path):
     assert not {"cached_logits", "cache", "cache_temperatures"} & read_json(folder / "run.json").keys()
 
 
+@pytest.mark.slow
 def test_a_causal_run_from_the_cache_learns(data, tmp_path):
     teacher = run(config(data, tmp_path / "teacher", family="llama", max_steps=20, eval_limit=0))
     options = {"family": "llama", "teacher": str(teacher), "objective": "kl", "temperature": 2.0, "seed": 1}
