@@ -108,6 +108,7 @@ def test_a_budget_is_kept_on_rows_it_was_not_calibrated_on(write):
     assert all(trace.finished for trace in traces)
 
 
+@pytest.mark.slow
 def test_generate_without_a_model_uses_it(tmp_path):
     command = [sys.executable, "-m", "wheels", "generate", "--teacher-budget", "0.2", "--format", "json"]
     text = "Das Konzert in Wien beginnt am 3. Mai um 20:00 Uhr."

@@ -69,6 +69,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in ("deferral/model.safetensors", "metrics.jsonl")}
 
 
+@pytest.mark.slow
 def test_what_training_leaves_can_be_decoded_with(
     config: TrainConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ def page(data: Path) -> str:
     return (data / "out" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_rerun_reads_nothing_again(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(settings(model, data))
     whole = page(data)

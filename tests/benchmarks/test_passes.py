@@ -34,6 +34,7 @@ def rows_file(path, rows) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_every_family_is_measured_and_kept(config, tmp_path, capsys, monkeypatch):
     points = run(config)
     assert list(dict.fromkeys(point.family for point in points)) == ["student", "teacher", *FAMILIES]
@@ -78,6 +79,7 @@ def test_a_rule_that_is_no_price_leaves_priced_out(config, capsys):
     assert "note: priced is left out: thresholds of maxprob are no nats" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_tuned_settings_are_chosen_on_other_rows(config, tmp_path, monkeypatch):
     data = rows_file(tmp_path / "validation.jsonl", [(source, target + " a") for source, target in reversed(ROWS)])
     wish = replace(config, families=("deferral",), tune_data=data, tune_limit=4)

@@ -66,6 +66,7 @@ def numbers(value: object) -> list[float]:
     return [value] if isinstance(value, int | float) else []
 
 
+@pytest.mark.slow
 def test_everything_is_written(config: SpeedConfig, capsys: pytest.CaptureFixture[str]) -> None:
     run(config)
     folder, shown = Path(config.output), capsys.readouterr().out
@@ -105,6 +106,7 @@ def test_contestants_take_turns_behind_a_warm_up(config: SpeedConfig, ran: list[
     assert order is not None and order.order == [*names[1:], names[0]]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_where_it_was(
     config: SpeedConfig, ran: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

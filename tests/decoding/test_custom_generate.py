@@ -353,6 +353,7 @@ def test_states_in_place_of_ids_are_refused(family, name, message):
         pair.student.generate(custom_generate=wheels.decode, **settings)
 
 
+@pytest.mark.slow
 def test_the_name_brings_torch_only_when_it_is_asked_for():
     code = "import sys, wheels; before = 'torch' in sys.modules; wheels.decode; print(before, 'torch' in sys.modules)"
     root = Path(__file__).parent.parent.parent

@@ -133,6 +133,7 @@ def test_learns_both_tasks_and_tells_them_apart(tmp_path, family):
         assert [pair.decode(tokens) for tokens in found] == answers
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_was_cut_short_to_the_same_bytes(folder, tmp_path, monkeypatch):
     options = {"max_steps": 5, "eval_every": 2, "dropout": 0.2}
     run(config(folder, tmp_path / "whole", **options))

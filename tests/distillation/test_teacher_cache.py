@@ -189,6 +189,7 @@ def test_training_from_the_whole_law_is_training_with_the_teacher(request, task,
     assert wrong != pytest.approx(right, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_from_a_whole_cache_loads_no_teacher(data, folders, tmp_path, monkeypatch):
     shared = {"teacher": folders[1], "cached_logits": 16, "cache": str(tmp_path / "caches"), "max_steps": 6}
     shared |= {"eval_every": 2, "eval_limit": 0, "dropout": 0.2}

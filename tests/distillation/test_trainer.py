@@ -142,6 +142,7 @@ def seen_labels(
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", "llama"])
 def test_on_policy_targets_are_the_students_samples(request, task, tmp_path, family):
     pair = request.getfixturevalue(family)
