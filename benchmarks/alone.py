@@ -10,6 +10,7 @@ from typing import Any
 
 from wheels.benchmarks.study_config import ScoresConfig
 from wheels.data import Row, Task, load_task
+from wheels.distillation.run_folder import run_facts
 from wheels.files import read_json, write_json, write_text
 
 SPLITS = ("validation", "test")
@@ -75,7 +76,7 @@ def score_model(config: ScoresConfig, data: str, model: Path, teacher: Path, pla
     from wheels.pair import Pair
 
     task = load_task(data)
-    pair = Pair.load(model, teacher, prompt=_run_facts(model).get("prompt", task.prompt), device=config.device)
+    pair = Pair.load(model, teacher, prompt=run_facts(model).get("prompt", task.prompt), device=config.device)
     facts: dict[str, Any] = {"parameters": sum(weights.numel() for weights in pair.student.parameters())}
     for split, rows in scored_rows(task, config).items():
         traces = decode(
@@ -105,7 +106,7 @@ def write_table(
         stage = name if name == "teacher" else f"student-{name}"
         facts: dict[str, Any] = {"steps": "", "teacher_tokens": 0, "seconds": ""}
         if stage in done:
-            run = _run_facts(place)
+            run = run_facts(place)
             facts = {"steps": run["steps"], "teacher_tokens": run.get("teacher_tokens", 0), "seconds": done[stage]}
         lines.append({"name": name, "objective": objective} | facts | read_json(folder / "scores" / f"{name}.json"))
     counts = {split: len(rows) for split, rows in scored_rows(task, config).items()}
@@ -115,11 +116,6 @@ def write_table(
     csv.writer(buffer, lineterminator="\n").writerows(table)
     write_text(folder / "students.csv", buffer.getvalue())
     print(as_text(table))
-
-
-def _run_facts(model: Path) -> dict[str, Any]:
-    """Return what the run that trained a model noted; nothing for a model that no run has made."""
-    return dict(read_json(model / "finished.json")) if (model / "finished.json").is_file() else {}
 
 
 def as_rows(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -136,7 +132,7 @@ def as_rows(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 def as_text(table: Sequence[Sequence[str]]) -> str:
     """Return the table for a terminal: a line a model, one table a split."""
-    from wheels.benchmarks.table import align
+    from wheels.align import align
 
     head, *body = table
     parts = []

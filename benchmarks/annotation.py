@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -15,6 +13,7 @@ from wheels.benchmarks.annotation_config import AnnotationConfig, error_share
 from wheels.config import to_dict, write_resolved
 from wheels.data import digest, load_task
 from wheels.distillation import annotate_models as models
+from wheels.distillation.run_folder import check_same_run
 from wheels.errors import WheelsError
 from wheels.files import read_json, write_bytes, write_json, write_text
 from wheels.loading import model_digest
@@ -104,19 +103,14 @@ def _begin(bench: Bench) -> None:
     identity |= {"data_digest": _digest(bench), "wheels": wheels.__version__}
     if file.is_file():
         old = read_json(file)
-        _check_same(bench.output, old, identity)
+        shared = {name: value for name, value in identity.items() if name in old}
+        check_same_run(
+            f"{bench.output} holds a run", {name: old[name] for name in shared}, shared, "give another --output"
+        )
         identity = old | identity
     elif bench.output.is_file() or (bench.output.is_dir() and any(bench.output.iterdir())):
         raise WheelsError(f"{bench.output} holds something else; give a new or an empty folder by --output")
     write_json(file, identity)
-
-
-def _check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to mix two runs in one folder."""
-    for name in new:
-        if name in old and old[name] != new[name]:
-            raise WheelsError(f"{folder} holds a run with {name} {old[name]!r}, not {new[name]!r}; "
-                              "give another --output")  # fmt: skip
 
 
 def _start(bench: Bench) -> list[str]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from wheels.align import align
 from wheels.benchmarks.plot import metric_name
-from wheels.benchmarks.table import align, number
+from wheels.benchmarks.table import number
 
 KEYS = ("strategy", "budget", "warm_up", "teacher", "assistant")
 

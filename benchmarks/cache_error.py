@@ -43,15 +43,10 @@ def weigh(pair: Pair, examples: Sequence[Example], settings: CacheSettings, fold
     cache = TeacherCache(folder, settings, examples)
     shutil.rmtree(cache.folder, ignore_errors=True)
     start = time.perf_counter()
-    cache.write(pair.teacher, collator_of(pair))
+    cache.write(pair.teacher, Collator.of(pair))
     seconds = time.perf_counter() - start
     size = sum(file.stat().st_size for file in cache.files)
     return Weight(settings.k, size / cache.tokens, size, cache.tokens, seconds)
-
-
-def collator_of(pair: Pair) -> Collator:
-    """Return what makes batches for a pair."""
-    return Collator(pair.is_seq2seq, pair.pad_id, pair.start_ids)
 
 
 def errors(
@@ -66,7 +61,7 @@ def errors(
     caches = {k: TeacherCache(folder, replace(settings, k=k), examples) for k in sizes}
     sums: dict[tuple[int, float], dict[str, list[float]]] = {}
     rows = numbered(list(examples[:ERROR_ROWS]))
-    collator = collator_of(pair)
+    collator = Collator.of(pair)
     pair.student.eval()
     for start in tqdm(range(0, len(rows), BATCH), desc="error of the cache", unit="batch", leave=False):
         batch = collator(rows[start : start + BATCH])

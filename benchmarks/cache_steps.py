@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
-import statistics
 import subprocess
 import sys
 import time
@@ -90,12 +89,6 @@ def time_steps(configs: Mapping[str, PretrainConfig], task: Task, folder: Path, 
             found[name]["wall_ms"].append(1000 * wall)
             found[name]["cpu_ms"].append(1000 * own)
     return found
-
-
-def ratio(found: Mapping[str, Mapping[str, list[float]]], slow: str, fast: str, clock: str) -> dict[str, float]:
-    """Return how many times as long the slow way took: median over rounds of one round's ratio, lowest, highest."""
-    ratios = [a / b for a, b in zip(found[slow][clock], found[fast][clock], strict=True)]
-    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
 
 
 def peak_memory_mb(config: PretrainConfig, folder: Path) -> float | None:

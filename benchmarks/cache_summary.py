@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 import wheels
-from wheels.benchmarks.cache_steps import ratio
+from wheels.align import align
 from wheels.benchmarks.distillation_config import CacheConfig
 from wheels.benchmarks.distillation_summary import SEED, interval
 from wheels.benchmarks.plot import metric_name
-from wheels.benchmarks.stats import compare, mean_over_seeds, resample_sentences
-from wheels.benchmarks.table import align, number
+from wheels.benchmarks.stats import compare, mean_over_seeds, ratio_by_round, resample_sentences
+from wheels.benchmarks.table import number
 from wheels.config import versions
 from wheels.metrics import sentence_statistics, signature
 
@@ -51,7 +51,9 @@ def summarise(
         "errors": parts["sizes"]["errors"],
         "steps": steps,
         "speedup": {
-            way: {clock: ratio(steps, "live", way, clock) for clock in CLOCKS} for way in steps if way != "live"
+            way: {clock: ratio_by_round(steps["live"][clock], steps[way][clock]) for clock in CLOCKS}
+            for way in steps
+            if way != "live"
         },
         "memory_mb": parts["memory"],
         "quality": quality(config, references, metrics, trained),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from wheels.config import write_resolved
 from wheels.data import SPLITS, load_task
 from wheels.decoding.calibrate_config import CalibrateConfig
 from wheels.distillation.pretrain_config import PretrainConfig
-from wheels.files import write_text
+from wheels.files import write_jsonl, write_text
 
 SECTIONS = ("sentences", "distil", "train", "calibrate", "curve", "examples")
 
@@ -88,9 +88,7 @@ def write_sentences(config: SentencesConfig, folder: Path) -> None:
     """Write the beginning of each split: the stages after this one need not make the corpus again."""
     task = load_task(config.task, limit=max(config.train, config.validation, config.test))
     for split in SPLITS:
-        rows = task.rows(split)[: getattr(config, split)]
-        lines = [json.dumps({"source": row.source, "target": row.target}, ensure_ascii=False) for row in rows]
-        write_text(folder / f"{split}.jsonl", "\n".join(lines) + "\n")
+        write_jsonl(folder / f"{split}.jsonl", map(asdict, task.rows(split)[: getattr(config, split)]))
 
 
 def write_examples(config: ExamplesConfig, model: Path, sentences: Path, page: Path) -> None:

@@ -76,7 +76,8 @@ def train_and_score(plan: Plan, student: PretrainConfig, place: Path) -> None:
 
 def measure_sizes(plan: Plan, task: Task, place: Path) -> None:
     """Write bytes, seconds and errors of caches of every size, the whole vocabulary's last."""
-    from wheels.benchmarks.cache_error import collator_of, errors, weigh
+    from wheels.benchmarks.cache_error import errors, weigh
+    from wheels.distillation.collate import Collator
     from wheels.distillation.material import load_material, training_examples
     from wheels.distillation.teacher_cache import CacheSettings
     from wheels.loading import model_digest
@@ -95,7 +96,7 @@ def measure_sizes(plan: Plan, task: Task, place: Path) -> None:
     )  # fmt: skip
     sizes = [*(k for k in config.sizes if k < pair.vocab_size), pair.vocab_size]
     # Once for nothing, so that no cache pays for the teacher's first pass.
-    collator = collator_of(pair)
+    collator = Collator.of(pair)
     batch = {name: tensor for name, tensor in collator(examples[:8]).items() if name != "labels"}
     pair.teacher(**batch)
     weights = [asdict(weigh(pair, examples, replace(made, k=k), folder / "caches")) for k in sizes]

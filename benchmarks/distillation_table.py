@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 
+from wheels.align import align
 from wheels.benchmarks.distillation_summary import Line, Summary
 from wheels.benchmarks.plot import metric_name
-from wheels.benchmarks.table import align, number
+from wheels.benchmarks.table import number
 
 
 def as_text(summary: Summary) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 from wheels.benchmarks.distillation_plan import Plan
 from wheels.benchmarks.records import save_lines
 from wheels.data import load_task
+from wheels.distillation.run_folder import run_facts
 from wheels.errors import WheelsError
-from wheels.files import read_json
 
 
 def texts_of(plan: Plan, model: Path, split: str) -> tuple[dict[str, Any], list[str]]:
@@ -22,7 +22,7 @@ def texts_of(plan: Plan, model: Path, split: str) -> tuple[dict[str, Any], list[
     from wheels.pair import Pair
 
     config, task = plan.scores, load_task(plan.data)
-    finished = read_json(model / "finished.json") if (model / "finished.json").is_file() else {}
+    finished = run_facts(model)
     pair = Pair.load(model, model, prompt=finished.get("prompt", task.prompt), device=config.device)
     rows = task.rows(split)[: config.limit]
     traces = decode(

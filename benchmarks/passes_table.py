@@ -8,9 +8,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wheels.align import align
 from wheels.benchmarks.passes_summary import PassPoint, means
 from wheels.benchmarks.plot import metric_name
-from wheels.benchmarks.table import align, number
+from wheels.benchmarks.table import number
 
 
 def as_text(points: Sequence[PassPoint], metrics: Sequence[str]) -> str:

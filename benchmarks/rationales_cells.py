@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from wheels.distillation.rationales import own_prompt
 from wheels.distillation.rationales import run as find
 from wheels.distillation.rationales_config import RationalesConfig
 from wheels.distillation.words import rationale
-from wheels.files import read_json, write_json, write_text
+from wheels.files import read_json, write_json, write_jsonl
 from wheels.loading import load_model, load_tokenizer, save_model
 from wheels.metrics import sentence_scores
 from wheels.pair import Pair
@@ -52,11 +52,9 @@ def write_rows(data: str, attributed: Path, place: Path, *, column: str, k: int)
     lines = []
     for _, record in read_records(attributed):
         words, scores = [word for word, _ in record[f"{column}_words"]], [s for _, s in record[f"{column}_words"]]
-        row = {"source": record["source"], "target": record["target"], column: rationale(words, scores, k)}
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    write_text(place / "train.jsonl", "".join(lines))
-    rows = [{"source": row.source, "target": row.target} for row in load_task(data).validation]
-    write_text(place / "validation.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        lines.append({"source": record["source"], "target": record["target"], column: rationale(words, scores, k)})
+    write_jsonl(place / "train.jsonl", lines)
+    write_jsonl(place / "validation.jsonl", map(asdict, load_task(data).validation))
 
 
 def score_cell(grid: GridConfig, data: str, model: Path, place: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from wheels.benchmarks.stats import ratio_by_round
 from wheels.data import load_task
 from wheels.distillation.attribution import embed, embedder, mean_log_p, saliency
 from wheels.distillation.collate import Batch, Collator, Example, target_logits_and_labels
@@ -59,9 +60,8 @@ def throughput(data: str, teacher: Path) -> dict[str, Any]:
     return {
         "rows_per_second": {name: round(rows / median(times), 1) for name, times in seconds.items()},
         "ratio": {
-            name: {"median": round(median(r), 3), "low": round(min(r), 3), "high": round(max(r), 3)}
+            name: {what: round(value, 3) for what, value in ratio_by_round(seconds[name], seconds["ours"]).items()}
             for name in list(roads)[1:]
-            if (r := [other / ours for other, ours in zip(seconds[name], seconds["ours"], strict=True)])
         },
         "rounds": ROUNDS, "rows": rows, "batch_size": BATCH, "threads": torch.get_num_threads(),
     }  # fmt: skip
@@ -80,7 +80,7 @@ def first_batches(pair: Pair, data: str) -> list[Batch]:
     rows = load_task(data).train[: BATCH * BATCHES]
     sources, targets = pair.encode([row.source for row in rows]), pair.encode_targets([row.target for row in rows])
     examples: list[Example] = [{"source": s, "target": t} for s, t in zip(sources, targets, strict=True)]
-    collate = Collator(pair.is_seq2seq, pair.pad_id, pair.start_ids)
+    collate = Collator.of(pair)
     return [collate(examples[start : start + BATCH]) for start in range(0, len(examples), BATCH)]
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 import wheels
+from wheels.align import align
 from wheels.benchmarks.rationales_config import GridConfig
 from wheels.benchmarks.rationales_overlap import overlap
 from wheels.benchmarks.rationales_plot import draw
 from wheels.benchmarks.stats import compare, mean_over_seeds, paired_bootstrap, resample_sentences
-from wheels.benchmarks.table import align, number
+from wheels.benchmarks.table import number
 from wheels.data import load_task
 from wheels.files import read_json, write_bytes, write_json, write_text
 from wheels.metrics import SufficientStatistics, signature

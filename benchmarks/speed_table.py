@@ -6,10 +6,10 @@ import csv
 import io
 import math
 
+from wheels.align import align
 from wheels.benchmarks.limits import Spread
 from wheels.benchmarks.speed_config import REFERENCE
 from wheels.benchmarks.speed_summary import MODELS, Batch, Figures, Forward, Speed
-from wheels.benchmarks.table import align
 
 HEAD = (
     "contestant", "seconds", "tokens/s", "(min-max)", f"x {REFERENCE}", "(min-max)", "use", "accepted", "wasted",

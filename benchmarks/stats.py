@@ -10,6 +10,7 @@ Axes: N sentences, R resamples (row 0 is always the sample itself), B budgets, S
 from __future__ import annotations
 
 import math
+import statistics
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,12 @@ Floats = NDArray[np.float64]
 
 LEAST_GAP = 1.0
 """Points between student and teacher below which a share of the gap is noise."""
+
+
+def ratio_by_round(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
+    """Return how many times as long the slow way took: median over rounds of one round's ratio, lowest, highest."""
+    ratios = [a / b for a, b in zip(slow, fast, strict=True)]
+    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
 
 
 class Statistics(Protocol):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from wheels.align import align
 from wheels.benchmarks.plot import metric_name
 from wheels.benchmarks.summary import Curve, Point
 
@@ -23,13 +24,6 @@ def shown_uses(curve: Curve) -> list[float]:
 def number(value: float, digits: int = 1) -> str:
     """Return a number for print, never a minus before a zero; a dash where there is none."""
     return f"{value:z.{digits}f}" if math.isfinite(value) else "-"
-
-
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells as lines: the first column to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    cells = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
-    return "\n".join("  ".join(row).rstrip() for row in cells)
 
 
 def row_at(curve: Curve, rule: str, metric: str, use: float) -> dict[str, Any]:

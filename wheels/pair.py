@@ -154,6 +154,12 @@ class Pair:
         """The most tokens of output (source included, for a causal model). None: no limit is known."""
         return self.source_limit
 
+    def fits(self, source: Sequence[int], target: Sequence[int]) -> bool:
+        """Whether both models can read a source with its target, as tokens."""
+        limit = self.source_limit
+        longest = max(len(source), len(target)) if self.is_seq2seq else len(source) + len(target)
+        return limit is None or longest <= limit
+
     def encode(self, sources: Sequence[str]) -> list[list[int]]:
         """Return the tokens each source begins with: see `encode_sources`."""
         return encode_sources(self.tokenizer, sources, is_seq2seq=self.is_seq2seq, prompt=self.prompt)

@@ -126,10 +126,9 @@ def test_the_cache_is_measured(data, tmp_path, capsys, monkeypatch):
 
 
 def test_ratios_are_taken_round_by_round():
-    from wheels.benchmarks.cache_steps import ratio
+    from wheels.benchmarks.stats import ratio_by_round
 
-    steps = {"live": {"cpu_ms": [4.0, 6.0, 9.0]}, "cache": {"cpu_ms": [2.0, 1.0, 3.0]}}
-    assert ratio(steps, "live", "cache", "cpu_ms") == {"median": 3.0, "low": 2.0, "high": 6.0}
+    assert ratio_by_round([4.0, 6.0, 9.0], [2.0, 1.0, 3.0]) == {"median": 3.0, "low": 2.0, "high": 6.0}
 
 
 def test_ways_differ_in_the_cache_alone(tmp_path, data):

@@ -10,11 +10,12 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.benchmarks.synthetic import measured, statistics
+from wheels.align import align
 from wheels.benchmarks.measured import Measured
 from wheels.benchmarks.records import PointKey, Record
 from wheels.benchmarks.report import pick_examples, render
 from wheels.benchmarks.summary import Curve, summarise
-from wheels.benchmarks.table import align, as_csv, as_text, in_words, number, shown_uses
+from wheels.benchmarks.table import as_csv, as_text, in_words, number, shown_uses
 
 VOID = {"meta", "img", "br"}
 PNG = b"\x89PNG picture"

@@ -17,10 +17,11 @@ from wheels.data import digest, load_task
 from wheels.distillation import annotate_models as models
 from wheels.distillation.annotate_config import DEMONSTRATION, AnnotateConfig, is_address
 from wheels.distillation.annotate_summary import as_text, preview, summarise
-from wheels.distillation.annotation import Annotation, Material, annotate_pool, as_jsonl
+from wheels.distillation.annotation import Annotation, Material, annotate_pool, as_record
 from wheels.distillation.ledger import Ledger, read_account
+from wheels.distillation.run_folder import check_same_run
 from wheels.errors import WheelsError
-from wheels.files import read_json, write_json, write_text
+from wheels.files import read_json, write_json, write_jsonl
 from wheels.rows import Row, load_rows
 
 log = logging.getLogger("wheels")
@@ -79,8 +80,8 @@ def _finish(
     config: AnnotateConfig, inputs: Inputs, folder: Path, annotations: Sequence[Annotation], ledger: Ledger
 ) -> None:
     """Write the labelled file, what was left out, and what both come to; print the last."""
-    write_text(folder / "annotated.jsonl", as_jsonl([one for one in annotations if one.accepted]))
-    write_text(folder / "rejected.jsonl", as_jsonl([one for one in annotations if not one.accepted]))
+    write_jsonl(folder / "annotated.jsonl", (as_record(one) for one in annotations if one.accepted))
+    write_jsonl(folder / "rejected.jsonl", (as_record(one) for one in annotations if not one.accepted))
     write_resolved(config, folder, {"data_digest": inputs.digest})
     summary = summarise(annotations, len(inputs.pool), ledger.account)
     write_json(folder / "summary.json", summary)
@@ -144,11 +145,7 @@ def _check_same(folder: Path, identity: Mapping[str, Any]) -> None:
         raise WheelsError(f"{folder} holds something else; give a new or an empty folder by --output")
     if not (folder / "run.json").is_file():
         return
-    old = read_json(folder / "run.json")
-    for name in [*identity, *old]:
-        if old.get(name) != identity.get(name):
-            raise WheelsError(f"{folder} holds a run with {name} {old.get(name)!r}, not {identity.get(name)!r}; "
-                              "give another --output")  # fmt: skip
+    check_same_run(f"{folder} holds a run", read_json(folder / "run.json"), identity, "give another --output")
 
 
 def _preview(config: AnnotateConfig, inputs: Inputs, folder: Path) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from wheels.distillation.ledger import Ledger
 from wheels.distillation.purchase import Local, Remote, Responder
 from wheels.errors import WheelsError
 from wheels.fields import fields_of
-from wheels.files import write_text
+from wheels.files import write_jsonl
 from wheels.rows import Row
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def retrain(
     splits = {"train": train, "validation": list(validation)}
     for split, lines in splits.items():
         if lines:
-            write_text(place / "data" / f"{split}.jsonl", "".join(_line(row) for row in lines))
+            write_jsonl(place / "data" / f"{split}.jsonl", map(asdict, lines))
     return str(run(retrain_config(config, place)))
 
 
@@ -164,8 +164,3 @@ def retrain_config(config: AnnotateConfig, place: Path) -> PretrainConfig:
         "prompt": config.prompt,
     }
     return PretrainConfig(**(settings | ours))
-
-
-def _line(row: Row) -> str:
-    """Return a row as a line of a file."""
-    return json.dumps({"source": row.source, "target": row.target}, ensure_ascii=False) + "\n"

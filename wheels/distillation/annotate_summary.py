@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from wheels.align import align
 from wheels.distillation.annotate_config import AnnotateConfig, is_address
 from wheels.distillation.annotation import Annotation, stages_of
 from wheels.distillation.grades import GRADES
@@ -53,7 +54,7 @@ def as_text(summary: Mapping[str, Any]) -> str:
     head = f"{summary['spent']} of {summary['budget']} annotations spent on {summary['pool']} rows"
     if summary["failed_requests"]:
         head += f"; {summary['failed_requests']} requests failed, and freed their units"
-    return f"{head}\n\n{_align(lines)}\n\n{_align(grades)}"
+    return f"{head}\n\n{align(lines)}\n\n{align(grades)}"
 
 
 def preview(config: AnnotateConfig, pool: Sequence[str], prompt: Callable[[str], str], account: Account | None) -> str:
@@ -89,11 +90,3 @@ def _where(config: AnnotateConfig, role: str) -> str:
     """Name a model."""
     place, name = getattr(config, role), getattr(config, f"{role}_model")
     return f"{name} at {place}, {config.workers} requests at once" if name else str(place)
-
-
-def _align(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells as lines: the first column to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
-    )

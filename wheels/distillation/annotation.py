@@ -6,17 +6,16 @@ something; the rest is spent where the student or its assistant doubts. What the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tqdm.auto import tqdm
 
 from wheels.distillation.annotate_config import AnnotateConfig
 from wheels.distillation.assistant import Assistant
-from wheels.distillation.grades import ACCEPTED
+from wheels.distillation.grades import ACCEPTED, GRADES
 from wheels.distillation.ledger import Ledger
 from wheels.distillation.purchase import Responder
 from wheels.distillation.selection import Signal, choose
@@ -191,18 +190,12 @@ def gather_signals(
     return signals
 
 
-def as_jsonl(annotations: Sequence[Annotation]) -> str:
-    """Return annotations as lines of a training file, `source` and `target` first, the grade in words."""
-    from wheels.distillation.grades import GRADES
-
-    lines = []
-    for one in annotations:
-        line = {
-            "source": one.source,
-            "target": one.target,
-            "grade": GRADES[one.grade] if one.grade is not None else None,
-            "consistency": one.consistency,
-            "stage": one.stage,
-        }
-        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    return "".join(lines)
+def as_record(one: Annotation) -> dict[str, Any]:
+    """Return an annotation as a line of a training file, `source` and `target` first, the grade in words."""
+    return {
+        "source": one.source,
+        "target": one.target,
+        "grade": GRADES[one.grade] if one.grade is not None else None,
+        "consistency": one.consistency,
+        "stage": one.stage,
+    }

@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 
 from wheels.distillation.collate import Batch, target_logits_and_labels
 from wheels.distillation.generation import evaluating
-from wheels.distillation.losses import IGNORED
+from wheels.distillation.losses import IGNORED, label_log_probs
 
 
 def saliency(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
@@ -128,9 +128,7 @@ def target_log_p(
         # A decoder may share its embedding with the encoder, and reads its own tokens by it.
         logits_BTV = model(**reads).logits
     logits_BTV, labels_BT = target_logits_and_labels(logits_BTV, batch["labels"], is_seq2seq=seq2seq)
-    target_BT = labels_BT != IGNORED
-    chosen_BT = logits_BTV.gather(-1, labels_BT.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return (chosen_BT - logits_BTV.logsumexp(dim=-1)) * target_BT, target_BT
+    return label_log_probs(logits_BTV, labels_BT)
 
 
 def embed(model: PreTrainedModel, batch: Batch) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import NotRequired, TypedDict
 import torch
 
 from wheels.distillation.losses import IGNORED
+from wheels.pair import Pair
 
 Batch = dict[str, torch.Tensor]
 
@@ -36,6 +37,11 @@ class Collator:
     """What fills up short rows."""
     start_ids: tuple[int, ...] = ()
     """What the decoder of a sequence-to-sequence model reads first."""
+
+    @classmethod
+    def of(cls, pair: Pair) -> Collator:
+        """Return what makes batches for a pair's models."""
+        return cls(pair.is_seq2seq, pair.pad_id, pair.start_ids)
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Return the tensors a model takes, and `labels`.

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from wheels.distillation.collate import Collator, Example, target_logits_and_labels
 from wheels.distillation.generation import evaluating, write
-from wheels.distillation.losses import IGNORED
+from wheels.distillation.losses import label_log_probs
 from wheels.errors import WheelsError
 from wheels.loading import load_model, load_tokenizer
 from wheels.pair import Pair
@@ -102,12 +102,10 @@ class LocalModel:
 
     def _means(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the mean log-probability of each example's target tokens, [B], nats."""
-        collator = Collator(self.pair.is_seq2seq, self.pair.pad_id, self.pair.start_ids)
+        collator = Collator.of(self.pair)
         batch = {name: tensor.to(self.model.device) for name, tensor in collator(examples).items()}
         labels_BT = batch.pop("labels")
         logits_BTV = self.model(**batch).logits
         logits_BTV, labels_BT = target_logits_and_labels(logits_BTV, labels_BT, is_seq2seq=self.pair.is_seq2seq)
-        log_BTV = logits_BTV[..., : self.pair.vocab_size].float().log_softmax(-1)
-        there_BT = labels_BT != IGNORED
-        log_BT = log_BTV.gather(-1, labels_BT.clamp(min=0)[..., None])[..., 0]
-        return (log_BT * there_BT).sum(1) / there_BT.sum(1)
+        log_p_BT, there_BT = label_log_probs(logits_BTV[..., : self.pair.vocab_size], labels_BT)
+        return log_p_BT.sum(dim=1) / there_BT.sum(dim=1)

@@ -34,6 +34,14 @@ def select(logits_BTV: torch.Tensor, labels_BT: torch.Tensor, vocab_size: int | 
     return logits_BTV[labels_BT != IGNORED][:, :vocab_size]
 
 
+def label_log_probs(logits_BTV: torch.Tensor, labels_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return `log p(y_t)` in nats, 0 where no label counts, and where one does, both [B, T]."""
+    there_BT = labels_BT != IGNORED
+    logits_BTV = precise(logits_BTV)
+    chosen_BT = logits_BTV.gather(-1, labels_BT.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return (chosen_BT - logits_BTV.logsumexp(dim=-1)) * there_BT, there_BT
+
+
 def cross_entropy(student_logits_NV: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
     """Return `-log q(y)` of each row, shape [N], in nats."""
     assert student_logits_NV.shape[:1] == labels_N.shape, (student_logits_NV.shape, labels_N.shape)

@@ -139,50 +139,44 @@ def training_examples(
     if kind != "references":
         targets += _teacher_targets(config, material, sources, folder)
     sources = sources * (len(targets) // len(sources)) if sources else []
-    examples: list[Example] = [
-        {"source": source, "target": target}
-        for source, target in zip(sources, targets, strict=True)
-        if _fits(config, pair, source, target)
+    whole: list[Example] = [
+        {"source": source, "target": target} for source, target in zip(sources, targets, strict=True)
     ]
     if rationales is not None:
-        examples = _with_rationales(config, pair, rows, rationales)
+        whole = _with_rationales(config, pair, whole, [row.source for row in rows], rationales)
+    examples = [example for example in whole if _fits(config, pair, example["source"], example["target"])]
     if not examples:
         limits = f"max_source_length {config.max_source_length}, max_target_length {config.max_target_length}"
         raise WheelsError(f"no training row is within {limits}; raise them, or look at the data")
-    if len(examples) < len(sources):
-        left = len(sources) - len(examples)
-        log.warning("%d of %d training rows are longer than the limits and left out", left, len(sources))
+    if len(examples) < len(whole):
+        left = len(whole) - len(examples)
+        log.warning("%d of %d training rows are longer than the limits and left out", left, len(whole))
     return examples
 
 
-def _with_rationales(config: PretrainConfig, pair: Pair, rows: Sequence[Row], rationales: Rationales) -> list[Example]:
-    """Return the rows with both of their tasks."""
-    texts = [row.source for row in rows]
+def _with_rationales(
+    config: PretrainConfig, pair: Pair, examples: list[Example], texts: Sequence[str], rationales: Rationales
+) -> list[Example]:
+    """Return the rows of these sources with their second task, where it is within the limits."""
     seconds = encode_sources(pair.tokenizer, texts, is_seq2seq=pair.is_seq2seq, prompt=rationales.prompt)
-    firsts, targets = pair.encode(texts), pair.encode_targets([row.target for row in rows])
-    examples: list[Example] = []
-    long = 0
-    for first, target, second, text, why in zip(
-        firsts, targets, seconds, rationales.texts, pair.encode_targets(rationales.texts), strict=True
+    found, long = [], 0
+    for example, second, text, why in zip(
+        examples, seconds, rationales.texts, pair.encode_targets(rationales.texts), strict=True
     ):
-        if not _fits(config, pair, first, target):
-            continue
-        example: Example = {"source": first, "target": target}
-        fits = _fits(config, pair, second, why)
-        long += bool(text) and not fits
-        examples.append(example | {"rationale": {"source": second, "target": why}} if text and fits else example)
+        if text and _fits(config, pair, second, why):
+            example = example | {"rationale": {"source": second, "target": why}}
+        elif text and _fits(config, pair, example["source"], example["target"]):
+            long += 1
+        found.append(example)
     if long:
         log.warning("%d rationales are longer than the limits and left out", long)
-    return examples
+    return found
 
 
 def _fits(config: PretrainConfig, pair: Pair, source: Sequence[int], target: Sequence[int]) -> bool:
     """Whether a row is within the limits of the configuration and of the models."""
-    limit = pair.source_limit
-    if len(source) > config.max_source_length or len(target) > config.max_target_length:
-        return False
-    longest = max(len(source), len(target)) if pair.is_seq2seq else len(source) + len(target)
-    return limit is None or longest <= limit
+    within = len(source) <= config.max_source_length and len(target) <= config.max_target_length
+    return within and pair.fits(source, target)
 
 
 def _teacher_targets(

@@ -128,7 +128,7 @@ def make_trainer(
     seq2seq = pair.is_seq2seq
     arguments = training_arguments(config, folder, len(examples), metrics[0] if validation else None, seq2seq=seq2seq)
     kind = KDTrainer if seq2seq else CausalKDTrainer
-    collator = Collator(seq2seq, pair.pad_id, pair.start_ids)
+    collator = Collator.of(pair)
     cache = open_cache(config, material, examples, folder.path, collator) if config.cached_logits else None
     objective = _objective(config, material, cache)
     value = attach_value(pair.student, objective.paths, config.seed) if config.objective == "pcl" else None

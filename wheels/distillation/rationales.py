@@ -21,9 +21,10 @@ from wheels.distillation.collate import Collator, Example
 from wheels.distillation.generation import write
 from wheels.distillation.rationale_page import page
 from wheels.distillation.rationales_config import RationalesConfig
+from wheels.distillation.run_folder import check_same_run, run_facts
 from wheels.distillation.words import rationale, token_spans, word_scores, words_of
 from wheels.errors import WheelsError
-from wheels.files import read_json, write_json, write_text
+from wheels.files import read_json, write_json, write_jsonl, write_text
 from wheels.loading import check_place, load_model, load_tokenizer, model_digest
 from wheels.pair import Pair
 from wheels.rows import Row, read_records, row_of
@@ -56,7 +57,7 @@ class Attributor:
         pair = self.pair
         sources = pair.encode([row.source for row in rows])
         targets = self._targets(rows, sources)
-        fits = [row for row in range(len(rows)) if self._fits(sources[row], targets[row])]
+        fits = [row for row in range(len(rows)) if pair.fits(sources[row], targets[row])]
         found: list[Record] = [{"words": [], "target": pair.decode(target)} for target in targets]
         if self.config.method == "random":
             for row in fits:
@@ -85,17 +86,11 @@ class Attributor:
             vocab_size=pair.vocab_size, batch_size=config.batch_size,
         )  # fmt: skip
 
-    def _fits(self, source: Sequence[int], target: Sequence[int]) -> bool:
-        """Whether the teacher can read a row."""
-        limit = self.pair.source_limit
-        longest = max(len(source), len(target)) if self.pair.is_seq2seq else len(source) + len(target)
-        return limit is None or longest <= limit
-
     def _scores(self, examples: Sequence[Example]) -> list[list[float]]:
         """Return the scores of each example's source tokens."""
         pair, config = self.pair, self.config
         lengths = [len(example["source"]) for example in examples]
-        collator = Collator(pair.is_seq2seq, pair.pad_id, pair.start_ids)
+        collator = Collator.of(pair)
         batch = {name: tensor.to(pair.device) for name, tensor in collator(examples).items()}
         if config.method == "integrated-gradients":
             baseline_D = self._baseline()
@@ -142,7 +137,7 @@ def run(config: RationalesConfig) -> Path:
     identity = _identity(config, [record for record, _ in records])
     if not _begin(output, kept, identity):
         tables = _complete(config, records, kept / "parts")
-        write_text(output, "".join(json.dumps(table, ensure_ascii=False) + "\n" for table in tables))
+        write_jsonl(output, tables)
         write_resolved(config, kept, {"digest": identity["rows_digest"], "rows": len(tables)})
         write_json(kept / "finished.json", {"rows": len(tables)})
         shutil.rmtree(kept / "parts", ignore_errors=True)
@@ -188,13 +183,9 @@ def _begin(output: Path, kept: Path, identity: Record) -> bool:
         WheelsError: where the place holds another run, or a file that no run has written.
     """
     if (kept / "run.json").is_file():
-        old = read_json(kept / "run.json")
-        for name in identity:
-            if old.get(name) != identity[name]:
-                raise WheelsError(
-                    f"{output} holds rationales with {name} {old.get(name)!r}, not {identity[name]!r}; give another "
-                    f"--output, or remove it and {kept}"
-                )
+        old = {name: value for name, value in read_json(kept / "run.json").items() if name in identity}
+        advice = f"give another --output, or remove it and {kept}"
+        check_same_run(f"{output} holds rationales", old, identity, advice)
         return (kept / "finished.json").is_file() and output.is_file()
     if output.exists():
         raise WheelsError(f"{output} is there already, and no run of this command wrote it; give another --output")
@@ -243,8 +234,7 @@ def load_attributor(config: RationalesConfig) -> Attributor:
 
 def own_prompt(folder: str | Path) -> str:
     """Return the prompt that a model of `wheels pretrain` was trained with; `{source}` for any other."""
-    facts = Path(folder) / "finished.json"
-    return str(read_json(facts).get("prompt", "{source}")) if facts.is_file() else "{source}"
+    return str(run_facts(folder).get("prompt", "{source}"))
 
 
 def _write_page(config: RationalesConfig, output: Path) -> None:

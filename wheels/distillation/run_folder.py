@@ -52,7 +52,10 @@ class RunFolder:
         if resume == "never":
             self._clear()
         if self._run.exists() and (self._finished.exists() or self.last_checkpoint() is not None):
-            self._check_same(read_json(self._run), identity)
+            check_same_run(
+                f"{self.path} holds a run", read_json(self._run), identity,
+                "give another --output, or --resume never to start anew",
+            )  # fmt: skip
         write_json(self._run, dict(identity))
         return read_json(self._finished) if self._finished.exists() else None
 
@@ -77,14 +80,28 @@ class RunFolder:
         self.metrics.unlink(missing_ok=True)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
-    def _check_same(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-        """Refuse to mix two runs in one folder."""
-        for name in [*new, *old]:
-            if old.get(name) != new.get(name):
-                raise WheelsError(
-                    f"{self.path} holds a run with {name} {old.get(name)!r}, not {new.get(name)!r}; "
-                    "give another --output, or --resume never to start anew"
-                )
+
+def check_same_run(holds: str, old: Mapping[str, Any], new: Mapping[str, Any], advice: str) -> None:
+    """Refuse to mix two runs in one place.
+
+    Args:
+        holds: the beginning of the error, such as `PATH holds a run`.
+        old: what the run that is there depends on.
+        new: what this one does.
+        advice: what to do; the error's end.
+
+    Raises:
+        WheelsError: naming the first thing in which they differ.
+    """
+    for name in [*new, *old]:
+        if old.get(name) != new.get(name):
+            raise WheelsError(f"{holds} with {name} {old.get(name)!r}, not {new.get(name)!r}; {advice}")
+
+
+def run_facts(folder: Path | str) -> dict[str, Any]:
+    """Return what the run that trained a model noted, its prompt among it; nothing for a model that no run has made."""
+    noted = Path(folder) / "finished.json"
+    return dict(read_json(noted)) if noted.is_file() else {}
 
 
 def _is_whole(checkpoint: Path) -> bool:
