@@ -1,7 +1,7 @@
-"""Bare forward passes, timed: a model's own forward with the library's own cache, and nothing around it.
+"""Bare forward passes, timed one after the other: of the library with its own cache, or the engine's lean ones.
 
-What a decode costs beyond the sum of these is the scheduler's; what they cost beyond the machine's bandwidth and peak
-is the library's.
+What a decode costs beyond the sum of the passes that it ran is the scheduler's; what they cost beyond the machine's
+bandwidth and peak is the library's, or ours.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
+from wheels.decoding.runner import Runner
 from wheels.decoding.sources import projections_of
 from wheels.pair import Pair
 
@@ -30,7 +31,7 @@ class Shape(NamedTuple):
     model: str
     """`student` or `teacher`."""
     kind: str
-    """`decode`, or `encode` for the sources."""
+    """`decode` in the library, `lean` by the engine itself (`wheels.decoding.lean`), or `encode` for the sources."""
     rows: int
     width: int
     """New tokens of each row."""
@@ -119,7 +120,8 @@ class Bare:
     def seconds(self, shape: Shape) -> float:
         """Return the seconds of a forward pass, timed now where it was not yet."""
         if shape not in self.known:
-            self.known[shape] = self._encode(shape) if shape.kind == "encode" else self._decode(shape)
+            timed = {"encode": self._encode, "decode": self._decode, "lean": self._lean}[shape.kind]
+            self.known[shape] = timed(shape)
         return self.known[shape]
 
     def measure(self, shapes: Iterable[Shape], progress: Callable[[], object]) -> None:
@@ -146,10 +148,8 @@ class Bare:
 
     @torch.no_grad()
     def _decode(self, shape: Shape) -> float:
-        """Time a decoder pass behind a context that was read before; on the grid it may not leave the model's room."""
-        model, limit = self._model(shape), self.pair.source_limit
-        if limit is not None:
-            shape = shape._replace(context=max(0, min(shape.context, limit - shape.width)))
+        """Time a decoder pass behind a context that was read before."""
+        model, shape = self._model(shape), self._with_room(shape)
         forward, cache = self._context(model, shape)
         ids = _ids(model, shape.rows, shape.width)
         own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
@@ -163,6 +163,37 @@ class Bare:
         forward(ids, shape.head)
         put_back()
         return best_seconds(lambda: forward(ids, shape.head), model.device, put_back)
+
+    def _with_room(self, shape: Shape) -> Shape:
+        """Return a shape whose context, on the grid, does not leave the model's room."""
+        limit = self.pair.source_limit
+        return shape if limit is None else shape._replace(context=max(0, min(shape.context, limit - shape.width)))
+
+    def _lean(self, shape: Shape) -> float:
+        """Time a lean pass behind a context that was read before: on a CPU what lies within the forward alone."""
+        model, shape = self._model(shape), self._with_room(shape)
+        whole = 2**30  # tokens: nothing is read in parts
+        runner = Runner(model, shape.rows, self.pair.vocab_size, chunk=whole, overhead=whole)
+        assert runner.lean is not None, "a model that the engine reads without its modules"
+        rows_B = torch.arange(shape.rows, device=model.device)
+        before_B, tokens_BT = (
+            torch.full_like(rows_B, shape.context),
+            _ids(model, shape.rows, shape.context + shape.width),
+        )
+        runner.admit(range(shape.rows), _ids(model, shape.rows, max(self.source, 1)).tolist())
+        after_B, wanted_B = before_B + shape.width, torch.full_like(rows_B, shape.head) if shape.head > 1 else None
+
+        def work() -> None:
+            runner.read(None, tokens_BT, after_B, wanted_B)
+
+        def put_back() -> None:
+            runner.rewind(rows_B, before_B)
+
+        work()  # of the context too
+        put_back()
+        runner.journal = []
+        taken = best_seconds(work, model.device, put_back)
+        return min(each.seconds for each in runner.journal) or taken
 
     def _context(self, model: PreTrainedModel, shape: Shape) -> tuple[Callable[[torch.Tensor, int], object], Any]:
         """Return a forward pass over new tokens, and its cache, in which `context` positions were read."""

@@ -3,7 +3,8 @@
 Four ratios say where time goes. The scheduler's overhead: seconds over the sum of the bare forward passes that were
 really run. The loop's: seconds over those within the forward passes of the same run. The distance to the limit: seconds
 over the formula of `wheels.benchmarks.limits`. The overhead of a forward pass: its seconds over the bound of the
-machine.
+machine. Where the engine has a lean pass of its own, its contestants are held against that: the library's would be
+no limit.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from wheels.decoding.method import LONGEST_DRAFT
 from wheels.pair import Pair
 
 MODELS = ("student", "teacher")
+STEPS = (("student", False), ("teacher", False), ("teacher", True))
+"""The passes of the formulas: whose, and whether every position is scored."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ class Forward:
     """One bare forward pass, and the bound of the machine."""
 
     model: str
+    kind: str
+    """`decode`: the library's; `lean`: the engine's own."""
     rows: int
     width: int
     context: int
@@ -160,16 +165,21 @@ class Limits:
         self.batch = min(batch_size, setting.rows)
         tokens = statistics.mean(each.tokens for each in played.values()) / setting.rows
         self.context = on_grid(setting.prefix + round(tokens / 2))
+        ran = {(shape.model, shape.kind) for each in played.values() for shape in each.shapes}
+        self.lean = [model for model in MODELS if (model, "lean") in ran]
+        """The models that the engine reads in its own way."""
 
-    def forward(self, model: str, width: int, head: int = 1) -> Shape:
+    def forward(self, model: str, kind: str, width: int, head: int = 1) -> Shape:
         """Return a decoder pass in the middle of an output."""
-        return Shape(model, "decode", self.batch, width, self.context, head)
+        return Shape(model, kind, self.batch, width, self.context, head)
 
     @property
     def shown(self) -> list[Shape]:
         """The passes whose own overhead is reported: a step of each model, and one that verifies a draft."""
         verified = self.setting.draft + 1
-        return [self.forward("student", 1), self.forward("teacher", 1), self.forward("teacher", verified, verified)]
+        steps = [("student", 1), ("teacher", 1), ("teacher", verified)]
+        kinds = {model: ["decode", "lean"] if model in self.lean else ["decode"] for model in MODELS}
+        return [self.forward(model, kind, width, width) for model, width in steps for kind in kinds[model]]
 
     def of(self, contestant: Contestant, played: Played) -> float | None:
         """Compute the seconds that all tokens of a contestant would cost at best; None: it has no formula."""
@@ -182,38 +192,39 @@ class Limits:
             if (model == "student" and contestant.formula != "teacher")
             or (model == "teacher" and contestant.formula != "student" and played.teacher_tokens != 0)
         ]
-        return played.tokens * each + sum(map(self._prefill, models))
+        return played.tokens * each + sum(self._prefill(model, self._kind(contestant, model)) for model in models)
 
     def _token(self, contestant: Contestant, played: Played) -> float | None:
         """Compute the seconds of a token, without what the sources cost."""
-        student, batch, longest = self._seconds("student"), self.batch, self.setting.longest
+        student, teacher, verify = (self._seconds(contestant, *each) for each in STEPS)
+        batch, longest = self.batch, self.setting.longest
         if contestant.formula in MODELS:
-            return limits.alone(self._seconds(contestant.formula), batch)
+            return limits.alone(student if contestant.formula == "student" else teacher, batch)
         if contestant.formula == "deferral":
             use = (played.teacher_tokens or 0) / played.tokens
-            return limits.deferral(student, self._seconds("teacher"), batch, use, longest)
+            return limits.deferral(student, teacher, batch, use, longest)
         if contestant.formula is None or not played.checked:
             return None
         acceptance = played.accepted / played.checked
-        verify = self._verified
         if contestant.formula == "speculation":
             return limits.speculation(student, verify, batch, acceptance, self.setting.draft)
         return limits.best_speculation(student, verify, batch, acceptance, min(LONGEST_DRAFT, longest))
 
-    def _seconds(self, model: str) -> Seconds:
-        """Return t_M at this batch size, whose last position is scored."""
-        return lambda width: self.bare.seconds(self.forward(model, width))
+    def _kind(self, contestant: Contestant, model: str) -> str:
+        """Return in whose pass a contestant reads a model: ours in a lean one, where there is one."""
+        return "lean" if model in self.lean and not contestant.name.startswith("hf-") else "decode"
 
-    def _verified(self, width: int) -> float:
-        """Return t_p at this batch size, every position scored."""
-        return self.bare.seconds(self.forward("teacher", width, width))
+    def _seconds(self, contestant: Contestant, model: str, every: bool) -> Seconds:
+        """Return t_M at this batch size, the last position scored, or every one."""
+        kind = self._kind(contestant, model)
+        return lambda width: self.bare.seconds(self.forward(model, kind, width, width if every else 1))
 
-    def _prefill(self, model: str) -> float:
+    def _prefill(self, model: str, decode: str) -> float:
         """Compute what reading all sources costs: of a prompt without its last token, which a step reads."""
         width = self.setting.source or self.setting.prefix - 1
         if width < 1:
             return 0.0
-        kind, head = ("encode", 0) if self.setting.source else ("decode", 1)
+        kind, head = ("encode", 0) if self.setting.source else (decode, 1)
         return self.setting.rows / self.batch * self.bare.seconds(Shape(model, kind, self.batch, width, 0, head))
 
 
@@ -248,7 +259,9 @@ def _forward(shapes: Sequence[Shape], rounds: Sequence[Round], bare: Sequence[Ba
             seconds[-1] / limits.roofline(cost.moved, cost.flops, each.machine.bandwidth, each.machine.peak)
         )
     first = shapes[0]
-    return Forward(first.model, first.rows, first.width, first.context, Spread.of(seconds), Spread.of(overheads))
+    return Forward(
+        first.model, first.kind, first.rows, first.width, first.context, Spread.of(seconds), Spread.of(overheads)
+    )
 
 
 def _figures(
@@ -303,7 +316,7 @@ def bare_seconds(played: Played, bare: Bare) -> float:
 def _per_token(played: Played, model: str, positions: bool) -> float:
     """Compute a model's row-passes, or the positions that these read, over the tokens written."""
     shapes = [
-        (shape, count) for shape, count in played.shapes.items() if (shape.model, shape.kind) == (model, "decode")
+        (shape, count) for shape, count in played.shapes.items() if shape.model == model and shape.kind != "encode"
     ]
     return sum(count * shape.rows * (shape.width if positions else 1) for shape, count in shapes) / played.tokens
 

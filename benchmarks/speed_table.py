@@ -18,9 +18,9 @@ HEAD = (
 LEGEND = f"""\
 x {REFERENCE}: tokens a second over those of {REFERENCE} in the same round. use: share of the tokens that the teacher
 wrote. accepted: share of the judged draft tokens. wasted: draft tokens in vain, a teacher pass. passes, positions: of
-student q and teacher p, a token, padding included. overhead: seconds over the bare forward passes that were run. limit,
-distance: tokens/s by the formula of the best case, and seconds over its own. differ: outputs that are not what they
-must be.
+student q and teacher p, a token, padding included. overhead: seconds over the bare forward passes that were run, the
+library's, or the engine's own where it has lean ones. limit, distance: tokens/s by the formula of the best case with
+the same passes, and seconds over its own. differ: outputs that are not what they must be.
 loop: seconds over those within the forward passes of the same run, on the CPU."""
 
 
@@ -53,7 +53,8 @@ def _batch(batch: Batch) -> str:
 def _forward(forward: Forward) -> str:
     """Return what is to be said of one forward pass."""
     took = f"{1000 * forward.seconds.median:.2f} ms, {forward.overhead.median:.1f} x the bound"
-    return f"{forward.model} {forward.rows} x {forward.width}: {took}"
+    lean = ", lean," if forward.kind == "lean" else ""
+    return f"{forward.model}{lean} {forward.rows} x {forward.width}: {took}"
 
 
 def _row(figures: Figures) -> tuple[str, ...]:

@@ -289,7 +289,7 @@ class Engine:
             if not bool(allowed_R.any()):
                 return None
         step = Step(
-            log_q_BV=said.logits_RV.log_softmax(-1),
+            scores_BV=said.logits_RV,
             hidden_BD=said.hidden_RD,
             position_B=position_R,
             source_B=state.source_S[slots_R],

@@ -4,9 +4,7 @@ Of a small model's pass in the library most is not arithmetic: modules are calle
 settings looked up. Here the weights are taken out of the model once, what belongs together is multiplied at once
 (query, key and value; gate and up), and positions come from tables. The sums are those of the library, and keys and
 values lie in the same store (`wheels.decoding.cache`). The library's forward remains the obvious path: tests hold both
-equal.
-
-The weights are copied: a runner whose model is trained meanwhile must be made without (`lean=False`).
+equal. Which models are read so, `wheels.decoding.lean_choice` says.
 """
 
 from __future__ import annotations
@@ -18,17 +16,12 @@ from typing import Any, Protocol
 
 import torch
 from torch.nn import functional as F
-from transformers import LlamaForCausalLM, PreTrainedModel, Qwen3ForCausalLM, T5ForConditionalGeneration
 from transformers.activations import NewGELUActivation, SiLUActivation
 
 from wheels.decoding.cache import CrossAttentionLayer, RaggedCache, SelfAttentionLayer, Write
+from wheels.decoding.linear import Linear, linear_of
 from wheels.decoding.packing import Packing
 
-LARGEST = 20_000_000
-"""Weights of a decoder's layers at most: they are copied, and in larger models arithmetic hides all else."""
-DTYPES = (torch.float32, torch.bfloat16)
-ROTARY = ("default", "linear", "llama3", "yarn")
-"""Kinds of rotary positions whose angles do not depend on the length of the text."""
 FIRST_TABLE = 256
 """Positions that a table of positions has at least."""
 
@@ -65,7 +58,7 @@ class Sight:
 class Lean(Protocol):
     """The decoder of one model."""
 
-    head_VD: torch.Tensor
+    head: Linear
     """The output head."""
 
     def __call__(self, token_N: torch.Tensor, cache: RaggedCache, sight: Sight) -> torch.Tensor:
@@ -74,12 +67,12 @@ class Lean(Protocol):
 
 @dataclass(frozen=True)
 class Attention:
-    """Self-attention: weights turned so that a row of states is multiplied from the left."""
+    """Self-attention."""
 
     norm_D: torch.Tensor
-    into_DX: torch.Tensor
+    into: Linear
     """To queries, keys and values."""
-    out_YD: torch.Tensor
+    out: Linear
     query_norm_E: torch.Tensor | None = None
     key_norm_E: torch.Tensor | None = None
 
@@ -89,8 +82,8 @@ class CrossAttention:
     """Attention to the sources, whose keys and values lie in the cache."""
 
     norm_D: torch.Tensor
-    query_DX: torch.Tensor
-    out_YD: torch.Tensor
+    query: Linear
+    out: Linear
 
 
 @dataclass(frozen=True)
@@ -98,21 +91,21 @@ class FeedForward:
     """Two linear maps, and an activation between them."""
 
     norm_D: torch.Tensor
-    into_DF: torch.Tensor
+    into: Linear
     """To the hidden layer; to its gate and itself, where it has a gate."""
-    out_FD: torch.Tensor
+    out: Linear
     act: Activation
     gated: bool
 
     def add_to(self, states_ND: torch.Tensor, eps: float) -> torch.Tensor:
         """Return the states with what this makes of them added."""
-        inner_NF = normed(states_ND, self.norm_D, eps) @ self.into_DF
+        inner_NF = self.into(normed(states_ND, self.norm_D, eps))
         if self.gated:
             gate_NF, up_NF = inner_NF.chunk(2, -1)
             inner_NF = self.act(gate_NF) * up_NF
         else:
             inner_NF = self.act(inner_NF)
-        return plus(states_ND, inner_NF, self.out_FD)
+        return self.out.added(states_ND, inner_NF)
 
 
 class LeanLlama:
@@ -126,7 +119,7 @@ class LeanLlama:
         self.heads = first.q_proj.out_features // self.head_dim
         self.kept = first.k_proj.out_features // self.head_dim
         self.embedding_VD, self.final_norm_D = body.embed_tokens.weight.detach(), body.norm.weight.detach()
-        self.head_VD = model.lm_head.weight.detach()
+        self.head = linear_of(model.lm_head.weight.detach())
         self.layers = [(_llama_attention(layer), _llama_feed_forward(layer)) for layer in body.layers]
         self.angles = body.rotary_emb
         self.rotation = self._rotation(FIRST_TABLE)
@@ -141,13 +134,13 @@ class LeanLlama:
             query_NHE, key_NHE = both_NGE.split((self.heads, self.kept), 1)
             keys, values = _put(store, key_NHE, value_NHE, sight)
             seen_NX = attend(query_NHE, keys, values, mask, sight, self.scale)
-            states_ND = plus(states_ND, seen_NX, attention.out_YD)
+            states_ND = attention.out.added(states_ND, seen_NX)
             states_ND = feed_forward.add_to(states_ND, self.eps)
         return normed(states_ND, self.final_norm_D, self.eps)
 
     def _projected(self, states_ND: torch.Tensor, attention: Attention) -> tuple[torch.Tensor, torch.Tensor]:
         """Return queries and keys together, `[N, heads + kept, E]`, and values, `[N, kept, E]`."""
-        all_NX = normed(states_ND, attention.norm_D, self.eps) @ attention.into_DX
+        all_NX = attention.into(normed(states_ND, attention.norm_D, self.eps))
         all_NGE = all_NX.view(len(states_ND), self.heads + 2 * self.kept, self.head_dim)
         both_NGE, value_NHE = all_NGE.split((self.heads + self.kept, self.kept), 1)
         if attention.query_norm_E is not None and attention.key_norm_E is not None:
@@ -185,7 +178,7 @@ class LeanT5:
         self.heads, self.scale = int(first.n_heads), float(first.scaling)
         self.embedding_VD = decoder.embed_tokens.weight.detach()
         self.final_norm_D = decoder.final_layer_norm.weight.detach()
-        self.head_VD = model.lm_head.weight.detach()
+        self.head = linear_of(model.lm_head.weight.detach())
         self.head_scale = model.model_dim**-0.5 if model.config.scale_decoder_outputs else 1.0
         self.layers = [_t5_layer(*block.layer) for block in decoder.block]
         limit = int(first.relative_attention_max_distance)
@@ -205,14 +198,14 @@ class LeanT5:
         shape = (len(states_ND), -1, self.head_dim)
         stores = zip(self.layers, cache.self_layers, cache.cross_layers, strict=True)
         for (own, cross, feed_forward), store, source in stores:
-            all_NX = normed(states_ND, own.norm_D, self.eps) @ own.into_DX
+            all_NX = own.into(normed(states_ND, own.norm_D, self.eps))
             query_NHE, key_NHE, value_NHE = all_NX.view(shape).split(self.heads, 1)
             keys, values = _put(store, key_NHE, value_NHE, sight)
             seen_NX = attend(query_NHE, keys, values, bias, sight, self.scale)
-            states_ND = plus(states_ND, seen_NX, own.out_YD)
-            query_NHE = (normed(states_ND, cross.norm_D, self.eps) @ cross.query_DX).view(shape)
+            states_ND = own.out.added(states_ND, seen_NX)
+            query_NHE = cross.query(normed(states_ND, cross.norm_D, self.eps)).view(shape)
             seen_NX = attend(query_NHE, *_kept(source), seen, sight, self.scale)
-            states_ND = plus(states_ND, seen_NX, cross.out_YD)
+            states_ND = cross.out.added(states_ND, seen_NX)
             states_ND = feed_forward.add_to(states_ND, self.eps)
         states_ND = normed(states_ND, self.final_norm_D, self.eps)
         return states_ND if self.head_scale == 1.0 else states_ND * self.head_scale
@@ -241,13 +234,6 @@ def normed(states: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Te
     # Here and below bfloat16 is rounded where the library rounds it, so that both choose the same tokens.
     exact = states.float()
     return weight_D * (exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + eps)).to(states.dtype)
-
-
-def plus(states_ND: torch.Tensor, values_NX: torch.Tensor, weight_XD: torch.Tensor) -> torch.Tensor:
-    """Compute `states + values weight`."""
-    if states_ND.dtype != torch.bfloat16:
-        return torch.addmm(states_ND, values_NX, weight_XD)
-    return states_ND + values_NX @ weight_XD
 
 
 def rotated(values_NHE: torch.Tensor, cos_N1E: torch.Tensor, sin_N1E: torch.Tensor) -> torch.Tensor:
@@ -316,42 +302,9 @@ def _kept(source: CrossAttentionLayer) -> tuple[torch.Tensor, torch.Tensor]:
     return source.keys, source.values
 
 
-def lean_of(model: PreTrainedModel) -> Lean | None:
-    """Return the lean decoder of `model` with the weights that it has now; None where only the library can run it.
-
-    That is so for families that are not known here, for large models, for what is unlike the plain model in any way
-    (adapters, quantised or hooked modules, biases, number formats), and while it trains.
-    """
-    makers: dict[type, Callable[[Any], Lean]] = {
-        LlamaForCausalLM: LeanLlama,
-        Qwen3ForCausalLM: LeanLlama,
-        T5ForConditionalGeneration: LeanT5,
-    }
-    maker = makers.get(type(model))
-    if maker is None or model.training or model.config._attn_implementation not in ("sdpa", "eager"):
-        return None
-    decoder: Any = model.get_decoder()
-    parts = [model, *decoder.modules(), model.get_output_embeddings()]
-    weights = [weight for name, weight in decoder.named_parameters() if "embed_tokens" not in name]
-    alike = {(weight.dtype, weight.device) for weight in [*weights, *model.get_output_embeddings().parameters()]}
-    rotary = getattr(getattr(decoder, "rotary_emb", None), "rope_type", "default")
-    plain = all(map(_is_plain, parts)) and len(alike) == 1 and model.dtype in DTYPES and rotary in ROTARY
-    return maker(model) if plain and sum(weight.numel() for weight in weights) <= LARGEST else None
-
-
-def _is_plain(module: torch.nn.Module) -> bool:
-    """Tell whether a module does what its class says: nothing hooked, replaced, adapted, quantised or biased."""
-    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-    if isinstance(module, torch.nn.Linear):
-        return not hooked and type(module) is torch.nn.Linear and module.bias is None
-    own = type(module).__module__.startswith(("torch.nn.modules", "transformers.models", "transformers.activations"))
-    return own and not hooked
-
-
-def _joined(*linear: torch.nn.Linear) -> torch.Tensor:
-    """Return the weights of linear maps of the same states as one, turned: `[D, sum of their outputs]`."""
-    weights = [each.weight.detach() for each in linear]
-    return (torch.cat(weights) if len(weights) > 1 else weights[0]).t()
+def _joined(*parts: torch.nn.Linear) -> Linear:
+    """Return linear maps of the same states as one."""
+    return linear_of(*(each.weight.detach() for each in parts))
 
 
 def _llama_attention(layer: Any) -> Attention:

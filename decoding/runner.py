@@ -12,7 +12,8 @@ import torch
 from transformers import PreTrainedModel
 
 from wheels.decoding.cache import RaggedCache, Write
-from wheels.decoding.lean import Sight, lean_of
+from wheels.decoding.lean import Sight
+from wheels.decoding.lean_choice import lean_of
 from wheels.decoding.packing import Packing, configs_of, packed
 from wheels.decoding.positions import positions_of
 from wheels.decoding.sources import encode, projections_of
@@ -42,7 +43,7 @@ class Pass:
     tokens: int
     """Tokens that went through it: `rows x width`, or fewer where rows read different amounts."""
     kind: str = "decode"
-    """`decode`, or `encode` for the sources."""
+    """`decode` in the library, `lean` in the engine's own pass, or `encode` for the sources."""
     seconds: float = 0.0
     """Within the model's forward; 0 on devices that run on by themselves."""
 
@@ -60,8 +61,8 @@ class Runner:
         vocab_size: Scores beyond it are cut off (padding of the vocabulary).
         chunk: Tokens that one forward pass reads at most.
         overhead: The cost of a forward pass beside its tokens, in tokens (`wheels.decoding.costs`).
-        lean: Whether a small model of a known family is read without its modules (`wheels.decoding.lean`), with the
-            weights that it has now; False: the library's forward pass, for a model that is trained meanwhile.
+        lean: Whether a model of a known family is read without its modules (`wheels.decoding.lean_choice`), with
+            the weights that it has now; False: the library's forward pass, for a model that is trained meanwhile.
 
     Raises:
         WheelsError: where the model's family cannot be decoded at ragged lengths.
@@ -185,7 +186,8 @@ class Runner:
         output = self._forward(tokens_RK, slots_RK, write, _Wanted(count_R, wanted_R, packing))
         if self.journal is not None:
             seconds = self._since(start)
-            self.journal.append(Pass(len(firsts), width, max(firsts), tokens_RK.numel(), seconds=seconds))
+            kind = "decode" if self.lean is None else "lean"
+            self.journal.append(Pass(len(firsts), width, max(firsts), tokens_RK.numel(), kind, seconds))
         after_R = slots_RK[:, -1] + 1
         if rows_R is None:
             self.cursor_B = after_R
@@ -205,8 +207,7 @@ class Runner:
             hidden_ND = self.lean(tokens_RK.reshape(-1), self.cache, sight)
             hidden_RWD = wanted.of(hidden_ND.view(*tokens_RK.shape, -1))
             # In two dimensions: in bfloat16 one position in three is multiplied twenty times slower on some processors.
-            scores_NV = hidden_RWD.flatten(0, 1) @ self.lean.head_VD.t()
-            logits_RWV = scores_NV.view(*hidden_RWD.shape[:2], -1)
+            logits_RWV = self.lean.head(hidden_RWD.flatten(0, 1)).view(*hidden_RWD.shape[:2], -1)
         logits_RWV, hidden_RWD = logits_RWV[..., : self.vocab_size].float(), hidden_RWD.float()
         if wanted.wanted_R is None:
             return Output(logits_RWV[:, -1], hidden_RWD[:, -1])

@@ -93,16 +93,19 @@ def uniforms(seed: int | np.ndarray, row_B: torch.Tensor, position_B: torch.Tens
     Counter-based (SplitMix64: Steele et al., OOPSLA 2014), so a row's draws do not depend on the company that it keeps
     in a batch.
     """
-    with np.errstate(over="ignore"):
-        state = _mixed(np.full(len(row_B), seed * 4 + stream, dtype=np.int64).astype(np.uint64))
-        state = _mixed(state + row_B.cpu().numpy().astype(np.uint64))
-        state = _mixed(state + position_B.cpu().numpy().astype(np.uint64))
-    return torch.from_numpy((state >> np.uint64(11)).astype(np.float64) / 2.0**53).to(row_B.device)
+    first = _mixed((np.atleast_1d(np.asarray(seed, dtype=np.int64)) * 4 + stream).astype(np.uint64))
+    state = _mixed(first + row_B.cpu().numpy().view(np.uint64))
+    state = _mixed(state + position_B.cpu().numpy().view(np.uint64))
+    return torch.from_numpy((state >> _11) * 2.0**-53).to(row_B.device)
 
 
 def _mixed(state: np.ndarray) -> np.ndarray:
-    """One round of SplitMix64."""
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
+    """One round of SplitMix64; arrays alone, whose sums and products wrap around without a warning."""
+    state = state + _GOLDEN
+    state = (state ^ (state >> _30)) * _FIRST
+    state = (state ^ (state >> _27)) * _SECOND
+    return state ^ (state >> _31)
+
+
+_GOLDEN, _FIRST, _SECOND = map(np.uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_11, _27, _30, _31 = map(np.uint64, (11, 27, 30, 31))

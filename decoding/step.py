@@ -15,8 +15,8 @@ from wheels.features import LOG_FLOOR, Places, features
 class Step:
     """The state of B rows before their next token is written."""
 
-    log_q_BV: torch.Tensor
-    """The student's log-probabilities of the next token, in nats."""
+    scores_BV: torch.Tensor
+    """The student's scores of the next token, up to a constant of each row."""
     hidden_BD: torch.Tensor
     """What the student's output head read."""
     position_B: torch.Tensor
@@ -36,6 +36,11 @@ class Step:
     the others need not pay for them."""
     log_p_BV: torch.Tensor | None = None
     """The teacher's log-probabilities, in nats, for the rules that need them everywhere; else None."""
+
+    @cached_property
+    def log_q_BV(self) -> torch.Tensor:
+        """The student's log-probabilities of the next token, in nats; rules that draw lots need not pay for them."""
+        return self.scores_BV.log_softmax(-1)
 
     @cached_property
     def features_BF(self) -> torch.Tensor:

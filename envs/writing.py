@@ -113,7 +113,7 @@ class Writing:
         if self.needs_teacher and not bool(self.ended_B.all()):
             self.teacher_BV = self.teacher.read(None, self.tokens_BT, self.length_B).logits_RV
         self.state = Step(
-            log_q_BV=said.logits_RV.log_softmax(-1),
+            scores_BV=said.logits_RV,
             hidden_BD=said.hidden_RD,
             position_B=self.position_B.clone(),
             source_B=self.source_B.clone(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from wheels.benchmarks.peers import Outcome, Prompts, Wish, until_end
 from wheels.benchmarks.speed_records import Played
 from wheels.decoding.method import deferral, speculative, verified_deferral
 from wheels.decoding.rules import SIMPLE
-from wheels.decoding.runner import Pass
+from wheels.decoding.runner import Output, Pass, Runner
 from wheels.distillation.collate import pad_with_mask
 from wheels.pair import Pair
 
@@ -123,6 +124,30 @@ def test_a_bare_forward_always_stands_behind_its_own_context(pair: Pair, context
     timed = [each for each in seen if each[2] in (2, 4)]
     assert set(timed) == {(context, 3, 2), (context, 3, 4)} and len(timed) >= 2 * (1 + bare_module.LEAST)
     assert set(scored) >= {3 * 1, 3 * 4}
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+@pytest.mark.parametrize("context", [0, 5])
+def test_a_bare_lean_forward_is_one_pass_behind_its_context(family: str, context: int, monkeypatch) -> None:
+    passes: list[Pass] = []
+
+    class Noted(Runner):
+        def _read_span(self, *args: Any) -> Output:
+            self.journal = [] if self.journal is None else self.journal
+            said = super()._read_span(*args)
+            passes.append(self.journal[-1])
+            return said
+
+    monkeypatch.setattr(bare_module, "Runner", Noted)
+    pair = make_pair(family)
+    pair.teacher.float()
+    bare = Bare(pair, 4)
+    timed = {width: bare.seconds(Shape("teacher", "lean", 3, width, context, width)) for width in (2, 3)}
+    for width, seconds in timed.items():
+        own = [each for each in passes if (each.width, each.context) == (width, context)]
+        timed_own = own if context else own[1:]  # the first one read the context too
+        assert len(timed_own) >= bare_module.LEAST and {(each.rows, each.kind) for each in own} == {(3, "lean")}
+        assert min(each.seconds for each in timed_own) == seconds, "the loop's share is not in it"
 
 
 def test_a_shape_is_timed_once(pair: Pair, monkeypatch) -> None:

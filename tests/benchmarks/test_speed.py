@@ -87,8 +87,9 @@ def test_everything_is_written(config: SpeedConfig, capsys: pytest.CaptureFixtur
             assert f"|{each['name']}|" in each["signature"] and f"|batch:{batch['batch_size']}|" in each["signature"]
             assert each["differing"] == (0 if each["name"] in ("teacher", "student") else None)
         assert batch["contestants"][0]["speedup"] == {"median": 1.0, "low": 1.0, "high": 1.0}
-        assert [(each["model"], each["width"]) for each in batch["forwards"]] == [
-            ("student", 1), ("teacher", 1), ("teacher", 6)
+        assert [(each["model"], each["kind"], each["width"]) for each in batch["forwards"]] == [
+            (model, kind, width)
+            for model, width in (("student", 1), ("teacher", 1), ("teacher", 6)) for kind in ("decode", "lean")
         ]  # fmt: skip
     lines = list(csv.DictReader((folder / "speed.csv").open()))
     assert len(lines) == 2 * len(WITH_RANDOM_WEIGHTS)
@@ -226,11 +227,18 @@ def held(setting: Setting, batch_size: int, played: dict[str, Played]) -> Round:
 
 
 class Given(Bare):
-    """A student's 0.01, a teacher's 0.1 and 0.02 for each further token."""
+    """A student's 0.01, a teacher's 0.1 and 0.02 for each further token; a lean one takes half."""
 
     def seconds(self, shape: Shape) -> float:
-        self.known[shape] = 0.01 if shape.model == "student" else 0.1 + 0.02 * (shape.width - 1)
+        seconds = 0.01 if shape.model == "student" else 0.1 + 0.02 * (shape.width - 1)
+        self.known[shape] = seconds / 2 if shape.kind == "lean" else seconds
         return self.known[shape]
+
+
+ABOUT = {
+    "task": "t", "rows": 2, "student": "s", "teacher": "p", "dtype": "float32", "processor": "cpu", "threads": 1,
+    "load_average": [0.0],
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -249,12 +257,7 @@ def by_hand() -> Speed:
         for slow in (1, 2)
     ]  # fmt: skip
     shown = summarise(setting, 1, rounds, make_pair("llama"))
-    return Speed(
-        {"task": "t", "rows": 2, "student": "s", "teacher": "p", "dtype": "float32", "processor": "cpu", "threads": 1,
-         "load_average": [0.0]},
-        ["a note"],
-        [shown],
-    )  # fmt: skip
+    return Speed(ABOUT, ["a note"], [shown])
 
 
 def test_the_figures_by_hand(by_hand: Speed) -> None:
@@ -293,6 +296,30 @@ def test_each_round_is_held_against_its_own_forward_passes() -> None:
     slow = dataclasses.replace(slow, forwards=[[*shape, 2 * seconds] for *shape, seconds in slow.forwards])
     (figures,) = summarise(setting, 1, [fast, slow], make_pair("llama")).figures
     assert figures.scheduler_overhead == figures.distance == Spread(2.0, 2.0, 2.0)
+
+
+def test_ours_are_held_against_the_lean_passes_that_they_ran() -> None:
+    """And not against the library's, beside which a slow loop would look fast."""
+    setting = Setting(rows=2, prefix=1, source=0, longest=10, draft=2, budget=0.2, place="t")
+    rounds = [
+        held(setting, 1, {
+            "hf-teacher": played(4.0, 20, teacher_tokens=20, passes=[["teacher", "decode", 1, 1, 32, 1, 20]]),
+            "teacher": played(2.0, 20, teacher_tokens=20, passes=[["teacher", "lean", 1, 1, 32, 1, 20]]),
+            "student": played(0.4, 20, passes=[["student", "decode", 1, 1, 32, 1, 20]]),
+        })
+    ]  # fmt: skip
+    shown = summarise(setting, 1, rounds, make_pair("llama"))
+    theirs, teacher, student = shown.figures
+    assert theirs.scheduler_overhead.median == theirs.distance.median == pytest.approx(4.0 / (20 * 0.1))
+    assert teacher.scheduler_overhead.median == teacher.distance.median == pytest.approx(2.0 / (20 * 0.05))
+    assert student.distance.median == pytest.approx(0.4 / (20 * 0.01)), "the engine has none for this one"
+    assert teacher.passes_per_token == {"student": 0.0, "teacher": 1.0}
+    seconds = {(each.model, each.kind, each.width): each.seconds.median for each in shown.forwards}
+    assert seconds == {
+        ("student", "decode", 1): 0.01, ("teacher", "decode", 1): 0.1, ("teacher", "lean", 1): 0.05,
+        ("teacher", "decode", 3): pytest.approx(0.14), ("teacher", "lean", 3): pytest.approx(0.07),
+    }  # fmt: skip
+    assert "teacher, lean, 1 x 1: 50.00 ms" in as_text(Speed(ABOUT, [], [shown]))
 
 
 def test_prompts_are_part_of_the_limit() -> None:

@@ -1,5 +1,7 @@
 """The lean forward against the library's, in every form of pass; what it leaves to the library; weights that change."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,8 +19,8 @@ from transformers import (
 )
 
 from tests.decoding.tiny import VOCABULARY, make_model
-from wheels.decoding import lean
-from wheels.decoding.lean import lean_of
+from wheels.decoding import lean, lean_choice, linear
+from wheels.decoding.lean_choice import lean_of
 from wheels.decoding.runner import Output, Runner
 
 TOLERANCE = 1e-5
@@ -105,9 +107,19 @@ def worst_error(model: PreTrainedModel, tamper: Callable[[Runner], object] = lam
     return worst
 
 
+@pytest.fixture(params=["plain", "packed"])
+def laid_out(request, monkeypatch):
+    """Whether weights are packed by oneDNN, which pays only for larger ones than these."""
+    monkeypatch.setattr(linear, "SMALLEST", {torch.float32: 1 if request.param == "packed" else 10**9})
+    return {"plain": linear.Plain, "packed": linear.Packed}[request.param]
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_a_lean_pass_says_what_the_library_says(name):
-    assert worst_error(build(name)) < TOLERANCE
+def test_a_lean_pass_says_what_the_library_says(name, laid_out):
+    model = build(name)
+    made: Any = lean_of(model)
+    assert type(made.head) is type(made.layers[0][0].into) is laid_out
+    assert worst_error(model) < TOLERANCE
 
 
 def moved(runner: Runner) -> None:
@@ -119,7 +131,7 @@ def moved(runner: Runner) -> None:
         place = replace(sight, position_RK=sight.position_RK + (sight.position_RK > 3), write=write)
         return right(token_N, cache, place)
 
-    wrong.head_VD = right.head_VD  # type: ignore[attr-defined]
+    wrong.head = right.head  # type: ignore[attr-defined]
     runner.lean = wrong  # type: ignore[assignment]
 
 
@@ -192,6 +204,38 @@ def test_a_runner_reads_the_weights_that_the_model_has_when_it_is_made(name):
     assert (scores(old) - expected).abs().max() > 100 * TOLERANCE * expected.abs().max()
 
 
+def in_place(weight: torch.Tensor) -> None:
+    with torch.no_grad():
+        weight[1, 1] += 1
+
+
+def through_data(weight: torch.Tensor) -> None:
+    weight.data.mul_(1.01)
+
+
+def elsewhere(weight: torch.Tensor) -> None:
+    weight.data = weight.data.clone()
+
+
+@pytest.mark.parametrize("change", [in_place, through_data, elsewhere])
+def test_a_lean_pass_is_made_again_only_when_the_weights_changed(change):
+    model = build("llama")
+    made = lean_of(model)
+    assert lean_of(model) is made
+    change(model.model.layers[1].mlp.up_proj.weight)
+    assert lean_of(model) is not made
+    assert lean_of(build("llama")) is not made, "each model has its own"
+
+
+def test_a_lean_pass_is_forgotten_with_its_model():
+    model = build("llama")
+    made = weakref.ref(lean_of(model))
+    assert made() is not None
+    del model
+    gc.collect()
+    assert made() is None
+
+
 def hooked(model: Any) -> None:
     model.get_decoder().register_forward_hook(lambda *args: None)
 
@@ -238,5 +282,5 @@ def test_large_models_and_other_families_are_left_to_the_library(monkeypatch):
     assert lean_of(make_model("gpt2", 16, seed=1)) is None
     model = build("t5-plain")
     assert lean_of(model) is not None
-    monkeypatch.setattr(lean, "LARGEST", 1000)
+    monkeypatch.setattr(lean_choice, "LARGEST", 1000)
     assert lean_of(model) is None

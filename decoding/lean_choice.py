@@ -1,0 +1,73 @@
+"""Which models are read by a lean forward pass, and how long one that was made serves.
+
+Its weights are copies: a runner whose model is trained meanwhile must be made without (`lean=False`).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedModel, Qwen3ForCausalLM, T5ForConditionalGeneration
+
+from wheels.decoding.lean import Lean, LeanLlama, LeanT5
+
+MAKERS: dict[type, Callable[[Any], Lean]] = {
+    LlamaForCausalLM: LeanLlama,
+    Qwen3ForCausalLM: LeanLlama,
+    T5ForConditionalGeneration: LeanT5,
+}
+LARGEST = 250_000_000
+"""Weights of a decoder's layers at most, for they are copied: a gigabyte in float32."""
+SAMPLE = 16
+"""Numbers of each weight that are looked at to see whether it was changed."""
+DTYPES = (torch.float32, torch.bfloat16)
+ROTARY = ("default", "linear", "llama3", "yarn")
+"""Kinds of rotary positions whose angles do not depend on the length of the text."""
+
+_made: weakref.WeakKeyDictionary[PreTrainedModel, tuple[object, Lean]] = weakref.WeakKeyDictionary()
+
+
+def lean_of(model: PreTrainedModel) -> Lean | None:
+    """Return the lean decoder of `model` with the weights that it has now; None where only the library can run it.
+
+    That is so for families that are not known here, for large models, for what is unlike the plain model in any way
+    (adapters, quantised or hooked modules, biases, number formats), and while it trains. One that was made before is
+    returned as long as the weights are those of then (`_stamp`).
+    """
+    maker = MAKERS.get(type(model))
+    if maker is None or model.training or model.config._attn_implementation not in ("sdpa", "eager"):
+        return None
+    decoder: Any = model.get_decoder()
+    parts = [model, *decoder.modules(), model.get_output_embeddings()]
+    weights = [weight for name, weight in decoder.named_parameters() if "embed_tokens" not in name]
+    alike = {(weight.dtype, weight.device) for weight in [*weights, *model.get_output_embeddings().parameters()]}
+    rotary = getattr(getattr(decoder, "rotary_emb", None), "rope_type", "default")
+    plain = all(map(_is_plain, parts)) and len(alike) == 1 and model.dtype in DTYPES and rotary in ROTARY
+    if not plain or sum(weight.numel() for weight in weights) > LARGEST:
+        return None
+    stamp = _stamp(model)
+    if model not in _made or _made[model][0] != stamp:
+        _made[model] = (stamp, maker(model))
+    return _made[model][1]
+
+
+def _stamp(model: PreTrainedModel) -> tuple[object, ...]:
+    """Return what changes with the weights: where each lies, its count of changes in place, and a few of its numbers.
+
+    The count misses what is written through `.data`, and the numbers tell of nearly every such change.
+    """
+    weights = [weight.detach() for weight in model.parameters()]
+    sample_N = torch.cat([weight.flatten()[:: 1 + weight.numel() // SAMPLE].float() for weight in weights])
+    return *((weight.data_ptr(), weight._version) for weight in weights), sample_N.cpu().numpy().tobytes()
+
+
+def _is_plain(module: torch.nn.Module) -> bool:
+    """Tell whether a module does what its class says: nothing hooked, replaced, adapted, quantised or biased."""
+    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    if isinstance(module, torch.nn.Linear):
+        return not hooked and type(module) is torch.nn.Linear and module.bias is None
+    own = type(module).__module__.startswith(("torch.nn.modules", "transformers.models", "transformers.activations"))
+    return own and not hooked

@@ -1,0 +1,75 @@
+"""Linear maps by oneDNN and by torch, against a product in float64; what is packed, and what is not."""
+
+import pytest
+import torch
+
+from wheels.decoding import linear
+from wheels.decoding.linear import Packed, Plain, linear_of
+
+ROWS = (1, 3, 40)
+
+
+def maps(dtype: torch.dtype) -> tuple[list[Plain | Packed], torch.Tensor]:
+    """Return the same map in both forms, and its weights."""
+    weights = [torch.randn(out, 48).to(dtype) for out in (32, 16)]
+    weight_YX = torch.cat(weights)
+    packed = linear_of(*weights)
+    assert isinstance(packed, Packed)
+    return [packed, Plain(weight_YX.t())], weight_YX
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.bfloat16, 8e-3)])
+@pytest.mark.parametrize("rows", ROWS)
+def test_both_multiply(dtype: torch.dtype, bound: float, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "SMALLEST", dict.fromkeys((torch.float32, torch.bfloat16), 1))
+    both, weight_YX = maps(dtype)
+    values_NX, states_NY = torch.randn(rows, 48).to(dtype), torch.randn(rows, 48).to(dtype)
+    product = values_NX.double() @ weight_YX.double().t()
+    for each in both:
+        said, added = each(values_NX), each.added(states_NY, values_NX)
+        assert said.dtype == added.dtype == dtype
+        assert (said.double() - product).abs().max() <= bound * product.abs().max()
+        total = states_NY.double() + product
+        assert (added.double() - total).abs().max() <= 2 * bound * total.abs().max()
+        assert not torch.equal(said, added)
+
+
+def test_bfloat16_is_rounded_before_it_is_added() -> None:
+    """As the library does: the sum of a rounded product, not a rounded sum."""
+    both, _ = maps(torch.bfloat16)
+    values_NX, states_NY = torch.randn(40, 48).bfloat16(), torch.randn(40, 48).bfloat16()
+    for each in both:
+        assert torch.equal(each.added(states_NY, values_NX), states_NY + each(values_NX))
+    fused = (states_NY.float() + both[1](values_NX.float().bfloat16()).float()).bfloat16()
+    unrounded = (states_NY.double() + values_NX.double() @ both[1].weight_XY.double()).bfloat16()
+    assert torch.equal(fused, both[1].added(states_NY, values_NX)) and not torch.equal(fused, unrounded)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "packed"),
+    [
+        ((256, 256), torch.float32, True),
+        ((255, 256), torch.float32, False),
+        ((8, 8), torch.bfloat16, True),
+        ((512, 512), torch.float64, False),
+        ((512, 512), torch.float16, False),
+    ],
+)
+def test_what_pays_is_packed(shape: tuple[int, int], dtype: torch.dtype, packed: bool) -> None:
+    assert isinstance(linear_of(torch.randn(shape).to(dtype)), Packed if packed else Plain)
+
+
+def test_without_onednn_torch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    weight_YX = torch.randn(300, 300)
+    made = linear_of(weight_YX)
+    assert isinstance(made, Plain)
+    torch.testing.assert_close(made(torch.ones(2, 300)), weight_YX.sum(1).expand(2, -1), rtol=1e-4, atol=1e-4)
+
+
+def test_a_packed_map_does_not_see_later_changes() -> None:
+    weight_YX = torch.randn(300, 300)
+    made, values_NX = linear_of(weight_YX), torch.randn(2, 300)
+    before = made(values_NX)
+    weight_YX.zero_()
+    assert torch.equal(made(values_NX), before)
