@@ -60,7 +60,8 @@ def _stamp(model: PreTrainedModel) -> tuple[object, ...]:
     The count misses what is written through `.data`, and the numbers tell of nearly every such change.
     """
     weights = [weight.detach() for weight in model.parameters()]
-    sample_N = torch.cat([weight.flatten()[:: 1 + weight.numel() // SAMPLE].float() for weight in weights])
+    device = weights[0].device
+    sample_N = torch.cat([weight.flatten()[:: 1 + weight.numel() // SAMPLE].float().to(device) for weight in weights])
     return *((weight.data_ptr(), weight._version) for weight in weights), sample_N.cpu().numpy().tobytes()
 
 
