@@ -93,11 +93,11 @@ def sweep_stages(plan: Plan) -> list[Stage]:
             student = plan.student_config(kind, seed, places.model(name))
             settings = {"size": sections["sizes"][kind.size], "objective": student.objective, "w": student.w}
             work = partial(train_and_write, plan, student, places.texts(name))
-            stages.append(Stage(name, f"training {name}", places.texts(name), settings, work))
+            stages.append(Stage(name, f"training {name}", places.texts(name), settings, work, after=(TEACHER,)))
     work = partial(write_summary, plan, places)
-    stages.append(
-        Stage("table", "comparing the students", plan.output / "distillation.json", sections["sweep"], work, True)
-    )
+    title, place = "comparing the students", plan.output / "distillation.json"
+    settings = {"resamples": plan.sweep.resamples}
+    stages.append(Stage("table", title, place, settings, work, shown=True, again=True))
     return stages
 
 

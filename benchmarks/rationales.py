@@ -131,14 +131,26 @@ def teacher_stages(plan: Plan) -> list[Stage]:
     )
     score = partial(score_cell, plan.grid, plan.data, folder, plan.output / "scores" / "teacher.json")
     stages = [
-        Stage("teacher", "training the teacher", folder / "finished.json", settings, partial(distil, config)),
-        Stage("score-teacher", "scoring the teacher", plan.output / "scores" / "teacher.json", _scored(plan), score),
+        Stage("teacher", "training the teacher", folder / "finished.json", settings, partial(distil, config), after=()),
+        Stage(
+            "score-teacher",
+            "scoring the teacher",
+            plan.output / "scores" / "teacher.json",
+            _scored(plan),
+            score,
+            after=("teacher",),
+        ),
     ]
     if "untrained-teacher" in plan.grid.controls:
         twin = plan.output / "untrained"
         stages.append(
             Stage(
-                "untrained", "making an untrained teacher", twin / "finished.json", {}, partial(untrained, folder, twin)
+                "untrained",
+                "making an untrained teacher",
+                twin / "finished.json",
+                {},
+                partial(untrained, folder, twin),
+                after=("teacher",),
             )
         )
     return stages
@@ -160,7 +172,8 @@ def attribution_stages(plan: Plan) -> list[Stage]:
         )  # fmt: skip
         settings = {"method": method, "merge": plan.grid.merge, "steps": plan.grid.steps, "seed": seed}
         work = partial(attribute, config)
-        stages.append(Stage(f"attribute-{name}", f"attributing by {name}", plan.attributed(name), settings, work))
+        title = f"attributing by {name}"
+        stages.append(Stage(f"attribute-{name}", title, plan.attributed(name), settings, work, after=(teacher,)))
     return stages
 
 
@@ -173,7 +186,9 @@ def student_stages(plan: Plan) -> list[Stage]:
             settings = {"student": plan.recipe.sections["student"], "given": plan.grid.given} | _scored(plan)
             title = f"student {variant.label}, seed {seed}"
             work = partial(train_and_score, plan, variant, seed, place)
-            stages.append(Stage(f"{variant.label}-{seed}", title, place, settings, work))
+            name = variant.attribution(seed)
+            after = () if name is None else (f"attribute-{name}",)
+            stages.append(Stage(f"{variant.label}-{seed}", title, place, settings, work, after=after))
     return stages
 
 
@@ -198,7 +213,8 @@ def summary_stage(plan: Plan) -> Stage:
     work = partial(summarise, plan.grid, plan.data, scores, files, plan.output)
     settings: Mapping[str, Any] = {"resamples": plan.grid.resamples, "captum": plan.grid.captum}
     settings = {**settings, "overlap": plan.grid.overlap, "published": plan.grid.published}
-    return Stage("summary", "comparing the students", plan.output / "rationales.json", settings, work, True)
+    place = plan.output / "rationales.json"
+    return Stage("summary", "comparing the students", place, settings, work, shown=True, again=True)
 
 
 def _scored(plan: Plan) -> dict[str, Any]:

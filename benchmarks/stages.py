@@ -1,4 +1,8 @@
-"""Stages that run one after the other in one folder, each of them once: a rerun goes on where the last run ended."""
+"""Stages that run one after the other in one folder, each of them once: a rerun goes on where the last run ended.
+
+A run may grow in its folder: stages that are new are done, those that were done stay so, and a comparison of all of
+them is made again. What would have to be done again otherwise is refused.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +31,15 @@ class Stage:
     result: Path
     """What it leaves; a stage whose result is gone runs again."""
     settings: Mapping[str, Any]
-    """What its result depends on, beside the stages before it."""
+    """What its result depends on, beside other stages."""
     run: Callable[[], object]
     """Does the work; called again after an interruption, it continues."""
     shown: bool = False
     """Whether what it prints is for the reader, now and in every rerun; it is kept in a file in any case."""
+    after: tuple[str, ...] | None = None
+    """The stages that its result depends on; None: all before it."""
+    again: bool = False
+    """Whether it is cheap, and is done again where these or its settings are no longer the same; else it is refused."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,9 @@ class Ledger:
     folder: Path
     """The folder of the run."""
     keys: dict[str, str]
-    """A digest for each stage of all that its result depends on."""
+    """A digest for each stage of its own settings and of what all stages depend on."""
+    after: dict[str, list[str]]
+    """The stages that each depends on."""
     done: dict[str, float]
     """Seconds of each stage that is done."""
     spent: dict[str, float]
@@ -59,20 +69,24 @@ class Ledger:
         Raises:
             WheelsError: where the folder holds something else, or a run of other settings.
         """
-        keys = stage_keys(stages, inputs)
+        keys, after = {stage.name: stage_key(stage, inputs) for stage in stages}, parents(stages)
         path = folder / "stages.json"
         if path.is_file():
             held = read_json(path)
-            for name, key in keys.items():
-                if held.get("keys", {}).get(name) != key:
+            known, before = held.get("keys", {}), held.get("after", {})
+            others = [name for name in keys if (known.get(name), before.get(name)) != (keys[name], after[name])]
+            for stage in stages:
+                if stage.name in others and stage.name in known and not stage.again:
                     raise WheelsError(
-                        f"{folder} holds a run with another recipe, pair or version (it differs in {name!r}); give "
-                        "another --output, or remove that folder"
+                        f"{folder} holds a run with another recipe, pair or version (it differs in {stage.name!r}); "
+                        "give another --output, or remove that folder"
                     )
-            return cls(folder, keys, dict(held["done"]), dict(held.get("spent", {})))
+            ledger = cls(folder, keys, after, dict(held["done"]), dict(held.get("spent", {})))
+            ledger.forget(others)
+            return ledger
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
             raise WheelsError(f"{folder} holds something else; give a new or an empty folder by --output")
-        ledger = cls(folder, keys, {}, {})
+        ledger = cls(folder, keys, after, {}, {})
         ledger.save()
         return ledger
 
@@ -95,24 +109,35 @@ class Ledger:
         self.spent[stage.name] = self.spent.get(stage.name, 0.0) + seconds
         self.save()
 
-    def forget(self, stages: Sequence[Stage]) -> None:
-        """Note that stages are to be done again."""
-        for stage in stages:
-            self.done.pop(stage.name, None)
+    def forget(self, names: Iterable[str]) -> None:
+        """Note that stages are to be done again, and all that depend on them."""
+        gone = set(names)
+        for name, after in self.after.items():  # in their order: what a stage depends on stands before it
+            if name in gone or gone & set(after):
+                gone.add(name)
+                self.done.pop(name, None)
         self.save()
 
     def save(self) -> None:
         """Write the file."""
-        write_json(self.folder / "stages.json", {"keys": self.keys, "done": self.done, "spent": self.spent})
+        write_json(
+            self.folder / "stages.json",
+            {"keys": self.keys, "after": self.after, "done": self.done, "spent": self.spent},
+        )
 
 
-def stage_keys(stages: Sequence[Stage], inputs: Mapping[str, Any]) -> dict[str, str]:
-    """Return a digest for each stage of the inputs, its own settings, and those of all stages before it."""
-    keys, before = {}, json.dumps(dict(inputs), sort_keys=True)
-    for stage in stages:
-        before += json.dumps([stage.name, dict(stage.settings)], sort_keys=True)
-        keys[stage.name] = hashlib.sha256(before.encode()).hexdigest()[:16]
-    return keys
+def stage_key(stage: Stage, inputs: Mapping[str, Any]) -> str:
+    """Return a digest of the inputs and of a stage's own settings."""
+    told = json.dumps([dict(inputs), stage.name, dict(stage.settings)], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def parents(stages: Sequence[Stage]) -> dict[str, list[str]]:
+    """Return the stages that each depends on: those that it names, or all before it."""
+    names = [stage.name for stage in stages]
+    return {
+        stage.name: names[:number] if stage.after is None else list(stage.after) for number, stage in enumerate(stages)
+    }
 
 
 def run_stages(folder: Path, stages: Sequence[Stage], inputs: Mapping[str, Any]) -> dict[str, float]:
@@ -130,7 +155,7 @@ def run_stages(folder: Path, stages: Sequence[Stage], inputs: Mapping[str, Any])
             print(f"{header}: done before, in {in_words(ledger.done[stage.name])}", flush=True)
         else:
             print(header, flush=True)
-            ledger.forget(stages[number:])
+            ledger.forget([stage.name])
             ledger.finish(stage, *_run(stage, ledger))
             print(f"      done in {in_words(ledger.done[stage.name])}", flush=True)
         if stage.shown:

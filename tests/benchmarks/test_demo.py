@@ -110,6 +110,55 @@ def test_other_settings_are_refused_in_the_same_folder(recorder):
     assert recorder.ran == ["one", "two", "three"]
 
 
+class Grid(Recorder):
+    """A root, cells that depend on it alone, and a table of them all."""
+
+    def grid(self, *cells: str, again: bool = True, **settings: dict) -> list[Stage]:
+        def stage(name: str, **others) -> Stage:
+            place = self.folder / name / "result"
+            return Stage(name, f"doing {name}", place, settings.get(name, {}), self.work(name), **others)
+
+        children = [stage(name, after=("root",)) for name in cells]
+        return [stage("root", after=()), *children, stage("table", shown=True, again=again)]
+
+
+@pytest.fixture
+def grid(tmp_path):
+    return Grid(tmp_path / "out")
+
+
+def test_a_run_grows_in_its_folder(grid):
+    run_stages(grid.folder, grid.grid("b"), INPUTS)
+    run_stages(grid.folder, grid.grid("a", "b", "c"), INPUTS)
+    assert grid.ran == ["root", "b", "table", "a", "c", "table"], "the cell that was there is not done again"
+    run_stages(grid.folder, grid.grid("a", "b", "c"), INPUTS)
+    run_stages(grid.folder, grid.grid("c"), INPUTS)
+    assert grid.ran[6:] == ["table"], "and may shrink"
+    run_stages(grid.folder, grid.grid("c", table={"resamples": 9}), INPUTS)
+    assert grid.ran[7:] == ["table"], "what is cheap is made again with other settings"
+    with pytest.raises(WheelsError, match="differs in 'root'"):
+        run_stages(grid.folder, grid.grid("c"), {"wheels": "2"})
+
+
+def test_what_would_be_done_again_at_a_cost_is_refused(grid):
+    run_stages(grid.folder, grid.grid("b", again=False), INPUTS)
+    with pytest.raises(WheelsError, match="differs in 'table'"):
+        run_stages(grid.folder, grid.grid("a", "b", again=False), INPUTS)
+    with pytest.raises(WheelsError, match="differs in 'b'"):
+        run_stages(grid.folder, grid.grid("b", again=False, b={"steps": 3}), INPUTS)
+    assert grid.ran == ["root", "b", "table"]
+
+
+def test_only_what_depends_on_a_lost_result_is_done_again(grid):
+    run_stages(grid.folder, grid.grid("a", "b"), INPUTS)
+    (grid.folder / "a" / "result").unlink()
+    run_stages(grid.folder, grid.grid("a", "b"), INPUTS)
+    assert grid.ran[4:] == ["a", "table"]
+    (grid.folder / "root" / "result").unlink()
+    run_stages(grid.folder, grid.grid("a", "b"), INPUTS)
+    assert grid.ran[6:] == ["root", "a", "b", "table"]
+
+
 def test_a_folder_of_something_else_is_left_alone(recorder):
     recorder.folder.mkdir()
     (recorder.folder / "thesis.tex").write_text("mine")

@@ -66,6 +66,11 @@ def test_a_grid_goes_on_where_it_was_killed(data, tmp_path, capsys, monkeypatch)
     assert cli.main(arguments) == 0
     assert len(calls) == 8
     assert "saliency" in capsys.readouterr().out
+    recipe_of(tmp_path, RECIPE.replace("ks: [1, 2]", "ks: [1, 2, 3]").replace("captum: true", "captum: false"))
+    assert cli.main(arguments) == 0
+    assert calls[8:] == ["saliency-3-0"], "a grid grows in its folder"
+    grown = read_json(output / "rationales.json")
+    assert len(grown["students"]) == 7 and "throughput" not in grown
 
 
 def test_a_recipe_that_does_not_fit_is_refused(data, tmp_path):  # noqa: F811
