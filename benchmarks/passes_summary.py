@@ -20,8 +20,9 @@ from wheels.benchmarks.stats import Comparison, Floats, at_use, compare, mean_ov
 
 COSTS = (0.1, 0.2, 0.3, 0.4)
 """Teacher passes per generated token at which the curves are compared."""
-ENVELOPE = ("deferral", "bild", "cascade", "take-back", "lossy")
-"""The families whose best is the baseline of the verified and priced ones."""
+ENVELOPE = ("deferral", "bild", "cascade", "take-back", "lossy", "speculative")
+"""The families whose best is the baseline of the verified and priced ones; lossless speculation where it is cheap
+enough."""
 LOSSLESS = ("student", "teacher", "speculative", "lookup")
 """The families that are not asked how much of the gap they recover: both ends, and those that lose nothing."""
 SAID = 0.5
@@ -113,9 +114,11 @@ def means(points: Sequence[PassPoint]) -> list[PassPoint]:
 
 
 def at_cost(costs_RB: Floats, values_RB: Floats, cost: float) -> Floats:
-    """Return each row's value at exactly `cost`, [R], between its bracketing points; nan outside their range."""
-    outside_R = (cost < costs_RB.min(1)) | (cost > costs_RB.max(1))
-    return np.where(outside_R, np.nan, at_use(costs_RB, values_RB, cost))
+    """Return each row's value for `cost`, [R]: between its bracketing points; nan where it cannot do with so little.
+
+    Beyond its last point that one's value stands: nobody must spend all that he may.
+    """
+    return np.where(cost < costs_RB.min(1), np.nan, at_use(costs_RB, values_RB, cost))
 
 
 def reached(value_R: Floats) -> Comparison | None:
@@ -149,7 +152,7 @@ class Lines:
         return sorted({setting.seed for setting in settings if setting.seed is not None}) or [None]
 
     def at(self, line: str, metric: str, cost: float) -> Floats:
-        """Return a line's metric at exactly this cost, [R], mean over its seeds; nan where one does not reach it."""
+        """Return a line's metric for this cost, [R], mean over its seeds; nan where one of them needs more."""
         place = (line, metric, cost)
         if place not in self._kept:
             settings = [setting for setting in self.settings if setting.line == line]
@@ -186,7 +189,7 @@ class Lines:
 
 
 def at_equal_passes(lines: Lines, metrics: Sequence[str], costs: Sequence[float] = COSTS) -> list[dict[str, Any]]:
-    """Return every line's metrics at equal cost; a line that does not reach a cost has no entry there."""
+    """Return every line's metrics at equal cost; a line that needs more has no entry there."""
     rows = []
     for line, metric, cost in itertools.product(lines.family, metrics, costs):
         value, share = reached(lines.at(line, metric, cost)), reached(lines.share(line, metric, cost))

@@ -53,7 +53,7 @@ def versus_text(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
             table.append([f"{row['line']} - {row['baseline']}", f"{row['passes']:g}", *cells])
     return (
         "difference at equal teacher passes, paired bootstrap over rows and seeds (the baseline is the best there on "
-        f"these very rows, of deferral, BiLD, cascades, take-back and lossy speculation):\n{align(table)}"
+        f"these very rows, of deferral, BiLD, cascades, take-back and speculation):\n{align(table)}"
     )
 
 
