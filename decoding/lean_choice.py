@@ -62,7 +62,9 @@ def _stamp(model: PreTrainedModel) -> tuple[object, ...]:
     weights = [weight.detach() for weight in model.parameters()]
     device = weights[0].device
     sample_N = torch.cat([weight.flatten()[:: 1 + weight.numel() // SAMPLE].float().to(device) for weight in weights])
-    return *((weight.data_ptr(), weight._version) for weight in weights), sample_N.cpu().numpy().tobytes()
+    # Weights made in inference mode cannot be changed in place outside of it, and are not counted.
+    counts = [0 if weight.is_inference() else weight._version for weight in weights]
+    return *zip((weight.data_ptr() for weight in weights), counts, strict=True), sample_N.cpu().numpy().tobytes()
 
 
 def _is_plain(module: torch.nn.Module) -> bool:

@@ -227,6 +227,12 @@ def test_a_lean_pass_is_made_again_only_when_the_weights_changed(change):
     assert lean_of(build("llama")) is not made, "each model has its own"
 
 
+def test_a_model_made_in_inference_mode_is_read_too():
+    with torch.inference_mode():
+        model = build("llama")
+    assert lean_of(model) is lean_of(model) is not None
+
+
 def test_a_lean_pass_is_forgotten_with_its_model():
     model = build("llama")
     made = weakref.ref(lean_of(model))
