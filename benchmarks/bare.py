@@ -179,12 +179,11 @@ class Bare:
         runner = Runner(model, shape.rows, self.pair.vocab_size, chunk=whole, overhead=whole)
         assert runner.lean is not None, "a model that the engine reads without its modules"
         rows_B = torch.arange(shape.rows, device=model.device)
-        before_B, tokens_BT = (
-            torch.full_like(rows_B, shape.context),
-            _ids(model, shape.rows, shape.context + shape.width),
-        )
+        before_B = torch.full_like(rows_B, shape.context)
+        after_B = before_B + shape.width
+        wanted_B = torch.full_like(rows_B, shape.head) if shape.head > 1 else None
+        tokens_BT = _ids(model, shape.rows, shape.context + shape.width)
         runner.admit(range(shape.rows), _ids(model, shape.rows, max(self.source, 1)).tolist())
-        after_B, wanted_B = before_B + shape.width, torch.full_like(rows_B, shape.head) if shape.head > 1 else None
 
         def work() -> None:
             runner.read(None, tokens_BT, after_B, wanted_B)

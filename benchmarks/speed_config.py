@@ -33,6 +33,11 @@ EMBEDDED_DATA = "embedded-translation"
 """What the embedded pair is timed on: its own test rows."""
 
 
+def is_library(name: str) -> bool:
+    """Tell whether a contestant is transformers' own."""
+    return name.startswith("hf-")
+
+
 @dataclass(frozen=True)
 class SpeedConfig:
     """Settings of one comparison of speed.

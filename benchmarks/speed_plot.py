@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from wheels.benchmarks.plot import GRID, INK, PALE, STYLE
-from wheels.benchmarks.speed_config import REFERENCE
+from wheels.benchmarks.speed_config import REFERENCE, is_library
 from wheels.benchmarks.speed_summary import Batch, Figures, Speed
 from wheels.benchmarks.speed_table import counted
 
@@ -29,7 +29,7 @@ LIMIT_MARK = {"color": INK, "marker": "D", "markersize": 5, "markeredgecolor": "
 
 def colour(name: str) -> str:
     """Return the colour of a contestant: what kind of decoding it is."""
-    if name.startswith("hf-"):
+    if is_library(name):
         return THEIRS
     if name in ("teacher", "student"):
         return ALONE

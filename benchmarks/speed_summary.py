@@ -20,7 +20,7 @@ from wheels.benchmarks import limits
 from wheels.benchmarks.bare import Bare, Shape, on_grid
 from wheels.benchmarks.contestants import KNOWN, Contestant
 from wheels.benchmarks.limits import Seconds, Spread
-from wheels.benchmarks.speed_config import REFERENCE
+from wheels.benchmarks.speed_config import REFERENCE, is_library
 from wheels.benchmarks.speed_records import Played, Round
 from wheels.decoding.method import LONGEST_DRAFT
 from wheels.pair import Pair
@@ -212,7 +212,7 @@ class Limits:
 
     def _kind(self, contestant: Contestant, model: str) -> str:
         """Return in whose pass a contestant reads a model: ours in a lean one, where there is one."""
-        return "lean" if model in self.lean and not contestant.name.startswith("hf-") else "decode"
+        return "lean" if model in self.lean and not is_library(contestant.name) else "decode"
 
     def _seconds(self, contestant: Contestant, model: str, every: bool) -> Seconds:
         """Return t_M at this batch size, the last position scored, or every one."""

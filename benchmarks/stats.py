@@ -10,15 +10,15 @@ Axes: N sentences, R resamples (row 0 is always the sample itself), B budgets, S
 from __future__ import annotations
 
 import math
-import statistics
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wheels.benchmarks.limits import Spread
 from wheels.errors import WheelsError
 
 Floats = NDArray[np.float64]
@@ -29,8 +29,7 @@ LEAST_GAP = 1.0
 
 def ratio_by_round(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
     """Return how many times as long the slow way took: median over rounds of one round's ratio, lowest, highest."""
-    ratios = [a / b for a, b in zip(slow, fast, strict=True)]
-    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+    return asdict(Spread.of([a / b for a, b in zip(slow, fast, strict=True)]))
 
 
 class Statistics(Protocol):

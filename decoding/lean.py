@@ -1,10 +1,10 @@
-"""Lean forward passes: the decoders of small models in plain tensor operations.
+"""Lean forward passes: decoders in plain tensor operations.
 
-Of a small model's pass in the library most is not arithmetic: modules are called, masks and rotary angles made anew,
-settings looked up. Here the weights are taken out of the model once, what belongs together is multiplied at once
-(query, key and value; gate and up), and positions come from tables. The sums are those of the library, and keys and
-values lie in the same store (`wheels.decoding.cache`). The library's forward remains the obvious path: tests hold both
-equal. Which models are read so, `wheels.decoding.lean_choice` says.
+Much of a pass in the library is not arithmetic, of a small model's most: modules are called, masks and rotary angles
+made anew, settings looked up. Here the weights are taken out of the model once, what belongs together is multiplied at
+once (query, key and value; gate and up), and positions come from tables. The sums are those of the library, and keys
+and values lie in the same store (`wheels.decoding.cache`). The library's forward remains the obvious path: tests hold
+both equal. Which models are read so, `wheels.decoding.lean_choice` says.
 """
 
 from __future__ import annotations

@@ -48,10 +48,11 @@ def lean_of(model: PreTrainedModel) -> Lean | None:
     plain = all(map(_is_plain, parts)) and len(alike) == 1 and model.dtype in DTYPES and rotary in ROTARY
     if not plain or sum(weight.numel() for weight in weights) > LARGEST:
         return None
-    stamp = _stamp(model)
-    if model not in _made or _made[model][0] != stamp:
-        _made[model] = (stamp, maker(model))
-    return _made[model][1]
+    stamp, (made_of, made) = _stamp(model), _made.get(model, (None, None))
+    if made is None or made_of != stamp:
+        made = maker(model)
+        _made[model] = (stamp, made)
+    return made
 
 
 def _stamp(model: PreTrainedModel) -> tuple[object, ...]:

@@ -11,6 +11,11 @@ from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogit
 
 from wheels.errors import WheelsError
 
+_GOLDEN, _FIRST, _SECOND = map(np.uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+"""The constants of SplitMix64."""
+_11, _27, _30, _31 = map(np.uint64, (11, 27, 30, 31))
+"""And its shifts, with the one that leaves 53 bits."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -105,7 +110,3 @@ def _mixed(state: np.ndarray) -> np.ndarray:
     state = (state ^ (state >> _30)) * _FIRST
     state = (state ^ (state >> _27)) * _SECOND
     return state ^ (state >> _31)
-
-
-_GOLDEN, _FIRST, _SECOND = map(np.uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-_11, _27, _30, _31 = map(np.uint64, (11, 27, 30, 31))
