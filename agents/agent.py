@@ -296,7 +296,7 @@ def starting_prices(
     Solves `mean sigmoid((gain - price) / alpha) = budget` for each budget, by bisection.
     """
     with torch.no_grad():
-        gain_N = head(features_NF, torch.zeros(len(features_NF))).gain_B
+        gain_N = head.gain(features_NF, torch.zeros(len(features_NF)))
     gains = Gains()
     return PriceTable(budgets, gains, [price_for(gain_N, budget, alpha, gains.price_max) for budget in budgets])
 

@@ -76,7 +76,7 @@ class Priced:
     def __call__(self, step: Step) -> torch.Tensor:
         """Return the rows that call."""
         with torch.no_grad():
-            gain_B = self.head(step.features_BF, step.budget_B).gain_B
+            gain_B = self.head.gain(step.features_BF, step.budget_B)
         for row, position, gain in zip(step.index_B.tolist(), step.position_B.tolist(), gain_B.tolist(), strict=True):
             self.gains.setdefault(row, {})[position] = gain
         threshold_B = [self.thresholds[budget] for budget in step.budget_B.tolist()]
@@ -107,7 +107,7 @@ class Flipped:
 def thresholds_of(head: DeferralHead, features_NF: torch.Tensor) -> dict[float, float]:
     """Return the gain that a share of `BUDGETS` of these states exceeds, nats."""
     with torch.no_grad():
-        gain_N = head(features_NF, torch.zeros(len(features_NF))).gain_B
+        gain_N = head.gain(features_NF, torch.zeros(len(features_NF)))
     return {budget: float(torch.quantile(gain_N, 1.0 - budget)) for budget in BUDGETS}
 
 

@@ -65,7 +65,7 @@ class Rivals:
         fitted = len(regret_N) - held
         head = fit_gate(features_NF[:fitted], regret_N[:fitted], self._settings(seed))
         with torch.no_grad():
-            says_N = head(features_NF[fitted:], torch.zeros(held)).gain_B > 0
+            says_N = head.gain(features_NF[fitted:], torch.zeros(held)) > 0
         right = float((says_N == (regret_N[fitted:] > 0)).float().mean()) if held else None
         return head, {"states": fitted, "held_out_accuracy": right}
 

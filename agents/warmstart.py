@@ -114,7 +114,7 @@ def _fit(
         head.base.bias.fill_(start)
 
     def loss(batch: torch.Tensor) -> torch.Tensor:
-        return loss_of(head(features_NF[batch], torch.zeros(len(batch))).gain_B, target_N[batch])
+        return loss_of(head.gain(features_NF[batch], torch.zeros(len(batch))), target_N[batch])
 
     descend(head.regressed(), loss, len(target_N), settings, progress)
     return head.eval()
@@ -123,5 +123,5 @@ def _fit(
 def explained(head: DeferralHead, features_NF: torch.Tensor, regret_N: torch.Tensor) -> float:
     """Compute the share of the variance of what was regressed that the head's gain explains, at most 1."""
     with torch.no_grad():
-        error = head(features_NF, torch.zeros(len(regret_N))).gain_B - regret_N
+        error = head.gain(features_NF, torch.zeros(len(regret_N))) - regret_N
     return 1.0 - float(error.square().mean() / regret_N.var(unbiased=False).clamp(min=1e-12))

@@ -26,13 +26,18 @@ LEAST, MOST, SECONDS = 3, 10, 0.02
 """Repetitions of a forward pass: at least, at most, and the time after which the least are enough."""
 
 
+ENCODES = ("encode", "lean-encode")
+"""Kinds of passes over sources: in the library, and the engine's own."""
+
+
 class Shape(NamedTuple):
     """What the time of a forward pass depends on."""
 
     model: str
     """`student` or `teacher`."""
     kind: str
-    """`decode` in the library, `lean` by the engine itself (`wheels.decoding.lean`), or `encode` for the sources."""
+    """`decode` in the library, `lean` by the engine itself (`wheels.decoding.lean`); for the sources `encode` and
+    `lean-encode`."""
     rows: int
     width: int
     """New tokens of each row."""
@@ -40,6 +45,11 @@ class Shape(NamedTuple):
     """Positions that were read before, on the grid."""
     head: int
     """Last positions that are scored."""
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it reads sources."""
+        return self.kind in ENCODES
 
 
 def on_grid(context: int) -> int:
@@ -123,7 +133,7 @@ class Bare:
     def seconds(self, shape: Shape) -> float:
         """Return the seconds of a forward pass, timed now where it was not yet."""
         if shape not in self.known:
-            timed = {"encode": self._encode, "decode": self._decode, "lean": self._lean}[shape.kind]
+            timed = self._encode if shape.encodes else self._lean if shape.kind == "lean" else self._decode
             self.known[shape] = timed(shape)
         return self.known[shape]
 
@@ -134,20 +144,14 @@ class Bare:
             progress()
         self._state = None
 
-    @torch.no_grad()
     def _encode(self, shape: Shape) -> float:
         """Time the encoder over sources, and the keys and values that the decoder reads of it."""
         model = self._model(shape)
         ids, seen = _ids(model, shape.rows, shape.width), _seen(model, shape.rows, shape.width)
-        projections = projections_of(model)
-
-        def work() -> None:
-            states = model.get_encoder()(input_ids=ids, attention_mask=seen).last_hidden_state
-            for project in projections:
-                project(states)
-
-        work()
-        return best_seconds(work, model.device)
+        encoder = Runner(model, 1, self.pair.vocab_size, lean=shape.kind == "lean-encode").encoder
+        assert encoder is not None, "a model with an encoder"
+        encoder(ids, seen)
+        return best_seconds(lambda: encoder(ids, seen), model.device)
 
     @torch.no_grad()
     def _decode(self, shape: Shape) -> float:

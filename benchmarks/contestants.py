@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from wheels.benchmarks.bare import Shape, on_grid, wait_for
+from wheels.benchmarks.bare import ENCODES, Shape, on_grid, wait_for
 from wheels.benchmarks.peers import Outcome, Wish, assisted, looked_up, padded
 from wheels.benchmarks.speed_config import REFERENCE
 from wheels.decoding.engine import decode
@@ -102,7 +102,7 @@ def shapes_of(journal: dict[str, list[Pass]], method: Method) -> Counter[Shape]:
     for model, passes in journal.items():
         for each in passes:
             scored = _scored(each, method) if model == "teacher" else 1
-            head = 0 if each.kind == "encode" else scored
+            head = 0 if each.kind in ENCODES else scored
             # Rows that read different amounts stand in one line: the bare pass is a rectangle of as many tokens.
             width = max(1, round(each.tokens / each.rows), head)
             counts[Shape(model, each.kind, each.rows, width, on_grid(each.context), head)] += 1

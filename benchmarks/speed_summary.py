@@ -224,7 +224,8 @@ class Limits:
         width = self.setting.source or self.setting.prefix - 1
         if width < 1:
             return 0.0
-        kind, head = ("encode", 0) if self.setting.source else (decode, 1)
+        encode = "encode" if decode == "decode" else "lean-encode"
+        kind, head = (encode, 0) if self.setting.source else (decode, 1)
         return self.setting.rows / self.batch * self.bare.seconds(Shape(model, kind, self.batch, width, 0, head))
 
 
@@ -315,9 +316,7 @@ def bare_seconds(played: Played, bare: Bare) -> float:
 
 def _per_token(played: Played, model: str, positions: bool) -> float:
     """Compute a model's row-passes, or the positions that these read, over the tokens written."""
-    shapes = [
-        (shape, count) for shape, count in played.shapes.items() if shape.model == model and shape.kind != "encode"
-    ]
+    shapes = [(shape, count) for shape, count in played.shapes.items() if shape.model == model and not shape.encodes]
     return sum(count * shape.rows * (shape.width if positions else 1) for shape, count in shapes) / played.tokens
 
 

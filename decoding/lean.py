@@ -9,23 +9,31 @@ both equal. Which models are read so, `wheels.decoding.lean_choice` says.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch.nn import functional as F
-from transformers.activations import NewGELUActivation, SiLUActivation
 
 from wheels.decoding.cache import CrossAttentionLayer, RaggedCache, SelfAttentionLayer, Write
+from wheels.decoding.lean_encoder import LeanT5Encoder
+from wheels.decoding.lean_parts import (
+    Attention,
+    FeedForward,
+    activation,
+    joined,
+    mask_of,
+    normed,
+    t5_attention,
+    t5_feed_forward,
+)
 from wheels.decoding.linear import Linear, linear_of
 from wheels.decoding.packing import Packing
+from wheels.decoding.sources import Encoder
 
 FIRST_TABLE = 256
 """Positions that a table of positions has at least."""
 
-Activation = Callable[[torch.Tensor], torch.Tensor]
 Table = tuple[torch.Tensor, ...]
 
 
@@ -60,21 +68,11 @@ class Lean(Protocol):
 
     head: Linear
     """The output head."""
+    encoder: Encoder | None
+    """Reads the sources, where the model has an encoder."""
 
     def __call__(self, token_N: torch.Tensor, cache: RaggedCache, sight: Sight) -> torch.Tensor:
         """Read tokens, and return what the output head reads of them, `[N, D]`."""
-
-
-@dataclass(frozen=True)
-class Attention:
-    """Self-attention."""
-
-    norm_D: torch.Tensor
-    into: Linear
-    """To queries, keys and values."""
-    out: Linear
-    query_norm_E: torch.Tensor | None = None
-    key_norm_E: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -86,30 +84,10 @@ class CrossAttention:
     out: Linear
 
 
-@dataclass(frozen=True)
-class FeedForward:
-    """Two linear maps, and an activation between them."""
-
-    norm_D: torch.Tensor
-    into: Linear
-    """To the hidden layer; to its gate and itself, where it has a gate."""
-    out: Linear
-    act: Activation
-    gated: bool
-
-    def add_to(self, states_ND: torch.Tensor, eps: float) -> torch.Tensor:
-        """Return the states with what this makes of them added."""
-        inner_NF = self.into(normed(states_ND, self.norm_D, eps))
-        if self.gated:
-            gate_NF, up_NF = inner_NF.chunk(2, -1)
-            inner_NF = self.act(gate_NF) * up_NF
-        else:
-            inner_NF = self.act(inner_NF)
-        return self.out.added(states_ND, inner_NF)
-
-
 class LeanLlama:
     """Llama, and Qwen 3 with its norms of queries and keys."""
+
+    encoder: Encoder | None = None
 
     def __init__(self, model: Any) -> None:
         body = model.model
@@ -180,6 +158,7 @@ class LeanT5:
         self.final_norm_D = decoder.final_layer_norm.weight.detach()
         self.head = linear_of(model.lm_head.weight.detach())
         self.head_scale = model.model_dim**-0.5 if model.config.scale_decoder_outputs else 1.0
+        self.encoder: Encoder | None = LeanT5Encoder(model)
         self.layers = [_t5_layer(*block.layer) for block in decoder.block]
         limit = int(first.relative_attention_max_distance)
         bucket_T = first._relative_position_bucket(
@@ -227,15 +206,6 @@ class LeanT5:
         return self.ramp_HT[:, key_L - sight.position_RK[:, :, None]].transpose(0, 1)
 
 
-def normed(states: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
-    """Compute `x / sqrt(mean(x^2) + eps) * weight` over the last axis."""
-    if states.dtype != torch.bfloat16:
-        return F.rms_norm(states, weight_D.shape, weight_D, eps)
-    # Here and below bfloat16 is rounded where the library rounds it, so that both choose the same tokens.
-    exact = states.float()
-    return weight_D * (exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + eps)).to(states.dtype)
-
-
 def rotated(values_NHE: torch.Tensor, cos_N1E: torch.Tensor, sin_N1E: torch.Tensor) -> torch.Tensor:
     """Turn each pair `(x_i, x_{i + E/2})` by its angle; the sine of the first half has its sign turned already."""
     other_NHE = values_NHE.roll(values_NHE.shape[-1] // 2, -1)
@@ -275,17 +245,12 @@ def causal_mask(sight: Sight, dtype: torch.dtype) -> torch.Tensor | None:
     if sight.alike:
         return None
     key_L = torch.arange(sight.write.visible, device=sight.position_RK.device)
-    return _added(key_L <= sight.position_RK[:, None, :, None], dtype)
+    return mask_of(key_L <= sight.position_RK[:, None, :, None], dtype)
 
 
 def source_mask(sight: Sight, dtype: torch.dtype) -> torch.Tensor | None:
     """Return 0 where a row sees a position of its source and minus infinity elsewhere, `[R, 1, 1, S]`."""
-    return None if sight.source_RS is None else _added(sight.source_RS[:, None, None], dtype)
-
-
-def _added(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return what is added to scores to allow these alone."""
-    return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, -torch.inf)
+    return None if sight.source_RS is None else mask_of(sight.source_RS[:, None, None], dtype)
 
 
 def _put(
@@ -303,41 +268,24 @@ def _kept(source: CrossAttentionLayer) -> tuple[torch.Tensor, torch.Tensor]:
     return source.keys, source.values
 
 
-def _joined(*parts: torch.nn.Linear) -> Linear:
-    """Return linear maps of the same states as one."""
-    return linear_of(*(each.weight.detach() for each in parts))
-
-
 def _llama_attention(layer: Any) -> Attention:
     """Take the weights of a Llama or Qwen layer's attention."""
     own = layer.self_attn
     norms = [getattr(own, name).weight.detach() if hasattr(own, name) else None for name in ("q_norm", "k_norm")]
-    into = _joined(own.q_proj, own.k_proj, own.v_proj)
-    return Attention(layer.input_layernorm.weight.detach(), into, _joined(own.o_proj), *norms)
+    into = joined(own.q_proj, own.k_proj, own.v_proj)
+    return Attention(layer.input_layernorm.weight.detach(), into, joined(own.o_proj), *norms)
 
 
 def _llama_feed_forward(layer: Any) -> FeedForward:
     """Take the weights of a Llama or Qwen layer's feed-forward part."""
     own = layer.mlp
-    into = _joined(own.gate_proj, own.up_proj)
+    into = joined(own.gate_proj, own.up_proj)
     norm_D = layer.post_attention_layernorm.weight.detach()
-    return FeedForward(norm_D, into, _joined(own.down_proj), _activation(own.act_fn), True)
+    return FeedForward(norm_D, into, joined(own.down_proj), activation(own.act_fn), True)
 
 
 def _t5_layer(first: Any, second: Any, third: Any) -> tuple[Attention, CrossAttention, FeedForward]:
     """Take the weights of a layer of T5's decoder."""
-    own, cross, dense = first.SelfAttention, second.EncDecAttention, third.DenseReluDense
-    gated = hasattr(dense, "wi_1")
-    into = _joined(dense.wi_0, dense.wi_1) if gated else _joined(dense.wi)
-    return (
-        Attention(first.layer_norm.weight.detach(), _joined(own.q, own.k, own.v), _joined(own.o)),
-        CrossAttention(second.layer_norm.weight.detach(), _joined(cross.q), _joined(cross.o)),
-        FeedForward(third.layer_norm.weight.detach(), into, _joined(dense.wo), _activation(dense.act), gated),
-    )
-
-
-def _activation(module: torch.nn.Module) -> Activation:
-    """Return an activation as one operation, where there is one for it."""
-    if isinstance(module, (torch.nn.SiLU, SiLUActivation)):
-        return F.silu
-    return partial(F.gelu, approximate="tanh") if isinstance(module, NewGELUActivation) else module
+    cross = second.EncDecAttention
+    query = CrossAttention(second.layer_norm.weight.detach(), joined(cross.q), joined(cross.o))
+    return t5_attention(first), query, t5_feed_forward(third)

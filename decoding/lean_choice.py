@@ -20,7 +20,7 @@ MAKERS: dict[type, Callable[[Any], Lean]] = {
     T5ForConditionalGeneration: LeanT5,
 }
 LARGEST = 250_000_000
-"""Weights of a decoder's layers at most, for they are copied: a gigabyte in float32."""
+"""Weights of a model's layers at most, for they are copied: a gigabyte in float32."""
 SAMPLE = 16
 """Numbers of each weight that are looked at to see whether it was changed."""
 DTYPES = (torch.float32, torch.bfloat16)
@@ -41,8 +41,9 @@ def lean_of(model: PreTrainedModel) -> Lean | None:
     if maker is None or model.training or model.config._attn_implementation not in ("sdpa", "eager"):
         return None
     decoder: Any = model.get_decoder()
-    parts = [model, *decoder.modules(), model.get_output_embeddings()]
-    weights = [weight for name, weight in decoder.named_parameters() if "embed_tokens" not in name]
+    readers = [model.get_encoder(), decoder] if model.config.is_encoder_decoder else [decoder]
+    parts = [model, *(module for each in readers for module in each.modules()), model.get_output_embeddings()]
+    weights = [weight for each in readers for name, weight in each.named_parameters() if "embed_tokens" not in name]
     alike = {(weight.dtype, weight.device) for weight in [*weights, *model.get_output_embeddings().parameters()]}
     rotary = getattr(getattr(decoder, "rotary_emb", None), "rope_type", "default")
     plain = all(map(_is_plain, parts)) and len(alike) == 1 and model.dtype in DTYPES and rotary in ROTARY

@@ -122,7 +122,7 @@ def head_score(head: DeferralHead) -> Score:
 
     def score(step: Step) -> torch.Tensor:
         with torch.no_grad():
-            return head(step.features_BF, step.budget_B).gain_B
+            return head.gain(step.features_BF, step.budget_B)
 
     return score
 

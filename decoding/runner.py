@@ -16,7 +16,7 @@ from wheels.decoding.lean import Sight
 from wheels.decoding.lean_choice import lean_of
 from wheels.decoding.packing import Packing, configs_of, packed
 from wheels.decoding.positions import positions_of
-from wheels.decoding.sources import encode, projections_of
+from wheels.decoding.sources import Encoder, LibraryEncoder, encode, projections_of
 from wheels.decoding.spans import CHUNK, OVERHEAD, Span, spans_of
 
 
@@ -43,7 +43,7 @@ class Pass:
     tokens: int
     """Tokens that went through it: `rows x width`, or fewer where rows read different amounts."""
     kind: str = "decode"
-    """`decode` in the library, `lean` in the engine's own pass, or `encode` for the sources."""
+    """`decode` in the library, `lean` in the engine's own pass; `encode` and `lean-encode` for the sources."""
     seconds: float = 0.0
     """Within the model's forward; 0 on devices that run on by themselves."""
 
@@ -86,9 +86,11 @@ class Runner:
         self.cross = bool(model.config.is_encoder_decoder)
         self.positions = positions_of(model)
         self.configs = configs_of(model)
-        self.projections = projections_of(model) if self.cross else []
+        self.encoder: Encoder | None = None
+        if self.cross:
+            self.encoder = LibraryEncoder(model) if self.lean is None else self.lean.encoder
         config = model.config.get_text_config()
-        layers = len(self.projections) if self.cross else config.num_hidden_layers
+        layers = len(projections_of(model)) if self.cross else config.num_hidden_layers
         self.cache = RaggedCache(layers, rows, cross=self.cross)
         self.journal: list[Pass] | None = None
         """Where a list is put here, every forward pass is noted in it."""
@@ -267,16 +269,20 @@ class Runner:
         new = [row for row in rows if not self._known[row]]
         if not new:
             return
-        pad = self.model.config.pad_token_id or 0
+        assert self.encoder is not None, "only a model with an encoder has sources apart"
+        pad, device = self.model.config.pad_token_id or 0, self.cursor_B.device
+        kind = "encode" if self.lean is None else "lean-encode"
         start = time.perf_counter()
-        for indices, states_RSD in encode(self.model, [list(self._sources[row]) for row in new], pad, self.chunk):
-            index = torch.tensor([new[place] for place in indices], device=self.cursor_B.device)
-            self.cache.fill(index, [project(states_RSD) for project in self.projections])
+        for indices, projected in encode(
+            self.encoder, [list(self._sources[row]) for row in new], pad, self.chunk, device
+        ):
+            index = torch.tensor([new[place] for place in indices], device=device)
+            self.cache.fill(index, projected)
             lengths = [len(self._sources[new[place]]) for place in indices]
-            self._source_length_B[index] = torch.tensor(lengths, device=self.cursor_B.device)
+            self._source_length_B[index] = torch.tensor(lengths, device=device)
             if self.journal is not None:
-                count, width = len(states_RSD), states_RSD.shape[1]
-                self.journal.append(Pass(count, width, 0, count * width, "encode", self._since(start)))
+                width = max(lengths)
+                self.journal.append(Pass(len(lengths), width, 0, len(lengths) * width, kind, self._since(start)))
             start = time.perf_counter()
         for row in new:
             self._known[row] = True

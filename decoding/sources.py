@@ -6,7 +6,7 @@ enters is projected alone, so that it can join a batch that is under way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,11 @@ import torch
 from transformers import PreTrainedModel
 
 from wheels.distillation.collate import pad_with_mask
+
+Projected = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of each decoder layer, `[R, heads, S, head_dim]`."""
+Encoder = Callable[[torch.Tensor, torch.Tensor], Projected]
+"""Reads sources, ids and what of them is no padding, both `[R, S]`."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +45,29 @@ def projections_of(model: PreTrainedModel) -> list[Projection]:
     return [Projection(each.k_proj, each.v_proj, each.head_dim) for each in found]
 
 
-@torch.no_grad()
+class LibraryEncoder:
+    """The library's encoder, and the projections of what it says."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.encoder, self.projections = model.get_encoder(), projections_of(model)
+
+    @torch.no_grad()
+    def __call__(self, ids_RS: torch.Tensor, seen_RS: torch.Tensor) -> Projected:
+        """Read sources, padded on the right."""
+        states_RSD = self.encoder(input_ids=ids_RS, attention_mask=seen_RS).last_hidden_state
+        return [project(states_RSD) for project in self.projections]
+
+
 def encode(
-    model: PreTrainedModel, sources: list[list[int]], pad_id: int, limit: int
-) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Run the encoder over `sources` in passes of at most `limit` padded tokens; yield indices and states `[R, S, D]`.
+    encoder: Encoder, sources: list[list[int]], pad_id: int, limit: int, device: torch.device
+) -> Iterator[tuple[list[int], Projected]]:
+    """Read `sources` in passes of at most `limit` padded tokens; yield indices, and what they project to.
 
     Sources of like length go together. A source longer than `limit` is read alone: an encoder sees all or nothing.
     """
     for indices in _passes([len(source) for source in sources], limit):
         ids_RS, seen_RS = pad_with_mask([sources[index] for index in indices], pad_id)
-        inputs = {"input_ids": ids_RS.to(model.device), "attention_mask": seen_RS.to(model.device)}
-        yield indices, model.get_encoder()(**inputs).last_hidden_state
+        yield indices, encoder(ids_RS.to(device), seen_RS.to(device))
 
 
 def _passes(lengths: list[int], limit: int) -> Iterator[list[int]]:

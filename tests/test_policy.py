@@ -63,6 +63,16 @@ def test_a_head_that_knows_no_tokens_reads_the_numbers_it_was_made_for():
     assert made(features_NF, torch.zeros(6)).gain_B.equal(made(features_NF[:, :3], torch.zeros(6)).gain_B)
 
 
+@pytest.mark.parametrize("reads", ["trunk", "numbers"])
+def test_the_gain_alone_is_the_gain_beside_the_critic(reads):
+    config = HeadConfig(features=3, width=4, candidates=2, vocab_size=5, embedding=2, shift_reads=reads)
+    made, features_NF = DeferralHead(config), torch.cat([torch.randn(6, 3), torch.randint(5, (6, 2))], -1)
+    made.shift[-1].weight.data += 0.1
+    budget_N = torch.linspace(0, 1, 6, dtype=torch.float64)
+    gain_N = made.gain(features_NF, budget_N)
+    assert gain_N.equal(made(features_NF, budget_N).gain_B) and len(gain_N.unique()) == 6
+
+
 def test_before_it_learns_the_gain_does_not_know_the_budget():
     made, features_NF = head(), torch.randn(6, 2)
     low, high = (made(features_NF, torch.full((6,), budget)) for budget in (0.1, 0.9))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from wheels.features import CANDIDATES
 
@@ -93,22 +96,33 @@ class DeferralHead(nn.Module):
             features_BF: Features of any leading shape `[..., F]` (`wheels.features`).
             budget_B: The teacher budget told to the head, a share, `[...]`.
         """
-        numbers_BF = features_BF[..., : self.config.features]
-        scaled_BF = (numbers_BF - self.mean_F) / self.scale_F
-        budget_B1 = budget_B.to(scaled_BF.dtype)[..., None]
-        hidden_BW = nn.functional.gelu(self.trunk(self._with_tokens(scaled_BF, features_BF)))
-        base_B1 = self.base(hidden_BW)
-        read_BR = hidden_BW if self.config.shift_reads == "trunk" else torch.cat([base_B1, scaled_BF], -1)
-        gain_B = (base_B1 + self.shift(torch.cat([read_BR, budget_B1], -1))).squeeze(-1)
-        critic_B4 = self.critic(torch.cat([scaled_BF, budget_B1], -1))
-        return HeadOutput(gain_B, *critic_B4.unbind(-1))
+        scaled_BF, budget_B1 = self._scaled(features_BF), budget_B.to(self.mean_F.dtype)[..., None]
+        critic_B4 = _run(self.critic, torch.cat([scaled_BF, budget_B1], -1))
+        return HeadOutput(self._gain(scaled_BF, features_BF, budget_B1), *critic_B4.unbind(-1))
+
+    def gain(self, features_BF: torch.Tensor, budget_B: torch.Tensor) -> torch.Tensor:
+        """Compute the gain alone, `[...]`, which is all that decoding asks: `forward(...).gain_B`."""
+        return self._gain(self._scaled(features_BF), features_BF, budget_B.to(self.mean_F.dtype)[..., None])
+
+    def _scaled(self, features_BF: torch.Tensor) -> torch.Tensor:
+        """Return the numbers among the features, standardised."""
+        return (features_BF[..., : self.config.features] - self.mean_F) / self.scale_F
+
+    def _gain(self, scaled_BF: torch.Tensor, features_BF: torch.Tensor, budget_B1: torch.Tensor) -> torch.Tensor:
+        """Return the base and its shift."""
+        hidden_BW = functional.gelu(_run(self.trunk, self._with_tokens(scaled_BF, features_BF)))
+        base_B1 = functional.linear(hidden_BW, self.base.weight, self.base.bias)
+        read_BR = (hidden_BW,) if self.config.shift_reads == "trunk" else (base_B1, scaled_BF)
+        return (base_B1 + _run(self.shift, torch.cat([*read_BR, budget_B1], -1))).squeeze(-1)
 
     def _with_tokens(self, scaled_BF: torch.Tensor, features_BF: torch.Tensor) -> torch.Tensor:
         """Return the numbers, and the embedded tokens behind them."""
         if self.token is None:
             return scaled_BF
         token_BC = features_BF[..., -self.config.candidates :].long()
-        return torch.cat([scaled_BF, self.token(token_BC).flatten(-2).to(scaled_BF.dtype)], -1)
+        return torch.cat(
+            [scaled_BF, functional.embedding(token_BC, self.token.weight).flatten(-2).to(scaled_BF.dtype)], -1
+        )
 
     def standardise(self, features_NF: torch.Tensor) -> None:
         """Take mean and standard deviation from these states; entries that never vary are left as they are."""
@@ -129,3 +143,10 @@ class DeferralHead(nn.Module):
 
 def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, outputs))
+
+
+def _run(mlp: Iterable[Any], values_NX: torch.Tensor) -> torch.Tensor:
+    """Return what an `_mlp` makes of some values; for a few rows, calling its modules costs more than they compute."""
+    first, _, second = mlp
+    hidden_NW = functional.gelu(functional.linear(values_NX, first.weight, first.bias))
+    return functional.linear(hidden_NW, second.weight, second.bias)

@@ -15,6 +15,7 @@ from wheels.benchmarks.bare import Bare, Machine, Shape, on_grid
 from wheels.benchmarks.contestants import KNOWN, shapes_of
 from wheels.benchmarks.peers import Outcome, Prompts, Wish, until_end
 from wheels.benchmarks.speed_records import Played
+from wheels.decoding.lean_encoder import LeanT5Encoder
 from wheels.decoding.method import deferral, speculative, verified_deferral
 from wheels.decoding.rules import SIMPLE
 from wheels.decoding.runner import Output, Pass, Runner
@@ -158,6 +159,21 @@ def test_a_shape_is_timed_once(pair: Pair, monkeypatch) -> None:
     assert (bare.seconds(shape), len(timed), len(told)) == (0.5, 1, 1)
     if pair.is_seq2seq:
         assert bare.seconds(Shape("student", "encode", 2, 4, 0, 0)) == 0.5
+
+
+def test_sources_are_timed_as_they_were_read(monkeypatch) -> None:
+    """Ours by the lean encoder, transformers' by its own."""
+    pair, read = make_pair("t5"), []
+    for model in (pair.student, pair.teacher):
+        model.float()
+    passes = {name: KNOWN[name].run(wish_of(pair), 6).passes for name in ("deferral", "hf-teacher")}
+    kinds = {name: {shape.kind for shape in each} for name, each in passes.items()}
+    assert kinds == {"deferral": {"lean", "lean-encode"}, "hf-teacher": {"decode", "encode"}}
+    right = LeanT5Encoder.__call__
+    monkeypatch.setattr(LeanT5Encoder, "__call__", lambda *inputs: read.append(inputs[1].shape) or right(*inputs))
+    bare, shape = Bare(pair, 4), Shape("teacher", "lean-encode", 2, 4, 0, 0)
+    assert bare.seconds(shape._replace(kind="encode")) > 0 and not read
+    assert bare.seconds(shape) > 0 and set(read) == {(2, 4)}
 
 
 @pytest.mark.parametrize("family", ["gpt2", "marian", "bart"])

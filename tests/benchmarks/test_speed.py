@@ -231,7 +231,7 @@ class Given(Bare):
 
     def seconds(self, shape: Shape) -> float:
         seconds = 0.01 if shape.model == "student" else 0.1 + 0.02 * (shape.width - 1)
-        self.known[shape] = seconds / 2 if shape.kind == "lean" else seconds
+        self.known[shape] = seconds / 2 if shape.kind.startswith("lean") else seconds
         return self.known[shape]
 
 
@@ -320,6 +320,19 @@ def test_ours_are_held_against_the_lean_passes_that_they_ran() -> None:
         ("teacher", "decode", 3): pytest.approx(0.14), ("teacher", "lean", 3): pytest.approx(0.07),
     }  # fmt: skip
     assert "teacher, lean, 1 x 1: 50.00 ms" in as_text(Speed(ABOUT, [], [shown]))
+
+
+def test_sources_are_part_of_the_limit_in_whose_way_they_are_read() -> None:
+    setting = Setting(rows=2, prefix=1, source=5, longest=10, draft=2, budget=0.2, place="t")
+    passes = {kind: [["teacher", kind, 1, 1, 32, 1, 20]] for kind in ("decode", "lean")}
+    who = {"hf-teacher": "decode", "teacher": "lean"}
+    rounds = [
+        held(setting, 1, {name: played(2.0, 20, teacher_tokens=20, passes=passes[kind]) for name, kind in who.items()})
+    ]
+    theirs, ours = summarise(setting, 1, rounds, make_pair("llama")).figures
+    # Five more positions, read at once for each of two rows, and 20 tokens one after the other.
+    assert theirs.limit_tokens_per_second == pytest.approx(20 / (2 * (0.1 + 4 * 0.02) + 20 * 0.1))
+    assert ours.limit_tokens_per_second == pytest.approx(2 * theirs.limit_tokens_per_second)
 
 
 def test_prompts_are_part_of_the_limit() -> None:

@@ -1,0 +1,63 @@
+"""A lean encoder: T5's in plain tensor operations, to the keys and values that its decoder attends to.
+
+As `wheels.decoding.lean`, which has the decoders; the projections of all decoder layers are one product.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from wheels.decoding.lean_parts import joined, mask_of, normed, t5_attention, t5_feed_forward
+from wheels.decoding.sources import Projected, projections_of
+
+
+class LeanT5Encoder:
+    """The encoder of T5, and the projections of its states in every layer of the decoder."""
+
+    def __init__(self, model: Any) -> None:
+        encoder = model.encoder
+        first = encoder.block[0].layer[0].SelfAttention
+        self.eps, self.head_dim = float(encoder.final_layer_norm.variance_epsilon), int(first.key_value_proj_dim)
+        self.heads, self.scale = int(first.n_heads), float(first.scaling)
+        self.embedding_VD = encoder.embed_tokens.weight.detach()
+        self.final_norm_D = encoder.final_layer_norm.weight.detach()
+        self.layers = [(t5_attention(block.layer[0]), t5_feed_forward(block.layer[1])) for block in encoder.block]
+        projections: list[Any] = projections_of(model)
+        self.decoder_layers = len(projections)
+        self.projection = joined(*(part for each in projections for part in (each.key, each.value)))
+        limit = int(first.relative_attention_max_distance)
+        bucket_T = first._relative_position_bucket(
+            torch.arange(-limit, limit + 1, device=self.embedding_VD.device),
+            bidirectional=True,
+            num_buckets=first.relative_attention_num_buckets,
+            max_distance=limit,
+        )
+        self.bias_HT = first.relative_attention_bias.weight.detach()[bucket_T].t()
+        self.bias_1HSS = self._bias(1)
+
+    @torch.no_grad()
+    def __call__(self, ids_RS: torch.Tensor, seen_RS: torch.Tensor) -> Projected:
+        """Read sources, padded on the right; return keys and values of each decoder layer, `[R, H, S, E]`."""
+        rows, length = ids_RS.shape
+        states_ND = F.embedding(ids_RS.flatten(), self.embedding_VD)
+        if length > self.bias_1HSS.shape[-1]:
+            self.bias_1HSS = self._bias(2 * length)
+        mask = self.bias_1HSS[..., :length, :length] + mask_of(seen_RS[:, None, None].bool(), states_ND.dtype)
+        for attention, feed_forward in self.layers:
+            all_NX = attention.into(normed(states_ND, attention.norm_D, self.eps))
+            query, keys, values = all_NX.view(rows, length, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
+            seen = F.scaled_dot_product_attention(query, keys, values, mask, scale=self.scale)
+            states_ND = attention.out.added(states_ND, seen.transpose(1, 2).reshape(rows * length, -1))
+            states_ND = feed_forward.add_to(states_ND, self.eps)
+        projected_NX = self.projection(normed(states_ND, self.final_norm_D, self.eps))
+        shape = (rows, length, 2 * self.decoder_layers, self.heads, self.head_dim)
+        parts = projected_NX.view(shape).permute(2, 0, 3, 1, 4).unbind()
+        return list(zip(parts[::2], parts[1::2], strict=True))
+
+    def _bias(self, length: int) -> torch.Tensor:
+        """Return what is added to the scores of attention by the distance of key and query, `[1, H, S, S]`."""
+        place_S, limit = torch.arange(length, device=self.bias_HT.device), self.bias_HT.shape[1] // 2
+        return self.bias_HT[:, (place_S - place_S[:, None]).clamp(-limit, limit) + limit][None]
