@@ -104,6 +104,7 @@ def test_an_error_of_the_value_pulls_the_gate_only_along_the_path() -> None:
     assert abs(gate_gradient(1.0, 5.0) - gate_gradient(1.0, 0.0)) > 0.1
 
 
+@pytest.mark.slow
 def test_the_lagrangian_learns_the_gain_and_ends_at_the_budgets() -> None:
     agent = LagrangianAgent(fresh_head(), PCLSettings(learning_rate=3e-3, trust=0.0), PriceTable(BUDGETS))
     states = torch.randn(2000, WIDTH, generator=torch.Generator().manual_seed(5))

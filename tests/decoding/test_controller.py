@@ -301,6 +301,7 @@ def folder(tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "kept"), [("average", False), ("online", True)])
 def test_a_curve_on_other_data_keeps_its_budgets(folder, mode, kept, monkeypatch):
     output = folder / mode

@@ -26,6 +26,7 @@ def use_of(model: object, env: DeferralEnv) -> float:
     return float(np.mean(calls))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("price", "learned"), [(0.0, True), (30.0, False)])
 def test_maskable_ppo(t5_pair: Pair, price: float, learned: bool) -> None:
     sb3_contrib, logger = pytest.importorskip("sb3_contrib"), pytest.importorskip("stable_baselines3.common.logger")
