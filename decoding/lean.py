@@ -27,7 +27,7 @@ from wheels.decoding.lean_parts import (
     t5_attention,
     t5_feed_forward,
 )
-from wheels.decoding.linear import Linear, linear_of
+from wheels.decoding.linear import Linear
 from wheels.decoding.packing import Packing
 from wheels.decoding.sources import Encoder
 
@@ -97,7 +97,7 @@ class LeanLlama:
         self.heads = first.q_proj.out_features // self.head_dim
         self.kept = first.k_proj.out_features // self.head_dim
         self.embedding_VD, self.final_norm_D = body.embed_tokens.weight.detach(), body.norm.weight.detach()
-        self.head = linear_of(model.lm_head.weight.detach())
+        self.head = joined(model.lm_head)
         self.layers = [(_llama_attention(layer), _llama_feed_forward(layer)) for layer in body.layers]
         self.angles = body.rotary_emb
         self.rotation = self._rotation(FIRST_TABLE)
@@ -110,7 +110,7 @@ class LeanLlama:
             both_NGE, value_NHE = self._projected(states_ND, attention)
             both_NGE = rotated(both_NGE, *turn)
             query_NHE, key_NHE = both_NGE.split((self.heads, self.kept), 1)
-            keys, values = _put(store, key_NHE, value_NHE, sight)
+            keys, values = put(store, key_NHE, value_NHE, sight)
             seen_NX = attend(query_NHE, keys, values, mask, sight, self.scale)
             states_ND = attention.out.added(states_ND, seen_NX)
             states_ND = feed_forward.add_to(states_ND, self.eps)
@@ -140,10 +140,7 @@ class LeanLlama:
         visible = sight.write.visible
         if visible > len(self.rotation[0]):
             self.rotation = self._rotation(2 * visible)
-        if sight.alike:
-            return tuple(table[visible - 1 : visible] for table in self.rotation)
-        position_N = sight.line(sight.position_RK)
-        return tuple(table[position_N] for table in self.rotation)
+        return tuple(at_positions(table, sight) for table in self.rotation)
 
 
 class LeanT5:
@@ -156,7 +153,7 @@ class LeanT5:
         self.heads, self.scale = int(first.n_heads), float(first.scaling)
         self.embedding_VD = decoder.embed_tokens.weight.detach()
         self.final_norm_D = decoder.final_layer_norm.weight.detach()
-        self.head = linear_of(model.lm_head.weight.detach())
+        self.head = joined(model.lm_head)
         self.head_scale = model.model_dim**-0.5 if model.config.scale_decoder_outputs else 1.0
         self.encoder: Encoder | None = LeanT5Encoder(model)
         self.layers = [_t5_layer(*block.layer) for block in decoder.block]
@@ -179,11 +176,11 @@ class LeanT5:
         for (own, cross, feed_forward), store, source in stores:
             all_NX = own.into(normed(states_ND, own.norm_D, self.eps))
             query_NHE, key_NHE, value_NHE = all_NX.view(shape).split(self.heads, 1)
-            keys, values = _put(store, key_NHE, value_NHE, sight)
+            keys, values = put(store, key_NHE, value_NHE, sight)
             seen_NX = attend(query_NHE, keys, values, bias, sight, self.scale)
             states_ND = own.out.added(states_ND, seen_NX)
             query_NHE = cross.query(normed(states_ND, cross.norm_D, self.eps)).view(shape)
-            seen_NX = attend(query_NHE, *_kept(source), seen, sight, self.scale)
+            seen_NX = attend(query_NHE, *of_source(source), seen, sight, self.scale)
             states_ND = cross.out.added(states_ND, seen_NX)
             states_ND = feed_forward.add_to(states_ND, self.eps)
         states_ND = normed(states_ND, self.final_norm_D, self.eps)
@@ -240,6 +237,13 @@ def attend(
     return seen.transpose(1, 2).reshape(tokens, -1)
 
 
+def at_positions(table_TD: torch.Tensor, sight: Sight) -> torch.Tensor:
+    """Return the rows of a table at the tokens' positions, `[N, D]`; or one row for all, where all stand at one."""
+    if sight.alike:
+        return table_TD[sight.write.visible - 1 : sight.write.visible]
+    return table_TD[sight.line(sight.position_RK)]
+
+
 def causal_mask(sight: Sight, dtype: torch.dtype) -> torch.Tensor | None:
     """Return 0 where a token sees a position and minus infinity elsewhere, `[R, 1, K, L]`; None where it sees all."""
     if sight.alike:
@@ -253,7 +257,7 @@ def source_mask(sight: Sight, dtype: torch.dtype) -> torch.Tensor | None:
     return None if sight.source_RS is None else mask_of(sight.source_RS[:, None, None], dtype)
 
 
-def _put(
+def put(
     store: SelfAttentionLayer, key_NHE: torch.Tensor, value_NHE: torch.Tensor, sight: Sight
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Write keys and values, and return all that is visible, `[R, H, L, E]`."""
@@ -262,7 +266,7 @@ def _put(
     return store.put(key_NHE.view(shape), value_NHE.view(shape))
 
 
-def _kept(source: CrossAttentionLayer) -> tuple[torch.Tensor, torch.Tensor]:
+def of_source(source: CrossAttentionLayer) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the keys and values of the sources."""
     assert source.keys is not None and source.values is not None, "the sources are read before the texts"
     return source.keys, source.values
@@ -281,7 +285,7 @@ def _llama_feed_forward(layer: Any) -> FeedForward:
     own = layer.mlp
     into = joined(own.gate_proj, own.up_proj)
     norm_D = layer.post_attention_layernorm.weight.detach()
-    return FeedForward(norm_D, into, joined(own.down_proj), activation(own.act_fn), True)
+    return FeedForward(norm_D, into, joined(own.down_proj), activation(own.act_fn, norm_D.dtype), True)
 
 
 def _t5_layer(first: Any, second: Any, third: Any) -> tuple[Attention, CrossAttention, FeedForward]:

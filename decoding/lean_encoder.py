@@ -14,6 +14,22 @@ from wheels.decoding.lean_parts import joined, mask_of, normed, t5_attention, t5
 from wheels.decoding.sources import Projected, projections_of
 
 
+class AllLayers:
+    """The projections of an encoder's states in every layer of the decoder, as one linear map."""
+
+    def __init__(self, model: Any) -> None:
+        layers: list[Any] = projections_of(model)
+        self.layers, self.head_dim = len(layers), layers[0].head_dim
+        self.linear = joined(*(part for each in layers for part in (each.key, each.value)))
+
+    def __call__(self, states_ND: torch.Tensor, rows: int) -> Projected:
+        """Return keys and values of each layer, `[R, H, S, E]`; the states are those of R sources of one length."""
+        all_NX = self.linear(states_ND)
+        shape = (rows, len(states_ND) // rows, 2 * self.layers, -1, self.head_dim)
+        parts = all_NX.view(shape).permute(2, 0, 3, 1, 4).unbind()
+        return list(zip(parts[::2], parts[1::2], strict=True))
+
+
 class LeanT5Encoder:
     """The encoder of T5, and the projections of its states in every layer of the decoder."""
 
@@ -25,9 +41,7 @@ class LeanT5Encoder:
         self.embedding_VD = encoder.embed_tokens.weight.detach()
         self.final_norm_D = encoder.final_layer_norm.weight.detach()
         self.layers = [(t5_attention(block.layer[0]), t5_feed_forward(block.layer[1])) for block in encoder.block]
-        projections: list[Any] = projections_of(model)
-        self.decoder_layers = len(projections)
-        self.projection = joined(*(part for each in projections for part in (each.key, each.value)))
+        self.project = AllLayers(model)
         limit = int(first.relative_attention_max_distance)
         bucket_T = first._relative_position_bucket(
             torch.arange(-limit, limit + 1, device=self.embedding_VD.device),
@@ -52,10 +66,7 @@ class LeanT5Encoder:
             seen = F.scaled_dot_product_attention(query, keys, values, mask, scale=self.scale)
             states_ND = attention.out.added(states_ND, seen.transpose(1, 2).reshape(rows * length, -1))
             states_ND = feed_forward.add_to(states_ND, self.eps)
-        projected_NX = self.projection(normed(states_ND, self.final_norm_D, self.eps))
-        shape = (rows, length, 2 * self.decoder_layers, self.heads, self.head_dim)
-        parts = projected_NX.view(shape).permute(2, 0, 3, 1, 4).unbind()
-        return list(zip(parts[::2], parts[1::2], strict=True))
+        return self.project(normed(states_ND, self.final_norm_D, self.eps), rows)
 
     def _bias(self, length: int) -> torch.Tensor:
         """Return what is added to the scores of attention by the distance of key and query, `[1, H, S, S]`."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 from transformers.activations import NewGELUActivation, SiLUActivation
+from transformers.pytorch_utils import Conv1D
 
 from wheels.decoding.linear import Linear, linear_of
 
@@ -50,6 +51,24 @@ class FeedForward:
         return self.out.added(states_ND, inner_NF)
 
 
+@dataclass(frozen=True)
+class LayerNorm:
+    """Layer normalisation."""
+
+    weight_D: torch.Tensor
+    bias_D: torch.Tensor
+    eps: float
+
+    @classmethod
+    def of(cls, module: torch.nn.LayerNorm) -> LayerNorm:
+        """Take the weights of a module."""
+        return cls(module.weight.detach(), module.bias.detach(), module.eps)
+
+    def __call__(self, states_ND: torch.Tensor) -> torch.Tensor:
+        """Compute `(x - mean(x)) / sqrt(var(x) + eps) * weight + bias` over the last axis."""
+        return F.layer_norm(states_ND, self.weight_D.shape, self.weight_D, self.bias_D, self.eps)
+
+
 def normed(states: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
     """Compute `x / sqrt(mean(x^2) + eps) * weight` over the last axis."""
     if states.dtype != torch.bfloat16:
@@ -64,9 +83,19 @@ def mask_of(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, -torch.inf)
 
 
-def joined(*parts: torch.nn.Linear) -> Linear:
-    """Return linear maps of the same states as one."""
-    return linear_of(*(each.weight.detach() for each in parts))
+def joined(*parts: Any) -> Linear:
+    """Return linear maps of the same states as one; GPT-2 keeps its weights turned."""
+    weights_YX = [each.weight.detach().t() if isinstance(each, Conv1D) else each.weight.detach() for each in parts]
+    biases_Y = [each.bias for each in parts]
+    if all(bias is None for bias in biases_Y):
+        return linear_of(_cat(weights_YX))
+    pairs = zip(biases_Y, weights_YX, strict=True)
+    return linear_of(_cat(weights_YX), _cat([w.new_zeros(len(w)) if b is None else b.detach() for b, w in pairs]))
+
+
+def _cat(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Return tensors as one; a single one is not copied."""
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def t5_attention(layer: Any) -> Attention:
@@ -80,11 +109,15 @@ def t5_feed_forward(layer: Any) -> FeedForward:
     dense = layer.DenseReluDense
     gated = hasattr(dense, "wi_1")
     into = joined(dense.wi_0, dense.wi_1) if gated else joined(dense.wi)
-    return FeedForward(layer.layer_norm.weight.detach(), into, joined(dense.wo), activation(dense.act), gated)
+    return FeedForward(
+        layer.layer_norm.weight.detach(), into, joined(dense.wo), activation(dense.act, dense.wo.weight.dtype), gated
+    )
 
 
-def activation(module: torch.nn.Module) -> Activation:
-    """Return an activation as one operation, where there is one for it."""
+def activation(module: torch.nn.Module, dtype: torch.dtype) -> Activation:
+    """Return an activation as one operation, where there is one for it that rounds alike."""
     if isinstance(module, (torch.nn.SiLU, SiLUActivation)):
         return F.silu
-    return partial(F.gelu, approximate="tanh") if isinstance(module, NewGELUActivation) else module
+    if isinstance(module, NewGELUActivation) and dtype != torch.bfloat16:
+        return partial(F.gelu, approximate="tanh")
+    return module

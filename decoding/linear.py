@@ -18,13 +18,13 @@ SMALLEST = {torch.float32: 65_536, torch.bfloat16: 1}
 
 
 class Linear(Protocol):
-    """`y = x W^T`."""
+    """`y = x W^T + b`; not all have a bias."""
 
     def __call__(self, values_NX: torch.Tensor) -> torch.Tensor:
-        """Return the products, `[N, Y]`."""
+        """Return `x W^T + b`, `[N, Y]`."""
 
     def added(self, states_NY: torch.Tensor, values_NX: torch.Tensor) -> torch.Tensor:
-        """Return `states + x W^T`; bfloat16 is rounded before the sum, as the library does."""
+        """Return `states + x W^T + b`; bfloat16 is rounded before the sum, as the library does."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,19 @@ class Plain:
 
     weight_XY: torch.Tensor
     """Turned, so that a row of states is multiplied from the left."""
+    bias_Y: torch.Tensor | None = None
 
     def __call__(self, values_NX: torch.Tensor) -> torch.Tensor:
-        """Return the products, `[N, Y]`."""
-        return values_NX @ self.weight_XY
+        """Return `x W^T + b`, `[N, Y]`."""
+        if self.bias_Y is None:
+            return values_NX @ self.weight_XY
+        return torch.addmm(self.bias_Y, values_NX, self.weight_XY)
 
     def added(self, states_NY: torch.Tensor, values_NX: torch.Tensor) -> torch.Tensor:
-        """Return `states + x W^T`."""
-        if states_NY.dtype != torch.bfloat16:
-            return torch.addmm(states_NY, values_NX, self.weight_XY)
-        return states_NY + values_NX @ self.weight_XY
+        """Return `states + x W^T + b`."""
+        if states_NY.dtype == torch.bfloat16 or self.bias_Y is not None:
+            return states_NY + self(values_NX)
+        return torch.addmm(states_NY, values_NX, self.weight_XY)
 
 
 @dataclass(frozen=True)
@@ -50,27 +53,27 @@ class Packed:
     """A linear map by oneDNN, with weights that it has laid out."""
 
     weight: torch.Tensor
+    bias_Y: torch.Tensor | None = None
 
     def __call__(self, values_NX: torch.Tensor) -> torch.Tensor:
-        """Return the products, `[N, Y]`."""
-        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(values_NX, self.weight, None, "none", [], "")
+        """Return `x W^T + b`, `[N, Y]`."""
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(values_NX, self.weight, self.bias_Y, "none", [], "")
         return product
 
     def added(self, states_NY: torch.Tensor, values_NX: torch.Tensor) -> torch.Tensor:
-        """Return `states + x W^T`."""
+        """Return `states + x W^T + b`."""
         if states_NY.dtype == torch.bfloat16:
             return states_NY + self(values_NX)
         binary = torch.ops.mkldnn._linear_pointwise.binary
-        total: torch.Tensor = binary(values_NX, states_NY, self.weight, None, "add")
+        total: torch.Tensor = binary(values_NX, states_NY, self.weight, self.bias_Y, "add")
         return total
 
 
-def linear_of(*weights_YX: torch.Tensor) -> Linear:
-    """Return the linear map with these weights, those of several maps of the same states as one."""
-    weight_YX = torch.cat(weights_YX) if len(weights_YX) > 1 else weights_YX[0]
+def linear_of(weight_YX: torch.Tensor, bias_Y: torch.Tensor | None = None) -> Linear:
+    """Return the linear map with these weights."""
     if can_pack(weight_YX):
-        return Packed(torch.ops.mkldnn._reorder_linear_weight(weight_YX.contiguous()))
-    return Plain(weight_YX.t())
+        return Packed(torch.ops.mkldnn._reorder_linear_weight(weight_YX.contiguous()), bias_Y)
+    return Plain(weight_YX.t(), bias_Y)
 
 
 def can_pack(weight_YX: torch.Tensor) -> bool:

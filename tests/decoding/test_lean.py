@@ -9,20 +9,32 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MarianConfig,
+    MarianMTModel,
     PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
+from transformers.activations import GELUActivation, NewGELUActivation, SiLUActivation
 
-from tests.decoding.tiny import VOCABULARY, make_model
-from wheels.decoding import lean, lean_choice, lean_encoder, linear
+from tests.decoding.tiny import VOCABULARY
+from wheels.decoding import lean, lean_bart, lean_choice, lean_encoder, lean_gpt2, linear
 from wheels.decoding.lean_choice import lean_of
+from wheels.decoding.lean_parts import activation
 from wheels.decoding.runner import Output, Runner
-from wheels.decoding.sources import LibraryEncoder
+from wheels.decoding.sources import LibraryEncoder, projections_of
 from wheels.distillation.collate import pad_with_mask
 
 TOLERANCE = 1e-5
@@ -42,6 +54,15 @@ SEQ2SEQ = {
     "initializer_factor": 0.5, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 16,
     "pad_token_id": 0, "decoder_start_token_id": 0,
 }  # fmt: skip
+GPT2 = {
+    "vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "initializer_range": 0.2,
+}  # fmt: skip
+BART = {
+    "vocab_size": VOCABULARY, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 64,
+    "init_std": 0.3, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1, "decoder_start_token_id": 0,
+    "forced_eos_token_id": None,
+}  # fmt: skip
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**CAUSAL)),
     "llama-grouped": lambda: LlamaForCausalLM(LlamaConfig(**CAUSAL, num_key_value_heads=2, rope_parameters=SCALED)),
@@ -49,6 +70,14 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
         LlamaConfig(**CAUSAL, num_key_value_heads=1, hidden_act="gelu", tie_word_embeddings=True)
     ),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**CAUSAL, num_key_value_heads=2, head_dim=16)),
+    "llama-biased": lambda: LlamaForCausalLM(LlamaConfig(**CAUSAL, attention_bias=True, mlp_bias=True)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**CAUSAL, num_key_value_heads=2)),
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**GPT2, scale_attn_by_inverse_layer_idx=True)),
+    "bart": lambda: BartForConditionalGeneration(BartConfig(**BART, scale_embedding=True)),
+    "bart-relu": lambda: BartForConditionalGeneration(
+        BartConfig(**BART, activation_function="relu", tie_word_embeddings=False)
+    ),
+    "marian": lambda: MarianMTModel(MarianConfig(**BART, scale_embedding=True, activation_function="swish")),
     "t5-gated-tied": lambda: T5ForConditionalGeneration(
         T5Config(**SEQ2SEQ, feed_forward_proj="gated-gelu", scale_decoder_outputs=True)
     ),
@@ -58,16 +87,23 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
 }
 
 
+SEQ2SEQ_MODELS = [name for name in MODELS if name.startswith(("t5", "bart", "marian"))]
+
+
 def build(name: str, seed: int = 0) -> Any:
     """Return a model whose norms are not all ones, so that one that is left out is seen."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = MODELS[name]()
         for each, parameter in model.named_parameters():
-            if "norm" in each:
+            if "norm" in each or ".ln_" in each:
                 parameter.data.uniform_(0.5, 1.5)
+            elif each.endswith("bias"):
+                parameter.data.normal_()
             if "relative_attention_bias" in each:
                 parameter.data *= 5
+        if hasattr(model, "final_logits_bias"):
+            model.final_logits_bias.normal_()
     return model.eval()
 
 
@@ -120,8 +156,22 @@ def laid_out(request, monkeypatch):
 def test_a_lean_pass_says_what_the_library_says(name, laid_out):
     model = build(name)
     made: Any = lean_of(model)
+    assert type(made) is lean_choice.MAKERS[type(model)] and (made.encoder is not None) == (name in SEQ2SEQ_MODELS)
     assert type(made.head) is type(made.layers[0][0].into) is laid_out
     assert worst_error(model) < TOLERANCE
+
+
+@pytest.mark.parametrize("module", [NewGELUActivation(), GELUActivation(), SiLUActivation(), torch.nn.ReLU()])
+def test_an_activation_is_the_librarys_and_in_bfloat16_to_the_last_bit(module):
+    exact = torch.randn(4000) * 3
+    rough = exact.bfloat16()
+    torch.testing.assert_close(activation(module, torch.float32)(exact), module(exact), rtol=1e-6, atol=1e-6)
+    assert activation(module, torch.bfloat16)(rough).equal(module(rough))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_in_bfloat16_a_lean_pass_is_off_by_rounding_alone(name):
+    assert worst_error(build(name).bfloat16()) < 4e-2
 
 
 def moved(runner: Runner) -> None:
@@ -137,10 +187,17 @@ def moved(runner: Runner) -> None:
     runner.lean = wrong  # type: ignore[assignment]
 
 
+def replace_everywhere(monkeypatch: pytest.MonkeyPatch, name: str, wrong: Any) -> None:
+    """Replace a function of `lean` in every module that uses it."""
+    for module in (lean, lean_bart, lean_gpt2):
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, wrong)
+
+
 def unmasked(runner: Runner) -> None:
     """A mistake: all that was ever written is seen."""
     right: Any = runner.lean
-    if runner.cross:
+    if hasattr(right, "ramp_HT"):
         right.ramp_HT = right.ramp_HT.nan_to_num(neginf=0.0)
 
 
@@ -149,14 +206,14 @@ def unmasked(runner: Runner) -> None:
 def test_a_wrong_position_or_mask_is_seen(name, tamper, monkeypatch):
     """The negative control."""
     if tamper is unmasked:
-        monkeypatch.setattr(lean, "causal_mask", lambda sight, dtype: None)
+        replace_everywhere(monkeypatch, "causal_mask", lambda sight, dtype: None)
     assert worst_error(build(name), tamper) > 100 * TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["t5-gated-tied", "t5-plain"])
+@pytest.mark.parametrize("name", SEQ2SEQ_MODELS)
 def test_sources_of_other_lengths_are_masked(name, monkeypatch):
     """The negative control of the sources' mask."""
-    monkeypatch.setattr(lean, "source_mask", lambda sight, dtype: None)
+    replace_everywhere(monkeypatch, "source_mask", lambda sight, dtype: None)
     assert worst_error(build(name)) > 100 * TOLERANCE
 
 
@@ -164,13 +221,13 @@ def encoded(model: Any, lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]
     """Return what the lean encoder makes of sources, and what the library makes of them, where they are no padding."""
     ids_RS, seen_RS = pad_with_mask([torch.randint(2, VOCABULARY, (length,)).tolist() for length in lengths], 0)
     both = lean_of(model).encoder(ids_RS, seen_RS), LibraryEncoder(model)(ids_RS, seen_RS)  # type: ignore[union-attr, misc]
-    assert [len(each) for each in both] == [model.config.num_decoder_layers] * 2
+    assert [len(each) for each in both] == [len(projections_of(model))] * 2
     own, theirs = (torch.stack([torch.stack(layer) for layer in each]).movedim(-2, 3) for each in both)
     kept = seen_RS.bool()
     return own[:, :, kept], theirs[:, :, kept]
 
 
-@pytest.mark.parametrize("name", ["t5-gated-tied", "t5-plain"])
+@pytest.mark.parametrize("name", SEQ2SEQ_MODELS)
 def test_sources_are_read_as_the_library_reads_them(name, laid_out):
     """Some longer than the furthest distance that a bias tells apart, and than the table of biases made before."""
     model = build(name)
@@ -183,12 +240,12 @@ def all_seen(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros_like(allowed, dtype=dtype)
 
 
-@pytest.mark.parametrize("wrong", ["mask", "distance"])
-def test_a_wrong_mask_or_distance_of_the_sources_is_seen(wrong, monkeypatch):
+@pytest.mark.parametrize(("name", "wrong"), [("t5-plain", "mask"), ("t5-plain", "distance"), ("bart", "mask")])
+def test_a_wrong_mask_or_distance_of_the_sources_is_seen(name, wrong, monkeypatch):
     """The negative control."""
-    model = build("t5-plain")
+    model = build(name)
     if wrong == "mask":
-        monkeypatch.setattr(lean_encoder, "mask_of", all_seen)
+        monkeypatch.setattr(lean_encoder if name == "t5-plain" else lean_bart, "mask_of", all_seen)
     else:
         made: Any = lean_of(model)
         made.encoder.bias_HT = made.encoder.bias_HT.flip(-1)
@@ -223,7 +280,7 @@ def test_positions_beyond_the_first_table_are_read():
         assert (said[0] - said[1]).abs().max() < TOLERANCE * said[1].abs().max()
 
 
-@pytest.mark.parametrize("name", ["llama", "t5-plain"])
+@pytest.mark.parametrize("name", ["llama", "t5-plain", "marian"])
 def test_a_runner_reads_the_weights_that_the_model_has_when_it_is_made(name):
     """And not those of before: of a model that is trained meanwhile, a lean runner's scores are stale."""
     model, (texts_BT, sources) = build(name), texts()
@@ -265,6 +322,14 @@ def test_a_lean_pass_is_made_again_only_when_the_weights_changed(change):
     assert lean_of(build("llama")) is not made, "each model has its own"
 
 
+def test_a_bias_of_the_scores_that_changes_is_seen():
+    """It is no parameter."""
+    model = build("marian")
+    made = lean_of(model)
+    model.final_logits_bias[0, 3] += 1
+    assert lean_of(model) is not made
+
+
 def test_a_model_made_in_inference_mode_is_read_too():
     with torch.inference_mode():
         model = build("llama")
@@ -291,10 +356,6 @@ def adapted(model: Any) -> None:
     model.model.layers[1].mlp.up_proj = Adapter(32, 48, bias=False)
 
 
-def biased(model: Any) -> None:
-    model.model.layers[0].self_attn.q_proj = torch.nn.Linear(32, 32)
-
-
 def replaced(model: Any) -> None:
     model.model.layers[0].forward = model.model.layers[0].forward
 
@@ -302,7 +363,6 @@ def replaced(model: Any) -> None:
 UNLIKE: dict[str, Callable[[Any], object]] = {
     "hooked": hooked,
     "adapted": adapted,
-    "biased": biased,
     "replaced": replaced,
     "training": lambda model: model.train(),
     "half": lambda model: model.half(),
@@ -322,6 +382,13 @@ def test_what_is_unlike_the_plain_model_is_left_to_the_library(change):
     assert lean_of(model) is None
 
 
+def test_attention_in_another_order_is_left_to_the_library():
+    model = build("gpt2")
+    assert lean_of(model) is not None
+    model.config.reorder_and_upcast_attn = True
+    assert lean_of(model) is None
+
+
 def test_an_encoder_that_is_hooked_is_left_to_the_library():
     model = build("t5-plain")
     assert lean_of(model) is not None
@@ -331,7 +398,7 @@ def test_an_encoder_that_is_hooked_is_left_to_the_library():
 
 
 def test_large_models_and_other_families_are_left_to_the_library(monkeypatch):
-    assert lean_of(make_model("gpt2", 16, seed=1)) is None
+    assert lean_of(GPTNeoXForCausalLM(GPTNeoXConfig(**CAUSAL)).eval()) is None
     model = build("t5-plain")
     assert lean_of(model) is not None
     monkeypatch.setattr(lean_choice, "LARGEST", 1000)

@@ -9,22 +9,25 @@ from wheels.decoding.linear import Packed, Plain, linear_of
 ROWS = (1, 3, 40)
 
 
-def maps(dtype: torch.dtype) -> tuple[list[Plain | Packed], torch.Tensor]:
+def maps(dtype: torch.dtype, bias_Y: torch.Tensor | None = None) -> tuple[list[Plain | Packed], torch.Tensor]:
     """Return the same map in both forms, and its weights."""
-    weights = [torch.randn(out, 48).to(dtype) for out in (32, 16)]
-    weight_YX = torch.cat(weights)
-    packed = linear_of(*weights)
+    weight_YX = torch.randn(48, 48).to(dtype)
+    packed = linear_of(weight_YX, bias_Y)
     assert isinstance(packed, Packed)
-    return [packed, Plain(weight_YX.t())], weight_YX
+    return [packed, Plain(weight_YX.t(), bias_Y)], weight_YX
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.bfloat16, 8e-3)])
 @pytest.mark.parametrize("rows", ROWS)
-def test_both_multiply(dtype: torch.dtype, bound: float, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("biased", [False, True])
+def test_both_multiply(
+    dtype: torch.dtype, bound: float, rows: int, biased: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(linear, "SMALLEST", dict.fromkeys((torch.float32, torch.bfloat16), 1))
-    both, weight_YX = maps(dtype)
+    bias_Y = 10 * torch.randn(48).to(dtype) if biased else None
+    both, weight_YX = maps(dtype, bias_Y)
     values_NX, states_NY = torch.randn(rows, 48).to(dtype), torch.randn(rows, 48).to(dtype)
-    product = values_NX.double() @ weight_YX.double().t()
+    product = values_NX.double() @ weight_YX.double().t() + (0 if bias_Y is None else bias_Y.double())
     for each in both:
         said, added = each(values_NX), each.added(states_NY, values_NX)
         assert said.dtype == added.dtype == dtype
