@@ -23,7 +23,7 @@ from wheels.agents.paired import Fit, collect_pairs, fit_pairs
 from wheels.agents.replay import Replay
 from wheels.agents.rivals import Rivals, collect_gains
 from wheels.agents.rollout import Behaviour, GateRule, roll_out
-from wheels.agents.runlog import Checkpoints, Metrics, check_same_run
+from wheels.agents.runlog import Checkpoints, Metrics, is_to_do
 from wheels.agents.states import collect, stacked
 from wheels.agents.student import StudentAgent, StudentSettings
 from wheels.agents.train_config import TrainConfig
@@ -53,7 +53,7 @@ def run(config: TrainConfig) -> None:
     output = Path(config.output)
     task = load_task(config.data, source=config.source, target=config.target, prompt=config.prompt)
     _sentence_metric(config, task)  # one that there is not is found before the work
-    if not check_same_run(output, config, task.digest):
+    if not is_to_do(output, config, task.digest):
         print(f"{output} holds the finished run of these settings; nothing to do")
         return
     pair = Pair.load(config.student, config.teacher, prompt=task.prompt, dtype=config.dtype, device=config.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -150,6 +151,26 @@ def test_training_the_student_moves_it_and_the_head_alone_does_not(config: Train
         pairs = zip(start.float().parameters(), student.parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs) is same
     assert set(Artefact.load(moved.output).heads) == {"learned", "regret"}, "the others are of a frozen student"
+
+
+def test_a_run_is_known_by_what_its_folders_hold(
+    config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever they lie; a student that was trained on since is another one."""
+    run(config)
+    shutil.copytree(tmp_path / "student", tmp_path / "elsewhere" / "student")
+    for split in ("train", "validation"):
+        shutil.copy(tmp_path / f"{split}.jsonl", tmp_path / "elsewhere")
+    moved = replace(config, student=str(tmp_path / "elsewhere" / "student"), data=str(tmp_path / "elsewhere"))
+    run(moved)
+    assert "nothing to do" in capsys.readouterr().out
+    make_pair("t5").save_teacher(tmp_path / "elsewhere" / "student")
+    with pytest.raises(WheelsError, match=r"holds a run with student_digest '\w{16}', not '\w{16}'; choose another"):
+        run(moved)
+    with (tmp_path / "train.jsonl").open("a") as rows:
+        rows.write('{"source": "a", "target": "b"}\n')
+    with pytest.raises(WheelsError, match="holds a run with data_digest"):
+        run(config)
 
 
 def test_an_unfinished_run_is_not_continued_with_other_settings(config: TrainConfig) -> None:

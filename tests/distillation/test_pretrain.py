@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,13 @@ def test_second_run_is_instant_and_another_is_refused(data, tmp_path, monkeypatc
         run(config(data, tmp_path / "out", max_steps=2, seed=1))
     run(config(data, tmp_path / "out", max_steps=2, seed=1, resume="never"))
     assert read_json(tmp_path / "out" / "run.json")["seed"] == 1
+
+
+def test_a_run_whose_data_was_moved_is_the_same(data, tmp_path, monkeypatch):
+    run(config(data, tmp_path / "out", max_steps=2))
+    elsewhere = str(shutil.copytree(data, tmp_path / "elsewhere"))
+    monkeypatch.setattr("wheels.distillation.pretrain.load_material", None)
+    assert run(config(elsewhere, tmp_path / "out", max_steps=2)) == tmp_path / "out"
 
 
 def test_a_model_that_stands_there_is_not_overwritten(data, folders):

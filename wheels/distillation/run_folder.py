@@ -84,6 +84,9 @@ class RunFolder:
 def check_same_run(holds: str, old: Mapping[str, Any], new: Mapping[str, Any], advice: str) -> None:
     """Refuse to mix two runs in one place.
 
+    A folder that was moved is still the same: where both name the digest of a thing (`data_digest` of `data`), it is
+    compared, and not the path.
+
     Args:
         holds: the beginning of the error, such as `PATH holds a run`.
         old: what the run that is there depends on.
@@ -94,6 +97,8 @@ def check_same_run(holds: str, old: Mapping[str, Any], new: Mapping[str, Any], a
         WheelsError: naming the first thing in which they differ.
     """
     for name in [*new, *old]:
+        if f"{name}_digest" in old and f"{name}_digest" in new:
+            continue
         if old.get(name) != new.get(name):
             raise WheelsError(f"{holds} with {name} {old.get(name)!r}, not {new.get(name)!r}; {advice}")
 
