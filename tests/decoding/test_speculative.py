@@ -15,6 +15,7 @@ from tests.envs.tiny import EOS, tokenizer_of
 from wheels.decoding import engine
 from wheels.decoding.costs import Costs
 from wheels.decoding.engine import Engine, decode
+from wheels.decoding.lean_choice import lean_of
 from wheels.decoding.method import (
     Method,
     bild,
@@ -119,6 +120,17 @@ def test_the_text_is_the_models_own_generate(family, name):
             for before, count in ((accepted, "accepted"), (drafted, "drafted"))
         )
     assert name in THE_STUDENT or 0 < accepted < drafted, "nothing or all was accepted: half of it is not tested"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_lean_passes_too(family):
+    """The pairs here are of float64, which the engine leaves to the library's forward; these are not."""
+    pair = kin(family)
+    for model in (pair.student.float(), pair.teacher.float()):
+        assert lean_of(model) is not None
+    written = [trace.token_ids for trace in decode(pair, TEXTS, speculative(3), batch_size=3, **NONE)]
+    assert written == own_generate(pair, "teacher", TEXTS)
+    assert len(set(written)) > len(TEXTS) // 2, "the texts differ"
 
 
 def test_every_company_is_met():
