@@ -115,15 +115,17 @@ def test_shipped_recipes_are_whole(tmp_path, name):
 def test_the_objectives_are_compared_alike(tmp_path):
     plan = study.Plan(study.read_recipe("objectives", "there"), "data", tmp_path, 2, "there")
     configs = {student: plan.pretrained(student) for student in plan.students}
-    kinds = ("ce-more", "kl", "gkd", "pcl-off", "pcl-on")
-    assert set(configs) == {"ce", *(f"{kind}-{seed}" for kind in kinds for seed in range(3))}
+    rates = {"ce-more": 3e-3, "kl": 1e-2, "gkd": 3e-3, "pcl-law": 3e-3, "pcl-off": 1e-3, "pcl-on": 1e-3}
+    assert set(configs) == {"ce", *(f"{kind}-{seed}" for kind in rates for seed in range(3))}
     start = configs.pop("ce")
     assert (start.student, start.teacher, start.tokenizer) == (None, None, "there")
     for name, config in configs.items():
         assert config.seed == int(name[-1]), name
         assert config.student == str(tmp_path / "students" / "ce")
-        assert (config.max_steps, config.learning_rate, config.batch_size) == (400, 1e-3, 32)
-        assert config.lmbda == (0.5 if name.startswith(("gkd", "pcl-on")) else 0.0)
+        assert (config.max_steps, config.learning_rate, config.batch_size) == (400, rates[name[:-2]], 32)
+        assert config.lmbda == (0.5 if name.startswith(("gkd", "pcl-law", "pcl-on")) else 0.0)
+        laws = ("both", 0.0) if name.startswith("pcl-law") else ("written", 1.0)
+        assert (config.path_law, config.path_gamma) == laws
         assert config.teacher == (None if name.startswith("ce") else "there")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from wheels.distillation.pcl import (
     PathValue,
     attach_value,
     detach_value,
+    law_terms,
     path_losses,
     set_value_rate,
     student_path_loss,
@@ -162,6 +164,83 @@ def test_a_next_value_with_gradient_moves_the_values():
     logits, value_S = learn(teacher, "weighed", shared=True, leak=True)
     assert (value_S - realised(logits, teacher)).abs().max() > 10 * SEEN
     assert divergence(logits, teacher) > best_shared(teacher) + 1e-4, "and the student by a little"
+
+
+# --- over a law -------------------------------------------------------------------------------------------------------
+
+
+def test_law_terms_by_hand():
+    """p = (1/4, 3/4, e^-40) and q = (1/2, 1/4, 1/4): squared log-ratios, the last floored at -20."""
+    p, q = torch.tensor([[0.25, 0.75, 1e-18]]).log(), torch.tensor([[0.5, 0.25, 0.25]]).log()
+    squares = [math.log(2) ** 2, math.log(3) ** 2, (20 - math.log(4)) ** 2]
+    student, kl = law_terms(q + 5.0, p - 2.0, "student")
+    both, same = law_terms(q, p, "both")
+    assert student.item() == pytest.approx(sum(m * x for m, x in zip((0.5, 0.25, 0.25), squares, strict=True)) / 2)
+    assert both.item() == pytest.approx(sum(m * x for m, x in zip((0.375, 0.5, 0.125), squares, strict=True)) / 2)
+    assert kl.item() == same.item() == pytest.approx(0.5 * math.log(2) - 0.25 * math.log(3) + 5 - 0.25 * math.log(4))
+
+
+def law_gradient(logits_SV, teacher_SV, value_S, law: str, gamma: float) -> torch.Tensor:
+    """The mean gradient over all texts of the student's own law; `value_S` is what the form `written` is told."""
+    logits_SV = logits_SV.clone().requires_grad_(True)
+    log_q_PT, log_p_PT, value_PT = log_laws(logits_SV), log_laws(teacher_SV), value_S[STATE_PT]
+    law_P, divergence_PT, terms_PT = log_q_PT.detach().sum(1).exp(), None, 0.0
+    if law != "written":
+        terms_S, divergence_S = law_terms(logits_SV, teacher_SV, law)
+        terms_PT = torch.where(MASK_PT, terms_S[STATE_PT], 0.0)
+        divergence_PT = torch.where(MASK_PT, divergence_S[STATE_PT], 0.0)
+        value_PT = value_PT + divergence_PT
+    losses_PT = path_losses(
+        log_p_PT, log_q_PT, value_PT, value_PT, MASK_PT, torch.ones(len(TEXTS)).bool(),
+        divergence_BT=divergence_PT, gamma=gamma,
+    )  # fmt: skip
+    (law_P[:, None] * (losses_PT + terms_PT)).sum().backward()
+    return logits_SV.grad
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.6, 1.0])
+def test_over_the_students_law_the_mean_gradient_is_that_of_the_written_token(gamma):
+    generator = torch.Generator().manual_seed(5)
+    logits, value = torch.randn(len(STATES), TOKENS, generator=generator), torch.randn(len(STATES), generator=generator)
+    written, over_law, both = (
+        law_gradient(logits, teacher_table(), value, law, gamma) for law in ("written", "student", "both")
+    )
+    torch.testing.assert_close(over_law, written, rtol=1e-4, atol=1e-5)
+    assert (both - written).abs().max() > SEEN
+
+
+def test_without_a_horizon_nothing_is_left_but_the_divergence_of_each_state(t5, task, tmp_path):
+    """gamma = 0: the gradient is that of GKD's reverse divergence, and the value has nothing to say."""
+    settings = PathSettings(law="student", gamma=0.0)
+    batch = dict(collator(t5)(examples(t5, task, 4)))
+    gradients = []
+    for objective in (Objective("pcl", vocab_size=t5.vocab_size, paths=settings), Objective("rkl")):
+        value = attach_value(t5.student, settings, seed=0) if objective.name == "pcl" else None
+        t5.student.zero_grad()
+        trainer = make(t5, examples(t5, task, 4), tmp_path / objective.name, objective, value=value)
+        trainer.compute_loss(t5.student, dict(batch), num_items_in_batch=10).backward()
+        detach_value(t5.student)
+        gradients.append({name: p.grad.clone() for name, p in t5.student.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert max(g.abs().max() for g in gradients[1].values()) > 0.01
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], **CLOSE)
+
+
+def test_a_weak_student_without_a_discount_ends_too_soon():
+    """One law for all states: the least undiscounted divergence ends texts sooner than that of each state does."""
+    teacher = teacher_table()
+    teacher[:, 0] -= 2.0
+    ends = {}
+    for gamma in (0.0, 1.0):
+        logits = torch.zeros(1, TOKENS)
+        for _ in range(400):
+            table = logits.expand(len(STATES), TOKENS)
+            value_S = realised(table, teacher)
+            gradient = law_gradient(table, teacher, value_S, "student", gamma).sum(0, keepdim=True)
+            logits = logits - 0.2 * gradient
+        ends[gamma] = logits.softmax(-1)[0, 0].item()
+    assert ends[1.0] > 1.2 * ends[0.0], ends
 
 
 # --- models -----------------------------------------------------------------------------------------------------------

@@ -216,7 +216,11 @@ def divergence_of_samples(student: str | Path, teacher: str, task) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"value_rate": 0.0}, {"lmbda": 0.5}], ids=["off-policy, V = 0", "on-policy"])
+@pytest.mark.parametrize(
+    "options",
+    [{"value_rate": 0.0}, {"lmbda": 0.5}, {"lmbda": 0.5, "path_law": "both", "path_gamma": 0.5}],
+    ids=["off-policy, V = 0", "on-policy", "over both laws"],
+)
 def test_path_consistency_brings_the_student_to_the_teacher(data, task, tmp_path, options):
     teacher = run(config(data, tmp_path / "trained", max_steps=60, eval_limit=0, learning_rate=0.02))
     start = run(config(data, tmp_path / "start", tokenizer=str(teacher), max_steps=20, eval_limit=0, seed=1))

@@ -10,6 +10,22 @@ whole texts, `V* = 0` in every state of a student without limits, and a step is 
 `C(t, t+1)^2 / 2` and `C(t, end)^2 / 2` (Guo et al. 2021, https://arxiv.org/abs/2106.07704). It is true of every path,
 so references and the teacher's outputs (off-policy) and the student's own samples (on-policy) all serve.
 
+**Over a law** (`law`). Of a state's many one-token paths the written token is one, and its residual is mostly luck.
+With `law` other than `written` the step's own part is taken over all of them, weighed by m (no gradient): the student's
+law q, or `both`, (p + q) / 2, half of the paths on-policy and half off-policy:
+
+    L_t = sum_v m(v) [log p(v) - log q(v)]^2 / 2  -  C log q(y_t)  +  C^2 / 2        u_k = -KL(q || p) at s_k in C
+
+where C has no gradient beside the logarithm and moves the value alone in its square (both halves of the mean above),
+and V(s_t) = -KL(q || p) + what the network says of the rest. For m = q the first term has the gradient of KL(q || p),
+and on samples of the student the mean gradient of L_t is that of the written token's form, with less luck: the
+single-step decomposition of MiniLLM (Gu et al. 2023, https://arxiv.org/abs/2306.08543). For `both` the minimum is the
+teacher all the same, and a token that the student has forgotten pulls as well.
+
+**Horizon** (`gamma`). Undiscounted, every further token costs a weak student its divergence, while an end that comes
+too early costs `-log p(end)` once: its optimum may be the empty text. At gamma = 0 each state stands for itself, as in
+GKD (Agarwal et al. 2023, https://arxiv.org/abs/2306.13649), and the law's term is all that is left of L_t.
+
 The value is a small network of its own on the student's last hidden state. It stops the gradient there (fitting it
 does not move the student, as in OREO, Wang et al. 2024, https://arxiv.org/abs/2412.16145), starts at 0, and is dropped
 when the training ends. The next value comes from a Polyak average of it, without gradient.
@@ -31,7 +47,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
-from wheels.distillation.losses import IGNORED, cross_entropy
+from wheels.distillation.losses import IGNORED, cross_entropy, precise
 from wheels.features import LOG_FLOOR
 from wheels.path_consistency import (
     last_step,
@@ -54,6 +70,10 @@ class PathSettings:
     """Hold the gradient of each residual to [-clip, clip] nats; None does not."""
     by_length: bool = False
     """Divide the residual of a suffix by its number of steps."""
+    law: str = "written"
+    """What a step's own part is taken over: the `written` token, the law of the `student`, or of `both`."""
+    gamma: float = 1.0
+    """Discount of what follows a step, in [0, 1]."""
     value_rate: float = 0.1
     """Learning rate of the value over the student's; 0 holds V at 0."""
     value_tau: float = 0.05
@@ -70,23 +90,27 @@ def path_losses(
     mask_BT: torch.Tensor,
     ended_B: torch.Tensor,
     *,
+    divergence_BT: torch.Tensor | None = None,
+    gamma: float = 1.0,
     clip: float | None = None,
     by_length: bool = False,
     floor: float = LOG_FLOOR,
 ) -> torch.Tensor:
     """Return each step's part of the loss at the top of this file, [B, T], nats squared, 0 at padding.
 
-    A text that was cut short by a limit has no state after its last token that a value could be read from: its path
-    ends one token earlier, at `V` of the state before that token.
+    Of L_t it is all but the first term. A text that was cut short by a limit has no state after its last token that a
+    value could be read from: its path ends one token earlier, at `V` of the state before that token.
 
     Args:
         log_p_BT: the teacher's log-probability of each written token, [B, T], nats; floored at `floor`.
         log_q_BT: the student's, [B, T].
         value_t: V(s_t) of the state before each token, [B, T], nats.
-        target_value_t: the same of the target network; without gradient, or the fixed point of a student that cannot
-            equal the teacher is biased.
+        target_value_t: the same of the target network, without gradient: else the fixed point is biased.
         mask_BT: [B, T], bool: the written tokens.
         ended_B: [B], bool: whether the text has its end token.
+        divergence_BT: KL(q || p) at each step, [B, T], nats, no gradient, of which u is the negative; the values are of
+            the rest. None: u is that of the written token.
+        gamma: see `PathSettings`.
         clip: see `PathSettings`.
         by_length: see `PathSettings`.
         floor: least `log p`.
@@ -95,14 +119,37 @@ def path_losses(
         "BT", log_p_BT=log_p_BT, log_q_BT=log_q_BT, value_t=value_t, target_value_t=target_value_t, mask_BT=mask_BT
     )
     check_shapes("B", ended_B=ended_B)
+    u_t = log_p_BT.clamp(min=floor) - log_q_BT
+    if divergence_BT is not None:
+        # The mean's value, with the gradient of the written token.
+        u_t = log_q_BT.detach() - log_q_BT - divergence_BT
+        value_t, target_value_t = value_t - divergence_BT, target_value_t - divergence_BT
     cut_BT = last_step(mask_BT) & ~ended_B.bool()[:, None]
     end_value_B = torch.where(cut_BT, target_value_t, 0.0).sum(1)
     steps_BT = mask_BT.bool() & ~cut_BT
-    u_t = log_p_BT.clamp(min=floor) - log_q_BT
     value_tp1 = next_values(target_value_t, end_value_B, steps_BT)
-    single_BT = single_step_residuals(value_t, value_tp1, u_t, 1.0, steps_BT)
-    suffix_BT = suffix_residuals(value_t, u_t, end_value_B, 1.0, steps_BT)
+    single_BT = single_step_residuals(value_t, value_tp1, u_t, gamma, steps_BT)
+    suffix_BT = suffix_residuals(value_t, u_t, end_value_B, gamma, steps_BT)
     return path_terms(single_BT, suffix_BT, steps_BT, clip=clip, by_length=by_length)
+
+
+def law_terms(
+    student_logits_NV: torch.Tensor, teacher_logits_NV: torch.Tensor, law: str, floor: float = LOG_FLOOR
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return `sum_v m(v) [log p(v) - log q(v)]^2 / 2` and `KL(q || p)` of each state, [N] each; the latter for reading.
+
+    Args:
+        student_logits_NV: logits of q.
+        teacher_logits_NV: logits of p.
+        law: m is q (`student`), or (p + q) / 2 (`both`).
+        floor: least `log p`.
+    """
+    log_q_NV = precise(student_logits_NV).log_softmax(-1)
+    log_p_NV = precise(teacher_logits_NV).log_softmax(-1).clamp(min=floor)
+    q_NV = log_q_NV.detach().exp()
+    m_NV = q_NV if law == "student" else (q_NV + log_p_NV.exp()) / 2
+    u_NV = log_p_NV - log_q_NV
+    return (m_NV * u_NV.square()).sum(-1) / 2, -(q_NV * u_NV.detach()).sum(-1)
 
 
 def student_path_loss(
@@ -124,7 +171,7 @@ def student_path_loss(
         value_t: V(s_t) of each position, [B, T].
         target_value_t: the same of the target network.
         eos_ids: the tokens that end a text.
-        settings: clipping and division.
+        settings: of them all but those of the value.
     """
     mask_BT = labels_BT != IGNORED
     log_p_BT, log_q_BT = (
@@ -132,11 +179,15 @@ def student_path_loss(
         for logits_NV in (teacher_logits_NV, student_logits_NV)
     )
     ends_BT = torch.isin(labels_BT, torch.tensor(list(eos_ids), device=labels_BT.device))
+    law_N, divergence_BT = torch.zeros(1, device=labels_BT.device), None
+    if settings.law != "written":
+        law_N, divergence_N = law_terms(student_logits_NV, teacher_logits_NV, settings.law)
+        divergence_BT = torch.zeros_like(value_t).masked_scatter(mask_BT, divergence_N.to(value_t))
     losses_BT = path_losses(
         log_p_BT, log_q_BT, value_t, target_value_t, mask_BT, (last_step(mask_BT) & ends_BT).any(1),
-        clip=settings.clip, by_length=settings.by_length,
+        divergence_BT=divergence_BT, gamma=settings.gamma, clip=settings.clip, by_length=settings.by_length,
     )  # fmt: skip
-    return losses_BT.sum()
+    return losses_BT.sum() + law_N.sum()
 
 
 class PathValue(nn.Module):

@@ -160,6 +160,8 @@ def _objective(config: PretrainConfig, material: Material, cache: TeacherCache |
         paths=PathSettings(
             clip=config.path_clip,
             by_length=config.path_by_length,
+            law=config.path_law,
+            gamma=config.path_gamma,
             value_rate=config.value_rate,
             value_tau=config.value_tau,
             warm_up=config.path_warm_up if config.objective == "pcl" else 0.0,
