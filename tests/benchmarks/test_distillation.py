@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,23 @@ def test_capacity_is_the_gain_of_one_size_minus_that_of_another():
     both = Measured(**(vars(parts[0]) | {"cells": {**parts[0].cells, **parts[1].cells}}))
     (found,) = (one for one in summarise(both).contrasts if one["claim"] == "capacity")
     assert (found["of"], found["difference"]) == ("(soft - hard) at l", 50.0)
+
+
+def test_weights_are_held_against_the_lowest_and_have_a_row_of_the_picture(monkeypatch):
+    one = measured({("hard", None): (1, 1.0), ("both", 1.0): (2, 1.0), ("soft", 1.0): (4, 2.0)})
+    heavier = {replace(kind, w=0.9): cells for kind, cells in one.cells.items() if kind.label == "both"}
+    right = [Cell([*REFERENCES[:3], "nothing"], 10, 1.0)] * 2
+    two = Measured(**(vars(one) | {"cells": {**one.cells, **dict.fromkeys(heavier, right)}}))
+    found = [(c["of"], c["minus"], c["difference"]) for c in summarise(two).contrasts if c["claim"] == "weight"]
+    assert found[:2] == [("s-soft-T1", "s-both-0.5-T1", 50.0), ("l-soft-T1", "l-both-0.5-T1", 50.0)]
+    assert found[2:] == [("s-both-0.9-T1", "s-both-0.5-T1", 25.0), ("l-both-0.9-T1", "l-both-0.5-T1", 25.0)]
+    monkeypatch.setattr("wheels.benchmarks.distillation_plot.as_png", lambda figure: figure)
+    assert len(draw(summarise(one)).axes) == 2, "one weight: a panel a size"
+    panels = draw(summarise(two)).axes
+    assert [panel.get_xlabel()[0] for panel in panels] == ["t", "t", "w", "w"]
+    line, _ = panels[2].lines  # the other is the teacher's
+    assert line.get_xydata().tolist() == [[0.0, 25.0], [0.5, 50.0], [0.9, 75.0], [1.0, 100.0]]
+    assert [text.get_text() for text in panels[3].get_legend().get_texts()] == ["T = 1", "teacher: 100.0"]
 
 
 def test_table_csv_and_picture():
