@@ -18,6 +18,7 @@ from wheels.benchmarks.distillation_plan import Kind, Plan, kinds_of
 from wheels.benchmarks.distillation_plot import draw
 from wheels.benchmarks.distillation_summary import Cell, Measured, summarise
 from wheels.benchmarks.distillation_table import as_csv, as_text
+from wheels.benchmarks.stages import stage_key
 from wheels.data import Row, Task
 from wheels.distillation import cached_teacher
 from wheels.errors import WheelsError
@@ -161,6 +162,18 @@ def test_the_grid():
     assert kinds_of(("a",), SweepConfig(labels=("hard",))) == [Kind("a", "hard", 0.0, None)]
 
 
+def test_a_size_may_have_fewer_temperatures_and_its_students_stay_the_same(tmp_path, data):
+    wide = RECIPE.replace("sizes: {w8: {width: 8}}", "sizes: {w8: {width: 8}, w16: {width: 16}}")
+    narrow = wide.replace("w16: {width: 16}", "w16: {width: 16, temperatures: [1]}")
+    plans = [Plan.of(settings(tmp_path, data, "o", recipe=recipe_of(tmp_path, text))) for text in (wide, narrow)]
+    names = [{kind.name for kind in plan.kinds} for plan in plans]
+    assert names[0] - names[1] == {"w16-soft-T5"} and names[1] < names[0]
+    keys = [{s.name: stage_key(s, {}) for s in distillation.sweep_stages(plan)} for plan in plans]
+    assert keys[1].items() <= keys[0].items(), "a grid may grow to the temperatures that were left out"
+    kind = Kind("w16", "soft", 1.0, 1.0)
+    assert plans[0].student_config(kind, 0, tmp_path) == plans[1].student_config(kind, 0, tmp_path)
+
+
 REFERENCES = ["the red dog runs", "a blue cat sleeps", "two men stand there", "one woman sings a song"]
 
 
@@ -259,6 +272,7 @@ def test_shipped_recipes_are_whole(tmp_path, name):
         (RECIPE.replace("sizes: {w8: {width: 8}}", ""), "must have the section sizes"),
         (RECIPE.replace("w8: {", "teacher: {"), "'teacher' cannot be the name of a size"),
         (RECIPE.replace("{width: 8}}", "3}"), "sizes: w8 must hold `key: value` lines, got 3"),
+        (RECIPE.replace("{width: 8}}", "{width: 8, temperatures: [1, 2]}}"), r"w8: temperatures must be some of 1, 5, got \[1, 2"),
         (RECIPE.replace("labels: [hard", "labels: [hart"), "sweep: labels must be one of hard, soft, both.*'hard'"),
         (RECIPE.replace("seeds: 1, cached", "weights: [1], cached"), "weights must be between 0 .* got 1"),
         (RECIPE.replace("k: 8,", "k: 8, size: w9,"), "cache: size must be one of w8, got 'w9'"),
