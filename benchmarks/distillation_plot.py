@@ -115,7 +115,7 @@ def _draw_points(axes: Axes, x: Sequence[float], lines: list[Line], quality: str
     scores = [line.scores[quality] for line in lines]
     axes.plot(x, [score["mean"] for score in scores], color=colour, marker=marker, markersize=5, linewidth=1.6,
               markeredgecolor="white", markeredgewidth=0.6, label=name, zorder=3)  # fmt: skip
-    axes.fill_between(
-        x, [score["low"] for score in scores], [score["high"] for score in scores], color=colour, alpha=0.16,
-        linewidth=0, zorder=2,
-    )  # fmt: skip
+    low, high = ([score[end] for score in scores] for end in ("low", "high"))
+    if len(lines) == 1:  # a band of no width is not seen
+        axes.vlines(x, low, high, color=colour, linewidth=1.2, zorder=2)
+    axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0, zorder=2)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.collections import LineCollection
 
 from tests.distillation.conftest import rows
 from wheels import cli
@@ -225,7 +226,10 @@ def test_weights_are_held_against_the_lowest_and_have_a_row_of_the_picture(monke
     assert found[:2] == [("s-soft-T1", "s-both-0.5-T1", 50.0), ("l-soft-T1", "l-both-0.5-T1", 50.0)]
     assert found[2:] == [("s-both-0.9-T1", "s-both-0.5-T1", 25.0), ("l-both-0.9-T1", "l-both-0.5-T1", 25.0)]
     monkeypatch.setattr("wheels.benchmarks.distillation_plot.as_png", lambda figure: figure)
-    assert len(draw(summarise(one)).axes) == 2, "one weight: a panel a size"
+    alone = draw(summarise(one)).axes
+    assert len(alone) == 2, "one weight: a panel a size"
+    intervals = [mark for mark in alone[0].collections if isinstance(mark, LineCollection)]
+    assert len(intervals) == 2, "points that stand alone show their intervals"
     panels = draw(summarise(two)).axes
     assert [panel.get_xlabel()[0] for panel in panels] == ["t", "t", "w", "w"]
     line, _ = panels[2].lines  # the other is the teacher's
@@ -258,7 +262,9 @@ def test_words_copied_from_the_source():
     assert baselines(task, split, ("bleu",)) == {}
 
 
-@pytest.mark.parametrize("name", ["distillation-multi30k", "distillation-cache", "distillation-lambada"])
+@pytest.mark.parametrize(
+    "name", ["distillation-multi30k", "distillation-multi30k-rate", "distillation-cache", "distillation-lambada"]
+)
 def test_shipped_recipes_are_whole(tmp_path, name):
     plan = Plan.of(DistillationConfig(recipe=name, data="d", teacher="t", output=str(tmp_path)))
     assert plan.cache.size is None or plan.cache.size in plan.sizes
@@ -272,7 +278,10 @@ def test_shipped_recipes_are_whole(tmp_path, name):
         (RECIPE.replace("sizes: {w8: {width: 8}}", ""), "must have the section sizes"),
         (RECIPE.replace("w8: {", "teacher: {"), "'teacher' cannot be the name of a size"),
         (RECIPE.replace("{width: 8}}", "3}"), "sizes: w8 must hold `key: value` lines, got 3"),
-        (RECIPE.replace("{width: 8}}", "{width: 8, temperatures: [1, 2]}}"), r"w8: temperatures must be some of 1, 5, got \[1, 2"),
+        (
+            RECIPE.replace("{width: 8}}", "{width: 8, temperatures: [1, 2]}}"),
+            r"w8: temperatures must be some of 1, 5, got \[1, 2",
+        ),
         (RECIPE.replace("labels: [hard", "labels: [hart"), "sweep: labels must be one of hard, soft, both.*'hard'"),
         (RECIPE.replace("seeds: 1, cached", "weights: [1], cached"), "weights must be between 0 .* got 1"),
         (RECIPE.replace("k: 8,", "k: 8, size: w9,"), "cache: size must be one of w8, got 'w9'"),
