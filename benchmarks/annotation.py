@@ -8,8 +8,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 import wheels
-from wheels.benchmarks.annotation_cells import Bench, filter_trial, grid, last_part, run_cell, write_retraining
-from wheels.benchmarks.annotation_config import AnnotationConfig, error_share
+from wheels.benchmarks.annotation_cells import Bench, filter_trial, grid, run_cell, write_retraining
+from wheels.benchmarks.annotation_config import AnnotationConfig, error_share, last_part
 from wheels.config import to_dict, write_resolved
 from wheels.data import digest, load_task
 from wheels.distillation import annotate_models as models
@@ -124,17 +124,16 @@ def _start(bench: Bench) -> list[str]:
 
 
 def _filters(bench: Bench) -> list[dict[str, Any]]:
-    """Return what each assistant's filter does to the pool, at each rate of errors among the teachers."""
+    """Return what each assistant's filter does to the pool with the labels of each teacher that errs."""
     from dataclasses import asdict
 
-    from wheels.benchmarks.annotation_summary import filter_figures
+    from wheels.benchmarks.annotation_summary import filter_figures, score_figures
 
-    lines = []
-    shares = sorted({share for teacher in bench.config.teachers if (share := error_share(teacher))})
-    for share in shares:
-        for assistant in bench.config.assistants:
-            labels_S = [filter_trial(bench, assistant, share, seed) for seed in range(bench.config.seeds)]
-            figures = filter_figures(labels_S, bench.config.resamples)
-            lines.append({"assistant": last_part(assistant), "errors": share, "seeds": len(labels_S)}
+    config, lines = bench.config, []
+    for teacher in (name for name in config.teachers if error_share(name) != 0.0):
+        for assistant in config.assistants:
+            labels_S = [filter_trial(bench, assistant, teacher, seed) for seed in range(config.seeds)]
+            figures = filter_figures(labels_S, config.resamples) | score_figures(labels_S, config.resamples)
+            lines.append({"assistant": last_part(assistant), "teacher": last_part(teacher), "seeds": len(labels_S)}
                          | {name: asdict(figure) for name, figure in figures.items()})  # fmt: skip
     return lines

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import wheels
-from wheels.benchmarks.annotation_config import AnnotationConfig, error_share
+from wheels.benchmarks.annotation_config import AnnotationConfig, error_share, last_part
 from wheels.benchmarks.annotation_errors import is_right, with_errors
 from wheels.config import build
 from wheels.data import Task
@@ -58,11 +58,6 @@ class Cell:
             last_part(self.assistant),
         )
         return "_".join([*parts, str(self.seed)]).replace("/", "-").replace(":", "-")
-
-
-def last_part(name: str) -> str:
-    """Return the last part of a path: what a model is called in tables and signatures."""
-    return name.rstrip("/").rsplit("/", 1)[-1]
 
 
 def grid(config: AnnotationConfig) -> list[Cell]:
@@ -129,14 +124,18 @@ class Bench:
             "threads": config.threads,
         })  # fmt: skip
 
-    def responder(self, cell: Cell, settings: AnnotateConfig) -> Responder:
-        """Return the teacher of a cell."""
+    def labeller(self, cell: Cell, settings: AnnotateConfig) -> Callable[[Sequence[str]], list[str]]:
+        """Return what the teacher of a cell does: sources in, labels out."""
         share = error_share(cell.teacher)
         if share is None:
-            return Local(models.load_local(settings, cell.teacher, "teacher").answers, self.config.batch_size)
+            return models.load_local(settings, cell.teacher, "teacher").answers
         labels = with_errors(self.pool, share, self.config.metric, cell.seed)
         table = {row.source: label for row, label in zip(self.pool, labels, strict=True)}
-        return Local(lambda prompts: [table[prompt] for prompt in prompts], self.config.batch_size)
+        return lambda sources: [table[source] for source in sources]
+
+    def responder(self, cell: Cell, settings: AnnotateConfig) -> Responder:
+        """Return the teacher of a cell, to be asked a batch at a time."""
+        return Local(self.labeller(cell, settings), self.config.batch_size)
 
     def signature(self, cell: Cell) -> str:
         """Return the string that says what a figure is of."""
@@ -229,19 +228,20 @@ def judge(bench: Bench, annotations: Sequence[Annotation]) -> list[dict[str, Any
     ]  # fmt: skip
 
 
-def filter_trial(bench: Bench, assistant: str, share: float, seed: int) -> list[dict[str, Any]]:
-    """Return the whole pool with a share of wrong labels, each graded, from its file where it was done before.
+def filter_trial(bench: Bench, assistant: str, teacher: str, seed: int) -> list[dict[str, Any]]:
+    """Return the whole pool with a teacher's labels, each graded, from its file where it was done before.
 
     What the filter does alone: no selection, no training; the grades are calibrated for the student as it starts.
     """
-    cell = Cell("filter", len(bench.pool), 0.0, f"references:{share:g}", assistant, seed)
+    cell = Cell("filter", len(bench.pool), 0.0, teacher, assistant, seed)
     file = bench.output / "cells" / cell.name / "labels.json"
     if not file.is_file():
         settings = bench.settings(replace(cell, strategy="random+filter"), file.parent)
         student = models.load_student(settings, bench.config.student)
         grader = _assistant(bench, cell, settings)(student)
-        labels = with_errors(bench.pool, share, bench.config.metric, seed)
-        grades = grader.grade([row.source for row in bench.pool], labels, lambda _: None)
+        sources = [row.source for row in bench.pool]
+        labels = bench.labeller(cell, settings)(sources)
+        grades = grader.grade(sources, labels, lambda _: None)
         annotations = [
             Annotation(row.source, label, grade, None, None, "filter")
             for row, label, grade in zip(bench.pool, labels, grades, strict=True)

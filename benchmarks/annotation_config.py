@@ -62,6 +62,10 @@ class AnnotationConfig:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise WheelsError(f"{name} must hold at least one value, each once, got {','.join(map(str, values))}")
+        for name in ("assistants", "teachers"):
+            values = getattr(self, name)
+            if len({last_part(value) for value in values}) < len(values):
+                raise WheelsError(f"{name} must differ in their last parts, which name them, got {','.join(values)}")
         for teacher in self.teachers:
             error_share(teacher)
         for share in self.warm_ups:
@@ -76,6 +80,11 @@ class AnnotationConfig:
     def shown(self) -> tuple[str, ...]:
         """The metrics of the table."""
         return self.metrics or (self.metric,)
+
+
+def last_part(name: str) -> str:
+    """Return the last part of a path: what a model is called in tables and signatures."""
+    return name.rstrip("/").rsplit("/", 1)[-1]
 
 
 def error_share(teacher: str) -> float | None:

@@ -9,13 +9,23 @@ from typing import Any
 import numpy as np
 
 from wheels.benchmarks.annotation_cells import Bench, Cell
-from wheels.benchmarks.stats import Comparison, Floats, compare, mean_over_seeds, paired_bootstrap
+from wheels.benchmarks.stats import (
+    Comparison,
+    Floats,
+    compare,
+    mean_over_seeds,
+    paired_bootstrap,
+    resample_sentences,
+)
 from wheels.metrics import SufficientStatistics, sentence_statistics
 
 Label = Mapping[str, Any]
 FILTER_FIGURES = ("right_before", "right_after", "lift", "kept", "recall", "wrong_caught")
 """Of labels: share right before and after the filter, and the difference; share let through; share of the right ones
 that are let through (recall; `right_after` is the precision); share of the wrong ones that are stopped."""
+SCORE_FIGURES = ("score_before", "score_after", "score_lift")
+"""Of the labels' scores against the references, 0 to 100, which tell almost right from wrong: their mean before and
+after the filter, and the difference."""
 
 
 def statistics(bench: Bench, answers: Sequence[str], metric: str) -> SufficientStatistics:
@@ -49,6 +59,7 @@ def summarise(bench: Bench, results: Mapping[Cell, Mapping[str, Any]], start: Se
     return {
         "task": bench.task.name,
         "metrics": list(metrics),
+        "label_metric": bench.config.metric,
         "test_rows": len(bench.test),
         "pool_rows": len(bench.pool),
         "seeds": bench.config.seeds,
@@ -71,6 +82,8 @@ def _point(
     line["accepted"] = [sum(label["accepted"] for label in run) for run in labels]
     line["right_bought"] = [_share(run, lambda label: True) for run in labels]
     line["right_trained_on"] = [_share(run, lambda label: label["accepted"]) for run in labels]
+    line["score_bought"] = [_mean_score(run) for run in labels]
+    line["score_trained_on"] = [_mean_score([label for label in run if label["accepted"]]) for run in labels]
     line["signatures"] = [results[cell]["signature"] for cell in group]
     return line
 
@@ -79,6 +92,11 @@ def _share(labels: Sequence[Label], chosen: Callable[[Label], bool]) -> float:
     """Return the share of the chosen labels that are right; 0 without any."""
     here = [bool(label["right"]) for label in labels if chosen(label)]
     return float(np.mean(here)) if here else 0.0
+
+
+def _mean_score(labels: Sequence[Label]) -> float:
+    """Return the mean score of labels against their references, 0 to 100; 0 without any."""
+    return float(np.mean([label["score"] for label in labels])) if labels else 0.0
 
 
 def _paired(
@@ -127,6 +145,21 @@ def filter_figures(labels_S: Sequence[Sequence[Label]], resamples: int, seed: in
     values_FSR = np.array([_figures(labels, resamples, seed + place) for place, labels in enumerate(labels_S)])
     figures: list[Floats] = [mean_over_seeds(values_FSR[:, place], seed) for place in range(len(FILTER_FIGURES))]
     return {name: compare(values_R) for name, values_R in zip(FILTER_FIGURES, figures, strict=True)}
+
+
+def score_figures(labels_S: Sequence[Sequence[Label]], resamples: int, seed: int = 0) -> dict[str, Comparison]:
+    """Return what the filter does to the labels' scores, each figure with its interval as in `filter_figures`."""
+    by_seed = []
+    for place, labels in enumerate(labels_S):
+        weights_RN = resample_sentences(len(labels), resamples, seed + place)
+        score_N = np.array([label["score"] for label in labels], dtype=np.float64)
+        kept_N = np.array([label["accepted"] for label in labels], dtype=np.float64)
+        before_R = weights_RN @ score_N / len(labels)
+        after_R = weights_RN @ (score_N * kept_N) / np.maximum(weights_RN @ kept_N, 1.0)
+        by_seed.append([before_R, after_R, after_R - before_R])
+    values_FSR = np.moveaxis(np.array(by_seed), 0, 1)
+    pairs = zip(SCORE_FIGURES, values_FSR, strict=True)
+    return {name: compare(mean_over_seeds(values_SR, seed)) for name, values_SR in pairs}
 
 
 def _figures(labels: Sequence[Label], resamples: int, seed: int) -> Floats:

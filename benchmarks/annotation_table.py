@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from wheels.align import align
+from wheels.benchmarks.annotation_summary import SCORE_FIGURES
 from wheels.benchmarks.plot import metric_name
 from wheels.benchmarks.table import number
 
@@ -33,12 +34,16 @@ def _cells(line: Mapping[str, Any]) -> list[str]:
 def _quality(summary: Mapping[str, Any]) -> str:
     """Return quality and labels: a line a group, means over seeds, the lowest and the highest in brackets."""
     metrics = summary["metrics"]
-    rows = [[*(key.replace("_", "-") for key in KEYS), *map(metric_name, metrics), "trained on", "right bought",
-             "right trained on"]]  # fmt: skip
+    of_labels = f"their {metric_name(summary['label_metric'])}"
+    rows = [[*(key.replace("_", "-") for key in KEYS), *map(metric_name, metrics), "right bought", of_labels,
+             "trained on", "right there", of_labels]]  # fmt: skip
     for line in summary["points"]:
         scores = [f"{np.mean(line[name]):.2f} ({min(line[name]):.1f}-{max(line[name]):.1f})" for name in metrics]
-        shares = [f"{np.mean(line[name]):.3f}" for name in ("right_bought", "right_trained_on")]
-        rows.append([*_cells(line), *scores, f"{np.mean(line['accepted']):.0f}", *shares])
+        bought, kept = (
+            [f"{np.mean(line[f'right_{which}']):.3f}", f"{np.mean(line[f'score_{which}']):.1f}"]
+            for which in ("bought", "trained_on")
+        )
+        rows.append([*_cells(line), *scores, *bought, f"{np.mean(line['accepted']):.0f}", *kept])
     return f"quality of the student at equal spend (mean, lowest to highest seed):\n{align(rows)}"
 
 
@@ -55,12 +60,15 @@ def _differences(summary: Mapping[str, Any]) -> str:
 
 def _filters(summary: Mapping[str, Any]) -> str:
     """Return what each assistant's filter does to the whole pool with wrong labels."""
-    rows = [["assistant", "errors", "right before", "right after", "lift", "let through", "right let through",
-             "wrong stopped"]]  # fmt: skip
+    name = metric_name(summary["label_metric"])
+    rows = [["assistant", "teacher", "right before", "right after", "lift", "let through", "right let through",
+             "wrong stopped", f"{name} before", f"{name} after", "lift"]]  # fmt: skip
     for line in summary["filters"]:
         cells = [f"{line[name]['difference']:.3f} [{line[name]['low']:.3f}, {line[name]['high']:.3f}]"
                  for name in ("right_before", "right_after", "lift", "kept", "recall", "wrong_caught")]  # fmt: skip
-        rows.append([line["assistant"], f"{line['errors']:g}", *cells])
+        cells += [f"{line[name]['difference']:.1f} [{line[name]['low']:.1f}, {line[name]['high']:.1f}]"
+                  for name in SCORE_FIGURES]  # fmt: skip
+        rows.append([line["assistant"], line["teacher"], *cells])
     return f"the filter alone, on the whole pool (mean over seeds, 95% interval over labels and seeds):\n{align(rows)}"
 
 
@@ -69,11 +77,9 @@ def as_csv(summary: Mapping[str, Any]) -> str:
     metrics = summary["metrics"]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*KEYS, *metrics, "accepted", "right_bought", "right_trained_on", "signature"])
+    names = (*metrics, "accepted", "right_bought", "right_trained_on", "score_bought", "score_trained_on")
+    writer.writerow([*KEYS, *names, "signature"])
     for line in summary["points"]:
         for place, signature in enumerate(line["signatures"]):
-            numbers = [
-                f"{line[name][place]:.6g}" for name in (*metrics, "accepted", "right_bought", "right_trained_on")
-            ]
-            writer.writerow([*_cells(line), *numbers, signature])
+            writer.writerow([*_cells(line), *(f"{line[name][place]:.6g}" for name in names), signature])
     return buffer.getvalue()

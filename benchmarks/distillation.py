@@ -91,7 +91,7 @@ def sweep_stages(plan: Plan) -> list[Stage]:
         for seed in range(plan.sweep.seeds):
             name = f"{kind.name}-s{seed}"
             student = plan.student_config(kind, seed, places.model(name))
-            settings = {"size": sections["sizes"][kind.size], "objective": student.objective, "w": student.w}
+            settings = {"size": plan.size_settings(kind.size), "objective": student.objective, "w": student.w}
             work = partial(train_and_write, plan, student, places.texts(name))
             stages.append(Stage(name, f"training {name}", places.texts(name), settings, work, after=(TEACHER,)))
     work = partial(write_summary, plan, places)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from wheels.errors import WheelsError, check_choice
 
 SECTIONS = ("teacher", "student", "sizes", "sweep", "scores", "cache")
 NOT_A_SIZE = "teacher"
+NARROWED = "temperatures"
+"""What a size may have fewer of than the sweep, beside settings of its students."""
 
 
 @dataclass(frozen=True, order=True)
@@ -42,16 +44,19 @@ class Kind:
         return f"both, w {self.w:g}" if self.label == "both" else self.label
 
 
-def kinds_of(sizes: tuple[str, ...], sweep: SweepConfig) -> list[Kind]:
-    """Return the grid: size by size, hard labels first."""
+def kinds_of(
+    sizes: Iterable[str], sweep: SweepConfig, narrowed: Mapping[str, Collection[float]] | None = None
+) -> list[Kind]:
+    """Return the grid: size by size, hard labels first; a size in `narrowed` has only the temperatures there."""
     found = []
     for size in sizes:
+        own = (narrowed or {}).get(size, sweep.temperatures)
         for label in sweep.labels:
             if label == "hard":
                 found.append(Kind(size, label, 0.0, None))
                 continue
             weights = sweep.weights if label == "both" else (1.0,)
-            found += [Kind(size, label, w, temperature) for w in weights for temperature in sweep.temperatures]
+            found += [Kind(size, label, w, one) for w in weights for one in sweep.temperatures if one in own]
     return found
 
 
@@ -87,6 +92,8 @@ class Plan:
                 check_choice("size", plan.cache.size, plan.sizes)
             except WheelsError as error:
                 raise WheelsError(f"{plan.recipe.path}: cache: {error}") from None
+        for size in plan.sizes:
+            plan.check_temperatures(size)
         for kind in plan.kinds:
             plan.student_config(kind, 0, plan.output)
         _ = plan.scores
@@ -115,7 +122,24 @@ class Plan:
     @property
     def kinds(self) -> list[Kind]:
         """The grid."""
-        return kinds_of(self.sizes, self.sweep)
+        sizes = self.recipe.sections["sizes"]
+        narrowed = {size: settings[NARROWED] for size, settings in sizes.items() if NARROWED in settings}
+        return kinds_of(self.sizes, self.sweep, narrowed)
+
+    def check_temperatures(self, size: str) -> None:
+        """Refuse temperatures of a size that the sweep has not.
+
+        Raises:
+            WheelsError: naming them.
+        """
+        known, own = self.sweep.temperatures, self.recipe.sections["sizes"][size].get(NARROWED, ())
+        if not isinstance(own, list | tuple) or not set(own) <= set(known):
+            wanted = ", ".join(f"{one:g}" for one in known)
+            raise WheelsError(f"{self.recipe.path}: sizes: {size}: temperatures must be some of {wanted}, got {own!r}")
+
+    def size_settings(self, size: str) -> dict[str, Any]:
+        """Return what the students of a size have of their own."""
+        return {name: value for name, value in self.recipe.sections["sizes"][size].items() if name != NARROWED}
 
     @property
     def teacher(self) -> Path:
@@ -138,7 +162,7 @@ class Plan:
             **ours: what is to differ from the sweep's, such as `cached_logits`.
         """
         place = f"sizes: {kind.size}"
-        settings = {**self.recipe.sections["student"], **self.recipe.sections["sizes"][kind.size]}
+        settings = {**self.recipe.sections["student"], **self.size_settings(kind.size)}
         recipe = Recipe(self.recipe.path, {place: settings})
         given: dict[str, Any] = {"output": str(output), "data": self.data, "threads": self.threads, "seed": seed}
         if kind.label == "hard":

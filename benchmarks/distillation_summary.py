@@ -6,8 +6,9 @@ sentences and the same drawn seeds. Axes: R resamples (row 0 is the sample itsel
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -159,30 +160,41 @@ def validation(measured: Measured, kind: Kind) -> float | None:
 def contrasts(chosen: Mapping[tuple[str, str], Kind], means: Mapping[Kind, Floats]) -> list[dict[str, Any]]:
     """Return the differences of the quality that the claims are about.
 
-    Per size: each pair of labels, at the temperatures that validation rows chose. Per label and weight: each
-    temperature minus the lowest. Over sizes: soft minus hard in one size, minus the same in another.
+    Per size: each pair of labels, at the temperatures and weights that validation rows chose. Per label and weight:
+    each temperature minus the lowest. Per temperature: each weight minus the lowest, w = 1 being soft labels alone.
+    Over sizes: a label minus hard in one size, minus the same in the size before it.
     """
-    found = []
     sizes = list(dict.fromkeys(size for size, _ in chosen))
+    found = []
     for size in sizes:
         for one, other in (("soft", "hard"), ("both", "hard"), ("both", "soft")):
             if {(size, one), (size, other)} <= chosen.keys():
                 a, b = chosen[size, one], chosen[size, other]
                 found.append(_contrast("labels", a.name, b.name, means[a] - means[b]))
-    for kind in means:
-        same = [k for k in means if (k.size, k.line) == (kind.size, kind.line) and k.temperature is not None]
-        lowest = min(same, key=lambda k: k.temperature or 0.0, default=kind)
-        if kind.temperature is not None and kind != lowest:
-            found.append(_contrast("temperature", kind.name, lowest.name, means[kind] - means[lowest]))
+    found += _above_lowest("temperature", means, lambda kind: (kind.size, kind.line), lambda kind: kind.temperature)
+    found += _above_lowest("weight", means, lambda kind: (kind.size, kind.temperature), lambda kind: kind.w)
     for label in ("soft", "both"):
         gains = {
             size: means[chosen[size, label]] - means[chosen[size, "hard"]]
             for size in sizes
             if {(size, label), (size, "hard")} <= chosen.keys()
         }
-        for small, large in zip(list(gains), list(gains)[1:], strict=False):
+        for small, large in pairwise(gains):
             names = (f"({label} - hard) at {large}", f"({label} - hard) at {small}")
             found.append(_contrast("capacity", *names, gains[large] - gains[small]))
+    return found
+
+
+def _above_lowest(
+    claim: str, means: Mapping[Kind, Floats], rest: Callable[[Kind], object], value: Callable[[Kind], Any]
+) -> list[dict[str, Any]]:
+    """Return each kind that learns from the teacher, minus the one of the same `rest` whose `value` is lowest."""
+    found = []
+    judged = [kind for kind in means if kind.temperature is not None]
+    for kind in judged:
+        lowest = min((other for other in judged if rest(other) == rest(kind)), key=value)
+        if kind != lowest:
+            found.append(_contrast(claim, kind.name, lowest.name, means[kind] - means[lowest]))
     return found
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,10 +17,11 @@ from wheels.benchmarks.annotation import run
 from wheels.benchmarks.annotation_cells import Cell, grid
 from wheels.benchmarks.annotation_config import AnnotationConfig, error_share
 from wheels.benchmarks.annotation_errors import is_right, with_errors
-from wheels.benchmarks.annotation_summary import FILTER_FIGURES, filter_figures
+from wheels.benchmarks.annotation_summary import FILTER_FIGURES, SCORE_FIGURES, filter_figures, score_figures
 from wheels.build import ModelSize
 from wheels.config import build
 from wheels.data import Row, Task
+from wheels.distillation import annotate_models
 from wheels.distillation.local_model import LocalModel
 from wheels.errors import WheelsError
 from wheels.metrics import score
@@ -102,6 +104,7 @@ def test_the_grid_has_every_strategy_at_every_budget_and_ablations_at_the_middle
         ({"budgets": (4, 4)}, "budgets must hold at least one value, each once"),
         ({"strategies": ("fll",)}, "did you mean 'full'"),
         ({"warm_ups": (5.0,)}, "did you mean 0.05"),
+        ({"teachers": ("runs/a/teacher", "runs/b/teacher/")}, "teachers must differ in their last parts"),
     ],
 )
 def test_settings_that_cannot_be(more, message):
@@ -116,6 +119,16 @@ def test_filter_figures_by_hand():
     values = [found[name].difference for name in FILTER_FIGURES]
     assert values == pytest.approx([0.7, 6 / 7, 6 / 7 - 0.7, 0.7, 6 / 7, 2 / 3])
     assert found["lift"].low < 6 / 7 - 0.7 < found["lift"].high
+
+
+def test_scores_of_labels_by_hand():
+    kinds = [(100.0, True)] * 4 + [(50.0, True)] * 2 + [(20.0, False)] * 4
+    labels = [{"score": score, "accepted": accepted} for score, accepted in kinds]
+    found = score_figures([labels, labels], resamples=400)
+    assert [found[name].difference for name in SCORE_FIGURES] == pytest.approx([58.0, 500 / 6, 500 / 6 - 58.0])
+    assert 0.0 < found["score_lift"].low < 500 / 6 - 58.0 < found["score_lift"].high
+    nothing = score_figures([[{"score": 20.0, "accepted": False}] * 3], resamples=20)
+    assert nothing["score_after"].difference == 0.0
 
 
 def test_the_interval_of_the_filter_covers_what_it_should():
@@ -181,6 +194,36 @@ def test_a_run_that_is_cut_short_goes_on_and_its_figures_follow_from_its_cells(s
         assert float(line["chrf"]) == pytest.approx(score("chrf", cell["answers"], references).value, rel=1e-4)
         kept = [label["right"] for label in cell["labels"] if label["accepted"]]
         assert float(line["right_trained_on"]) == pytest.approx(np.mean(kept) if kept else 0.0, rel=1e-4)
+        kept = [label["score"] for label in cell["labels"] if label["accepted"]]
+        assert float(line["score_trained_on"]) == pytest.approx(np.mean(kept) if kept else 0.0, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_model_as_teacher_is_told_by_the_scores_of_its_labels(small, tmp_path, monkeypatch, capsys):
+    teacher, load = (tmp_path / "a").rename(tmp_path / "part"), annotate_models.load_local
+    pool = list({row.source: row for row in sentences(16, 40)}.values())
+    said = {row.source: row.target[: 3 + 2 * place] for place, row in enumerate(pool)}
+    model = SimpleNamespace(answers=lambda sources: [said[source] for source in sources])
+
+    def loaded(config, folder, role, prompt=None):
+        return model if (folder, role) == (str(teacher), "teacher") else load(config, folder, role, prompt)
+
+    monkeypatch.setattr(annotate_models, "load_local", loaded)
+    monkeypatch.setattr(annotate_models, "retrain", shifted)
+    more = {"teachers": (str(teacher),), "assistants": (small["student"],), "strategies": ("random",), "seeds": 1}
+    run(build(AnnotationConfig, small | more | {"output": str(tmp_path / "o")}))
+    scores = [score("chrf", [said[row.source]], [row.target]).value for row in pool]
+    assert len(set(scores)) > 4
+    summary = json.loads((tmp_path / "o" / "annotation.json").read_text())
+    (trial,) = summary["filters"]
+    assert trial["teacher"] == "part"
+    assert trial["score_before"]["difference"] == pytest.approx(np.mean(scores), abs=0.01)
+    (cell,) = (json.loads(path.read_text()) for path in (tmp_path / "o/cells").glob("random*/cell.json"))
+    (line,) = csv.DictReader(io.StringIO((tmp_path / "o" / "annotation.csv").read_text()))
+    bought = [label["score"] for label in cell["labels"]]
+    assert len(bought) == 8 and set(bought) <= {round(value, 3) for value in scores}
+    assert float(line["score_bought"]) == pytest.approx(np.mean(bought), rel=1e-4)
+    assert "chrF before" in capsys.readouterr().out
 
 
 def test_a_budget_beyond_the_pool_is_refused(small, tmp_path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.collections import LineCollection
 
 from tests.distillation.conftest import rows
 from wheels import cli
@@ -17,6 +19,7 @@ from wheels.benchmarks.distillation_plan import Kind, Plan, kinds_of
 from wheels.benchmarks.distillation_plot import draw
 from wheels.benchmarks.distillation_summary import Cell, Measured, summarise
 from wheels.benchmarks.distillation_table import as_csv, as_text
+from wheels.benchmarks.stages import stage_key
 from wheels.data import Row, Task
 from wheels.distillation import cached_teacher
 from wheels.errors import WheelsError
@@ -160,6 +163,18 @@ def test_the_grid():
     assert kinds_of(("a",), SweepConfig(labels=("hard",))) == [Kind("a", "hard", 0.0, None)]
 
 
+def test_a_size_may_have_fewer_temperatures_and_its_students_stay_the_same(tmp_path, data):
+    wide = RECIPE.replace("sizes: {w8: {width: 8}}", "sizes: {w8: {width: 8}, w16: {width: 16}}")
+    narrow = wide.replace("w16: {width: 16}", "w16: {width: 16, temperatures: [1]}")
+    plans = [Plan.of(settings(tmp_path, data, "o", recipe=recipe_of(tmp_path, text))) for text in (wide, narrow)]
+    names = [{kind.name for kind in plan.kinds} for plan in plans]
+    assert names[0] - names[1] == {"w16-soft-T5"} and names[1] < names[0]
+    keys = [{s.name: stage_key(s, {}) for s in distillation.sweep_stages(plan)} for plan in plans]
+    assert keys[1].items() <= keys[0].items(), "a grid may grow to the temperatures that were left out"
+    kind = Kind("w16", "soft", 1.0, 1.0)
+    assert plans[0].student_config(kind, 0, tmp_path) == plans[1].student_config(kind, 0, tmp_path)
+
+
 REFERENCES = ["the red dog runs", "a blue cat sleeps", "two men stand there", "one woman sings a song"]
 
 
@@ -202,6 +217,26 @@ def test_capacity_is_the_gain_of_one_size_minus_that_of_another():
     assert (found["of"], found["difference"]) == ("(soft - hard) at l", 50.0)
 
 
+def test_weights_are_held_against_the_lowest_and_have_a_row_of_the_picture(monkeypatch):
+    one = measured({("hard", None): (1, 1.0), ("both", 1.0): (2, 1.0), ("soft", 1.0): (4, 2.0)})
+    heavier = {replace(kind, w=0.9): cells for kind, cells in one.cells.items() if kind.label == "both"}
+    right = [Cell([*REFERENCES[:3], "nothing"], 10, 1.0)] * 2
+    two = Measured(**(vars(one) | {"cells": {**one.cells, **dict.fromkeys(heavier, right)}}))
+    found = [(c["of"], c["minus"], c["difference"]) for c in summarise(two).contrasts if c["claim"] == "weight"]
+    assert found[:2] == [("s-soft-T1", "s-both-0.5-T1", 50.0), ("l-soft-T1", "l-both-0.5-T1", 50.0)]
+    assert found[2:] == [("s-both-0.9-T1", "s-both-0.5-T1", 25.0), ("l-both-0.9-T1", "l-both-0.5-T1", 25.0)]
+    monkeypatch.setattr("wheels.benchmarks.distillation_plot.as_png", lambda figure: figure)
+    alone = draw(summarise(one)).axes
+    assert len(alone) == 2, "one weight: a panel a size"
+    intervals = [mark for mark in alone[0].collections if isinstance(mark, LineCollection)]
+    assert len(intervals) == 2, "points that stand alone show their intervals"
+    panels = draw(summarise(two)).axes
+    assert [panel.get_xlabel()[0] for panel in panels] == ["t", "t", "w", "w"]
+    line, _ = panels[2].lines  # the other is the teacher's
+    assert line.get_xydata().tolist() == [[0.0, 25.0], [0.5, 50.0], [0.9, 75.0], [1.0, 100.0]]
+    assert [text.get_text() for text in panels[3].get_legend().get_texts()] == ["T = 1", "teacher: 100.0"]
+
+
 def test_table_csv_and_picture():
     quality = {("hard", None): (1, 1.0), ("soft", 1.0): (2, 5.0), ("soft", 5.0): (3, 3.0), ("both", 1.0): (4, 3.0)}
     summary = summarise(measured(quality))
@@ -227,7 +262,9 @@ def test_words_copied_from_the_source():
     assert baselines(task, split, ("bleu",)) == {}
 
 
-@pytest.mark.parametrize("name", ["distillation-multi30k", "distillation-cache", "distillation-lambada"])
+@pytest.mark.parametrize(
+    "name", ["distillation-multi30k", "distillation-multi30k-rate", "distillation-cache", "distillation-lambada"]
+)
 def test_shipped_recipes_are_whole(tmp_path, name):
     plan = Plan.of(DistillationConfig(recipe=name, data="d", teacher="t", output=str(tmp_path)))
     assert plan.cache.size is None or plan.cache.size in plan.sizes
@@ -241,6 +278,10 @@ def test_shipped_recipes_are_whole(tmp_path, name):
         (RECIPE.replace("sizes: {w8: {width: 8}}", ""), "must have the section sizes"),
         (RECIPE.replace("w8: {", "teacher: {"), "'teacher' cannot be the name of a size"),
         (RECIPE.replace("{width: 8}}", "3}"), "sizes: w8 must hold `key: value` lines, got 3"),
+        (
+            RECIPE.replace("{width: 8}}", "{width: 8, temperatures: [1, 2]}}"),
+            r"w8: temperatures must be some of 1, 5, got \[1, 2",
+        ),
         (RECIPE.replace("labels: [hard", "labels: [hart"), "sweep: labels must be one of hard, soft, both.*'hard'"),
         (RECIPE.replace("seeds: 1, cached", "weights: [1], cached"), "weights must be between 0 .* got 1"),
         (RECIPE.replace("k: 8,", "k: 8, size: w9,"), "cache: size must be one of w8, got 'w9'"),
