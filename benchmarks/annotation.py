@@ -98,8 +98,12 @@ def _begin(bench: Bench) -> None:
     """
     config, file = bench.config, bench.output / "run.json"
     identity: dict[str, Any] = {name: value for name, value in to_dict(config).items() if name not in INCIDENTAL}
-    folders = [config.student, *config.assistants, *(name for name in config.teachers if error_share(name) is None)]
-    identity |= {f"weights of {name}": model_digest(name) for name in folders}
+    models_of = {
+        "assistant": config.assistants, "teacher": [name for name in config.teachers if error_share(name) is None],
+    }  # fmt: skip
+    # By what the cells are named after: another model of the same last part would be taken for the one before.
+    identity |= {f"{role} {last_part(name)}": model_digest(name) for role, names in models_of.items() for name in names}
+    identity["student_digest"] = model_digest(config.student)
     identity |= {"data_digest": _digest(bench), "wheels": wheels.__version__}
     if file.is_file():
         old = read_json(file)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import zlib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -176,6 +178,9 @@ def test_a_run_that_is_cut_short_goes_on_and_its_figures_follow_from_its_cells(s
         assert (tmp_path / "o/cells" / name / "cell.json").stat().st_mtime_ns == time, "a cell is run once"
     with pytest.raises(WheelsError, match="holds a run with samples 2, not 3"):
         run(build(AnnotationConfig, small | {"output": str(tmp_path / "o"), "samples": 3}))
+    namesake = shutil.copytree(small["student"], tmp_path / "other" / "a")
+    with pytest.raises(WheelsError, match="holds a run with assistant a '"):
+        run(replace(config, assistants=(str(namesake),)))
 
     lines = list(csv.DictReader(io.StringIO((tmp_path / "o" / "annotation.csv").read_text())))
     assert len(lines) == len({line["signature"] for line in lines}) == 4 * 2
