@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from wheels.benchmarks import annotation_cells
+from wheels.benchmarks import annotation, annotation_cells
 from wheels.benchmarks.annotation import run
 from wheels.benchmarks.annotation_cells import Cell, grid
 from wheels.benchmarks.annotation_config import AnnotationConfig, error_share
@@ -229,6 +229,19 @@ def test_a_model_as_teacher_is_told_by_the_scores_of_its_labels(small, tmp_path,
     assert len(bought) == 8 and set(bought) <= {round(value, 3) for value in scores}
     assert float(line["score_bought"]) == pytest.approx(np.mean(bought), rel=1e-4)
     assert "chrF before" in capsys.readouterr().out
+
+
+def test_labels_that_no_seed_changes_are_graded_once(monkeypatch):
+    """Repetitions of a model's labels, drawn apart, would make its intervals too narrow."""
+    tried = []
+    labels = [{"right": n % 3 > 0, "accepted": n % 2 > 0, "score": float(n)} for n in range(40)]
+    monkeypatch.setattr(annotation, "filter_trial", lambda bench, *trial: tried.append(trial) or labels)
+    bench = SimpleNamespace(config=config(assistants=("a",), teachers=("references:0.3", "runs/part"), seeds=3))
+    lines = annotation._filters(bench)
+    assert tried == [("a", "references:0.3", seed) for seed in range(3)] + [("a", "runs/part", 0)]
+    assert [line["seeds"] for line in lines] == [3, 1]
+    widths = [line["score_before"]["high"] - line["score_before"]["low"] for line in lines]
+    assert widths[1] > 1.3 * widths[0]
 
 
 def test_a_budget_beyond_the_pool_is_refused(small, tmp_path):
