@@ -25,6 +25,7 @@ from wheels.decoding.lean_parts import (
     mask_of,
     normed,
     t5_attention,
+    t5_biases,
     t5_feed_forward,
 )
 from wheels.decoding.linear import Linear
@@ -158,13 +159,8 @@ class LeanT5:
         self.encoder: Encoder | None = LeanT5Encoder(model)
         self.layers = [_t5_layer(*block.layer) for block in decoder.block]
         limit = int(first.relative_attention_max_distance)
-        bucket_T = first._relative_position_bucket(
-            -torch.arange(limit + 1, device=self.embedding_VD.device),
-            bidirectional=False,
-            num_buckets=first.relative_attention_num_buckets,
-            max_distance=limit,
-        )
-        self.bias_HT = first.relative_attention_bias.weight.detach()[bucket_T].t()
+        distance_T = torch.arange(limit + 1, device=self.embedding_VD.device)
+        self.bias_HT = t5_biases(first, -distance_T, bidirectional=False)
         self.ramp_HT = self._ramp(FIRST_TABLE)
 
     def __call__(self, token_N: torch.Tensor, cache: RaggedCache, sight: Sight) -> torch.Tensor:

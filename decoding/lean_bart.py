@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from wheels.decoding.cache import RaggedCache
 from wheels.decoding.lean import Sight, at_positions, attend, causal_mask, of_source, put, source_mask
-from wheels.decoding.lean_encoder import AllLayers
-from wheels.decoding.lean_parts import LayerNorm, activation, joined, mask_of
+from wheels.decoding.lean_encoder import AllLayers, among, padding_mask
+from wheels.decoding.lean_parts import LayerNorm, activation, joined
 from wheels.decoding.linear import Linear, linear_of
 from wheels.decoding.sources import Encoder, Projected
 
@@ -58,15 +58,22 @@ class Embedding:
         return states_ND if self.norm is None else self.norm(states_ND)
 
 
-class LeanBart:
+class Half:
+    """What an encoder and a decoder have in common."""
+
+    def __init__(self, half: Any) -> None:
+        first = half.layers[0]
+        self.heads, self.head_dim = int(first.self_attn.num_heads), int(first.self_attn.head_dim)
+        self.scale, self.act = float(first.self_attn.scaling), activation(first.activation_fn, half.dtype)
+        self.embedding = Embedding.of(half)
+
+
+class LeanBart(Half):
     """The decoder of BART or Marian."""
 
     def __init__(self, model: Any) -> None:
         decoder = model.model.decoder
-        first = decoder.layers[0]
-        self.heads, self.head_dim = int(first.self_attn.num_heads), int(first.self_attn.head_dim)
-        self.scale, self.act = float(first.self_attn.scaling), activation(first.activation_fn, model.dtype)
-        self.embedding = Embedding.of(decoder)
+        super().__init__(decoder)
         self.layers = [(_attention(each), _cross_attention(each), _feed_forward(each)) for each in decoder.layers]
         bias_V = model.final_logits_bias[0]
         if model.lm_head.bias is not None:
@@ -90,15 +97,12 @@ class LeanBart:
         return states_ND
 
 
-class LeanBartEncoder:
+class LeanBartEncoder(Half):
     """The encoder of BART or Marian, and the projections of its states in every layer of the decoder."""
 
     def __init__(self, model: Any) -> None:
         encoder = model.model.encoder
-        first = encoder.layers[0]
-        self.heads, self.head_dim = int(first.self_attn.num_heads), int(first.self_attn.head_dim)
-        self.scale, self.act = float(first.self_attn.scaling), activation(first.activation_fn, model.dtype)
-        self.embedding = Embedding.of(encoder)
+        super().__init__(encoder)
         self.layers = [(_attention(each), _feed_forward(each)) for each in encoder.layers]
         self.project = AllLayers(model)
 
@@ -107,12 +111,11 @@ class LeanBartEncoder:
         """Read sources, padded on the right; return keys and values of each decoder layer, `[R, H, S, E]`."""
         rows, length = ids_RS.shape
         states_ND = self.embedding(ids_RS.flatten(), self.embedding.position_TD[:length].repeat(rows, 1))
-        mask = mask_of(seen_RS[:, None, None].bool(), states_ND.dtype)
+        mask = padding_mask(seen_RS, states_ND.dtype)
         for own, feed_forward in self.layers:
-            all_NX = own.into(states_ND).view(rows, length, 3, self.heads, self.head_dim)
-            query, keys, values = all_NX.permute(2, 0, 3, 1, 4)
-            seen = F.scaled_dot_product_attention(query, keys, values, mask, scale=self.scale)
-            states_ND = own.added(states_ND, seen.transpose(1, 2).reshape(rows * length, -1))
+            all_NX = own.into(states_ND)
+            seen_NX = among(all_NX.view(rows, length, 3, self.heads, self.head_dim), mask, self.scale)
+            states_ND = own.added(states_ND, seen_NX)
             states_ND = feed_forward.added(states_ND, self.act(feed_forward.into(states_ND)))
         return self.project(states_ND, rows)
 

@@ -10,8 +10,20 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from wheels.decoding.lean_parts import joined, mask_of, normed, t5_attention, t5_feed_forward
+from wheels.decoding.lean_parts import joined, mask_of, normed, t5_attention, t5_biases, t5_feed_forward
 from wheels.decoding.sources import Projected, projections_of
+
+
+def among(all_RS3HE: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:
+    """Attend from each token of a source to all of it, given queries, keys and values; return `[R x S, H x E]`."""
+    query, keys, values = all_RS3HE.permute(2, 0, 3, 1, 4)
+    seen_RHSE = F.scaled_dot_product_attention(query, keys, values, mask, scale=scale)
+    return seen_RHSE.transpose(1, 2).reshape(all_RS3HE.shape[0] * all_RS3HE.shape[1], -1)
+
+
+def padding_mask(seen_RS: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return 0 where a source goes on and minus infinity at its padding, `[R, 1, 1, S]`."""
+    return mask_of(seen_RS[:, None, None].bool(), dtype)
 
 
 class AllLayers:
@@ -43,13 +55,8 @@ class LeanT5Encoder:
         self.layers = [(t5_attention(block.layer[0]), t5_feed_forward(block.layer[1])) for block in encoder.block]
         self.project = AllLayers(model)
         limit = int(first.relative_attention_max_distance)
-        bucket_T = first._relative_position_bucket(
-            torch.arange(-limit, limit + 1, device=self.embedding_VD.device),
-            bidirectional=True,
-            num_buckets=first.relative_attention_num_buckets,
-            max_distance=limit,
-        )
-        self.bias_HT = first.relative_attention_bias.weight.detach()[bucket_T].t()
+        relative_T = torch.arange(-limit, limit + 1, device=self.embedding_VD.device)
+        self.bias_HT = t5_biases(first, relative_T, bidirectional=True)
         self.bias_1HSS = self._bias(1)
 
     @torch.no_grad()
@@ -59,12 +66,11 @@ class LeanT5Encoder:
         states_ND = F.embedding(ids_RS.flatten(), self.embedding_VD)
         if length > self.bias_1HSS.shape[-1]:
             self.bias_1HSS = self._bias(2 * length)
-        mask = self.bias_1HSS[..., :length, :length] + mask_of(seen_RS[:, None, None].bool(), states_ND.dtype)
+        mask = self.bias_1HSS[..., :length, :length] + padding_mask(seen_RS, states_ND.dtype)
         for attention, feed_forward in self.layers:
             all_NX = attention.into(normed(states_ND, attention.norm_D, self.eps))
-            query, keys, values = all_NX.view(rows, length, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
-            seen = F.scaled_dot_product_attention(query, keys, values, mask, scale=self.scale)
-            states_ND = attention.out.added(states_ND, seen.transpose(1, 2).reshape(rows * length, -1))
+            seen_NX = among(all_NX.view(rows, length, 3, self.heads, self.head_dim), mask, self.scale)
+            states_ND = attention.out.added(states_ND, seen_NX)
             states_ND = feed_forward.add_to(states_ND, self.eps)
         return self.project(normed(states_ND, self.final_norm_D, self.eps), rows)
 

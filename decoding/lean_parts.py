@@ -13,6 +13,7 @@ from transformers.activations import NewGELUActivation, SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
 from wheels.decoding.linear import Linear, linear_of
+from wheels.decoding.positions import buckets_of
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
 
@@ -112,6 +113,13 @@ def t5_feed_forward(layer: Any) -> FeedForward:
     return FeedForward(
         layer.layer_norm.weight.detach(), into, joined(dense.wo), activation(dense.act, dense.wo.weight.dtype), gated
     )
+
+
+def t5_biases(attention: Any, relative_T: torch.Tensor, *, bidirectional: bool) -> torch.Tensor:
+    """Return what T5's attention adds to scores at relative positions, key minus query, `[H, T]`."""
+    bucket_T = buckets_of(attention, relative_T, bidirectional=bidirectional)
+    bias_HT: torch.Tensor = attention.relative_attention_bias.weight.detach()[bucket_T].t()
+    return bias_HT
 
 
 def activation(module: torch.nn.Module, dtype: torch.dtype) -> Activation:

@@ -49,12 +49,7 @@ class RelativeBias:
         self.attention = attention
         self.limit = int(attention.relative_attention_max_distance)
         distance_D = torch.arange(self.limit + 1, device=attention.relative_attention_bias.weight.device)
-        self.bucket_D = attention._relative_position_bucket(
-            -distance_D,
-            bidirectional=False,
-            num_buckets=attention.relative_attention_num_buckets,
-            max_distance=self.limit,
-        )
+        self.bucket_D = buckets_of(attention, -distance_D, bidirectional=False)
 
     @contextmanager
     def __call__(
@@ -73,6 +68,17 @@ class RelativeBias:
         key_L = torch.arange(visible, device=position_RK.device)
         distance_RKL = (position_RK[:, :, None] - key_L).clamp_(0, self.limit)
         return self.attention.relative_attention_bias(self.bucket_D[distance_RKL]).permute(0, 3, 1, 2)
+
+
+def buckets_of(attention: Any, relative_T: torch.Tensor, *, bidirectional: bool) -> torch.Tensor:
+    """Return T5's buckets of relative positions, key minus query; both ways in an encoder."""
+    bucket_T: torch.Tensor = attention._relative_position_bucket(
+        relative_T,
+        bidirectional=bidirectional,
+        num_buckets=attention.relative_attention_num_buckets,
+        max_distance=attention.relative_attention_max_distance,
+    )
+    return bucket_T
 
 
 class EmbeddedPositions:

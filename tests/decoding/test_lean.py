@@ -30,12 +30,10 @@ from transformers import (
 from transformers.activations import GELUActivation, NewGELUActivation, SiLUActivation
 
 from tests.decoding.tiny import VOCABULARY
-from wheels.decoding import lean, lean_bart, lean_choice, lean_encoder, lean_gpt2, linear
+from wheels.decoding import lean, lean_bart, lean_choice, lean_gpt2, linear
 from wheels.decoding.lean_choice import lean_of
 from wheels.decoding.lean_parts import activation
 from wheels.decoding.runner import Output, Runner
-from wheels.decoding.sources import LibraryEncoder, projections_of
-from wheels.distillation.collate import pad_with_mask
 
 TOLERANCE = 1e-5
 """Of the largest score or state, in float32: what sums in another order are off by."""
@@ -217,42 +215,6 @@ def test_sources_of_other_lengths_are_masked(name, monkeypatch):
     assert worst_error(build(name)) > 100 * TOLERANCE
 
 
-def encoded(model: Any, lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what the lean encoder makes of sources, and what the library makes of them, where they are no padding."""
-    ids_RS, seen_RS = pad_with_mask([torch.randint(2, VOCABULARY, (length,)).tolist() for length in lengths], 0)
-    both = lean_of(model).encoder(ids_RS, seen_RS), LibraryEncoder(model)(ids_RS, seen_RS)  # type: ignore[union-attr, misc]
-    assert [len(each) for each in both] == [len(projections_of(model))] * 2
-    own, theirs = (torch.stack([torch.stack(layer) for layer in each]).movedim(-2, 3) for each in both)
-    kept = seen_RS.bool()
-    return own[:, :, kept], theirs[:, :, kept]
-
-
-@pytest.mark.parametrize("name", SEQ2SEQ_MODELS)
-def test_sources_are_read_as_the_library_reads_them(name, laid_out):
-    """Some longer than the furthest distance that a bias tells apart, and than the table of biases made before."""
-    model = build(name)
-    for lengths in ([1], [4, 4], [3, 9, 5], [50, 7, 33]):
-        own, theirs = encoded(model, lengths)
-        assert own.shape == theirs.shape and (own - theirs).abs().max() < TOLERANCE * theirs.abs().max()
-
-
-def all_seen(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return torch.zeros_like(allowed, dtype=dtype)
-
-
-@pytest.mark.parametrize(("name", "wrong"), [("t5-plain", "mask"), ("t5-plain", "distance"), ("bart", "mask")])
-def test_a_wrong_mask_or_distance_of_the_sources_is_seen(name, wrong, monkeypatch):
-    """The negative control."""
-    model = build(name)
-    if wrong == "mask":
-        monkeypatch.setattr(lean_encoder if name == "t5-plain" else lean_bart, "mask_of", all_seen)
-    else:
-        made: Any = lean_of(model)
-        made.encoder.bias_HT = made.encoder.bias_HT.flip(-1)
-    own, theirs = encoded(model, [3, 9, 5])
-    assert (own - theirs).abs().max() > 100 * TOLERANCE * theirs.abs().max()
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_both_read_the_same_store_in_turn(name):
     model, (texts_BT, sources) = build(name), texts()
@@ -387,14 +349,6 @@ def test_attention_in_another_order_is_left_to_the_library():
     assert lean_of(model) is not None
     model.config.reorder_and_upcast_attn = True
     assert lean_of(model) is None
-
-
-def test_an_encoder_that_is_hooked_is_left_to_the_library():
-    model = build("t5-plain")
-    assert lean_of(model) is not None
-    model.encoder.block[1].register_forward_hook(lambda *args: None)
-    assert lean_of(model) is None
-    assert isinstance(Runner(model, 1, VOCABULARY).encoder, LibraryEncoder)
 
 
 def test_large_models_and_other_families_are_left_to_the_library(monkeypatch):
