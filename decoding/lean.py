@@ -15,53 +15,36 @@ from typing import Any, Protocol
 import torch
 from torch.nn import functional as F
 
-from wheels.decoding.cache import CrossAttentionLayer, RaggedCache, SelfAttentionLayer, Write
+from wheels.decoding.cache import RaggedCache
+from wheels.decoding.lean_attention import (
+    Seen,
+    Sight,
+    at_positions,
+    attend,
+    causal_mask,
+    of_source,
+    put,
+    seen_of_text,
+    source_mask,
+)
 from wheels.decoding.lean_encoder import LeanT5Encoder
 from wheels.decoding.lean_parts import (
     Attention,
     FeedForward,
     activation,
     joined,
-    mask_of,
     normed,
     t5_attention,
     t5_biases,
     t5_feed_forward,
 )
 from wheels.decoding.linear import Linear
-from wheels.decoding.packing import Packing
 from wheels.decoding.sources import Encoder
 
 FIRST_TABLE = 256
 """Positions that a table of positions has at least."""
 
 Table = tuple[torch.Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Sight:
-    """Where the tokens of one pass stand, and what they see."""
-
-    write: Write
-    """Where they are written; `uniform` is the common position of the rows' first tokens, if they have one."""
-    position_RK: torch.Tensor
-    packing: Packing | None = None
-    source_RS: torch.Tensor | None = None
-    """The positions of the sources that are seen, where not all are."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows, and the tokens that each of them reads at most."""
-        return self.position_RK.shape[0], self.position_RK.shape[1]
-
-    @property
-    def alike(self) -> bool:
-        """Whether each row reads one token, all at the same position: then all of them see all that is visible."""
-        return self.position_RK.shape[1] == 1 and self.write.uniform is not None
-
-    def line(self, position_RK: torch.Tensor) -> torch.Tensor:
-        """Return positions in the order of the tokens, `[N]`."""
-        return position_RK.reshape(-1) if self.packing is None else self.packing.packed(position_RK)[0]
 
 
 class Lean(Protocol):
@@ -71,6 +54,8 @@ class Lean(Protocol):
     """The output head."""
     encoder: Encoder | None
     """Reads the sources, where the model has an encoder."""
+    key_size: int
+    """Numbers of a position's keys in a layer."""
 
     def __call__(self, token_N: torch.Tensor, cache: RaggedCache, sight: Sight) -> torch.Tensor:
         """Read tokens, and return what the output head reads of them, `[N, D]`."""
@@ -96,7 +81,8 @@ class LeanLlama:
         self.eps, self.scale = float(body.norm.variance_epsilon), float(first.scaling)
         self.head_dim = int(first.head_dim)
         self.heads = first.q_proj.out_features // self.head_dim
-        self.kept = first.k_proj.out_features // self.head_dim
+        self.key_size = first.k_proj.out_features
+        self.kept = self.key_size // self.head_dim
         self.embedding_VD, self.final_norm_D = body.embed_tokens.weight.detach(), body.norm.weight.detach()
         self.head = joined(model.lm_head)
         self.layers = [(_llama_attention(layer), _llama_feed_forward(layer)) for layer in body.layers]
@@ -152,6 +138,7 @@ class LeanT5:
         first = decoder.block[0].layer[0].SelfAttention
         self.eps, self.head_dim = float(decoder.final_layer_norm.variance_epsilon), int(first.key_value_proj_dim)
         self.heads, self.scale = int(first.n_heads), float(first.scaling)
+        self.key_size = self.heads * self.head_dim
         self.embedding_VD = decoder.embed_tokens.weight.detach()
         self.final_norm_D = decoder.final_layer_norm.weight.detach()
         self.head = joined(model.lm_head)
@@ -187,16 +174,16 @@ class LeanT5:
         distance_T = torch.arange(length - 1, -1, -1, device=self.bias_HT.device).clamp(max=self.bias_HT.shape[1] - 1)
         return F.pad(self.bias_HT[:, distance_T], (0, length), value=-torch.inf)
 
-    def _bias(self, sight: Sight) -> torch.Tensor:
+    def _bias(self, sight: Sight) -> Seen:
         """Return what is added to the scores of attention: `[R, H, K, visible]`, or `[1, H, 1, visible]` for all."""
         visible, length = sight.write.visible, self.ramp_HT.shape[1] // 2
         if visible > length:
             length = 2 * visible
             self.ramp_HT = self._ramp(length)
         if sight.alike:
-            return self.ramp_HT[None, :, None, length - visible : length]
+            return seen_of_text(sight, self.ramp_HT[None, :, None, length - visible : length])
         key_L = torch.arange(length - 1, length - 1 + visible, device=sight.position_RK.device)
-        return self.ramp_HT[:, key_L - sight.position_RK[:, :, None]].transpose(0, 1)
+        return seen_of_text(sight, self.ramp_HT[:, key_L - sight.position_RK[:, :, None]].transpose(0, 1))
 
 
 def rotated(values_NHE: torch.Tensor, cos_N1E: torch.Tensor, sin_N1E: torch.Tensor) -> torch.Tensor:
@@ -205,67 +192,6 @@ def rotated(values_NHE: torch.Tensor, cos_N1E: torch.Tensor, sin_N1E: torch.Tens
     if values_NHE.dtype != torch.bfloat16:
         return torch.addcmul(values_NHE * cos_N1E, other_NHE, sin_N1E)
     return values_NHE * cos_N1E + other_NHE * sin_N1E
-
-
-def attend(
-    query_NHE: torch.Tensor,
-    keys_RGLE: torch.Tensor,
-    values_RGLE: torch.Tensor,
-    mask: torch.Tensor | None,
-    sight: Sight,
-    scale: float,
-) -> torch.Tensor:
-    """Attend with each token to what its row sees, `[N, H x E]`; several query heads may share a key's."""
-    (tokens, heads, size), (rows, width), kept = query_NHE.shape, sight.shape, keys_RGLE.shape[1]
-    if width == 1:
-        # The heads that share a key stand behind each other, as tokens would.
-        query = query_NHE.view(rows, kept, heads // kept, size)
-        # In bfloat16 on a CPU float32's kernel takes a third of the time, but chooses other tokens than the library.
-        return F.scaled_dot_product_attention(query, keys_RGLE, values_RGLE, mask, scale=scale).reshape(tokens, -1)
-    if kept < heads:
-        keys_RGLE, values_RGLE = (each.repeat_interleave(heads // kept, 1) for each in (keys_RGLE, values_RGLE))
-    if sight.packing is not None:
-        query = sight.packing.spread(query_NHE.transpose(0, 1)[None])
-        seen = F.scaled_dot_product_attention(query, keys_RGLE, values_RGLE, mask, scale=scale)
-        return sight.packing.packed(seen.transpose(1, 2)).reshape(tokens, -1)
-    query = query_NHE.view(rows, width, heads, size).transpose(1, 2)
-    seen = F.scaled_dot_product_attention(query, keys_RGLE, values_RGLE, mask, scale=scale)
-    return seen.transpose(1, 2).reshape(tokens, -1)
-
-
-def at_positions(table_TD: torch.Tensor, sight: Sight) -> torch.Tensor:
-    """Return the rows of a table at the tokens' positions, `[N, D]`; or one row for all, where all stand at one."""
-    if sight.alike:
-        return table_TD[sight.write.visible - 1 : sight.write.visible]
-    return table_TD[sight.line(sight.position_RK)]
-
-
-def causal_mask(sight: Sight, dtype: torch.dtype) -> torch.Tensor | None:
-    """Return 0 where a token sees a position and minus infinity elsewhere, `[R, 1, K, L]`; None where it sees all."""
-    if sight.alike:
-        return None
-    key_L = torch.arange(sight.write.visible, device=sight.position_RK.device)
-    return mask_of(key_L <= sight.position_RK[:, None, :, None], dtype)
-
-
-def source_mask(sight: Sight, dtype: torch.dtype) -> torch.Tensor | None:
-    """Return 0 where a row sees a position of its source and minus infinity elsewhere, `[R, 1, 1, S]`."""
-    return None if sight.source_RS is None else mask_of(sight.source_RS[:, None, None], dtype)
-
-
-def put(
-    store: SelfAttentionLayer, key_NHE: torch.Tensor, value_NHE: torch.Tensor, sight: Sight
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Write keys and values, and return all that is visible, `[R, H, L, E]`."""
-    rows, width = sight.shape if sight.packing is None else (1, len(key_NHE))
-    shape = (rows, width, *key_NHE.shape[1:])
-    return store.put(key_NHE.view(shape), value_NHE.view(shape))
-
-
-def of_source(source: CrossAttentionLayer) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the keys and values of the sources."""
-    assert source.keys is not None and source.values is not None, "the sources are read before the texts"
-    return source.keys, source.values
 
 
 def _llama_attention(layer: Any) -> Attention:

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from wheels.decoding.cache import RaggedCache
-from wheels.decoding.lean import Sight, at_positions, attend, causal_mask, of_source, put, source_mask
+from wheels.decoding.lean_attention import Sight, at_positions, attend, causal_mask, of_source, put, source_mask
 from wheels.decoding.lean_encoder import AllLayers, among, padding_mask
 from wheels.decoding.lean_parts import LayerNorm, activation, joined
 from wheels.decoding.linear import Linear, linear_of
@@ -74,6 +74,7 @@ class LeanBart(Half):
     def __init__(self, model: Any) -> None:
         decoder = model.model.decoder
         super().__init__(decoder)
+        self.key_size = self.heads * self.head_dim
         self.layers = [(_attention(each), _cross_attention(each), _feed_forward(each)) for each in decoder.layers]
         bias_V = model.final_logits_bias[0]
         if model.lm_head.bias is not None:

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from wheels.decoding.cache import RaggedCache
-from wheels.decoding.lean import Sight, at_positions, attend, causal_mask, put
+from wheels.decoding.lean_attention import Sight, at_positions, attend, causal_mask, put
 from wheels.decoding.lean_parts import LayerNorm, activation, joined
 from wheels.decoding.linear import Linear
 from wheels.decoding.sources import Encoder
@@ -36,6 +36,7 @@ class LeanGPT2:
         body = model.transformer
         first = body.h[0]
         self.heads, self.head_dim = int(first.attn.num_heads), int(first.attn.head_dim)
+        self.key_size = self.heads * self.head_dim
         self.act = activation(first.mlp.act, model.dtype)
         self.token_VD, self.position_TD = body.wte.weight.detach(), body.wpe.weight.detach()
         self.layers = [_layer(block) for block in body.h]

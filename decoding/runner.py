@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from wheels.decoding.cache import RaggedCache, Write
-from wheels.decoding.lean import Sight
+from wheels.decoding.lean_attention import Alone, Sight, pays_alone
 from wheels.decoding.lean_choice import lean_of
 from wheels.decoding.packing import Packing, configs_of, packed
 from wheels.decoding.positions import positions_of
@@ -204,8 +204,10 @@ class Runner:
             logits_RWV, hidden_RWD = self._library(tokens_RK, slots_RK, write, wanted)
         else:
             source, source_RS = self._sources_seen(write.rows_R) if self.cross else (0, None)
+            write.whole = pays_alone(write, wanted.packing, self.lean.key_size, self.model.dtype, source)
+            alone = self._alone(write, slots_RK, wanted) if write.whole else None
             self.cache.prepare(write, source_visible=source)
-            sight = Sight(write, slots_RK, wanted.packing, source_RS)
+            sight = Sight(write, slots_RK, wanted.packing, source_RS, alone)
             hidden_ND = self.lean(tokens_RK.reshape(-1), self.cache, sight)
             hidden_RWD = wanted.of(hidden_ND.view(*tokens_RK.shape, -1))
             # In two dimensions: in bfloat16 one position in three is multiplied twenty times slower on some processors.
@@ -214,6 +216,14 @@ class Runner:
         if wanted.wanted_R is None:
             return Output(logits_RWV[:, -1], hidden_RWD[:, -1])
         return Output(logits_RWV, hidden_RWD)
+
+    def _alone(self, write: Write, slots_RK: torch.Tensor, wanted: _Wanted) -> list[Alone]:
+        """Return the rows of a pass, for which each attends by itself."""
+        rows = list(range(len(slots_RK))) if write.rows_R is None else write.rows_R.tolist()
+        counts = [1] * len(rows) if wanted.count_R is None else wanted.count_R.tolist()
+        lengths = (slots_RK[:, -1] + 1).tolist()
+        sources = [len(self._sources[row]) for row in rows]
+        return list(map(Alone, rows, counts, lengths, sources))
 
     def _library(
         self, tokens_RK: torch.Tensor, slots_RK: torch.Tensor, write: Write, wanted: _Wanted

@@ -181,7 +181,7 @@ def moved(runner: Runner) -> None:
         place = replace(sight, position_RK=sight.position_RK + (sight.position_RK > 3), write=write)
         return right(token_N, cache, place)
 
-    wrong.head = right.head  # type: ignore[attr-defined]
+    wrong.head, wrong.key_size = right.head, right.key_size  # type: ignore[attr-defined]
     runner.lean = wrong  # type: ignore[assignment]
 
 

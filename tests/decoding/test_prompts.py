@@ -156,8 +156,9 @@ def test_memory_is_flat_over_many_prompts(family, method, budget, monkeypatch):
 def test_a_store_that_grows_for_ever_is_seen(monkeypatch):
     """The negative control of the sizes."""
 
-    def grown(store_BCHD: torch.Tensor, needed: int) -> torch.Tensor:
-        return F.pad(store_BCHD, (0, 0, 0, 0, 0, max(1, needed - store_BCHD.shape[1])))
+    def grown(store_BHCD: torch.Tensor, needed: int) -> torch.Tensor:
+        pages = max(1, -(-(needed - store_BHCD.shape[2]) // cache.PAGE))
+        return F.pad(store_BHCD, (0, 0, 0, pages * cache.PAGE))
 
     monkeypatch.setattr(cache, "_grown", grown)
     pair = make_pair("llama")
