@@ -204,7 +204,7 @@ class Runner:
             logits_RWV, hidden_RWD = self._library(tokens_RK, slots_RK, write, wanted)
         else:
             source, source_RS = self._sources_seen(write.rows_R) if self.cross else (0, None)
-            write.whole = pays_alone(write, wanted.packing, self.lean.key_size, self.model.dtype, source)
+            write.whole = pays_alone(write, wanted.packing, self.lean.key_size, self._no_states.dtype, source)
             alone = self._alone(write, slots_RK, wanted) if write.whole else None
             self.cache.prepare(write, source_visible=source)
             sight = Sight(write, slots_RK, wanted.packing, source_RS, alone)
