@@ -1,9 +1,9 @@
 """How rows that have different amounts to read are put into forward passes: plain arithmetic, no tensors.
 
 A pass costs about as much as `overhead + tokens + padding / 16`: nearly all of a model reads the rows' tokens in one
-line (`wheels.decoding.packing`), attention alone pads every row to the one that reads most, unless it takes the rows one
-by one (`wheels.decoding.lean_attention`). So rows go together, unless one has so long a prompt to read that it is better
-read alone.
+line (`wheels.decoding.packing`), attention alone pads every row to the one that reads most, unless it takes the rows
+one by one (`wheels.decoding.lean_attention`). So rows go together, unless one has so long a prompt to read that it is
+better read alone.
 """
 
 from __future__ import annotations
