@@ -181,7 +181,7 @@ class LeanT5:
             length = 2 * visible
             self.ramp_HT = self._ramp(length)
         if sight.alike:
-            return seen_of_text(sight, self.ramp_HT[None, :, None, length - visible : length])
+            return self.ramp_HT[None, :, None, length - visible : length]
         key_L = torch.arange(length - 1, length - 1 + visible, device=sight.position_RK.device)
         return seen_of_text(sight, self.ramp_HT[:, key_L - sight.position_RK[:, :, None]].transpose(0, 1))
 

@@ -112,44 +112,54 @@ def attend(
     scale: float,
 ) -> torch.Tensor:
     """Attend with each token to what its row sees, `[N, H x E]`; several query heads may share a key's."""
-    (tokens, heads, size), (rows, width), kept = query_NHE.shape, sight.shape, keys_RGLE.shape[1]
     if isinstance(seen, Sequence):
         queries = query_NHE.split([view.count for view in seen])
         each = [
             _attend_alone(query, keys_RGLE, values_RGLE, view, scale) for query, view in zip(queries, seen, strict=True)
         ]
         return torch.cat(each)
-    if width == 1:
+    if sight.packing is None:
+        return _attend_together(query_NHE, keys_RGLE, values_RGLE, seen, scale)
+    tokens, heads, _ = query_NHE.shape
+    query = sight.packing.spread(query_NHE.transpose(0, 1)[None])
+    keys_RHLE, values_RHLE = _for_heads(keys_RGLE, heads), _for_heads(values_RGLE, heads)
+    found = F.scaled_dot_product_attention(query, keys_RHLE, values_RHLE, seen, scale=scale)
+    return sight.packing.packed(found.transpose(1, 2)).reshape(tokens, -1)
+
+
+def _attend_together(
+    query_NHE: torch.Tensor,
+    keys_RGLE: torch.Tensor,
+    values_RGLE: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float,
+) -> torch.Tensor:
+    """Attend with as many tokens of each row, `[N, H x E]`."""
+    (tokens, heads, size), (rows, kept) = query_NHE.shape, keys_RGLE.shape[:2]
+    if tokens == rows:
         # The heads that share a key stand behind each other, as tokens would.
         query = query_NHE.view(rows, kept, heads // kept, size)
         # In bfloat16 on a CPU float32's kernel takes half the time or less, but chooses other tokens than the library.
-        return F.scaled_dot_product_attention(query, keys_RGLE, values_RGLE, seen, scale=scale).reshape(tokens, -1)
-    if kept < heads:
-        keys_RGLE, values_RGLE = (each.repeat_interleave(heads // kept, 1) for each in (keys_RGLE, values_RGLE))
-    if sight.packing is not None:
-        query = sight.packing.spread(query_NHE.transpose(0, 1)[None])
-        found = F.scaled_dot_product_attention(query, keys_RGLE, values_RGLE, seen, scale=scale)
-        return sight.packing.packed(found.transpose(1, 2)).reshape(tokens, -1)
-    query = query_NHE.view(rows, width, heads, size).transpose(1, 2)
-    found = F.scaled_dot_product_attention(query, keys_RGLE, values_RGLE, seen, scale=scale)
+        return F.scaled_dot_product_attention(query, keys_RGLE, values_RGLE, mask, scale=scale).reshape(tokens, -1)
+    query = query_NHE.view(rows, tokens // rows, heads, size).transpose(1, 2)
+    keys_RHLE, values_RHLE = _for_heads(keys_RGLE, heads), _for_heads(values_RGLE, heads)
+    found = F.scaled_dot_product_attention(query, keys_RHLE, values_RHLE, mask, scale=scale)
     return found.transpose(1, 2).reshape(tokens, -1)
+
+
+def _for_heads(states_RGLE: torch.Tensor, heads: int) -> torch.Tensor:
+    """Return keys or values for each query head, `[R, H, L, E]`."""
+    kept = states_RGLE.shape[1]
+    return states_RGLE if kept == heads else states_RGLE.repeat_interleave(heads // kept, 1)
 
 
 def _attend_alone(
     query_KHE: torch.Tensor, keys_BGCE: torch.Tensor, values_BGCE: torch.Tensor, view: View, scale: float
 ) -> torch.Tensor:
     """Attend with the tokens of one row, `[K, H x E]`; the stores are those of all rows."""
-    count, heads, size = query_KHE.shape
     here = slice(view.row, view.row + 1)
-    keys, values, kept = keys_BGCE[here, :, : view.length], values_BGCE[here, :, : view.length], keys_BGCE.shape[1]
-    if count == 1:
-        query = query_KHE.view(1, kept, heads // kept, size)
-        return F.scaled_dot_product_attention(query, keys, values, view.mask, scale=scale).reshape(1, -1)
-    if kept < heads:
-        keys, values = (each.repeat_interleave(heads // kept, 1) for each in (keys, values))
-    query = query_KHE.transpose(0, 1)[None]
-    found = F.scaled_dot_product_attention(query, keys, values, view.mask, scale=scale)
-    return found[0].transpose(0, 1).reshape(count, -1)
+    keys, values = keys_BGCE[here, :, : view.length], values_BGCE[here, :, : view.length]
+    return _attend_together(query_KHE, keys, values, view.mask, scale)
 
 
 def at_positions(table_TD: torch.Tensor, sight: Sight) -> torch.Tensor:
@@ -161,22 +171,19 @@ def at_positions(table_TD: torch.Tensor, sight: Sight) -> torch.Tensor:
 
 def causal_mask(sight: Sight, dtype: torch.dtype) -> Seen:
     """Return what lets a token see the positions up to its own; None where it sees all that is visible."""
-    if sight.alike or (sight.alone is not None and sight.shape[1] == 1):
-        return seen_of_text(sight, None)
+    if sight.alike:
+        return None
     key_L = torch.arange(sight.write.visible, device=sight.position_RK.device)
     return seen_of_text(sight, mask_of(key_L <= sight.position_RK[:, None, :, None], dtype))
 
 
-def seen_of_text(sight: Sight, mask: torch.Tensor | None) -> Seen:
+def seen_of_text(sight: Sight, mask: torch.Tensor) -> Seen:
     """Return what the tokens see of their texts, from what is added to the scores where rows attend together."""
     if sight.alone is None:
         return mask
-    if mask is None:
-        return [View(each.row, each.count, each.length, None) for each in sight.alone]
-    masks = mask.expand(len(sight.alone), -1, -1, -1).split(1)
     return [
         View(each.row, each.count, each.length, own[:, :, : each.count, : each.length])
-        for each, own in zip(sight.alone, masks, strict=True)
+        for each, own in zip(sight.alone, mask.split(1), strict=True)
     ]
 
 

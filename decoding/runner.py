@@ -218,12 +218,12 @@ class Runner:
         return Output(logits_RWV, hidden_RWD)
 
     def _alone(self, write: Write, slots_RK: torch.Tensor, wanted: _Wanted) -> list[Alone]:
-        """Return the rows of a pass, for which each attends by itself."""
+        """Return the rows of a pass in which each attends by itself."""
+        assert wanted.count_R is not None, "rows that read different amounts"
         rows = list(range(len(slots_RK))) if write.rows_R is None else write.rows_R.tolist()
-        counts = [1] * len(rows) if wanted.count_R is None else wanted.count_R.tolist()
         lengths = (slots_RK[:, -1] + 1).tolist()
         sources = [len(self._sources[row]) for row in rows]
-        return list(map(Alone, rows, counts, lengths, sources))
+        return list(map(Alone, rows, wanted.count_R.tolist(), lengths, sources))
 
     def _library(
         self, tokens_RK: torch.Tensor, slots_RK: torch.Tensor, write: Write, wanted: _Wanted
