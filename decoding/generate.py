@@ -45,7 +45,7 @@ def run(config: GenerateConfig) -> None:
     if config.output is not None:
         check_writable(Path(config.output))
     sources = read_sources(config)
-    artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
+    artefact = load_artefact(config)
     traces = generate(config, artefact, sources)
     for error in filter(None, (trace.error for trace in traces)):
         print(f"skipped: {error}", file=sys.stderr)
@@ -58,6 +58,14 @@ def run(config: GenerateConfig) -> None:
         sys.stdout.flush()
     if config.format == "text" or config.output is not None:
         print(summary(traces), file=sys.stderr)
+
+
+def load_artefact(config: GenerateConfig) -> Artefact:
+    """Return the models that write: a trained model's, or a student and a teacher that were never trained together."""
+    place = {"device": config.device, "dtype": config.dtype}
+    if config.student is not None and config.teacher is not None:
+        return Artefact.untrained(config.student, config.teacher, **place)
+    return Artefact.load(config.model, teacher=config.teacher, **place)
 
 
 def read_sources(config: GenerateConfig) -> list[str]:

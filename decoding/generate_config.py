@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wheels.calibration import UNCALIBRATED
 from wheels.decoding.choices import (
     BUDGETED,
     CASCADES,
@@ -34,6 +35,9 @@ class GenerateConfig:
     )
     source: str = option("source", "the column of .jsonl rows that holds the text; dotted names reach nested columns")
     model: str | None = option(None, "folder of a trained model (default: the embedded pair)", metavar="DIR")
+    student: str | None = option(
+        None, "folder or hub id of a student that no rule was trained for, in place of --model; needs --teacher"
+    )
     teacher: str | None = option(None, "folder or hub id of the teacher, if not the one that the model folder names")
     method: str = option("deferral", "how the two models write together", choices=METHODS)
     teacher_budget: float | None = option(
@@ -79,6 +83,7 @@ class GenerateConfig:
             given = f"top_k {self.top_k}" if self.top_k > 0 else f"top_p {self.top_p:g}"
             raise WheelsError(f"{given} has no effect at temperature 0; set a temperature above 0 to sample")
         self._check_method()
+        self._check_pair()
         if self.color == "always" and self.format != "text":
             raise WheelsError(f"color 'always' is for format 'text', got format {self.format!r}")
 
@@ -106,3 +111,20 @@ class GenerateConfig:
             raise WheelsError("draft_length and tolerance are for methods that verify, got method 'deferral'")
         if self.adaptive_draft and self.method not in ("speculative", "lookup"):
             raise WheelsError(f"adaptive_draft is for methods speculative and lookup, got method {self.method!r}")
+
+    def _check_pair(self) -> None:
+        """Refuse what a student without a trained model's folder does not know."""
+        if self.student is None:
+            return
+        if self.model is not None:
+            raise WheelsError(
+                f"give --model or --student, not both: got --model {self.model} and --student {self.student}"
+            )
+        if self.teacher is None:
+            raise WheelsError(f"student {self.student} needs its teacher; give it by --teacher")
+        if self.method in BUDGETED and self.rule not in UNCALIBRATED:
+            raise WheelsError(
+                f"rule {self.rule!r} needs heads or thresholds, which --student has not; use --rule "
+                f"{' or '.join(UNCALIBRATED)}, another --method than {' or '.join(BUDGETED)}, or --model with what "
+                f"`wheels train --student {self.student} --teacher {self.teacher}` wrote"
+            )

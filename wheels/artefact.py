@@ -84,6 +84,22 @@ class Artefact:
         names = (_short_name(place) if folder is not None else EMBEDDED, _short_name(source))
         return cls(pair, heads, calibration, config, *names, place)
 
+    @classmethod
+    def untrained(cls, student: str, teacher: str, *, device: str = "cpu", dtype: str = "float32") -> Artefact:
+        """Put a student and a teacher together that no rule was trained for: no heads, no thresholds.
+
+        Args:
+            student: folder or hub id.
+            teacher: the same.
+            device: where both models run.
+            dtype: in which number format.
+
+        Raises:
+            WheelsError: as `Pair.load`.
+        """
+        pair = Pair.load(student, teacher, dtype=dtype, device=device)
+        return cls(pair, {}, Calibration(), student_name=_short_name(student), teacher_name=_short_name(teacher))
+
     def head(self, rule: str, seed: int = 0) -> DeferralHead:
         """Return a trained head.
 
