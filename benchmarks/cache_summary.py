@@ -58,7 +58,7 @@ def summarise(
         "memory_mb": parts["memory"],
         "quality": quality(config, references, metrics, trained),
         "runs": run_seconds(config, trained),
-        "metric_signatures": {metric: signature(metric) for metric in metrics},
+        "metric_signatures": {metric: signature(metric, references) for metric in metrics},
         "signature": f"{task}|validation|{len(references)}|cache:{config.k}|T{config.temperature:g}|"
         f"seeds:{config.seeds}|wheels:{wheels.__version__}",
         "versions": versions(),

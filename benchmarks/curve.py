@@ -55,7 +55,7 @@ def run(config: CurveConfig) -> Curve:
         notes=plan.notes,
     )
     curve = summarise(measured, _with_progress(len(outputs) * len(task.metrics)))
-    curve.metric_signatures.update({metric: signature(metric) for metric in task.metrics})
+    curve.metric_signatures.update({metric: signature(metric, measured.references) for metric in task.metrics})
     curve.versions.update(versions())
     write_resolved(config, folder, {"data_digest": data_digest, "model_digest": plan.model_digest})
     closer = look_closer(config, plan, measured, task, data_digest)

@@ -136,7 +136,7 @@ def summarise(measured: Measured) -> Summary:
         baselines=dict(measured.baselines),
         lines=[_line(measured, kind, sample, means, kind in chosen.values()) for kind in measured.cells],
         contrasts=contrasts(chosen, {kind: means[quality, kind] for kind in measured.cells}),
-        metric_signatures={metric: signature(metric) for metric in measured.metrics},
+        metric_signatures={metric: signature(metric, measured.references) for metric in measured.metrics},
         versions=versions(),
     )
 

@@ -91,7 +91,7 @@ def _found(settings: Sequence[Setting], sample: Resampled, points: Sequence[Pass
     metrics = list(points[0].metrics)
     lines = Lines(settings, sample)
     return {
-        "metrics": {metric: signature(metric) for metric in metrics},
+        "metrics": {metric: signature(metric, sample.references) for metric in metrics},
         "versions": versions(),
         "points": [asdict(point) for point in points],
         "bands": lines.bands(metrics),

@@ -51,7 +51,7 @@ def summarise(
     one = read_json(next(iter(scores.values())))
     common = {
         "task": task.name, "n": len(teacher["right"]),
-        "metric": grid.metric, "metric_signature": signature(grid.metric),
+        "metric": grid.metric, "metric_signature": signature(grid.metric, [row.target for row in task.test]),
         "teacher": {"parameters": teacher["parameters"], "accuracy": 100.0 * float(np.mean(teacher["right"]))},
         "student_parameters": one["parameters"], "seeds": grid.seeds, "resamples": grid.resamples,
         "published": grid.published, "data_digest": task.digest,

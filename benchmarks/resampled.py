@@ -52,6 +52,7 @@ class Resampled:
         for key, records in outputs.items():
             if len(records) != len(references):
                 raise WheelsError(f"{key.file_name} holds {len(records)} outputs for {len(references)} references")
+        self.references = list(references)
         self._seed = seed
         self._at_use: dict[tuple[str, str, float], Floats] = {}
         weights_RN = resample_sentences(len(references), resamples, seed)
@@ -64,7 +65,7 @@ class Resampled:
             for key, records in outputs.items()
         }
         self.quality = {
-            (metric, key): statistics(metric, [r.text for r in records], list(references)).resampled(weights_RN)
+            (metric, key): statistics(metric, [r.text for r in records], self.references).resampled(weights_RN)
             for metric in metrics
             for key, records in outputs.items()
         }

@@ -40,4 +40,4 @@ def test_two_equations_agree_by_value_not_by_letters() -> None:
 
 def test_the_metric_scores_values() -> None:
     assert sentence_scores("equation", ["( 4 + 3 )", "8", "eight"], ["3 + 4", "( 3 + 4 )", "8"]) == [100, 0, 0]
-    assert signature("equation") == "arithmetic|tolerance:1e-06"
+    assert signature("equation", []) == "arithmetic|tolerance:1e-06"

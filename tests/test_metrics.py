@@ -169,14 +169,14 @@ def test_rouge_keeps_words_that_are_not_ascii() -> None:
     # Negative control: rouge-score's own words lose the text, and the score with it.
     assert RougeScorer(["rouge1"], use_stemmer=True).score("Привет мир", "Привет мир")["rouge1"].fmeasure == 0
     assert score("rouge1", ["Привет мир"], ["Привет мир"]).value == 100
-    assert "tok:unicode" in signature("rouge1")
+    assert "tok:unicode" in signature("rouge1", [])
 
 
 def test_rouge_lsum_takes_each_line_as_a_sentence() -> None:
     one, two = "the cat sat\nthe dog ran", "the dog ran\nthe cat sat"
     assert score("rougeLsum", [one], [two]).value == 100
     assert score("rougeL", [one], [two]).value == 50
-    assert "sentences:lines" in signature("rougeLsum") and "sentences" not in signature("rougeL")
+    assert "sentences:lines" in signature("rougeLsum", []) and "sentences" not in signature("rougeL", [])
 
 
 def test_sentence_scores_are_sacrebleus() -> None:
@@ -209,7 +209,7 @@ def test_an_unknown_metric_is_refused_with_a_suggestion() -> None:
         with pytest.raises(WheelsError, match=r"metric must be one of bleu.*got 'rouge-1'; did you mean 'rouge1'"):
             call("rouge-1", ["a"], ["a"])
     with pytest.raises(WheelsError, match="metric must be one of"):
-        signature("BLUE")
+        signature("BLUE", [])
 
 
 def test_a_thousand_resamples_of_a_thousand_sentences_take_no_time() -> None:

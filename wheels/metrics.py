@@ -1,8 +1,9 @@
 """Scores of texts against references, with the statistics that a bootstrap needs.
 
 BLEU and chrF are sacrebleu's, ROUGE is rouge-score's; `exact` compares texts, `equation` what arithmetic comes to. Each
-score carries the signature that reproduces it. ROUGE's words are those of rouge-score on ASCII text, and any letters of
-Unicode elsewhere, where rouge-score would drop them.
+score carries the signature that reproduces it. BLEU's words are cut as the references' script asks
+(`wheels.scripts.bleu_tokenizer`). ROUGE's words are those of rouge-score on ASCII text, and any letters of Unicode
+elsewhere, where rouge-score would drop them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from wheels.equations import TOLERANCE, same_value
 from wheels.errors import WheelsError, check_choice
+from wheels.scripts import bleu_tokenizer, spaced
 
 METRICS = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "rougeLsum", "exact", "equation")
 _BLEU_ORDER = 4
@@ -142,7 +144,7 @@ def score(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> 
         WheelsError: for an unknown metric, no sentences, or lists of different lengths.
     """
     statistics = sentence_statistics(metric, hypotheses, references)
-    return Score(metric, statistics.corpus(), signature(metric), len(statistics))
+    return Score(metric, statistics.corpus(), signature(metric, references), len(statistics))
 
 
 def sentence_statistics(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> SufficientStatistics:
@@ -155,7 +157,8 @@ def sentence_statistics(metric: str, hypotheses: Sequence[str], references: Sequ
     if not hypotheses:
         raise WheelsError(f"{metric} needs at least one sentence, got none")
     if metric in ("bleu", "chrf"):
-        rows = _sacrebleu(metric)._extract_corpus_statistics(list(hypotheses), [list(references)])
+        scorer = _sacrebleu(metric, references)
+        rows = scorer._extract_corpus_statistics(list(hypotheses), [list(references)])
     else:
         rows = [[value] for value in sentence_scores(metric, hypotheses, references)]
     return SufficientStatistics(metric, np.array(rows, dtype=np.float64))
@@ -174,7 +177,7 @@ def sentence_scores(metric: str, hypotheses: Sequence[str], references: Sequence
     if metric == "equation":
         return [100.0 * same_value(hypothesis, reference) for hypothesis, reference in pairs]
     if metric in ("bleu", "chrf"):
-        scorer = _sacrebleu(metric, sentence=True)
+        scorer = _sacrebleu(metric, references, sentence=True)
         return [float(scorer.sentence_score(hypothesis, [reference]).score) for hypothesis, reference in pairs]
     rouge = _rouge(metric)
     return [100.0 * float(rouge.score(reference, hypothesis)[metric].fmeasure) for hypothesis, reference in pairs]
@@ -190,11 +193,14 @@ def _check_texts(metric: str, hypotheses: Sequence[str], references: Sequence[st
         )
 
 
-def signature(metric: str) -> str:
-    """Return what reproduces a score of `metric`: sacrebleu's own signature, and one in its manner for the others."""
+def signature(metric: str, references: Sequence[str]) -> str:
+    """Return what reproduces a score of `metric` against `references`, whose script decides how BLEU cuts words.
+
+    sacrebleu's own signature, and one in its manner for the others.
+    """
     check_choice("metric", metric, METRICS)
     if metric in ("bleu", "chrf"):
-        scorer = _sacrebleu(metric)
+        scorer = _sacrebleu(metric, references)
         scorer.num_refs = 1
         return str(scorer.get_signature())
     if metric == "exact":
@@ -207,13 +213,14 @@ def signature(metric: str) -> str:
     return f"f:1|stem:porter|tok:unicode{lines}|version:rouge-score-{version('rouge-score')}"
 
 
-def _sacrebleu(metric: str, sentence: bool = False) -> Any:
+def _sacrebleu(metric: str, references: Sequence[str] = (), sentence: bool = False) -> Any:
     from sacrebleu.metrics import BLEU, CHRF
 
     if metric == "chrf":
         return CHRF(char_order=_CHRF_ORDER, word_order=0, beta=_CHRF_BETA)
     # `force`: what a model writes is never tokenised, whatever it looks like.
-    return BLEU(force=True, max_ngram_order=_BLEU_ORDER, effective_order=sentence)
+    tokenizer = bleu_tokenizer(references)
+    return BLEU(force=True, tokenize=tokenizer, max_ngram_order=_BLEU_ORDER, effective_order=sentence)
 
 
 @lru_cache
@@ -224,7 +231,7 @@ def _rouge(metric: str) -> Any:
 
 
 class RougeTokenizer:
-    """Words for ROUGE: lower case, runs of letters, digits and their marks; each sign of Chinese or Japanese alone.
+    """Words for ROUGE: lower case, runs of letters, digits and their marks; each sign of a script without spaces alone.
 
     Words of ASCII letters go through the Porter stemmer as rouge-score does it, so that ASCII text has rouge-score's
     own words; others stay as they are.
@@ -239,7 +246,7 @@ class RougeTokenizer:
     def tokenize(self, text: str) -> list[str]:
         """Return the words of `text`."""
         text = unicodedata.normalize("NFC", text.lower())
-        words = "".join(map(_spaced, text)).split()
+        words = "".join(map(_spaced, spaced(text))).split()
         return [self._stem(word) if len(word) > 3 and word.isascii() else word for word in words]
 
 
