@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -27,7 +26,7 @@ from wheels.decoding.rules import calibrated
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.trace import Trace
 from wheels.errors import WheelsError
-from wheels.files import write_text
+from wheels.files import check_writable, write_text
 from wheels.lines import read_lines
 
 STDIN = "-"
@@ -43,7 +42,7 @@ def run(config: GenerateConfig) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     if config.output is not None:
-        check_writable(Path(config.output))
+        check_writable(config.output)
     sources = read_sources(config)
     artefact = load_artefact(config)
     traces = generate(config, artefact, sources)
@@ -181,15 +180,3 @@ def wants_color(config: GenerateConfig) -> bool:
     if config.color != "auto":
         return config.color == "always"
     return config.output is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-
-
-def check_writable(path: Path) -> None:
-    """Raise a `WheelsError` where `path` cannot be written: before the work, not after it."""
-    place = path.absolute().parent
-    while not place.exists():
-        place = place.parent
-    if path.is_dir():
-        raise WheelsError(f"cannot write {path}: it is a folder; give the name of a file")
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        why = "may not be written to" if place.is_dir() else "is not a folder"
-        raise WheelsError(f"cannot write {path}: {place} {why}; choose another place")

@@ -4,39 +4,117 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
+import stat
+import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from wheels.errors import WheelsError
 
 
-def write_bytes(path: Path | str, content: bytes) -> Path:
-    """Write `content` to `path` atomically: a reader sees the old file or the new one, never a part.
+@contextmanager
+def open_output(path: Path | str) -> Iterator[BinaryIO]:
+    """Yield a binary file that becomes `path` as a whole when the block ends without an error.
+
+    A reader sees the old file or the new one, never a part. A link stays, and its target is written. A file that is
+    there keeps its mode and, where that is possible, its owner; a new one has the mode that the umask leaves. A FIFO, a
+    character device such as /dev/null, and what this process prints into are not replaced: they are written into.
 
     Raises:
         WheelsError: where the place cannot be written.
     """
-    path = Path(path)
+    check_writable(path)
+    place = _target(Path(path))
+    old = place.stat() if place.exists() else None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        if old is not None and (printed := _printed_into(old)) is not None:
+            with os.fdopen(os.dup(printed), "wb") as file:
+                yield file
+        elif old is not None and not stat.S_ISREG(old.st_mode):
+            with place.open("wb") as file:
+                yield file
+        else:
+            with _beside(place, old) as file:
+                yield file
     except OSError as error:
-        raise WheelsError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
-    return path
+        raise _unwritable(path, error.strerror or str(error)) from error
+
+
+@contextmanager
+def _beside(place: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
+    """Yield a new file beside `place`, which is moved there when it is written; `old` is the file that it replaces."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            if old is not None:
+                with suppress(PermissionError):  # only the superuser gives files away
+                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
+                os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, place)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def check_writable(path: Path | str) -> None:
+    """Refuse a place that no file can be written to: before the work, not after it.
+
+    Raises:
+        WheelsError: for a folder, a file or a folder that may not be written to, and what is no file.
+    """
+    place = _target(Path(path))
+    if place.is_dir():
+        raise _unwritable(path, "it is a folder", "give the name of a file")
+    if place.exists():
+        if not (place.is_file() or place.is_fifo() or place.is_char_device()):
+            raise _unwritable(path, "it is no file")
+        if not os.access(place, os.W_OK):
+            raise _unwritable(path, "it may not be written to")
+        if not place.is_file():
+            return
+    folder = place.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise _unwritable(path, f"{folder} {'may not be written to' if folder.is_dir() else 'is not a folder'}")
+
+
+def _target(path: Path) -> Path:
+    """Return what a link leads to; what is there and no plain file keeps its name, by which it is opened."""
+    try:
+        return path if path.exists() and not path.is_file() else path.resolve()
+    except (OSError, RuntimeError) as error:  # a link to itself; RuntimeError before Python 3.13
+        raise _unwritable(path, getattr(error, "strerror", None) or "its links lead in a circle") from error
+
+
+def _printed_into(old: os.stat_result) -> int | None:
+    """Return the descriptor, of standard output or error, by which this process writes into that very file."""
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(number), old):
+                stream.flush()
+                return number
+    return None
+
+
+def _unwritable(path: Path | str, reason: str, advice: str = "choose another place") -> WheelsError:
+    """Return the error for a place that cannot be written."""
+    return WheelsError(f"cannot write {path}: {reason}; {advice}")
+
+
+def write_bytes(path: Path | str, content: bytes) -> Path:
+    """Write `content` to `path`; see `open_output`."""
+    with open_output(path) as file:
+        file.write(content)
+    return Path(path)
 
 
 def write_text(path: Path | str, text: str) -> Path:
@@ -72,26 +150,30 @@ def read_json(path: Path | str) -> Any:
 def new_folder(path: Path | str) -> Iterator[Path]:
     """Yield a folder to fill, which becomes `path` as a whole when the block ends without an error.
 
-    An older folder of that name is replaced only then.
+    An older folder of that name is replaced only then, and the new one has its mode. A link stays: its target is
+    replaced.
 
     Raises:
-        WheelsError: where the place cannot be written.
+        WheelsError: where the place cannot be written, or is no folder.
     """
-    path = Path(path)
+    place = _target(Path(path)).resolve()
+    if place.exists() and not place.is_dir():
+        raise _unwritable(path, "it is no folder")
+    temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
     except OSError as error:
-        raise WheelsError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+        raise _unwritable(path, error.strerror or str(error)) from error
     try:
         yield temporary
-        temporary.chmod(0o755)
-        if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            os.replace(path, old / "x")
-            os.replace(temporary, path)
+        if place.exists():
+            temporary.chmod(stat.S_IMODE(place.stat().st_mode))
+            old = temporary.with_name(f"{temporary.name}.old")
+            os.replace(place, old)
+            os.replace(temporary, place)
             shutil.rmtree(old)
         else:
-            os.replace(temporary, path)
+            os.replace(temporary, place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

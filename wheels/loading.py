@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from wheels.errors import WheelsError, check_choice
+from wheels.files import open_output
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("cpu", "cuda", "xpu")
@@ -162,7 +164,8 @@ def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: str | Path)
             tokenizer.save_pretrained(temporary)
             # The configuration last: a folder that has it has everything.
             for file in sorted(Path(temporary).iterdir(), key=lambda file: (file.name == "config.json", file.name)):
-                os.replace(file, folder / file.name)
+                with file.open("rb") as made, open_output(folder / file.name) as place:
+                    shutil.copyfileobj(made, place)
     except OSError as error:
         raise WheelsError(f"cannot write {folder}: {error.strerror or error}; choose another place") from error
     return folder
