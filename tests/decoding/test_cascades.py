@@ -62,6 +62,20 @@ def test_what_a_cascade_accepts_by_hand(kind, alpha, expected):
     assert Cascade(kind, alpha).accepted(p, q)[0, 0].tolist() == expected
 
 
+BORDERS = [
+    ("chow", 0.5, [True]), ("diff", 0.0, [True]), ("opt", 0.0, [True]), ("token-v1", 0.0, [False, True, False]),
+    ("token-v2", 0.0, [True, False, False]), ("token-v3", 0.0, [True, False, False]),
+    ("token-v2", 0.25, [True, True, True]), ("token-v3", 0.5, [True, True, True]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "alpha", "expected"), BORDERS)
+def test_what_lies_on_the_border_is_accepted(kind, alpha, expected):
+    """All numbers are exact in binary. At alpha 0 the teacher's own best token still stands."""
+    p, q = (torch.tensor([[law]], dtype=torch.float64) for law in ((0.5, 0.25, 0.25), (0.25, 0.5, 0.25)))
+    assert Cascade(kind, alpha).accepted(p, q)[0, 0].tolist() == expected
+
+
 def test_the_target_of_a_token_rule_by_hand():
     """Accepted: 0 and 2, with 0.9 of q; the tenth that is left over is shared out as p has it."""
     p, q = (torch.tensor(law, dtype=torch.float64)[None, None] for law in (P, Q))

@@ -209,6 +209,21 @@ def test_strict_spends_as_the_budget_grows():
     assert trace.authors[:3] == ("teacher", "teacher", "student") and trace.teacher_tokens == 4
 
 
+def test_strict_budget_1_is_the_teacher_whatever_the_rule_says(pair):
+    """A budget just below 1 leaves the choice to the rule, and so does no budget at all."""
+    request = {"mode": "strict", "max_new_tokens": LIMIT}
+    never = RANDOM.at(2.0)
+    whole = decode(pair, TEXTS, never, budget=1.0, **request)
+    assert [trace.token_ids for trace in whole] == own_generate(pair, "teacher", TEXTS)
+    for budget in (0.99, None):
+        traces = decode(pair, TEXTS, never, budget=budget, **request)
+        assert [trace.token_ids for trace in traces] == own_generate(pair, "student", TEXTS)
+    (mixed, most) = decode(with_ends(pair, 99), TEXTS[:2], Every(2), budget=[1.0, 0.99], burst=1, **request)
+    assert set(mixed.authors) == {"teacher"} and most.authors[:4] == ("teacher", "student") * 2
+    (free,) = decode(pair, TEXTS[:1], Every(2), budget=None, **request)
+    assert free.authors[:4] == ("teacher", "student") * 2
+
+
 def test_one_seed_one_output(pair):
     request = {"budget": 0.5, "max_new_tokens": LIMIT, "sampling": Sampling(1.0)}
     first, again, other = (decode(pair, TEXTS, RANDOM.at(0.5), seed=seed, **request) for seed in (1, 1, 2))

@@ -183,6 +183,7 @@ def test_the_price_is_shown_and_charged_only_if_asked(t5_pair: Pair) -> None:
     assert free[0][0]["price"].tolist() == pytest.approx([0.7])
     for one, two in zip(free[1:], dear[1:], strict=True):
         assert two[1] == pytest.approx(one[1] - 0.7 * two[-1]["cost"])
+        assert two[1] == np.float32(two[1]), "a reward is float32, charged or not"
     assert sum(step[-1]["cost"] for step in free[1:]) >= 1
 
 

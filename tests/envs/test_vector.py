@@ -110,6 +110,15 @@ def test_options_for_all_rows_or_each(t5_pair: Pair) -> None:
     assert [start.index for start in envs.starts if start is not None] == [4, 0, 2]
 
 
+def test_each_row_is_charged_its_own_price_for_its_own_calls(t5_pair: Pair) -> None:
+    """A row that writes, and one whose call is refused, pay nothing."""
+    options = {"index": [1] * 4, "budget": [1.0, 1.0, 1.0, 0.0], "price": [0.0, 0.7, 0.7, 0.7]}
+    envs = DeferralVectorEnv(4, t5_pair, ROWS, max_new_tokens=LIMIT, charge_price=True, reward="terminal")
+    envs.reset(seed=0, options=options)
+    _, reward_B, *_ = envs.step(np.array([1, 1, 0, 1]))
+    assert reward_B.tolist() == [0.0, -float(np.float32(0.7)), 0.0, 0.0]
+
+
 def test_seeds_for_each_row(t5_pair: Pair) -> None:
     envs = DeferralVectorEnv(3, t5_pair, ROWS, max_new_tokens=LIMIT)
     one = envs.reset(seed=7)[1]["index"].tolist()
