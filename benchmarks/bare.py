@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
+from wheels.decoding.cache import cache_argument
 from wheels.decoding.linear import linear_of
 from wheels.decoding.runner import Runner
 from wheels.decoding.sources import projections_of
@@ -243,7 +244,7 @@ class _Causal:
 
     def __init__(self, model: PreTrainedModel, cache: Any) -> None:
         self.body: Any = model.base_model
-        self.cache, self.head_of = cache, model.get_output_embeddings()
+        self.cache, self.head_of = {cache_argument(type(self.body)): cache}, model.get_output_embeddings()
 
     def __call__(self, ids_RK: torch.Tensor, head: int) -> object:
         """Read tokens, and score the last ones.
@@ -251,7 +252,7 @@ class _Causal:
         These are laid out in two dimensions: one position in three, as `logits_to_keep` makes it, is multiplied twenty
         times slower in bfloat16 on some processors.
         """
-        output = self.body(input_ids=ids_RK, past_key_values=self.cache, use_cache=True)
+        output = self.body(input_ids=ids_RK, **self.cache, use_cache=True)
         return self.head_of(output.last_hidden_state[:, -head:].flatten(0, 1))
 
 
@@ -260,13 +261,13 @@ class _Decoder:
 
     def __init__(self, model: PreTrainedModel, cache: Any, rows: int, source: int) -> None:
         self.decoder: Any = model.get_decoder()
-        self.cache, self.head_of = cache, model.get_output_embeddings()
+        self.cache, self.head_of = {cache_argument(type(self.decoder)): cache}, model.get_output_embeddings()
         states = model.get_encoder()(input_ids=_ids(model, rows, source)).last_hidden_state
         self.source = {"encoder_hidden_states": states, "encoder_attention_mask": _seen(model, rows, source)}
 
     def __call__(self, ids_RK: torch.Tensor, head: int) -> object:
         """Read tokens, and score the last ones."""
-        output = self.decoder(input_ids=ids_RK, past_key_values=self.cache, use_cache=True, **self.source)
+        output = self.decoder(input_ids=ids_RK, **self.cache, use_cache=True, **self.source)
         return self.head_of(output.last_hidden_state[:, -head:].flatten(0, 1))
 
 

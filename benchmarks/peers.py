@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from wheels.benchmarks.bare import Shape, on_grid, wait_for
+from wheels.decoding.cache import cache_argument
 from wheels.decoding.rules import Rule
 from wheels.decoding.state import rows_of
 from wheels.distillation.collate import pad_with_mask
@@ -153,10 +154,10 @@ def _counted(pair: Pair, head: int) -> Iterator[Counter[Shape]]:
     """Count the forward passes of both models within; the teacher's score `head` positions at most."""
     passes: Counter[Shape] = Counter()
 
-    def note(name: str, most: int) -> Callable[..., None]:
+    def note(name: str, most: int, cache_name: str) -> Callable[..., None]:
         def before(module: torch.nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
             ids = named["decoder_input_ids" if pair.is_seq2seq else "input_ids"]
-            cache = named.get("past_key_values")
+            cache = named.get(cache_name)
             context = 0 if cache is None else int(cache.get_seq_length())
             rows, width = ids.shape
             passes[Shape(name, "decode", rows, width, on_grid(context), min(width, most) if context else 1)] += 1
@@ -173,7 +174,7 @@ def _counted(pair: Pair, head: int) -> Iterator[Counter[Shape]]:
 
     handles = []
     for name, model, most in (("student", pair.student, 1), ("teacher", pair.teacher, head)):
-        handles.append(model.register_forward_pre_hook(note(name, most), with_kwargs=True))
+        handles.append(model.register_forward_pre_hook(note(name, most, cache_argument(type(model))), with_kwargs=True))
         if pair.is_seq2seq:
             encoder: Any = model.get_encoder()
             handles.append(encoder.register_forward_pre_hook(note_source(name), with_kwargs=True))

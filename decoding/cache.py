@@ -6,6 +6,7 @@ overwritten by the next write. Nothing is concatenated at a step; the store grow
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -16,6 +17,14 @@ BLOCK = 64
 """Positions by which a store grows at least."""
 PAGE = 16
 """Positions of a head that are gathered in one piece; blocks are made of them."""
+
+
+def cache_argument(model: type[torch.nn.Module]) -> str:
+    """Return the name under which a class of models takes its key-value cache.
+
+    It is `cache` from transformers 5.24 on, and `past_key_values` before and in code that was written before.
+    """
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 @dataclass

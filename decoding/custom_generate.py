@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -36,10 +37,14 @@ from wheels.decoding.state import Row, rows_of
 from wheels.errors import WheelsError
 
 PREPARED = frozenset(
-    {"attention_mask", "decoder_attention_mask", "encoder_outputs", "past_key_values", "position_ids", "use_cache"}
-    | {"cache_position", "logits_to_keep", "output_attentions", "output_hidden_states"}
+    {"attention_mask", "decoder_attention_mask", "use_cache", "logits_to_keep", "output_attentions"}
+    | {"output_hidden_states", "encoder_outputs"}
 )
-"""Inputs that `generate` makes itself, or that the engine follows; any other would be lost."""
+"""Inputs that the engine follows, or that change no token."""
+CACHES = ("cache", "past_key_values")
+"""A key-value cache, by its name from transformers 5.24 on and before."""
+UNREAD = ("encoder_outputs", "cache_implementation", "cache_config", "prefill_chunk_size")
+"""What a caller can give in full view and the engine has no use for."""
 KEPT = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 """What `generate` can return beside the tokens, and the engine does not keep."""
 
@@ -105,9 +110,10 @@ def decode(
     Raises:
         WheelsError: for what cannot be done, and for rows, models or arguments that do not go together.
     """
-    check_call(generation_config, model_kwargs)
-    check_caller(sys._getframe(1))
+    check_call(generation_config)
+    check_inputs(model_kwargs, input_ids)
     sources, mask = _sources(model, input_ids, inputs_tensor), model_kwargs.get("attention_mask")
+    check_caller(sys._getframe(1))
     prompts = input_ids.to(model.device)
     batch = HandedBatch(prompts, sources, mask, logits_processor, stopping_criteria, generation_config)
     pair = batch.pair(model, teacher_of(teacher, model))
@@ -133,7 +139,7 @@ def _write(batch: HandedBatch, pair: HandedPair, method: Method, budget: float |
     return rows
 
 
-def check_call(config: GenerationConfig, inputs: dict[str, Any]) -> None:
+def check_call(config: GenerationConfig) -> None:
     """Refuse what the engine cannot do.
 
     Raises:
@@ -148,12 +154,49 @@ def check_call(config: GenerationConfig, inputs: dict[str, Any]) -> None:
         )
     if config.return_dict_in_generate and (asked := [name for name in KEPT if getattr(config, name, None)]):
         raise WheelsError(f"wheels.decode does not keep what {asked[0]} asks for; leave it, or use plain generate")
-    lost = [name for name, value in inputs.items() if value is not None and name not in PREPARED]
-    if lost:
-        raise WheelsError(f"wheels.decode does not read {lost[0]}; give input_ids and attention_mask alone")
+
+
+def check_inputs(inputs: Mapping[str, Any], prompts_BL: torch.Tensor) -> None:
+    """Refuse inputs of the caller's own that the engine would lose.
+
+    `generate` fills in a cache and positions itself. Its own are told from the caller's by what they hold: an empty
+    cache that nobody handed over, and the positions that the mask implies.
+
+    Args:
+        inputs: What `generate` hands over beside the prompts, its own inputs and the caller's.
+        prompts_BL: What the outputs follow, `[B, L]`.
+
+    Raises:
+        WheelsError: naming the first such input.
+    """
+    positions_BL = _positions(inputs.get("attention_mask"), prompts_BL)
+    steps_L = torch.arange(prompts_BL.shape[1], device=prompts_BL.device)
+    for name, value in inputs.items():
+        if value is None or name in PREPARED:
+            continue
+        if name in CACHES and not getattr(value, "_is_user_defined", False) and value.get_seq_length() == 0:
+            continue
+        if name == "position_ids" and _agree(value, positions_BL):
+            continue
+        if name == "cache_position" and _agree(value, steps_L):  # prepared by transformers before 5.3
+            continue
+        raise WheelsError(f"wheels.decode does not read {name}; give input_ids and attention_mask alone")
     mask = inputs.get("decoder_attention_mask")
     if mask is not None and not bool(mask.all()):
         raise WheelsError("decoder_attention_mask hides tokens; decode rows whose decoders begin alike together")
+
+
+def _positions(mask_BL: torch.Tensor | None, prompts_BL: torch.Tensor) -> torch.Tensor:
+    """Return the positions that a mask implies, `[B, L]`: tokens are counted from 0; -1 where nothing is seen."""
+    mask_BL = torch.ones_like(prompts_BL) if mask_BL is None else mask_BL.long()
+    return torch.where(mask_BL > 0, mask_BL.cumsum(-1) - 1, -1)
+
+
+def _agree(given: torch.Tensor, implied: torch.Tensor) -> bool:
+    """Tell whether positions that were given are those implied, wherever something is seen."""
+    if given.shape[-1] != implied.shape[-1] or given.dim() > implied.dim():
+        return False
+    return bool(((given == implied) | (implied < 0)).all())
 
 
 def check_caller(caller: FrameType) -> None:
@@ -173,6 +216,10 @@ def check_caller(caller: FrameType) -> None:
     for name, what in advice.items():
         if caller.f_locals.get(name) is not None:
             raise WheelsError(f"wheels.decode takes no {name}: {what}")
+    own = caller.f_locals["kwargs"]
+    for name in UNREAD:
+        if own.get(name) is not None:
+            raise WheelsError(f"wheels.decode has no use for {name}: each model encodes the source and keeps a cache")
 
 
 def _sources(model: PreTrainedModel, input_ids: torch.Tensor, inputs: torch.Tensor | None) -> torch.Tensor:

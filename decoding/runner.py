@@ -11,7 +11,7 @@ from operator import add
 import torch
 from transformers import PreTrainedModel
 
-from wheels.decoding.cache import RaggedCache, Write
+from wheels.decoding.cache import RaggedCache, Write, cache_argument
 from wheels.decoding.lean_attention import Alone, Sight, pays_alone
 from wheels.decoding.lean_choice import lean_of
 from wheels.decoding.packing import Packing, configs_of, packed
@@ -86,6 +86,7 @@ class Runner:
         self.cross = bool(model.config.is_encoder_decoder)
         self.positions = positions_of(model)
         self.configs = configs_of(model)
+        self._cache_name = cache_argument(type(model))
         self.encoder: Encoder | None = None
         if self.cross:
             self.encoder = LibraryEncoder(model) if self.lean is None else self.lean.encoder
@@ -231,7 +232,7 @@ class Runner:
         """Run the library's own forward pass; return scores and hidden states where they are wanted."""
         packing, visible = wanted.packing, write.visible
         mask = self._mask(torch.arange(visible, device=slots_RK.device) <= slots_RK[:, :, None], packing)
-        inputs = self._seen(write, packing) if self.cross else {"past_key_values": self.cache.prepare(write)}
+        inputs = self._seen(write, packing) if self.cross else {self._cache_name: self.cache.prepare(write)}
         own, text = ("decoder_attention_mask", "decoder_input_ids") if self.cross else ("attention_mask", "input_ids")
         line = nullcontext() if packing is None else packed(self.configs, packing)
         with line, self.positions(slots_RK, visible, packing) as extra, _Head(self.model, wanted) as head:
@@ -259,7 +260,7 @@ class Runner:
         if seen_RS is None:
             seen_RS = torch.ones(rows, visible, dtype=torch.bool, device=self.cursor_B.device)
         return {
-            "past_key_values": self.cache.prepare(write, source_visible=visible),
+            self._cache_name: self.cache.prepare(write, source_visible=visible),
             # Its shape alone is read: what the layers attend to lies in the cache.
             "encoder_outputs": (self._no_states.expand(rows, visible, -1),),
             "attention_mask": self._mask(seen_RS[:, None], packing),

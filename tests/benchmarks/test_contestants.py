@@ -15,6 +15,7 @@ from wheels.benchmarks.bare import Bare, Machine, Shape, on_grid
 from wheels.benchmarks.contestants import KNOWN, shapes_of
 from wheels.benchmarks.peers import Outcome, Prompts, Wish, until_end
 from wheels.benchmarks.speed_records import Played
+from wheels.decoding.cache import cache_argument
 from wheels.decoding.lean_encoder import LeanT5Encoder
 from wheels.decoding.method import deferral, speculative, verified_deferral
 from wheels.decoding.rules import SIMPLE
@@ -114,7 +115,9 @@ def test_a_bare_forward_always_stands_behind_its_own_context(pair: Pair, context
     seen, scored = [], []
     body = pair.teacher.get_decoder() if pair.is_seq2seq else pair.teacher.base_model
     before = body.register_forward_pre_hook(
-        lambda _, __, named: seen.append((named["past_key_values"].get_seq_length(), *named["input_ids"].shape)),
+        lambda _, __, named: seen.append(
+            (named[cache_argument(type(body))].get_seq_length(), *named["input_ids"].shape)
+        ),
         with_kwargs=True,
     )
     after = pair.teacher.get_output_embeddings().register_forward_hook(lambda *call: scored.append(call[2].shape[0]))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from scipy.stats import chisquare
-from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
+from transformers import DynamicCache, EncoderDecoderCache, StoppingCriteria, StoppingCriteriaList, TextStreamer
 from transformers.generation import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput
 
 import wheels
@@ -16,6 +16,7 @@ from tests.envs.tiny import EOS, PAD, SOURCES, tokenizer_of
 from wheels.artefact import Artefact
 from wheels.calibration import Calibration, Point
 from wheels.decoding import handed_pair
+from wheels.decoding.cache import cache_argument
 from wheels.decoding.engine import decode
 from wheels.decoding.method import bild, deferral, prompt_lookup, speculative
 from wheels.decoding.rules import SIMPLE, calibrated
@@ -351,6 +352,47 @@ def test_states_in_place_of_ids_are_refused(family, name, message):
     settings = {"teacher": pair.teacher, "teacher_budget": 0, "max_new_tokens": LIMIT, name: states}
     with pytest.raises(WheelsError, match=message):
         pair.student.generate(custom_generate=wheels.decode, **settings)
+
+
+MINE = "wheels.decode does not read {}; give input_ids and attention_mask alone"
+
+
+@pytest.mark.parametrize("family", ["t5", "llama", "gpt2"])
+@pytest.mark.parametrize("filled", [False, True], ids=["empty", "filled"])
+def test_a_cache_of_the_callers_own_is_refused(family, filled):
+    """What is in it, or what the caller would find in it afterwards, would be lost."""
+    pair = make_pair(family)
+    cache = DynamicCache()
+    if filled:
+        cache.update(torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 4), 0)
+    mine = EncoderDecoderCache(cache, DynamicCache()) if pair.is_seq2seq else cache
+    name = cache_argument(type(pair.student))
+    with pytest.raises(WheelsError, match=MINE.format(name)):
+        ours(pair, texts=["a b c"], teacher_budget=0, **{name: mine})
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize(("first", "step"), [(0, 1), (2, 1), (0, 3)], ids=["own", "later", "gaps"])
+def test_positions_are_those_of_the_mask_or_refused(family, first, step):
+    pair = make_pair(family)
+    batch = batch_of(pair, ["a b c", "k"])
+    position_ids = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0) * step + first
+    settings = {"teacher": pair.teacher, "teacher_budget": 1, "max_new_tokens": LIMIT, "do_sample": False}
+    call = lambda: pair.student.generate(**batch, position_ids=position_ids, custom_generate=wheels.decode, **settings)  # noqa: E731
+    if (first, step) == (0, 1):
+        assert same(call(), own(pair, "teacher", ["a b c", "k"]))
+    else:
+        with pytest.raises(WheelsError, match=MINE.format("position_ids")):
+            call()
+
+
+def test_states_beside_ids_are_refused():
+    pair = make_pair("t5")
+    states = pair.student.get_encoder()(torch.tensor([[3, 4, 5]]))
+    with pytest.raises(WheelsError, match=r"wheels.decode has no use for encoder_outputs: each model encodes"):
+        ours(pair, texts=["a b c"], teacher_budget=0, encoder_outputs=states)
+    with pytest.raises(WheelsError, match=r"wheels.decode has no use for cache_implementation"):
+        ours(pair, texts=["a b c"], teacher_budget=0, cache_implementation="static")
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from transformers import DynamicCache, PreTrainedModel
 from tests.decoding.tiny import FAMILIES, SEQ2SEQ, VOCABULARY, make_model, restless
 from tests.envs.tiny import gpt2
 from wheels.decoding import cache
+from wheels.decoding.cache import cache_argument
 from wheels.decoding.runner import Runner
 
 ROWS, LENGTH = 4, 30
@@ -196,7 +197,7 @@ def test_a_cache_that_concatenates_is_seen(family, monkeypatch):
     """The negative control of the count."""
     (model, _), joined, past = long_model(family), Joined(monkeypatch), DynamicCache()
     for step in range(10):
-        model(input_ids=torch.tensor([[3 + step % 5]]), past_key_values=past, use_cache=True)
+        model(input_ids=torch.tensor([[3 + step % 5]]), use_cache=True, **{cache_argument(type(model)): past})
     assert joined.count >= 2 * 9
 
 
