@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wheels.distillation.annotate_config import METRICS
 from wheels.errors import WheelsError, check_budget
-from wheels.fields import REQUIRED, check_fields, option
+from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
 
 REFERENCES = "references"
 """The teacher that labels with the references of the pool; `references:0.3` with 30% of them exchanged."""
@@ -52,8 +52,8 @@ class AnnotationConfig:
     batch_size: int = option(256, "rows at a time when models write or read", minimum=1)
     pool_limit: int | None = option(None, "use only so many rows of the pool", minimum=2)
     test_limit: int | None = option(None, "score only so many test rows", minimum=1)
-    resamples: int = option(1000, "of the paired bootstrap", minimum=10)
-    threads: int = option(0, "CPU threads; 0: torch's choice", minimum=0)
+    resamples: int = option(1000, "of the paired bootstrap", minimum=10, maximum=100_000)
+    threads: int = option(0, "CPU threads; 0: torch's choice", minimum=0, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:
         """Check every value."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wheels.decoding.choices import DTYPES, MODE_HELP, MODES, RULES
 from wheels.errors import WheelsError
-from wheels.fields import check_fields, option
+from wheels.fields import MOST_THREADS, check_fields, option
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class CurveConfig:
     limit: int | None = option(None, "score only the first rows", minimum=1)
     batch_size: int = option(64, "rows decoded at once", minimum=1)
     max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)
-    resamples: int = option(1000, "bootstrap resamples of sentences and seeds", minimum=100)
+    resamples: int = option(1000, "bootstrap resamples of sentences and seeds", minimum=100, maximum=100_000)
     output: str = option("curve", "folder for the results; a rerun into it continues", metavar="DIR")
     device: str = option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = option("float32", "number format of both models", choices=DTYPES)
-    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1)
+    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:
         """Check every value; budgets are put in order, and each rule and budget stands once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wheels.errors import WheelsError
-from wheels.fields import check_fields, option
+from wheels.fields import MOST_THREADS, check_fields, option
 
 OUTPUT = "wheels-demo"
 """Where the demo writes unless it is told otherwise."""
@@ -28,7 +28,7 @@ class DemoConfig:
     recipe: str | None = option(None, "YAML file with the settings of each stage (default: the shipped one)")
     retrain: bool = option(False, "train the embedded pair itself anew, from scratch")
     work: str = option("wheels-retrain", "folder for the unfinished models of --retrain", metavar="DIR")
-    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1)
+    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:
         """Check every value."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wheels.errors import WheelsError
-from wheels.fields import REQUIRED, check_fields, option
+from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
 
 PARTS = ("sweep", "cache")
 LABELS = ("hard", "soft", "both")
@@ -29,7 +29,7 @@ class DistillationConfig:
         choices=PARTS,
     )  # fmt: skip
     output: str = option("distillation", "folder for models and results; a rerun into it continues", metavar="DIR")
-    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1)
+    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -52,7 +52,7 @@ class SweepConfig:
         0, "tokens of the shared cache of the teacher, for T above 1 the whole vocabulary's; 0: a live teacher",
         minimum=0,
     )  # fmt: skip
-    resamples: int = option(1000, "bootstrap resamples of sentences and seeds", minimum=100)
+    resamples: int = option(1000, "bootstrap resamples of sentences and seeds", minimum=100, maximum=100_000)
 
     def __post_init__(self) -> None:
         """Check every value; each stands once."""
@@ -79,7 +79,7 @@ class CacheConfig:
     temperature: float = option(1.0, "T there", minimum=0.01)
     seeds: int = option(3, "students trained to the end, each from the cache and with the live teacher", minimum=1)
     size: str | None = option(None, "which of the recipe's sizes (default: the first)")
-    resamples: int = option(1000, "bootstrap resamples of sentences and seeds", minimum=100)
+    resamples: int = option(1000, "bootstrap resamples of sentences and seeds", minimum=100, maximum=100_000)
 
     def __post_init__(self) -> None:
         """Check every value; sizes and temperatures are put in order."""

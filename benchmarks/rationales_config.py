@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wheels.distillation.rationales_config import METHODS
 from wheels.errors import WheelsError
-from wheels.fields import REQUIRED, check_fields, option
+from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
 
 CONTROLS = ("none", "random", "untrained-teacher", "given")
 
@@ -22,7 +22,7 @@ class BenchRationalesConfig:
     recipe: str = option(REQUIRED, "YAML file with the settings of each stage, or the name of a shipped one")
     data: str = option(REQUIRED, "folder with train, validation and test rows", metavar="DIR")
     output: str = option("rationales", "folder for models and results; a rerun into it continues", metavar="DIR")
-    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1)
+    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -51,7 +51,7 @@ class GridConfig:
     limit: int | None = option(None, "score only the first test rows", minimum=1)
     overlap: str = option("words", "what of the target is looked for in the source", choices=("words", "numbers"))
     published: float | None = option(None, "accuracy of Ballout et al. on the task's official data, shown beside ours")
-    resamples: int = option(1000, "bootstrap resamples of rows and seeds", minimum=100)
+    resamples: int = option(1000, "bootstrap resamples of rows and seeds", minimum=100, maximum=100_000)
     captum: bool = option(False, "time saliency beside Captum's, which must be installed")
 
     def __post_init__(self) -> None:

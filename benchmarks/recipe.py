@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wheels.config import build
+from wheels.config import build, load_yaml
 from wheels.errors import WheelsError
 from wheels.fields import check_known
 
@@ -36,15 +36,8 @@ class Recipe:
         Raises:
             WheelsError: naming the file, for what cannot be read, is not YAML, or has an unknown section.
         """
-        import yaml  # on demand: `--help` runs without
-
         place = Path(path) if path is not None else shipped_recipe(shipped)
-        try:
-            content = yaml.safe_load(place.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise WheelsError(f"cannot read {place}: {error.strerror or error}") from error
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
-            raise WheelsError(f"{place}: not YAML: {str(error).splitlines()[0]}") from error
+        content, _ = load_yaml(place)
         content = {} if content is None else content
         if not isinstance(content, dict) or not all(isinstance(part, dict | None) for part in content.values()):
             raise WheelsError(f"{place}: must hold sections ({', '.join(sections)}) of `key: value` lines")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wheels.errors import WheelsError
-from wheels.fields import REQUIRED, check_fields, option
+from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class StudyConfig:
     teacher: str | None = option(
         None, "a teacher that is there already; the recipe's section is left out", metavar="DIR"
     )
-    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1)
+    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:
         """Check every value."""

@@ -91,10 +91,6 @@ def _checked(text: str) -> str:
     """Return a text of the command line, if there is something in it that can be read."""
     if not text.strip():
         raise WheelsError("the text is empty; give some text, or a file by --input")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise WheelsError(f"the text is not UTF-8 at character {error.start + 1}; give it by --input FILE") from None
     return text
 
 

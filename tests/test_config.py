@@ -153,12 +153,38 @@ def test_a_file_is_read_first_and_flags_win_over_it(tmp_path):
         (b"rule: \xff\n", "run.yaml: not UTF-8: invalid start byte at byte 6$"),
         (b"text: a\x00\n", "run.yaml: not YAML"),
         (b"1: 2\n", "run.yaml:1: unknown key 1"),
+        (b'text: "a\\0"\n', "text must have no NUL character"),
+        (b"text: 2026-02-30\n", "run.yaml: not YAML that can be read: day is out of range for month"),
+        (b"epochs: " + b"9" * 5000 + b"\n", "run.yaml: not YAML that can be read: Exceeds the limit"),
+        (b"text: " + b"[" * 5000, "run.yaml:1: a configuration has no 21 levels$"),
+        (b"text: &a [*a]\n", "run.yaml: its aliases stand within each other; write it out$"),
+        (b"text: " + b"x" * (1 << 19), "run.yaml: larger than 256 KiB; a configuration is a few lines$"),
     ],
 )
 def test_a_bad_file_is_named_with_its_line(tmp_path, content, message):
     (tmp_path / "run.yaml").write_bytes(content)
     with pytest.raises(WheelsError, match=message):
         read("--config", str(tmp_path / "run.yaml"))
+
+
+@pytest.mark.parametrize(
+    "link", ["[{0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}]", "{{<<: [{0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}]}}"]
+)
+def test_aliases_that_fill_the_memory_are_counted_before_they_are_unfolded(tmp_path, link):
+    lines = ["a0: &a0 {x: 1, y: 2}"] + [f"a{n}: &a{n} {link.format(f'*a{n - 1}')}" for n in range(1, 12)]
+    (tmp_path / "run.yaml").write_text("\n".join(lines))
+    with pytest.raises(WheelsError, match=r"run.yaml: its aliases unfold to more than 262,144 values; write it out$"):
+        read("--config", str(tmp_path / "run.yaml"))
+
+
+def test_an_alias_is_read_as_what_it_stands_for(tmp_path):
+    (tmp_path / "run.yaml").write_text("budgets: &some [0.1, 0.2]\nnames: *some\n")
+    assert read("--config", str(tmp_path / "run.yaml")) == Example(budgets=(0.1, 0.2), names=("0.1", "0.2"))
+
+
+def test_a_file_that_begins_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "run.yaml").write_bytes(b"\xef\xbb\xbfepochs: 2\n")
+    assert read("--config", str(tmp_path / "run.yaml")) == Example(epochs=2)
 
 
 def test_a_file_that_is_not_there(tmp_path):
@@ -212,8 +238,14 @@ def test_values_from_python_are_held_to_the_same_limits():
         Example(teacher_budget=20)
     with pytest.raises(WheelsError, match="learning_rate must be a number, got nan"):
         Example(learning_rate=math.nan)
-    with pytest.raises(WheelsError, match="epochs must be a number, got 'a'"):
+    with pytest.raises(WheelsError, match="epochs must be a whole number, got 'a'"):
         Example(epochs="a")  # type: ignore[arg-type]
+    with pytest.raises(WheelsError, match=r"epochs must be a whole number, got 2\.0"):
+        Example(epochs=2.0)  # type: ignore[arg-type]
+    with pytest.raises(WheelsError, match="learning_rate must be a number, got True"):
+        Example(learning_rate=True)
+    with pytest.raises(WheelsError, match=r"teacher_budget must be a number in \[0, 1\], got True"):
+        Example(teacher_budget=True)
 
 
 def test_limits_hold_for_a_class_that_does_not_check_itself():

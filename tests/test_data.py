@@ -188,9 +188,27 @@ def test_the_digest_sees_every_letter_and_where_it_stands() -> None:
     assert len(digest(splits)) == 16 and int(digest(splits), 16) >= 0
 
 
-@pytest.mark.parametrize("prompt", ["", "Translate:", "{sauce}", "{source} {", "{} {source}", "{0}"])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "",
+        "Translate:",
+        "{sauce}",
+        "{source} {",
+        "{} {source}",
+        "{0}",
+        "{source:>2000000000}",
+        "{source[0]}",
+        "{source.__class__}",
+        "{source!r}",
+        "{source:{source}}",
+        "{source:d}",
+        "{{source}}",
+        "{source}" + "x" * 10_000,
+    ],
+)
 def test_prompts_without_a_source_are_refused(prompt: str) -> None:
-    with pytest.raises(WheelsError, match=r"prompt must contain \{source\}"):
+    with pytest.raises(WheelsError, match=r"prompt must (contain \{source\} and|have at most 10,000)"):
         Task("t", {"test": [Row("a", "b")]}, prompt=prompt)
 
 

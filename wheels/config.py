@@ -23,6 +23,11 @@ from wheels.files import write_json
 
 Config = TypeVar("Config")
 
+MOST_YAML = 256 << 10
+"""Bytes of a configuration file, and values that it unfolds to."""
+DEEPEST_YAML = 20
+"""Levels of brackets and indents in one."""
+
 # The packages whose versions change results.
 RECORDED = ("torch", "transformers", "tokenizers", "trl", "accelerate", "gymnasium", "datasets", "sacrebleu", "numpy")
 
@@ -92,18 +97,29 @@ def read_yaml(path: Path | str, fields: Sequence[Field]) -> dict[str, Any]:
     }
 
 
-def read_mapping(path: Path | str) -> dict[str, tuple[Any, int]]:
-    """Return the keys of a YAML file, each with its value and its line.
+def load_yaml(path: Path | str) -> tuple[Any, Any]:
+    """Return the value of a YAML file, and the node that knows the lines of its parts.
 
     Raises:
-        WheelsError: naming the file and the line, for what is not YAML, not a mapping, or a key that stands twice.
+        WheelsError: naming the file and the line, for what cannot be read or is not YAML, and for what is larger or
+            deeper than any configuration, aliases unfolded: with them a small file could fill the memory.
     """
     import yaml  # on demand: most commands run without a file
 
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with Path(path).open("rb") as file:
+            content = file.read(MOST_YAML + 1)
+        if len(content) > MOST_YAML:
+            raise WheelsError(f"{path}: larger than {MOST_YAML >> 10} KiB; a configuration is a few lines")
+        text, depth = content.decode("utf-8-sig"), 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST_YAML:
+                raise WheelsError(f"{path}:{event.start_mark.line + 1}: a configuration has no {depth} levels")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        if _unfolded(root, {}) > MOST_YAML:
+            raise WheelsError(f"{path}: its aliases unfold to more than {MOST_YAML:,} values; write it out")
+        return yaml.safe_load(text), root
     except OSError as error:
         raise WheelsError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -112,6 +128,31 @@ def read_mapping(path: Path | str) -> dict[str, tuple[Any, int]]:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         raise WheelsError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from error
+    except WheelsError:
+        raise
+    except RecursionError:
+        raise WheelsError(f"{path}: its aliases stand within each other; write it out") from None
+    except (ValueError, TypeError) as error:  # of PyYAML's own making: the 30th of February, a number of 5000 digits
+        raise WheelsError(f"{path}: not YAML that can be read: {error}") from error
+
+
+def _unfolded(node: Any, known: dict[int, int]) -> int:
+    """Return how many values a YAML node holds with every alias written out; `known` keeps those of shared nodes."""
+    if node is None or isinstance(node.value, str):
+        return 1
+    if id(node) not in known:
+        parts = [part for entry in node.value for part in (entry if isinstance(entry, tuple) else (entry,))]
+        known[id(node)] = 1 + sum(_unfolded(part, known) for part in parts)
+    return known[id(node)]
+
+
+def read_mapping(path: Path | str) -> dict[str, tuple[Any, int]]:
+    """Return the keys of a YAML file, each with its value and its line.
+
+    Raises:
+        WheelsError: naming the file and the line, for what is not YAML, not a mapping, or a key that stands twice.
+    """
+    content, root = load_yaml(path)
     if content is None:
         return {}
     if not isinstance(content, dict):

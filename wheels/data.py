@@ -8,6 +8,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import Formatter
 
 from wheels import corpora
 from wheels.errors import WheelsError, check_choice, did_you_mean
@@ -18,6 +19,8 @@ __all__ = ["ONLY", "SPLITS", "Row", "Task", "check_lengths", "load_rows", "load_
 SPLITS = ("train", "validation", "test")
 TRANSLATION_METRICS = ("bleu", "chrf")
 SUMMARIZATION_METRICS = ("rougeL", "rouge1", "rouge2", "rougeLsum")
+MOST_TEMPLATE = 10_000
+"""Characters of a prompt's template."""
 # The one split of a task that was loaded from a single file.
 ONLY = "all"
 _HUB = "hub:"
@@ -88,18 +91,29 @@ class Task:
 
 
 def check_prompt(prompt: str) -> str:
-    """Return `prompt` if a source can be put into it.
+    """Return `prompt` if a source can be put into it; see `check_template`."""
+    return check_template("prompt", prompt, "source")
+
+
+def check_template(name: str, template: str, *fields: str) -> str:
+    """Return `template` if it holds each of `fields` in plain braces, and no other braces.
+
+    What `str.format` knows besides is refused: widths, which fill the memory, and parts, such as `{source[0]}`.
 
     Raises:
-        WheelsError: where it has no `{source}`, or other braces than that.
+        WheelsError: naming what it must contain, by the `name` of the setting.
     """
     try:
-        filled = prompt.format(source="\0")
-    except (KeyError, IndexError, ValueError):
-        filled = ""
-    if "\0" not in filled:
-        raise WheelsError(f"prompt must contain {{source}} and no other braces (write {{{{ for one), got {prompt!r}")
-    return prompt
+        parts = [part[1:] for part in Formatter().parse(template) if part[1] is not None]
+    except ValueError:
+        parts = []
+    plain = all(field in fields and not spec and conversion is None for field, spec, conversion in parts)
+    if not plain or {field for field, *_ in parts} != set(fields):
+        wanted = " and ".join(f"{{{field}}}" for field in fields)
+        raise WheelsError(f"{name} must contain {wanted} and no other braces (write {{{{ for one), got {template!r}")
+    if len(template) > MOST_TEMPLATE:
+        raise WheelsError(f"{name} must have at most {MOST_TEMPLATE:,} characters, got {len(template):,}")
+    return template
 
 
 def digest(splits: Mapping[str, Sequence[Row]]) -> str:

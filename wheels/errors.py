@@ -38,8 +38,10 @@ def check_budget(given: object, name: str = "teacher_budget") -> float:
         WheelsError: for anything else (not a number, nan, a percentage), with the share that was probably meant.
     """
     try:
-        budget = float(given)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        if isinstance(given, bool):
+            raise TypeError
+        budget = float(given) + 0.0  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         raise WheelsError(f"{name} must be a number in [0, 1], got {given!r}") from None
     if not 0.0 <= budget <= 1.0:
         hint = f"; did you mean {budget / 100:g}?" if 1.0 < budget <= 100.0 else ""

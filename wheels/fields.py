@@ -4,8 +4,8 @@ A configuration is a flat frozen dataclass. The metadata of a field may carry:
 
     help        what the field means, for `--help`
     choices     the values allowed (of each element, for a tuple)
-    minimum     the smallest value allowed
-    maximum     the largest value allowed
+    minimum     the smallest value allowed (default: -MOST)
+    maximum     the largest value allowed (default: MOST)
     share       True for a number in [0, 1], such as a teacher budget
     positional  True for a value that is given without its flag
     metavar     the word that stands for the value in `--help`
@@ -14,13 +14,17 @@ A configuration is a flat frozen dataclass. The metadata of a field may carry:
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wheels.errors import WheelsError, check_budget, check_choice, did_you_mean
+
+MOST = {int: 2**31 - 1, float: 1e9}
+"""The largest size of a number whose field says nothing else: what every library below takes, as a seed too."""
+MOST_THREADS = 1024
+"""More than any machine has processors, and few enough to be started on any."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,10 +128,10 @@ def _convert_one(field: Field, value: Any) -> Any:
         if field.kind is int and plain and not isinstance(value, float):
             return int(value)
         if field.kind is float and plain:
-            return float(value)
+            return float(value) + 0.0  # -0.0 becomes 0.0, which prints and compares as one value
         if field.kind is str and plain:
             return str(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     raise WheelsError(f"{field.name} must be {word}, got {value!r}")
 
@@ -148,19 +152,35 @@ def check_fields(config: Any) -> None:
 
 def _check_one(field: Field, value: Any) -> None:
     """Hold one value of `field` to its limits."""
+    if field.kind is str:
+        _check_text(field.name, value)
     if "choices" in field.metadata:
         check_choice(field.name, value, field.metadata["choices"])
     if field.metadata.get("share"):
         check_budget(value, field.name)
-    low, high = field.metadata.get("minimum"), field.metadata.get("maximum")
-    if field.kind in (int, float) and not isinstance(value, int | float):
-        raise WheelsError(f"{field.name} must be a number, got {value!r}")
-    if field.kind is float and math.isnan(value):
-        raise WheelsError(f"{field.name} must be a number, got nan")
-    if low is not None and value < low:
+    if field.kind not in (int, float):
+        return
+    allowed, word = (int, "a whole number") if field.kind is int else (int | float, "a number")
+    if not isinstance(value, allowed) or isinstance(value, bool) or value != value:
+        raise WheelsError(f"{field.name} must be {word}, got {value!r}")
+    most = MOST[field.kind]
+    low, high = field.metadata.get("minimum", -most), field.metadata.get("maximum", most)
+    if value < low:
         raise WheelsError(f"{field.name} must be at least {low}, got {value}")
-    if high is not None and value > high:
+    if value > high:
         raise WheelsError(f"{field.name} must be at most {high}, got {value}")
+
+
+def _check_text(name: str, text: Any) -> None:
+    """Refuse what cannot be written to any file and given to any call of the system."""
+    if not isinstance(text, str):
+        raise WheelsError(f"{name} must be text, got {text!r}")
+    if "\0" in text:
+        raise WheelsError(f"{name} must have no NUL character, got {text!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise WheelsError(f"{name} is not UTF-8 at character {error.start + 1}; give it as UTF-8") from None
 
 
 def check_known(names: Sequence[str], known: Sequence[str], word: str) -> None:

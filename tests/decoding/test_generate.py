@@ -226,7 +226,7 @@ def test_a_bar_is_for_several_batches_on_a_terminal(call, monkeypatch, size, ter
         (["--output", "text.txt/page.html"], "cannot write text.txt/page.html: .*text.txt is not a folder; choose"),
         (["b " * 64], "input 1 of 1 has 65 tokens, and the models read at most 64; shorten or split it"),
         ([" \t"], "the text is empty; give some text, or a file by --input"),
-        (["\udcff"], "the text is not UTF-8 at character 1; give it by --input FILE"),
+        (["\udcff"], "text is not UTF-8 at character 1; give it as UTF-8"),
         (["--input", "none.txt"], "none.txt: no such file"),
         (["--input", "empty.txt"], "empty.txt: nothing but blank lines; give one text a line"),
         (["--input", "blank.txt"], "blank.txt: nothing but blank lines; give one text a line"),

@@ -67,3 +67,12 @@ def test_quantiles_out_of_order_are_refused(quantiles):
 def test_no_right_answer_is_no_calibration():
     with pytest.raises(WheelsError, match="labelled validation rows"):
         calibrate_cuts([], [-1.0], (0.5, 0.1, 0.5))
+
+
+@pytest.mark.parametrize(
+    "prompt", ["{source}", "{source} {answer[0]}", "{source:>2000000000} {answer}", "{source} {answer} {"]
+)
+def test_a_prompt_of_grades_takes_the_source_and_the_answer_as_they_are(prompt):
+    with pytest.raises(WheelsError, match=r"grade_prompt must contain \{source\} and \{answer\} and no other braces"):
+        check_grade_prompt(prompt)
+    assert check_grade_prompt("{source} {answer} {answer}")

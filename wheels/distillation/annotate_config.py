@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.data import check_prompt
+from wheels.data import check_prompt, check_template
 from wheels.distillation.grades import GRADE_PROMPT, check_grade_prompt
 from wheels.errors import WheelsError
-from wheels.fields import REQUIRED, check_fields, option
+from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
 
 SELECTIONS = ("random", "consistency", "assistant")
 """At random; by the student's self-consistency alone, (I); by that and the assistant's grade of its answer."""
@@ -73,7 +73,7 @@ class AnnotateConfig:
     seed: int = option(0, "of the order of rows, the samples and the retraining", minimum=0)
     dry_run: bool = option(False, "print what would be spent, and send nothing")
     device: str = option("cpu", "device of models in folders, such as cpu or cuda")
-    threads: int = option(0, "CPU threads; 0: torch's choice", minimum=0)
+    threads: int = option(0, "CPU threads; 0: torch's choice", minimum=0, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:
         """Check what the fields alone can tell.
@@ -86,7 +86,7 @@ class AnnotateConfig:
         check_grade_prompt(self.grade_prompt)
         self._check_models()
         self._check_stages()
-        _check_teacher_prompt(self.teacher_prompt)
+        check_template("teacher_prompt", self.teacher_prompt, "source", "demonstrations")
         for name in ("input", "output"):
             if not getattr(self, name):
                 raise WheelsError(f"{name} must not be empty")
@@ -140,15 +140,3 @@ class AnnotateConfig:
     def how_graded(self) -> str:
         """`prompt` or `likelihood`."""
         return self.grading or ("prompt" if is_address(self.assistant) else "likelihood")
-
-
-def _check_teacher_prompt(prompt: str) -> None:
-    """Refuse a prompt that a source or the demonstrations cannot be put into."""
-    try:
-        filled = prompt.format(source="\0", demonstrations="\1")
-    except (KeyError, IndexError, ValueError):
-        filled = ""
-    if "\0" not in filled or "\1" not in filled:
-        raise WheelsError(
-            f"teacher_prompt must contain {{source}} and {{demonstrations}} and no other braces, got {prompt!r}"
-        )

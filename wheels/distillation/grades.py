@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from wheels.errors import WheelsError
+from wheels.data import check_template
 
 GRADES = ("very confident", "confident", "not confident", "wrong answer")
 """From best to worst; a grade is its place here, 0 to 3."""
@@ -52,10 +52,4 @@ def check_grade_prompt(prompt: str) -> str:
     Raises:
         WheelsError: where it lacks one of them, or has other braces.
     """
-    try:
-        filled = prompt.format(source="\0", answer="\1")
-    except (KeyError, IndexError, ValueError):
-        filled = ""
-    if "\0" not in filled or "\1" not in filled:
-        raise WheelsError(f"grade_prompt must contain {{source}} and {{answer}} and no other braces, got {prompt!r}")
-    return prompt
+    return check_template("grade_prompt", prompt, "source", "answer")

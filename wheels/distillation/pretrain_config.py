@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wheels.data import check_prompt
 from wheels.errors import WheelsError
-from wheels.fields import REQUIRED, check_fields, option
+from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
 
 OBJECTIVES = ("ce", "kl", "rkl", "jsd", "seqkd", "pcl")
 # Those that read the teacher's probabilities.
@@ -37,13 +37,13 @@ class PretrainConfig:
 
     student: str | None = option(None, "model to start from; without it one is built as below", metavar="DIR")
     family: str = option("t5", "family of a built student", choices=FAMILIES)
-    width: int = option(48, "width of a built student", minimum=1)
-    layers: int = option(1, "layers of a built student", minimum=1)
-    decoder_layers: int | None = option(None, "layers of its decoder, if other than --layers", minimum=1)
-    heads: int = option(2, "attention heads of a built student", minimum=1)
-    ff: int = option(96, "feed-forward width of a built student", minimum=1)
+    width: int = option(48, "width of a built student", minimum=1, maximum=16384)
+    layers: int = option(1, "layers of a built student", minimum=1, maximum=256)
+    decoder_layers: int | None = option(None, "layers of its decoder, if other than --layers", minimum=1, maximum=256)
+    heads: int = option(2, "attention heads of a built student", minimum=1, maximum=256)
+    ff: int = option(96, "feed-forward width of a built student", minimum=1, maximum=65536)
     dropout: float = option(0.0, "dropout of a built student", minimum=0.0, maximum=0.9)
-    vocab_size: int = option(4000, "pieces of a built tokenizer", minimum=259)
+    vocab_size: int = option(4000, "pieces of a built tokenizer", minimum=259, maximum=1000000)
     tokenizer: str | None = option(
         None, "take the tokenizer of this model for a built student (without it: the teacher's)", metavar="DIR"
     )
@@ -104,7 +104,7 @@ class PretrainConfig:
     trainer: str = option("wheels", "trl: TRL's GKDTrainer, for causal pairs", choices=TRAINERS)
     device: str = option("cpu", "cpu or cuda")
     dtype: str = option("float32", "precision of the teacher; bfloat16, float16: mixed for the student", choices=DTYPES)
-    threads: int = option(0, "CPU threads; 0: torch's choice", minimum=0)
+    threads: int = option(0, "CPU threads; 0: torch's choice", minimum=0, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:
         """Check what the fields alone can tell.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wheels.data import SPLITS, check_prompt
 from wheels.errors import WheelsError
-from wheels.fields import REQUIRED, check_fields, option
+from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
 
 METHODS = ("saliency", "saliency-per-token", "gradient-x-input", "integrated-gradients", "random")
 MERGES = ("max", "sum")
@@ -48,7 +48,7 @@ class RationalesConfig:
     batch_size: int = option(32, "rows per forward pass", minimum=1)
     max_new_tokens: int = option(64, "longest output of the teacher's own", minimum=1)
     device: str = option("cpu", "cpu or cuda")
-    threads: int = option(0, "CPU threads; 0: torch's choice", minimum=0)
+    threads: int = option(0, "CPU threads; 0: torch's choice", minimum=0, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:
         """Check every value."""
