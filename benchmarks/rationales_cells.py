@@ -65,7 +65,7 @@ def score_cell(grid: GridConfig, data: str, model: Path, place: Path) -> None:
     outputs = write(
         pair.student, pair.encode([row.source for row in rows]), pad_id=pair.pad_id, eos_ids=pair.eos_ids,
         max_new_tokens=1 + max(map(len, pair.encode_targets([row.target for row in rows]))),
-        vocab_size=pair.vocab_size, batch_size=grid.batch_size,
+        vocab_size=pair.vocab_size, context=pair.source_limit, batch_size=grid.batch_size,
     )  # fmt: skip
     texts = [pair.decode(output) for output in outputs]
     scores = sentence_scores(grid.metric, texts, [row.target for row in rows])

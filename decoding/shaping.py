@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-from wheels.decoding.constraints import Constraints
+from wheels.constraints import Constraints
 from wheels.decoding.state import Slots
 from wheels.pair import Pair
 

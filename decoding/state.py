@@ -76,7 +76,7 @@ def prepare_rows(pair: Pair, sources: Sequence[str], max_new_tokens: int, *, on_
     _stop_at_error(rows, on_error)
     good = [row for row in rows if row.error is None]
     for row, tokens in zip(good, _encoded(pair, [sources[row.index] for row in good]), strict=True):
-        row.source, row.limit = tokens, _room(pair, tokens, max_new_tokens)
+        row.source, row.limit = tokens, pair.room(tokens, max_new_tokens)
         if not tokens:
             row.error = f"input {row.index + 1} of {len(rows)} gives an empty prompt; give it some text"
         elif row.limit < 1:
@@ -95,14 +95,6 @@ def _encoded(pair: Pair, sources: Sequence[str]) -> list[list[int]]:
         return [tokens for source in sources for tokens in _encoded(pair, [source])]
 
 
-def _room(pair: Pair, tokens: Sequence[int], max_new_tokens: int) -> int:
-    """Return the most tokens that an output may have, within the context; 0 where the source leaves none."""
-    limit = pair.source_limit
-    if limit is None:
-        return max_new_tokens
-    return 0 if len(tokens) > limit else min(max_new_tokens, limit - (1 if pair.is_seq2seq else len(tokens)))
-
-
 def _stop_at_error(rows: Sequence[Row], on_error: str) -> None:
     """Raise the first error, where the caller wants to be stopped by it."""
     error = next((row.error for row in rows if row.error is not None), None)
@@ -116,7 +108,7 @@ def rows_of(pair: Pair, sources: Sequence[list[int]], max_new_tokens: int) -> li
     Raises:
         WheelsError: for a source that leaves no room in the context.
     """
-    rows = [Row(index, tokens, _room(pair, tokens, max_new_tokens)) for index, tokens in enumerate(sources)]
+    rows = [Row(index, tokens, pair.room(tokens, max_new_tokens)) for index, tokens in enumerate(sources)]
     for row in rows:
         if row.limit < 1:
             raise WheelsError(_too_long(pair, row, len(rows)))

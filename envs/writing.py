@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from wheels.constraints import Constraints
 from wheels.data import Row
-from wheels.decoding.constraints import Constraints
 from wheels.decoding.request import RULE_STREAM, STUDENT_STREAM, TEACHER_STREAM
 from wheels.decoding.sampling import uniforms
 from wheels.decoding.selfcheck import checked_runner

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from wheels.constraints import Constraints
 from wheels.data import check_prompt
 from wheels.errors import WheelsError
 from wheels.loading import Tokenizer, load_config, load_model, load_tokenizer, save_model
@@ -165,8 +166,12 @@ class Pair:
         return encode_sources(self.tokenizer, sources, is_seq2seq=self.is_seq2seq, prompt=self.prompt)
 
     def encode_targets(self, targets: Sequence[str]) -> list[list[int]]:
-        """Return the tokens of each target, ended by the first end-of-sequence token."""
-        return encode_targets(self.tokenizer, targets, self.eos_ids[0])
+        """Return the tokens of each target as the student's own `generate` writes them: see `encode_targets`."""
+        return encode_targets(self.tokenizer, targets, self.eos_ids[0], first=Constraints.of(self.student).forced_first)
+
+    def room(self, source: Sequence[int], max_new_tokens: int) -> int:
+        """Return how many tokens of output, at most `max_new_tokens`, both models can write after a source."""
+        return room(len(source), max_new_tokens, self.source_limit, is_seq2seq=self.is_seq2seq)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of an output, without special tokens and outer spaces."""
@@ -206,12 +211,36 @@ def encode_sources(
     return rows
 
 
-def encode_targets(tokenizer: Tokenizer, targets: Sequence[str], eos_id: int) -> list[list[int]]:
-    """Return the tokens of each target, with no begin token and exactly one end token."""
+def encode_targets(
+    tokenizer: Tokenizer, targets: Sequence[str], eos_id: int, *, first: int | None = None
+) -> list[list[int]]:
+    """Return the tokens of each target as a model writes them: exactly one end token, whatever its tokenizer adds.
+
+    Args:
+        tokenizer: cuts the texts.
+        targets: the texts.
+        eos_id: ends each.
+        first: begins each: what `generate` forces (`forced_bos_token_id`) and reads from then on. None: nothing.
+    """
     if not targets:
         return []
+    begin = [] if first is None else [first]
     rows = tokenizer(text_target=list(targets), add_special_tokens=False)["input_ids"]
-    return [[*ids, eos_id] for ids in rows]
+    return [[*begin, *ids, eos_id] for ids in rows]
+
+
+def room(source: int, max_new_tokens: int, limit: int | None, *, is_seq2seq: bool) -> int:
+    """Return the most tokens that an output may have, within the context; 0 where the source leaves none.
+
+    Args:
+        source: tokens of the source, or of the prompt.
+        max_new_tokens: the most that is wanted.
+        limit: the longest sequence that is read (`Pair.source_limit`); None: no limit is known.
+        is_seq2seq: whether the source has a context of its own, where the output shares its with a start token.
+    """
+    if limit is None:
+        return max_new_tokens
+    return 0 if source > limit else max(0, min(max_new_tokens, limit - (1 if is_seq2seq else source)))
 
 
 def decode_text(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:

@@ -61,5 +61,5 @@ def open_cache(
                 f"teacher {config.teacher!r} has {logits_size(teacher)} logits, its configuration says "
                 f"{settings.vocab_size}; mend its config.json"
             )
-        cache.write(teacher, collator)
+        cache.write(teacher, collator, config.batch_size)
     return cache

@@ -1,16 +1,44 @@
-"""What a model writes by itself: greedy for scores and teacher outputs, sampled for on-policy training."""
+"""What a model writes by itself: greedy for scores and teacher outputs, sampled for on-policy training.
+
+Tokens come from the law of the engine (`wheels.decoding`): the model's scores of the first V ids, with what its own
+settings forbid and force (`wheels.constraints`), and nothing else of them. A penalty for repetition, `min_p` and the
+like in its `generation_config.json` shape what transformers' `generate` writes, and nothing here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
+from wheels.constraints import Constraints
 from wheels.distillation.collate import pad_with_mask
-from wheels.pair import logits_size
+from wheels.pair import logits_size, room, start_tokens
+
+
+@dataclass(frozen=True)
+class Law:
+    """Changes the scores of a batch as the engine does; it is a processor of `generate`."""
+
+    constraints: Constraints
+    """Of the model."""
+    vocab_size: int
+    """V."""
+    begin: int
+    """Tokens before the output."""
+    limit: int
+    """The most tokens of each output."""
+
+    def __call__(self, ids_BT: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
+        """Return the scores of the first V ids, with what is forbidden at minus infinity."""
+        position_B = torch.full((len(ids_BT),), ids_BT.shape[1] - self.begin, device=ids_BT.device)
+        limit_B = torch.full_like(position_B, self.limit)
+        return self.constraints.apply(scores_BV[:, : self.vocab_size], position_B, limit_B)
 
 
 @torch.no_grad()
@@ -22,6 +50,7 @@ def write(
     eos_ids: Sequence[int],
     max_new_tokens: int,
     vocab_size: int | None = None,
+    context: int | None = None,
     sample: bool = False,
     temperature: float = 1.0,
     batch_size: int = 64,
@@ -36,44 +65,81 @@ def write(
         eos_ids: the tokens that end an output.
         max_new_tokens: the longest output; one that reaches it has no end token.
         vocab_size: V; ids from there on (padding of the vocabulary) are never written.
+        context: the longest sequence that is read (`Pair.source_limit`): an output ends there, and a source that leaves
+            no room gets an empty one. None: no limit is known.
         sample: draw from the model's law, else take its likeliest token.
         temperature: of the law that is drawn from.
         batch_size: rows at a time; sources of similar length go together.
         advance: called with the rows done after each batch.
     """
-    order = sorted(range(len(sources)), key=lambda row: len(sources[row]))
+    law = Law(Constraints.of(model), vocab_size or logits_size(model), len(start_tokens(model)), max_new_tokens)
+    limits = [
+        room(len(source), max_new_tokens, context, is_seq2seq=model.config.is_encoder_decoder) for source in sources
+    ]
     written: list[list[int]] = [[] for _ in sources]
-    beyond = list(range(vocab_size or logits_size(model), logits_size(model)))
-    options: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
-        "num_beams": 1,
-        "pad_token_id": pad_id,
-        "eos_token_id": list(eos_ids),
-        "suppress_tokens": beyond or None,
-        **(
-            {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-            if sample
-            else {"do_sample": False}
-        ),
-    }
-    with evaluating(model):
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            for row, output in zip(rows, _generate(model, [sources[row] for row in rows], options), strict=True):
-                written[row] = cut(output, eos_ids)
+    settings = _settings(model, pad_id, eos_ids, temperature if sample else None)
+    with evaluating(model), replacing_settings(model, settings):
+        for limit, rows in _batches(sources, limits, batch_size):
+            if limit:
+                outputs = _generate(model, [sources[row] for row in rows], pad_id, replace(law, limit=limit))
+                for row, output in zip(rows, outputs, strict=True):
+                    written[row] = cut(output, eos_ids)
             if advance is not None:
                 advance(len(rows))
     return written
 
 
-def _generate(model: PreTrainedModel, sources: Sequence[list[int]], options: Mapping[str, Any]) -> list[list[int]]:
+def _settings(
+    model: PreTrainedModel, pad_id: int, eos_ids: Sequence[int], temperature: float | None
+) -> GenerationConfig:
+    """Return all that `generate` is told, with nothing of the model's own; temperature None is greedy."""
+    begin = start_tokens(model)
+    draws = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    return GenerationConfig(
+        num_beams=1,
+        pad_token_id=pad_id,
+        eos_token_id=list(eos_ids),
+        decoder_start_token_id=begin[0] if begin else None,
+        **({"do_sample": False} if temperature is None else draws),
+    )
+
+
+def _batches(
+    sources: Sequence[Sequence[int]], limits: Sequence[int], batch_size: int
+) -> Iterator[tuple[int, list[int]]]:
+    """Yield limits, and rows of like length that have them in common.
+
+    Rows of another limit would read on behind their own end, at positions that their model may not have.
+    """
+    order = sorted(range(len(sources)), key=lambda row: (-limits[row], len(sources[row])))
+    for limit, group in groupby(order, key=limits.__getitem__):
+        rows = list(group)
+        for start in range(0, len(rows), batch_size):
+            yield limit, rows[start : start + batch_size]
+
+
+def _generate(model: PreTrainedModel, sources: Sequence[list[int]], pad_id: int, law: Law) -> list[list[int]]:
     """Return what `model.generate` writes after one batch of sources, prompts and start tokens left out."""
-    left = not model.config.is_encoder_decoder
-    ids, mask = pad_with_mask(sources, options["pad_token_id"], left=left)
+    causal = not model.config.is_encoder_decoder
+    ids_BS, mask_BS = (part.to(model.device) for part in pad_with_mask(sources, pad_id, left=causal))
+    law = replace(law, begin=ids_BS.shape[1]) if causal else law
     generate: Any = model.generate
-    outputs = generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), **options)
-    rows: list[list[int]] = outputs[:, ids.shape[1] if left else 1 :].tolist()
+    outputs_BT = generate(
+        input_ids=ids_BS, attention_mask=mask_BS, max_new_tokens=law.limit, logits_processor=LogitsProcessorList([law])
+    )
+    rows: list[list[int]] = outputs_BT[:, law.begin :].tolist()
     return rows
+
+
+@contextmanager
+def replacing_settings(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
+    """Give a model other settings of generation for a while: `generate` mixes its own into any that it is handed."""
+    own = model.generation_config
+    model.generation_config = settings
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def cut(tokens: Sequence[int], eos_ids: Sequence[int]) -> list[int]:

@@ -74,6 +74,7 @@ class LocalModel:
             eos_ids=self.pair.eos_ids,
             max_new_tokens=self.max_new_tokens,
             vocab_size=self.pair.vocab_size,
+            context=self.pair.source_limit,
             sample=sample,
             temperature=temperature,
             batch_size=self.batch_size,

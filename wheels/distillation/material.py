@@ -194,6 +194,8 @@ def _teacher_targets(
         eos_ids=material.pair.eos_ids,
         max_new_tokens=config.max_target_length,
         vocab_size=material.pair.vocab_size,
+        context=material.pair.source_limit,
+        batch_size=config.batch_size,
     )
     targets: list[list[int]] = [[0] * (config.max_target_length + 1) for _ in sources]
     for row, output in zip(kept, written, strict=True):

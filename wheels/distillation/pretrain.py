@@ -156,6 +156,7 @@ def _objective(config: PretrainConfig, material: Material, cache: TeacherCache |
         max_new_tokens=config.max_target_length,
         eos_ids=material.pair.eos_ids,
         vocab_size=cache.settings.vocab_size if cache else material.pair.vocab_size,
+        context=material.pair.source_limit,
         rationale_weight=None if config.rationale is None else config.rationale_weight,
         paths=PathSettings(
             clip=config.path_clip,
@@ -183,6 +184,8 @@ def _evaluator(config: PretrainConfig, material: Material, rows: Sequence[Row], 
             eos_ids=pair.eos_ids,
             max_new_tokens=config.max_target_length,
             vocab_size=pair.vocab_size,
+            context=pair.source_limit,
+            batch_size=config.batch_size,
         )
         texts = [pair.decode(output) for output in outputs]
         return {metric: score(metric, texts, references).value for metric in metrics}

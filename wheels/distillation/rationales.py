@@ -83,7 +83,7 @@ class Attributor:
             return pair.encode_targets([row.target for row in rows])
         return write(
             pair.teacher, sources, pad_id=pair.pad_id, eos_ids=pair.eos_ids, max_new_tokens=config.max_new_tokens,
-            vocab_size=pair.vocab_size, batch_size=config.batch_size,
+            vocab_size=pair.vocab_size, context=pair.source_limit, batch_size=config.batch_size,
         )  # fmt: skip
 
     def _scores(self, examples: Sequence[Example]) -> list[list[float]]:

@@ -30,6 +30,7 @@ def teacher_outputs(
     eos_ids: Sequence[int],
     max_new_tokens: int,
     vocab_size: int,
+    context: int | None = None,
     batch_size: int = 64,
     chunk: int = CHUNK,
 ) -> list[list[int]]:
@@ -43,17 +44,13 @@ def teacher_outputs(
         sources: encoder inputs or prompts, as tokens.
         folder: where the outputs are kept.
         name: names the teacher's weights, such as `loading.model_digest` of its folder.
-        pad_id: padding.
-        eos_ids: the tokens that end an output.
-        max_new_tokens: the longest output.
-        vocab_size: V, the range of ids it may write.
-        batch_size: rows at a time.
+        pad_id, eos_ids, max_new_tokens, vocab_size, context, batch_size: as in `generation.write`.
         chunk: rows per file.
 
     Raises:
         WheelsError: where the place cannot be written, or a kept file holds something else.
     """
-    key = json.dumps([name, list(eos_ids), max_new_tokens, vocab_size, chunk, sources])
+    key = json.dumps([name, list(eos_ids), max_new_tokens, vocab_size, context, chunk, sources])
     place = Path(folder) / hashlib.sha256(key.encode()).hexdigest()[:16]
     outputs: list[list[int]] = []
     with tqdm(total=len(sources), desc="teacher outputs", unit="row", leave=False) as bar:
@@ -64,7 +61,7 @@ def teacher_outputs(
             else:
                 written = write(
                     teacher, rows, pad_id=pad_id, eos_ids=eos_ids, max_new_tokens=max_new_tokens,
-                    vocab_size=vocab_size, batch_size=batch_size, advance=bar.update,
+                    vocab_size=vocab_size, context=context, batch_size=batch_size, advance=bar.update,
                 )  # fmt: skip
                 write_json(file, written)
             outputs += _kept(file, len(rows))

@@ -44,6 +44,8 @@ class Objective:
     """The tokens that end a sample."""
     vocab_size: int | None = None
     """V, the range of ids both models have; None: they have the same."""
+    context: int | None = None
+    """The longest sequence that a sample may come to; None: no limit is known."""
     paths: PathSettings = field(default_factory=PathSettings)
     """Of `pcl`."""
     rationale_weight: float | None = None
@@ -169,6 +171,7 @@ class _Distils(Trainer):
                 eos_ids=self.objective.eos_ids,
                 max_new_tokens=self.objective.max_new_tokens,
                 vocab_size=self.objective.vocab_size,
+                context=self.objective.context,
                 sample=True,
                 batch_size=len(sources),
             )

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.decoding.tiny import VOCABULARY, make_model
-from wheels.decoding import constraints
-from wheels.decoding.constraints import Constraints
+from wheels import constraints
+from wheels.constraints import Constraints
 
 NEVER = -torch.inf
 SCORES = torch.tensor([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]])
