@@ -36,15 +36,19 @@ def teacher_outputs(
 ) -> list[list[int]]:
     """Return the teacher's greedy output for each source (Kim & Rush 2016, 1606.07947, with a beam of one).
 
-    They are written in files of `chunk` rows, whole or absent, under a folder named for everything they depend on, so
-    that a run that was cut short goes on after its last whole file.
+    Files of `chunk` rows, whole or absent, lie in a folder named for all that they depend on: a run goes on after them.
 
     Args:
         teacher: the model that writes.
         sources: encoder inputs or prompts, as tokens.
         folder: where the outputs are kept.
         name: names the teacher's weights, such as `loading.model_digest` of its folder.
-        pad_id, eos_ids, max_new_tokens, vocab_size, context, batch_size: as in `generation.write`.
+        pad_id: padding.
+        eos_ids: the tokens that end an output.
+        max_new_tokens: the longest output.
+        vocab_size: V, the range of ids it may write.
+        context: the longest sequence that is read; None: no limit is known.
+        batch_size: rows at a time.
         chunk: rows per file.
 
     Raises:
