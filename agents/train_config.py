@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wheels.decoding.choices import DTYPES
 from wheels.errors import WheelsError
 from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
+from wheels.paths import PLACE, RUN
 
 AGENTS = ("lagrangian", "pcl")
 """`lagrangian` learns a price for each budget; `pcl` holds the one price that it is given."""
@@ -22,10 +23,12 @@ class TrainConfig:
         WheelsError: for a value that is not allowed.
     """
 
-    student: str = option(REQUIRED, "folder or hub id of the student", metavar="DIR")
-    teacher: str = option(REQUIRED, "folder or hub id of the teacher", metavar="DIR")
-    data: str = option(REQUIRED, "task, folder or hub:owner/name with train and validation splits")
-    output: str = option(REQUIRED, "folder for the trained model; an unfinished run there is continued", metavar="DIR")
+    student: str = option(REQUIRED, "folder or hub id of the student", metavar="DIR", reads=PLACE)
+    teacher: str = option(REQUIRED, "folder or hub id of the teacher", metavar="DIR", reads=PLACE)
+    data: str = option(REQUIRED, "task, folder or hub:owner/name with train and validation splits", reads=PLACE)
+    output: str = option(
+        REQUIRED, "folder for the trained model; an unfinished run there is continued", metavar="DIR", writes=RUN
+    )
     source: str = option("source", "column of the source; dotted names reach nested columns")
     target: str = option("target", "column of the reference")
     prompt: str | None = option(None, "template of a causal model's prompt, with {source} in it")

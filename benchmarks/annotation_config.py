@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wheels.distillation.annotate_config import METRICS
 from wheels.errors import WheelsError, check_budget
 from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
+from wheels.paths import PLACE, RUN
 
 REFERENCES = "references"
 """The teacher that labels with the references of the pool; `references:0.3` with 30% of them exchanged."""
@@ -22,13 +23,21 @@ class AnnotationConfig:
         WheelsError: for a value that is not allowed.
     """
 
-    data: str = option(REQUIRED, "folder of labelled rows: train, validation (calibration), test (scores)")
-    pool: str = option(REQUIRED, "file of the rows to be annotated; its targets are what labels are held against")
-    student: str = option(REQUIRED, "model that every student starts from", metavar="DIR")
-    assistants: tuple[str, ...] = option(REQUIRED, "assistants' folders; the first is the main one", metavar="DIR,...")
-    output: str = option(REQUIRED, "folder for cells, table and plot; a rerun into it continues", metavar="DIR")
+    data: str = option(REQUIRED, "folder of labelled rows: train, validation (calibration), test (scores)", reads=PLACE)
+    pool: str = option(
+        REQUIRED, "file of the rows to be annotated; its targets are what labels are held against", reads=PLACE
+    )
+    student: str = option(REQUIRED, "model that every student starts from", metavar="DIR", reads=PLACE)
+    assistants: tuple[str, ...] = option(
+        REQUIRED, "assistants' folders; the first is the main one", metavar="DIR,...", reads=PLACE
+    )
+    output: str = option(
+        REQUIRED, "folder for cells, table and plot; a rerun into it continues", metavar="DIR", writes=RUN
+    )
     teachers: tuple[str, ...] = option(
-        (f"{REFERENCES}:0.3",), "teachers: folders, or references[:share of errors]; the first is the main one"
+        (f"{REFERENCES}:0.3",),
+        "teachers: folders, or references[:share of errors]; the first is the main one",
+        reads=PLACE,
     )
 
     strategies: tuple[str, ...] = option(STRATEGIES, "what is compared at every budget", choices=STRATEGIES)

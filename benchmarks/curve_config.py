@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wheels.decoding.choices import DTYPES, MODE_HELP, MODES, RULES
 from wheels.errors import WheelsError
 from wheels.fields import MOST_THREADS, check_fields, option
+from wheels.paths import PLACE, RUN
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,13 @@ class CurveConfig:
         WheelsError: for a value that is not allowed.
     """
 
-    model: str | None = option(None, "folder of a trained model (default: the embedded pair)", metavar="DIR")
-    teacher: str | None = option(None, "folder or hub id of the teacher, if not the one that the model folder names")
-    data: str = option("embedded-translation", "task, folder, file or hub:owner/name to score on")
+    model: str | None = option(
+        None, "folder of a trained model (default: the embedded pair)", metavar="DIR", reads=PLACE
+    )
+    teacher: str | None = option(
+        None, "folder or hub id of the teacher, if not the one that the model folder names", reads=PLACE
+    )
+    data: str = option("embedded-translation", "task, folder, file or hub:owner/name to score on", reads=PLACE)
     split: str = option("test", "split of the data that is scored")
     source: str = option("source", "column of the source; dotted names reach nested columns")
     target: str = option("target", "column of the reference")
@@ -31,12 +36,14 @@ class CurveConfig:
     )
     seeds: int = option(3, "trained heads of a rule, and draws of random and every-k", minimum=1)
     mode: str = option("average", MODE_HELP, choices=MODES)
-    calibration_data: str | None = option(None, "data to calibrate on first; never the data that is scored")
+    calibration_data: str | None = option(
+        None, "data to calibrate on first; never the data that is scored", reads=PLACE
+    )
     limit: int | None = option(None, "score only the first rows", minimum=1)
     batch_size: int = option(64, "rows decoded at once", minimum=1)
     max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)
     resamples: int = option(1000, "bootstrap resamples of sentences and seeds", minimum=100, maximum=100_000)
-    output: str = option("curve", "folder for the results; a rerun into it continues", metavar="DIR")
+    output: str = option("curve", "folder for the results; a rerun into it continues", metavar="DIR", writes=RUN)
     device: str = option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = option("float32", "number format of both models", choices=DTYPES)
     threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from wheels.errors import WheelsError
 from wheels.fields import MOST_THREADS, check_fields, option
+from wheels.paths import RUN, SETTINGS
 
 OUTPUT = "wheels-demo"
 """Where the demo writes unless it is told otherwise."""
@@ -24,10 +25,13 @@ class DemoConfig:
         f"folder for the results (default: {OUTPUT}; with --retrain the embedded pair of this checkout); a rerun into "
         "it continues",
         metavar="DIR",
+        writes=RUN,
     )
-    recipe: str | None = option(None, "YAML file with the settings of each stage (default: the shipped one)")
+    recipe: str | None = option(
+        None, "YAML file with the settings of each stage (default: the shipped one)", reads=SETTINGS
+    )
     retrain: bool = option(False, "train the embedded pair itself anew, from scratch")
-    work: str = option("wheels-retrain", "folder for the unfinished models of --retrain", metavar="DIR")
+    work: str = option("wheels-retrain", "folder for the unfinished models of --retrain", metavar="DIR", writes=RUN)
     threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from wheels.errors import WheelsError
 from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
+from wheels.paths import PLACE, RUN, SETTINGS
 
 PARTS = ("sweep", "cache")
 LABELS = ("hard", "soft", "both")
@@ -21,14 +22,20 @@ class DistillationConfig:
         WheelsError: for a value that is not allowed.
     """
 
-    recipe: str = option(REQUIRED, "YAML file with the settings of each part, or the name of a shipped one")
-    data: str = option(REQUIRED, "task, folder or hub:owner/name with train, validation and test splits")
-    teacher: str | None = option(None, "the teacher (default: trained first, by the recipe)", metavar="DIR")
+    recipe: str = option(
+        REQUIRED, "YAML file with the settings of each part, or the name of a shipped one", reads=SETTINGS
+    )
+    data: str = option(REQUIRED, "task, folder or hub:owner/name with train, validation and test splits", reads=PLACE)
+    teacher: str | None = option(
+        None, "the teacher (default: trained first, by the recipe)", metavar="DIR", reads=PLACE
+    )
     parts: tuple[str, ...] = option(
         ("sweep",), "sweep: labels, temperatures and sizes; cache: what cached probabilities save and cost",
         choices=PARTS,
     )  # fmt: skip
-    output: str = option("distillation", "folder for models and results; a rerun into it continues", metavar="DIR")
+    output: str = option(
+        "distillation", "folder for models and results; a rerun into it continues", metavar="DIR", writes=RUN
+    )
     threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wheels.decoding.choices import DTYPES, RULES
 from wheels.errors import WheelsError
 from wheels.fields import MOST_THREADS, check_fields, option
+from wheels.paths import PLACE, RUN
 
 FAMILIES = (
     "deferral",
@@ -31,9 +32,13 @@ class PassesConfig:
         WheelsError: for a value that is not allowed.
     """
 
-    model: str | None = option(None, "folder of a trained model (default: the embedded pair)", metavar="DIR")
-    teacher: str | None = option(None, "folder or hub id of the teacher, if not the one that the model folder names")
-    data: str = option("embedded-translation", "task, folder, file or hub:owner/name to score on")
+    model: str | None = option(
+        None, "folder of a trained model (default: the embedded pair)", metavar="DIR", reads=PLACE
+    )
+    teacher: str | None = option(
+        None, "folder or hub id of the teacher, if not the one that the model folder names", reads=PLACE
+    )
+    data: str = option("embedded-translation", "task, folder, file or hub:owner/name to score on", reads=PLACE)
     split: str = option("test", "split of the data that is scored")
     source: str = option("source", "column of the source; dotted names reach nested columns")
     target: str = option("target", "column of the reference")
@@ -49,7 +54,7 @@ class PassesConfig:
     )
     seeds: int = option(3, "trained heads that learned and regret are decoded with", minimum=1)
     tune_data: str | None = option(
-        None, "data on which the family tuned chooses its settings; never the rows that are scored"
+        None, "data on which the family tuned chooses its settings; never the rows that are scored", reads=PLACE
     )
     tune_split: str = option("validation", "split of the data that is tuned on")
     tune_limit: int | None = option(None, "tune on the first rows only", minimum=1)
@@ -57,7 +62,7 @@ class PassesConfig:
     batch_size: int = option(64, "rows of a forward pass", minimum=1)
     max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)
     resamples: int = option(1000, "bootstrap resamples of rows and seeds", minimum=100, maximum=100_000)
-    output: str = option("passes", "folder for the results; a rerun into it continues", metavar="DIR")
+    output: str = option("passes", "folder for the results; a rerun into it continues", metavar="DIR", writes=RUN)
     device: str = option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = option("float32", "number format of both models", choices=DTYPES)
     threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wheels.distillation.rationales_config import METHODS
 from wheels.errors import WheelsError
 from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
+from wheels.paths import PLACE, RUN, SETTINGS
 
 CONTROLS = ("none", "random", "untrained-teacher", "given")
 
@@ -19,9 +20,13 @@ class BenchRationalesConfig:
         WheelsError: for a value that is not allowed.
     """
 
-    recipe: str = option(REQUIRED, "YAML file with the settings of each stage, or the name of a shipped one")
-    data: str = option(REQUIRED, "folder with train, validation and test rows", metavar="DIR")
-    output: str = option("rationales", "folder for models and results; a rerun into it continues", metavar="DIR")
+    recipe: str = option(
+        REQUIRED, "YAML file with the settings of each stage, or the name of a shipped one", reads=SETTINGS
+    )
+    data: str = option(REQUIRED, "folder with train, validation and test rows", metavar="DIR", reads=PLACE)
+    output: str = option(
+        "rationales", "folder for models and results; a rerun into it continues", metavar="DIR", writes=RUN
+    )
     threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:

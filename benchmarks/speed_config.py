@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wheels.decoding.choices import DTYPES
 from wheels.errors import WheelsError
 from wheels.fields import MOST_THREADS, check_fields, option
+from wheels.paths import PLACE, RUN, SETTINGS
 
 REFERENCE = "hf-teacher"
 """What every other contestant is compared with, in speed and in what it writes: it always runs."""
@@ -46,9 +47,15 @@ class SpeedConfig:
         WheelsError: for a value that is not allowed, or two that do not go together.
     """
 
-    model: str | None = option(None, "folder of a trained model (default: the embedded pair)", metavar="DIR")
-    teacher: str | None = option(None, "folder or hub id of the teacher, if not the one that the model folder names")
-    data: str | None = option(None, "task, folder, file or hub:owner/name (default: the embedded pair's own test rows)")
+    model: str | None = option(
+        None, "folder of a trained model (default: the embedded pair)", metavar="DIR", reads=PLACE
+    )
+    teacher: str | None = option(
+        None, "folder or hub id of the teacher, if not the one that the model folder names", reads=PLACE
+    )
+    data: str | None = option(
+        None, "task, folder, file or hub:owner/name (default: the embedded pair's own test rows)", reads=PLACE
+    )
     split: str = option("test", "split of the data that is decoded")
     rows: int = option(64, "texts that each contestant decodes", minimum=1)
     batch_sizes: tuple[int, ...] = option((1, 8, 32), "rows of a forward pass", minimum=1)
@@ -60,9 +67,12 @@ class SpeedConfig:
     )
     max_new_tokens: int = option(64, "longest output, in tokens (with --random-weights: as its file says)", minimum=1)
     random_weights: str | None = option(
-        None, "YAML file with the sizes of a pair that nobody trained, in place of a model", metavar="FILE"
+        None,
+        "YAML file with the sizes of a pair that nobody trained, in place of a model",
+        metavar="FILE",
+        reads=SETTINGS,
     )
-    output: str = option("speed", "folder for the results; a rerun into it continues", metavar="DIR")
+    output: str = option("speed", "folder for the results; a rerun into it continues", metavar="DIR", writes=RUN)
     device: str = option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = option("float32", "number format of both models", choices=DTYPES)
     threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)

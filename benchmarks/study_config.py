@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from wheels.errors import WheelsError
 from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
+from wheels.paths import PLACE, RUN, SETTINGS
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,13 @@ class StudyConfig:
         WheelsError: for a value that is not allowed.
     """
 
-    recipe: str = option(REQUIRED, "YAML file with the settings of each stage, or the name of a shipped one")
-    data: str = option(REQUIRED, "task, folder or hub:owner/name with train, validation and test splits")
-    output: str = option("study", "folder for models and results; a rerun into it continues", metavar="DIR")
+    recipe: str = option(
+        REQUIRED, "YAML file with the settings of each stage, or the name of a shipped one", reads=SETTINGS
+    )
+    data: str = option(REQUIRED, "task, folder or hub:owner/name with train, validation and test splits", reads=PLACE)
+    output: str = option("study", "folder for models and results; a rerun into it continues", metavar="DIR", writes=RUN)
     teacher: str | None = option(
-        None, "a teacher that is there already; the recipe's section is left out", metavar="DIR"
+        None, "a teacher that is there already; the recipe's section is left out", metavar="DIR", reads=PLACE
     )
     threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wheels.decoding.choices import DTYPES, RULES
 from wheels.errors import WheelsError
 from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
+from wheels.paths import PLACE
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,13 @@ class CalibrateConfig:
         WheelsError: for a value that is not allowed.
     """
 
-    model: str = option(REQUIRED, "folder of a trained model; its calibration is replaced", metavar="DIR")
-    data: str = option(REQUIRED, "task, folder, file or hub:owner/name to calibrate on; never the data to be scored")
-    teacher: str | None = option(None, "folder or hub id of the teacher, if not the one that the model folder names")
+    model: str = option(REQUIRED, "folder of a trained model; its calibration is replaced", metavar="DIR", reads=PLACE)
+    data: str = option(
+        REQUIRED, "task, folder, file or hub:owner/name to calibrate on; never the data to be scored", reads=PLACE
+    )
+    teacher: str | None = option(
+        None, "folder or hub id of the teacher, if not the one that the model folder names", reads=PLACE
+    )
     split: str = option("validation", "split of the data that is used")
     source: str = option("source", "column of the source; dotted names reach nested columns")
     target: str = option("target", "column of the reference")

@@ -19,6 +19,7 @@ from wheels.decoding.choices import (
 )
 from wheels.errors import WheelsError
 from wheels.fields import MOST_THREADS, check_fields, option
+from wheels.paths import FILE, PLACE
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,20 @@ class GenerateConfig:
 
     text: str | None = option(None, "the text to write from; without it, --input or standard input", positional=True)
     input: str | None = option(
-        None, "a file with one text a line, or .jsonl rows; - for standard input", metavar="FILE"
+        None, "a file with one text a line, or .jsonl rows; - for standard input", metavar="FILE", reads=PLACE
     )
     source: str = option("source", "the column of .jsonl rows that holds the text; dotted names reach nested columns")
-    model: str | None = option(None, "folder of a trained model (default: the embedded pair)", metavar="DIR")
-    student: str | None = option(
-        None, "folder or hub id of a student that no rule was trained for, in place of --model; needs --teacher"
+    model: str | None = option(
+        None, "folder of a trained model (default: the embedded pair)", metavar="DIR", reads=PLACE
     )
-    teacher: str | None = option(None, "folder or hub id of the teacher, if not the one that the model folder names")
+    student: str | None = option(
+        None,
+        "folder or hub id of a student that no rule was trained for, in place of --model; needs --teacher",
+        reads=PLACE,
+    )
+    teacher: str | None = option(
+        None, "folder or hub id of the teacher, if not the one that the model folder names", reads=PLACE
+    )
     method: str = option("deferral", "how the two models write together", choices=METHODS)
     teacher_budget: float | None = option(
         None, "share of the tokens that the teacher may write, in [0, 1] (default: 0.2; deferral, verified)", share=True
@@ -57,7 +64,9 @@ class GenerateConfig:
     cascade: str = option("opt", "the rule of a speculative cascade", choices=CASCADES)
     fallback: float = option(0.6, "bild calls the teacher where the student's best probability is lower", share=True)
     format: str = option("text", "how the result is shown", choices=FORMATS)
-    output: str | None = option(None, "where the result is written (default: standard output)", metavar="FILE")
+    output: str | None = option(
+        None, "where the result is written (default: standard output)", metavar="FILE", writes=FILE
+    )
     color: str = option("auto", "whether the teacher's tokens stand out in colour", choices=COLORS)
     max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)
     batch_size: int = option(64, "texts decoded at once", minimum=1)

@@ -20,6 +20,7 @@ import wheels
 from wheels.errors import WheelsError
 from wheels.fields import Field, check_fields, check_known, convert, fields_of
 from wheels.files import write_json
+from wheels.paths import check_paths
 
 Config = TypeVar("Config")
 
@@ -56,7 +57,9 @@ def parse(config_class: type[Config], argv: Sequence[str], *, prog: str, descrip
     file = given.pop("config", None)
     values = read_yaml(file, fields) if file is not None else {}
     values |= {field.name: convert(field, given[field.name]) for field in fields if field.name in given}
-    return _construct(config_class, fields, values)
+    config = _construct(config_class, fields, values)
+    check_paths(fields, config, file)
+    return config
 
 
 def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:

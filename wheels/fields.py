@@ -9,6 +9,8 @@ A configuration is a flat frozen dataclass. The metadata of a field may carry:
     share       True for a number in [0, 1], such as a teacher budget
     positional  True for a value that is given without its flag
     metavar     the word that stands for the value in `--help`
+    reads       for a path: what is read there, `wheels.paths.SETTINGS` or `PLACE`
+    writes      for a path: what is written there, `wheels.paths.FILE` or `RUN`
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wheels.errors import WheelsError, check_budget, check_choice, did_you_mean
+from wheels.paths import check_paths
 
 MOST = {int: 2**31 - 1, float: 1e9}
 """The largest size of a number whose field says nothing else: what every library below takes, as a seed too."""
@@ -140,14 +143,16 @@ def check_fields(config: Any) -> None:
     """Hold every field of `config` to its `choices`, `minimum`, `maximum` and `share`. For `__post_init__`.
 
     Raises:
-        WheelsError: for the first field that holds something else.
+        WheelsError: for the first field that holds something else; for an output that is an input or another output.
     """
-    for field in fields_of(type(config)):
+    fields = fields_of(type(config))
+    for field in fields:
         value = getattr(config, field.name)
         if value is None and field.optional:
             continue
         for element in value if field.many else (value,):
             _check_one(field, element)
+    check_paths(fields, config)
 
 
 def _check_one(field: Field, value: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import stat
 import sys
@@ -48,7 +47,7 @@ def open_output(path: Path | str) -> Iterator[BinaryIO]:
 def _beside(place: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
     """Yield a new file beside `place`, which is moved there when it is written; `old` is the file that it replaces."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
+    temporary = place.with_name(f".{place.name}.{os.urandom(4).hex()}")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             if old is not None:
@@ -159,7 +158,7 @@ def new_folder(path: Path | str) -> Iterator[Path]:
     place = _target(Path(path)).resolve()
     if place.exists() and not place.is_dir():
         raise _unwritable(path, "it is no folder")
-    temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
+    temporary = place.with_name(f".{place.name}.{os.urandom(4).hex()}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()

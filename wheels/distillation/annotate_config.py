@@ -8,6 +8,7 @@ from wheels.data import check_prompt, check_template
 from wheels.distillation.grades import GRADE_PROMPT, check_grade_prompt
 from wheels.errors import WheelsError
 from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
+from wheels.paths import PLACE, RUN, SETTINGS
 
 SELECTIONS = ("random", "consistency", "assistant")
 """At random; by the student's self-consistency alone, (I); by that and the assistant's grade of its answer."""
@@ -26,20 +27,25 @@ def is_address(name: str | None) -> bool:
 class AnnotateConfig:
     """A run of `wheels annotate`: an unlabelled file in, a labelled training file out, under a budget."""
 
-    input: str = option(REQUIRED, "unlabelled rows to choose from (.jsonl or .jsonl.gz)", metavar="FILE")
-    output: str = option(REQUIRED, "folder for the labelled file, the ledger and the summary", metavar="DIR")
+    input: str = option(REQUIRED, "unlabelled rows to choose from (.jsonl or .jsonl.gz)", metavar="FILE", reads=PLACE)
+    output: str = option(
+        REQUIRED, "folder for the labelled file, the ledger and the summary", metavar="DIR", writes=RUN
+    )
     annotation_budget: int = option(REQUIRED, "annotations that the teacher may be asked for", minimum=1)
-    teacher: str = option(REQUIRED, "folder of a model, or http(s)://... of an OpenAI-compatible endpoint")
+    teacher: str = option(REQUIRED, "folder of a model, or http(s)://... of an OpenAI-compatible endpoint", reads=PLACE)
     teacher_model: str | None = option(None, "name of the teacher at its endpoint", metavar="NAME")
     teacher_key: str = option("OPENAI_API_KEY", "environment variable that holds its key", metavar="NAME")
-    assistant: str | None = option(None, "the same for the teaching assistant; without it nothing is graded")
+    assistant: str | None = option(
+        None, "the same for the teaching assistant; without it nothing is graded", reads=PLACE
+    )
     assistant_model: str | None = option(None, "name of the assistant at its endpoint", metavar="NAME")
     assistant_key: str = option("OPENAI_API_KEY", "environment variable that holds its key", metavar="NAME")
-    student: str | None = option(None, "model whose doubts choose the rows", metavar="DIR")
+    student: str | None = option(None, "model whose doubts choose the rows", metavar="DIR", reads=PLACE)
     data: str | None = option(
         None,
         "folder of labelled rows: train for demonstrations and retraining, validation to calibrate grades",
         metavar="DATA",
+        reads=PLACE,
     )
     source: str = option("source", "column of the sources; dots reach nested ones", metavar="NAME")
     target: str = option("target", "column of the targets of labelled rows", metavar="NAME")
@@ -49,7 +55,7 @@ class AnnotateConfig:
                          choices=SELECTIONS)  # fmt: skip
     filter: bool = option(True, "leave out annotations that the assistant is not confident in")
     warm_up: float = option(0.1, "share of the budget spent at random first, to retrain the student on", share=True)
-    retrain: str | None = option(None, "YAML of flags of `wheels pretrain` for that", metavar="FILE")
+    retrain: str | None = option(None, "YAML of flags of `wheels pretrain` for that", metavar="FILE", reads=SETTINGS)
     rehearse: bool = option(True, "retrain on the labelled rows too, not only on annotations")
     samples: int = option(5, "answers that the student samples for each row", minimum=2)
     temperature: float = option(1.0, "of these samples", minimum=0.01)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wheels.data import check_prompt
 from wheels.errors import WheelsError
 from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
+from wheels.paths import PLACE, RUN, SETTINGS
 
 OBJECTIVES = ("ce", "kl", "rkl", "jsd", "seqkd", "pcl")
 # Those that read the teacher's probabilities.
@@ -26,16 +27,21 @@ DTYPES = ("float32", "bfloat16", "float16")
 class PretrainConfig:
     """A run of static distillation, or of plain training on references (`objective` ce)."""
 
-    output: str = option(REQUIRED, "folder to write the trained student to", metavar="DIR")
+    output: str = option(REQUIRED, "folder to write the trained student to", metavar="DIR", writes=RUN)
     data: str = option(
-        "embedded-translation", "embedded corpus, folder or file of rows, or hub:owner/name", metavar="DATA"
+        "embedded-translation",
+        "embedded corpus, folder or file of rows, or hub:owner/name",
+        metavar="DATA",
+        reads=PLACE,
     )
     source: str = option("source", "column of the sources; dots reach nested ones", metavar="NAME")
     target: str = option("target", "column of the targets", metavar="NAME")
     prompt: str | None = option(None, "text the model reads, with {source} in it")
     limit: int | None = option(None, "read only so many rows of each split", minimum=1)
 
-    student: str | None = option(None, "model to start from; without it one is built as below", metavar="DIR")
+    student: str | None = option(
+        None, "model to start from; without it one is built as below", metavar="DIR", reads=PLACE
+    )
     family: str = option("t5", "family of a built student", choices=FAMILIES)
     width: int = option(48, "width of a built student", minimum=1, maximum=16384)
     layers: int = option(1, "layers of a built student", minimum=1, maximum=256)
@@ -45,9 +51,12 @@ class PretrainConfig:
     dropout: float = option(0.0, "dropout of a built student", minimum=0.0, maximum=0.9)
     vocab_size: int = option(4000, "pieces of a built tokenizer", minimum=259, maximum=1000000)
     tokenizer: str | None = option(
-        None, "take the tokenizer of this model for a built student (without it: the teacher's)", metavar="DIR"
+        None,
+        "take the tokenizer of this model for a built student (without it: the teacher's)",
+        metavar="DIR",
+        reads=PLACE,
     )
-    teacher: str | None = option(None, "model to learn from; ce needs none", metavar="DIR")
+    teacher: str | None = option(None, "model to learn from; ce needs none", metavar="DIR", reads=PLACE)
 
     objective: str = option("ce", "what to minimise", choices=OBJECTIVES)
     temperature: float = option(1.0, "T of both models in kl, rkl and jsd", minimum=0.01)
@@ -59,7 +68,7 @@ class PretrainConfig:
         minimum=0, metavar="K",
     )  # fmt: skip
     cache: str | None = option(
-        None, "folder for such caches, which runs may share (without it: within --output)", metavar="DIR"
+        None, "folder for such caches, which runs may share (without it: within --output)", metavar="DIR", writes=RUN
     )
     cache_temperatures: tuple[float, ...] = option(
         (1.0, 2.0, 5.0, 10.0), "temperatures that a cache is made for", minimum=0.01
@@ -92,7 +101,10 @@ class PretrainConfig:
     max_source_length: int = option(256, "leave out rows whose source has more tokens", minimum=1)
     max_target_length: int = option(256, "leave out rows whose target has more; longest output", minimum=2)
     options: str | None = option(
-        None, "YAML of further options of transformers' TrainingArguments (--trainer trl: GKDConfig)", metavar="FILE"
+        None,
+        "YAML of further options of transformers' TrainingArguments (--trainer trl: GKDConfig)",
+        metavar="FILE",
+        reads=SETTINGS,
     )
 
     metric: str | None = option(None, "picks the best checkpoint; without it the task's first")

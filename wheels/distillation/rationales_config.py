@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wheels.data import SPLITS, check_prompt
 from wheels.errors import WheelsError
 from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
+from wheels.paths import FILE, PLACE, RUN
 
 METHODS = ("saliency", "saliency-per-token", "gradient-x-input", "integrated-gradients", "random")
 MERGES = ("max", "sum")
@@ -22,9 +23,11 @@ class RationalesConfig:
         WheelsError: for a value that is not allowed.
     """
 
-    teacher: str = option(REQUIRED, "model whose gradients say which words matter", metavar="DIR")
-    data: str = option(REQUIRED, "JSONL file of rows, or a folder of them", metavar="PATH")
-    output: str = option(REQUIRED, "JSONL file to write: each row as it was, with its rationale", metavar="FILE")
+    teacher: str = option(REQUIRED, "model whose gradients say which words matter", metavar="DIR", reads=PLACE)
+    data: str = option(REQUIRED, "JSONL file of rows, or a folder of them", metavar="PATH", reads=PLACE)
+    output: str = option(
+        REQUIRED, "JSONL file to write: each row as it was, with its rationale", metavar="FILE", writes=RUN
+    )
     split: str = option("train", "the split that is read from a folder", choices=SPLITS)
     source: str = option("source", "column of the sources; dots reach nested ones", metavar="NAME")
     target: str = option("target", "column of the references", metavar="NAME")
@@ -43,7 +46,7 @@ class RationalesConfig:
     )
     seed: int = option(0, "of random", minimum=0)
 
-    html: str | None = option(None, "page to write, the words shaded by their weight", metavar="FILE")
+    html: str | None = option(None, "page to write, the words shaded by their weight", metavar="FILE", writes=FILE)
     html_rows: int = option(100, "rows on that page", minimum=1)
     batch_size: int = option(32, "rows per forward pass", minimum=1)
     max_new_tokens: int = option(64, "longest output of the teacher's own", minimum=1)
