@@ -19,6 +19,8 @@ MODE_HELP = (
     "prefix (strict)"
 )
 """What `--help` says of them."""
+INPUT_FORMATS = ("auto", "text", "jsonl")
+"""What a line of the input is."""
 FORMATS = ("text", "json", "html")
 """How `wheels generate` shows its traces."""
 COLORS = ("auto", "always", "never")

@@ -9,9 +9,9 @@ import torch
 from tqdm import tqdm
 
 from wheels.artefact import Artefact
-from wheels.data import load_rows
 from wheels.decoding.engine import decode
 from wheels.decoding.generate_config import GenerateConfig
+from wheels.decoding.inputs import read_sources
 from wheels.decoding.method import (
     Method,
     bild,
@@ -25,12 +25,7 @@ from wheels.decoding.render import as_html, as_json, as_text, summary
 from wheels.decoding.rules import calibrated
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.trace import Trace
-from wheels.errors import WheelsError
 from wheels.files import check_writable, write_text
-from wheels.lines import read_lines
-
-STDIN = "-"
-"""The name that stands for standard input."""
 
 
 def run(config: GenerateConfig) -> None:
@@ -65,63 +60,6 @@ def load_artefact(config: GenerateConfig) -> Artefact:
     if config.student is not None and config.teacher is not None:
         return Artefact.untrained(config.student, config.teacher, **place)
     return Artefact.load(config.model, teacher=config.teacher, **place)
-
-
-def read_sources(config: GenerateConfig) -> list[str]:
-    """Return the texts to write from: of the command line, of a file, or of standard input.
-
-    Raises:
-        WheelsError: where there is none, a line is blank, or a file cannot be read: names the file and the line.
-    """
-    if config.text is not None and config.text != STDIN:
-        return [_checked(config.text)]
-    skips = config.on_error == "skip"
-    if config.input is not None and config.input != STDIN:
-        if config.input.endswith((".jsonl", ".jsonl.gz")):
-            rows = load_rows(config.input, source=config.source, require_target=False)
-            return [row.source for row in rows]
-        places = list(read_lines(config.input))
-        return _texts(config.input, {_number(place): line for place, line in places}, skips)
-    if config.text is None and config.input is None and sys.stdin.isatty():
-        raise WheelsError('no text to write from; give it in quotes ("..."), by --input FILE, or through a pipe')
-    return _texts("standard input", dict(enumerate(_piped().split("\n"), 1)), skips)
-
-
-def _checked(text: str) -> str:
-    """Return a text of the command line, if there is something in it that can be read."""
-    if not text.strip():
-        raise WheelsError("the text is empty; give some text, or a file by --input")
-    return text
-
-
-def _piped() -> str:
-    """Return what stands on standard input, which is UTF-8 whatever the locale says."""
-    try:
-        return sys.stdin.buffer.read().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise WheelsError(f"standard input: not UTF-8 at byte {error.start + 1}; convert it to UTF-8") from None
-
-
-def _number(place: str) -> int:
-    """Return the line of `file:line`."""
-    return int(place.rpartition(":")[2])
-
-
-def _texts(name: str, lines: dict[int, str], skips: bool) -> list[str]:
-    """Return the texts of numbered lines; blank ones after the last text do not count.
-
-    Raises:
-        WheelsError: for nothing but blank lines; for a blank one before a text too, unless it `skips` such inputs.
-    """
-    numbers = [number for number, line in lines.items() if line.strip()]
-    if not numbers:
-        raise WheelsError(f"{name}: nothing but blank lines; give one text a line")
-    if skips:
-        return [lines.get(number, "").strip() for number in range(1, numbers[-1] + 1)]
-    gap = next((index for index, number in enumerate(numbers, 1) if number != index), None)
-    if gap is not None:
-        raise WheelsError(f"{name}:{gap}: the line is blank; remove it, or put a text there")
-    return [lines[number].strip() for number in numbers]
 
 
 def generate(config: GenerateConfig, artefact: Artefact, sources: list[str]) -> list[Trace]:

@@ -11,6 +11,7 @@ from wheels.decoding.choices import (
     COLORS,
     DTYPES,
     FORMATS,
+    INPUT_FORMATS,
     METHODS,
     MODE_HELP,
     MODES,
@@ -33,6 +34,9 @@ class GenerateConfig:
     text: str | None = option(None, "the text to write from; without it, --input or standard input", positional=True)
     input: str | None = option(
         None, "a file with one text a line, or .jsonl rows; - for standard input", metavar="FILE", reads=PLACE
+    )
+    input_format: str = option(
+        "auto", "what a line is: a text, or a row (jsonl); auto asks the name and the first line", choices=INPUT_FORMATS
     )
     source: str = option("source", "the column of .jsonl rows that holds the text; dotted names reach nested columns")
     model: str | None = option(

@@ -55,8 +55,8 @@ def test_targets_may_be_missing_where_none_is_needed(tmp_path: Path) -> None:
     ("line", "message"),
     [
         (b'{"source": "a", "target"}', r"a\.jsonl:3: not JSON: .* at column 25"),
-        (b"[1]", r"a\.jsonl:3: a row must be a JSON object with named fields, got a list"),
-        (b'"text"', r"a\.jsonl:3: a row must be a JSON object .* got a string"),
+        (b"[1]", r"a\.jsonl:3: must be a JSON object with named fields, got a list"),
+        (b'"text"', r"a\.jsonl:3: must be a JSON object .* got a string"),
         (b"[" * 100_000, r"a\.jsonl:3: not JSON"),
         (b"1" * 5_000, r"a\.jsonl:3: not JSON that can be read"),
         (b'{"sorce": "a", "target": "b"}', r"a\.jsonl:3: no column 'source'.*: sorce, target; did you mean 'sorce'\?"),
@@ -71,7 +71,8 @@ def test_targets_may_be_missing_where_none_is_needed(tmp_path: Path) -> None:
         (b'{"source": "a", "target": {"b": "c"}}', r"a\.jsonl:3: 'target' must be a string, got an object"),
         (b'{"source": " \\n", "target": "b"}', r"a\.jsonl:3: 'source' is empty"),
         (b'{"source": "a", "target": ""}', r"a\.jsonl:3: 'target' is empty"),
-        (b'{"source": "a\\ud800", "target": "b"}', r"a\.jsonl:3: 'source' has half a surrogate pair at character 1"),
+        (b'{"source": "a\\ud800", "target": "b"}', r"a\.jsonl:3: half a surrogate pair, '\\ud800', is no text"),
+        (b'{"source": "a", "target": "b", "n": NaN}', r"a\.jsonl:3: not JSON that can be read: NaN is no number"),
         (b'{"source": "caf\xe9", "target": "b"}', r"a\.jsonl:3: not UTF-8: byte 0xe9 at offset 62 of the file"),
     ],
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from wheels.errors import WheelsError
+from wheels.json_text import parse_json, parse_object
 
 
 @contextmanager
@@ -131,16 +132,27 @@ def write_jsonl(path: Path | str, records: Iterable[Mapping[str, Any]]) -> Path:
     return write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
-def read_json(path: Path | str) -> Any:
-    """Return the JSON value that stands in `path`.
+def read_json(path: Path | str, *, finite: bool = True) -> Any:
+    """Return the JSON value that stands in `path`; see `wheels.json_text.parse_json`.
 
     Raises:
         WheelsError: where the file is missing, or is not JSON: names the file and the line.
     """
+    return parse_json(_content(path), str(path), finite=finite, lines=True)
+
+
+def read_object(path: Path | str, *needed: str, finite: bool = True) -> dict[str, Any]:
+    """Return the JSON object that stands in `path`, which must have every key that is `needed`.
+
+    Raises:
+        WheelsError: as `read_json`; and for another kind of value, or a key that is missing.
+    """
+    return parse_object(_content(path), str(path), *needed, finite=finite, lines=True)
+
+
+def _content(path: Path | str) -> bytes:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise WheelsError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+        return Path(path).read_bytes()
     except OSError as error:
         raise WheelsError(f"cannot read {path}: {error.strerror or error}") from error
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wheels.errors import WheelsError, did_you_mean
+from wheels.json_text import kind_of_value, parse_object
 from wheels.lines import read_lines
+
+# How an array, and an object of more than one line, begin.
+_ARRAY = re.compile(r'\[\s*($|[\[{"])')
+_OBJECT = re.compile(r'\{\s*($|"[^"]*"\s*:)')
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,28 +66,59 @@ def read_records(path: Path | str, limit: int | None = None) -> list[tuple[str, 
         WheelsError: naming the file and the line, for a line that is no JSON object; for an empty file.
     """
     check_limit(limit)
-    records = [(place, _parse(place, line)) for place, line in itertools.islice(read_lines(path), limit)]
+    return records_of(str(path), itertools.islice(read_lines(path), limit))
+
+
+def records_of(name: str, lines: Iterable[tuple[str, str]]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the records that stand on the lines of the file `name`, each with its place.
+
+    Raises:
+        WheelsError: naming the file and the line, for a line that is no JSON object; for no line at all.
+    """
+    records: list[tuple[str, dict[str, Any]]] = []
+    for place, line in lines:
+        if not records:
+            refuse_other_formats(name, line)
+        records.append((place, parse_object(line, place)))
     if not records:
-        raise WheelsError(f"{path}: the file is empty; it must hold one JSON object a line")
+        raise WheelsError(f"{name}: the file is empty; it must hold one JSON object a line")
     return records
+
+
+def refuse_other_formats(name: str, first: str, columns: Iterable[str] = ()) -> None:
+    """Raise a `WheelsError` where a file's name or its first line shows that its lines are neither texts nor rows.
+
+    Args:
+        name: of the file.
+        first: its first line that is not blank.
+        columns: names that a table's header would hold.
+    """
+    first = first.strip()
+    cells = {cell.strip().strip('"').casefold() for cell in re.split("[,;\t]", first)}
+    if name.lower().removesuffix(".gz").endswith((".csv", ".tsv")) or (
+        len(cells) > 1 and not cells.isdisjoint(columns)
+    ):
+        raise WheelsError(f"{name}: a table (CSV); convert it to .jsonl, one object with named fields a line")
+    if _ARRAY.match(first):
+        raise WheelsError(f"{name}: a JSON array; write one object a line (jq -c '.[]' FILE > FILE.jsonl)")
+    if _OBJECT.match(first) and not is_object(first):
+        raise WheelsError(
+            f"{name}: a JSON object over several lines; write one object a line (jq -c . FILE > FILE.jsonl)"
+        )
+
+
+def is_object(line: str) -> bool:
+    """Return whether a line is a whole JSON object."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def check_limit(limit: int | None) -> None:
     """Raise a `WheelsError` unless `limit` is None or at least 1."""
     if limit is not None and limit < 1:
         raise WheelsError(f"limit must be at least 1 row, got {limit}")
-
-
-def _parse(place: str, line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise WheelsError(f"{place}: not JSON: {error.msg} at column {error.colno}") from None
-    except (RecursionError, ValueError) as error:
-        raise WheelsError(f"{place}: not JSON that can be read: {error}") from None
-    if not isinstance(record, dict):
-        raise WheelsError(f"{place}: a row must be a JSON object with named fields, got {_kind(record)}")
-    return record
 
 
 def row_of(record: Mapping[str, Any], place: str, source: str, target: str, require_target: bool) -> Row:
@@ -109,11 +146,7 @@ def _field(record: Mapping[str, Any], name: str, place: str, optional: bool = Fa
         have = ", ".join(columns) or "none"
         raise WheelsError(f"{place}: no column {name!r}; the columns are: {have}{did_you_mean(name, columns)}")
     if not isinstance(value, str):
-        raise WheelsError(f"{place}: {name!r} must be a string, got {_kind(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise WheelsError(f"{place}: {name!r} has half a surrogate pair at character {error.start}") from None
+        raise WheelsError(f"{place}: {name!r} must be a string, got {kind_of_value(value)}")
     return value
 
 
@@ -134,11 +167,6 @@ def _columns(record: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _columns(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
-
-
-def _kind(value: Any) -> str:
-    names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", list: "a list", str: "a string"}
-    return names.get(type(value), "an object")
 
 
 def check_lengths(rows: Sequence[Row], lengths: Iterable[int], limit: int, name: Path | str) -> None:

@@ -260,11 +260,77 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(call, tmp_path, monkeypatch, 
     [
         (b"", "error: standard input: nothing but blank lines; give one text a line\n"),
         (b"a\n\nb\n", "error: standard input:2: the line is blank; remove it, or put a text there\n"),
-        (b"a\xff", "error: standard input: not UTF-8 at byte 2; convert it to UTF-8\n"),
+        (
+            b"a\xff",
+            "error: standard input:1: not UTF-8: byte 0xff at offset 1 of the file; save it as UTF-8\n",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_pipe(call, stdin, message):
     assert call(stdin=stdin) == (2, "", message)
+
+
+ROWS = "".join(json.dumps({"source": text, "n": 1}) + "\n" for text in TEXTS).encode()
+
+
+@pytest.mark.parametrize("flags", [[], ["--input-format", "jsonl"]])
+@pytest.mark.parametrize("name", [None, "rows.txt", "rows"])
+def test_rows_are_known_by_their_content(call, pair, tmp_path, flags, name):
+    if name is not None:
+        (tmp_path / name).write_bytes(ROWS)
+        flags = [*flags, "--input", str(tmp_path / name)]
+    code, out, _ = call("--teacher-budget", "0.5", *flags, stdin=None if name else ROWS)
+    assert (code, out.split("\n")) == (0, [*(trace.text for trace in expected(pair)), ""])
+
+
+def test_rows_can_be_given_as_texts(call, pair):
+    code, out, _ = call("--teacher-budget", "0.5", "--input-format", "text", stdin=b'{"source": "a"}\n[{"x"')
+    traces = expected(pair, ['{"source": "a"}', '[{"x"'])
+    assert (code, out.split("\n")) == (0, [*(trace.text for trace in traces), ""])
+
+
+@pytest.mark.parametrize("text", ["[1] a b", "{a} b", "[a, b]", "a, b; c", '"a" b', "{ a", "[ 1 ]", "5", "PK a"])
+def test_a_text_with_brackets_is_a_text(call, pair, text):
+    code, out, _ = call("--teacher-budget", "0.5", stdin=text.encode())
+    assert (code, out) == (0, expected(pair, [text])[0].text + "\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"de,en\na,b\n", "a.csv: a table .CSV.; convert it to .jsonl"),
+        ("a.TSV", b"a\tb\n", "a.TSV: a table"),
+        ("a.csv.gz", gzip.compress(b"a,b\n"), "a.csv.gz: a table"),
+        ("a.txt", b'"id";"source"\n1;a\n', "a.txt: a table"),
+        (None, b"source,target\na,b\n", "standard input: a table"),
+        (None, b'[{"source": "a"}, {"source": "b"}]', r"standard input: a JSON array; write one object a line \(jq"),
+        ("a.json", b'[\n  {"source": "a"}\n]\n', "a.json: a JSON array"),
+        ("a.txt", b'["a", "b"]', "a.txt: a JSON array"),
+        ("a.json", b'{\n  "source": "a"\n}\n', "a.json: a JSON object over several lines; write one object a line"),
+        ("a.json", b'{"rows": [\n{"source": "a"}\n]}\n', "a.json: a JSON object over several lines"),
+        ("a.jsonl", b'[{"source": "a"}]', "a.jsonl: a JSON array"),
+        ("a.jsonl", b"source,target\na,b", "a.jsonl:1: not JSON"),
+        ("a.txt", b'{"text": "a"}\n', "a.txt:1: no column 'source'; the columns are: text"),
+        ("a.txt", b'{"source": "a"}\na b\n', "a.txt:2: not JSON"),
+        ("a.txt", gzip.compress(b"a"), r"a.txt: gzip, not lines of text; end its name in .gz, or unpack it"),
+        (None, gzip.compress(b"a"), "standard input: gzip, not lines of text"),
+        ("a.xlsx", b"PK\x03\x04\x14\0", "a.xlsx: a zip archive .as .xlsx, .docx and .npz are., not lines of text"),
+        ("a.gz", gzip.compress(b"PK\x03\x04"), "a.gz: a zip archive"),
+        ("a.parquet", b"PAR1\x15\x04", "a.parquet: Parquet, not lines of text; convert it to .jsonl"),
+        ("a.xls", b"\xd0\xcf\x11\xe0\xa1", "a.xls: an old Office file"),
+        ("a.txt", "a b".encode("utf-16"), "a.txt: UTF-16, not lines of text; save it as UTF-8"),
+        ("a.txt", "a b".encode("utf-16-le"), "a.txt:1: a NUL at offset 1 of the file: not lines of text in UTF-8"),
+        ("a.txt", "a b".encode("utf-32"), "a.txt: UTF-16, not lines"),
+        ("a.bin", b"a\nb\0c\n", "a.bin:2: a NUL at offset 3 of the file"),
+    ],
+)
+def test_what_is_no_text_is_refused_by_name(call, tmp_path, monkeypatch, name, content, message):
+    monkeypatch.chdir(tmp_path)
+    if name is not None:
+        (tmp_path / name).write_bytes(content)
+    code, out, err = call(*(["--input", name] if name else []), stdin=None if name else content)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert re.match(f"error: {message}", err), err
 
 
 def test_a_terminal_with_nothing_to_read_is_told_what_to_do(call, monkeypatch):
