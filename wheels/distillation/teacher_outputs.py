@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
@@ -54,8 +55,7 @@ def teacher_outputs(
     Raises:
         WheelsError: where the place cannot be written, or a kept file holds something else.
     """
-    key = json.dumps([name, list(eos_ids), max_new_tokens, vocab_size, context, chunk, sources])
-    place = Path(folder) / hashlib.sha256(key.encode()).hexdigest()[:16]
+    place = _place(folder, [name, list(eos_ids), max_new_tokens, vocab_size, context, chunk, sources])
     outputs: list[list[int]] = []
     with tqdm(total=len(sources), desc="teacher outputs", unit="row", leave=False) as bar:
         for number, start in enumerate(range(0, len(sources), chunk)):
@@ -71,6 +71,11 @@ def teacher_outputs(
             outputs += _kept(file, len(rows))
     write_json(Path(folder) / "tokens.json", sum(map(len, outputs)))
     return outputs
+
+
+def _place(folder: Path | str, settings: list[Any]) -> Path:
+    """Return the folder in `folder` that is named for the settings."""
+    return Path(folder) / hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
 
 def tokens_written(folder: Path) -> int:
