@@ -112,7 +112,7 @@ def thresholds_of(head: DeferralHead, features_NF: torch.Tensor) -> dict[float, 
 
 
 def continued(
-    pair: Pair, rows: Sequence[Row], rule: Priced, metric: str, *, seed: int, max_new_tokens: int
+    pair: Pair, rows: Sequence[Row], rule: Priced, metric: str, *, seed: int, batch_size: int, max_new_tokens: int
 ) -> tuple[Pairs, torch.Tensor]:
     """Write each row's text under a policy, flip one decision in it, and write the rest again.
 
@@ -122,6 +122,7 @@ def continued(
         rule: The policy.
         metric: The sentence metric.
         seed: Chooses the states.
+        batch_size: Rows decoded at once.
         max_new_tokens: Longest output.
 
     Returns:
@@ -132,7 +133,7 @@ def continued(
     budgets = [BUDGETS[place % len(BUDGETS)] for place in range(len(rows))]
 
     def write(with_rule: Rule) -> list[Trace]:
-        return decode(pair, sources, with_rule, budget=budgets, batch_size=256, max_new_tokens=max_new_tokens)
+        return decode(pair, sources, with_rule, budget=budgets, batch_size=batch_size, max_new_tokens=max_new_tokens)
 
     first = write(rule)
     at = []
@@ -180,6 +181,7 @@ def collect_pairs(
             Priced(head, thresholds),
             metric,
             seed=config.seed * 1_000_003 + number,
+            batch_size=config.batch_size,
             max_new_tokens=config.max_new_tokens,
         )
         return {**vars(found), "length_N": length_N}

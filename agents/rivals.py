@@ -110,7 +110,7 @@ def collect_gains(
         return None
 
     def make(number: int) -> dict[str, torch.Tensor]:
-        features_NF, gain_N = text_gains(pair, chunks[number], metric, config.max_new_tokens)
+        features_NF, gain_N = text_gains(pair, chunks[number], metric, config.max_new_tokens, config.batch_size)
         return {"features": features_NF, "gain": gain_N}
 
     kept = kept_chunks(folder, "gains", len(chunks), make, "whole texts", accelerator)
@@ -118,7 +118,7 @@ def collect_gains(
 
 
 def text_gains(
-    pair: Pair, rows: Sequence[Row], metric: str, max_new_tokens: int, batch_size: int = 256
+    pair: Pair, rows: Sequence[Row], metric: str, max_new_tokens: int, batch_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Write each row's text with the student alone and with the teacher alone, and compare.
 
@@ -137,5 +137,5 @@ def text_gains(
         torch.tensor(sentence_scores(metric, [trace.text for trace in traces], targets))
         for traces in (student, teacher)
     )
-    first = examine(pair, pair.encode(sources), [trace.token_ids[:1] for trace in student])
+    first = examine(pair, pair.encode(sources), [trace.token_ids[:1] for trace in student], batch_size)
     return torch.stack([known.features_TF[0] for known in first]), teacher_N - student_N

@@ -86,7 +86,7 @@ def roll_out(
         budgets: The budget that each row is told, a share.
         behaviour: The rule that calls.
         seed: Of the rule's draws.
-        batch_size: Rows decoded at once.
+        batch_size: Rows decoded, and read again, at once.
         max_new_tokens: Longest output.
         terminal: Gives each text's reward in nats; none without it.
         keep_texts: Keep the tokens in the episodes: training the student needs them.
@@ -98,7 +98,7 @@ def roll_out(
     )  # fmt: skip
     rewards = terminal(traces) if terminal is not None else [0.0] * len(traces)
     source_ids = pair.encode(sources)
-    examined = examine(pair, source_ids, [trace.token_ids for trace in traces])
+    examined = examine(pair, source_ids, [trace.token_ids for trace in traces], batch_size)
     episodes = [
         _episode(trace, budget, known, behaviour, reward)
         for trace, budget, known, reward in zip(traces, budgets, examined, rewards, strict=True)

@@ -105,7 +105,8 @@ def finish(
             CalibrateConfig(
                 model=str(output), data=config.data, teacher=config.teacher, source=config.source,
                 target=config.target, limit=config.calibration_limit, seeds=config.seeds,
-                max_new_tokens=config.max_new_tokens, device=config.device, dtype=config.dtype, batch_size=256,
+                max_new_tokens=config.max_new_tokens, device=config.device, dtype=config.dtype,
+                batch_size=config.batch_size,
             )
         )  # fmt: skip
     write_resolved(config, output, {"data_digest": task.digest, "finished": True})
@@ -223,7 +224,7 @@ class Trainer:
         behaviour = Behaviour(GateRule(agent.head, agent.price, config.alpha), on_policy=True, sampling=sampling)
         episodes, traces = roll_out(
             self.pair, sources, budgets, behaviour, seed=_mixed(self.seed, self.accelerator, 1000 + number),
-            batch_size=config.prompts, max_new_tokens=config.max_new_tokens, terminal=self._terminal(references),
+            batch_size=config.batch_size, max_new_tokens=config.max_new_tokens, terminal=self._terminal(references),
             keep_texts=self.full,
         )  # fmt: skip
         use, tokens = self._use(traces)

@@ -164,7 +164,7 @@ def ends(artefact: Any, task: Task, budget: float) -> dict[str, float]:
 
     sources, references = [row.source for row in task.test], [row.target for row in task.test]
     rule = calibrated(artefact, "random", budget)
-    texts = [trace.text for trace in decode(artefact.pair, sources, rule, budget=budget, batch_size=256)]
+    texts = [trace.text for trace in decode(artefact.pair, sources, rule, budget=budget)]
     return {metric: round(score(metric, texts, references).value, 2) for metric in task.metrics}
 
 

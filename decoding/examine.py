@@ -33,29 +33,34 @@ class Examined:
     """The student's, likewise."""
 
 
-def examine(pair: Pair, sources: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> list[Examined]:
+def examine(
+    pair: Pair, sources: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], batch_size: int | None = None
+) -> list[Examined]:
     """Read each text after its source with both models.
 
     Args:
         pair: Both models.
         sources: Tokens of the sources (prompts, for causal models), as `Pair.encode` makes them.
         texts: Tokens of the outputs, each at least one.
+        batch_size: Rows of a forward pass at most; None: as many as memory allows.
     """
     found: list[Examined | None] = [None] * len(texts)
-    for indices in _batches(sources, texts, pair.vocab_size):
+    for indices in _batches(sources, texts, pair.vocab_size, batch_size or len(texts)):
         batch = ([sources[index] for index in indices], [texts[index] for index in indices])
         for index, examined in zip(indices, _examine_batch(pair, *batch), strict=True):
             found[index] = examined
     return [examined for examined in found if examined is not None]
 
 
-def _batches(sources: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], vocab_size: int) -> Iterator[list[int]]:
-    """Yield indices of texts of like length, as many at a time as memory allows."""
+def _batches(
+    sources: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], vocab_size: int, most: int
+) -> Iterator[list[int]]:
+    """Yield indices of texts of like length, as many at a time as memory allows, and `most` at most."""
     order = sorted(range(len(texts)), key=lambda index: (len(texts[index]), len(sources[index])))
     batch: list[int] = []
     for index in order:
         width = len(texts[index]) + len(sources[index]) + 1
-        if batch and (len(batch) + 1) * width * vocab_size > LOGITS_AT_A_TIME:
+        if batch and (len(batch) == most or (len(batch) + 1) * width * vocab_size > LOGITS_AT_A_TIME):
             yield batch
             batch = []
         batch.append(index)

@@ -80,13 +80,13 @@ def test_the_gain_is_that_of_the_call_whichever_text_has_it(pair: Pair, head: De
     first = written(pair, rows, rule)
     # The first text is right: a call in it gains, and one instead of its writing loses.
     rows = [Row(row.source, trace.text or "a") for row, trace in zip(rows, first, strict=True)]
-    pairs, length_N = continued(pair, rows, rule, "chrf", seed=1, max_new_tokens=LIMIT)
+    pairs, length_N = continued(pair, rows, rule, "chrf", seed=1, batch_size=8, max_new_tokens=LIMIT)
     assert length_N.tolist() == [trace.tokens for trace in first] and not rule.gains
     own = sentence_scores("chrf", [trace.text for trace in first], [row.target for row in rows])
     moved = [(gain, score) for gain, score in zip(pairs.gain_N.tolist(), own, strict=True) if gain]
     assert any(gain > 0 for gain, _ in moved) and any(gain < 0 for gain, _ in moved)
     assert all(abs(gain) <= score + 1e-4 for gain, score in moved)
-    again, _ = continued(pair, rows, rule, "chrf", seed=1, max_new_tokens=LIMIT)
+    again, _ = continued(pair, rows, rule, "chrf", seed=1, batch_size=30, max_new_tokens=LIMIT)
     assert again.gain_N.equal(pairs.gain_N) and again.features_NF.equal(pairs.features_NF)
 
 

@@ -49,7 +49,7 @@ def test_a_gain_is_the_teachers_score_minus_the_students(pair: Pair) -> None:
     student, teacher = texts(pair, 0.0, rows), texts(pair, 1.0, rows)
     # The teacher is right in the first half of the rows, the student in the others.
     targets = teacher[:3] + student[3:]
-    _, gain_N = text_gains(pair, [Row(*row) for row in zip(rows, targets, strict=True)], "chrf", LIMIT)
+    _, gain_N = text_gains(pair, [Row(*row) for row in zip(rows, targets, strict=True)], "chrf", LIMIT, 4)
     other = sentence_scores("chrf", student[:3] + teacher[3:], targets)
     assert gain_N.tolist() == pytest.approx([100 - x for x in other[:3]] + [x - 100 for x in other[3:]], abs=1e-3)
     assert (gain_N[:3] > 0).any() and (gain_N[3:] < 0).any()
@@ -57,7 +57,7 @@ def test_a_gain_is_the_teachers_score_minus_the_students(pair: Pair) -> None:
 
 def test_the_features_are_those_of_the_state_in_which_the_rule_is_asked(pair: Pair) -> None:
     rows = sources(5)
-    features_NF, _ = text_gains(pair, [Row(row, "a b") for row in rows], "chrf", LIMIT)
+    features_NF, _ = text_gains(pair, [Row(row, "a b") for row in rows], "chrf", LIMIT, 4)
     for row, features_F in zip(rows, features_NF, strict=True):
         rule = FirstStates()
         decode(pair, [row], rule, budget=0.5, max_new_tokens=LIMIT)
@@ -86,7 +86,7 @@ def test_as_many_rows_are_read_as_asked_for_and_none_twice(
         found = collect_gains(pair, rows, "chrf", config(router_rows=asked), tmp_path, Accelerator(cpu=True))
     assert read == sizes, "the second time all of it is there"
     assert found is not None and len(found[0]) == len(found[1]) == sum(sizes)
-    whole = text_gains(pair, rows[: sum(sizes)], "chrf", LIMIT)
+    whole = text_gains(pair, rows[: sum(sizes)], "chrf", LIMIT, 4)
     assert torch.allclose(found[0], whole[0], atol=1e-5) and found[1].tolist() == pytest.approx(whole[1].tolist())
 
 

@@ -22,8 +22,9 @@ from wheels.agents.train import Trainer, run
 from wheels.agents.train_config import TrainConfig
 from wheels.agents.warmstart import WarmStart
 from wheels.artefact import Artefact
+from wheels.decoding import examine
 from wheels.decoding.choices import RULES, TRAINED
-from wheels.decoding.engine import decode
+from wheels.decoding.engine import Engine, decode
 from wheels.decoding.rules import calibrated
 from wheels.errors import WheelsError
 
@@ -99,6 +100,31 @@ def test_seeds_differ_and_the_agent_left_its_warm_start(config: TrainConfig) -> 
     artefact = Artefact.load(config.output)
     digests = {(rule, seed): artefact.head_digest(rule, seed) for rule in TRAINED for seed in (0, 1)}
     assert len(set(digests.values())) == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["head", "student"])
+def test_no_more_rows_are_in_flight_than_batch_size_says(
+    part: str, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flying, read = [], []
+    begin, once = Engine.__init__, examine.read_texts
+
+    def counted(self: Engine, *more: Any, **named: Any) -> None:
+        begin(self, *more, **named)
+        flying.append((named["batch_size"], len(self.slots.rows)))
+
+    def noted(pair: Any, model: Any, sources: Any, texts: list[Any]) -> Any:
+        read.append(len(texts))
+        return once(pair, model, sources, texts)
+
+    monkeypatch.setattr(Engine, "__init__", counted)
+    monkeypatch.setattr(examine, "read_texts", noted)
+    monkeypatch.setattr(train, "CalibrateConfig", partial(train.CalibrateConfig, budgets=(0.5,)))
+    run(replace(config, train=part, calibrate=True, batch_size=3, seeds=1))
+    assert {size for size, _ in flying} == {3}
+    assert max(rows for _, rows in flying) <= 6
+    assert max(read) == 3
 
 
 def only_seed_1(fit: Callable[..., Any]) -> Callable[..., Any]:

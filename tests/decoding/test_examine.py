@@ -91,8 +91,11 @@ def test_batches_change_nothing(monkeypatch):
     traces, _ = watched(pair)
     together = examined(pair, traces)
     monkeypatch.setattr(module, "LOGITS_AT_A_TIME", 14 * 30)
-    sizes = [len(batch) for batch in module._batches(pair.encode(SOURCES), [t.token_ids for t in traces], 14)]
+    texts = (pair.encode(SOURCES), [t.token_ids for t in traces])
+    sizes = [len(batch) for batch in module._batches(*texts, 14, len(SOURCES))]
     assert len(sizes) > 1 and sum(sizes) == len(SOURCES)
+    few = [len(batch) for batch in module._batches(*texts, 1, 2)]
+    assert max(few) == 2 and sum(few) == len(SOURCES)
     for one, other in zip(together, examined(pair, traces), strict=True):
         torch.testing.assert_close(one.features_TF, other.features_TF, atol=TOLERANCE, rtol=0)
         torch.testing.assert_close(one.regret_T, other.regret_T, atol=TOLERANCE, rtol=0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5ForConditionalGeneration, TrainerCallback
 
 from wheels.distillation import callbacks, teacher_outputs
 from wheels.distillation.collate import Collator
@@ -92,6 +92,25 @@ def test_learns_from_scratch_into_a_plain_folder(data, task, tmp_path, capsys):
     assert out == "", "standard output is for results"
     assert "120/120" in err
     assert "loss=" in err
+
+
+@pytest.mark.parametrize(
+    "objective", [{"objective": "seqkd"}, {"objective": "kl", "cached_logits": 8}, {"objective": "kl", "lmbda": 1.0}]
+)
+def test_no_more_rows_are_read_at_once_than_batch_size_says(objective, data, folders, tmp_path, monkeypatch):
+    """By either model, in training, scoring, and what is made of a teacher before."""
+    read = []
+    forward = T5ForConditionalGeneration.forward
+
+    def counted(self, *args, **kwargs):
+        output = forward(self, *args, **kwargs)
+        read.append(len(output.logits))
+        return output
+
+    monkeypatch.setattr(T5ForConditionalGeneration, "forward", counted)
+    student, teacher = folders
+    run(config(data, tmp_path / "out", student=student, teacher=teacher, max_steps=1, batch_size=3, **objective))
+    assert max(read) == 3
 
 
 def task_digest(data: str) -> str:
