@@ -80,7 +80,9 @@ def kept_chunks(
     """
     paths = [folder / f"{name}-{number}.pt" for number in range(count)]
     mine = range(accelerator.process_index, count, accelerator.num_processes)
-    for number in tqdm(mine, desc=title, unit="chunk", file=sys.stderr, disable=not accelerator.is_main_process):
+    for number in tqdm(
+        mine, desc=title, unit="chunk", file=sys.stderr, disable=None if accelerator.is_main_process else True
+    ):
         if not paths[number].is_file():
             save_state(paths[number], make(number))
     accelerator.wait_for_everyone()

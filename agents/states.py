@@ -36,7 +36,11 @@ def collect(
     episodes: list[Episode] = []
     states = 0
     with tqdm(
-        total=len(rows), desc="states", unit="source", file=sys.stderr, disable=not accelerator.is_main_process
+        total=len(rows),
+        desc="states",
+        unit="source",
+        file=sys.stderr,
+        disable=None if accelerator.is_main_process else True,
     ) as bar:
         for first in range(0, len(chunks), accelerator.num_processes):
             mine = first + accelerator.process_index

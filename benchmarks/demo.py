@@ -21,6 +21,7 @@ from wheels.data import SPLITS, load_task
 from wheels.decoding.calibrate_config import CalibrateConfig
 from wheels.distillation.pretrain_config import PretrainConfig
 from wheels.files import write_jsonl, write_text
+from wheels.visible import one_line
 
 SECTIONS = ("sentences", "distil", "train", "calibrate", "curve", "examples")
 
@@ -120,7 +121,7 @@ def write_examples(config: ExamplesConfig, model: Path, sentences: Path, page: P
         "reference": rows[shown].target,
     }
     for name, text in texts.items():
-        print(f"  {name:<10} {text}")
+        print(f"  {name:<10} {one_line(text)}")
 
 
 def marked(spans: Sequence[tuple[str, str]]) -> str:

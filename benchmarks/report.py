@@ -6,7 +6,6 @@ import base64
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from wheels.benchmarks.measured import Measured
 from wheels.benchmarks.plot import metric_name
@@ -14,6 +13,7 @@ from wheels.benchmarks.records import STUDENT_END, TEACHER_END, PointKey, Record
 from wheels.benchmarks.summary import Curve
 from wheels.benchmarks.table import in_words, number, row_at, shown_uses
 from wheels.decoding.trace import STUDENT
+from wheels.visible import html
 
 EXAMPLES = 10
 RULE_WORDS = {
@@ -88,7 +88,7 @@ def render(curve: Curve, picture: bytes, measured: Measured, sections: Sequence[
     title = f"{curve.task}: quality against teacher use"
     alt = f"{metric_name(curve.quality)} of each rule over its measured teacher use"
     body = [
-        f"<h1>{escape(title)}</h1>",
+        f"<h1>{html(title)}</h1>",
         _introduction(curve),
         image(alt, picture),
         *([_use_tables(curve), _areas(curve), _tests(curve)] if curve.interior else []),
@@ -101,21 +101,21 @@ def render(curve: Curve, picture: bytes, measured: Measured, sections: Sequence[
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{CSS}</style></head><body>\n" + "\n".join(body) + "\n</body></html>\n"
+        f"<title>{html(title)}</title><style>{CSS}</style></head><body>\n" + "\n".join(body) + "\n</body></html>\n"
     )
 
 
 def image(alt: str, png: bytes, *, narrow: bool = False) -> str:
     """Return a picture that is part of the page."""
     look = ' class="narrow"' if narrow else ""
-    return f'<img{look} alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}">'
+    return f'<img{look} alt="{html(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}">'
 
 
 def table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
     """Return a table; each row comes with its class, "" for none."""
-    cells = "".join(f"<th>{escape(name)}</th>" for name in head)
+    cells = "".join(f"<th>{html(name)}</th>" for name in head)
     lines = "".join(
-        f'<tr class="{look}">' + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for look, row in rows
+        f'<tr class="{look}">' + "".join(f"<td>{html(cell)}</td>" for cell in row) + "</tr>" for look, row in rows
     )
     return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>'
 
@@ -132,20 +132,20 @@ def _introduction(curve: Curve) -> str:
         f"{curve.teacher['metrics'][metric]:.1f} for the teacher alone"
         for metric in curve.metrics
     )
-    rules = "".join(f"<li><b>{escape(rule)}</b> {escape(RULE_WORDS[rule])}.</li>" for rule in curve.rules)
+    rules = "".join(f"<li><b>{html(rule)}</b> {html(RULE_WORDS[rule])}.</li>" for rule in curve.rules)
     kept = {
         "average": "A budget is kept on average over the data: each rule's threshold was set on other data.",
         "online": "A budget is kept on average over the data: each rule's threshold was set on other data, and then "
         "moved with what was written.",
         "strict": "A budget is kept by every output at every prefix.",
     }[curve.mode]
-    notes = "".join(f"<p><b>Note:</b> {escape(note)}.</p>" for note in curve.notes)
+    notes = "".join(f"<p><b>Note:</b> {html(note)}.</p>" for note in curve.notes)
     return (
         '<p class="lead">A small model, the student, writes; at some tokens a rule has a large model, the teacher, '
         "write instead. <b>Teacher use</b> is the share of tokens that the teacher wrote. The curve shows what quality "
         "each rule buys for it.</p>"
-        f"<p>{curve.sentences} rows of <b>{escape(curve.task)}</b>; student {escape(curve.student['name'])}, teacher "
-        f"{escape(curve.teacher['name'])}. {escape(ends)}. The <b>share of the gap</b> (PGR) is 0% at the student's "
+        f"<p>{curve.sentences} rows of <b>{html(curve.task)}</b>; student {html(curve.student['name'])}, teacher "
+        f"{html(curve.teacher['name'])}. {html(ends)}. The <b>share of the gap</b> (PGR) is 0% at the student's "
         f"quality and 100% at the teacher's. {kept}</p><ul>{rules}</ul>{notes}"
     )
 
@@ -195,9 +195,7 @@ def _tests(curve: Curve) -> str:
     """Return the paired comparisons in words."""
     if not curve.paired:
         return ""
-    lines = "".join(
-        f"<li>{escape(in_words(test))}</li>" for test in curve.paired if test["budget"] in shown_uses(curve)
-    )
+    lines = "".join(f"<li>{html(in_words(test))}</li>" for test in curve.paired if test["budget"] in shown_uses(curve))
     return (
         f"<h2>Comparisons</h2><ul>{lines}</ul><p class='pale'>Paired bootstrap over rows and seeds at exactly equal "
         "use. The best trivial rule is chosen on these very rows, which favours it. p is two-sided and not corrected "
@@ -231,7 +229,7 @@ def _coloured(record: Record) -> str:
     parts = []
     for author, group in itertools.groupby(zip(record.authors, record.pieces, strict=True), key=lambda pair: pair[0]):
         # A special token, such as the end of the sequence, adds no text.
-        text = escape("".join(piece for _, piece in group))
+        text = html("".join(piece for _, piece in group))
         parts.append(text if author == STUDENT or not text else f"<mark>{text}</mark>")
     return "".join(parts)
 
@@ -242,20 +240,20 @@ def _examples(key: PointKey | None, examples: Sequence[Example]) -> str:
         return ""
     parts = [
         "<h2>Outputs</h2>"
-        f"<p>Rule {escape(key.rule)}, budget {key.budget:g}, rows spread evenly over the data. "
+        f"<p>Rule {html(key.rule)}, budget {key.budget:g}, rows spread evenly over the data. "
         "<mark>The teacher's tokens</mark> stand out.</p>"
     ]
     for example in examples:
         record = example.record
         lines = {
-            "source": escape(example.source),
+            "source": html(example.source),
             "together": _coloured(record),
-            "student alone": escape(example.student),
-            "teacher alone": escape(example.teacher),
-            "reference": escape(example.reference),
+            "student alone": html(example.student),
+            "teacher alone": html(example.teacher),
+            "reference": html(example.reference),
             "teacher use": f"{record.use:.2f} ({record.teacher_tokens} of {record.tokens} tokens)",
         }
-        items = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in lines.items())
+        items = "".join(f'<dt>{name}</dt><dd dir="auto">{text}</dd>' for name, text in lines.items())
         parts.append(f'<div class="example"><dl>{items}</dl></div>')
     return "".join(parts)
 
@@ -271,14 +269,14 @@ def _limits(curve: Curve) -> str:
     ]
     if "oracle" in curve.rules:
         claims.append("The oracle knows the teacher's probabilities beforehand; it is no method.")
-    return "<h2>What is not claimed</h2><ul>" + "".join(f"<li>{escape(claim)}</li>" for claim in claims) + "</ul>"
+    return "<h2>What is not claimed</h2><ul>" + "".join(f"<li>{html(claim)}</li>" for claim in claims) + "</ul>"
 
 
 def _provenance(curve: Curve, command: str) -> str:
     """Return the command, the signatures and the versions that reproduce the numbers."""
     lines = [f"{metric_name(metric)}: {signature}" for metric, signature in curve.metric_signatures.items()]
     lines += [f"{name} {version}" for name, version in curve.versions.items()]
-    items = "".join(f"<li><code>{escape(line)}</code></li>" for line in (curve.signature, *lines))
-    made = f"<p>Made by <code>{escape(command)}</code></p>" if command else ""
+    items = "".join(f"<li><code>{html(line)}</code></li>" for line in (curve.signature, *lines))
+    made = f"<p>Made by <code>{html(command)}</code></p>" if command else ""
     words = "All settings of the run, defaults included, stand in resolved.json beside this page."
     return f"<h2>Signature</h2>{made}<ul>{items}</ul><p class='pale'>{words}</p>"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 from wheels.benchmarks.adherence_plot import draw_adherence
@@ -18,6 +17,7 @@ from wheels.benchmarks.report import image, row_look, table
 from wheels.benchmarks.stats import Comparison
 from wheels.benchmarks.summary import Curve
 from wheels.benchmarks.table import number, row_at
+from wheels.visible import html
 
 
 def sections(curve: Curve, closer: Closer) -> list[str]:
@@ -51,7 +51,7 @@ def _at_budget(curve: Curve) -> str:
         f"random) / (oracle - random) at use {curve.at_budget[0]['budget']:g} exactly. The last column is the area "
         f"under the share of the gap up to use 0.3, minus that of {BASELINE}: a paired bootstrap."
     )
-    return f"<h2>At budget {curve.at_budget[0]['budget']:g}</h2>{table(head, rows)}<p class='pale'>{escape(words)}</p>"
+    return f"<h2>At budget {curve.at_budget[0]['budget']:g}</h2>{table(head, rows)}<p class='pale'>{html(words)}</p>"
 
 
 def _with_interval(value: Mapping[str, float], scale: float = 1.0, digits: int = 1) -> str:
@@ -85,14 +85,14 @@ def _adherence(curve: Curve) -> str:
         "<h2>Asked against measured use</h2>"
         f"<p>Over all outputs together, the measured use is within {100 * worst:.1f} percentage points of the budget "
         f"asked for, whatever the rule, the seed and the budget. {promise}. Nine in "
-        f"ten outputs of {escape(rule)} use {escape(spread)}.</p>"
+        f"ten outputs of {html(rule)} use {html(spread)}.</p>"
         + image("measured teacher use over the budget asked for, and its spread over outputs", draw_adherence(curve))
     )
 
 
 def _calls(calls: Calls, why: Mapping[str, str]) -> str:
     """Return where the calls go."""
-    missing = f"<p>{escape(why['frequency'])}</p>" if "frequency" in why else ""
+    missing = f"<p>{html(why['frequency'])}</p>" if "frequency" in why else ""
     defined = (
         "Counted is every generated token, the end-of-sequence token too, over all seeds; it is a call where the "
         "teacher wrote it. The place is the tenth of its output in which the token begins."
@@ -106,9 +106,9 @@ def _calls(calls: Calls, why: Mapping[str, str]) -> str:
         )
     return (
         "<h2>Where the calls go</h2>"
-        f"<p>Calls of {escape(calls.rule)} at budget {calls.budget:g} ({calls.overall:.1%} of the tokens). A rule that "
+        f"<p>Calls of {html(calls.rule)} at budget {calls.budget:g} ({calls.overall:.1%} of the tokens). A rule that "
         "called at random would have every bar on the dashed line; what stands above it is where this rule spends its "
-        f"budget. {escape(defined)}</p>{missing}"
+        f"budget. {html(defined)}</p>{missing}"
         + image(
             "call rate by place and by frequency of the token",
             draw_calls(calls.rule, calls.overall, calls.position, calls.frequency),
@@ -120,13 +120,13 @@ def _reliability(predicted: Predicted | None, why: Mapping[str, str]) -> str:
     """Return predicted gain against true regret."""
     title = "<h2>Is a call worth what was predicted?</h2>"
     if predicted is None:
-        return f"{title}<p>{escape(why.get('reliability', ''))}</p>"
+        return f"{title}<p>{html(why.get('reliability', ''))}</p>"
     found, whole, capped, plain = predicted.found, predicted.whole, "", ""
     if math.isfinite(predicted.clip):
         capped = f", counted for at most {predicted.clip:g} nats, as training counted it"
         plain = f"; against regrets that are not cut there, {_found(whole.explained)} and {_found(whole.slope)}"
     return (
-        f"{title}<p>At each of {found.states} states of what {escape(predicted.rule)} wrote for "
+        f"{title}<p>At each of {found.states} states of what {html(predicted.rule)} wrote for "
         f"{found.sentences} rows at budget {predicted.budget:g}, all seeds, both models read the text again. The "
         "prediction is the gain of a call by the head that decides; the truth is the regret: by how many nats the "
         "teacher finds its own best token more "
@@ -148,7 +148,7 @@ def _prices(closer: Closer) -> str:
     """Return the prices of the training."""
     title = "<h2>The price of a call in training</h2>"
     if not closer.prices:
-        return f"{title}<p>{escape(closer.why.get('prices', ''))}</p>"
+        return f"{title}<p>{html(closer.why.get('prices', ''))}</p>"
     return (
         f"{title}<p>In training each teacher budget has a price in nats per teacher token, the multiplier of its "
         "constraint: it rises while the calls are more than the budget allows and falls while they are fewer. Lines "

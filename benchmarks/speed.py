@@ -246,7 +246,7 @@ def measure(config: SpeedConfig, plan: Plan, setting: Setting, batch_size: int) 
     rounds = {number: kept for number, file in enumerate(files) if (kept := load_round(file)) is not None}
     left = [number for number in range(config.rounds) if number not in rounds]
     runs = len(plan.names) * (len(left) + bool(left))
-    with tqdm(total=runs, unit="run", file=sys.stderr, disable=not left) as bar:
+    with tqdm(total=runs, unit="run", file=sys.stderr, disable=None if left else True) as bar:
 
         def one(name: str, word: str) -> Outcome:
             bar.set_description(f"batch {batch_size}, {word}: {name}")

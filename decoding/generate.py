@@ -26,6 +26,7 @@ from wheels.decoding.rules import calibrated
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.trace import Trace
 from wheels.files import check_writable, write_text
+from wheels.streams import say
 
 
 def run(config: GenerateConfig) -> None:
@@ -42,11 +43,11 @@ def run(config: GenerateConfig) -> None:
     artefact = load_artefact(config)
     traces = generate(config, artefact, sources)
     for error in filter(None, (trace.error for trace in traces)):
-        print(f"skipped: {error}", file=sys.stderr)
+        say(f"skipped: {error}")
     shown = render(config, artefact, sources, traces)
     if config.output is not None:
         write_text(config.output, shown)
-        print(f"written to {config.output}", file=sys.stderr)
+        say(f"written to {config.output}")
     else:
         sys.stdout.write(shown)
         sys.stdout.flush()

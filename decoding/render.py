@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from html import escape
 
 from wheels.decoding.trace import TEACHER, Trace, teacher_use
+from wheels.visible import html, json_line, visible
 
 TEACHER_COLOR, PLAIN = "\x1b[1;33m", "\x1b[0m"
 """The escape sequences, ANSI X3.64, around what the teacher wrote: bold yellow, legible on dark and light alike."""
@@ -41,7 +40,7 @@ def spans(trace: Trace) -> list[tuple[str, str]]:
 
 
 def as_text(trace: Trace, *, color: bool = False, one_line: bool = False) -> str:
-    """Return the output as text.
+    """Return the output as text, without what a terminal would obey; `as_json` keeps it, escaped.
 
     Args:
         trace: The output.
@@ -50,22 +49,17 @@ def as_text(trace: Trace, *, color: bool = False, one_line: bool = False) -> str
     """
     if color:
         text = "".join(
-            f"{TEACHER_COLOR}{_visible(part)}{PLAIN}" if author == TEACHER else _visible(part)
+            f"{TEACHER_COLOR}{visible(part)}{PLAIN}" if author == TEACHER else visible(part)
             for author, part in spans(trace)
         ).replace(PLAIN + TEACHER_COLOR, "")
     else:
-        text = trace.text
+        text = visible(trace.text)
     return " ".join(text.splitlines()) if one_line else text
-
-
-def _visible(text: str) -> str:
-    """Return the text without escape characters of its own, which could colour, move or hide what follows."""
-    return text.replace("\x1b", "�")
 
 
 def as_json(traces: Sequence[Trace]) -> str:
     """Return one JSON object a line (`Trace.to_json`)."""
-    return "".join(json.dumps(trace.to_json(), ensure_ascii=False) + "\n" for trace in traces)
+    return "".join(json_line(trace.to_json()) + "\n" for trace in traces)
 
 
 def summary(traces: Sequence[Trace]) -> str:
@@ -114,7 +108,7 @@ def as_html(traces: Sequence[Trace], sources: Sequence[str], *, student: str, te
         "cost in all": _cost(traces),
         "cost per output": _cost(traces, each=True),
     }
-    rows = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+    rows = "\n".join(f"<dt>{html(name)}</dt><dd>{html(value)}</dd>" for name, value in facts.items())
     outputs = "\n".join(_section(trace, source) for trace, source in zip(traces, sources, strict=True))
     # The policy lets a browser load and run nothing, should an escape ever be forgotten.
     policy = "default-src 'none'; style-src 'unsafe-inline'"
@@ -144,11 +138,11 @@ def _cost(traces: Sequence[Trace], each: bool = False) -> str:
 def _section(trace: Trace, source: str) -> str:
     """Return one output, the teacher's tokens marked."""
     text = "".join(
-        f'<mark title="written by the teacher">{escape(part)}</mark>' if author == TEACHER else escape(part)
+        f'<mark title="written by the teacher">{html(part)}</mark>' if author == TEACHER else html(part)
         for author, part in spans(trace)
     )
     ended = "" if trace.finished else f"; {trace.error or 'cut at the length limit'}"
     return (
-        f'<section>\n<p class="source">{escape(source)}</p>\n<p class="text">{text}</p>\n'
-        f'<p class="cost">{escape(summary([trace]) + ended)}</p>\n</section>'
+        f'<section>\n<p class="source" dir="auto">{html(source)}</p>\n<p class="text" dir="auto">{text}</p>\n'
+        f'<p class="cost">{html(summary([trace]) + ended)}</p>\n</section>'
     )

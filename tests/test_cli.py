@@ -1,10 +1,14 @@
+import dataclasses
 import io
+import logging
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
 
 import pytest
+from tqdm import tqdm
 
 import wheels
 from wheels import cli
@@ -16,6 +20,7 @@ from wheels.fields import option
 class EchoConfig:
     text: str | None = option(None, "what to print", positional=True)
     fail: str = option("", "what goes wrong")
+    resume: str = option("auto", "whether to go on")
 
 
 def run(config: EchoConfig) -> None:
@@ -25,6 +30,13 @@ def run(config: EchoConfig) -> None:
         raise OSError(28, "No space left on device")
     if config.fail == "interrupt":
         raise KeyboardInterrupt
+    if config.fail == "terminal":
+        raise WheelsError("\x1b[31m\x9b1m\u202eevil\r" + "x" * 10_000)
+    if config.fail == "bar":
+        bar = tqdm(total=3, file=sys.stderr)
+        bar.update(1)
+        logging.getLogger("wheels.x").warning("said \x1b[31m in between")
+        raise WheelsError("behind a bar")
     if config.fail == "bug":
         raise RuntimeError("ours")
     print(config.text)
@@ -55,6 +67,7 @@ def test_a_command_gets_its_configuration_and_prints(capsys):
         ("user", 2, "error: text must be short, got long\n"),
         ("disk", 1, "error: [Errno 28] No space left on device\n"),
         ("interrupt", 130, "\ninterrupted; run the same command again to continue\n"),
+        ("terminal", 2, f"error: �[31m�1m�evil {'x' * 979} ... {'x' * 1000}\n"),
     ],
 )
 def test_an_error_is_one_line_and_a_code(capsys, fail, code, line):
@@ -64,6 +77,116 @@ def test_an_error_is_one_line_and_a_code(capsys, fail, code, line):
 def test_a_mistake_of_ours_keeps_its_traceback():
     with pytest.raises(RuntimeError, match="ours"):
         cli.main(["echo", "--fail", "bug"])
+
+
+@pytest.mark.parametrize("name", ["generate", "calibrate", "env"])
+def test_a_command_that_begins_anew_does_not_promise_to_continue(capsys, monkeypatch, name):
+    assert not cli.COMMANDS[name].continues
+    monkeypatch.setitem(cli.COMMANDS, "echo", dataclasses.replace(cli.COMMANDS["echo"], continues=False))
+    assert call(capsys, "echo", "--fail", "interrupt") == (130, "", "\ninterrupted\n")
+
+
+def test_a_run_that_is_not_to_be_resumed_does_not_promise_to_continue(capsys, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "run", lambda config: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert call(capsys, "echo", "--resume", "never") == (130, "", "\ninterrupted\n")
+
+
+def test_errors_and_logs_have_lines_of_their_own_behind_a_bar(capsys):
+    code, out, err = call(capsys, "echo", "--fail", "bar")
+    assert (code, out) == (2, "") and "1/3" in err
+    assert re.search(r"(^|[\n\r])said �\[31m in between\n", err)
+    assert err.endswith("\nerror: behind a bar\n")
+
+
+def python(code: str, *arguments: str, shell: str = '"$@"') -> subprocess.CompletedProcess:
+    command = ["bash", "-c", shell, "bash", sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+MAIN = "import sys; from wheels.cli import main; sys.exit(main())"
+
+
+@pytest.mark.parametrize(
+    ("shell", "code", "out", "err"),
+    [
+        ('"$@" >&-', 1, "", "error: standard output is closed; send it to a file, or to /dev/null\n"),
+        ('"$@" 2>&-', 0, f"wheels {wheels.__version__}\n", ""),
+        ('"$@" <&-', 0, f"wheels {wheels.__version__}\n", ""),
+        ('"$@" <&- 2>&-', 0, f"wheels {wheels.__version__}\n", ""),
+        ('"$@" >&- 2>&-', 1, "", ""),
+    ],
+)
+def test_streams_that_are_closed(shell, code, out, err):
+    done = python(MAIN, "--version", shell=shell)
+    assert (done.returncode, done.stdout, done.stderr) == (code, out, err)
+
+
+def test_an_error_without_standard_error_is_not_printed_elsewhere():
+    done = python(MAIN, "trian", shell='"$@" 2>&-')
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+
+
+def test_no_file_gets_the_number_of_a_stream_that_was_closed():
+    code = "import os, wheels.streams as s; s.open_missing(); print(os.open('/dev/null', 0) > 2)"
+    assert python(code, shell='"$@" <&- 2>&-').stdout == "True\n"
+
+
+@pytest.mark.slow
+def test_closed_standard_input_holds_no_text():
+    done = python(MAIN, "generate", shell='"$@" <&-')
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: standard input: nothing but blank lines; give one text a line\n"
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+class Finder:
+    def find_spec(name, *rest):
+        if name == {name!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+from wheels.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("wheels.cli", "argparse", "wheels.decoding.generate_config"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("torch", "numpy.linalg", "transformers")),
+    ],
+)
+def test_ctrl_c_within_an_import_ends_without_a_traceback(name):
+    done = python(INTERRUPTED_IMPORT.format(name=name), "generate", "a b")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\ninterrupted\n")
+
+
+def test_an_interrupt_that_the_caller_ignores_stays_ignored():
+    done = python(INTERRUPTED_IMPORT.format(name="argparse"), "--version", shell="trap '' INT; \"$@\"")
+    assert (done.returncode, done.stdout) == (0, f"wheels {wheels.__version__}\n")
+
+
+def test_ctrl_c_raises_again_once_a_command_works():
+    code = """
+import os, signal, sys
+from wheels import __main__, cli, interrupts
+interrupts.leave_at_once()
+class Config: pass
+cli.COMMANDS["x"] = cli.Command("m:C", "m:r", "", continues=False)
+cli._load = lambda place: (lambda config: os.kill(os.getpid(), signal.SIGINT)) if place == "m:r" else Config
+cli.parse = lambda *args, **more: Config()
+sys.exit(cli.main(["x"]))
+"""
+    done = python(code)
+    assert (done.returncode, done.stderr) == (130, "\ninterrupted\n")
+
+
+@pytest.mark.parametrize("argv", ["None", "[]"])
+def test_bars_are_drawn_on_terminals_only(argv):
+    code = f"import sys; sys.argv = ['wheels']; from wheels.cli import main; main({argv}); "
+    code += "from tqdm.auto import tqdm; list(tqdm([1]))"
+    assert ("1/1" in python(code).stderr) is (argv == "[]"), "a program that calls `main` keeps its own bars"
 
 
 @pytest.mark.parametrize(

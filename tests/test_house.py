@@ -174,7 +174,7 @@ def test_the_wheel_holds_every_file_of_ours_and_no_other(tmp_path):
         for name, path in shipped().items():
             assert archive.read(name) == path.read_bytes(), name
         (entry,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
-        assert "wheels = wheels.cli:main" in archive.read(entry).decode()
+        assert "wheels = wheels.__main__:main" in archive.read(entry).decode()
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -6,7 +6,6 @@ Nothing heavy is imported before a command really runs, so `--help` answers at o
 from __future__ import annotations
 
 import importlib
-import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +15,9 @@ from typing import Any
 import wheels
 from wheels.config import parse
 from wheels.errors import WheelsError, did_you_mean
+from wheels.fields import check_known
+from wheels.interrupts import end_at_once, raise_again
+from wheels.streams import bars_on_terminals_only, log_to_stderr, open_missing, replace_what_cannot_be_shown, say
 
 USAGE_ERROR = 2
 """The exit code for what the user can mend, as argparse and most shells have it."""
@@ -37,6 +39,8 @@ class Command:
     """`module:function` that takes the configuration and prints its own output."""
     help: str
     """One line for `wheels --help`."""
+    continues: bool = True
+    """Whether the same command goes on with what it had done when it was interrupted."""
 
 
 COMMANDS = {
@@ -44,6 +48,7 @@ COMMANDS = {
         "wheels.decoding.generate_config:GenerateConfig",
         "wheels.decoding.generate:run",
         "write text with the student, calling the teacher within a budget",
+        continues=False,
     ),
     "pretrain": Command(
         "wheels.distillation.pretrain_config:PretrainConfig",
@@ -69,6 +74,7 @@ COMMANDS = {
         "wheels.decoding.calibrate_config:CalibrateConfig",
         "wheels.decoding.calibrate:run",
         "find each rule's threshold for each budget on validation data",
+        continues=False,
     ),
     "bench curve": Command(
         "wheels.benchmarks.curve_config:CurveConfig",
@@ -110,6 +116,12 @@ COMMANDS = {
         "wheels.benchmarks.demo:run",
         "run everything on the embedded pair: distil, train, measure, report",
     ),
+    "env": Command(
+        "wheels.environment:EnvConfig",
+        "wheels.environment:run",
+        "print versions, processor, devices and memory: what a bug report needs",
+        continues=False,
+    ),
 }
 
 EXAMPLES = """examples:
@@ -119,10 +131,15 @@ EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command of `argv` (default: of the process) and return the exit code."""
+    """Run the command of `argv` (default: of the process, whose streams it then sets up) and return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a narrow terminal shows `?` rather than end with an error
+    open_missing()
+    if sys.stdout is None:
+        say("error: standard output is closed; send it to a file, or to /dev/null")
+        return FAILURE
+    replace_what_cannot_be_shown()
+    if argv is None:
+        bars_on_terminals_only()
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
@@ -134,15 +151,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = BROKEN_PIPE
     except OSError as error:
         code = _complain(error, FAILURE)
-    except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to continue", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        if argv is None:
+            end_at_once()
+        print(file=sys.stderr)  # behind the terminal's ^C
+        say(f"interrupted{stop}")
         code = INTERRUPTED
     return code
 
 
 def _complain(error: Exception, code: int) -> int:
     """Print `error` as one line on standard error and return `code`."""
-    print("error:", " ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+    say(f"error: {str(error).strip() or type(error).__name__}")
     return code
 
 
@@ -154,7 +174,10 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[0] in ("-h", "--help"):
         print(usage(), end="")
         return 0
+    if arguments == ["--version", "--verbose"]:
+        return _run("env", [])
     if arguments[0] == "--version":
+        check_known(arguments[1:], ["--verbose"], "flag")
         print(f"wheels {wheels.__version__}")
         return 0
     group = {name: command for name, command in COMMANDS.items() if name.split()[0] == arguments[0]}
@@ -191,9 +214,14 @@ def _run(name: str, arguments: list[str]) -> int:
         config = parse(_load(command.config), arguments, prog=f"wheels {name}", description=command.help)
     except SystemExit as stop:  # argparse has printed the help
         return int(stop.code or 0)
-    _log_to_stderr()
+    log_to_stderr()
     run: Callable[[Any], None] = _load(command.run)
-    run(config)
+    raise_again()
+    try:
+        run(config)
+    except KeyboardInterrupt:
+        anew = not command.continues or getattr(config, "resume", None) == "never"
+        raise KeyboardInterrupt("" if anew else "; run the same command again to continue") from None
     return 0
 
 
@@ -201,18 +229,6 @@ def _load(place: str) -> Any:
     """Import what `module:name` says."""
     module, name = place.split(":")
     return getattr(importlib.import_module(module), name)
-
-
-def _log_to_stderr() -> None:
-    """Show what `wheels` logs as plain lines on standard error, so that standard output stays clean."""
-    import logging
-
-    logger = logging.getLogger("wheels")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
 
 
 def usage(commands: dict[str, Command] | None = None) -> str:

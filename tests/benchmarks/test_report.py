@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.benchmarks.synthetic import measured, statistics
+from tests.test_visible import ODD
 from wheels.align import align
 from wheels.benchmarks.measured import Measured
 from wheels.benchmarks.records import PointKey, Record
@@ -81,6 +82,14 @@ def test_markup_in_texts_is_shown_not_obeyed(curve: Curve, world: Measured) -> N
     assert "<u>text</u> &" in checker.text
 
 
+def test_a_page_obeys_no_control_in_a_text_or_a_name(curve: Curve, world: Measured) -> None:
+    odd = "".join(ODD.values()) + "x"
+    references = [odd] * len(world.references)
+    shown = dataclasses.replace(curve, task=odd, notes=[odd])
+    page = render(shown, PNG, dataclasses.replace(world, references=references), command=odd)
+    assert page.replace("\n", "").replace("�", "").isprintable() and page.count("�") > 10 * len(ODD)
+
+
 def test_the_teachers_tokens_are_marked(curve: Curve, world: Measured) -> None:
     key, examples = pick_examples(world)
     assert key == PointKey("learned", 0, 0.2)
@@ -91,7 +100,7 @@ def test_the_teachers_tokens_are_marked(curve: Curve, world: Measured) -> None:
         calls = example.record.teacher_tokens
         marked = "".join(f" &lt;w{i}&gt;" for i in range(calls))
         rest = "".join(f" &lt;w{i}&gt;" for i in range(calls, 20))
-        assert (f"<mark>{marked}</mark>{rest}" if calls else f"<dd>{rest}") in page
+        assert (f"<mark>{marked}</mark>{rest}" if calls else f'<dd dir="auto">{rest}') in page
 
 
 def test_a_special_token_of_the_teacher_leaves_no_empty_mark() -> None:
@@ -100,7 +109,7 @@ def test_a_special_token_of_the_teacher_leaves_no_empty_mark() -> None:
     world = dataclasses.replace(world, outputs={**world.outputs, PointKey("oracle", 0, 0.2): [mixed, mixed]})
     page = render(summarise(world, statistics), PNG, world)
     assert "<mark></mark>" not in page
-    assert "<dd>a b</dd>" in page
+    assert '<dd dir="auto">a b</dd>' in page
 
 
 def test_a_curve_of_only_the_ends_has_a_page() -> None:

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.decoding.test_trace import trace_of
+from tests.test_visible import ODD
 from wheels.decoding.render import PLAIN, TEACHER_COLOR, as_html, as_json, as_text, spans, summary
 
 EVIL = "<script>alert('x')</script> & \"<mark>\" </section></title></style><!--"
@@ -36,6 +37,23 @@ def test_colour_is_around_the_teachers_tokens_alone():
 def test_an_escape_in_the_text_cannot_colour_the_terminal():
     shown = as_text(trace_of(["a", "\x1b[2Jb"], "-t"), color=True)
     assert shown == f"a{TEACHER_COLOR}�[2Jb{PLAIN}"
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("author", "-t")
+def test_a_terminal_and_a_page_obey_nothing_in_a_text(name, author):
+    trace = trace_of(["a", ODD[name], "b"], f"-{author}-")
+    for color in (False, True):
+        shown = as_text(trace, color=color).replace(TEACHER_COLOR, "").replace(PLAIN, "")
+        assert shown.replace("�", "").isprintable() and "�" in shown
+    assert as_json([trace])[:-1].isprintable() and json.loads(as_json([trace])) == trace.to_json()
+    page = as_html([trace], [ODD[name]], student=ODD[name], teacher="t")
+    assert page.replace("\n", "").replace("�", "").isprintable() and page.count("�") >= 3
+
+
+def test_texts_of_a_page_have_their_own_direction():
+    page = as_html([trace_of(["שלום"], "-")], ["مرحبا"], **NAMES)
+    assert '<p class="source" dir="auto">مرحبا</p>' in page and '<p class="text" dir="auto">שלום</p>' in page
 
 
 @pytest.mark.parametrize("color", [False, True])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.test_visible import ODD
 from wheels.cli import main
 from wheels.distillation import rationales
 from wheels.distillation.attribution import saliency
@@ -207,6 +208,14 @@ def test_the_page_shades_each_word_by_its_weight():
     assert shades["<b>3</b>"] == "background:rgba(var(--against),0.60)"
     assert shades["x"].endswith(",0.00)")
     assert [text for tag, text, _ in seen.found if tag == "p"][-1] == "<i>"
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_the_page_obeys_no_control_and_sets_each_text_in_its_direction(name):
+    odd = ODD[name]
+    text = page([(f"a {odd}b", odd, [("a", 1.0), (f"{odd}b", 0.5)], 1)], {odd: odd})
+    assert text.replace("\n", "").replace("�", "").isprintable() and text.count("�") >= 3
+    assert '<p dir="auto">' in text and '<p class="target" dir="auto">' in text
 
 
 def test_the_page_marks_the_rationale_and_runs_nothing():

@@ -23,6 +23,7 @@ from wheels.distillation.run_folder import check_same_run
 from wheels.errors import WheelsError
 from wheels.files import read_json, write_json, write_jsonl
 from wheels.rows import Row, load_rows
+from wheels.visible import visible
 
 log = logging.getLogger("wheels")
 
@@ -58,7 +59,7 @@ def run(config: AnnotateConfig) -> None:
     if config.retrains:
         models.retrain_config(config, folder)  # a mistake in its file is told before anything is spent
     if config.dry_run:
-        print(_preview(config, inputs, folder))
+        print(visible(_preview(config, inputs, folder)))
         return
     if (folder / "summary.json").is_file():
         log.info("%s is done already", folder)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 
 from wheels.distillation.words import top_words, words_of
+from wheels.visible import html
 
 CSS = """
 :root{color-scheme:light dark;--ink:#222;--pale:#666;--paper:#fff;--line:#ddd;--for:230,110,30;--against:60,120,200}
@@ -35,7 +35,7 @@ def page(rows: Iterable[Shown], facts: Mapping[str, str]) -> str:
         rows: what is shown; the shade of a word is its size relative to the heaviest word of its own source.
         facts: names and values at the top.
     """
-    head = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+    head = "\n".join(f"<dt>{html(name)}</dt><dd>{html(value)}</dd>" for name, value in facts.items())
     sections = "\n".join(section(*row) for row in rows)
     # The policy lets a browser load and run nothing, should an escape ever be forgotten.
     policy = "default-src 'none'; style-src 'unsafe-inline'"
@@ -60,14 +60,14 @@ def section(source: str, target: str, scored: Sequence[tuple[str, float]], k: in
     parts, place = [], 0
     for number, (word, score) in enumerate(zip(words, scores, strict=False)):
         text = shaded(word.text, score / heaviest)
-        parts += [escape(source[place : word.start]), f"<b>{text}</b>" if number in chosen else text]
+        parts += [html(source[place : word.start]), f"<b>{text}</b>" if number in chosen else text]
         place = word.end
-    body = "".join(parts) + escape(source[place:])
-    return f'<section>\n<p>{body}</p>\n<p class="target">{escape(target)}</p>\n</section>'
+    body = "".join(parts) + html(source[place:])
+    return f'<section>\n<p dir="auto">{body}</p>\n<p class="target" dir="auto">{html(target)}</p>\n</section>'
 
 
 def shaded(text: str, weight: float) -> str:
     """Return a word on its shade; `weight` in [-1, 1], below 0 in the colour of what speaks against the target."""
     colour = "against" if weight < 0.0 else "for"
     opacity = STRONGEST * min(1.0, abs(weight))
-    return f'<span style="background:rgba(var(--{colour}),{opacity:.2f})" title="{weight:+.2f}">{escape(text)}</span>'
+    return f'<span style="background:rgba(var(--{colour}),{opacity:.2f})" title="{weight:+.2f}">{html(text)}</span>'

@@ -1,0 +1,60 @@
+import json
+import sys
+from importlib import metadata
+
+import pytest
+import torch
+
+import wheels
+from wheels import cli, environment
+
+LINES = ("wheels", "python", "platform", "packages", "processor", "threads", "devices", "memory_gib", "variables")
+
+
+def shown(capsys, *argv: str) -> str:
+    assert cli.main(argv) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def test_a_report_says_what_a_result_depends_on(capsys, monkeypatch):
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    monkeypatch.setenv("WHEELS_TEACHER_KEY", "secret")
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    out = shown(capsys, "env")
+    for name in LINES:
+        assert any(line.startswith(f"{name}:") for line in out.splitlines()), name
+    assert f"wheels: {wheels.__version__}" in out and f"  torch: {torch.__version__}" in out
+    assert f"  transformers: {metadata.version('transformers')}" in out
+    assert f"  kernels: {torch.backends.cpu.get_cpu_capability()}" in out
+    assert "  ATEN_CPU_CAPABILITY: default" in out
+    assert "secret" not in out
+    assert shown(capsys, "--version", "--verbose").splitlines()[0] == out.splitlines()[0]
+
+
+def test_a_report_as_json_is_the_same_facts(capsys):
+    found = json.loads(shown(capsys, "env", "--json"))
+    assert set(LINES) <= set(found)
+    assert found["threads"]["torch"] == torch.get_num_threads()
+    assert found["devices"][0] == "cpu"
+    assert set(found["packages"]) >= {"torch", "transformers", "trl", "numpy"}
+
+
+def test_a_report_of_a_broken_installation_says_so(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(environment, "_version", lambda name: "missing")
+    out = shown(capsys, "env")
+    assert "torch: cannot be imported: import of torch halted" in out and "  numpy: missing" in out
+
+
+def test_version_takes_no_other_word(capsys):
+    assert cli.main(["--version", "--verbos"]) == 2
+    assert "--verbose" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", ["max\n", "1073741824\n"])
+def test_memory_knows_the_limit_of_a_group(monkeypatch, limit):
+    files = {"/proc/meminfo": "MemTotal: 2097152 kB\nMemAvailable: 1048576 kB\n", "/sys/fs/cgroup/memory.max": limit}
+    monkeypatch.setattr(environment, "_read", files.__getitem__)
+    assert environment.memory() == {"total": 2.0, "available": 1.0} | ({"limit": 1.0} if "max" not in limit else {})

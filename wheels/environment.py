@@ -1,0 +1,156 @@
+"""`wheels env`: what a result depends on beside the code, and what a bug report needs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import wheels
+from wheels.fields import option
+from wheels.visible import json_line, one_line
+
+DISTRIBUTION = "training-wheels"
+"""The name that `pip` knows this package by."""
+VARIABLES = (
+    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"),
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "KMP_AFFINITY", "GOMP_CPU_AFFINITY", "TOKENIZERS_PARALLELISM"),
+    *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"),
+    *("CUBLAS_WORKSPACE_CONFIG", "PYTORCH_ENABLE_MPS_FALLBACK"),
+    *("HF_HOME", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "NO_COLOR"),
+)  # fmt: skip
+"""The variables of the environment that change what runs; none of them holds a secret."""
+FEATURES = re.compile("avx2|avx512|fma|amx|asimd|bf16|sve|i8mm|f16c")
+"""What of a processor decides which kernels run; its other features are shown by `--json` alone."""
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """How `wheels env` prints."""
+
+    json: bool = option(False, "print one JSON object")
+
+
+def run(config: EnvConfig) -> None:
+    """Print what this machine and its packages are."""
+    facts = environment()
+    print(json_line(facts) if config.json else as_text(facts))
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, processor, threads, devices, memory, and the variables that change what runs."""
+    known: dict[str, Any] = {
+        "wheels": wheels.__version__,
+        "folder": str(Path(wheels.__file__).parent),
+        "python": f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})",
+        "platform": platform.platform(),
+        "packages": packages(),
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "processor": {"name": _processor_name(), "count": os.cpu_count(), "usable": _usable()},
+        "memory_gib": memory(),
+    }
+    try:
+        import torch
+    except Exception as error:  # a broken installation is what some reports are about
+        return known | {"torch": f"cannot be imported: {one_line(str(error))}"}
+    known["processor"] |= kernels(torch)
+    threads = {"torch": torch.get_num_threads(), "interop": torch.get_num_interop_threads()}
+    return known | {"threads": threads, "devices": devices(torch)}
+
+
+def packages() -> dict[str, str]:
+    """Return the version of each package that this one requires, extras left out; "missing" where it is not there."""
+    try:
+        required = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        from wheels.config import RECORDED
+
+        required = list(RECORDED)
+    names = [re.split(r"[^\w.-]", line)[0] for line in required if "extra ==" not in line]
+    return {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def kernels(torch: Any) -> dict[str, Any]:
+    """Return the kernels that torch takes for this processor, and the features that decide it."""
+    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    flags = next((line for line in _read("/proc/cpuinfo").splitlines() if line.startswith(("flags", "Features"))), "")
+    return {
+        "kernels": torch.backends.cpu.get_cpu_capability(),
+        # Older versions of torch do not tell; the system's names are nearly the same.
+        "features": [name for name, there in told.items() if there is True] or flags.partition(":")[2].split(),
+        "mkldnn": torch.backends.mkldnn.is_available(),
+        "mkl": torch.backends.mkl.is_available(),
+    }
+
+
+def _processor_name() -> str:
+    lines = _read("/proc/cpuinfo").splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _usable() -> int | None:
+    """Return how many processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def devices(torch: Any) -> list[str]:
+    """Return each device that a model could be put on, accelerators with their name and memory."""
+    found = ["cpu"]
+    if torch.cuda.is_available():
+        runtime = f"CUDA {torch.version.cuda}" if torch.version.cuda else f"HIP {torch.version.hip}"
+        for number in range(torch.cuda.device_count()):
+            about = torch.cuda.get_device_properties(number)
+            found.append(f"cuda:{number} ({about.name}, {about.total_memory / 2**30:.1f} GiB, {runtime})")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    if getattr(torch, "xpu", None) is not None and torch.xpu.is_available():
+        found += [f"xpu:{number}" for number in range(torch.xpu.device_count())]
+    return found
+
+
+def memory() -> dict[str, float]:
+    """Return the machine's memory in GiB: all of it, what is free, and what this process's group may take."""
+    found = {}
+    for line in _read("/proc/meminfo").splitlines():
+        name, _, amount = line.partition(":")
+        if name in ("MemTotal", "MemAvailable"):
+            found[{"MemTotal": "total", "MemAvailable": "available"}[name]] = round(int(amount.split()[0]) / 2**20, 1)
+    limit = _read("/sys/fs/cgroup/memory.max").strip()
+    if limit.isdigit():
+        found["limit"] = round(int(limit) / 2**30, 1)
+    return found
+
+
+def _read(path: str) -> str:
+    """Return a file of the system, or nothing where there is none."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def as_text(facts: dict[str, Any]) -> str:
+    """Return the facts as lines of `name: value`, with those features alone that decide which kernels run."""
+    shown = dict(facts)
+    features = [name for name in facts["processor"].get("features", []) if FEATURES.match(name)]
+    shown["processor"] = facts["processor"] | ({"features": features} if "features" in facts["processor"] else {})
+    return "\n".join(line for name, value in shown.items() for line in _lines(name, value))
+
+
+def _lines(name: str, value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [f"{name}:", *(f"  {line}" for key, part in value.items() for line in _lines(key, part))]
+    return [one_line(f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}")]

@@ -1,0 +1,82 @@
+"""The three standard streams of a command: there, on their own lines, and with bars on terminals only."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+from contextlib import suppress
+from typing import Any
+
+from wheels.visible import one_line, visible
+
+LONGEST = 2000
+"""Characters of an error: what was given may be a file."""
+
+
+def open_missing() -> None:
+    """Open standard input and standard error where they are closed (`<&-`, `2>&-`), on nothing.
+
+    Otherwise the next file that is opened would get their number, and with it whatever a library prints there.
+    """
+    for name, mode in (("stdin", "r"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", errors="backslashreplace"))
+
+
+def bars_on_terminals_only() -> None:
+    """Let tqdm draw nothing where standard error is no terminal, in libraries and child processes too.
+
+    tqdm reads the variable when it is first imported (https://tqdm.github.io/docs/tqdm/#environment-variables).
+    """
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
+
+
+def replace_what_cannot_be_shown() -> None:
+    """Let a narrow terminal show `?` rather than end with an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def say(line: str) -> None:
+    """Print one line on standard error, behind no bar, and of bounded length."""
+    _end_bars()
+    shown = one_line(line)
+    if len(shown) > LONGEST:
+        shown = f"{shown[: LONGEST // 2]} ... {shown[-LONGEST // 2 :]}"
+    with suppress(OSError):  # nobody reads standard error any more
+        print(shown, file=sys.stderr, flush=True)
+
+
+def _end_bars() -> None:
+    """End the lines of bars that an error has left open."""
+    if (tqdm := sys.modules.get("tqdm")) is not None:
+        for bar in list(getattr(tqdm.tqdm, "_instances", ())):
+            bar.close()
+
+
+class _Lines(logging.Handler):
+    """Shows each record on lines of its own, above the bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        try:
+            shown: Any = visible(self.format(record))
+            if (tqdm := sys.modules.get("tqdm")) is not None:
+                tqdm.tqdm.write(shown, file=sys.stderr)
+            else:
+                print(shown, file=sys.stderr)
+        except Exception:
+            self.handleError(record)
+
+
+def log_to_stderr() -> None:
+    """Show what `wheels` logs as plain lines on standard error, so that standard output stays clean."""
+    logger = logging.getLogger("wheels")
+    if not logger.handlers:
+        logger.addHandler(_Lines())
+        logger.setLevel(logging.INFO)
