@@ -12,7 +12,6 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -300,6 +299,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the version of `wheels` and of each package of `RECORDED` that is installed, none of them imported."""
+    from importlib import metadata  # on demand: half of the time that `--help` would take
+
     found = {"wheels": wheels.__version__}
     for name in RECORDED:
         try:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import sys
 from contextlib import suppress
-from typing import Any
 
 from wheels.visible import one_line, visible
 
@@ -59,24 +57,25 @@ def _end_bars() -> None:
             bar.close()
 
 
-class _Lines(logging.Handler):
-    """Shows each record on lines of its own, above the bars."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one record."""
-        try:
-            shown: Any = visible(self.format(record))
-            if (tqdm := sys.modules.get("tqdm")) is not None:
-                tqdm.tqdm.write(shown, file=sys.stderr)
-            else:
-                print(shown, file=sys.stderr)
-        except Exception:
-            self.handleError(record)
-
-
 def log_to_stderr() -> None:
     """Show what `wheels` logs as plain lines on standard error, so that standard output stays clean."""
+    import logging  # on demand: `--help` has nothing to log
+
+    class Lines(logging.Handler):
+        """Shows each record on lines of its own, above the bars."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            """Print one record."""
+            try:
+                shown = visible(self.format(record))
+                if (tqdm := sys.modules.get("tqdm")) is not None:
+                    tqdm.tqdm.write(shown, file=sys.stderr)
+                else:
+                    print(shown, file=sys.stderr)
+            except Exception:
+                self.handleError(record)
+
     logger = logging.getLogger("wheels")
     if not logger.handlers:
-        logger.addHandler(_Lines())
+        logger.addHandler(Lines())
         logger.setLevel(logging.INFO)
