@@ -21,6 +21,7 @@ from wheels.agents.pcl import both_action_residuals
 from wheels.agents.rewards import call_reward, gate_log_probs, regret_reward, trust_region
 from wheels.errors import WheelsError
 from wheels.files import read_json, write_bytes, write_json
+from wheels.finite import check_finite
 from wheels.path_consistency import (
     add_terminal,
     bootstrap,
@@ -96,7 +97,14 @@ class PCLAgent:
             output: HeadOutput = self.head(features_BF, budget_B)
             return torch.sigmoid(output.call_logit(self.price(budget_B), self.settings.alpha))
 
-    def learn(self, batch: EpisodeBatch, *, critic_only: bool = False, share: Share | None = None) -> dict[str, float]:
+    def learn(
+        self,
+        batch: EpisodeBatch,
+        *,
+        critic_only: bool = False,
+        share: Share | None = None,
+        step: str = "this step",
+    ) -> dict[str, float]:
         """Take one gradient step and return what was measured.
 
         Args:
@@ -104,6 +112,10 @@ class PCLAgent:
             critic_only: Fit values alone; the gate stands still. Values must come first: a gate that follows random
                 ones loses its warm start.
             share: Averages the gradients of the given parameters over processes.
+            step: Names the step, in errors.
+
+        Raises:
+            WheelsError: where the loss or the norm of its gradient is no finite number: no weight is changed by it.
         """
         loss, figures = self.loss(batch, critic_only=critic_only)
         self.optimizer.zero_grad()
@@ -111,6 +123,7 @@ class PCLAgent:
         if share is not None:
             share(iter(self.parameters()))
         figures["gradient_norm"] = float(torch.nn.utils.clip_grad_norm_(self.parameters(), self.settings.gradient_norm))
+        check_finite(step, figures)
         self.optimizer.step()
         self._follow()
         return figures

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from wheels.finite import check_finite
+
 Progress = Callable[[float], None]
 """Called with the loss of each step."""
 
@@ -32,6 +34,8 @@ def descend(
     count: int,
     settings: Descent,
     progress: Progress | None = None,
+    *,
+    name: str = "fit",
 ) -> None:
     """Fit `parameters` in place.
 
@@ -41,6 +45,10 @@ def descend(
         count: All examples.
         settings: Of the descent.
         progress: Called with the loss of each step.
+        name: Of what is fitted, in errors.
+
+    Raises:
+        WheelsError: where the loss, or what it leads to, is no finite number: names the step.
     """
     generator = torch.Generator().manual_seed(settings.seed)
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -48,12 +56,17 @@ def descend(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=steps, pct_start=settings.rise
     )
+    step = 0
     for _ in range(settings.epochs):
         for batch in torch.randperm(count, generator=generator).split(settings.batch):
+            step += 1
             loss = loss_of(batch)
+            check_finite(f"step {step} of the {name}", {"loss": loss.item()})
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             if progress is not None:
                 progress(loss.item())
+    sums = {"sum of the weights": sum(float(parameter.detach().abs().sum()) for parameter in parameters)}
+    check_finite(f"step {step} of the {name}", sums)

@@ -251,7 +251,7 @@ def _descend(head: DeferralHead, pairs: Pairs, target_N: torch.Tensor, fitted: t
         return ((gain_N - target_N[places]) / unit).square().mean()
 
     smaller = replace(settings, batch=min(settings.batch, max(1, len(fitted) // LEAST_STEPS)))
-    descend(parameters, loss, len(fitted), smaller)
+    descend(parameters, loss, len(fitted), smaller, name="paired texts")
 
 
 def _slope(base_N: torch.Tensor, gain_N: torch.Tensor) -> float:

@@ -36,6 +36,7 @@ from wheels.decoding.calibrate_config import CalibrateConfig
 from wheels.decoding.sampling import GREEDY, Sampling
 from wheels.decoding.trace import Trace
 from wheels.errors import check_choice
+from wheels.finite import check_finite, check_weights
 from wheels.metrics import METRICS, sentence_scores
 from wheels.pair import Pair
 from wheels.policy import DeferralHead
@@ -96,6 +97,9 @@ def finish(
 ) -> None:
     """Write the model's folder, and find its thresholds."""
     output = Path(config.output)
+    for rule, fitted in heads.items():
+        for seed, head in enumerate(fitted):
+            check_weights(head, f"end of seed {config.seed + seed}, rule {rule}")
     pair.save_student(output)
     teacher = os.path.relpath(config.teacher, output) if Path(config.teacher).is_dir() else config.teacher
     trained = {"settings": to_dict(config), "budgets": list(config.budgets), "prices": prices}
@@ -231,8 +235,10 @@ class Trainer:
         if isinstance(agent, LagrangianAgent):
             agent.observe(use, tokens)
         self.replay.add(episodes)
+        step = f"seed {self.seed}, round {number + 1}"
         measured = [
-            self._update(agent, critic_only=number < CRITIC_ROUNDS or self.paired) for _ in range(config.updates)
+            self._update(agent, f"{step}, update {update + 1}", critic_only=number < CRITIC_ROUNDS or self.paired)
+            for update in range(config.updates)
         ]
         figures: dict[str, Any] = {
             name: sum(figure[name] for figure in measured) / len(measured) for name in measured[0]
@@ -241,14 +247,16 @@ class Trainer:
         figures["use_by_budget"] = {f"{budget:g}": share for budget, share in use.items()}
         prices = agent.price(torch.tensor(config.budgets)).tolist()
         figures["prices"] = {f"{budget:g}": price for budget, price in zip(config.budgets, prices, strict=True)}
+        check_finite(step, {"use": figures["use"]} | {f"price of budget {b}": p for b, p in figures["prices"].items()})
         return figures
 
-    def _update(self, agent: PCLAgent, *, critic_only: bool) -> dict[str, float]:
+    def _update(self, agent: PCLAgent, step: str, *, critic_only: bool) -> dict[str, float]:
         """Take one gradient step on episodes from the replay."""
         episodes = self.replay.sample(max(1, self.config.batch_size // self.accelerator.num_processes))
         if isinstance(agent, StudentAgent):
-            return agent.learn_texts(episodes, critic_only=critic_only, share=self._average)
-        return agent.learn(collate(episodes).to(self.pair.device), critic_only=critic_only, share=self._average)
+            return agent.learn_texts(episodes, critic_only=critic_only, share=self._average, step=step)
+        batch = collate(episodes).to(self.pair.device)
+        return agent.learn(batch, critic_only=critic_only, share=self._average, step=step)
 
     def refit(self) -> DeferralHead:
         """Return a regression of the regret of the student as it is now: its `regret` rule."""

@@ -46,7 +46,7 @@ def fit_regret(
         settings: Of the fit.
         progress: Called with the loss of each step.
     """
-    return _fit(features_NF, regret_N, float(regret_N.mean()), _squared, settings, progress)
+    return _fit(features_NF, regret_N, float(regret_N.mean()), _squared, settings, progress, "warm start")
 
 
 def fit_gate(
@@ -67,7 +67,8 @@ def fit_gate(
     """
     wrong_N = (regret_N > 0).float()
     start = float(wrong_N.mean().clamp(1e-4, 1 - 1e-4).logit())
-    return _fit(features_NF, wrong_N, start, functional.binary_cross_entropy_with_logits, settings, progress)
+    loss = functional.binary_cross_entropy_with_logits
+    return _fit(features_NF, wrong_N, start, loss, settings, progress, "gate")
 
 
 def fit_router(
@@ -86,7 +87,7 @@ def fit_router(
     """
     scale = gain_N.std(unbiased=False).clamp(min=1e-6)
     target_N = gain_N / scale
-    head = _fit(features_NF, target_N, float(target_N.mean()), _squared, settings, progress)
+    head = _fit(features_NF, target_N, float(target_N.mean()), _squared, settings, progress, "router")
     with torch.no_grad():
         for parameter in head.base.parameters():
             parameter.mul_(scale)
@@ -104,6 +105,7 @@ def _fit(
     loss_of: Loss,
     settings: WarmStart,
     progress: Progress | None,
+    name: str,
 ) -> DeferralHead:
     """Fit a new head's trunk and base to a target; `start` is what it says before it has learned anything."""
     with torch.random.fork_rng():
@@ -116,7 +118,7 @@ def _fit(
     def loss(batch: torch.Tensor) -> torch.Tensor:
         return loss_of(head.gain(features_NF[batch], torch.zeros(len(batch))), target_N[batch])
 
-    descend(head.regressed(), loss, len(target_N), settings, progress)
+    descend(head.regressed(), loss, len(target_N), settings, progress, name=name)
     return head.eval()
 
 

@@ -25,6 +25,7 @@ from transformers.utils import logging as hf_logging
 
 from wheels.errors import WheelsError, check_choice
 from wheels.files import open_output
+from wheels.finite import check_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("cpu", "cuda", "xpu")
@@ -154,9 +155,10 @@ def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: str | Path)
     Other files that stand in `folder` are left alone.
 
     Raises:
-        WheelsError: where the place cannot be written.
+        WheelsError: where the place cannot be written, or a weight is no finite number.
     """
     folder = Path(folder)
+    check_weights(model, f"the model for {folder}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".saving.") as temporary, quiet_loading():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import torch
 
 from tests.decoding.tiny import make_pair
 from wheels.agents import rivals, train
+from wheels.agents.agent import PCLAgent
 from wheels.agents.train import Trainer, run
 from wheels.agents.train_config import TrainConfig
 from wheels.agents.warmstart import WarmStart
@@ -244,3 +246,44 @@ def test_the_metric_of_single_texts_gives_the_credit(config: TrainConfig) -> Non
     others = [json.loads(line) for line in (Path(other.output) / "metrics.jsonl").read_text().splitlines()]
     found, chrf = (next(line["pairs"] for line in each if "pairs" in line) for each in (lines, others))
     assert found["points_per_nat"] != chrf["points_per_nat"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("part", "agent"), [("head", "lagrangian"), ("head", "pcl"), ("student", "lagrangian")])
+def test_train_stops_at_the_loss_of_an_update(
+    part: str, agent: str, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once, calls = PCLAgent.loss, iter(range(99))
+
+    def loss(self: PCLAgent, *args: Any, **kwargs: Any) -> Any:
+        found, figures = once(self, *args, **kwargs)
+        return (found * math.nan, figures | {"loss": math.nan}) if next(calls) == 3 else (found, figures)
+
+    monkeypatch.setattr(PCLAgent, "loss", loss)
+    with pytest.raises(WheelsError, match=r"^seed 0, round 2, update 2: the loss is nan, "):
+        run(replace(config, train=part, agent=agent, seeds=1))
+    output = Path(config.output)
+    assert not (output / "config.json").exists() and not (output / "deferral").exists()
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in (output / "metrics.jsonl").open()]
+    assert sum("round" in line for line in lines) == 1
+
+
+@pytest.mark.slow
+def test_train_stops_at_a_price_and_at_heads(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(PCLAgent, "price", lambda self, budget_B: torch.full_like(budget_B, math.inf))
+        with pytest.raises(WheelsError, match=r"^seed 0, round 1"):
+            run(replace(config, agent="pcl"))
+    with monkeypatch.context() as patch:
+        once = Trainer.train
+
+        def broken(self: Trainer, episodes: Any) -> PCLAgent:
+            agent = once(self, episodes)
+            with torch.no_grad():
+                next(iter(agent.head.parameters())).fill_(math.nan)
+            return agent
+
+        patch.setattr(Trainer, "train", broken)
+        with pytest.raises(WheelsError, match=r"^end of seed 0, rule learned: the weight"):
+            run(replace(config, output=f"{config.output}-2"))
+    assert not (Path(f"{config.output}-2") / "config.json").exists()

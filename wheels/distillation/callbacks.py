@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -18,7 +19,44 @@ from transformers import (
 
 from wheels.distillation.run_folder import RunFolder
 from wheels.files import write_text
+from wheels.finite import check_finite, check_weights
 from wheels.loading import quiet_loading
+
+
+class Finite(TrainerCallback):
+    """Stops a run whose gradients, weights or scores are no numbers; no checkpoint is made of them."""
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look at the gradients. Those of float16 may be infinite: its scaler leaves such a step out."""
+        if not args.fp16:
+            gradients = [weight.grad for weight in kwargs["model"].parameters() if weight.grad is not None]
+            norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+            check_finite(f"step {state.global_step + 1}", {"gradient's norm": norm}, advice(args))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Look at the weights that are scored or kept."""
+        if control.should_save or control.should_evaluate:
+            check_weights(kwargs["model"], f"step {state.global_step}", advice(args))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Look at losses, norms and scores."""
+        numbers = {name: value for name, value in (logs or {}).items() if isinstance(value, float)}
+        check_finite(f"step {state.global_step}", numbers, advice(args))
+
+
+def advice(args: TrainingArguments) -> str:
+    """Return what to do where the numbers of a run end."""
+    return f"lower learning_rate (it is {args.learning_rate:g}), or look for rows that are out of the ordinary"
+
 
 # Shown beside the bar, in this order.
 SHOWN = ("loss", "learning_rate")
@@ -92,6 +130,7 @@ def train_to_end(trainer: Trainer, folder: RunFolder) -> TrainerState:
     """Train from the last checkpoint, or from the start, with our bar and metrics; return the trainer's last state."""
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
+    trainer.add_callback(Finite())
     trainer.add_callback(Metrics(folder.metrics))
     trainer.add_callback(Progress())
     checkpoint = folder.last_checkpoint()

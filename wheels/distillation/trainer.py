@@ -11,12 +11,14 @@ import torch
 from transformers import PreTrainedModel, Seq2SeqTrainer, Trainer, TrainingArguments
 
 from wheels.distillation.bucket_losses import bucket_loss
+from wheels.distillation.callbacks import advice
 from wheels.distillation.collate import Batch, Collator, Example, count_targets, target_logits_and_labels
 from wheels.distillation.dual import count_tasks, token_weights
 from wheels.distillation.generation import write
 from wheels.distillation.losses import IGNORED, cross_entropy, distillation_loss, select
 from wheels.distillation.pcl import FollowValue, PathSettings, PathValue, set_value_rate, student_path_loss
 from wheels.distillation.teacher_cache import TeacherCache
+from wheels.finite import check_finite
 
 # What stands in a batch and is not for the model.
 NOT_READ = ("labels", "on_policy", "rows", "is_rationale", "token_weights")
@@ -180,6 +182,12 @@ class _Distils(Trainer):
         ]
         sampled = {name: tensor.to(batch["labels"].device) for name, tensor in self.collator(rows).items()}
         return sampled | {"on_policy": torch.tensor(True)}
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return the loss of one pass, whose gradients were added to the others of the step."""
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        check_finite(f"step {self.state.global_step + 1}", {"loss": float(loss)}, advice(self.args))
+        return loss
 
     def compute_loss(
         self,

@@ -1,0 +1,36 @@
+"""Training ends where its numbers do: what is not finite is named with its step, before anything is made of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from wheels.errors import WheelsError
+
+if TYPE_CHECKING:
+    import torch
+
+ADVICE = "lower the learning rate, or look for rows and models that are out of the ordinary"
+
+
+def check_finite(step: str, figures: Mapping[str, float], advice: str = ADVICE) -> None:
+    """Check what was measured at a step.
+
+    Args:
+        step: names it, such as `step 12`.
+        figures: numbers by name.
+        advice: what to do.
+
+    Raises:
+        WheelsError: naming the step and the first of the figures that is nan or infinite.
+    """
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            raise WheelsError(f"{step}: the {name} is {value}, no finite number; {advice}")
+
+
+def check_weights(model: torch.nn.Module, step: str, advice: str = ADVICE) -> None:
+    """Check every parameter of a model, as `check_finite` does."""
+    for name, weight in model.named_parameters():
+        check_finite(step, {f"weight {name}": float(weight.detach().abs().max())}, advice)
