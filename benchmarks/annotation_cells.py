@@ -17,6 +17,7 @@ from wheels.data import Task
 from wheels.distillation import annotate_models as models
 from wheels.distillation.annotate_config import AnnotateConfig
 from wheels.distillation.annotation import Annotation, Material, annotate_pool
+from wheels.distillation.answer import Answer, without_thinking
 from wheels.distillation.ledger import Ledger
 from wheels.distillation.local_model import LocalModel
 from wheels.distillation.purchase import Local, Responder
@@ -124,13 +125,13 @@ class Bench:
             "threads": config.threads,
         })  # fmt: skip
 
-    def labeller(self, cell: Cell, settings: AnnotateConfig) -> Callable[[Sequence[str]], list[str]]:
+    def labeller(self, cell: Cell, settings: AnnotateConfig) -> Callable[[Sequence[str]], list[Answer]]:
         """Return what the teacher of a cell does: sources in, labels out."""
         share = error_share(cell.teacher)
         if share is None:
-            return models.load_local(settings, cell.teacher, "teacher").answers
+            return models.load_local(settings, cell.teacher, "teacher").labels
         labels = with_errors(self.pool, share, self.config.metric, cell.seed)
-        table = {row.source: label for row, label in zip(self.pool, labels, strict=True)}
+        table = {row.source: Answer(label) for row, label in zip(self.pool, labels, strict=True)}
         return lambda sources: [table[source] for source in sources]
 
     def responder(self, cell: Cell, settings: AnnotateConfig) -> Responder:
@@ -240,10 +241,10 @@ def filter_trial(bench: Bench, assistant: str, teacher: str, seed: int) -> list[
         student = models.load_student(settings, bench.config.student)
         grader = _assistant(bench, cell, settings)(student)
         sources = [row.source for row in bench.pool]
-        labels = bench.labeller(cell, settings)(sources)
-        grades = grader.grade(sources, labels, lambda _: None)
+        labels = [without_thinking(answer) for answer in bench.labeller(cell, settings)(sources)]
+        grades = grader.grade(sources, [label.text for label in labels], lambda _: None)
         annotations = [
-            Annotation(row.source, label, grade, None, None, "filter")
+            Annotation(row.source, label.text, grade, None, None, "filter", label.flaw, label.thought)
             for row, label, grade in zip(bench.pool, labels, grades, strict=True)
         ]
         write_json(file, judge(bench, annotations))

@@ -24,6 +24,7 @@ from wheels.build import ModelSize
 from wheels.config import build
 from wheels.data import Row, Task
 from wheels.distillation import annotate_models
+from wheels.distillation.answer import Answer
 from wheels.distillation.local_model import LocalModel
 from wheels.errors import WheelsError
 from wheels.metrics import score
@@ -208,7 +209,7 @@ def test_a_model_as_teacher_is_told_by_the_scores_of_its_labels(small, tmp_path,
     teacher, load = (tmp_path / "a").rename(tmp_path / "part"), annotate_models.load_local
     pool = list({row.source: row for row in sentences(16, 40)}.values())
     said = {row.source: row.target[: 3 + 2 * place] for place, row in enumerate(pool)}
-    model = SimpleNamespace(answers=lambda sources: [said[source] for source in sources])
+    model = SimpleNamespace(labels=lambda sources: [Answer(said[source]) for source in sources])
 
     def loaded(config, folder, role, prompt=None):
         return model if (folder, role) == (str(teacher), "teacher") else load(config, folder, role, prompt)

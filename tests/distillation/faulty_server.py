@@ -78,8 +78,6 @@ class _Handler(BaseHTTPRequestHandler):
             return self.send(429, b'{"error": "slow down"}', {"Retry-After": server.retry_after})
         if fault == "500":
             return self.send(server.random.choice((500, 502, 503, 504)), b"oops")
-        if fault == "drip":
-            return self.drip()
         if fault == "page":
             return self.send(200, b"<html>please log in</html>")
         if fault.isdigit():
@@ -99,15 +97,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return self.send(200, content[: len(content) // 2], length=server.random.choice((None, len(content))))
         return self.send(200, content)
-
-    def drip(self):
-        self.send_response(200)
-        self.send_header("Content-Length", "1000")
-        self.end_headers()
-        for _ in range(20):
-            self.wfile.write(b" ")
-            time.sleep(0.04)
-        self.close_connection = True
 
     def send(self, code, content, headers=None, length=None):
         self.send_response(code)

@@ -7,12 +7,17 @@ import json
 import pytest
 
 from tests.distillation.faulty_server import FaultyServer
+from tests.distillation.raw_server import RawServer, completion, response
+from wheels.cli import main
 from wheels.config import build
-from wheels.distillation import annotate_models
+from wheels.distillation import annotate_models, purchase
 from wheels.distillation.annotate import run
 from wheels.distillation.annotate_config import AnnotateConfig
+from wheels.distillation.answer import Answer
+from wheels.distillation.assistant import PromptAssistant
 from wheels.distillation.ledger import read_account
 from wheels.distillation.local_model import LocalModel
+from wheels.distillation.selection import random_order
 from wheels.errors import WheelsError
 
 
@@ -49,7 +54,7 @@ def test_a_run_that_is_cut_short_ends_as_one_that_is_not(unlabelled, tmp_path, f
     assert "12 of 12 annotations spent" in said
 
     again = settings(unlabelled, tmp_path, folders, data, output=str(tmp_path / "cut"), workers=3)
-    for place, name, after in ((annotate_models, "retrain", 0), (LocalModel, "samples", 1), (LocalModel, "answers", 1)):
+    for place, name, after in ((annotate_models, "retrain", 0), (LocalModel, "samples", 1), (LocalModel, "labels", 1)):
         real, calls = getattr(place, name), []
 
         def fails(*args, real=real, calls=calls, after=after, **options):
@@ -73,8 +78,9 @@ def test_the_labelled_file_holds_what_was_asked_for(unlabelled, tmp_path, folder
     run(settings(unlabelled, tmp_path, folders, data, filter=False, select="consistency"))
     teacher = LocalModel.load(folders[1], role="teacher", max_new_tokens=12, batch_size=8)
     rows = rows_of(tmp_path / "out" / "annotated.jsonl") + rows_of(tmp_path / "out" / "rejected.jsonl")
-    assert [row["target"] for row in rows] == teacher.answers([row["source"] for row in rows])
-    assert list(rows[0]) == ["source", "target", "grade", "consistency", "stage"]
+    labels = teacher.labels([row["source"] for row in rows])
+    assert [(row["target"], row.get("flaw")) for row in rows] == [(label.text.strip(), label.flaw) for label in labels]
+    assert list(rows[0])[:5] == ["source", "target", "grade", "consistency", "stage"]
     main = [row["consistency"] for row in rows if row["stage"] == "main"]
     assert main == sorted(main)
     assert all(row["grade"] is None for row in rows)
@@ -136,10 +142,203 @@ def test_another_run_or_other_files_in_the_folder_are_refused(unlabelled, tmp_pa
         more = {"input": unlabelled, "output": str(tmp_path / "out"), "annotation_budget": 5, "select": "random",
                 "teacher": server.url, "teacher_model": "m"}  # fmt: skip
         run(build(AnnotateConfig, more))
-        with pytest.raises(WheelsError, match="holds a run with annotation_budget 5, not 6; give another --output"):
-            run(build(AnnotateConfig, more | {"annotation_budget": 6}))
+        with pytest.raises(WheelsError, match="holds a run with teacher_model 'm', not 'n'; give another --output"):
+            run(build(AnnotateConfig, more | {"teacher_model": "n"}))
+        with pytest.raises(WheelsError, match="a budget of 5, which can only grow, got 4"):
+            run(build(AnnotateConfig, more | {"annotation_budget": 4}))
         with pytest.raises(WheelsError, match="holds something else"):
             run(build(AnnotateConfig, more | {"output": str(tmp_path)}))
+
+
+def remote(unlabelled, tmp_path, server, **more):
+    given = {"input": unlabelled, "output": str(tmp_path / "out"), "annotation_budget": 5, "select": "random",
+             "teacher": server.url, "teacher_model": "m", "attempts": 2, "backoff": 0.001, "timeout": 5.0,
+             "workers": 3}  # fmt: skip
+    return build(AnnotateConfig, given | more)
+
+
+def refusing(words, code=400, message="too long"):
+    """A server that refuses the prompts with one of these words in them, and labels the others."""
+
+    def answer(connection, body):
+        prompt = body["messages"][0]["content"]
+        if any(word in prompt for word in words):
+            return connection.sendall(response(json.dumps({"error": {"message": message}}).encode(), code))
+        return connection.sendall(response(completion("label")))
+
+    return RawServer(answer)
+
+
+@pytest.mark.parametrize("code", [400, 413, 422])
+def test_a_row_that_the_server_refuses_is_named_and_another_takes_its_unit(unlabelled, tmp_path, code, capsys):
+    pool = [row["source"] for row in rows_of(tmp_path / "pool.jsonl")]
+    order = [pool[place] for place in random_order(len(pool), 0)]
+    with refusing([f"Question: {order[1]}\n", f"Question: {order[5]}\n"], code) as server:
+        run(remote(unlabelled, tmp_path, server))
+        kept, left = rows_of(tmp_path / "out" / "annotated.jsonl"), rows_of(tmp_path / "out" / "rejected.jsonl")
+        assert [row["source"] for row in kept] == [order[place] for place in (0, 2, 3, 4, 6)]
+        assert [row["source"] for row in left] == [order[1], order[5]]
+        assert all(row["flaw"].startswith("refused: ") and "too long" in row["flaw"] for row in left)
+        summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+        assert (summary["spent"], summary["accepted"], summary["unusable"]) == (5, 5, {"refused": 2})
+        assert "2 rows refused by the server, which cost nothing" in capsys.readouterr().out
+        asked = len(server.bodies)
+        assert asked == 7
+        (tmp_path / "out" / "summary.json").unlink()
+        run(remote(unlabelled, tmp_path, server))
+        assert len(server.bodies) == asked, "neither what was paid nor what was refused is asked again"
+        assert rows_of(tmp_path / "out" / "annotated.jsonl") == kept
+
+
+def test_a_server_that_refuses_every_row_ends_the_run_in_one_line_and_holds_nothing(unlabelled, tmp_path, monkeypatch):
+    with refusing(["Question"], message="the template is broken") as server:
+        with pytest.raises(WheelsError, match=r"each of \d+ requests was refused: .*the template is broken"):
+            run(remote(unlabelled, tmp_path, server))
+        monkeypatch.setattr(purchase, "HOPELESS", 4)
+        server.bodies.clear()
+        with pytest.raises(WheelsError, match="the first 4 requests were refused, and none was answered"):
+            run(remote(unlabelled, tmp_path, server))
+        assert len(server.bodies) < 8
+    with FaultyServer() as server:
+        run(remote(unlabelled, tmp_path, server))
+        assert len(rows_of(tmp_path / "out" / "annotated.jsonl")) == 5
+
+
+@pytest.mark.parametrize(
+    ("code", "message"), [(401, "no"), (403, "no"), (404, "no"), (400, "the model does not exist")]
+)
+def test_a_refusal_that_is_about_everything_ends_the_run_at_once(unlabelled, tmp_path, code, message):
+    with refusing(["Question"], code, message) as server:
+        with pytest.raises(WheelsError, match=f"code {code}: {message}"):
+            run(remote(unlabelled, tmp_path, server, workers=1))
+        assert len(server.bodies) == 1
+
+
+def test_a_row_that_never_gets_an_answer_can_be_left_out(unlabelled, tmp_path):
+    pool = [row["source"] for row in rows_of(tmp_path / "pool.jsonl")]
+    order = [pool[place] for place in random_order(len(pool), 0)]
+    with refusing([f"Question: {order[1]}\n"], 500) as server:
+        for _ in range(2):
+            with pytest.raises(WheelsError, match=r"1 of . requests got no answer.* --skip-failed to leave them out"):
+                run(remote(unlabelled, tmp_path, server))
+        run(remote(unlabelled, tmp_path, server, skip_failed=True))
+    assert [row["source"] for row in rows_of(tmp_path / "out" / "rejected.jsonl")] == [order[1]]
+    assert len(rows_of(tmp_path / "out" / "annotated.jsonl")) == 5
+
+
+def test_answers_that_are_no_labels_are_paid_for_counted_and_left_out(unlabelled, tmp_path, capsys):
+    said = iter([("label", "stop"), ("half a", "length"), (None, "stop"), ("<think>hm</think>label", "stop"),
+                 ("<think>hm", "stop"), ("label", "stop")])  # fmt: skip
+    with RawServer(lambda connection, _: connection.sendall(response(completion(*next(said))))) as server:
+        run(remote(unlabelled, tmp_path, server, workers=1))
+        assert len(server.bodies) == 5
+    assert [row["target"] for row in rows_of(tmp_path / "out" / "annotated.jsonl")] == ["label", "label"]
+    assert [row.get("thinking") for row in rows_of(tmp_path / "out" / "annotated.jsonl")] == [None, "taken out"]
+    left = rows_of(tmp_path / "out" / "rejected.jsonl")
+    assert [(row["target"], row["flaw"]) for row in left] == [("half a", "cut"), ("", "empty"), ("", "thinking")]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["spent"], summary["accepted"]) == (5, 2)
+    assert summary["unusable"] == {"cut": 1, "empty": 1, "thinking": 1}
+    assert summary["thinking_taken_out"] == 1
+    printed = capsys.readouterr().out
+    assert "3 answers are no labels, though paid for: 1 cut, 1 empty, 1 thinking" in printed
+    assert "1 answers with a thinking part, which was taken out" in printed
+
+
+def test_a_higher_budget_goes_on_and_pays_nothing_twice(unlabelled, tmp_path, capsys):
+    with FaultyServer() as server:
+        run(remote(unlabelled, tmp_path, server))
+        first = rows_of(tmp_path / "out" / "annotated.jsonl")
+        run(remote(unlabelled, tmp_path, server, annotation_budget=8))
+        assert len(server.requests) == len(server.charged) == 8
+        whole = (tmp_path / "out" / "annotated.jsonl").read_bytes()
+        assert rows_of(tmp_path / "out" / "annotated.jsonl")[:5] == first
+        assert "8 of 8 annotations spent" in capsys.readouterr().out
+        run(remote(unlabelled, tmp_path, server, annotation_budget=8))
+        assert len(server.requests) == 8
+        run(remote(unlabelled, tmp_path, server, annotation_budget=8, output=str(tmp_path / "at once")))
+        assert (tmp_path / "at once" / "annotated.jsonl").read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_a_higher_budget_goes_to_the_main_stage_and_trains_nothing_again(unlabelled, tmp_path, folders, data):
+    run(settings(unlabelled, tmp_path, folders, data))
+    out = tmp_path / "out"
+    first = json.loads((out / "main" / "annotations.json").read_text())["annotations"]
+    signals = (out / "main" / "signals" / "00000.json").stat().st_mtime_ns
+    student = (out / "warm-up" / "student" / "finished.json").stat().st_mtime_ns
+    run(settings(unlabelled, tmp_path, folders, data, annotation_budget=20))
+    assert (out / "main" / "signals" / "00000.json").stat().st_mtime_ns == signals
+    assert (out / "warm-up" / "student" / "finished.json").stat().st_mtime_ns == student
+    summary = json.loads((out / "summary.json").read_text())
+    assert {name: stage["selected"] for name, stage in summary["stages"].items()} == {"warm-up": 3, "main": 17}
+    assert (summary["spent"], summary["budget"]) == (20, 20)
+    assert json.loads((out / "main" / "annotations.json").read_text())["annotations"][:9] == first
+
+
+def test_a_start_that_failed_holds_nothing(unlabelled, tmp_path, monkeypatch):
+    with FaultyServer(faults=["404"], share=1.0) as server:
+        with pytest.raises(WheelsError, match="code 404"):
+            run(remote(unlabelled, tmp_path, server, teacher_model="typo"))
+        (tmp_path / "out" / "main" / "signals").mkdir(parents=True)
+        server.share = 0.0
+        run(remote(unlabelled, tmp_path, server))
+        assert not (tmp_path / "out" / "main" / "signals").exists(), "another run's signals"
+        assert len(rows_of(tmp_path / "out" / "annotated.jsonl")) == 5
+    for more in ({"teacher": "http://h:abc"}, {"teacher": "http://me:secret@h"}):
+        config = remote(unlabelled, tmp_path, server, output=str(tmp_path / "new"), **more)
+        with pytest.raises(WheelsError, match="an endpoint must be"):
+            run(config)
+        assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("role", ["teacher", "assistant"])
+def test_a_key_that_is_given_for_the_name_of_its_variable_is_shown_and_written_nowhere(
+    unlabelled, tmp_path, role, capsys
+):
+    arguments = ["annotate", "--input", unlabelled, "--output", str(tmp_path / "out"), "--annotation-budget", "2",
+                 "--select", "random", "--teacher", "somewhere", f"--{role}-key", "sk-THESECRET42"]  # fmt: skip
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert f"--{role}-key must name an environment variable that holds the key" in said.err
+    assert "SECRET" not in said.err + said.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_server_that_repeats_the_key_gets_it_into_no_file(unlabelled, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-THESECRET42")
+    said = iter([
+        response(completion('Your key is "sk-THESECRET42"')), response(completion("sk%2DTHESECRET42")),
+        response(b'{"error": {"message": "not with sk-\\u0054HESECRET42"}}', 400), response(completion()),
+        response(completion()), response(b"sk-THESECRET42", 401),
+    ])  # fmt: skip
+    with RawServer(lambda connection, _: connection.sendall(next(said))) as server:
+        with pytest.raises(WheelsError, match=r"code 401: \[key\]") as caught:
+            run(remote(unlabelled, tmp_path, server, workers=1))
+        assert "SECRET" not in str(caught.value) + "".join(capsys.readouterr())
+        said = iter([response(completion())])
+        run(remote(unlabelled, tmp_path, server, workers=1))
+    left = rows_of(tmp_path / "out" / "rejected.jsonl")
+    assert [row["flaw"].split(":")[0] for row in left] == ["repeats the key", "repeats the key", "refused"]
+    for file in (tmp_path / "out").rglob("*"):
+        assert file.is_dir() or b"SECRET" not in file.read_bytes(), file
+
+
+def test_a_grade_that_was_cut_or_refused_accepts_nothing(unlabelled, tmp_path, folders):
+    replies = {
+        "a": ("very confident", "stop"),
+        "b": ("I am very confident that the", "length"),
+        "c": ("very confident\nas the", "length"),
+        "d": ("<think>very confident?</think>wrong answer", "stop"),
+    }
+
+    class Said:
+        def respond(self, prompts, ledger, advance, wanted=None):
+            return [Answer(replies[prompt][0], "cut" if replies[prompt][1] == "length" else None)
+                    if prompt in replies else Answer("", "refused: code 400") for prompt in prompts]  # fmt: skip
+
+    graded = PromptAssistant(Said(), "{answer}", None)
+    assert graded.grade([""] * 5, ["a", "b", "c", "d", "e"], lambda count: None) == [0, 2, 0, 3, 2]
 
 
 @pytest.mark.parametrize(

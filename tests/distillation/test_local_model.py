@@ -40,3 +40,11 @@ def test_a_low_temperature_is_greedy(model):
 def test_lists_of_different_lengths_are_refused(model):
     with pytest.raises(WheelsError, match="got 1 sources and 2 answers"):
         model.log_likelihoods(["a"], ["b", "c"])
+
+
+def test_an_answer_that_reaches_the_longest_without_its_end_is_cut(model, monkeypatch):
+    end, some = model.pair.eos_ids[0], model.pair.encode_targets(["red dog"])[0][:1]
+    outputs = [[*some, end], some * 6, [*some * 5, end], [end]]
+    monkeypatch.setattr("wheels.distillation.local_model.write", lambda *args, **options: outputs)
+    assert [label.flaw for label in model.labels(["a", "b", "c", "d"])] == [None, "cut", None, None]
+    assert [label.text for label in model.labels(["a", "b", "c", "d"])] == model.answers(["a", "b", "c", "d"])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,8 @@ from wheels.distillation import annotate_models as models
 from wheels.distillation.annotate_config import DEMONSTRATION, AnnotateConfig, is_address
 from wheels.distillation.annotate_summary import as_text, preview, summarise
 from wheels.distillation.annotation import Annotation, Material, annotate_pool, as_record
-from wheels.distillation.ledger import Ledger, read_account
+from wheels.distillation.endpoint import Endpoint
+from wheels.distillation.ledger import Account, Ledger, read_account
 from wheels.distillation.run_folder import check_same_run
 from wheels.errors import WheelsError
 from wheels.files import read_json, write_json, write_jsonl
@@ -27,9 +29,11 @@ from wheels.visible import visible
 
 log = logging.getLogger("wheels")
 
-# What does not change the result: a run may go on with other values of these.
-INCIDENTAL = ("output", "teacher_key", "assistant_key", "workers", "timeout", "attempts", "backoff", "dry_run",
-              "device", "threads")  # fmt: skip
+# What a run may go on with other values of: it changes no answer, or, as the budget, only how many there are.
+INCIDENTAL = ("output", "annotation_budget", "teacher_key", "assistant_key", "workers", "timeout", "attempts",
+              "backoff", "skip_failed", "dry_run", "device", "threads")  # fmt: skip
+PARTS = ("run.json", "grades.jsonl", "warm-up", "main")
+"""What a run keeps in its folder beside its ledger, in order to go on."""
 
 
 @dataclass(frozen=True)
@@ -49,31 +53,37 @@ class Inputs:
 def run(config: AnnotateConfig) -> None:
     """Annotate as `config` says; a run that was cut short goes on, one that is done prints its summary.
 
+    A run that is done goes on where it is given a higher budget.
+
     Raises:
         WheelsError: for inputs or models that do not fit, and for requests that got no answer.
     """
     inputs = read_inputs(config)
     folder = Path(config.output)
-    identity = _identity(config, inputs)
-    _check_same(folder, identity)
-    if config.retrains:
-        models.retrain_config(config, folder)  # a mistake in its file is told before anything is spent
-    if config.dry_run:
-        print(visible(_preview(config, inputs, folder)))
-        return
-    if (folder / "summary.json").is_file():
-        log.info("%s is done already", folder)
-        print(as_text(read_json(folder / "summary.json")))
-        return
-    if config.threads:
-        import torch
+    with ExitStack() as stack:
+        endpoints = models.open_endpoints(config, stack)  # a bad address or key is told before anything is written
+        identity = _identity(config, inputs)
+        _check_same(folder, identity)
+        if config.retrains:
+            models.retrain_config(config, folder)  # and so is a mistake in its file
+        if config.dry_run:
+            print(visible(_preview(config, inputs, folder)))
+            return
+        summary = folder / "summary.json"
+        if summary.is_file() and read_json(summary)["budget"] == config.annotation_budget:
+            log.info("%s is done already", folder)
+            print(as_text(read_json(summary)))
+            return
+        if config.threads:
+            import torch
 
-        torch.set_num_threads(config.threads)
-    run_name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    with Ledger(folder / "ledger.jsonl", budget=config.annotation_budget, run=run_name) as ledger:
-        write_json(folder / "run.json", identity)
-        with open_material(config, inputs, folder, run_name) as material:
-            annotations = annotate_pool(config, material, folder, ledger)
+            torch.set_num_threads(config.threads)
+        ledger = stack.enter_context(
+            Ledger(folder / "ledger.jsonl", budget=config.annotation_budget, run=_run_name(identity))
+        )
+        _take(folder, identity)
+        material = open_material(config, inputs, folder, ledger.account.run, endpoints, stack)
+        annotations = annotate_pool(config, material, folder, ledger)
         _finish(config, inputs, folder, annotations, ledger)
 
 
@@ -84,7 +94,8 @@ def _finish(
     write_jsonl(folder / "annotated.jsonl", (as_record(one) for one in annotations if one.accepted))
     write_jsonl(folder / "rejected.jsonl", (as_record(one) for one in annotations if not one.accepted))
     write_resolved(config, folder, {"data_digest": inputs.digest})
-    summary = summarise(annotations, len(inputs.pool), ledger.account)
+    grades = _account(folder / "grades.jsonl")
+    summary = summarise(annotations, len(inputs.pool), ledger.account, len(grades.refused) if grades else 0)
     write_json(folder / "summary.json", summary)
     print(as_text(summary))
 
@@ -144,15 +155,40 @@ def _check_same(folder: Path, identity: Mapping[str, Any]) -> None:
     others = [file for file in folder.iterdir() if file.name != "ledger.jsonl.lock"] if folder.is_dir() else []
     if folder.is_file() or (others and not (folder / "ledger.jsonl").exists()):
         raise WheelsError(f"{folder} holds something else; give a new or an empty folder by --output")
-    if not (folder / "run.json").is_file():
-        return
-    check_same_run(f"{folder} holds a run", read_json(folder / "run.json"), identity, "give another --output")
+    if (folder / "run.json").is_file() and _bought(folder):
+        check_same_run(f"{folder} holds a run", read_json(folder / "run.json"), identity, "give another --output")
+
+
+def _bought(folder: Path) -> bool:
+    """Whether anything was paid for in a folder; without that a run holds nothing, and another may take its place."""
+    accounts = [_account(folder / name) for name in ("ledger.jsonl", "grades.jsonl")]
+    return any(account is not None and account.bought for account in accounts)
+
+
+def _take(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Say whose folder it is, and clear away what a run that bought nothing has left there."""
+    held = read_json(folder / "run.json") if (folder / "run.json").is_file() else identity
+    if held != identity and not _bought(folder):
+        for part in PARTS:
+            place = folder / part
+            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+    write_json(folder / "run.json", identity)
+
+
+def _account(ledger: Path) -> Account | None:
+    """Return what a ledger comes to; None where there is none."""
+    return read_account(ledger) if ledger.is_file() else None
+
+
+def _run_name(identity: Mapping[str, Any]) -> str:
+    """Return 16 digits that name everything that an answer depends on; a thing with a digest may stand elsewhere."""
+    named = {name: value for name, value in identity.items() if f"{name}_digest" not in identity}
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _preview(config: AnnotateConfig, inputs: Inputs, folder: Path) -> str:
     """Return what `--dry-run` prints."""
-    ledger = folder / "ledger.jsonl"
-    account = read_account(ledger) if ledger.is_file() else None
+    account = _account(folder / "ledger.jsonl")
     return preview(config, inputs.pool, partial(teacher_prompt, config, inputs.labelled), account)
 
 
@@ -170,23 +206,24 @@ def teacher_prompt(config: AnnotateConfig, labelled: Sequence[Row], source: str)
     return config.teacher_prompt.format(source=source, demonstrations=text)
 
 
-@contextmanager
-def open_material(config: AnnotateConfig, inputs: Inputs, folder: Path, run_name: str) -> Iterator[Material]:
-    """Yield the models of a run; connections and ledgers are closed afterwards.
+def open_material(
+    config: AnnotateConfig, inputs: Inputs, folder: Path, run_name: str, endpoints: Mapping[str, Endpoint],
+    stack: ExitStack,
+) -> Material:  # fmt: skip
+    """Return the models of a run.
 
     Raises:
         WheelsError: for a model that cannot be loaded, or cannot do what is asked of it.
     """
-    with ExitStack() as stack:
-        teacher = models.open_responder(config, "teacher", stack)
-        load_assistant = None
-        if config.assistant is not None:
-            load_assistant = models.assistant_loader(config, inputs.validation, folder, run_name, stack)
-        yield Material(
-            pool=inputs.pool,
-            teacher=teacher,
-            teacher_prompt=partial(teacher_prompt, config, inputs.labelled),
-            load_student=partial(models.load_student, config),
-            load_assistant=load_assistant,
-            retrain=partial(models.retrain, config, inputs.labelled, inputs.validation),
-        )
+    teacher = models.open_responder(config, "teacher", endpoints)
+    load_assistant = None
+    if config.assistant is not None:
+        load_assistant = models.assistant_loader(config, inputs.validation, folder, run_name, endpoints, stack)
+    return Material(
+        pool=inputs.pool,
+        teacher=teacher,
+        teacher_prompt=partial(teacher_prompt, config, inputs.labelled),
+        load_student=partial(models.load_student, config),
+        load_assistant=load_assistant,
+        retrain=partial(models.retrain, config, inputs.labelled, inputs.validation),
+    )

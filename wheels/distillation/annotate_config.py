@@ -9,6 +9,7 @@ from wheels.distillation.grades import GRADE_PROMPT, check_grade_prompt
 from wheels.errors import WheelsError
 from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
 from wheels.paths import PLACE, RUN, SETTINGS
+from wheels.secret import DEFAULT_KEY, read_secret
 
 SELECTIONS = ("random", "consistency", "assistant")
 """At random; by the student's self-consistency alone, (I); by that and the assistant's grade of its answer."""
@@ -20,7 +21,7 @@ DEMONSTRATION = "Question: {source}\nAnswer: {target}\n\n"
 
 def is_address(name: str | None) -> bool:
     """Whether a model is behind an address, and not in a folder."""
-    return name is not None and name.startswith(("http://", "https://"))
+    return name is not None and name.casefold().startswith(("http://", "https://"))
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,17 @@ class AnnotateConfig:
     output: str = option(
         REQUIRED, "folder for the labelled file, the ledger and the summary", metavar="DIR", writes=RUN
     )
-    annotation_budget: int = option(REQUIRED, "annotations that the teacher may be asked for", minimum=1)
+    annotation_budget: int = option(
+        REQUIRED, "annotations that the teacher may be asked for; more of them continue a run", minimum=1
+    )
     teacher: str = option(REQUIRED, "folder of a model, or http(s)://... of an OpenAI-compatible endpoint", reads=PLACE)
     teacher_model: str | None = option(None, "name of the teacher at its endpoint", metavar="NAME")
-    teacher_key: str = option("OPENAI_API_KEY", "environment variable that holds its key", metavar="NAME")
+    teacher_key: str = option(DEFAULT_KEY, "environment variable that holds its key", metavar="NAME")
     assistant: str | None = option(
         None, "the same for the teaching assistant; without it nothing is graded", reads=PLACE
     )
     assistant_model: str | None = option(None, "name of the assistant at its endpoint", metavar="NAME")
-    assistant_key: str = option("OPENAI_API_KEY", "environment variable that holds its key", metavar="NAME")
+    assistant_key: str = option(DEFAULT_KEY, "environment variable that holds its key", metavar="NAME")
     student: str | None = option(None, "model whose doubts choose the rows", metavar="DIR", reads=PLACE)
     data: str | None = option(
         None,
@@ -73,6 +76,7 @@ class AnnotateConfig:
     workers: int = option(8, "requests at once", minimum=1, maximum=256)
     timeout: float = option(60.0, "seconds for one request", minimum=0.01)
     attempts: int = option(8, "requests for one item that fails", minimum=1)
+    skip_failed: bool = option(False, "leave out rows that get no answer after that, and ask for others")
     backoff: float = option(0.5, "seconds of the first wait between attempts, doubled each time", minimum=0.0)
     max_new_tokens: int = option(128, "longest answer, in tokens", minimum=1)
     batch_size: int = option(64, "rows at a time, of models in folders", minimum=1)
@@ -102,9 +106,14 @@ class AnnotateConfig:
         for role in ("teacher", "assistant"):
             place, name = getattr(self, role), getattr(self, f"{role}_model")
             if is_address(place) and not name:
-                raise WheelsError(f"an endpoint serves models by name: give --{role}-model NAME for {place}")
+                raise WheelsError(f"an endpoint serves models by name: give --{role}-model NAME")
             if name and not is_address(place):
-                raise WheelsError(f"{role}_model {name!r} is a name at an endpoint, but {role} is {place!r}")
+                raise WheelsError(
+                    f"{role}_model {name!r} is a name at an endpoint, but {role} is no http(s):// address"
+                )
+            key = getattr(self, f"{role}_key")
+            if key != DEFAULT_KEY or is_address(place):
+                read_secret(key, f"--{role}-key")
         if is_address(self.assistant) and self.grading == "likelihood":
             raise WheelsError("an endpoint gives no likelihoods; use --grading prompt, or an assistant in a folder")
         if self.grading is not None and self.assistant is None:
@@ -126,16 +135,13 @@ class AnnotateConfig:
             raise WheelsError("grades by likelihood are calibrated: give --student and --data (labelled rows)")
 
     @property
-    def warm_up_budget(self) -> int:
-        """Annotations of the first stage, chosen at random; 0 where the second is random too."""
-        if self.select == "random":
-            return 0
-        return min(round(self.warm_up * self.annotation_budget), self.annotation_budget)
-
-    @property
     def retrains(self) -> bool:
-        """Whether there are two stages, with a retraining between them."""
-        return 0 < self.warm_up_budget < self.annotation_budget
+        """Whether there may be two stages, with a retraining between them."""
+        return self.select != "random" and 0.0 < self.warm_up < 1.0
+
+    def warm_up_of(self, budget: int) -> int:
+        """Return the annotations of the first stage, chosen at random; 0 where the second is random too."""
+        return 0 if self.select == "random" else min(round(self.warm_up * budget), budget)
 
     @property
     def calibrates(self) -> bool:

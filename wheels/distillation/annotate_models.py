@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from wheels.distillation.annotate_config import AnnotateConfig, is_address
 from wheels.distillation.assistant import Assistant, LikelihoodAssistant, PromptAssistant
-from wheels.distillation.endpoint import Endpoint, Patience
+from wheels.distillation.endpoint import Endpoint
 from wheels.distillation.ledger import Ledger
+from wheels.distillation.patience import Patience
 from wheels.distillation.purchase import Local, Remote, Responder
 from wheels.errors import WheelsError
 from wheels.fields import fields_of
@@ -29,25 +30,36 @@ OURS = ("output", "data", "student", "teacher", "tokenizer", "objective", "sourc
         "threads", "device", "prompt")  # fmt: skip
 
 
-def open_responder(config: AnnotateConfig, role: str, stack: ExitStack) -> Responder:
+def open_endpoints(config: AnnotateConfig, stack: ExitStack) -> dict[str, Endpoint]:
+    """Return the teacher and the assistant, as far as they are behind an address; nothing is sent.
+
+    Raises:
+        WheelsError: for an address, a key or a proxy that cannot be used.
+    """
+    endpoints = {}
+    for role in ("teacher", "assistant"):
+        if is_address(getattr(config, role)):
+            endpoints[role] = Endpoint(
+                getattr(config, role),
+                getattr(config, f"{role}_model"),
+                key_variable=getattr(config, f"{role}_key"),
+                max_tokens=config.max_new_tokens,
+                patience=Patience(config.attempts, config.timeout, config.backoff),
+                workers=config.workers,
+            )
+            stack.callback(endpoints[role].close)
+    return endpoints
+
+
+def open_responder(config: AnnotateConfig, role: str, endpoints: Mapping[str, Endpoint]) -> Responder:
     """Return the teacher, or an assistant that is asked in words.
 
     Raises:
         WheelsError: for a sequence-to-sequence model that is to follow a prompt, or one that cannot be loaded.
     """
     place = str(getattr(config, role))
-    if is_address(place):
-        patience = Patience(config.attempts, config.timeout, config.backoff)
-        endpoint = Endpoint(
-            place,
-            str(getattr(config, f"{role}_model")),
-            key_variable=getattr(config, f"{role}_key"),
-            max_tokens=config.max_new_tokens,
-            patience=patience,
-            workers=config.workers,
-        )
-        stack.callback(endpoint.close)
-        return Remote(endpoint, config.workers)
+    if role in endpoints:
+        return Remote(endpoints[role], config.workers, skip_failed=config.skip_failed)
     prompted = role == "assistant" or bool(config.demonstrations)
     model = load_local(config, place, role, prompt="{source}" if prompted else config.prompt)
     if prompted and model.pair.is_seq2seq:
@@ -55,7 +67,7 @@ def open_responder(config: AnnotateConfig, role: str, stack: ExitStack) -> Respo
         raise WheelsError(
             f"{role} {place!r} is a sequence-to-sequence model, which follows no prompt; leave {what} out"
         )
-    return Local(model.answers, config.batch_size)
+    return Local(model.labels, config.batch_size)
 
 
 def load_local(config: AnnotateConfig, folder: str, role: str, prompt: str | None = None) -> LocalModel:
@@ -78,11 +90,12 @@ def load_student(config: AnnotateConfig, folder: str) -> LocalModel:
 
 
 def assistant_loader(
-    config: AnnotateConfig, validation: Sequence[Row], folder: Path, run_name: str, stack: ExitStack
-) -> Callable[[Student | None], Assistant]:
+    config: AnnotateConfig, validation: Sequence[Row], folder: Path, run_name: str, endpoints: Mapping[str, Endpoint],
+    stack: ExitStack,
+) -> Callable[[Student | None], Assistant]:  # fmt: skip
     """Return what makes the assistant for a student; the models are loaded once."""
     if config.how_graded == "prompt":
-        responder = open_responder(config, "assistant", stack)
+        responder = open_responder(config, "assistant", endpoints)
         ledger = stack.enter_context(Ledger(folder / "grades.jsonl", budget=None, run=run_name, unit="grade"))
         asked = PromptAssistant(responder, config.grade_prompt, ledger)
         return lambda _: asked

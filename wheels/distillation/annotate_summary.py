@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wheels.align import align
 from wheels.distillation.annotate_config import AnnotateConfig, is_address
 from wheels.distillation.annotation import Annotation, stages_of
+from wheels.distillation.answer import CUT, REFUSED, THINKING
 from wheels.distillation.grades import GRADES
 from wheels.distillation.ledger import Account
 
 UNGRADED = "not graded"
 
 
-def summarise(annotations: Sequence[Annotation], pool: int, account: Account) -> dict[str, Any]:
-    """Return the counts of a run, as values of JSON: by stage, and by grade."""
+def summarise(
+    annotations: Sequence[Annotation], pool: int, account: Account, grades_refused: int = 0
+) -> dict[str, Any]:
+    """Return the counts of a run, as values of JSON: by stage, by grade, and by what is wrong with an answer."""
     stages = {}
     for name in dict.fromkeys(one.stage for one in annotations):
         here = [one for one in annotations if one.stage == name]
@@ -27,6 +31,9 @@ def summarise(annotations: Sequence[Annotation], pool: int, account: Account) ->
         "budget": account.budget,
         "spent": account.spent,
         "failed_requests": account.released,
+        "unusable": dict(Counter(one.flaw.split(":")[0] for one in annotations if one.flaw is not None)),
+        "thinking_taken_out": sum(one.thought for one in annotations),
+        "grades_refused": grades_refused,
         "stages": stages,
         "grades_of_annotations": _by_grade([one.grade for one in annotations]),
         "grades_of_student_answers": _by_grade([one.student_grade for one in annotations]),
@@ -54,7 +61,28 @@ def as_text(summary: Mapping[str, Any]) -> str:
     head = f"{summary['spent']} of {summary['budget']} annotations spent on {summary['pool']} rows"
     if summary["failed_requests"]:
         head += f"; {summary['failed_requests']} requests failed, and freed their units"
-    return f"{head}\n\n{align(lines)}\n\n{align(grades)}"
+    return "\n".join([head, *_notes(summary), "", align(lines), "", align(grades)])
+
+
+def _notes(summary: Mapping[str, Any]) -> list[str]:
+    """Return a line for each thing that kept answers from being labels."""
+    lines = []
+    unusable = dict(summary["unusable"])
+    refused = unusable.pop(REFUSED, 0)
+    if refused:
+        lines.append(f"{refused} rows refused by the server, which cost nothing; rejected.jsonl names them")
+    if unusable:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(unusable.items()))
+        lines.append(f"{sum(unusable.values())} answers are no labels, though paid for: {kinds}; see rejected.jsonl")
+    if CUT in unusable or THINKING in unusable:
+        lines.append("a higher --max-new-tokens, in another --output, leaves room for whole answers")
+    if summary["thinking_taken_out"]:
+        lines.append(f"{summary['thinking_taken_out']} answers with a thinking part, which was taken out")
+    if summary["grades_refused"]:
+        lines.append(
+            f"{summary['grades_refused']} grades refused by the assistant's server, which count as not confident"
+        )
+    return lines
 
 
 def preview(config: AnnotateConfig, pool: Sequence[str], prompt: Callable[[str], str], account: Account | None) -> str:
@@ -66,7 +94,7 @@ def preview(config: AnnotateConfig, pool: Sequence[str], prompt: Callable[[str],
         prompt: what the teacher is asked for a source.
         account: what an earlier part of the run spent.
     """
-    stages = stages_of(config)
+    stages = stages_of(config, account.first_budget if account is not None and account.bought else None)
     budget = min(config.annotation_budget, len(pool))
     spent = account.spent if account is not None else 0
     lines = [f"{len(pool)} rows; at most {budget} annotations, {spent} spent before, {max(budget - spent, 0)} to come"]
@@ -75,7 +103,7 @@ def preview(config: AnnotateConfig, pool: Sequence[str], prompt: Callable[[str],
     if config.assistant is not None:
         lines.append(f"assistant: {_where(config, 'assistant')}, graded by {config.how_graded}")
         if is_address(config.assistant):
-            answers = len(pool) - config.warm_up_budget if config.select == "assistant" else 0
+            answers = len(pool) - sum(stage.budget for stage in stages[:-1]) if config.select == "assistant" else 0
             labels = budget if config.filter else 0
             lines.append(
                 f"  at most {answers + labels} grades: {answers} of the student's answers, {labels} of annotations"

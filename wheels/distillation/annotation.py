@@ -7,13 +7,14 @@ something; the rest is spent where the student or its assistant doubts. What the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from tqdm.auto import tqdm
 
 from wheels.distillation.annotate_config import AnnotateConfig
+from wheels.distillation.answer import Answer, without_thinking
 from wheels.distillation.assistant import Assistant
 from wheels.distillation.grades import ACCEPTED, GRADES
 from wheels.distillation.ledger import Ledger
@@ -42,11 +43,15 @@ class Annotation:
     """The assistant's grade of the student's answer then; None: it was not asked."""
     stage: str
     """`warm-up` or `main`."""
+    flaw: str | None = None
+    """Why it is no label, whatever its grade; see `Answer`."""
+    thought: bool = False
+    """Whether a thinking part was taken out of it."""
 
     @property
     def accepted(self) -> bool:
-        """Whether it enters the training set: there is a label, and the assistant is confident, where it was asked."""
-        return bool(self.target.strip()) and (self.grade is None or self.grade in ACCEPTED)
+        """Whether it enters the training set: it is a whole label, and the assistant is confident, where asked."""
+        return self.flaw is None and (self.grade is None or self.grade in ACCEPTED)
 
 
 @dataclass(frozen=True)
@@ -87,9 +92,12 @@ class Material:
     """Trains the student on labelled rows and these into a folder, and returns it."""
 
 
-def stages_of(config: AnnotateConfig) -> list[Stage]:
-    """Return the stages in their order; one without a budget is left out."""
-    first = config.warm_up_budget
+def stages_of(config: AnnotateConfig, first_budget: int | None = None) -> list[Stage]:
+    """Return the stages in their order; one without a budget is left out.
+
+    The warm-up is a share of the budget that the run began with; what a budget has grown by goes to the main stage.
+    """
+    first = config.warm_up_of(first_budget or config.annotation_budget)
     stages = [Stage("warm-up", first, "random"), Stage("main", config.annotation_budget - first, config.select)]
     return [stage for stage in stages if stage.budget]
 
@@ -103,13 +111,17 @@ def annotate_pool(config: AnnotateConfig, material: Material, folder: Path, ledg
         WheelsError: whatever the teacher, the assistant or the retraining raises.
     """
     found: list[Annotation] = []
-    student_folder, stages = config.student or "", stages_of(config)
+    student_folder, stages = config.student or "", stages_of(config, ledger.account.first_budget)
     for stage in stages:
         place = folder / stage.name
         file = place / "annotations.json"
-        if not file.is_file():
-            _run_stage(config, material, stage, student_folder, place, ledger, found)
-        found += [Annotation(**line) for line in read_json(file)]
+        held = read_json(file) if file.is_file() else None
+        if isinstance(held, dict) and held.get("budget") == stage.budget:
+            found += [Annotation(**line) for line in held["annotations"]]
+        else:
+            new = _run_stage(config, material, stage, student_folder, place, ledger, found)
+            write_json(file, {"budget": stage.budget, "annotations": [asdict(one) for one in new]})
+            found += new
         if stage is not stages[-1]:
             rows = [Row(one.source, one.target) for one in found if one.accepted]
             student_folder = material.retrain(rows, place)
@@ -119,8 +131,8 @@ def annotate_pool(config: AnnotateConfig, material: Material, folder: Path, ledg
 def _run_stage(
     config: AnnotateConfig, material: Material, stage: Stage, student_folder: str, place: Path, ledger: Ledger,
     before: Sequence[Annotation],
-) -> None:  # fmt: skip
-    """Choose, buy and grade the rows of one stage, into `annotations.json`."""
+) -> list[Annotation]:  # fmt: skip
+    """Choose, buy and grade the rows of one stage."""
     asked = {one.source for one in before}
     rows = [row for row, source in enumerate(material.pool) if source not in asked]
     needs_student = stage.select != "random" or config.calibrates
@@ -134,32 +146,37 @@ def _run_stage(
         grader = assistant if stage.select == "assistant" else None
         signals = gather_signals(config, [material.pool[row] for row in rows], student, grader, place / "signals")
     known = dict(zip(rows, signals, strict=True)) if signals is not None else {}
-    chosen = choose(stage.select, stage.budget, rows=rows, seed=config.seed, signals=signals)
-    sources = [material.pool[row] for row in chosen]
-    with tqdm(total=len(sources), desc=f"{stage.name}: annotations", unit="row") as bar:
-        answers = material.teacher.respond([material.teacher_prompt(source) for source in sources], ledger, bar.update)
-    targets = [answer.strip() for answer in answers]
-    grades = grade_targets(sources, targets, assistant if config.filter else None, stage.name)
-    write_json(place / "annotations.json", [
-        asdict(Annotation(source, target, grade, known[row].consistency if known else None,
-                          known[row].grade if known else None, stage.name))
-        for row, source, target, grade in zip(chosen, sources, targets, grades, strict=True)
-    ])  # fmt: skip
+    ranked = choose(stage.select, len(rows), rows=rows, seed=config.seed, signals=signals)
+    prompts = (material.teacher_prompt(material.pool[row]) for row in ranked)
+    with tqdm(total=min(stage.budget, len(rows)), desc=f"{stage.name}: annotations", unit="row") as bar:
+        answers = material.teacher.respond(prompts, ledger, bar.update, stage.budget)
+    found = [
+        _annotation(material.pool[row], without_thinking(answer), known.get(row), stage)
+        for row, answer in zip(ranked, answers, strict=False)  # as many rows as it took
+    ]
+    return graded(found, assistant, stage.name) if config.filter and assistant is not None else found
 
 
-def grade_targets(
-    sources: Sequence[str], targets: Sequence[str], assistant: Assistant | None, name: str
-) -> list[int | None]:
-    """Return the assistant's grade of each annotation; None where there is no assistant, or no annotation."""
-    grades: list[int | None] = [None] * len(targets)
-    if assistant is None:
-        return grades
-    there = [place for place, target in enumerate(targets) if target]
+def _annotation(source: str, answer: Answer, signal: Signal | None, stage: Stage) -> Annotation:
+    """Return what was bought for a row, before it is graded."""
+    return Annotation(
+        source=source,
+        target=answer.text,
+        grade=None,
+        consistency=signal.consistency if signal is not None else None,
+        student_grade=signal.grade if signal is not None else None,
+        stage=stage.name,
+        flaw=answer.flaw,
+        thought=answer.thought,
+    )
+
+
+def graded(annotations: Sequence[Annotation], assistant: Assistant, name: str) -> list[Annotation]:
+    """Return annotations with the assistant's grade of each that is a whole label."""
+    there = [one for one in annotations if one.flaw is None]
     with tqdm(total=len(there), desc=f"{name}: grades", unit="row", leave=False) as bar:
-        given = assistant.grade([sources[place] for place in there], [targets[place] for place in there], bar.update)
-    for place, grade in zip(there, given, strict=True):
-        grades[place] = grade
-    return grades
+        given = iter(assistant.grade([one.source for one in there], [one.target for one in there], bar.update))
+    return [replace(one, grade=next(given)) if one.flaw is None else one for one in annotations]
 
 
 def gather_signals(
@@ -191,11 +208,17 @@ def gather_signals(
 
 
 def as_record(one: Annotation) -> dict[str, Any]:
-    """Return an annotation as a line of a training file, `source` and `target` first, the grade in words."""
+    """Return an annotation as a line of a training file, `source` and `target` first, the grade in words.
+
+    What is not always there, the flaw and that a thinking part was taken out, stands only where it is.
+    """
+    more = {"flaw": one.flaw} if one.flaw is not None else {}
+    more |= {"thinking": "taken out"} if one.thought else {}
     return {
         "source": one.source,
         "target": one.target,
         "grade": GRADES[one.grade] if one.grade is not None else None,
         "consistency": one.consistency,
         "stage": one.stage,
+        **more,
     }

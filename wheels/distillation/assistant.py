@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from wheels.distillation.answer import CUT, Answer, without_thinking
 from wheels.distillation.cuts import Cuts
 from wheels.distillation.grades import UNREADABLE, parse_grade
 from wheels.distillation.ledger import Ledger
@@ -54,10 +55,18 @@ class PromptAssistant:
         self.ledger = ledger
 
     def grade(self, sources: Sequence[str], answers: Sequence[str], advance: Advance) -> list[int]:
-        """Return the grade that each reply names; a reply that names none counts as not confident."""
+        """Return the grade that each reply names; one that names none, was cut or was refused is not confident."""
         prompts = [
             self.prompt.format(source=source, answer=answer) for source, answer in zip(sources, answers, strict=True)
         ]
-        replies = self.responder.respond(prompts, self.ledger, advance)
-        grades = [parse_grade(reply) for reply in replies]
-        return [UNREADABLE if grade is None else grade for grade in grades]
+        return [_grade_of(reply) for reply in self.responder.respond(prompts, self.ledger, advance)]
+
+
+def _grade_of(reply: Answer) -> int:
+    """Return the grade that a reply names; of one that was cut the first line is whole, where there is a second."""
+    reply = without_thinking(reply)
+    text = reply.text if reply.flaw is None else ""
+    if reply.flaw == CUT and "\n" in reply.text:
+        text = reply.text.split("\n")[0]
+    grade = parse_grade(text)
+    return UNREADABLE if grade is None else grade

@@ -1,108 +1,121 @@
 """A client of an OpenAI-compatible endpoint that gets through what a network does: 429, 5xx, hangs, broken answers.
 
-The key comes from an environment variable and is written nowhere: not to a file, not into an error.
+The key comes from an environment variable and is written nowhere: not to a file, not into an error, not into an answer.
 """
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
+import ipaddress
 import json
-import os
+import logging
 import random
+import re
+import socket
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 
+from wheels.distillation.answer import Answer
+from wheels.distillation.completion import (
+    Again,
+    RequestFailed,
+    RequestRefused,
+    ServerRefused,
+    answer_of,
+    fault_of,
+    message_of,
+)
+from wheels.distillation.patience import Patience, backoff, wait_of
 from wheels.errors import WheelsError
+from wheels.secret import DEFAULT_KEY, read_secret
 
-AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-"""The codes after which the same request may succeed."""
+log = logging.getLogger("wheels")
+
 LARGEST = 4_000_000
 """Bytes of an answer; what sends more is no annotator."""
+SHOWN = 200
+"""Characters of what a server says of an error that are shown."""
 IDEMPOTENCY = "Idempotency-Key"
 """The header that names an item: a server that knows it charges the item once, however often it is asked."""
+_UNSUPPORTED = re.compile(
+    r"unsupported|not support|n't support|unrecogni|unknown|unexpected|extra|not permitted|not allowed|deprecated"
+    r"|instead",
+    re.IGNORECASE,
+)
 
-
-Ask = Callable[[str, str], str]
+Ask = Callable[[str, str], Answer]
 """(prompt, idempotency key) -> answer; see `Endpoint.ask`."""
 
 
-class RequestFailed(WheelsError):
-    """A request that got no answer after all attempts; it may get one later."""
+def chat_url(url: str) -> httpx2.URL:
+    """Return the address of chat completions below `url`, with its `?api-version=` where it has one.
 
-
-class RequestRefused(WheelsError):
-    """A request that the server will not answer, however often it is sent."""
-
-
-class _Again(Exception):
-    """An attempt that failed in a way that passes; `wait` is what the server asks for, in seconds."""
-
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long and how often a request is tried."""
-
-    attempts: int = 8
-    """Requests for one item, at most."""
-    timeout: float = 60.0
-    """Seconds for one whole attempt, from the connection to the last byte."""
-    base: float = 0.5
-    """Seconds: attempt n waits a random part of `base * 2^n` (full jitter) ..."""
-    cap: float = 30.0
-    """... and of no more than this."""
-    longest: float = 300.0
-    """The longest `Retry-After` that is waited for, in seconds."""
-
-
-def backoff(attempt: int, patience: Patience, draw: float) -> float:
-    """Return the seconds to wait after attempt 0, 1, ...: `draw * min(cap, base * 2^attempt)`, draw in [0, 1].
-
-    "Full jitter" (Brooker 2015, https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
-    """
-    return draw * min(patience.cap, patience.base * 2.0 ** min(attempt, 60))
-
-
-def retry_after(value: str | None, now: datetime) -> float | None:
-    """Return the seconds that a `Retry-After` header asks for, >= 0: a number or an HTTP date (RFC 9110, 10.2.3)."""
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds())
-
-
-def chat_url(url: str) -> str:
-    """Return the address of chat completions below `url`: a server, its `/v1`, or the whole address.
+    `url` is a server, an address with a version (`/v1`, `/v1beta/openai`) or a deployment in it, or the whole address.
 
     Raises:
-        WheelsError: for what is no http(s) address, or one that holds a name, a key or a query.
+        WheelsError: for what is no http(s) address, or one that holds a name, a key or another query.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise WheelsError(f"an endpoint must be http(s)://host..., got {url!r}")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise WheelsError("an endpoint must be a plain address; a key comes from an environment variable")
-    path = url.rstrip("/")
-    if path.endswith("/chat/completions"):
-        return path
-    return f"{path}/chat/completions" if path.endswith("/v1") else f"{path}/v1/chat/completions"
+    shown = re.sub(r"//[^/]*@", "//", re.split(r"[?#]", url)[0])
+    try:
+        parts = httpx2.URL(url)
+        labels = parts.raw_host.decode("ascii").rstrip(".").split(".")
+    except (httpx2.InvalidURL, ValueError):
+        raise WheelsError(f"an endpoint must be http(s)://host[:port]/..., got {shown!r}") from None
+    named = ":" in parts.host or all(0 < len(label) < 64 and "%" not in label for label in labels)
+    port = 1 if parts.port is None else parts.port
+    if parts.scheme not in ("http", "https") or not named or not 0 < port < 65536:
+        raise WheelsError(f"an endpoint must be http(s)://host[:port]/..., got {shown!r}")
+    raw_path, _, query = parts.raw_path.decode("ascii").partition("?")
+    version = re.fullmatch(r"(?:api-version=[\w.-]{1,40})?", query)
+    if parts.userinfo or parts.fragment or version is None:
+        raise WheelsError(
+            "an endpoint must be a plain address, with no query but ?api-version=...; a key comes from an environment "
+            "variable"
+        )
+    path = raw_path.rstrip("/")
+    if not path.endswith("/chat/completions"):
+        versioned = re.search(r"/v\d[^/]*(?:/|$)|/deployments/[^/]+$", path)
+        path += "/chat/completions" if versioned else "/v1/chat/completions"
+    return parts.copy_with(raw_path=(path + (f"?{query}" if query else "")).encode())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, in any of the ways to write it."""
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith((".localhost", "localhost.localdomain")):
+        return True
+    try:
+        address: Any = ipaddress.ip_address(name.split("%")[0])
+    except ValueError:
+        try:
+            address = ipaddress.ip_address(socket.inet_aton(name))
+        except OSError:
+            return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return bool(address.is_loopback or address.is_unspecified)
+
+
+def open_client(url: httpx2.URL, workers: int) -> httpx2.AsyncClient:
+    """Return a client with the certificates and proxies of the environment; this machine is asked without a proxy.
+
+    Raises:
+        WheelsError: where these settings cannot be used.
+    """
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=workers)
+    try:
+        direct = httpx2.AsyncHTTPTransport(limits=limits) if is_loopback(url.host) else None
+        return httpx2.AsyncClient(timeout=None, limits=limits, transport=direct)
+    except (httpx2.InvalidURL, ValueError, ImportError, OSError) as error:
+        raise WheelsError(
+            "the proxies or certificates of the environment (ALL_PROXY, HTTP_PROXY, HTTPS_PROXY, SSL_CERT_FILE) cannot "
+            f"be used: {error}"
+        ) from None
 
 
 class Endpoint:
@@ -113,7 +126,7 @@ class Endpoint:
         url: str,
         model: str,
         *,
-        key_variable: str = "OPENAI_API_KEY",
+        key_variable: str = DEFAULT_KEY,
         max_tokens: int = 256,
         patience: Patience | None = None,
         workers: int = 8,
@@ -124,29 +137,43 @@ class Endpoint:
         Args:
             url: see `chat_url`.
             model: the name that the server knows it by.
-            key_variable: the environment variable that holds the key; without it no key is sent.
+            key_variable: the environment variable that holds the key; the default one may be missing, for no key.
             max_tokens: the longest answer.
             patience: how long and how often.
-            workers: connections at once.
+            workers: connections that are kept open.
             seed: of the waits.
+
+        Raises:
+            WheelsError: for an address, a key or a proxy that cannot be used.
         """
         self.url = chat_url(url)
         self.model = model
         self.patience = patience or Patience()
         self.stopped = threading.Event()
-        self._max_tokens = max_tokens
-        self._key = os.environ.get(key_variable, "")
+        self._options: Mapping[str, float] = {"temperature": 0.0, "max_tokens": max_tokens}
+        self._key = read_secret(key_variable, "the key of an endpoint")
         self._random = random.Random(seed)
-        timeout = httpx2.Timeout(self.patience.timeout, pool=None)
-        limits = httpx2.Limits(max_connections=workers, max_keepalive_connections=workers)
-        self._client = httpx2.Client(timeout=timeout, limits=limits)
+        self._client = open_client(self.url, workers)
+        # Requests run in a loop of their own, which can end one at any point: a deadline holds for the whole of it.
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True).start()
 
     def close(self) -> None:
-        """Close the connections; requests that wait for another attempt end at once."""
+        """Close the connections; requests that are under way, or wait for another attempt, end at once."""
         self.stopped.set()
-        self._client.close()
+        if self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
 
-    def ask(self, prompt: str, key: str) -> str:
+    async def _end(self) -> None:
+        """End what is under way."""
+        under_way = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        await self._client.aclose()
+
+    def ask(self, prompt: str, key: str) -> Answer:
         """Return the model's answer to a prompt, as greedy as the server can.
 
         Args:
@@ -155,15 +182,16 @@ class Endpoint:
 
         Raises:
             RequestFailed: where every attempt failed in a way that may pass.
-            RequestRefused: for a code that does not pass, such as 400, 401, 404.
+            RequestRefused: where the server will not answer this prompt: it is too long, or against its policy.
+            ServerRefused: where it will answer none: the key, the address or the model is not right.
         """
         reason = "it was stopped"
         for attempt in range(self.patience.attempts):
             if self.stopped.is_set():
                 break
             try:
-                return self._attempt(prompt, key)
-            except _Again as failure:
+                return self._masked(self._attempt(prompt, key))
+            except Again as failure:
                 reason = str(failure)
                 if failure.wait is not None and failure.wait > self.patience.longest:
                     reason += f", to be tried again after {failure.wait:.0f} s"
@@ -171,63 +199,73 @@ class Endpoint:
                 wait = backoff(attempt, self.patience, self._random.random())
                 if attempt + 1 < self.patience.attempts:
                     self.stopped.wait(wait + (failure.wait or 0.0))
-        raise RequestFailed(self._plain(f"{self.url}: no answer: {reason}"))
+            except (RequestRefused, ServerRefused) as refusal:
+                raise type(refusal)(self._said(str(refusal))) from None
+        raise RequestFailed(self._said(f"gives no answer: {reason}"))
 
-    def _attempt(self, prompt: str, key: str) -> str:
-        """Send one request."""
-        body = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": prompt}],
-            "temperature": 0.0,
-            "max_tokens": self._max_tokens,
-        }
-        headers = {IDEMPOTENCY: key}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        try:
-            with self._client.stream("POST", self.url, json=body, headers=headers) as response:
-                content = self._read(response)
-        except (httpx2.HTTPError, httpx2.StreamError) as error:
-            raise _Again(f"{type(error).__name__} {error}".strip()) from error
-        if response.status_code in AGAIN:
-            raise _Again(f"code {response.status_code}", _wait_of(response))
-        if response.status_code != 200:
-            said = content.decode("utf-8", "replace")[:200]
-            raise RequestRefused(self._plain(f"{self.url} answers with code {response.status_code}: {said}"))
-        return content_of(content)
+    def _attempt(self, prompt: str, key: str) -> Answer:
+        """Return the answer to one request; what the server does not take of its options is left out at once."""
+        while True:
+            options = self._options
+            body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], **options}
+            try:
+                code, headers, content = asyncio.run_coroutine_threadsafe(self._send(body, key), self._loop).result()
+            except concurrent.futures.CancelledError:
+                raise Again("it was stopped") from None
+            except TimeoutError:
+                raise Again(f"an attempt that took more than {self.patience.timeout:g} s") from None
+            except WheelsError:
+                raise
+            except (httpx2.LocalProtocolError, httpx2.InvalidURL, ValueError) as error:
+                raise ServerRefused(f"cannot be asked: {type(error).__name__} {error}") from None
+            except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
+                raise Again(f"{type(error).__name__} {error}".strip()) from None
+            if 200 <= code < 300:
+                return answer_of(content)
+            said = message_of(content) if code >= 400 else f"it redirects to {headers.get('Location', 'nowhere')!r}"
+            if code in (400, 422) and self._adapt(options, said):
+                continue
+            kind = fault_of(code, said)
+            if kind is Again:
+                raise Again(f"code {code}", wait_of(headers, datetime.now(UTC)))
+            raise kind(f"answers with code {code}: {said}")
 
-    def _read(self, response: httpx2.Response) -> bytes:
-        """Return the body, within the time and the size that an answer may take."""
-        end, content = time.monotonic() + self.patience.timeout, b""
-        for part in response.iter_bytes():
-            content += part
-            if time.monotonic() > end:
-                raise _Again(f"an answer that took more than {self.patience.timeout:g} s")
-            if len(content) > LARGEST:
-                raise _Again(f"an answer of more than {LARGEST} bytes")
-        return content
+    async def _send(self, body: Mapping[str, Any], key: str) -> tuple[int, Mapping[str, str], bytes]:
+        """Return the code, the headers and the content of one answer, within the time and the size it may take."""
+        headers = {IDEMPOTENCY: key, "Content-Type": "application/json"}
+        if self._key.value:
+            headers["Authorization"] = f"Bearer {self._key.value}"
+            if self.url.query:  # servers with an api-version read the key here
+                headers["api-key"] = self._key.value
+        content = bytearray()
+        async with (
+            asyncio.timeout(self.patience.timeout),
+            self._client.stream("POST", self.url, content=json.dumps(body).encode(), headers=headers) as response,
+        ):
+            async for part in response.aiter_bytes():
+                content += part
+                if len(content) > LARGEST:
+                    raise RequestRefused(f"sends an answer of more than {LARGEST} bytes")
+            return response.status_code, response.headers, bytes(content)
 
-    def _plain(self, text: str) -> str:
-        """Return text without the key, which some servers repeat."""
-        return text.replace(self._key, "[key]") if self._key else text
+    def _adapt(self, sent: Mapping[str, float], said: str) -> bool:
+        """Rename or leave out the option that a server says it does not take; return whether to send again."""
+        changed = dict(sent)
+        if _UNSUPPORTED.search(said):
+            if "max_tokens" in sent and re.search(r"max_(?:completion_)?tokens", said):
+                changed["max_completion_tokens"] = changed.pop("max_tokens")
+            elif "temperature" in sent and "temperature" in said:
+                del changed["temperature"]
+                log.warning("%s takes no temperature: its answers are not greedy", self.model)
+        if changed != sent:
+            self._options = changed
+        return changed != sent
 
+    def _said(self, text: str) -> str:
+        """Return the line of an error, without the key, which some servers repeat."""
+        return self._key.mask(f"{self.url} {' '.join(self._key.mask(text).split())[:SHOWN]}")
 
-def content_of(body: bytes) -> str:
-    """Return the text of the first choice.
-
-    Raises:
-        _Again: for what is not JSON, or holds no text there: a proxy's page, or an answer that was cut short.
-    """
-    try:
-        answer: Any = json.loads(body)
-        text = answer["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
-        raise _Again(f"an answer that is no chat completion ({type(error).__name__})") from None
-    if not isinstance(text, str):
-        raise _Again("an answer without text")
-    return text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be written to a file
-
-
-def _wait_of(response: httpx2.Response) -> float | None:
-    """Return the seconds that the server asks for."""
-    return retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
+    def _masked(self, answer: Answer) -> Answer:
+        """Return an answer without the key; one that repeats it is no label."""
+        text = self._key.mask(answer.text)
+        return answer if text == answer.text else replace(answer, text=text, flaw="repeats the key")

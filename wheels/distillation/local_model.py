@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from wheels.distillation.answer import CUT, Answer
 from wheels.distillation.collate import Collator, Example, target_logits_and_labels
 from wheels.distillation.generation import evaluating, write
 from wheels.distillation.losses import label_log_probs
@@ -54,20 +55,28 @@ class LocalModel:
         return self.pair.student
 
     def answers(self, sources: Sequence[str]) -> list[str]:
-        """Return the greedy answer to each source."""
-        return self._write(sources, sample=False, temperature=1.0)
+        """Return the greedy answer to each source, whole or not."""
+        return [self.pair.decode(output) for output in self._write(sources, sample=False, temperature=1.0)]
+
+    def labels(self, sources: Sequence[str]) -> list[Answer]:
+        """Return the greedy answer to each source; one that reached the longest answer without an end is cut."""
+        ends = set(self.pair.eos_ids)
+        return [
+            Answer(self.pair.decode(output), None if output and output[-1] in ends else CUT)
+            for output in self._write(sources, sample=False, temperature=1.0)
+        ]
 
     def samples(self, sources: Sequence[str], count: int, *, temperature: float, seed: int) -> list[list[str]]:
         """Return `count` sampled answers to each source, a function of the sources, the seed and the weights alone."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             repeated = [source for source in sources for _ in range(count)]
-            texts = self._write(repeated, sample=True, temperature=temperature)
+            texts = [self.pair.decode(one) for one in self._write(repeated, sample=True, temperature=temperature)]
         return [texts[start : start + count] for start in range(0, len(texts), count)]
 
-    def _write(self, sources: Sequence[str], *, sample: bool, temperature: float) -> list[str]:
-        """Return what the model writes."""
-        outputs = write(
+    def _write(self, sources: Sequence[str], *, sample: bool, temperature: float) -> list[list[int]]:
+        """Return what the model writes, as tokens."""
+        return write(
             self.model,
             self.pair.encode(sources),
             pad_id=self.pair.pad_id,
@@ -79,7 +88,6 @@ class LocalModel:
             temperature=temperature,
             batch_size=self.batch_size,
         )
-        return [self.pair.decode(output) for output in outputs]
 
     @torch.no_grad()
     def log_likelihoods(self, sources: Sequence[str], answers: Sequence[str]) -> list[float]:

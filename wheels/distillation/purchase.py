@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from itertools import islice
 from threading import Event
 from typing import Protocol
 
-from wheels.distillation.endpoint import Ask, Endpoint, RequestFailed
+from wheels.distillation.answer import REFUSED, Answer
+from wheels.distillation.completion import RequestFailed, RequestRefused, ServerRefused
+from wheels.distillation.endpoint import Ask, Endpoint
 from wheels.distillation.ledger import Ledger
 from wheels.errors import WheelsError
 
@@ -17,12 +20,24 @@ log = logging.getLogger("wheels")
 
 Advance = Callable[[int], object]
 
+HOPELESS = 100
+"""Refusals without a single answer after which they are taken to be about every item."""
+
 
 class Responder(Protocol):
     """Whatever answers prompts, each paid once."""
 
-    def respond(self, prompts: Sequence[str], ledger: Ledger, advance: Advance) -> list[str]:
-        """Return the answer to each prompt, from the ledger where it was paid before; `advance` counts them."""
+    def respond(
+        self, prompts: Iterable[str], ledger: Ledger, advance: Advance, wanted: int | None = None
+    ) -> list[Answer]:
+        """Return the answers to the first prompts, from the ledger where they were paid before.
+
+        Args:
+            prompts: what to ask, in this order.
+            ledger: where every answer is paid for.
+            advance: counts the answers.
+            wanted: how many; for each prompt that the server refuses one more of `prompts` is asked. None: all of them.
+        """
         ...
 
 
@@ -34,37 +49,54 @@ def item_of(prompt: str) -> str:
 class Remote:
     """A model behind an endpoint, asked by several threads at once."""
 
-    def __init__(self, endpoint: Endpoint, workers: int) -> None:
-        """Ask `endpoint` with `workers` threads."""
+    def __init__(self, endpoint: Endpoint, workers: int, *, skip_failed: bool = False) -> None:
+        """Ask `endpoint` with `workers` threads; `skip_failed` counts a request that gets no answer as refused."""
         self.endpoint = endpoint
         self.workers = workers
+        self.skip_failed = skip_failed
 
-    def respond(self, prompts: Sequence[str], ledger: Ledger, advance: Advance) -> list[str]:
-        """Return the answer to each prompt.
+    def respond(
+        self, prompts: Iterable[str], ledger: Ledger, advance: Advance, wanted: int | None = None
+    ) -> list[Answer]:
+        """Return the answer to each prompt; see `Responder`.
 
         Raises:
             RequestFailed: where some had no answer after all attempts; all others were asked and are kept.
-            RequestRefused: at the first request that the server refuses; nothing new is asked after it.
+            ServerRefused: at a refusal that is about every request; nothing new is asked after it.
         """
-        wanted = {item_of(prompt): prompt for prompt in prompts}
-        asked = [item for item in wanted if ledger.answer(item) is None]
+        rest, items, missing = iter(prompts), list[str](), wanted
+        while batch := list(islice(rest, missing)):
+            self._buy_all(batch, ledger, advance)
+            items += map(item_of, batch)
+            if wanted is not None:
+                missing = wanted - sum(item in ledger.account.settled for item in items)
+        refused = ledger.account.refused
+        if wanted and refused and not ledger.account.settled:
+            raise ServerRefused(f"each of {len(refused)} requests was refused: {next(iter(refused.values()))}")
+        return [_paid(ledger, item) for item in items]
+
+    def _buy_all(self, prompts: Sequence[str], ledger: Ledger, advance: Advance) -> None:
+        """Buy the answers to some prompts, as far as they were not bought before."""
+        named = {item_of(prompt): prompt for prompt in prompts}
+        asked = {item: prompt for item, prompt in named.items() if not ledger.done(item)}
         advance(len(prompts) - len(asked))
         again = sum(item in ledger.recovered for item in asked)
         if again:
             log.info("%d requests of a run that was cut short are sent again under their reservations", again)
-        failures = buy(ledger, {item: wanted[item] for item in asked}, self.endpoint.ask, self.workers,
-                       self.endpoint.stopped, advance)  # fmt: skip
+        failures = buy(
+            ledger, asked, self.endpoint.ask, self.workers, self.endpoint.stopped, advance, self.skip_failed
+        )  # fmt: skip
         if failures:
             raise RequestFailed(
-                f"{len(failures)} of {len(asked)} requests got no answer, and their units are free again; "
-                f"run the same command again to ask for them ({failures[0]})"
+                f"{len(failures)} of {len(asked)} requests got no answer, and their units are free again; run the same "
+                f"command again to ask for them, or with --skip-failed to leave them out ({failures[0]})"
             )
-        return [_paid(ledger, item_of(prompt)) for prompt in prompts]
 
 
 def buy(
-    ledger: Ledger, prompts: dict[str, str], ask: Ask, workers: int, stopped: Event, advance: Advance
-) -> list[RequestFailed]:
+    ledger: Ledger, prompts: dict[str, str], ask: Ask, workers: int, stopped: Event, advance: Advance,
+    skip_failed: bool = False,
+) -> list[RequestFailed]:  # fmt: skip
     """Ask for each item under a reservation, `workers` at a time; return what failed in a way that may pass.
 
     A reservation is on disk before its request is sent, and the answer is on disk before the item counts as done.
@@ -76,9 +108,10 @@ def buy(
         workers: threads.
         stopped: set where no further request is to be sent.
         advance: counts the items that are done.
+        skip_failed: count a failure as a refusal.
 
     Raises:
-        RequestRefused: the first refusal; also whatever else ends a thread.
+        ServerRefused: the first refusal that is about every request; also whatever else ends a thread.
     """
     failures: list[RequestFailed] = []
 
@@ -87,9 +120,14 @@ def buy(
             return
         try:
             answer = ask(prompts[item], f"{ledger.account.run}-{item}")
+        except RequestRefused as error:
+            _refuse(ledger, item, error)
         except RequestFailed as error:
-            ledger.release(item, str(error))
-            failures.append(error)
+            if skip_failed and not stopped.is_set():
+                _refuse(ledger, item, error)
+            else:
+                ledger.release(item, str(error))
+                failures.append(error)
         except WheelsError as error:
             stopped.set()
             ledger.release(item, str(error))
@@ -100,6 +138,17 @@ def buy(
 
     _in_parallel(one, list(prompts), workers, stopped)
     return failures
+
+
+def _refuse(ledger: Ledger, item: str, error: WheelsError) -> None:
+    """Note that the server will not answer an item.
+
+    Raises:
+        ServerRefused: where it has refused very many, and answered none.
+    """
+    ledger.refuse(item, str(error))
+    if len(ledger.account.refused) >= HOPELESS and not ledger.account.settled:
+        raise ServerRefused(f"the first {HOPELESS} requests were refused, and none was answered: {error}")
 
 
 def _in_parallel(work: Callable[[str], None], items: Sequence[str], workers: int, stopped: Event) -> None:
@@ -129,15 +178,18 @@ class Local:
     It is asked in the same batches whatever was paid before, so that a resumed run gives the same answers.
     """
 
-    def __init__(self, write: Callable[[Sequence[str]], list[str]], batch_size: int) -> None:
+    def __init__(self, write: Callable[[Sequence[str]], list[Answer]], batch_size: int) -> None:
         """Answer with `write`, which takes a batch of prompts."""
         self.write = write
         self.batch_size = batch_size
 
-    def respond(self, prompts: Sequence[str], ledger: Ledger, advance: Advance) -> list[str]:
-        """Return the answer to each prompt."""
-        distinct = list(dict.fromkeys(prompts))
-        advance(len(prompts) - len(distinct))
+    def respond(
+        self, prompts: Iterable[str], ledger: Ledger, advance: Advance, wanted: int | None = None
+    ) -> list[Answer]:
+        """Return the answer to each prompt; see `Responder`."""
+        asked = list(islice(prompts, wanted))
+        distinct = list(dict.fromkeys(asked))
+        advance(len(asked) - len(distinct))
         for start in range(0, len(distinct), self.batch_size):
             batch = distinct[start : start + self.batch_size]
             items = [item_of(prompt) for prompt in batch]
@@ -147,11 +199,10 @@ class Local:
                     if ours:
                         ledger.settle(item, answer)
             advance(len(batch))
-        return [_paid(ledger, item_of(prompt)) for prompt in prompts]
+        return [_paid(ledger, item_of(prompt)) for prompt in asked]
 
 
-def _paid(ledger: Ledger, item: str) -> str:
-    """Return an answer that is in the ledger."""
+def _paid(ledger: Ledger, item: str) -> Answer:
+    """Return an answer that is in the ledger, or what the server said where it refused."""
     answer = ledger.answer(item)
-    assert answer is not None, "an item that was bought has an answer"
-    return answer
+    return answer if answer is not None else Answer("", f"{REFUSED}: {ledger.account.refused[item]}")
