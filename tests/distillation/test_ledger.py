@@ -91,6 +91,8 @@ def test_a_first_line_that_was_cut_short_begins_anew(tmp_path):
         ('{"event": "refuse", "item": "a", "reason": "x"}', ":2: item a: refuse without a reservation"),
         ("{}", ":2: not an event"),
         ("[]", ":2: not a line"),
+        ("[" * 100_000 + "]" * 100_000, ":2: not a line"),
+        ("\xff", ":2: not a line"),
         ("\0\0", ":2: not a line"),
     ],
 )

@@ -23,7 +23,7 @@ from wheels.distillation.endpoint import Endpoint
 from wheels.distillation.ledger import Account, Ledger, read_account
 from wheels.distillation.run_folder import check_same_run
 from wheels.errors import WheelsError
-from wheels.files import read_json, write_json, write_jsonl
+from wheels.files import read_object, write_json, write_jsonl
 from wheels.rows import Row, load_rows
 from wheels.visible import visible
 
@@ -70,9 +70,9 @@ def run(config: AnnotateConfig) -> None:
             print(visible(_preview(config, inputs, folder)))
             return
         summary = folder / "summary.json"
-        if summary.is_file() and read_json(summary)["budget"] == config.annotation_budget:
+        if summary.is_file() and read_object(summary, "budget")["budget"] == config.annotation_budget:
             log.info("%s is done already", folder)
-            print(as_text(read_json(summary)))
+            print(as_text(read_object(summary)))
             return
         if config.threads:
             import torch
@@ -156,7 +156,7 @@ def _check_same(folder: Path, identity: Mapping[str, Any]) -> None:
     if folder.is_file() or (others and not (folder / "ledger.jsonl").exists()):
         raise WheelsError(f"{folder} holds something else; give a new or an empty folder by --output")
     if (folder / "run.json").is_file() and _bought(folder):
-        check_same_run(f"{folder} holds a run", read_json(folder / "run.json"), identity, "give another --output")
+        check_same_run(f"{folder} holds a run", read_object(folder / "run.json"), identity, "give another --output")
 
 
 def _bought(folder: Path) -> bool:
@@ -167,7 +167,7 @@ def _bought(folder: Path) -> bool:
 
 def _take(folder: Path, identity: Mapping[str, Any]) -> None:
     """Say whose folder it is, and clear away what a run that bought nothing has left there."""
-    held = read_json(folder / "run.json") if (folder / "run.json").is_file() else identity
+    held = read_object(folder / "run.json") if (folder / "run.json").is_file() else identity
     if held != identity and not _bought(folder):
         for part in PARTS:
             place = folder / part

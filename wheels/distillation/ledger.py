@@ -139,7 +139,7 @@ def _replay(path: Path | str, lines: Iterable[bytes]) -> Account:
                 account.apply(line)
         except WheelsError as error:
             raise WheelsError(f"{path}:{number}: {error}") from None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise WheelsError(f"{path}:{number}: not a line of a ledger: {text[:80]!r}") from None
     return account if account is not None else Account(None)
 
