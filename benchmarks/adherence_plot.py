@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from wheels.benchmarks.plot import COLOURS, GRID, INK, PALE, STYLE, as_png, look
+from wheels.benchmarks.plot import COLOURS, GRID, INK, PALE, STYLE, as_png, look, runs
 from wheels.benchmarks.summary import QUANTILES, Curve
 
 
@@ -37,7 +37,9 @@ def _draw_whole(axes: Axes, curve: Curve, top: float) -> None:
         lines = [[point for point in curve.of(rule, seed) if 0.0 < point.budget < 1.0] for seed in curve.seeds[rule]]
         use_SB = np.array([[point.use for point in line] for line in lines])
         shape = look(rule)
-        axes.plot(curve.interior, use_SB.mean(0), **(shape | {"marker": "", "linewidth": 0.6 * shape["linewidth"]}))
+        thin = shape | {"marker": "", "linewidth": 0.6 * shape["linewidth"]}
+        for run in runs(curve.interior):
+            axes.plot(curve.interior[run], use_SB.mean(0)[run], **thin)
         for use_B in use_SB:
             axes.plot(curve.interior, use_B, **(shape | {"linestyle": "none", "markersize": 5}))
         axes.plot([], [], label=rule, **shape)

@@ -12,7 +12,8 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
 from wheels.benchmarks.passes_settings import RULED
-from wheels.benchmarks.plot import GRID, INK, PALE, STYLE, metric_name
+from wheels.benchmarks.plot import GRID, INK, PALE, STYLE, metric_name, runs
+from wheels.benchmarks.stats import APART
 
 LOOKS = {
     "deferral": ("#D55E00", "o"),
@@ -32,6 +33,9 @@ LOOKS = {
 
 SHADES = {"verified": ("#9ECAE1", "#08306B"), "verified-all": ("#A1D99B", "#00441B"), "priced": ("#56B4E9", "#0072B2")}
 """First and last shade of a family with several curves."""
+
+
+KEY = f"bands: 95%, rows and seeds\nno line: more than {APART:g} apart, not measured"
 
 
 class Placed(Protocol):
@@ -79,7 +83,7 @@ def draw(points: Sequence[Placed], bands: Sequence[Mapping[str, Any]], metric: s
             _draw_lines(panels[1], [line for line in others if line[0]["family"] == "deferral"] + verified)
         for axes in panels:
             _draw_ends(axes, points, metric)
-            _add_key(axes, points[0].metrics[metric], "bands: 95%, rows and seeds" if lines else None)
+            _add_key(axes, points[0].metrics[metric], KEY if lines else None)
         panels[0].set_ylabel(metric_name(metric))
         figure.suptitle(title, x=0.008, ha="left", weight="bold", size=11)
         buffer = io.BytesIO()
@@ -117,10 +121,11 @@ def _draw_fixed(axes: Axes, points: Sequence[Placed], metric: str) -> None:
         mine = sorted((point for point in fixed if point.line == line), key=lambda point: point.passes)
         colour, marker = LOOKS[mine[0].family]
         x, y = [point.passes for point in mine], [point.metrics[metric] for point in mine]
-        label = None if mine[0].family in named else mine[0].family
-        named.add(mine[0].family)
         look: Any = {"linestyle": ":", "linewidth": 0.9, "marker": marker, "markersize": 6, "color": colour}
-        axes.plot(x, y, label=label, markeredgecolor="white", markeredgewidth=0.6, zorder=4, **look)
+        for run in runs(x):
+            label = None if mine[0].family in named else mine[0].family
+            named.add(mine[0].family)
+            axes.plot(x[run], y[run], label=label, markeredgecolor="white", markeredgewidth=0.6, zorder=4, **look)
 
 
 def _draw_lines(axes: Axes, lines: Bands) -> None:
@@ -137,5 +142,7 @@ def _draw_lines(axes: Axes, lines: Bands) -> None:
             for name in ("passes", "value", "low", "high")
         )
         look: Any = {"marker": marker, "markersize": 9 if marker == "*" else 4.5, "color": colour, "linewidth": 1.6}
-        axes.plot(x, y, label=line[0]["line"], markeredgecolor="white", markeredgewidth=0.5, zorder=5, **look)
-        axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0, zorder=2)
+        for run in runs(x):
+            label = line[0]["line"] if run.start == 0 else None
+            axes.plot(x[run], y[run], label=label, markeredgecolor="white", markeredgewidth=0.5, zorder=5, **look)
+            axes.fill_between(x[run], low[run], high[run], color=colour, alpha=0.13, linewidth=0, zorder=2)

@@ -116,7 +116,8 @@ def means(points: Sequence[PassPoint]) -> list[PassPoint]:
 def at_cost(costs_RB: Floats, values_RB: Floats, cost: float) -> Floats:
     """Return each row's value for `cost`, [R]: between its bracketing points; nan where it cannot do with so little.
 
-    Beyond its last point that one's value stands: nobody must spend all that he may.
+    Beyond its last point that one's value stands: nobody must spend all that he may. nan in every row, too, where the
+    sample's own points lie too far apart (`wheels.benchmarks.stats.at_use`).
     """
     return np.where(cost < costs_RB.min(1), np.nan, at_use(costs_RB, values_RB, cost))
 
@@ -165,12 +166,20 @@ class Lines:
             self._kept[place] = mean_over_seeds(values_SR, self.seed)
         return self._kept[place]
 
+    def reaches(self, line: str, cost: float) -> bool:
+        """Tell whether every seed of a line has a point that needs no more than this cost, on the sample itself."""
+        settings = [setting for setting in self.settings if setting.line == line]
+        return all(
+            any(self.sample.passes[each.key][0] <= cost for each in settings if each.seed in (seed, None))
+            for seed in self.seeds(settings)
+        )
+
     def share(self, line: str, metric: str, cost: float) -> Floats:
         """Return the same as a share of the gap, both ends resampled too."""
         return share_of_gap(self.at(line, metric, cost), *self.sample.ends(metric))
 
     def envelope(self, metric: str, cost: float) -> str | None:
-        """Return the line of the baseline families that is best here on the sample itself; None where none reaches."""
+        """Return the line of the baseline families that is best here on the sample itself, of those measured there."""
         value = {line: self.at(line, metric, cost)[0] for line, family in self.family.items() if family in ENVELOPE}
         there = {line: quality for line, quality in value.items() if not np.isnan(quality)}
         return max(there, key=there.__getitem__) if there else None
@@ -189,17 +198,21 @@ class Lines:
 
 
 def at_equal_passes(lines: Lines, metrics: Sequence[str], costs: Sequence[float] = COSTS) -> list[dict[str, Any]]:
-    """Return every line's metrics at equal cost; a line that needs more has no entry there."""
+    """Return every line's metrics at equal cost; nan where it was not measured, no entry where it needs more."""
     rows = []
     for line, metric, cost in itertools.product(lines.family, metrics, costs):
+        if not lines.reaches(line, cost):
+            continue
         value, share = reached(lines.at(line, metric, cost)), reached(lines.share(line, metric, cost))
-        if value is not None:
-            row = {"family": lines.family[line], "line": line, "passes": cost, "metric": metric}
-            row |= {"value": value.difference, "low": value.low, "high": value.high}
-            names = ("gap", "gap_low", "gap_high")
-            shown = (share.difference, share.low, share.high) if share else (np.nan,) * 3
-            rows.append(row | dict(zip(names, shown, strict=True)))
+        row = {"family": lines.family[line], "line": line, "passes": cost, "metric": metric}
+        rows.append(row | _named(value, ("value", "low", "high")) | _named(share, ("gap", "gap_low", "gap_high")))
     return rows
+
+
+def _named(value: Comparison | None, names: Sequence[str]) -> dict[str, float]:
+    """Return a value and its interval under three names; nan for none."""
+    shown = (np.nan,) * 3 if value is None else (value.difference, value.low, value.high)
+    return dict(zip(names, shown, strict=True))
 
 
 def against_envelope(lines: Lines, metrics: Sequence[str], costs: Sequence[float] = COSTS) -> list[dict[str, Any]]:
@@ -214,13 +227,13 @@ def against_envelope(lines: Lines, metrics: Sequence[str], costs: Sequence[float
         baseline = lines.envelope(metric, cost)
         if baseline is None:
             continue
+        if not lines.reaches(line, cost):
+            continue
         points = reached(lines.at(line, metric, cost) - lines.at(baseline, metric, cost))
         shares = reached(lines.share(line, metric, cost) - lines.share(baseline, metric, cost))
-        if points is not None:
-            row = {"line": line, "baseline": baseline, "passes": cost, "metric": metric} | asdict(points)
-            names = ("gap_difference", "gap_low", "gap_high")
-            shown = (shares.difference, shares.low, shares.high) if shares else (np.nan,) * 3
-            rows.append(row | dict(zip(names, shown, strict=True)))
+        row = {"line": line, "baseline": baseline, "passes": cost, "metric": metric}
+        row |= asdict(points or Comparison(*(np.nan,) * 4))
+        rows.append(row | _named(shares, ("gap_difference", "gap_low", "gap_high")))
     return rows
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from wheels.align import align
 from wheels.benchmarks.passes_summary import PassPoint, means
 from wheels.benchmarks.plot import metric_name
-from wheels.benchmarks.table import number
+from wheels.benchmarks.table import WHERE_MEASURED, if_measured, interval, number
 
 
 def as_text(points: Sequence[PassPoint], metrics: Sequence[str]) -> str:
@@ -36,11 +36,15 @@ def equal_text(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
     for line in dict.fromkeys(line for line, _ in mine):
         cells = []
         for row in (mine.get((line, cost)) for cost in costs):
-            interval = row and f"[{number(row['low'])}, {number(row['high'])}]"
-            cells.append(f"{number(row['value'])} {interval} {number(row['gap'], 2)}" if row else "-")
+            cells.append("-" if row is None else if_measured(row["value"], _equal(row)))
         table.append([line, *cells])
     head = f"{metric_name(metric)} at equal teacher passes per token [95% interval] and share of the gap"
-    return f"{head} (-: the curve does not reach it):\n{align(table)}"
+    return f"{head} (-: the curve does not reach it; {WHERE_MEASURED}):\n{align(table)}"
+
+
+def _equal(row: Mapping[str, Any]) -> str:
+    """Return a value with its interval and its share of the gap."""
+    return f"{number(row['value'])} [{number(row['low'])}, {number(row['high'])}] {number(row['gap'], 2)}"
 
 
 def versus_text(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
@@ -48,12 +52,13 @@ def versus_text(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
     table = [["curve - best baseline there", "passes", metric_name(metric), "95% interval", "of the gap", "p"]]
     for row in rows:
         if row["metric"] == metric:
-            interval = f"[{number(row['low'], 2)}, {number(row['high'], 2)}]"
-            cells = [number(row["difference"], 2), interval, number(row["gap_difference"], 2), number(row["p"], 3)]
+            difference = if_measured(row["difference"], number(row["difference"], 2))
+            cells = [difference, interval(row), number(row["gap_difference"], 2), number(row["p"], 3)]
             table.append([f"{row['line']} - {row['baseline']}", f"{row['passes']:g}", *cells])
     return (
         "difference at equal teacher passes, paired bootstrap over rows and seeds (the baseline is the best there on "
-        f"these very rows, of deferral, BiLD, cascades, take-back and speculation):\n{align(table)}"
+        "these very rows, of deferral, BiLD, cascades, take-back and speculation, as far as measured there; p "
+        f"is not corrected for the number of comparisons, which are exploratory):\n{align(table)}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from typing import Any
 
@@ -12,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
+from numpy.typing import ArrayLike
 
-from wheels.benchmarks.stats import LEAST_GAP, Floats
+from wheels.benchmarks.stats import APART, LEAST_GAP, Floats
 from wheels.benchmarks.summary import Curve
 
 OURS = ("learned", "regret")
@@ -95,6 +97,15 @@ def mean_curve(curve: Curve, rule: str) -> tuple[Floats, Floats, Floats, Floats]
     return use_B, mean_B, low_B, high_B
 
 
+def runs(points: ArrayLike, apart: float = APART) -> list[slice]:
+    """Return the runs of points in rising order between which a line may be drawn: neighbours at most `apart` apart.
+
+    To one more decimal: budgets 0.1 apart are kept to some hundredths, and their points are neighbours all the same.
+    """
+    breaks = np.flatnonzero(np.diff(np.asarray(points, dtype=np.float64)) >= 1.5 * apart) + 1
+    return [slice(*ends) for ends in itertools.pairwise([0, *breaks.tolist(), np.size(points)])]
+
+
 def look(rule: str, size: float = 1.0) -> dict[str, Any]:
     """Return how a rule's line is drawn: ours heavy, the ceiling dashed."""
     ours = rule in OURS
@@ -116,9 +127,11 @@ def _draw_quality(axes: Axes, curve: Curve) -> None:
     levels = [student, teacher]
     for rule in curve.rules if curve.interior else []:
         use_B, mean_B, low_B, high_B = mean_curve(curve, rule)
-        axes.plot(use_B, mean_B, **look(rule))
-        if len(curve.seeds[rule]) > 1:
-            axes.fill_between(use_B, low_B, high_B, color=COLOURS[rule], alpha=0.18, linewidth=0, zorder=2)
+        for run in runs(use_B):
+            axes.plot(use_B[run], mean_B[run], **look(rule))
+            if len(curve.seeds[rule]) > 1:
+                band: dict[str, Any] = {"color": COLOURS[rule], "alpha": 0.18, "linewidth": 0, "zorder": 2}
+                axes.fill_between(use_B[run], low_B[run], high_B[run], **band)
         levels += [*low_B, *high_B]
     for level in (student, teacher):
         axes.axhline(level, color=PALE, linewidth=1.0, linestyle=(0, (1, 2)), zorder=1)
@@ -170,7 +183,9 @@ def _add_key(axes: Axes, curve: Curve) -> None:
         words = [f"{seeds} seeds"] if seeds > 1 else ["sees the teacher"] if rule == "oracle" else []
         labels.append(rule + (f"  ({words[0]})" if words else ""))
     bands = any(len(seeds) > 1 for seeds in curve.seeds.values())
-    title = "best first, by area up to use 0.3" + ("\nband: lowest to highest seed" if bands else "")
+    order = ["best first, by area up to use 0.3"] if any(map(math.isfinite, area.values())) else []
+    words = ["band: lowest to highest seed"] if bands else []
+    title = "\n".join([*order, *words, f"no line: more than {APART:g} apart, not measured"])
     key = axes.legend(
         handles,
         labels,

@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from wheels.benchmarks.plot import GRID, INK, STYLE, as_png
+from wheels.benchmarks.plot import GRID, INK, STYLE, as_png, runs
 
 Prices = dict[float, dict[int, list[tuple[int, float]]]]
 """By budget and seed: (round, price in nats per teacher token), in order of rounds."""
@@ -46,11 +46,13 @@ def draw_prices(prices: Prices) -> bytes:
         for place, (budget, seeds) in enumerate(prices.items()):
             colour = colours(0.1 + 0.9 * place / max(1, len(prices) - 1))
             for order, line in enumerate(seeds.values()):
-                rounds, values = zip(*line, strict=True)
-                label = f"{budget:.0%}" if order == 0 else None
-                marker = "o" if len(line) == 1 else ""
-                axes.plot([number + 1 for number in rounds], values, color=colour, linewidth=1.1, marker=marker,
-                          label=label)  # fmt: skip
+                rounds, values = map(list, zip(*line, strict=True))
+                # A round that the log lacks is not drawn through.
+                for run in runs(rounds, apart=1):
+                    label = f"{budget:.0%}" if order == 0 and run.start == 0 else None
+                    marker = "o" if len(rounds[run]) == 1 else ""
+                    axes.plot([number + 1 for number in rounds[run]], values[run], color=colour, linewidth=1.1,
+                              marker=marker, label=label)  # fmt: skip
         axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.set_xlim(left=1)

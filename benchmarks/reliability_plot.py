@@ -26,7 +26,7 @@ def draw_reliability(predicted: Predicted) -> bytes:
         axes = figure.subplots()
         axes.plot(ends, ends, color=INK, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1, label="truth as predicted")
         axes.vlines(gain, low, high, color=colour, linewidth=1.6, zorder=3)
-        axes.plot(gain, regret, "o-", color=colour, linewidth=1.0, markersize=6, markeredgecolor="white",
+        axes.plot(gain, regret, "o", color=colour, markersize=6, markeredgecolor="white",
                   markeredgewidth=0.6, zorder=4, label=f"{predicted.rule}: {words}, with 95% intervals")  # fmt: skip
         if clipped:
             whole = [group.regret for group in predicted.whole.groups]

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from wheels.benchmarks.measured import Measured
 from wheels.benchmarks.plot import metric_name
 from wheels.benchmarks.records import STUDENT_END, TEACHER_END, PointKey, Record
+from wheels.benchmarks.stats import APART
 from wheels.benchmarks.summary import Curve
-from wheels.benchmarks.table import in_words, number, row_at, shown_uses
+from wheels.benchmarks.table import WHERE_MEASURED, area_or_use, if_measured, in_words, number, row_at, shown_uses
 from wheels.decoding.trace import STUDENT
 from wheels.visible import html
 
@@ -159,7 +160,10 @@ def _use_tables(curve: Curve) -> str:
         for rule in curve.rules:
             cells = [row_at(curve, rule, metric, use) for use in uses]
             shown = [
-                [f"{number(c['value'])} [{number(c['low'])}, {number(c['high'])}]", number(100 * c["pgr"], 0)]
+                [
+                    if_measured(c["value"], f"{number(c['value'])} [{number(c['low'])}, {number(c['high'])}]"),
+                    number(100 * c["pgr"], 0),
+                ]
                 for c in cells
             ]
             rows.append((row_look(rule), [rule, str(len(curve.seeds[rule])), *itertools.chain(*shown)]))
@@ -167,7 +171,7 @@ def _use_tables(curve: Curve) -> str:
         parts.append(table(head, rows))
     parts.append(
         '<p class="pale">Interpolated to exactly this use, mean over seeds; in brackets 95% intervals by a bootstrap '
-        "over rows and seeds.</p>"
+        f"over rows and seeds. {WHERE_MEASURED[0].upper()}{WHERE_MEASURED[1:]}.</p>"
     )
     return "".join(parts)
 
@@ -179,8 +183,8 @@ def _areas(curve: Curve) -> str:
     rows = []
     for rule in curve.rules:
         kept = curve.adherence[rule]
-        cells = [rule, *(number(area, 3) for area in curve.apgr[rule].values())]
-        cells += [number(use, 2) for use in curve.cpt[rule].values()]
+        cells = [rule, *(area_or_use(curve, area, 3) for area in curve.apgr[rule].values())]
+        cells += [area_or_use(curve, use, 2) for use in curve.cpt[rule].values()]
         cells += [number(kept["mean_abs_error"], 3), *(number(share, 2) for share in kept["use_p95"].values())]
         rows.append((row_look(rule), cells + ([str(kept["violations"])] if curve.mode == "strict" else [])))
     words = (
@@ -198,8 +202,10 @@ def _tests(curve: Curve) -> str:
     lines = "".join(f"<li>{html(in_words(test))}</li>" for test in curve.paired if test["budget"] in shown_uses(curve))
     return (
         f"<h2>Comparisons</h2><ul>{lines}</ul><p class='pale'>Paired bootstrap over rows and seeds at exactly equal "
-        "use. The best trivial rule is chosen on these very rows, which favours it. p is two-sided and not corrected "
-        "for the number of comparisons. Every budget stands in curve.json.</p>"
+        "use. The best trivial rule is chosen on these very rows, which favours it. p is two-sided; by Holm it is "
+        "corrected for the number of comparisons of that rule in that metric listed here. Every budget stands in "
+        "curve.json, and its comparisons beyond these are exploratory. What the resamples of seeds draw are trained "
+        "heads: heads of one training share its states, its pairs and the rows of the thresholds.</p>"
     )
 
 
@@ -265,7 +271,7 @@ def _limits(curve: Curve) -> str:
         "Teacher use counts tokens, not time. What a call costs depends on the hardware and on how far the teacher "
         "must catch up; passes and positions per token are listed for that.",
         "Metrics compare with one reference each; nobody has judged the outputs.",
-        "Between two measured budgets the curve is assumed to be straight.",
+        f"Between points at most {APART:g} apart in measured use the curve is assumed to be straight.",
     ]
     if "oracle" in curve.rules:
         claims.append("The oracle knows the teacher's probabilities beforehand; it is no method.")

@@ -61,7 +61,7 @@ def _with_interval(value: Mapping[str, float], scale: float = 1.0, digits: int =
 
 
 def _area(test: Mapping[str, Any] | None) -> str:
-    """Return a difference of areas with its interval; a dash for the baseline itself, or without one."""
+    """Return a difference of areas with its interval; a dash for the baseline itself, or where there is none."""
     if test is None or not math.isfinite(test["low"]):
         return "-"
     return f"{test['difference']:+.3f} [{test['low']:+.3f}, {test['high']:+.3f}]"

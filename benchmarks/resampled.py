@@ -5,6 +5,7 @@ Axes: N sentences, R resamples (row 0 is the sample itself), B points of one cur
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -84,7 +85,8 @@ class Resampled:
     def at_use(self, rule: str, metric: str, use: float) -> Floats:
         """Return the rule's metric at exactly this use, [R], mean over its seeds.
 
-        Interpolated between the points that bracket `use` in the same resample.
+        Interpolated between the points that bracket `use` in the same resample; nan where one seed's points of the
+        sample itself are too far apart for that.
         """
         place = (rule, metric, use)
         if place not in self._at_use:
@@ -98,13 +100,20 @@ class Resampled:
         return share_of_gap(self.at_use(rule, metric, use), *self.ends(metric))
 
     def area(self, rule: str, metric: str, low: float, high: float) -> Floats:
-        """Return the area under the share of the gap from use `low` to `high` (`apgr`), [R], mean over its seeds."""
+        """Return the area under the share of the gap from use `low` to `high` (`apgr`), [R], mean over its seeds.
+
+        nan in every row where the points of the sample itself lie too far apart.
+        """
         areas_SR = []
         for seed in self.seeds(rule):
             _, use_RB, quality_RB = self.curve(rule, seed, metric)
             student_R, teacher_R = self.ends(metric)
             share_RB = share_of_gap(quality_RB, student_R[:, None], teacher_R[:, None])
-            areas_SR.append([apgr(use_B, share_B, low, high) for use_B, share_B in zip(use_RB, share_RB, strict=True)])
+            if math.isnan(apgr(use_RB[0], share_RB[0], low, high)):
+                areas_SR.append([math.nan] * len(use_RB))
+                continue
+            lines = zip(use_RB, share_RB, strict=True)
+            areas_SR.append([apgr(use_B, share_B, low, high, apart=1.0) for use_B, share_B in lines])
         return mean_over_seeds(areas_SR, self._seed)
 
     def at(self, rule: str, metric: str, budget: float) -> Floats:

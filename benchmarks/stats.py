@@ -25,6 +25,10 @@ Floats = NDArray[np.float64]
 
 LEAST_GAP = 1.0
 """Points between student and teacher below which a share of the gap is noise."""
+APART = 0.1
+"""Neighbours in measured use (or passes per token) between which a curve is taken as straight. The error of a straight
+line at u between a and b is at most `(u - a) (b - u) / 2` times the curvature: a figure is given where that is no more
+than in the middle of neighbours this far apart, and is not measured elsewhere."""
 
 
 def ratio_by_round(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
@@ -109,13 +113,27 @@ def _with_ends(uses: ArrayLike, values: ArrayLike, first: float, last: float) ->
     return distinct, mean
 
 
-def apgr(uses: ArrayLike, pgrs: ArrayLike, low: float = 0.0, high: float = 1.0) -> float:
+def is_measured(points_B: Floats, at: float, apart: float = APART) -> bool:
+    """Return whether a curve through points in rising order tells its value at `at`.
+
+    It does where `(at - a) (b - at) <= (apart / 2)^2` for the neighbours a and b. Those at most `apart` from each other
+    always do; wider ones only as near to one of them as makes a straight line no less sure. Outside of all points there
+    is no line and nothing to doubt.
+    """
+    after = int(np.searchsorted(points_B, at))
+    if after in (0, len(points_B)):
+        return True
+    return bool((at - points_B[after - 1]) * (points_B[after] - at) <= (apart / 2) ** 2 + 1e-12)
+
+
+def apgr(uses: ArrayLike, pgrs: ArrayLike, low: float = 0.0, high: float = 1.0, apart: float = APART) -> float:
     """Return the area under PGR over measured use from `low` to `high`, by trapezoids.
 
     The student (use 0, PGR 0) and the teacher (use 1, PGR 1) are measured points of every curve; they are
     added where `uses` lacks them. At `low` and `high` the curve is interpolated linearly. The area is not
     divided by the width: over [0, 0.3] a rule that equals the teacher everywhere has 0.3, random about 0.045.
-    nan where any PGR is nan.
+    nan where any PGR is nan, and where neighbours are too far apart: their mean squared distance, weighted by how much
+    of it lies inside, exceeds that of `apart` (the error of a trapezoid grows with the cube of its width).
     """
     if not 0.0 <= low < high <= 1.0:
         raise WheelsError(f"the interval must satisfy 0 <= low < high <= 1, got [{low:g}, {high:g}]")
@@ -124,15 +142,20 @@ def apgr(uses: ArrayLike, pgrs: ArrayLike, low: float = 0.0, high: float = 1.0) 
         return math.nan
     inside = (use_B > low) & (use_B < high)
     x = np.concatenate(([low], use_B[inside], [high]))
+    left, right = use_B[:-1], use_B[1:]
+    within = np.maximum(np.minimum(right, high) - np.maximum(left, low), 0.0)
+    if np.sum(within * (right - left) ** 2) > (high - low) * apart**2 + 1e-12:
+        return math.nan
     y = np.interp(x, use_B, pgr_B)
     return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))
 
 
-def cpt(uses: ArrayLike, pgrs: ArrayLike, level: float) -> float:
+def cpt(uses: ArrayLike, pgrs: ArrayLike, level: float, apart: float = APART) -> float:
     """Return the least use at which the running maximum of PGR first reaches `level` (call-performance threshold).
 
     Linear between points; the ends are added as in `apgr`. Where a curve rises, falls and rises again this is
-    its first crossing. nan where `level` is never reached, or where any PGR is nan.
+    its first crossing. nan where `level` is never reached, where any PGR is nan, and where it is crossed between
+    neighbours too far apart to say where (`is_measured`).
     """
     use_B, pgr_B = _with_ends(uses, pgrs, 0.0, 1.0)
     if np.isnan(pgr_B).any() or pgr_B.max() < level:
@@ -142,7 +165,8 @@ def cpt(uses: ArrayLike, pgrs: ArrayLike, level: float) -> float:
         return float(use_B[0])
     before = after - 1
     part = (level - pgr_B[before]) / (pgr_B[after] - pgr_B[before])
-    return float(use_B[before] + part * (use_B[after] - use_B[before]))
+    use = float(use_B[before] + part * (use_B[after] - use_B[before]))
+    return use if is_measured(use_B, use, apart) else math.nan
 
 
 def oracle_share(value: float, random: float, oracle: float) -> float:
@@ -180,6 +204,18 @@ def compare(difference_R: Floats) -> Comparison:
     return Comparison(here, float(low), float(high), min(1.0, 2.0 * (1 + int(tail)) / (1 + drawn.size)))
 
 
+def holm(ps: Sequence[float]) -> list[float]:
+    """Return p values corrected for their number: the i-th smallest of m times `m - i + 1`, in rising order.
+
+    Holm 1979, https://www.jstor.org/stable/4615733. At most 1; a nan is no comparison, does not count, and stays.
+    """
+    order = sorted((p, place) for place, p in enumerate(ps) if not math.isnan(p))
+    corrected, least = list(ps), 0.0
+    for before, (p, place) in enumerate(order):
+        least = corrected[place] = max(least, min(1.0, p * (len(order) - before)))
+    return corrected
+
+
 def paired_bootstrap(
     a: Sequence[Statistics], b: Sequence[Statistics], resamples: int = 1000, seed: int = 0
 ) -> Comparison:
@@ -211,14 +247,17 @@ def measured_use(teacher_tokens_N: ArrayLike, tokens_N: ArrayLike, weights_RN: F
     return written_R / np.maximum(tokens_R, 1.0)
 
 
-def at_use(uses_RB: Floats, values_RB: Floats, use: float) -> Floats:
+def at_use(uses_RB: Floats, values_RB: Floats, use: float, apart: float = APART) -> Floats:
     """Return each row's value at exactly `use`, [R], by linear interpolation between the bracketing points.
 
     Rules whose measured uses differ at one budget are compared at one use this way. Points are put in order of
-    use, row by row; outside the measured range the nearest point's value stands.
+    use, row by row; outside the measured range the nearest point's value stands. nan in every row where the first,
+    which is the sample itself, has no point near enough (`is_measured`).
     """
     order_RB = np.argsort(uses_RB, axis=1, kind="stable")
     x_RB, y_RB = np.take_along_axis(uses_RB, order_RB, 1), np.take_along_axis(values_RB, order_RB, 1)
+    if not is_measured(x_RB[0], use, apart):
+        return np.full(len(x_RB), np.nan)
     return np.array([np.interp(use, x, y) for x, y in zip(x_RB, y_RB, strict=True)])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,12 +14,24 @@ from wheels.benchmarks.at_budget import area_tests, decodes_at
 from wheels.benchmarks.measured import Measured
 from wheels.benchmarks.records import STUDENT_END, TEACHER_END, PointKey
 from wheels.benchmarks.resampled import Resampled, SentenceStatistics
-from wheels.benchmarks.stats import Adherence, apgr, compare, cpt, oracle_share, over_allowance, pgr, share_of_gap
+from wheels.benchmarks.stats import (
+    Adherence,
+    apgr,
+    compare,
+    cpt,
+    holm,
+    oracle_share,
+    over_allowance,
+    pgr,
+    share_of_gap,
+)
 from wheels.decoding.choices import TRAINED
 from wheels.decoding.trace import TEACHER
 
 TRIVIAL = ("maxprob", "entropy", "margin")
 """Thresholds on the student's own probabilities: what a learned rule must beat."""
+SHOWN_USES = (0.1, 0.2, 0.3)
+"""The uses that the short tables show, where they are among the budgets."""
 INTERVALS = {"0-1": (0.0, 1.0), "0-0.3": (0.0, 0.3)}
 LEVELS = (50, 80, 95)
 QUANTILES = (5, 25, 50, 75, 95)
@@ -158,7 +171,7 @@ def summarise(measured: Measured, statistics: SentenceStatistics) -> Curve:
         apgr_seeds=areas,
         cpt={rule: _thresholds(sample, rule, quality) for rule in measured.rules},
         at_use=[row for place in places for row in _at_use(measured, sample, *place)],
-        paired=[row for place in places for row in _tests(measured, sample, *place)],
+        paired=with_holm([row for place in places for row in _tests(measured, sample, *place)], measured.interior),
         adherence={rule: _adherence(measured, sample, rule) for rule in measured.rules},
         at_budget=decodes_at(measured, sample),
         apgr_paired=area_tests(measured, sample, INTERVALS["0-0.3"]),
@@ -258,14 +271,17 @@ def _at_use(measured: Measured, sample: Resampled, metric: str, use: float) -> l
 def _tests(measured: Measured, sample: Resampled, metric: str, use: float) -> list[dict[str, Any]]:
     """Return the paired comparisons of the trained rules at exactly `use`.
 
-    The best trivial rule is the best on this very sample, which favours it: the comparison errs on the safe side.
+    The best trivial rule is the best on this very sample, which favours it: the comparison errs on the safe side. It is
+    the best of those that were measured there.
     """
     trivial = [rule for rule in TRIVIAL if rule in measured.rules]
     rows = []
     for rule in (name for name in TRAINED if name in measured.rules):
         pairs = []
         if trivial:
-            pairs.append(("best trivial", max(trivial, key=lambda name: sample.at_use(name, metric, use)[0])))
+            pairs.append(
+                ("best trivial", max(trivial, key=lambda name: _or_least(sample.at_use(name, metric, use)[0])))
+            )
         rivals = ("random", *TRAINED) if rule == "learned" else ("random", "regret")
         pairs += [(name, name) for name in rivals if name in measured.rules and name != rule]
         for against, baseline in pairs:
@@ -276,6 +292,29 @@ def _tests(measured: Measured, sample: Resampled, metric: str, use: float) -> li
                 | {"pgr_difference": shares.difference, "pgr_low": shares.low, "pgr_high": shares.high}
             )
     return rows
+
+
+def uses_shown(interior: Sequence[float]) -> list[float]:
+    """Return the uses that the short tables show: 0.1, 0.2 and 0.3 as far as they are among the budgets, else all."""
+    return [use for use in SHOWN_USES if use in interior] or list(interior)
+
+
+def with_holm(rows: list[dict[str, Any]], interior: Sequence[float]) -> list[dict[str, Any]]:
+    """Return comparisons with `p_holm`: corrected over those of one rule and metric at the uses that tables show.
+
+    nan for the others, which are exploratory.
+    """
+    shown = uses_shown(interior)
+    corrected = {id(row): math.nan for row in rows}
+    for rule, metric in dict.fromkeys((row["rule"], row["metric"]) for row in rows):
+        family = [row for row in rows if (row["rule"], row["metric"]) == (rule, metric) and row["budget"] in shown]
+        corrected |= dict(zip(map(id, family), holm([row["p"] for row in family]), strict=True))
+    return [row | {"p_holm": corrected[id(row)]} for row in rows]
+
+
+def _or_least(value: float) -> float:
+    """Return `value`, and minus infinity for one that was not measured."""
+    return -math.inf if math.isnan(value) else value
 
 
 def _adherence(measured: Measured, sample: Resampled, rule: str) -> dict[str, Any]:

@@ -10,20 +10,42 @@ from typing import Any
 
 from wheels.align import align
 from wheels.benchmarks.plot import metric_name
-from wheels.benchmarks.summary import Curve, Point
-
-SHOWN_USES = (0.1, 0.2, 0.3)
-"""The uses that the short table shows, where they are among the budgets."""
+from wheels.benchmarks.stats import APART, LEAST_GAP
+from wheels.benchmarks.summary import Curve, Point, uses_shown
 
 
 def shown_uses(curve: Curve) -> list[float]:
-    """Return the uses that the short tables show: 0.1, 0.2 and 0.3 as far as measured, else every budget."""
-    return [use for use in SHOWN_USES if use in curve.interior] or curve.interior
+    """Return the uses that the short tables show: 0.1, 0.2 and 0.3 as far as asked for, else every budget."""
+    return uses_shown(curve.interior)
+
+
+NOT_MEASURED = "not measured"
+"""What stands where a curve has no points near enough to tell its value (`wheels.benchmarks.stats.is_measured`)."""
+WHERE_MEASURED = (
+    f"{NOT_MEASURED}: the neighbouring points lie more than {APART:g} apart and none of them is near enough"
+)
+"""What readers are told of it."""
+
+
+def if_measured(value: float, text: str) -> str:
+    """Return `text` of a value, or the words for one that was not measured."""
+    return text if math.isfinite(value) else NOT_MEASURED
 
 
 def number(value: float, digits: int = 1) -> str:
     """Return a number for print, never a minus before a zero; a dash where there is none."""
     return f"{value:z.{digits}f}" if math.isfinite(value) else "-"
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """Return a 95% interval in brackets; a dash where there is none."""
+    return f"[{number(row['low'], 2)}, {number(row['high'], 2)}]" if math.isfinite(row["low"]) else number(math.nan)
+
+
+def area_or_use(curve: Curve, value: float, digits: int) -> str:
+    """Return an area under a curve, or a use that it reaches a level at; a dash where the gap is too small for any."""
+    has_gap = curve.teacher["quality"] - curve.student["quality"] >= LEAST_GAP
+    return if_measured(value, number(value, digits)) if has_gap else number(math.nan)
 
 
 def row_at(curve: Curve, rule: str, metric: str, use: float) -> dict[str, Any]:
@@ -36,14 +58,17 @@ def in_words(test: Mapping[str, Any]) -> str:
     name = metric_name(test["metric"])
     best = ", the best trivial rule there" if test["against"] == "best trivial" else ""
     place = f"At teacher use {test['budget']:g}, {test['rule']}"
+    if not math.isfinite(test["difference"]):
+        return f"{place} and {test['baseline']}{best} were not both measured, so {name} is not compared."
     if not math.isfinite(test["p"]):
         return f"{place} and {test['baseline']}{best} cannot be compared in {name}."
     side = "above" if test["difference"] >= 0 else "below"
     share = test["pgr_difference"]
     gap = f" ({share:+z.0%} of the gap)" if math.isfinite(share) else ""
-    interval = f"95% interval {test['low']:+.2f} to {test['high']:+.2f}, p = {test['p']:.3f}"
+    corrected = f", by Holm {test['p_holm']:.3f}" if math.isfinite(test["p_holm"]) else ""
+    bounds = f"95% interval {test['low']:+.2f} to {test['high']:+.2f}, p = {test['p']:.3f}{corrected}"
     clear = "" if test["low"] > 0 or test["high"] < 0 else ": chance alone could explain it"
-    return f"{place} is {abs(test['difference']):.2f} {name} {side} {test['baseline']}{best}{gap}; {interval}{clear}."
+    return f"{place} is {abs(test['difference']):.2f} {name} {side} {test['baseline']}{best}{gap}; {bounds}{clear}."
 
 
 def as_text(curve: Curve) -> str:
@@ -67,15 +92,17 @@ def as_text(curve: Curve) -> str:
 def _test_table(curve: Curve) -> str:
     """Return the paired comparisons of the quality: a line each."""
     name = metric_name(curve.quality)
-    rows = [["rule - baseline", "use", name, "95% interval", "of the gap", "p"]]
+    rows = [["rule - baseline", "use", name, "95% interval", "of the gap", "p", "Holm"]]
     for test in curve.paired:
         if test["metric"] == curve.quality and test["budget"] in shown_uses(curve):
             best = " (best trivial)" if test["against"] == "best trivial" else ""
-            interval = f"[{number(test['low'], 2)}, {number(test['high'], 2)}]"
-            difference, share = number(test["difference"], 2), number(test["pgr_difference"], 2)
+            difference = if_measured(test["difference"], number(test["difference"], 2))
+            share = number(test["pgr_difference"], 2)
             pair = f"{test['rule']} - {test['baseline']}{best}"
-            rows.append([pair, f"{test['budget']:g}", difference, interval, share, number(test["p"], 3)])
-    return f"difference at equal teacher use, paired bootstrap:\n{align(rows)}"
+            tails = [number(test["p"], 3), number(test["p_holm"], 3)]
+            rows.append([pair, f"{test['budget']:g}", difference, interval(test), share, *tails])
+    words = "(Holm: p corrected for the number of comparisons of that rule in this table)"
+    return f"difference at equal teacher use, paired bootstrap:\n{align(rows)}\n{words}"
 
 
 def _use_table(curve: Curve, metric: str) -> str:
@@ -84,9 +111,10 @@ def _use_table(curve: Curve, metric: str) -> str:
     rows = [["rule", "seeds", *(f"use {use:g}" for use in uses)]]
     for rule in curve.rules:
         cells = [row_at(curve, rule, metric, use) for use in uses]
-        values = [f"{number(cell['value'])} ({number(cell['pgr'], 2)})" for cell in cells]
+        values = [if_measured(cell["value"], f"{number(cell['value'])} ({number(cell['pgr'], 2)})") for cell in cells]
         rows.append([rule, str(len(curve.seeds[rule])), *values])
-    return f"{metric_name(metric)} at equal teacher use (share of the student-teacher gap):\n{align(rows)}"
+    words = f"\n({WHERE_MEASURED})" if any(NOT_MEASURED in row for row in rows) else ""
+    return f"{metric_name(metric)} at equal teacher use (share of the student-teacher gap):\n{align(rows)}{words}"
 
 
 def _area_table(curve: Curve) -> str:
@@ -97,8 +125,8 @@ def _area_table(curve: Curve) -> str:
         rows.append(
             [
                 rule,
-                *(number(area, 3) for area in curve.apgr[rule].values()),
-                *(number(use, 2) for use in curve.cpt[rule].values()),
+                *(area_or_use(curve, area, 3) for area in curve.apgr[rule].values()),
+                *(area_or_use(curve, use, 2) for use in curve.cpt[rule].values()),
                 number(kept["mean_abs_error"], 3),
                 "-" if kept["violations"] is None else str(kept["violations"]),
             ]

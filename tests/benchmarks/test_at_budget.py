@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import pytest
 
 from tests.benchmarks.synthetic import measured, statistics
 from wheels.benchmarks.adherence_plot import draw_adherence
 from wheels.benchmarks.measured import Measured
 from wheels.benchmarks.records import STUDENT_END, TEACHER_END, PointKey, Record
-from wheels.benchmarks.stats import apgr
 from wheels.benchmarks.summary import summarise
 
 
@@ -44,16 +46,23 @@ def test_the_line_of_a_rule_at_its_budget() -> None:
 
 
 def test_areas_against_maxprob() -> None:
-    curve = summarise(small(), statistics)
+    outputs = {key: records for key, records in small().outputs.items() if key in (STUDENT_END, TEACHER_END)}
+    for tenths in (1, 2, 3):  # shares of the gap: maxprob .15 a tenth; the seeds .3 and .2
+        budget = tenths / 10
+        outputs[PointKey("maxprob", 0, budget)] = [record(10 + 3 * tenths, tenths, 10)] * 2
+        outputs[PointKey("learned", 0, budget)] = [record(10 + 6 * tenths, tenths, 10)] * 2
+        outputs[PointKey("learned", 1, budget)] = [record(10 + 4 * tenths, tenths, 10)] * 2
+    curve = summarise(dataclasses.replace(small((0.0, 0.1, 0.2, 0.3, 1.0)), outputs=outputs), statistics)
     (test,) = curve.apgr_paired
-    # To use 0.3: maxprob 0, 0.3 at 0.2, on to 1 at 1; the seeds 0.6 at 0.2 and 0.4 at 0.1.
-    baseline = 0.2 * 0.3 / 2 + 0.1 * (0.3 + 0.3 + 0.7 / 8) / 2
-    first = 0.2 * 0.6 / 2 + 0.1 * (0.6 + 0.6 + 0.4 / 8) / 2
-    second = 0.1 * 0.4 / 2 + 0.2 * (0.4 + 0.4 + 0.6 * 2 / 9) / 2
+    # Triangles over uses 0 to 0.3: up to .9 and .6, and up to .45.
     assert (test["rule"], test["baseline"], test["metric"]) == ("learned", "maxprob", "bleu")
-    assert test["difference"] == pytest.approx((first + second) / 2 - baseline)
-    assert test["low"] <= test["difference"] <= test["high"]
-    assert apgr([0.2], [0.3], 0.0, 0.3) == pytest.approx(baseline)
+    assert test["difference"] == pytest.approx(0.3 * ((0.9 + 0.6) / 2 - 0.45) / 2)
+    assert test["low"] == pytest.approx(0.3 * (0.6 - 0.45) / 2) and test["low"] < test["difference"] < test["high"]
+
+
+def test_areas_over_a_gap_are_not_compared() -> None:
+    (test,) = summarise(small(), statistics).apgr_paired
+    assert math.isnan(test["difference"]) and math.isnan(test["low"])
 
 
 def test_without_maxprob_there_is_no_comparison_of_areas() -> None:

@@ -3,7 +3,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+from matplotlib.figure import Figure
+
 from wheels.agents.runlog import Metrics
+from wheels.benchmarks import price_plot
 from wheels.benchmarks.price_plot import draw_prices, read_prices
 
 
@@ -21,6 +25,14 @@ def test_prices_come_back_by_budget_and_seed(tmp_path: Path) -> None:
     }
     assert list(found) == [0.2, 0.5] and list(found[0.2]) == [0, 1]
     assert draw_prices(found).startswith(b"\x89PNG")
+
+
+def test_a_round_that_the_log_lacks_is_not_drawn_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(price_plot, "Figure", lambda **settings: figures.append(Figure(**settings)) or figures[-1])
+    draw_prices({0.2: {0: [(0, 1.0), (1, 2.0), (4, 3.0), (5, 4.0)]}})
+    drawn = [line.get_xydata().tolist() for line in figures[0].axes[0].lines]
+    assert drawn == [[[1, 1], [2, 2]], [[5, 3], [6, 4]]]
 
 
 def test_what_is_no_price_is_passed_over(tmp_path: Path) -> None:

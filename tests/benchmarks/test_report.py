@@ -138,6 +138,14 @@ def test_the_terminal_shows_a_line_a_rule_at_three_uses(curve: Curve) -> None:
     assert max(map(len, text.splitlines())) < 120
 
 
+def test_what_was_not_measured_is_said_in_words() -> None:
+    few = measured(count=20, budgets=(0.0, 0.15, 1.0), rules=("learned", "random"))
+    found = summarise(few, statistics)
+    assert re.search(r"^learned( +not measured){5} ", as_text(found), re.M)  # areas, and uses for a share
+    page = read(render(found, PNG, few)).text
+    assert "not measured" in page and "nan" not in page.split()
+
+
 def test_uses_that_are_shown() -> None:
     assert shown_uses(summarise(measured(count=5), statistics)) == [0.1, 0.2, 0.3]
     assert shown_uses(summarise(measured(count=5, budgets=(0.0, 0.4, 1.0)), statistics)) == [0.4]
@@ -146,6 +154,7 @@ def test_uses_that_are_shown() -> None:
 TEST = {
     "rule": "learned", "baseline": "margin", "against": "best trivial", "budget": 0.2, "metric": "bleu",
     "difference": 1.234, "low": 0.5, "high": 2.0, "p": 0.004, "pgr_difference": 0.118, "pgr_low": 0.1, "pgr_high": 0.2,
+    "p_holm": math.nan,
 }  # fmt: skip
 
 
@@ -161,6 +170,15 @@ TEST = {
             {"difference": -0.3, "low": -0.9, "high": 0.3, "p": 0.2, "against": "margin", "pgr_difference": -0.03},
             "At teacher use 0.2, learned is 0.30 BLEU below margin (-3% of the gap); "
             "95% interval -0.90 to +0.30, p = 0.200: chance alone could explain it.",
+        ),
+        (
+            {"p_holm": 0.036},
+            "At teacher use 0.2, learned is 1.23 BLEU above margin, the best trivial rule there (+12% of the gap); "
+            "95% interval +0.50 to +2.00, p = 0.004, by Holm 0.036.",
+        ),
+        (
+            {"difference": math.nan, "p": math.nan, "against": "margin"},
+            "At teacher use 0.2, learned and margin were not both measured, so BLEU is not compared.",
         ),
         (
             {"p": math.nan},

@@ -13,6 +13,8 @@ from wheels.benchmarks.stats import (
     at_use,
     compare,
     cpt,
+    holm,
+    is_measured,
     mean_over_seeds,
     measured_use,
     oracle_share,
@@ -70,7 +72,7 @@ def test_pgr_refuses_a_small_gap(student: float, teacher: float) -> None:
     ],
 )
 def test_apgr_values(uses: list[float], pgrs: list[float], low: float, high: float, expected: float) -> None:
-    assert apgr(uses, pgrs, low, high) == pytest.approx(expected)
+    assert apgr(uses, pgrs, low, high, apart=1.0) == pytest.approx(expected)
 
 
 def test_apgr_equals_a_fine_integral() -> None:
@@ -79,11 +81,11 @@ def test_apgr_equals_a_fine_integral() -> None:
     order = np.argsort(uses)
     x = np.linspace(0.05, 0.62, 200_001)
     y = np.interp(x, [0, *uses[order], 1], [0, *pgrs[order], 1])
-    assert apgr(uses, pgrs, 0.05, 0.62) == pytest.approx(np.trapezoid(y, x), abs=1e-8)
+    assert apgr(uses, pgrs, 0.05, 0.62, apart=1.0) == pytest.approx(np.trapezoid(y, x), abs=1e-8)
 
 
 def test_apgr_of_an_unknown_share_is_unknown() -> None:
-    assert math.isnan(apgr([0.2, 0.5], [math.nan, 0.5]))
+    assert math.isnan(apgr([0.2, 0.5], [math.nan, 0.5], apart=1.0))
 
 
 def test_apgr_refuses_an_empty_interval_and_bad_uses() -> None:
@@ -111,7 +113,7 @@ def test_apgr_refuses_an_empty_interval_and_bad_uses() -> None:
     ],
 )
 def test_cpt_is_the_first_crossing(uses: list[float], pgrs: list[float], level: float, expected: float) -> None:
-    assert cpt(uses, pgrs, level) == pytest.approx(expected)
+    assert cpt(uses, pgrs, level, apart=1.0) == pytest.approx(expected)
 
 
 def test_cpt_agrees_with_the_running_maximum_on_a_grid() -> None:
@@ -120,12 +122,73 @@ def test_cpt_agrees_with_the_running_maximum_on_a_grid() -> None:
         uses, pgrs = np.sort(rng.uniform(0.01, 0.99, 6)), rng.uniform(-0.3, 1.2, 6)
         x = np.linspace(0, 1, 20_001)
         running = np.maximum.accumulate(np.interp(x, [0, *uses, 1], [0, *pgrs, 1]))
-        assert cpt(uses, pgrs, 0.5) == pytest.approx(x[np.argmax(running >= 0.5)], abs=1e-4)
+        assert cpt(uses, pgrs, 0.5, apart=1.0) == pytest.approx(x[np.argmax(running >= 0.5)], abs=1e-4)
 
 
 def test_cpt_of_a_level_never_reached_or_unknown_is_unknown() -> None:
-    assert math.isnan(cpt([0.5], [0.9], 1.2))
-    assert math.isnan(cpt([0.5], [math.nan], 0.5))
+    assert math.isnan(cpt([0.5], [0.9], 1.2, apart=1.0))
+    assert math.isnan(cpt([0.5], [math.nan], 0.5, apart=1.0))
+
+
+@pytest.mark.parametrize(
+    ("points", "at", "expected"),
+    [
+        ([0.0, 0.1, 0.2], 0.15, True),  # the middle of neighbours 0.1 apart
+        ([0.0, 0.1, 0.21], 0.155, False),
+        ([0.0, 0.173, 1.0], 0.2, False),
+        ([0.0, 0.2, 1.0], 0.2, True),
+        ([0.0, 0.2, 1.0], 0.203, True),  # 0.003 * 0.797 is less than 0.05 * 0.05
+        ([0.0, 0.2, 1.0], 0.204, False),
+        ([0.0, 0.2, 1.0], 0.1, False),
+        ([0.0, 1.0], 0.0, True),
+        ([0.3, 0.4], 0.1, True),  # nothing is drawn there
+        ([0.3, 0.4], 0.9, True),
+    ],
+)
+def test_a_value_in_a_gap_is_not_measured(points: list[float], at: float, expected: bool) -> None:
+    assert is_measured(np.array(points), at) is expected
+    found = at_use(np.array([points, points]), np.zeros((2, len(points))), at)
+    assert (~np.isnan(found)).tolist() == [expected] * 2
+
+
+def test_the_sample_itself_decides_what_is_measured() -> None:
+    near, far = [0.0, 0.1, 0.2, 1.0], [0.0, 0.0, 0.5, 1.0]
+    assert not np.isnan(at_use(np.array([near, far]), np.ones((2, 4)), 0.15)).any()
+    assert np.isnan(at_use(np.array([far, near]), np.ones((2, 4)), 0.15)).all()
+
+
+@pytest.mark.parametrize(
+    ("uses", "low", "high", "expected"),
+    [
+        ([0.1, 0.2, 0.3], 0.0, 0.3, True),
+        ([0.05, 0.1, 0.21, 0.31], 0.0, 0.3, True),  # on the mean of squares
+        ([0.2, 0.3], 0.0, 0.3, False),
+        ([0.1, 0.2, 0.3], 0.0, 1.0, False),
+        ([], 0.0, 1.0, False),
+    ],
+)
+def test_an_area_over_a_gap_is_not_measured(uses: list[float], low: float, high: float, expected: bool) -> None:
+    assert math.isfinite(apgr(uses, uses, low, high)) is expected
+
+
+def test_a_level_crossed_in_a_gap_is_not_measured() -> None:
+    assert cpt([0.4, 0.5], [0.4, 0.6], 0.5) == pytest.approx(0.45)
+    assert math.isnan(cpt([0.4, 0.5], [0.4, 0.6], 0.8))
+    assert cpt([0.4, 0.5], [0.4, 0.6], 0.6) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("ps", "expected"),
+    [
+        ([], []),
+        ([0.03], [0.03]),
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),  # 3 * .01, 2 * .03, and 1 * .04 lifted to it
+        ([0.5, 0.6, 0.9], [1.0, 1.0, 1.0]),
+        ([0.02, math.nan, 0.02], [0.04, math.nan, 0.04]),  # the absent one does not count
+    ],
+)
+def test_holm_by_hand(ps: list[float], expected: list[float]) -> None:
+    assert holm(ps) == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -236,8 +299,8 @@ def test_measured_use_is_of_tokens_not_of_sentences() -> None:
 def test_at_use_interpolates_each_row_between_its_own_points() -> None:
     uses_RB = np.array([[0.0, 0.2, 1.0], [0.0, 0.4, 1.0], [1.0, 0.1, 0.0]])
     values_RB = np.array([[10.0, 20.0, 30.0], [10.0, 20.0, 30.0], [30.0, 20.0, 10.0]])
-    assert at_use(uses_RB, values_RB, 0.2) == pytest.approx([20.0, 15.0, 20 + 10 / 9])
-    assert at_use(uses_RB, values_RB, 1.0).tolist() == [30.0, 30.0, 30.0]
+    assert at_use(uses_RB, values_RB, 0.2, apart=1.0) == pytest.approx([20.0, 15.0, 20 + 10 / 9])
+    assert at_use(uses_RB, values_RB, 1.0, apart=1.0).tolist() == [30.0, 30.0, 30.0]
 
 
 @pytest.mark.parametrize(
