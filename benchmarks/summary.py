@@ -279,9 +279,9 @@ def _tests(measured: Measured, sample: Resampled, metric: str, use: float) -> li
     for rule in (name for name in TRAINED if name in measured.rules):
         pairs = []
         if trivial:
-            pairs.append(
-                ("best trivial", max(trivial, key=lambda name: _or_least(sample.at_use(name, metric, use)[0])))
-            )
+            best = max(trivial, key=lambda name: _or_least(sample.at_use(name, metric, use)[0]))
+            there = not math.isnan(sample.at_use(best, metric, use)[0])
+            pairs.append(("best trivial" if there else best, best))
         rivals = ("random", *TRAINED) if rule == "learned" else ("random", "regret")
         pairs += [(name, name) for name in rivals if name in measured.rules and name != rule]
         for against, baseline in pairs:
