@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from wheels.agents.train_config import TrainConfig
 from wheels.config import to_dict
-from wheels.distillation.run_folder import check_same_run
 from wheels.errors import WheelsError
 from wheels.files import read_json, write_bytes, write_json, write_text
 from wheels.loading import model_digest
+from wheels.runs import begin_run, holds_run
 
 MACHINE = ("device", "threads", "checkpoint_every", "output")
 """Settings that may change when a run is continued."""
@@ -31,23 +31,13 @@ def is_to_do(output: Path, config: TrainConfig, data_digest: str) -> bool:
     Raises:
         WheelsError: where `output` holds a run of other settings, models or data: names the first that differs.
     """
-    wanted = _lasting(to_dict(config))
-    wanted |= {f"{role}_digest": model_digest(wanted[role]) for role in ("student", "teacher")}
-    wanted["data_digest"] = data_digest
-    note = output / "run.json"
-    if note.is_file():
-        advice = "choose another --output, or remove that folder"
-        check_same_run(f"{output} holds a run", _lasting(read_json(note)), wanted, advice)
-    finished = output / "resolved.json"
-    if finished.is_file() and note.is_file() and (output / "deferral" / "config.json").is_file():
-        return False
-    write_json(note, wanted)
+    identity = {name: value for name, value in to_dict(config).items() if name not in MACHINE}
+    identity |= {f"{role}_digest": model_digest(identity[role]) for role in ("student", "teacher")}
+    identity["data_digest"] = data_digest
+    if holds_run(output, "train", identity):
+        return not ((output / "resolved.json").is_file() and (output / "deferral" / "config.json").is_file())
+    begin_run(output, "train", config, identity)
     return True
-
-
-def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a run must be continued with."""
-    return {name: value for name, value in settings.items() if name not in MACHINE}
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ from wheels.agents.warmstart import WarmStart, explained, fit_regret
 from wheels.artefact import save_deferral
 from wheels.config import to_dict, write_resolved
 from wheels.data import Row, Task, load_task
-from wheels.decoding.calibrate import run as calibrate
+from wheels.decoding.calibrate import calibrate_model
 from wheels.decoding.calibrate_config import CalibrateConfig
 from wheels.decoding.sampling import GREEDY, Sampling
 from wheels.decoding.trace import Trace
@@ -40,6 +40,7 @@ from wheels.finite import check_finite, check_weights
 from wheels.metrics import METRICS, sentence_scores
 from wheels.pair import Pair
 from wheels.policy import DeferralHead
+from wheels.runs import claimed
 
 STATES_A_TEXT = 40
 """Texts of this length would fill the replay: so many episodes from mixed paths are offered to it at first."""
@@ -53,10 +54,19 @@ def run(config: TrainConfig) -> None:
         torch.set_num_threads(config.threads)
     output = Path(config.output)
     task = load_task(config.data, source=config.source, target=config.target, prompt=config.prompt)
-    _sentence_metric(config, task)  # one that there is not is found before the work
-    if not is_to_do(output, config, task.digest):
-        print(f"{output} holds the finished run of these settings; nothing to do")
-        return
+    _sentence_metric(config, task)  # what there is not is found before the work
+    for split in ("train", "validation") if config.calibrate else ("train",):
+        task.rows(split)
+    with claimed(output):
+        if is_to_do(output, config, task.digest):
+            _train(config, task)
+        else:
+            print(f"{output} holds the finished run of these settings; nothing to do")
+
+
+def _train(config: TrainConfig, task: Task) -> None:
+    """Train the heads, or the student with them, and write the model's folder."""
+    output = Path(config.output)
     pair = Pair.load(config.student, config.teacher, prompt=task.prompt, dtype=config.dtype, device=config.device)
     accelerator = Accelerator(cpu=config.device == "cpu")
     rows = task.train[: config.limit]
@@ -105,7 +115,7 @@ def finish(
     trained = {"settings": to_dict(config), "budgets": list(config.budgets), "prices": prices}
     save_deferral(output, heads, teacher=teacher, prompt=pair.prompt, trained=trained)
     if config.calibrate:
-        calibrate(
+        calibrate_model(
             CalibrateConfig(
                 model=str(output), data=config.data, teacher=config.teacher, source=config.source,
                 target=config.target, limit=config.calibration_limit, seeds=config.seeds,

@@ -13,11 +13,11 @@ from wheels.benchmarks.annotation_config import AnnotationConfig, error_share, l
 from wheels.config import to_dict, write_resolved
 from wheels.data import digest, load_task
 from wheels.distillation import annotate_models as models
-from wheels.distillation.run_folder import check_same_run
 from wheels.errors import WheelsError
 from wheels.files import read_json, write_bytes, write_json, write_text
 from wheels.loading import model_digest
 from wheels.rows import Row, load_rows
+from wheels.runs import check_same_run
 
 INCIDENTAL = (
     "output",

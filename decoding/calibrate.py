@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from wheels.artefact import Artefact
+from wheels.artefact import Artefact, check_model
 from wheels.calibration import UNCALIBRATED, Calibration, Point
+from wheels.config import to_dict
 from wheels.data import digest, load_task
 from wheels.decoding.calibrate_config import CalibrateConfig
 from wheels.decoding.engine import decode
@@ -20,6 +23,7 @@ from wheels.decoding.step import Step
 from wheels.decoding.trace import teacher_use
 from wheels.errors import WheelsError
 from wheels.pair import Pair
+from wheels.runs import LOCK, locked
 
 TOLERANCE = 0.003
 """A threshold is good when its use is this near to the budget."""
@@ -80,17 +84,62 @@ def run(config: CalibrateConfig) -> None:
     """Calibrate a model's folder; see `CalibrateConfig`."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    check_model(Path(config.model))
+    with locked(Path(config.model) / LOCK, config.model):
+        calibrate_model(config)
+
+
+def calibrate_model(config: CalibrateConfig) -> None:
+    """Measure thresholds, and put them beside those that the model's folder holds; it is locked by the caller.
+
+    Raises:
+        WheelsError: where those that would stay were measured otherwise.
+    """
+    artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
+    path = Path(config.model) / "deferral" / "calibration.json"
+    found = measure(artefact, config, beside=artefact.calibration, name=str(path))
+    print(as_table(found.points))
+    others = artefact.calibration.others(point.key for point in found.points)
+    replace(found, points=[*others, *found.points]).save(path)
+    print(f"written to {path}" + (f", beside {len(others)} other thresholds" if others else ""))
+
+
+def measure(
+    artefact: Artefact, config: CalibrateConfig, *, beside: Calibration | None = None, name: str = ""
+) -> Calibration:
+    """Return the thresholds of a model that a configuration asks for.
+
+    Args:
+        artefact: the model.
+        config: how; its `model` is not looked at.
+        beside: thresholds that these are going to stand beside.
+        name: of their file, for errors.
+
+    Raises:
+        WheelsError: where no rule needs a threshold, or those of `beside` that would stay were measured otherwise.
+    """
     task = load_task(config.data, source=config.source, target=config.target, require_target=False)
     rows = task.rows(config.split)[: config.limit]
-    artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
     budgets = [budget for budget in config.budgets if 0 < budget < 1]
     scorers = list(chosen_scorers(artefact, config.rules or known_rules(artefact), config.seeds))
+    if not scorers or not budgets:
+        raise WheelsError(
+            f"nothing to calibrate: {', '.join(UNCALIBRATED)} and the budgets 0 and 1 need no threshold; "
+            "give other --rules or --budgets"
+        )
     calibration = Calibration(
         data=f"{task.name}:{config.split}",
         data_digest=digest({"": task.rows(config.split)}),
         rows=len(rows),
         date=datetime.date.today().isoformat(),
+        model_digest=artefact.digest,
+        config=to_dict(anywhere(config)),
     )
+    if beside is not None and beside.others((rule.name, seed, b) for rule, seed in scorers for b in budgets):
+        try:
+            beside.check_alike(calibration)
+        except WheelsError as error:
+            raise WheelsError(f"{name} {error}; calibrate all of its rules and budgets, or remove it") from None
     sources = [row.source for row in rows]
     with tqdm(total=len(scorers) * len(budgets), desc="calibrating", unit="threshold", file=sys.stderr) as bar:
         for rule, seed in scorers:
@@ -99,9 +148,14 @@ def run(config: CalibrateConfig) -> None:
             ):
                 calibration.points.append(point)
                 bar.update()
-    path = calibration.save(config.model + "/deferral/calibration.json")
-    print(as_table(calibration.points))
-    print(f"written to {path}")
+    return calibration
+
+
+def anywhere(config: CalibrateConfig) -> CalibrateConfig:
+    """Return the configuration with whole paths, so that it means the same in every folder."""
+    teacher = config.teacher and (os.path.abspath(config.teacher) if Path(config.teacher).exists() else config.teacher)
+    data = os.path.abspath(config.data) if Path(config.data).exists() else config.data
+    return replace(config, data=data, teacher=teacher)
 
 
 def chosen_scorers(artefact: Artefact, rules: Sequence[str], seeds: int) -> Iterator[tuple[ThresholdRule, int]]:
@@ -112,7 +166,7 @@ def chosen_scorers(artefact: Artefact, rules: Sequence[str], seeds: int) -> Iter
     """
     for name in rules:
         if name in TRAINED and not artefact.heads.get(name):
-            raise WheelsError(f"rule {name!r} has no trained head; run `wheels train`, or leave it out of --rules")
+            raise WheelsError(f"rule {name!r} has no trained head in this model; leave it out of --rules")
         count = min(seeds, len(artefact.heads[name])) if name in TRAINED else 1
         for seed in range(count if name in SEEDED else 1):
             if name not in UNCALIBRATED:

@@ -18,7 +18,9 @@ class CalibrateConfig:
         WheelsError: for a value that is not allowed.
     """
 
-    model: str = option(REQUIRED, "folder of a trained model; its calibration is replaced", metavar="DIR", reads=PLACE)
+    model: str = option(
+        REQUIRED, "folder of a trained model; other thresholds there are kept", metavar="DIR", reads=PLACE
+    )
     data: str = option(
         REQUIRED, "task, folder, file or hub:owner/name to calibrate on; never the data to be scored", reads=PLACE
     )

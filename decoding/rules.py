@@ -13,10 +13,11 @@ from typing import Protocol
 import torch
 
 from wheels.artefact import Artefact
-from wheels.calibration import Calibration
+from wheels.calibration import Calibration, NotCalibrated
+from wheels.decoding.calibration_hint import calibration_hint
 from wheels.decoding.choices import RULES, SEEDED, TRAINED
 from wheels.decoding.step import Step
-from wheels.errors import check_choice
+from wheels.errors import WheelsError, check_choice
 from wheels.features import entropy
 from wheels.policy import DeferralHead
 
@@ -186,10 +187,17 @@ def calibrated(artefact: Artefact, name: str, budget: float, seed: int = 0, mode
         WheelsError: as `scorer`, and for a budget that was not calibrated; in online mode for a rule that was not.
     """
     rule, held = scorer(artefact, name, seed), seed if name in SEEDED else 0
-    threshold = threshold_of(artefact.calibration, name, budget, held, mode)
-    if mode == "online" and 0 < budget < 1:
-        rule = replace(rule, levels=artefact.calibration.levels(name, held))
-    return rule.at(threshold)
+    try:
+        threshold = threshold_of(artefact.calibration, name, budget, held, mode)
+    except NotCalibrated as error:
+        raise WheelsError(
+            f"{error}{calibration_hint(artefact, [name], None if mode == 'online' else [budget], held)}"
+        ) from None
+    try:
+        levels = artefact.calibration.levels(name, held) if mode == "online" and 0 < budget < 1 else rule.levels
+    except NotCalibrated as error:
+        raise WheelsError(f"{error}{calibration_hint(artefact, [name], None, held)}") from None
+    return replace(rule, levels=levels).at(threshold)
 
 
 def threshold_of(calibration: Calibration, name: str, budget: float, seed: int, mode: str) -> float:

@@ -104,7 +104,7 @@ def cut_heads(folder) -> None:
         (lambda folder: shutil.rmtree(folder), "no model folder '.*model'; give what `wheels train --output` wrote"),
         (
             lambda folder: shutil.rmtree(folder / "deferral"),
-            "model has no deferral/config.json; train it with `wheels train --student",
+            "model has no deferral/config.json; give what `wheels train --output` wrote",
         ),
         (lambda folder: change(folder, format=7), "config.json: not of format 1; train again with this version"),
         (lambda folder: change(folder, prompt=None), "config.json: damaged at 'prompt'; train again"),
@@ -143,7 +143,9 @@ def test_a_head_that_was_not_trained_is_refused(folder):
     loaded = Artefact.load(folder)
     with pytest.raises(WheelsError, match=r"rule 'learned' has no trained head of seed 2 \(trained: seeds 0 to 1\)"):
         loaded.head("learned", 2)
-    with pytest.raises(WheelsError, match=r"rule 'other' has no trained head of seed 0 \(trained: none\); run `wheels"):
+    with pytest.raises(
+        WheelsError, match=r"rule 'other' has no trained head of seed 0 \(trained: none\); choose among these"
+    ):
         loaded.head("other")
 
 

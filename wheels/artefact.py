@@ -74,9 +74,7 @@ class Artefact:
         place = Path(folder) if folder is not None else embedded_folder()
         if folder is None and not place.is_dir():
             raise WheelsError("the embedded pair is not in this installation; give a model's folder by --model DIR")
-        if not place.is_dir():
-            raise WheelsError(f"no model folder {str(place)!r}; give what `wheels train --output` wrote")
-        config = _read_config(place)
+        config = check_model(place)
         source = teacher or _teacher_of(place, config)
         pair = Pair.load(place, source, prompt=config["prompt"], dtype=dtype, device=device)
         heads = pair_heads(place, HeadConfig(**config["head"]), pair)
@@ -109,7 +107,7 @@ class Artefact:
         heads = self.heads.get(rule, [])
         if seed >= len(heads):
             have = f"seeds 0 to {len(heads) - 1}" if heads else "none"
-            raise WheelsError(f"rule {rule!r} has no trained head of seed {seed} (trained: {have}); run `wheels train`")
+            raise WheelsError(f"rule {rule!r} has no trained head of seed {seed} (trained: {have}); choose among these")
         return heads[seed]
 
     @property
@@ -201,11 +199,17 @@ def read_heads(path: Path, config: HeadConfig) -> dict[str, list[DeferralHead]]:
         raise WheelsError(f"{path}: damaged or of another shape ({str(error).splitlines()[0]}); train again") from error
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    """Return what stands in `deferral/config.json`."""
+def check_model(folder: Path) -> dict[str, Any]:
+    """Return what stands in `deferral/config.json` of a trained model's folder.
+
+    Raises:
+        WheelsError: where there is none, or it is damaged.
+    """
     path = folder / "deferral" / "config.json"
+    if not folder.is_dir():
+        raise WheelsError(f"no model folder {str(folder)!r}; give what `wheels train --output` wrote")
     if not path.is_file():
-        raise WheelsError(f"{folder} has no deferral/config.json; train it with `wheels train --student {folder}`")
+        raise WheelsError(f"{folder} has no deferral/config.json; give what `wheels train --output` wrote")
     config: dict[str, Any] = read_json(path)
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise WheelsError(f"{path}: not of format {FORMAT}; train again with this version")

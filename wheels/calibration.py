@@ -13,8 +13,14 @@ from wheels.errors import WheelsError, check_budget
 from wheels.files import read_json, write_json
 
 FORMAT = 1
+MEASURED_WITH = ("max_new_tokens", "dtype")
+"""Settings that decide which use a threshold gives."""
 UNCALIBRATED = ("random", "every-k")
 """The rules that call at a known rate: a budget's threshold is 1 minus it."""
+
+
+class NotCalibrated(WheelsError):
+    """No threshold is known for what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,11 @@ class Point:
     use: float
     """The measured share of the tokens that the teacher wrote."""
 
+    @property
+    def key(self) -> tuple[str, int, float]:
+        """What it is the threshold of: rule, seed and budget."""
+        return self.rule, self.seed, self.budget
+
 
 @dataclass
 class Calibration:
@@ -45,6 +56,10 @@ class Calibration:
     """How many rows."""
     date: str = ""
     """When, ISO 8601."""
+    model_digest: str = ""
+    """Of both models."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """The settings of `wheels calibrate` that measured it last."""
 
     @classmethod
     def load(cls, path: Path | str) -> Calibration:
@@ -57,12 +72,14 @@ class Calibration:
             return cls()
         content: dict[str, Any] = read_json(path)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise WheelsError(f"{path}: not a calibration of format {FORMAT}; run `wheels calibrate` again")
+            raise WheelsError(f"{path}: not a calibration of format {FORMAT}; remove it, and calibrate the model again")
         try:
             points = [Point(**point) for point in content["points"]]
-            return cls(points, content["data"], content["data_digest"], content["rows"], content["date"])
+            facts = {name: content[name] for name in ("data", "data_digest", "rows", "date")}
+            later = {name: content[name] for name in ("model_digest", "config") if name in content}
+            return cls(points, **facts, **later)
         except (KeyError, TypeError) as error:
-            raise WheelsError(f"{path}: damaged ({error}); run `wheels calibrate` again") from error
+            raise WheelsError(f"{path}: damaged ({error}); remove it, and calibrate the model again") from error
 
     def save(self, path: Path | str) -> Path:
         """Write `calibration.json`, atomically."""
@@ -75,7 +92,7 @@ class Calibration:
         calibration: the threshold is `1 - budget`.
 
         Raises:
-            WheelsError: where the rule and seed were not calibrated, or the budget lies outside what was.
+            NotCalibrated: where the rule and seed were not calibrated, or the budget lies outside what was.
         """
         check_budget(budget)
         if budget in (0.0, 1.0):
@@ -88,9 +105,8 @@ class Calibration:
             return exact[0]
         if not known or not known[0][0] <= budget <= known[-1][0]:
             have = f"calibrated from {known[0][0]:.3f} to {known[-1][0]:.3f} only" if known else "not calibrated"
-            raise WheelsError(
-                f"rule {rule!r} (seed {seed}) is {have}, so no threshold is known for budget {budget:g}; "
-                f"run `wheels calibrate --budgets {budget:g}` on the model's folder"
+            raise NotCalibrated(
+                f"rule {rule!r} (seed {seed}) is {have}, so no threshold is known for budget {budget:g}"
             )
         return -_interpolated(known, budget)
 
@@ -98,13 +114,13 @@ class Calibration:
         """Return the threshold for a budget, or for the nearest use that was calibrated: where online mode starts.
 
         Raises:
-            WheelsError: where the rule and seed were not calibrated.
+            NotCalibrated: where the rule and seed were not calibrated.
         """
         check_budget(budget)
         finite, known = [p for p in self.points if math.isfinite(p.threshold)], self._finite(rule, seed)
         try:
             return Calibration(finite).threshold(rule, budget, seed)
-        except WheelsError:
+        except NotCalibrated:
             if not known:
                 raise
             return min(known, key=lambda point: abs(point[0] - budget))[1]
@@ -116,7 +132,7 @@ class Calibration:
         line from (0, 1) to (1, 0) for the rules that call at a known rate.
 
         Raises:
-            WheelsError: where fewer than two are left.
+            NotCalibrated: where fewer than two are left.
         """
         if rule in UNCALIBRATED:
             return (0.0, 1.0), (1.0, 0.0)
@@ -125,9 +141,9 @@ class Calibration:
             if not found or (use > found[-1][0] and threshold < found[-1][1]):
                 found.append((use, threshold))
         if len(found) < 2:
-            raise WheelsError(
+            raise NotCalibrated(
                 f"rule {rule!r} (seed {seed}) is calibrated at fewer than two uses with thresholds of their own, so "
-                "online mode does not know how far to move; run `wheels calibrate` with more --budgets"
+                "online mode does not know how far to move"
             )
         return tuple(found)
 
@@ -136,11 +152,28 @@ class Calibration:
         points = [point for point in self.points if (point.rule, point.seed) == (rule, seed)]
         return sorted((p.use, p.threshold) for p in points if math.isfinite(p.threshold))
 
-    def replace(self, points: Iterable[Point]) -> None:
-        """Put in new points; older ones of the same rules and seeds go."""
-        new = list(points)
-        fresh = {(point.rule, point.seed) for point in new}
-        self.points = [point for point in self.points if (point.rule, point.seed) not in fresh] + new
+    def others(self, keys: Iterable[tuple[str, int, float]]) -> list[Point]:
+        """Return the points that are of none of these rules, seeds and budgets."""
+        fresh = set(keys)
+        return [point for point in self.points if point.key not in fresh]
+
+    def check_alike(self, new: Calibration) -> None:
+        """Hold what another one was measured on to what this one was: only then may the points of both stand together.
+
+        What a file of an older version does not say is taken to be alike.
+
+        Raises:
+            WheelsError: naming the first thing in which they differ.
+        """
+        before, now = self._conditions(), new._conditions()
+        for name, old in before.items():
+            if old and old != now[name]:
+                raise WheelsError(f"holds thresholds that were measured with {name} {old!r}, not {now[name]!r}")
+
+    def _conditions(self) -> dict[str, Any]:
+        """Return what a threshold's use depends on."""
+        facts = {"data_digest": self.data_digest, "rows": self.rows, "model_digest": self.model_digest}
+        return facts | {name: self.config.get(name) for name in MEASURED_WITH}
 
 
 def _interpolated(known: list[tuple[float, float]], at: float) -> float:

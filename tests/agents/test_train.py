@@ -193,7 +193,7 @@ def test_a_run_is_known_by_what_its_folders_hold(
     run(moved)
     assert "nothing to do" in capsys.readouterr().out
     make_pair("t5").save_teacher(tmp_path / "elsewhere" / "student")
-    with pytest.raises(WheelsError, match=r"holds a run with student_digest '\w{16}', not '\w{16}'; choose another"):
+    with pytest.raises(WheelsError, match=r"holds a run with student_digest '\w{16}', not '\w{16}'; give another"):
         run(moved)
     with (tmp_path / "train.jsonl").open("a") as rows:
         rows.write('{"source": "a", "target": "b"}\n')
@@ -203,7 +203,7 @@ def test_a_run_is_known_by_what_its_folders_hold(
 
 def test_an_unfinished_run_is_not_continued_with_other_settings(config: TrainConfig) -> None:
     run(config)
-    with pytest.raises(WheelsError, match=r"holds a run with gamma 0\.5, not 0\.9; choose another --output"):
+    with pytest.raises(WheelsError, match=r"holds a run with gamma 0\.5, not 0\.9; give another --output"):
         run(replace(config, gamma=0.9))
 
 
@@ -287,3 +287,28 @@ def test_train_stops_at_a_price_and_at_heads(config: TrainConfig, monkeypatch: p
         with pytest.raises(WheelsError, match=r"^end of seed 0, rule learned: the weight"):
             run(replace(config, output=f"{config.output}-2"))
     assert not (Path(f"{config.output}-2") / "config.json").exists()
+
+
+def test_a_start_that_failed_holds_nothing(config: TrainConfig, tmp_path: Path) -> None:
+    """A teacher that cannot be loaded does not take the output from the one that can."""
+    wrong = shutil.copytree(tmp_path / "teacher", tmp_path / "wrong")
+    (wrong / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(WheelsError, match="cannot load the teacher"):
+        run(replace(config, teacher=str(wrong)))
+    assert not Path(config.output).exists()
+    run(replace(config, iterations=0, seeds=1))
+    assert (Path(config.output) / "deferral" / "config.json").is_file()
+
+
+def test_what_is_needed_at_the_end_is_looked_for_first(config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "validation.jsonl").unlink()
+    with pytest.raises(WheelsError, match="has no validation split"):
+        run(replace(config, calibrate=True))
+    assert not Path(config.output).exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("mine")
+    with pytest.raises(WheelsError, match=r"holds something else \(thesis.tex\)"):
+        run(replace(config, output=str(tmp_path / "mine")))

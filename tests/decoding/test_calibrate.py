@@ -2,6 +2,7 @@
 
 import json
 import random
+import shlex
 
 import pytest
 import torch
@@ -164,5 +165,77 @@ def test_without_rules_the_command_calibrates_what_the_model_has_heads_for(folde
 def test_the_command_refuses_a_rule_without_a_head(folder, capsys):
     save_artefact(folder, rules=("regret",))
     assert run(folder, "--rules", "learned") == 2
-    said = "error: rule 'learned' has no trained head; run `wheels train`, or leave it out of --rules\n"
+    said = "error: rule 'learned' has no trained head in this model; leave it out of --rules\n"
     assert capsys.readouterr().err.endswith(said)
+
+
+def kept(folder) -> dict[tuple[str, int, float], float]:
+    return {p.key: p.threshold for p in Calibration.load(folder / "deferral" / "calibration.json").points}
+
+
+def test_other_thresholds_are_kept(folder, capsys):
+    assert run(folder, "--rules", "entropy") == 0
+    before = kept(folder)
+    assert run(folder, "--rules", "learned", "--budgets", "0.5", "--seeds", "1") == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("calibration.json, beside 2 other thresholds")
+    after = kept(folder)
+    assert set(after) == {("entropy", 0, 0.2), ("entropy", 0, 0.5), ("learned", 0, 0.5)}
+    assert before.items() < after.items()
+    assert run(folder, "--rules", "entropy", "--budgets", "0.1,0.2") == 0
+    assert set(kept(folder)) == {*after, ("entropy", 0, 0.1)}
+
+
+@pytest.mark.parametrize("more", [["--rules", "random,every-k"], ["--budgets", "0,1"]])
+def test_what_needs_no_threshold_leaves_those_that_are_there(folder, capsys, more):
+    assert run(folder, "--rules", "entropy") == 0
+    before = kept(folder)
+    assert run(folder, *more) == 2
+    assert "error: nothing to calibrate: random, every-k and the budgets 0 and 1 need no" in capsys.readouterr().err
+    assert kept(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("more", "name"), [(["--limit", "4"], "rows 10, not 4"), (["--max-new-tokens", "5"], "max_new_tokens 6, not 5")]
+)
+def test_thresholds_of_other_rows_are_not_mixed(folder, capsys, monkeypatch, more, name):
+    assert run(folder, "--rules", "entropy") == 0
+    before = kept(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("wheels.decoding.calibrate.decode", lambda *_, **__: pytest.fail("the work began"))
+        assert run(folder, "--rules", "margin", *more) == 2
+    said = capsys.readouterr().err
+    assert f"calibration.json holds thresholds that were measured with {name}; calibrate all of its rules" in said
+    assert kept(folder) == before
+    assert run(folder, "--rules", "entropy,margin", *more) == 0, "all are measured anew"
+    assert set(before) < set(kept(folder))
+
+
+def test_one_at_a_time(folder, capsys):
+    from wheels.runs import claimed
+
+    with claimed(folder, "config.json"):
+        assert run(folder, "--rules", "entropy") == 2
+    assert capsys.readouterr().err == f"error: {folder} is held by another process; wait until it ends, or stop it\n"
+    assert kept(folder) == {}
+
+
+@pytest.mark.parametrize(
+    ("more", "missing"),
+    [
+        (["--rule", "entropy", "--teacher-budget", "0.01"], "calibrated from"),
+        (["--rule", "margin", "--teacher-budget", "0.3"], "not calibrated"),
+        (["--rule", "learned", "--seed", "1", "--teacher-budget", "0.2"], "not calibrated"),
+        (["--rule", "margin", "--budget-mode", "online", "--teacher-budget", "0.3"], "not calibrated"),
+    ],
+)
+def test_the_command_in_an_error_runs_as_it_is_printed(folder, capsys, tmp_path, monkeypatch, more, missing):
+    assert run(folder, "--rules", "entropy", "--limit", "8") == 0
+    generate = ["generate", "--model", str(folder), "a b c", "--max-new-tokens", "6", *more]
+    monkeypatch.chdir(tmp_path)  # whatever the folder
+    capsys.readouterr()
+    assert main(generate) == 2
+    said = capsys.readouterr().err
+    assert missing in said
+    command = shlex.split(said.split("`")[1])
+    assert command[:2] == ["wheels", "calibrate"] and main(command[1:]) == 0
+    assert main(generate) == 0

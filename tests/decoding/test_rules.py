@@ -151,7 +151,7 @@ def test_a_trained_rule_is_told_features_and_budget():
 
 def model(*heads: DeferralHead, points: tuple[Point, ...] = ()) -> SimpleNamespace:
     """What of a trained model the rules ask for."""
-    return SimpleNamespace(head=lambda rule, seed=0: heads[seed], calibration=Calibration(list(points)))
+    return SimpleNamespace(folder=None, head=lambda rule, seed=0: heads[seed], calibration=Calibration(list(points)))
 
 
 def test_every_rule_of_the_command_line_can_be_made():
@@ -184,7 +184,7 @@ def test_a_calibrated_rule_has_the_threshold_of_its_budget_and_seed():
     assert calibrated(trained, "every-k", 0.2, seed=5).threshold == 0.8
     assert calibrated(trained, "margin", 0.0).threshold == math.inf
     assert calibrated(trained, "margin", 1.0).threshold == -math.inf
-    with pytest.raises(WheelsError, match=r"rule 'margin' .* not calibrated.* run `wheels calibrate"):
+    with pytest.raises(WheelsError, match=r"rule 'margin' .* not calibrated.*; give one that was calibrated$"):
         calibrated(trained, "margin", 0.2)
 
 

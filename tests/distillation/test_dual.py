@@ -154,7 +154,7 @@ def test_a_run_is_told_by_its_rationales(folder, tmp_path):
         run(settings)
     plain = config(folder, tmp_path / "plain", rationale=None, max_steps=1)
     run(plain)
-    assert not {"rationale", "label_prefix"} & set(read_json(tmp_path / "plain" / "run.json"))
+    assert not {"rationale", "label_prefix"} & set(read_json(tmp_path / "plain" / "run.json")["identity"])
 
 
 def test_rationales_beyond_the_limits_are_left_out(folder, tmp_path, caplog):

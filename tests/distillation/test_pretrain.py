@@ -23,6 +23,7 @@ from wheels.distillation.run_folder import RunFolder
 from wheels.errors import WheelsError
 from wheels.files import read_json, write_text
 from wheels.pair import Pair
+from wheels.runs import claimed
 
 BUILD = {"width": 16, "layers": 2, "heads": 2, "ff": 32, "vocab_size": 300}
 QUICK = {"batch_size": 8, "learning_rate": 0.01, "eval_limit": 4, "log_every": 2, "max_target_length": 24}
@@ -197,7 +198,7 @@ def test_second_run_is_instant_and_another_is_refused(data, tmp_path, monkeypatc
     ):
         run(config(data, tmp_path / "out", max_steps=2, seed=1))
     run(config(data, tmp_path / "out", max_steps=2, seed=1, resume="never"))
-    assert read_json(tmp_path / "out" / "run.json")["seed"] == 1
+    assert read_json(tmp_path / "out" / "run.json")["identity"]["seed"] == 1
 
 
 def test_a_run_whose_data_was_moved_is_the_same(data, tmp_path, monkeypatch):
@@ -208,7 +209,9 @@ def test_a_run_whose_data_was_moved_is_the_same(data, tmp_path, monkeypatch):
 
 
 def test_a_model_that_stands_there_is_not_overwritten(data, folders):
-    with pytest.raises(WheelsError, match=r"student holds a model that no run has written; give another --output"):
+    with pytest.raises(
+        WheelsError, match=r"student holds something else \(.*\); give a new or an empty folder by --output"
+    ):
         run(config(data, Path(folders[0]), max_steps=1))
 
 
@@ -384,3 +387,27 @@ def test_further_options_reach_the_trainer(data, tmp_path, monkeypatch):
         write_text(file, text)
         with pytest.raises(WheelsError, match=message):
             run(config(data, tmp_path / "wrong", max_steps=2, options=str(file)))
+
+
+def test_what_stands_in_the_options_is_part_of_the_run(data, tmp_path):
+    options = write_text(tmp_path / "options.yaml", "weight_decay: 0.0\n")
+    settings = config(data, tmp_path / "out", max_steps=2, options=str(options))
+    run(settings)
+    write_text(options, "weight_decay: 0.5\n")
+    with pytest.raises(WheelsError, match=r"holds a run with options_digest '\w{16}', not '\w{16}'"):
+        run(settings)
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+def test_a_folder_of_something_else_is_left_alone(data, tmp_path, resume):
+    place = tmp_path / "mine"
+    write_text(place / "checkpoints" / "a", "mine")
+    write_text(place / "metrics.jsonl", "mine")
+    with pytest.raises(WheelsError, match=r"holds something else \(checkpoints\)"):
+        run(config(data, place, max_steps=1, resume=resume))
+    assert sorted(path.name for path in place.rglob("*")) == ["a", "checkpoints", "metrics.jsonl"]
+
+
+def test_one_run_at_a_time(data, tmp_path):
+    with claimed(tmp_path / "out"), pytest.raises(WheelsError, match="out is held by another process"):
+        run(config(data, tmp_path / "out", max_steps=1))

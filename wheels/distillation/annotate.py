@@ -21,10 +21,10 @@ from wheels.distillation.annotate_summary import as_text, preview, summarise
 from wheels.distillation.annotation import Annotation, Material, annotate_pool, as_record
 from wheels.distillation.endpoint import Endpoint
 from wheels.distillation.ledger import Account, Ledger, read_account
-from wheels.distillation.run_folder import check_same_run
 from wheels.errors import WheelsError
 from wheels.files import read_object, write_json, write_jsonl
 from wheels.rows import Row, load_rows
+from wheels.runs import check_same_run
 from wheels.visible import visible
 
 log = logging.getLogger("wheels")

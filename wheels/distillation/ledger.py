@@ -23,14 +23,14 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from wheels.distillation.answer import Answer
 from wheels.errors import WheelsError
+from wheels.runs import locked
 
 EVENTS = ("reserve", "settle", "release", "refuse")
 
@@ -164,21 +164,15 @@ class Ledger:
         """
         self.path = Path(path)
         self._mutex = threading.Lock()
-        self._lock = FileLock(f"{self.path}.lock", timeout=0, thread_local=False)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        except Timeout:
-            raise WheelsError(f"{self.path} is held by another process; wait until it ends, or stop it") from None
-        except OSError as error:
-            raise WheelsError(f"cannot write {self.path}: {error.strerror or error}; choose another place") from error
+        self._held = ExitStack()
+        self._held.enter_context(locked(Path(f"{self.path}.lock"), self.path))
         try:
             self.account = self._begin(Account(budget, run, unit))
             self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
             if budget != self.account.budget:
                 self._enter({"event": "budget", "budget": budget})
         except BaseException:
-            self._lock.release()
+            self._held.close()
             raise
         self._claimed: set[str] = set()
         self.recovered = frozenset(self.account.open)
@@ -217,7 +211,7 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         """Close the file and give up the lock."""
         os.close(self._file)
-        self._lock.release()
+        self._held.close()
 
     def answer(self, item: str) -> Answer | None:
         """Return what was paid for, or None."""

@@ -28,8 +28,11 @@ from wheels.distillation.teacher_cache import TeacherCache
 from wheels.distillation.teacher_outputs import TEACHER_OUTPUTS, tokens_written
 from wheels.distillation.trainer import CausalKDTrainer, Evaluator, KDTrainer, Objective
 from wheels.errors import WheelsError, check_choice
+from wheels.fields import fields_of
 from wheels.loading import check_device, check_place, model_digest, save_model
 from wheels.metrics import METRICS, score
+from wheels.paths import settings_digests
+from wheels.runs import claimed
 
 log = logging.getLogger("wheels")
 
@@ -60,9 +63,19 @@ def run(config: PretrainConfig) -> Path:
             check_place(name, role)
     folder = RunFolder(Path(config.output).absolute())
     rationales = load_rationales(config, plain_prompt(config, task))
-    if folder.begin(_identity(config, task, rationales), resume=config.resume) is not None:
-        log.info("%s is done already", folder.path)
-        return folder.path
+    identity = _identity(config, task, rationales)
+    with claimed(folder.path):
+        if folder.begin(config, identity) is None:
+            _train_into(folder, config, task, rationales, metrics)
+        else:
+            log.info("%s is done already", folder.path)
+    return folder.path
+
+
+def _train_into(
+    folder: RunFolder, config: PretrainConfig, task: Task, rationales: Rationales | None, metrics: Sequence[str]
+) -> None:
+    """Train the student, and write it and what is said of the run into its folder."""
     material = load_material(config, task, rationales)
     examples = training_examples(config, material, task.train, folder.path / TEACHER_OUTPUTS, rationales)
     if config.trainer == "trl":
@@ -74,7 +87,6 @@ def run(config: PretrainConfig) -> Path:
     save_model(material.student, material.pair.tokenizer, folder.path)
     write_resolved(config, folder.path, {"data_digest": task.digest, "prompt": material.pair.prompt})
     folder.finish(facts)
-    return folder.path
 
 
 def train(
@@ -219,7 +231,7 @@ def _identity(config: PretrainConfig, task: Task, rationales: Rationales | None)
     for role in ("student", "teacher", "tokenizer"):
         if identity[role] is not None:
             identity[f"{role}_digest"] = model_digest(identity[role])
-    return identity | {"data_digest": task.digest}
+    return identity | settings_digests(fields_of(PretrainConfig), config) | {"data_digest": task.digest}
 
 
 def _check_machine(config: PretrainConfig) -> None:

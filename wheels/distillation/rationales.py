@@ -21,13 +21,14 @@ from wheels.distillation.collate import Collator, Example
 from wheels.distillation.generation import write
 from wheels.distillation.rationale_page import page
 from wheels.distillation.rationales_config import RationalesConfig
-from wheels.distillation.run_folder import check_same_run, run_facts
+from wheels.distillation.run_folder import run_facts
 from wheels.distillation.words import rationale, token_spans, word_scores, words_of
 from wheels.errors import WheelsError
-from wheels.files import read_json, write_json, write_jsonl, write_text
+from wheels.files import check_writable, read_json, write_json, write_jsonl, write_text
 from wheels.loading import check_place, load_model, load_tokenizer, model_digest
 from wheels.pair import Pair
 from wheels.rows import Row, read_records, row_of
+from wheels.runs import NOTE, begin_run, claimed, holds_run
 
 log = logging.getLogger("wheels")
 
@@ -132,19 +133,25 @@ def run(config: RationalesConfig) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     check_place(config.teacher, "teacher")
+    for path in (config.output, config.html):
+        if path:
+            check_writable(path)
     output, kept = Path(config.output), Path(f"{config.output}.run")
     records = _records(config)
     identity = _identity(config, [record for record, _ in records])
-    if not _begin(output, kept, identity):
-        tables = _complete(config, records, kept / "parts")
-        write_jsonl(output, tables)
-        write_resolved(config, kept, {"digest": identity["rows_digest"], "rows": len(tables)})
-        write_json(kept / "finished.json", {"rows": len(tables)})
-        shutil.rmtree(kept / "parts", ignore_errors=True)
-    else:
-        log.info("%s is done already", output)
-    if config.html:
-        _write_page(config, output)
+    if output.exists() and not (kept / NOTE).is_file():
+        raise WheelsError(f"{output} is there already, and no run of this command wrote it; give another --output")
+    with claimed(kept):
+        if _is_done(config, kept, identity):
+            log.info("%s is done already", output)
+        else:
+            tables = _complete(config, records, kept / "parts")
+            write_jsonl(output, tables)
+            write_resolved(config, kept, {"digest": identity["rows_digest"], "rows": len(tables)})
+            write_json(kept / "finished.json", {"rows": len(tables)})
+            shutil.rmtree(kept / "parts", ignore_errors=True)
+        if config.html:
+            _write_page(config, output)
     return output
 
 
@@ -176,20 +183,16 @@ def _identity(config: RationalesConfig, records: Sequence[Record]) -> Record:
     return settings | {"teacher_digest": model_digest(config.teacher), "rows_digest": rows}
 
 
-def _begin(output: Path, kept: Path, identity: Record) -> bool:
+def _is_done(config: RationalesConfig, kept: Path, identity: Record) -> bool:
     """Take the place for a run, and return whether this very run is done already.
 
     Raises:
-        WheelsError: where the place holds another run, or a file that no run has written.
+        WheelsError: where the place holds another run.
     """
-    if (kept / "run.json").is_file():
-        old = {name: value for name, value in read_json(kept / "run.json").items() if name in identity}
-        advice = f"give another --output, or remove it and {kept}"
-        check_same_run(f"{output} holds rationales", old, identity, advice)
-        return (kept / "finished.json").is_file() and output.is_file()
-    if output.exists():
-        raise WheelsError(f"{output} is there already, and no run of this command wrote it; give another --output")
-    write_json(kept / "run.json", identity)
+    advice = f"give another --output, or remove it and {kept}"
+    if holds_run(kept, "rationales", identity, name=config.output, advice=advice):
+        return (kept / "finished.json").is_file() and Path(config.output).is_file()
+    begin_run(kept, "rationales", config, identity)
     return False
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wheels.distillation.pretrain_config import PretrainConfig
 from wheels.errors import WheelsError
 from wheels.files import read_json, write_json
+from wheels.runs import NOTE, begin_run, holds_run
 
 
 @dataclass(frozen=True)
@@ -30,33 +32,24 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
-    def _run(self) -> Path:
-        return self.path / "run.json"
-
-    @property
     def _finished(self) -> Path:
         return self.path / "finished.json"
 
-    def begin(self, identity: Mapping[str, Any], *, resume: str) -> Mapping[str, Any] | None:
-        """Take the folder for a run; return what `finish` was told if this very run is done already.
+    def begin(self, config: PretrainConfig, identity: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Take the folder, which is claimed, for a run; return what `finish` was told if this very run is done already.
 
         Args:
+            config: of the run; its `resume` `never` throws away what an earlier run left.
             identity: everything the result depends on, as values of JSON.
-            resume: `auto` goes on with this run; `never` throws away what an earlier run left.
 
         Raises:
-            WheelsError: where the folder holds another run, or a model that no run has made.
+            WheelsError: where the folder holds another run.
         """
-        if not self._run.exists() and (self.path / "config.json").exists():
-            raise WheelsError(f"{self.path} holds a model that no run has written; give another --output")
-        if resume == "never":
+        kept = config.resume != "never" and (self._finished.exists() or self.last_checkpoint() is not None)
+        advice = "give another --output, or --resume never to start anew"
+        if not holds_run(self.path, "pretrain", identity, kept=kept, advice=advice):
             self._clear()
-        if self._run.exists() and (self._finished.exists() or self.last_checkpoint() is not None):
-            check_same_run(
-                f"{self.path} holds a run", read_json(self._run), identity,
-                "give another --output, or --resume never to start anew",
-            )  # fmt: skip
-        write_json(self._run, dict(identity))
+            begin_run(self.path, "pretrain", config, identity)
         return read_json(self._finished) if self._finished.exists() else None
 
     def last_checkpoint(self) -> Path | None:
@@ -76,31 +69,9 @@ class RunFolder:
     def _clear(self) -> None:
         """Delete what an earlier run needs to go on."""
         self._finished.unlink(missing_ok=True)
-        self._run.unlink(missing_ok=True)
+        (self.path / NOTE).unlink(missing_ok=True)
         self.metrics.unlink(missing_ok=True)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-
-
-def check_same_run(holds: str, old: Mapping[str, Any], new: Mapping[str, Any], advice: str) -> None:
-    """Refuse to mix two runs in one place.
-
-    A folder that was moved is still the same: where both name the digest of a thing (`data_digest` of `data`), it is
-    compared, and not the path.
-
-    Args:
-        holds: the beginning of the error, such as `PATH holds a run`.
-        old: what the run that is there depends on.
-        new: what this one does.
-        advice: what to do; the error's end.
-
-    Raises:
-        WheelsError: naming the first thing in which they differ.
-    """
-    for name in [*new, *old]:
-        if f"{name}_digest" in old and f"{name}_digest" in new:
-            continue
-        if old.get(name) != new.get(name):
-            raise WheelsError(f"{holds} with {name} {old.get(name)!r}, not {new.get(name)!r}; {advice}")
 
 
 def run_facts(folder: Path | str) -> dict[str, Any]:
