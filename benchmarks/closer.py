@@ -143,7 +143,7 @@ def _predicted(
     for key in tqdm(keys, desc=f"reading again what {rule} wrote", unit="decode", file=sys.stderr):
         signature = signature_of(config, plan, key, data_digest, len(measured.references))
         records = [measured.outputs[key][row] for row in rows]
-        judged.append(kept_or_judged(folder, signature, plan.artefact, key, sources, records))
+        judged.append(kept_or_judged(folder, signature, plan.artefact, key, sources, records, config.batch_size))
     clip = _clip(plan.artefact.config)
     found, whole = (reliability(judged, measured.resamples, measured.seed, most) for most in (clip, math.inf))
     if found is None or whole is None:

@@ -71,7 +71,9 @@ def spread(count: int, most: int = MOST_ROWS) -> list[int]:
     return [i * count // min(count, most) for i in range(min(count, most))]
 
 
-def judge(artefact: Artefact, key: PointKey, sources: Sequence[str], records: Sequence[Record]) -> list[Judged]:
+def judge(
+    artefact: Artefact, key: PointKey, sources: Sequence[str], records: Sequence[Record], batch_size: int
+) -> list[Judged]:
     """Read outputs again and return prediction and truth at each state; an empty output has none.
 
     Args:
@@ -79,12 +81,13 @@ def judge(artefact: Artefact, key: PointKey, sources: Sequence[str], records: Se
         key: the decode that the records are of.
         sources: what was given to the models.
         records: what they wrote, with its token ids.
+        batch_size: rows of a forward pass at most.
     """
     head = artefact.head(key.rule, key.seed)
     written = [index for index, record in enumerate(records) if record.token_ids]
     encoded = artefact.pair.encode([sources[index] for index in written])
     found = [Judged((), ()) for _ in records]
-    examined = examine(artefact.pair, encoded, [records[index].token_ids for index in written])
+    examined = examine(artefact.pair, encoded, [records[index].token_ids for index in written], batch_size)
     for index, text in zip(written, examined, strict=True):
         features_TF = text.features_TF.to(head.mean_F.device)
         budget_T = torch.full((len(features_TF),), key.budget, device=features_TF.device)
@@ -101,13 +104,14 @@ def kept_or_judged(
     key: PointKey,
     sources: Sequence[str],
     records: Sequence[Record],
+    batch_size: int,
 ) -> list[Judged]:
     """Return what is kept in `folder` under this `signature`, or judge now and keep it."""
     path, signed = folder / key.file_name, signature | {"read_again": len(records)}
     kept = load_lines(path, signed)
     if kept is not None:
         return [Judged(tuple(line["gain"]), tuple(line["regret"])) for line in kept]
-    judged = judge(artefact, key, sources, records)
+    judged = judge(artefact, key, sources, records, batch_size)
     save_lines(path, signed, ({"gain": one.gain, "regret": one.regret} for one in judged))
     return judged
 

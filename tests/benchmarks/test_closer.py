@@ -18,6 +18,7 @@ from wheels.benchmarks.curve_config import CurveConfig
 from wheels.benchmarks.records import PointKey, Record
 from wheels.benchmarks.reliability import judge
 from wheels.calibration import Calibration, Point
+from wheels.decoding import examine
 from wheels.decoding.engine import decode
 from wheels.decoding.rules import calibrated, head_score
 from wheels.decoding.step import Step
@@ -80,6 +81,14 @@ def test_strict_mode_and_prices(model: Path, data: Path) -> None:
     assert "multiplier" in whole and "a single output cannot use more than was asked" in whole
 
 
+def test_outputs_are_read_again_in_batches_of_the_size_asked_for(model: Path, data: Path, monkeypatch: Any) -> None:
+    read: list[int] = []
+    watched = examine._examine_batch
+    monkeypatch.setattr(examine, "_examine_batch", lambda pair, s, t: read.append(len(s)) or watched(pair, s, t))
+    run(settings(model, data, rules=("regret",), budgets=(0.1,), batch_size=2, output=str(data / "small")))
+    assert read and max(read) <= 2
+
+
 @pytest.mark.parametrize("budgets", [(0.0, 1.0), (1.0,)])
 def test_only_the_ends_leave_nothing_to_look_at(model: Path, data: Path, budgets: tuple[float, ...]) -> None:
     curve = run(settings(model, data, budgets=budgets))
@@ -123,7 +132,7 @@ def test_the_prediction_is_the_score_that_decided(model: Path) -> None:
     for source in SOURCES:
         seen.clear()
         trace = decode(artefact.pair, [source], watched, budget=key.budget, max_new_tokens=8)[0]
-        found = judge(artefact, key, ["a", source], [Record("", 0, 0, 0, 0, 0.0), Record.of(trace)])
+        found = judge(artefact, key, ["a", source], [Record("", 0, 0, 0, 0, 0.0), Record.of(trace)], 8)
         assert found[0].gain == () == found[0].regret  # an empty output has no states
         for column, values in enumerate((found[1].gain, found[1].regret)):
             assert values == pytest.approx([float(state[column]) for state in seen], abs=1e-3)
