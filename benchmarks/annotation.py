@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -13,11 +14,12 @@ from wheels.benchmarks.annotation_config import AnnotationConfig, error_share, l
 from wheels.config import to_dict, write_resolved
 from wheels.data import digest, load_task
 from wheels.distillation import annotate_models as models
+from wheels.distillation.ledger import read_account
 from wheels.errors import WheelsError
 from wheels.files import read_json, write_bytes, write_json, write_text
 from wheels.loading import model_digest
 from wheels.rows import Row, load_rows
-from wheels.runs import check_same_run
+from wheels.runs import NOTE, begin_run, claimed, holds_run
 
 INCIDENTAL = (
     "output",
@@ -45,7 +47,13 @@ def run(config: AnnotationConfig) -> None:
 
         torch.set_num_threads(config.threads)
     bench = open_bench(config)
-    _begin(bench)
+    with claimed(config.output):
+        _begin(bench)
+        _run_cells(config, bench)
+
+
+def _run_cells(config: AnnotationConfig, bench: Bench) -> None:
+    """Run every cell that is not done yet, and write and print what they come to."""
     write_retraining(config)
     cells, filters = grid(config), _filters(bench)
     results, bar = {}, tqdm(cells, desc="cells", unit="cell", file=sys.stderr)
@@ -96,7 +104,7 @@ def _begin(bench: Bench) -> None:
     Raises:
         WheelsError: naming the setting that differs.
     """
-    config, file = bench.config, bench.output / "run.json"
+    config = bench.config
     identity: dict[str, Any] = {name: value for name, value in to_dict(config).items() if name not in INCIDENTAL}
     models_of = {
         "assistant": config.assistants, "teacher": [name for name in config.teachers if error_share(name) is None],
@@ -105,16 +113,17 @@ def _begin(bench: Bench) -> None:
     identity |= {f"{role} {last_part(name)}": model_digest(name) for role, names in models_of.items() for name in names}
     identity["student_digest"] = model_digest(config.student)
     identity |= {"data_digest": _digest(bench), "wheels": wheels.__version__}
-    if file.is_file():
-        old = read_json(file)
-        shared = {name: value for name, value in identity.items() if name in old}
-        check_same_run(
-            f"{bench.output} holds a run", {name: old[name] for name in shared}, shared, "give another --output"
-        )
-        identity = old | identity
-    elif bench.output.is_file() or (bench.output.is_dir() and any(bench.output.iterdir())):
-        raise WheelsError(f"{bench.output} holds something else; give a new or an empty folder by --output")
-    write_json(file, identity)
+    kept = any(map(_is_kept, (bench.output / "cells").rglob("*")))
+    if holds_run(bench.output, "bench annotation", identity, kept=kept, grows=True):
+        identity = read_json(bench.output / NOTE)["identity"] | identity
+    begin_run(bench.output, "bench annotation", config, identity)
+
+
+def _is_kept(file: Path) -> bool:
+    """Whether a file of the cells is the result of some work, and not only a beginning."""
+    if file.name == "ledger.jsonl":
+        return read_account(file).bought
+    return file.is_file() and file.name != "ledger.jsonl.lock"
 
 
 def _start(bench: Bench) -> list[str]:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from wheels.benchmarks.closer import look_closer
 from wheels.benchmarks.curve_config import CurveConfig
-from wheels.benchmarks.decodes import decode_all, make_plan, rows_digest
+from wheels.benchmarks.decodes import Plan, decode_all, make_plan, points_digest, rows_digest
 from wheels.benchmarks.measured import Measured
 from wheels.benchmarks.plot import draw
 from wheels.benchmarks.report import render
@@ -19,10 +19,14 @@ from wheels.benchmarks.resampled import SentenceStatistics
 from wheels.benchmarks.stats import Statistics
 from wheels.benchmarks.summary import Curve, summarise
 from wheels.benchmarks.table import as_csv, as_text
-from wheels.config import as_command, versions, write_resolved
-from wheels.data import load_task
+from wheels.config import as_command, to_dict, versions, write_resolved
+from wheels.data import Task, load_task
 from wheels.files import write_bytes, write_json, write_text
 from wheels.metrics import sentence_statistics, signature
+from wheels.runs import begin_run, claimed, holds_run
+
+INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher")
+"""Settings that change no figure, or are known by the digest of what they name."""
 
 
 def run(config: CurveConfig) -> Curve:
@@ -31,14 +35,25 @@ def run(config: CurveConfig) -> Curve:
     Raises:
         WheelsError: for what the user can mend: data, model, a missing calibration, or one on the scored rows.
     """
-    folder = Path(config.output)
-    write_resolved(config, folder)  # before the work: an output that cannot be written is found now
     metrics = config.metrics or None
     task = load_task(config.data, source=config.source, target=config.target, prompt=config.prompt, metrics=metrics)
     # The digest is of the whole split: a limit must not hide that calibration and scoring share their rows.
     data_digest = rows_digest(task.rows(config.split))
+    with claimed(config.output) as folder:
+        identity = {name: value for name, value in to_dict(config).items() if name not in INCIDENTAL}
+        identity["data_digest"] = data_digest
+        kept = (folder / "curve.json").is_file()
+        holds_run(folder, "bench curve", identity, kept=kept, grows=True)
+        plan = make_plan(config, data_digest)
+        identity["points_digest"] = points_digest(config, plan, data_digest)
+        if not holds_run(folder, "bench curve", identity, kept=kept):
+            begin_run(folder, "bench curve", config, identity)
+        return _measure(config, folder, task, plan, data_digest)
+
+
+def _measure(config: CurveConfig, folder: Path, task: Task, plan: Plan, data_digest: str) -> Curve:
+    """Decode, score, write and print."""
     rows = task.rows(config.split)[: config.limit]
-    plan = make_plan(config, data_digest)
     outputs = decode_all(config, plan, [row.source for row in rows], data_digest)
     measured = Measured(
         task=task.name,

@@ -7,6 +7,8 @@ missing or was made otherwise, and nothing else.
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,13 +19,14 @@ import torch
 from tqdm import tqdm
 
 from wheels import __version__
-from wheels.artefact import Artefact
+from wheels.artefact import EMBEDDED, Artefact
 from wheels.benchmarks.curve_config import CurveConfig
 from wheels.benchmarks.records import STUDENT_END, TEACHER_END, PointKey, Record, kept_or_made
-from wheels.calibration import UNCALIBRATED
+from wheels.calibration import UNCALIBRATED, Calibration
 from wheels.data import Row, digest, load_task
 from wheels.decoding import calibrate
 from wheels.decoding.calibrate_config import CalibrateConfig
+from wheels.decoding.calibration_hint import calibration_hint
 from wheels.decoding.choices import RULES
 from wheels.decoding.controller import RATE
 from wheels.decoding.engine import decode
@@ -75,7 +78,7 @@ def make_plan(config: CurveConfig, data_digest: str) -> Plan:
     seeds, notes = seeds_of(config, artefact)
     notes += [left_out] if left_out else []
     if config.calibration_data is not None:
-        artefact = _calibrated_on(config, artefact, seeds, data_digest)
+        _calibrate_on(config, artefact, seeds, data_digest)
     if config.prompt is not None:
         artefact.pair.prompt = config.prompt
     return Plan(artefact, artefact.digest, seeds, _thresholds(config, artefact, seeds, data_digest), notes)
@@ -89,7 +92,7 @@ def default_rules(config: CurveConfig, artefact: Artefact) -> tuple[CurveConfig,
     """
     known = known_rules(artefact)
     kept = {*UNCALIBRATED, *(point.rule for point in artefact.calibration.points)}
-    if artefact.calibration.points and (config.model is None or config.calibration_data is None):
+    if artefact.calibration.points and config.calibration_data is None:
         known = tuple(rule for rule in known if rule in kept)
     lacking = [rule for rule in RULES if rule not in known]
     note = f"not measured, for want of a trained head or of thresholds: {', '.join(lacking)}" if lacking else ""
@@ -112,7 +115,7 @@ def seeds_of(config: CurveConfig, artefact: Artefact) -> tuple[dict[str, list[in
             if not trained:
                 raise WheelsError(
                     f"{config.model or 'the embedded pair'} has no trained head for rule {rule!r}; "
-                    "run `wheels train`, or leave it out of --rules"
+                    "leave it out of --rules"
                 )
             if trained < count:
                 notes.append(f"{rule} was trained with {trained} of the {count} seeds asked for")
@@ -121,10 +124,13 @@ def seeds_of(config: CurveConfig, artefact: Artefact) -> tuple[dict[str, list[in
     return seeds, notes
 
 
-def _calibrated_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list[int]], data_digest: str) -> Artefact:
-    """Return the artefact with a calibration on `config.calibration_data`, made now unless it is there already."""
+def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list[int]], data_digest: str) -> None:
+    """Give the artefact a calibration on `config.calibration_data`, made now unless it is there already.
+
+    It is kept beside the results: the model's folder stays as it is.
+    """
     wish = CalibrateConfig(
-        model=config.model or "",
+        model=config.model or EMBEDDED,
         data=str(config.calibration_data),
         teacher=config.teacher,
         source=config.source,
@@ -142,12 +148,14 @@ def _calibrated_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, lis
     task = load_task(wish.data, source=wish.source, target=wish.target, require_target=False)
     wanted = rows_digest(task.rows(wish.split))
     refuse_scored(wanted, data_digest)
-    if wanted == artefact.calibration.data_digest and not _missing(config, artefact, seeds):
-        return artefact
-    if config.model is None:
-        raise WheelsError("calibration_data needs a model folder: the embedded pair has its own calibration")
-    calibrate.run(wish)
-    return load_artefact(config)
+    path = Path(config.output) / "calibration.json"
+    for found in (artefact.calibration, Calibration.load(path)):
+        artefact.calibration = found
+        alike = found.data_digest == wanted and found.model_digest in ("", artefact.digest)
+        if alike and not _missing(config, artefact, seeds):
+            return
+    artefact.calibration = calibrate.measure(artefact, wish)
+    artefact.calibration.save(path)
 
 
 def refuse_scored(calibrated_on: str | None, data_digest: str, *, what: str = "thresholds were calibrated") -> None:
@@ -155,7 +163,7 @@ def refuse_scored(calibrated_on: str | None, data_digest: str, *, what: str = "t
     if calibrated_on == data_digest:
         raise WheelsError(
             f"the {what} on the very rows that are to be scored, and nothing is calibrated on the "
-            "split it is scored on; use other rows for it, such as by `wheels calibrate`, or score others"
+            "split it is scored on; use other rows for it, or score others"
         )
 
 
@@ -183,10 +191,10 @@ def _thresholds(
     if missing := _missing(config, artefact, seeds):
         shown = ", ".join(f"{key.rule} (seed {key.seed}) at {key.budget:g}" for key in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise WheelsError(
-            f"not calibrated: {shown}{more}; run `wheels calibrate` on a split that is not scored, "
-            "or name one with --calibration-data"
-        )
+        rules, budgets = {key.rule: None for key in missing}, sorted({key.budget for key in missing})
+        wanted = None if config.mode == "online" else budgets
+        hint = calibration_hint(artefact, list(rules), wanted, max(key.seed for key in missing))
+        raise WheelsError(f"not calibrated: {shown}{more}{hint}; or name data that is not scored by --calibration-data")
     keys = _inner_keys(config, seeds)
     if keys:
         refuse_scored(artefact.calibration.data_digest, data_digest)
@@ -207,6 +215,12 @@ def decode_all(
             make = functools.partial(_decode, config, plan.artefact, key, sources, bar.update)
             outputs[key] = kept_or_made(folder, key, made_by, make, bar.update)
     return outputs
+
+
+def points_digest(config: CurveConfig, plan: Plan, data_digest: str) -> str:
+    """Return the digest of all that the outputs depend on: models, heads, thresholds, rows and settings."""
+    made_by = [signature_of(config, plan, key, data_digest, 0) for key in plan.thresholds]
+    return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _decode(

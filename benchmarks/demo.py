@@ -14,7 +14,7 @@ from wheels.agents.train_config import TrainConfig
 from wheels.benchmarks.commands import calibrate, curve, distil, embedded_pair, folder_digest, train
 from wheels.benchmarks.curve_config import CurveConfig
 from wheels.benchmarks.demo_config import OUTPUT, DemoConfig, ExamplesConfig, SentencesConfig
-from wheels.benchmarks.recipe import Recipe
+from wheels.benchmarks.recipe import Recipe, with_digests
 from wheels.benchmarks.stages import Stage, in_words, run_stages
 from wheels.config import write_resolved
 from wheels.data import SPLITS, load_task
@@ -37,7 +37,9 @@ def run(config: DemoConfig) -> None:
     output = Path(config.output or OUTPUT)
     recipe = Recipe.read(config.recipe, "demo", SECTIONS)
     stages = demo_stages(config, output, recipe)
-    seconds = run_stages(output, stages, {"wheels": wheels.__version__, "pair": folder_digest(embedded_pair())})
+    seconds = run_stages(
+        output, stages, {"command": "demo", "wheels": wheels.__version__, "pair": folder_digest(embedded_pair())}
+    )
     if not (output / "resolved.json").is_file():
         write_resolved(config, output, {"recipe": recipe.sections, "seconds": seconds})
     print(ending(output, seconds, time.perf_counter() - start))
@@ -52,7 +54,7 @@ def demo_stages(config: DemoConfig, output: Path, recipe: Recipe) -> list[Stage]
     slice_ = recipe.configure("sentences", SentencesConfig)
     pair, model = embedded_pair(), output / "model"
     # The folder's name is the task's name in every figure.
-    sentences = output / Path(slice_.task).name.replace(":", "-")
+    sentences = output / "sentences" / _folder_name(slice_.task)
     data, teacher = str(sentences), str(pair / "teacher")
     distil_config = recipe.configure(
         "distil", PretrainConfig, output=str(output / "student"), student=str(pair), teacher=teacher, data=data,
@@ -82,7 +84,14 @@ def demo_stages(config: DemoConfig, output: Path, recipe: Recipe) -> list[Stage]
         ("writing examples", "examples", output / "examples.html",
          partial(write_examples, examples_config, model, sentences, output / "examples.html"), True),
     ]  # fmt: skip
-    return [Stage(name, title, result, recipe.sections[name], run, shown) for title, name, result, run, shown in plan]
+    settings = {**recipe.sections, "distil": with_digests(recipe.sections["distil"], distil_config)}
+    return [Stage(name, title, result, settings[name], run, shown) for title, name, result, run, shown in plan]
+
+
+def _folder_name(task: str) -> str:
+    """Return the name of a folder for a task, whatever its path or its name is."""
+    last = Path(task).resolve().name if Path(task).exists() else task.rsplit("/", 1)[-1]
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in last).lstrip(".") or "task"
 
 
 def write_sentences(config: SentencesConfig, folder: Path) -> None:

@@ -21,11 +21,13 @@ from wheels.benchmarks.distillation_plot import draw
 from wheels.benchmarks.distillation_summary import Cell, Measured, summarise
 from wheels.benchmarks.distillation_table import as_csv, as_text
 from wheels.benchmarks.distillation_texts import read_texts, write_texts
+from wheels.benchmarks.recipe import with_digests
 from wheels.benchmarks.stages import Stage, in_words, run_stages
 from wheels.config import write_resolved
-from wheels.data import Task, load_task
+from wheels.data import SPLITS, Task, load_task
 from wheels.distillation.pretrain_config import PretrainConfig
 from wheels.files import write_bytes, write_json, write_text
+from wheels.runs import begin_run, claimed, holds_run
 
 TEACHER = "teacher"
 
@@ -54,6 +56,17 @@ def run(config: DistillationConfig) -> None:
     """
     plan = Plan.of(config)
     task = load_task(config.data)
+    for split in SPLITS:
+        task.rows(split)  # what is scored at the end is looked for first
+    identity = {"data_digest": task.digest}
+    with claimed(plan.output):
+        if not holds_run(plan.output, "bench distillation", identity):
+            begin_run(plan.output, "bench distillation", config, identity)
+        _run_parts(config, plan, task)
+
+
+def _run_parts(config: DistillationConfig, plan: Plan, task: Task) -> None:
+    """Train the teacher, then run the parts that are asked for."""
     inputs = prepare(plan, task)
     seconds: dict[str, float] = {}
     if "sweep" in config.parts:
@@ -76,7 +89,12 @@ def prepare(plan: Plan, task: Task) -> dict[str, Any]:
         print("training the teacher, or finding it trained", flush=True)
         pretrain(plan.teacher_config())
     check_place(str(plan.teacher), "teacher")
-    return {"wheels": wheels.__version__, "data_digest": task.digest, "teacher": model_digest(plan.teacher)}
+    return {
+        "command": "bench distillation",
+        "wheels": wheels.__version__,
+        "data_digest": task.digest,
+        "teacher": model_digest(plan.teacher),
+    }
 
 
 def sweep_stages(plan: Plan) -> list[Stage]:
@@ -92,6 +110,7 @@ def sweep_stages(plan: Plan) -> list[Stage]:
             name = f"{kind.name}-s{seed}"
             student = plan.student_config(kind, seed, places.model(name))
             settings = {"size": plan.size_settings(kind.size), "objective": student.objective, "w": student.w}
+            settings = with_digests(settings, student)
             work = partial(train_and_write, plan, student, places.texts(name))
             stages.append(Stage(name, f"training {name}", places.texts(name), settings, work, after=(TEACHER,)))
     work = partial(write_summary, plan, places)

@@ -15,6 +15,7 @@ from typing import Any
 
 from wheels.benchmarks.distillation_config import CacheConfig
 from wheels.benchmarks.distillation_plan import Kind, Plan
+from wheels.benchmarks.recipe import with_digests
 from wheels.benchmarks.stages import Stage
 from wheels.data import Task
 from wheels.distillation.pretrain_config import PretrainConfig
@@ -48,7 +49,8 @@ def cache_stages(plan: Plan, task: Task) -> list[Stage]:
             place = folder / "trained" / f"{name}.json"
             student = student_of(plan, way, seed, folder / "students" / name)
             stages.append(Stage(name, f"training with soft labels, {way}, seed {seed}", place,
-                                settings, partial(train_and_score, plan, student, place)))  # fmt: skip
+                                with_digests(settings, student),
+                                partial(train_and_score, plan, student, place)))  # fmt: skip
     for name, title, work in (
         ("sizes", "writing caches of several sizes, and their errors", measure_sizes),
         ("steps", "timing training steps", measure_steps),

@@ -7,6 +7,8 @@ pass is one sequential step of the large model, whatever number of positions it 
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -36,11 +38,15 @@ from wheels.benchmarks.passes_tune import Tried, choose
 from wheels.benchmarks.records import PointKey, Record, kept_or_made
 from wheels.benchmarks.resampled import Resampled
 from wheels.benchmarks.summary import plain_values
-from wheels.config import versions, write_resolved
-from wheels.data import Row, load_task
+from wheels.config import to_dict, versions, write_resolved
+from wheels.data import Row, Task, load_task
 from wheels.decoding.engine import decode
 from wheels.files import write_bytes, write_json, write_text
 from wheels.metrics import sentence_statistics, signature
+from wheels.runs import begin_run, claimed, holds_run
+
+INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher")
+"""Settings that change no figure, or are known by the digest of what they name."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +68,18 @@ def run(config: PassesConfig) -> list[PassPoint]:
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    folder = Path(config.output)
-    write_resolved(config, folder)
     task = load_task(config.data, source=config.source, target=config.target, metrics=config.metrics or None)
-    data_digest, rows = rows_digest(task.rows(config.split)), task.rows(config.split)[: config.limit]
     artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
+    with claimed(config.output) as folder:
+        return _measure(config, folder, task, artefact)
+
+
+def _measure(config: PassesConfig, folder: Path, task: Task, artefact: Artefact) -> list[PassPoint]:
+    """Decode, score, write and print."""
+    data_digest, rows = rows_digest(task.rows(config.split)), task.rows(config.split)[: config.limit]
     refuse_scored(artefact.calibration.data_digest, data_digest)
     settings = [*ends(), *settings_of(config, artefact)]
+    _begin(config, folder, artefact, settings, Split(rows, data_digest, folder / "points"))
     tried, chosen, tuned_on = _tune(config, artefact, data_digest, task.metrics[0])
     settings += chosen
     outputs = _decode_all(config, artefact, settings, Split(rows, data_digest, folder / "points"))
@@ -84,6 +95,23 @@ def run(config: PassesConfig) -> list[PassPoint]:
     print(shown(found, points, task.metrics))
     print(f"written to {folder}: passes.json, passes.csv, passes.png")
     return points
+
+
+def _begin(config: PassesConfig, folder: Path, artefact: Artefact, settings: Sequence[Setting], split: Split) -> None:
+    """Take the folder for this comparison, or refuse one that holds another.
+
+    Raises:
+        WheelsError: naming what differs.
+    """
+    identity: dict[str, Any] = {name: value for name, value in to_dict(config).items() if name not in INCIDENTAL}
+    identity |= {"data_digest": split.digest, "model_digest": artefact.digest}
+    if config.tune_data is not None:
+        task = load_task(config.tune_data, source=config.source, target=config.target)
+        identity["tune_data_digest"] = rows_digest(task.rows(config.tune_split))
+    made_by = json.dumps([_signature(config, artefact, setting, split) for setting in settings], sort_keys=True)
+    identity["points_digest"] = hashlib.sha256(made_by.encode()).hexdigest()[:16]
+    if not holds_run(folder, "bench passes", identity, kept=(folder / "passes.json").is_file()):
+        begin_run(folder, "bench passes", config, identity)
 
 
 def _found(settings: Sequence[Setting], sample: Resampled, points: Sequence[PassPoint]) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from wheels.benchmarks.commands import distil
 from wheels.benchmarks.rationales_cells import attribute, score_cell, untrained, write_rows
 from wheels.benchmarks.rationales_config import BenchRationalesConfig, GridConfig
 from wheels.benchmarks.rationales_summary import summarise
-from wheels.benchmarks.recipe import Recipe, shipped_recipe
+from wheels.benchmarks.recipe import Recipe, shipped_recipe, with_digests
 from wheels.benchmarks.stages import Stage, in_words, run_stages
 from wheels.config import write_resolved
-from wheels.data import load_task
+from wheels.data import SPLITS, load_task
 from wheels.distillation.pretrain_config import PretrainConfig
 from wheels.distillation.rationales_config import RationalesConfig
 from wheels.errors import WheelsError
@@ -112,7 +112,13 @@ def run(config: BenchRationalesConfig) -> None:
     grid = recipe.configure("grid", GridConfig)
     plan = Plan(recipe, grid, config.data, output, config.threads)
     task = load_task(config.data)
-    seconds = run_stages(output, rationale_stages(plan), {"wheels": wheels.__version__, "data_digest": task.digest})
+    for split in SPLITS:
+        task.rows(split)  # what is scored at the end is looked for first
+    seconds = run_stages(
+        output,
+        rationale_stages(plan),
+        {"command": "bench rationales", "wheels": wheels.__version__, "data_digest": task.digest},
+    )
     extra = {"recipe": recipe.sections, "seconds": seconds, "data_digest": task.digest}
     write_resolved(config, output, extra)
     print(f"everything is in {output}; the stages took {in_words(sum(seconds.values()))} in all")
@@ -129,6 +135,7 @@ def teacher_stages(plan: Plan) -> list[Stage]:
     config = plan.recipe.configure(
         "teacher", PretrainConfig, output=str(folder), data=plan.data, metric=plan.grid.metric, threads=plan.threads
     )
+    settings = with_digests(settings, config)
     score = partial(score_cell, plan.grid, plan.data, folder, plan.output / "scores" / "teacher.json")
     stages = [
         Stage("teacher", "training the teacher", folder / "finished.json", settings, partial(distil, config), after=()),
@@ -183,7 +190,8 @@ def student_stages(plan: Plan) -> list[Stage]:
     for variant in plan.variants:
         for seed in range(plan.grid.seeds):
             place = plan.output / "scores" / f"{variant.label}-{seed}.json"
-            settings = {"student": plan.recipe.sections["student"], "given": plan.grid.given} | _scored(plan)
+            student = with_digests(plan.recipe.sections["student"], plan.student(variant, seed))
+            settings = {"student": student, "given": plan.grid.given} | _scored(plan)
             title = f"student {variant.label}, seed {seed}"
             work = partial(train_and_score, plan, variant, seed, place)
             name = variant.attribution(seed)

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from wheels.config import build, load_yaml
 from wheels.errors import WheelsError
-from wheels.fields import check_known
+from wheels.fields import check_known, fields_of
+from wheels.paths import settings_digests
 
 Config = TypeVar("Config")
 
@@ -59,13 +60,19 @@ class Recipe:
             WheelsError: naming the file and the section, for an unknown key or a value that is not allowed.
         """
         given = self.sections[section]
-        for name in ours:
+        places = [field.name for field in fields_of(config_class) if field.metadata.get("writes")]
+        for name in (*ours, *places):
             if name in given:
                 raise WheelsError(f"{self.path}: {section}: {name} is set by the run itself; take it out")
         try:
             return build(config_class, {**given, **{name: value for name, value in ours.items() if value is not None}})
         except WheelsError as error:
             raise WheelsError(f"{self.path}: {section}: {error}") from None
+
+
+def with_digests(settings: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """Return the settings of a stage with the digests of the files that its configuration names."""
+    return {**settings, **settings_digests(fields_of(type(config)), config)}
 
 
 def shipped_recipe(name: str) -> Path:

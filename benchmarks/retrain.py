@@ -14,7 +14,7 @@ import wheels
 from wheels.agents.train_config import TrainConfig
 from wheels.benchmarks.commands import calibrate, distil, embedded_pair, train
 from wheels.benchmarks.demo_config import DemoConfig
-from wheels.benchmarks.recipe import Recipe
+from wheels.benchmarks.recipe import Recipe, with_digests
 from wheels.benchmarks.stages import Stage, in_words, run_stages
 from wheels.config import write_resolved
 from wheels.data import Task, load_task
@@ -36,7 +36,7 @@ def run(config: DemoConfig) -> None:
     output, work = output_folder(config), Path(config.work)
     recipe = Recipe.read(config.recipe, RECIPE, SECTIONS)
     stages = retrain_stages(config, work, recipe)
-    seconds = run_stages(work, stages, {"wheels": wheels.__version__})
+    seconds = run_stages(work, stages, {"command": "demo --retrain", "wheels": wheels.__version__})
     facts = read_json(work / "facts.json")
     # The first arguments alone: the place of this installation says nothing about the result.
     extra = {"argv": ["wheels", *sys.argv[1:]], "recipe": recipe.sections, "seconds": seconds, **facts}
@@ -103,7 +103,9 @@ def retrain_stages(config: DemoConfig, work: Path, recipe: Recipe) -> list[Stage
         ("measuring both ends on the test split", "measure", work / "facts.json",
          partial(measure, pair, data, work / "facts.json")),
     ]  # fmt: skip
-    return [Stage(name, title, result, recipe.sections.get(name, {}), run) for title, name, result, run in plan]
+    settings = {**recipe.sections, "teacher": with_digests(recipe.sections["teacher"], teacher_config)}
+    settings["student"] = with_digests(recipe.sections["student"], student_config)
+    return [Stage(name, title, result, settings.get(name, {}), run) for title, name, result, run in plan]
 
 
 def round_pair(student: Path, teacher: Path, folder: Path) -> None:

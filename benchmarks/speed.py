@@ -34,7 +34,6 @@ from wheels.benchmarks.speed_plot import draw
 from wheels.benchmarks.speed_records import (
     Played,
     Round,
-    claim,
     load_round,
     round_file,
     save_round,
@@ -47,6 +46,7 @@ from wheels.decoding.rules import SIMPLE, Rule, calibrated
 from wheels.errors import WheelsError
 from wheels.files import write_bytes, write_json, write_text
 from wheels.pair import Pair
+from wheels.runs import begin_run, claimed, holds_run
 
 TIMED = ("bare", "contestants", "peers")
 """The modules of this folder whose own work is timed."""
@@ -79,8 +79,14 @@ def run(config: SpeedConfig) -> Speed:
         torch.set_num_threads(config.threads)
     plan = make_plan(config)
     made_by = made_by_of(config, plan)
-    claim(folder, made_by)
-    write_resolved(config, folder, plan.digests)
+    with claimed(folder):
+        if not holds_run(folder, "bench speed", made_by):
+            begin_run(folder, "bench speed", config, made_by)
+        return _time(config, folder, plan, made_by)
+
+
+def _time(config: SpeedConfig, folder: Path, plan: Plan, made_by: dict[str, Any]) -> Speed:
+    """Time all contestants, and write and print the results."""
     setting = setting_of(config, plan)
     batches = [measure(config, plan, setting, size) for size in config.batch_sizes]
     about = {
@@ -99,6 +105,7 @@ def run(config: SpeedConfig) -> Speed:
     write_json(folder / "speed.json", speed.to_json())
     write_text(folder / "speed.csv", as_csv(speed))
     write_bytes(folder / "speed.png", draw(speed))
+    write_resolved(config, folder, plan.digests)
     print(as_text(speed))
     print(f"written to {folder}: speed.json, speed.csv, speed.png")
     return speed

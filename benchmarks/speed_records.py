@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from wheels.benchmarks.bare import Machine, Shape
 from wheels.benchmarks.peers import Outcome, Tokens
-from wheels.errors import WheelsError
-from wheels.files import read_json, write_json
+from wheels.files import write_json
 
 SHOWN = 5
 """Rows that are named where outputs differ."""
@@ -103,29 +102,3 @@ def load_round(path: Path) -> Round | None:
         return Round(content["order"], content["load_average"], played, machine, content["forwards"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def claim(folder: Path, made_by: Mapping[str, Any]) -> None:
-    """Take a folder for the rounds of one configuration.
-
-    Args:
-        folder: of the results.
-        made_by: everything that a round depends on.
-
-    Raises:
-        WheelsError: where rounds of another configuration lie there: names the first difference.
-    """
-    path = folder / "rounds" / "made-by.json"
-    wanted = json.loads(json.dumps(dict(made_by)))
-    if not path.is_file():
-        write_json(path, wanted)
-        return
-    found = read_json(path)
-    found = found if isinstance(found, dict) else {}
-    differing = [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
-    if differing:
-        name = differing[0]
-        raise WheelsError(
-            f"{folder} holds rounds of another configuration ({name} {found.get(name)!r}, now {wanted.get(name)!r}); "
-            "choose another --output, or remove that folder"
-        )

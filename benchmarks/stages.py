@@ -18,6 +18,10 @@ from typing import Any
 
 from wheels.errors import WheelsError
 from wheels.files import read_json, write_json, write_text
+from wheels.runs import claimed
+
+LEDGER = "stages.json"
+"""The file that says which stages a folder holds."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Ledger:
 
     @classmethod
     def open(cls, folder: Path, stages: Sequence[Stage], inputs: Mapping[str, Any]) -> Ledger:
-        """Take a folder for a run, or find the run of these settings there.
+        """Take a folder, which is claimed, for a run, or find the run of these settings there.
 
         Args:
             folder: new, empty, or of an earlier run.
@@ -67,14 +71,18 @@ class Ledger:
             inputs: what all of them depend on, as values of JSON.
 
         Raises:
-            WheelsError: where the folder holds something else, or a run of other settings.
+            WheelsError: where the folder holds a run of other settings.
         """
         keys, after = {stage.name: stage_key(stage, inputs) for stage in stages}, parents(stages)
-        path = folder / "stages.json"
+        path = folder / LEDGER
         if path.is_file():
             held = read_json(path)
             known, before = held.get("keys", {}), held.get("after", {})
             others = [name for name in keys if (known.get(name), before.get(name)) != (keys[name], after[name])]
+            if known and not set(known) & set(keys):
+                raise WheelsError(
+                    f"{folder} holds a run of another command; give another --output, or remove that folder"
+                )
             for stage in stages:
                 if stage.name in others and stage.name in known and not stage.again:
                     raise WheelsError(
@@ -84,8 +92,6 @@ class Ledger:
             ledger = cls(folder, keys, after, dict(held["done"]), dict(held.get("spent", {})))
             ledger.forget(others)
             return ledger
-        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-            raise WheelsError(f"{folder} holds something else; give a new or an empty folder by --output")
         ledger = cls(folder, keys, after, {}, {})
         ledger.save()
         return ledger
@@ -121,7 +127,7 @@ class Ledger:
     def save(self) -> None:
         """Write the file."""
         write_json(
-            self.folder / "stages.json",
+            self.folder / LEDGER,
             {"keys": self.keys, "after": self.after, "done": self.done, "spent": self.spent},
         )
 
@@ -148,7 +154,12 @@ def run_stages(folder: Path, stages: Sequence[Stage], inputs: Mapping[str, Any])
     Raises:
         WheelsError: where the folder belongs to something else, and whatever a stage raises.
     """
-    ledger = Ledger.open(folder, stages, inputs)
+    with claimed(folder, LEDGER):
+        return _run_all(Ledger.open(folder, stages, inputs), stages)
+
+
+def _run_all(ledger: Ledger, stages: Sequence[Stage]) -> dict[str, float]:
+    """Run what is not done yet, in order."""
     for number, stage in enumerate(stages):
         header = f"[{number + 1}/{len(stages)}] {stage.title}"
         if ledger.has(stage):

@@ -19,11 +19,11 @@ from wheels.benchmarks.alone import score_model, write_table
 from wheels.benchmarks.commands import calibrate, curve, distil, passes, train
 from wheels.benchmarks.curve_config import CurveConfig
 from wheels.benchmarks.passes_config import PassesConfig
-from wheels.benchmarks.recipe import Recipe, shipped_recipe
+from wheels.benchmarks.recipe import Recipe, shipped_recipe, with_digests
 from wheels.benchmarks.stages import Stage, in_words, run_stages
 from wheels.benchmarks.study_config import ScoresConfig, StudyConfig
 from wheels.config import write_resolved
-from wheels.data import load_task
+from wheels.data import SPLITS, load_task
 from wheels.decoding.calibrate_config import CalibrateConfig
 from wheels.distillation.pretrain_config import PretrainConfig
 from wheels.errors import WheelsError, check_choice
@@ -94,7 +94,9 @@ def run(config: StudyConfig) -> None:
     plan = Plan(read_recipe(config.recipe, config.teacher), config.data, output, config.threads, config.teacher)
     stages = study_stages(plan)
     task = load_task(config.data)
-    inputs = {"wheels": wheels.__version__, "data_digest": task.digest}
+    for split in SPLITS:
+        task.rows(split)  # what is scored at the end is looked for first
+    inputs = {"command": "bench study", "wheels": wheels.__version__, "data_digest": task.digest}
     if config.teacher is not None:
         inputs["teacher_digest"] = given_digest(config.teacher)
     seconds = run_stages(output, stages, inputs)
@@ -165,6 +167,7 @@ def model_stages(plan: Plan) -> list[Stage]:
         title = "training the teacher" if name == "teacher" else f"training the student {name} ({config.objective})"
         settings = plan.recipe.sections["teacher"] if name == "teacher" else plan.students[name]
         stage = name if name == "teacher" else f"student-{name}"
+        settings = with_digests(settings, config)
         stages.append(Stage(stage, title, plan.model(name) / "finished.json", settings, partial(distil, config)))
     return stages
 

@@ -169,3 +169,11 @@ def test_a_head_of_an_older_version_knows_no_tokens(folder):
     )
     change(folder, head=head)
     assert Artefact.load(folder).head("learned").config.candidates == 0
+
+
+def test_the_digest_knows_what_the_models_are_told_to_write(folder):
+    first = Artefact.load(folder)
+    other = Artefact.load(folder)
+    assert first.digest == other.digest
+    other.pair.teacher.generation_config.suppress_tokens = [7]
+    assert first.digest != other.digest

@@ -283,3 +283,17 @@ def test_resolved_configuration_tells_what_made_a_result(tmp_path, monkeypatch):
     assert resolved["versions"]["wheels"] == wheels.__version__
     assert {"torch", "transformers"} <= set(resolved["versions"])
     assert {"python", "platform", "threads"} <= set(resolved)
+
+
+def test_what_a_run_left_can_be_given_back(tmp_path):
+    from wheels.runs import begin_run
+
+    config = Example(text="a: b\n", limit=-5, budgets=(0.1, 1e-5), rules=("entropy",), resume=False, names=())
+    write_resolved(config, tmp_path, {"more": 1})
+    begin_run(tmp_path, "example", config, {"data_digest": "ab"})
+    for name in ("resolved.json", "run.json"):
+        assert read("--config", str(tmp_path / name)) == config
+        assert read("--config", str(tmp_path / name), "--limit", "3") == dataclasses.replace(config, limit=3)
+    (tmp_path / "other.json").write_text('{"config": {"nmaes": 3}, "seed": 1}')
+    with pytest.raises(WheelsError, match=r"other.json:1: unknown key 'nmaes'; did you mean 'names'"):
+        read("--config", str(tmp_path / "other.json"))

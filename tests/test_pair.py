@@ -331,3 +331,14 @@ def test_build_refuses():
         train_tokenizer(["a"], vocab_size=100)
     with pytest.raises(WheelsError, match="no training text"):
         train_tokenizer([])
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json", "merges.txt"])
+def test_whatever_decides_the_outputs_is_in_a_models_digest(t5, tmp_path, name):
+    folder = t5.save_student(tmp_path / "model")
+    before = model_digest(folder)
+    for other in ("README.md", "metrics.jsonl", "finished.json"):
+        (folder / other).write_text("{}")
+    assert model_digest(folder) == before
+    (folder / name).write_text((folder / name).read_text() + "\n" if (folder / name).exists() else "a b")
+    assert model_digest(folder) != before

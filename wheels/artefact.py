@@ -10,6 +10,7 @@ DIR/teacher/             the teacher, where it travels along
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
@@ -29,6 +30,8 @@ from wheels.policy import DeferralHead, HeadConfig
 
 FORMAT = 1
 EMBEDDED = "embedded-translation"
+SAYS_NOTHING = ("_name_or_path", "transformers_version")
+"""What a configuration holds beside what decides a model's outputs."""
 
 
 def embedded_folder() -> Path:
@@ -112,10 +115,13 @@ class Artefact:
 
     @property
     def digest(self) -> str:
-        """The digest of both models' weights and the vocabulary."""
+        """The digest of both models' weights and configurations, and of the vocabulary."""
         total = hashlib.sha256(repr(sorted(self.pair.tokenizer.get_vocab().items())).encode())
         for model in (self.pair.student, self.pair.teacher):
             total.update(_digest(model.state_dict()).encode())
+            for config in (model.config, model.generation_config):
+                told = {name: value for name, value in config.to_dict().items() if name not in SAYS_NOTHING}
+                total.update(json.dumps(told, sort_keys=True, default=str).encode())
         return total.hexdigest()[:16]
 
     def head_digest(self, rule: str, seed: int) -> str:

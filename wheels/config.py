@@ -91,12 +91,16 @@ def _construct(config_class: type[Config], fields: Sequence[Field], values: dict
 def read_yaml(path: Path | str, fields: Sequence[Field]) -> dict[str, Any]:
     """Return the values of a YAML file as the types of `fields`.
 
+    A `resolved.json` or a `run.json` is one too: JSON is YAML, and its `config` holds the values.
+
     Raises:
         WheelsError: naming the file and the line, for what is not YAML, not a mapping of known keys, or not allowed.
     """
-    return {
-        name: _read_value(name, value, fields, f"{path}:{line}") for name, (value, line) in read_mapping(path).items()
-    }
+    found = read_mapping(path)
+    kept, line = found.get("config", (None, 0))
+    if isinstance(kept, dict):
+        found = {name: (value, line) for name, value in kept.items()}
+    return {name: _read_value(name, value, fields, f"{path}:{line}") for name, (value, line) in found.items()}
 
 
 def load_yaml(path: Path | str) -> tuple[Any, Any]:

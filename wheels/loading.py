@@ -32,6 +32,14 @@ DEVICES = ("cpu", "cuda", "xpu")
 # What a folder or a hub id that is not what it should be raises inside transformers, safetensors and huggingface_hub.
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError)
 TOKENIZER_FILES = ("*token*", "vocab*", "*.spm", "*.model")
+MODEL_FILES = (
+    "*.safetensors",
+    "*.bin",
+    "config.json",
+    "generation_config.json",
+    "merges.txt",
+    "special_tokens_map.json",
+)
 
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
 
@@ -174,13 +182,16 @@ def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: str | Path)
 
 
 def model_digest(name: str | Path) -> str:
-    """Return 16 hex digits that name a model folder's weights and configuration; for a hub id, the id itself."""
+    """Return 16 hex digits that name what decides a model's outputs; for a hub id, the id itself.
+
+    In a folder that is its weights, its configurations and its tokenizer.
+    """
     folder = Path(name)
     if not folder.is_dir():
         return str(name)
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if file.suffix in (".safetensors", ".bin") or file.name in ("config.json", "tokenizer.json"):
+        if any(file.match(pattern) for pattern in (*TOKENIZER_FILES, *MODEL_FILES)):
             digest.update(file.name.encode())
             with file.open("rb") as content:
                 digest.update(hashlib.file_digest(content, "sha256").digest())

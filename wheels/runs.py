@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from wheels.config import to_dict
 from wheels.errors import WheelsError
-from wheels.files import check_writable, read_json, write_json
+from wheels.files import check_writable, read_object, write_json
 
 NOTE = "run.json"
 """Says which run a folder holds; the first file that a run writes there."""
@@ -125,12 +125,12 @@ def holds_run(
     note = folder / NOTE
     if not note.is_file():
         return False
-    found = read_json(note)
-    if not isinstance(found, dict) or not isinstance(found.get("identity"), dict):
-        raise WheelsError(f"{note}: not the note of a run of this version; {advice}")
+    found = read_object(note, "command", "identity")
+    if not isinstance(found["identity"], dict):
+        raise WheelsError(f"{note}: damaged at 'identity'; {advice}")
     name = name or str(folder)
-    if found.get("command") != command:
-        raise WheelsError(f"{name} holds a run of `wheels {found.get('command')}`, not of `wheels {command}`; {advice}")
+    if found["command"] != command:
+        raise WheelsError(f"{name} holds a run of the command {found['command']}, not of {command}; {advice}")
     if not (others_in(folder) if kept is None else kept):
         return False
     old = {key: value for key, value in found["identity"].items() if key in identity or not grows}

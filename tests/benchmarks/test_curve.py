@@ -14,6 +14,7 @@ from wheels.benchmarks.curve import run
 from wheels.benchmarks.curve_config import CurveConfig
 from wheels.benchmarks.decodes import load_artefact, rows_digest
 from wheels.benchmarks.records import PointKey
+from wheels.calibration import NotCalibrated
 from wheels.data import Row
 from wheels.decoding.choices import RULES
 from wheels.errors import WheelsError
@@ -31,10 +32,12 @@ class Calibration:
     lacking: tuple[str, ...] = ()
     points: list[Any] = field(default_factory=list)
     shift: dict[PointKey, float] = field(default_factory=dict)
+    save: Any = None
+    model_digest: str = ""
 
     def threshold(self, rule: str, budget: float, seed: int) -> float:
         if rule in self.lacking:
-            raise WheelsError(f"{rule} was not calibrated")
+            raise NotCalibrated(f"{rule} was not calibrated")
         return 1.0 - budget + self.shift.get(PointKey(rule, seed, budget), 0.0)
 
     nearest = threshold
@@ -103,6 +106,11 @@ class World:
     monkeypatch: pytest.MonkeyPatch
 
     def run(self, decoder: Decoder | None = None, **settings: Any) -> tuple[Any, Decoder]:
+        """Measure; a curve that is there counts as unfinished, its points as kept."""
+        (self.output / "curve.json").unlink(missing_ok=True)
+        return self.again(decoder, **settings)
+
+    def again(self, decoder: Decoder | None = None, **settings: Any) -> tuple[Any, Decoder]:
         decoder = decoder or Decoder()
         self.monkeypatch.setattr(decodes, "decode", decoder)
         usual = {
@@ -143,8 +151,8 @@ def test_a_run_decodes_each_point_once_and_writes_everything(world: World, capsy
     assert inner(decoder) == [PointKey(r, s, b) for r in seeds for s in seeds[r] for b in (0.2, 0.5)]
     shown = capsys.readouterr().out
     assert "BLEU at equal teacher use" in shown and str(world.output) in shown
-    files = {path.name for path in world.output.iterdir()}
-    assert files == {"curve.json", "curve.csv", "curve.png", "report.html", "resolved.json", "points"}
+    files = {path.name for path in world.output.iterdir()} - {".lock"}
+    assert files == {"curve.json", "curve.csv", "curve.png", "report.html", "resolved.json", "run.json", "points"}
     found = json.loads((world.output / "curve.json").read_text())
     assert found["points"][0]["signature"] == "scored|12|small|large|learned|0|0|wheels:0.1.0"
     assert found["metric_signatures"]["bleu"].startswith("nrefs:1")
@@ -228,7 +236,8 @@ def test_thresholds_from_the_scored_rows_are_refused(world: World, limit: int | 
 def test_what_is_not_calibrated_is_named(world: World) -> None:
     world.artefact.calibration.lacking = ("learned", "entropy")
     with pytest.raises(
-        WheelsError, match=r"not calibrated: learned \(seed 0\) at 0.2, .* and 3 more; run `wheels calib"
+        WheelsError,
+        match=r"not calibrated: learned \(seed 0\) at 0.2, .* and 3 more; give one that was calibrated; or name",
     ):
         world.run()
 
@@ -241,7 +250,7 @@ def test_fewer_trained_seeds_are_said(world: World) -> None:
 
 def test_a_rule_without_a_head_is_refused(world: World) -> None:
     world.artefact.heads = {"regret": ["c"]}
-    with pytest.raises(WheelsError, match="embedded pair has no trained head for rule 'learned'; run `wheels train`"):
+    with pytest.raises(WheelsError, match="embedded pair has no trained head for rule 'learned'; leave it out"):
         world.run()
 
 
@@ -270,23 +279,34 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(world: World)
     world.output.write_text("a file")
     decoder = Decoder()
     with pytest.raises(WheelsError, match="cannot write"):
-        world.run(decoder)
+        world.again(decoder)
     assert decoder.calls == []
 
 
-def test_calibration_data_calibrates_first(world: World, tmp_path: Path) -> None:
-    other = write_rows(tmp_path / "other.jsonl", OTHER_ROWS)
+@pytest.fixture
+def asked(world: World) -> list[Any]:
+    """What is asked to be calibrated; the result is kept beside the results of the curve."""
     asked: list[Any] = []
-    world.artefact.calibration.lacking = ("learned",)
+    kept: dict[Path, Calibration] = {}
 
-    def calibrate(config: Any) -> None:
+    def measure(artefact: Artefact, config: Any) -> Calibration:
         asked.append(config)
-        world.artefact.calibration = Calibration()
+        return Calibration(save=lambda path: kept.update({path: Calibration()}))
 
-    world.monkeypatch.setattr(decodes.calibrate, "run", calibrate)
+    world.monkeypatch.setattr(decodes.calibrate, "measure", measure)
+    load = SimpleNamespace(load=lambda path: kept.get(path, Calibration(data_digest=None)))
+    world.monkeypatch.setattr(decodes, "Calibration", load)
+    return asked
+
+
+def test_calibration_data_calibrates_first_and_leaves_the_model_as_it_is(
+    world: World, tmp_path: Path, asked: list[Any]
+) -> None:
+    other = write_rows(tmp_path / "other.jsonl", OTHER_ROWS)
     for _ in range(2):  # the second time its calibration is there
+        world.artefact.calibration = Calibration(lacking=("learned",))
         world.run(calibration_data=str(other), model="m")
-    assert [(c.data, c.model, c.seeds) for c in asked] == [(str(other), "m", 2)]
+    assert [(c.data, c.seeds) for c in asked] == [(str(other), 2)]
     assert asked[0].rules == ("learned", "random", "entropy")
     assert {0.2, 0.5} <= set(asked[0].budgets)
     with pytest.raises(WheelsError, match="nothing is calibrated on the split it is scored on"):
@@ -294,24 +314,40 @@ def test_calibration_data_calibrates_first(world: World, tmp_path: Path) -> None
     assert len(asked) == 1
 
 
-def test_calibration_data_calibrates_every_rule_that_has_a_head(world: World, tmp_path: Path) -> None:
+def test_calibration_data_calibrates_every_rule_that_has_a_head(world: World, tmp_path: Path, asked: list[Any]) -> None:
     world.artefact.calibration = Calibration(lacking=("first-k",), points=calibrated_rules("learned"))
-    asked: list[Any] = []
-
-    def calibrate(config: Any) -> None:
-        asked.append(config)
-        world.artefact.calibration = Calibration()
-
-    world.monkeypatch.setattr(decodes.calibrate, "run", calibrate)
     other = write_rows(tmp_path / "other.jsonl", OTHER_ROWS)
-    curve, _ = world.run(rules=None, calibration_data=str(other), model="m")
+    curve, _ = world.run(rules=None, calibration_data=str(other))  # the embedded pair
     assert curve.rules == list(asked[0].rules) == [rule for rule in RULES if rule not in ("gate", "router")]
 
 
-def test_the_embedded_pair_is_not_calibrated_again(world: World, tmp_path: Path) -> None:
-    world.artefact.calibration.data_digest = "older"
-    with pytest.raises(WheelsError, match="calibration_data needs a model folder"):
-        world.run(calibration_data=str(write_rows(tmp_path / "other.jsonl", OTHER_ROWS)))
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [({"budgets": (0.0, 0.2, 1.0)}, "budgets"), ({"rules": ("entropy",)}, "rules"), ({"limit": 6}, "limit"),
+     ({"resamples": 120}, "resamples"), ({"mode": "strict"}, "mode")],
+)  # fmt: skip
+def test_a_curve_of_other_settings_is_kept(world: World, settings: dict[str, Any], name: str) -> None:
+    world.run()
+    before = (world.output / "curve.json").read_bytes()
+    with pytest.raises(WheelsError, match=f"out holds a run with {name} .*; give another --output, or remove"):
+        world.again(**settings)
+    assert (world.output / "curve.json").read_bytes() == before
+    assert world.again(batch_size=3)[1].calls == [], "the same curve"
+
+
+def test_a_curve_of_another_model_is_kept(world: World) -> None:
+    world.run()
+    world.artefact.calibration.shift[PointKey("entropy", 0, 0.5)] = 0.1
+    with pytest.raises(WheelsError, match="holds a run with points_digest"):
+        world.again()
+
+
+def test_results_do_not_go_where_something_else_is(world: World) -> None:
+    world.output.mkdir()
+    (world.output / "train.jsonl").write_text("mine")
+    with pytest.raises(WheelsError, match=r"holds something else \(train.jsonl\)"):
+        world.run()
+    assert [path.name for path in world.output.iterdir()] == ["train.jsonl"]
 
 
 def test_the_artefact_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,6 +10,7 @@ from wheels.benchmarks.demo_config import DemoConfig
 from wheels.benchmarks.recipe import Recipe
 from wheels.benchmarks.stages import Stage, in_words, run_stages
 from wheels.errors import WheelsError
+from wheels.runs import claimed
 
 INPUTS = {"wheels": "1"}
 # Small enough for seconds: it must run, not be good.
@@ -77,7 +79,7 @@ def test_an_interrupted_stage_runs_again_and_those_before_it_do_not(recorder):
 
 def test_the_time_of_an_interrupted_stage_counts(recorder, monkeypatch):
     clock = iter([0.0, 5.0, 10.0, 12.0, 20.0, 21.5, 30.0, 30.0])  # one: 5 s; two: cut after 2 s, then 1.5 s
-    monkeypatch.setattr(stages.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(stages, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     recorder.failing["two"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         run_stages(recorder.folder, recorder.stages(), INPUTS)
@@ -192,7 +194,7 @@ def recipe_of(tmp_path: Path, text: str) -> str:
         ("curve: {budgets: [20]}", "recipe.yaml: curve: budgets must be in .*did you mean 0.2"),
         ("train: {output: here}", "recipe.yaml: train: output is set by the run itself"),
         ("distil: 3", "recipe.yaml: must hold sections"),
-        ("a: [", "recipe.yaml: not YAML"),
+        ("a: [", "recipe.yaml:1: not YAML"),
     ],
 )
 def test_a_bad_recipe_is_refused_before_any_work(tmp_path, text, message):
@@ -259,3 +261,49 @@ def test_retrain_refuses_a_place_that_is_no_pair(tmp_path, monkeypatch):
     with pytest.raises(WheelsError, match=r"belongs to an installed package.*--output DIR"):
         retrain.output_folder(DemoConfig(retrain=True))
     assert retrain.output_folder(DemoConfig(retrain=True, output=str(tmp_path / "new"))) == tmp_path / "new"
+
+
+@pytest.mark.parametrize("task", ["..", ".", "/", "model", "../student", "embedded-translation:de-en"])
+def test_the_sentences_stay_within_the_folder_whatever_the_task_is_called(tmp_path, task, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = Recipe(tmp_path, {name: {} for name in demo.SECTIONS} | {"sentences": {"task": task}})
+    output = tmp_path / "out"
+    results = {stage.name: stage.result for stage in demo.demo_stages(DemoConfig(), output, recipe)}
+    assert results["sentences"].parent.parent == (output / "sentences").resolve()
+    assert results["sentences"].parent.resolve() == results["sentences"].parent
+    assert results["sentences"].parent.name not in ("", ".", "..")
+
+
+def test_a_recipe_does_not_choose_a_place_to_write(tmp_path):
+    with pytest.raises(WheelsError, match=r"recipe.yaml: distil: cache is set by the run itself; take it out"):
+        recipe = recipe_of(tmp_path, "distil: {objective: kl, cached_logits: 8, cache: ../caches}")
+        demo.run(DemoConfig(recipe=recipe, output=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stage_is_known_by_what_the_files_in_its_settings_hold(tmp_path):
+    options = tmp_path / "options.yaml"
+    recipe = Recipe(tmp_path, {name: {} for name in demo.SECTIONS} | {"distil": {"options": str(options)}})
+
+    def key() -> str:
+        stages_ = demo.demo_stages(DemoConfig(), tmp_path / "out", recipe)
+        return stages.stage_key(stages_[1], INPUTS)
+
+    options.write_text("weight_decay: 0.0\n")
+    before = key()
+    assert key() == before
+    options.write_text("weight_decay: 0.5\n")
+    assert key() != before
+
+
+def test_a_run_of_another_command_is_left_alone(recorder, tmp_path):
+    run_stages(recorder.folder, recorder.stages(), INPUTS)
+    other = Stage("teacher", "training", tmp_path / "x", {}, lambda: pytest.fail("the work began"))
+    with pytest.raises(WheelsError, match="holds a run of another command; give another --output"):
+        run_stages(recorder.folder, [other], INPUTS)
+
+
+def test_one_run_at_a_time(recorder):
+    with claimed(recorder.folder, stages.LEDGER), pytest.raises(WheelsError, match="is held by another process"):
+        run_stages(recorder.folder, recorder.stages(), INPUTS)
+    assert recorder.ran == []

@@ -127,3 +127,17 @@ def test_the_rows_of_the_calibration_are_refused(config, monkeypatch):
 def test_what_is_refused(values, message):
     with pytest.raises(WheelsError, match=message):
         PassesConfig(**values)
+
+
+def test_results_of_other_settings_are_kept(config, tmp_path):
+    once = replace(config, families=("lookup",), metrics=("chrf",))
+    run(once)
+    before = (tmp_path / "out" / "passes.json").read_bytes()
+    with pytest.raises(WheelsError, match=r"out holds a run with families \['lookup'\], not \['bild'\]; give another"):
+        run(replace(once, families=("bild",)))
+    rows_file(tmp_path / "test.jsonl", ROWS[:4])
+    with pytest.raises(WheelsError, match="out holds a run with data_digest"):
+        run(once)
+    assert (tmp_path / "out" / "passes.json").read_bytes() == before
+    with pytest.raises(WheelsError, match=r"holds something else \(config.json\)"):
+        run(replace(once, output=str(save_artefact(tmp_path / "other"))))

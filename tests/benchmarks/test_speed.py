@@ -140,7 +140,7 @@ def test_a_folder_of_another_configuration_is_refused(config: SpeedConfig, chang
     once = dataclasses.replace(config, rounds=1, batch_sizes=(1,), methods=("student",))
     run(once)
     before = (Path(config.output) / "resolved.json").read_bytes()
-    with pytest.raises(WheelsError, match=r"holds rounds of another configuration \(.*; choose another --output, or"):
+    with pytest.raises(WheelsError, match=r"holds a run with .*; give another --output, or remove"):
         run(dataclasses.replace(once, **change))
     assert (Path(config.output) / "resolved.json").read_bytes() == before
 
@@ -149,7 +149,7 @@ def test_rounds_of_another_engine_are_refused(config: SpeedConfig, monkeypatch: 
     once = dataclasses.replace(config, rounds=1, batch_sizes=(1,), methods=("student",))
     run(once)
     monkeypatch.setattr(speed_module, "code_digest", lambda: "another")
-    with pytest.raises(WheelsError, match=r"\(code_digest '[0-9a-f]{16}', now 'another'\)"):
+    with pytest.raises(WheelsError, match=r"with code_digest '[0-9a-f]{16}', not 'another'"):
         run(once)
 
 

@@ -22,9 +22,11 @@ from wheels.distillation.annotation import Annotation, Material, annotate_pool, 
 from wheels.distillation.endpoint import Endpoint
 from wheels.distillation.ledger import Account, Ledger, read_account
 from wheels.errors import WheelsError
+from wheels.fields import fields_of
 from wheels.files import read_object, write_json, write_jsonl
+from wheels.paths import settings_digests
 from wheels.rows import Row, load_rows
-from wheels.runs import check_same_run
+from wheels.runs import NOTE, begin_run, check_free, holds_run
 from wheels.visible import visible
 
 log = logging.getLogger("wheels")
@@ -32,7 +34,7 @@ log = logging.getLogger("wheels")
 # What a run may go on with other values of: it changes no answer, or, as the budget, only how many there are.
 INCIDENTAL = ("output", "annotation_budget", "teacher_key", "assistant_key", "workers", "timeout", "attempts",
               "backoff", "skip_failed", "dry_run", "device", "threads")  # fmt: skip
-PARTS = ("run.json", "grades.jsonl", "warm-up", "main")
+PARTS = (NOTE, "grades.jsonl", "warm-up", "main")
 """What a run keeps in its folder beside its ledger, in order to go on."""
 
 
@@ -62,10 +64,8 @@ def run(config: AnnotateConfig) -> None:
     folder = Path(config.output)
     with ExitStack() as stack:
         endpoints = models.open_endpoints(config, stack)  # a bad address or key is told before anything is written
-        identity = _identity(config, inputs)
+        identity = _identity(config, inputs)  # and so is a mistake in the file of --retrain
         _check_same(folder, identity)
-        if config.retrains:
-            models.retrain_config(config, folder)  # and so is a mistake in its file
         if config.dry_run:
             print(visible(_preview(config, inputs, folder)))
             return
@@ -81,7 +81,7 @@ def run(config: AnnotateConfig) -> None:
         ledger = stack.enter_context(
             Ledger(folder / "ledger.jsonl", budget=config.annotation_budget, run=_run_name(identity))
         )
-        _take(folder, identity)
+        _take(config, folder, identity)
         material = open_material(config, inputs, folder, ledger.account.run, endpoints, stack)
         annotations = annotate_pool(config, material, folder, ledger)
         _finish(config, inputs, folder, annotations, ledger)
@@ -137,26 +137,18 @@ def _identity(config: AnnotateConfig, inputs: Inputs) -> Mapping[str, Any]:
 
             check_place(name, role)
             identity[f"{role}_digest"] = model_digest(name)
-    if config.retrain is not None:
-        identity["retrain_digest"] = hashlib.sha256(_read(config.retrain)).hexdigest()[:16]
+    identity |= settings_digests(fields_of(AnnotateConfig), config)
+    if config.retrains:
+        settings = models.retrain_config(config, Path(config.output))
+        named = settings_digests(fields_of(type(settings)), settings)
+        identity |= {f"retrain_{name}": digest for name, digest in named.items()}  # what that file names in turn
     return identity | {"data_digest": inputs.digest}
-
-
-def _read(path: str) -> bytes:
-    """Return the bytes of a file."""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise WheelsError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _check_same(folder: Path, identity: Mapping[str, Any]) -> None:
     """Refuse a folder that holds another run, or something else."""
-    others = [file for file in folder.iterdir() if file.name != "ledger.jsonl.lock"] if folder.is_dir() else []
-    if folder.is_file() or (others and not (folder / "ledger.jsonl").exists()):
-        raise WheelsError(f"{folder} holds something else; give a new or an empty folder by --output")
-    if (folder / "run.json").is_file() and _bought(folder):
-        check_same_run(f"{folder} holds a run", read_object(folder / "run.json"), identity, "give another --output")
+    check_free(folder, "ledger.jsonl")
+    holds_run(folder, "annotate", identity, kept=_bought(folder), advice="give another --output")
 
 
 def _bought(folder: Path) -> bool:
@@ -165,14 +157,15 @@ def _bought(folder: Path) -> bool:
     return any(account is not None and account.bought for account in accounts)
 
 
-def _take(folder: Path, identity: Mapping[str, Any]) -> None:
+def _take(config: AnnotateConfig, folder: Path, identity: Mapping[str, Any]) -> None:
     """Say whose folder it is, and clear away what a run that bought nothing has left there."""
-    held = read_object(folder / "run.json") if (folder / "run.json").is_file() else identity
+    note = folder / NOTE
+    held = read_object(note, "identity")["identity"] if note.is_file() else identity
     if held != identity and not _bought(folder):
         for part in PARTS:
             place = folder / part
             shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
-    write_json(folder / "run.json", identity)
+    begin_run(folder, "annotate", config, identity)
 
 
 def _account(ledger: Path) -> Account | None:

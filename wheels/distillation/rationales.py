@@ -180,6 +180,7 @@ def _identity(config: RationalesConfig, records: Sequence[Record]) -> Record:
     """Return everything that the rationales depend on."""
     settings = {name: value for name, value in to_dict(config).items() if name not in INCIDENTAL}
     rows = hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()[:16]
+    settings["prompt"] = config.prompt or own_prompt(config.teacher)
     return settings | {"teacher_digest": model_digest(config.teacher), "rows_digest": rows}
 
 
