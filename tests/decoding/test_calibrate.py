@@ -11,7 +11,8 @@ from tests.decoding.tiny import make_pair, save_artefact
 from tests.envs.tiny import WORDS
 from wheels.calibration import Calibration, Point
 from wheels.cli import main
-from wheels.decoding.calibrate import ROUNDS, Bracket, as_table, calibrate
+from wheels.decoding import calibrate as calibrating
+from wheels.decoding.calibrate import ROUNDS, TOLERANCE, Bracket, as_table, calibrate
 from wheels.decoding.engine import decode
 from wheels.decoding.rules import SIMPLE, ThresholdRule, head_score, router_score
 from wheels.decoding.trace import teacher_use
@@ -104,6 +105,22 @@ def test_the_bracket_by_hand():
     bracket.narrow(45.0, 0.2)
     assert bracket.guess(score_N) == (4.0 + 45.0) / 2, "nothing was seen between"
     assert Bracket(0.25).guess(torch.empty(0)) is None
+
+
+def test_the_search_ends_when_a_threshold_gives_the_budget(monkeypatch):
+    """One decode without calls for all budgets, then one for each guess: the first is already near enough."""
+    decodes: list[float] = []
+
+    def of(pair, sources, rule, **request):
+        decodes.append(request["budget"])
+        rule.scores.append(torch.arange(10.0))
+        return []
+
+    monkeypatch.setattr(calibrating, "decode", of)
+    monkeypatch.setattr(calibrating, "teacher_use", lambda traces: decodes[-1] + TOLERANCE / 2)
+    points = list(calibrate(soft_pair(), ["a"], SIMPLE["entropy"], BUDGETS))
+    assert decodes == [BUDGETS[0], *BUDGETS]
+    assert [point.threshold for point in points] == pytest.approx([9 * (1 - budget) for budget in BUDGETS])
 
 
 def test_the_threshold_of_one_budget_misses_another():

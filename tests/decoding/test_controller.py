@@ -22,7 +22,7 @@ from wheels.decoding.engine import Engine, decode
 from wheels.decoding.method import Method, deferral, priced_deferral, speculative, verified_deferral
 from wheels.decoding.request import Request
 from wheels.decoding.rules import SIMPLE, ThresholdRule, calibrated
-from wheels.decoding.state import prepare_rows
+from wheels.decoding.state import Row, prepare_rows
 from wheels.decoding.trace import teacher_use
 from wheels.decoding.verify import Speculative
 from wheels.errors import WheelsError
@@ -209,6 +209,13 @@ def test_what_is_counted_is_what_was_written(make, ends):
     for row in rows:
         if row.budget in (0, 1) and make is deferral:
             assert set(row.by_teacher) <= {bool(row.budget)}
+
+
+def test_a_row_that_was_never_asked_is_counted_whole():
+    """Its first draft may be full before the rule says a word."""
+    chosen = Controller(SIMPLE["entropy"], {0.2}, LEVELS)
+    chosen.settle([Row(0, [5], 8, budget=0.2, tokens=[4, 5, 6], by_teacher=[False, True, False])])
+    assert (chosen.trackers[0.2].calls, chosen.trackers[0.2].tokens) == (1, 3)
 
 
 def test_deferral_counts_before_the_teacher_has_written(monkeypatch):

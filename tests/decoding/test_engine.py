@@ -1,15 +1,17 @@
 """The engine against transformers' own `generate`, against itself in other company, and against hand counts."""
 
-import time
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
 from scipy.stats import chisquare
 
-from tests.decoding.tiny import FAMILIES, SEQ2SEQ, make_model, make_pair, with_ends
+from tests.decoding.tiny import FAMILIES, make_model, make_pair, with_ends
 from tests.envs.tiny import EOS, PAD, SOURCES, tokenizer_of
+from wheels.decoding import engine
 from wheels.decoding.engine import decode
 from wheels.decoding.rules import SIMPLE
 from wheels.decoding.runner import Runner
@@ -313,9 +315,13 @@ def test_progress_tells_what_has_become_ready(pair):
     assert told == [1] * len(TEXTS)
 
 
-def test_seconds_add_up_to_the_wall_clock():
-    pair, start = make_pair(SEQ2SEQ[0]), time.perf_counter()
-    traces = decode(pair, TEXTS, RANDOM, budget=0.0, max_new_tokens=LIMIT, batch_size=5, schedule=Schedule(group=2))
-    seconds = time.perf_counter() - start
-    assert 0.3 * seconds < sum(trace.seconds for trace in traces) < seconds
-    assert all(trace.seconds > 0 for trace in traces)
+@pytest.mark.parametrize("budget", [0.0, 0.5])
+def test_the_rows_of_a_pass_share_its_seconds(monkeypatch, budget):
+    """By a clock that ticks at each look: the engine looks before a pass and after it."""
+    ticks = itertools.count()
+    monkeypatch.setattr(engine, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    request = {"budget": budget, "max_new_tokens": LIMIT, "batch_size": 5, "schedule": Schedule(group=2)}
+    traces = decode(make_pair("t5"), TEXTS, Every(3), **request)
+    passes = next(ticks) / 2
+    assert sum(trace.seconds for trace in traces) == pytest.approx(passes) and passes > len(TEXTS)
+    assert all(0 < trace.seconds < passes for trace in traces)

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from tests.decoding.tiny import FAMILIES, SEQ2SEQ, VOCABULARY, make_model
-from wheels.decoding.runner import Runner
+from wheels.decoding.runner import Runner, _placed
 from wheels.errors import WheelsError
 
 TOLERANCE = 1e-4
@@ -96,6 +96,13 @@ def test_rows_that_see_what_lies_beyond_their_cursor_are_wrong(model):
         runner._mask = lambda allowed_RKL, packing: right(torch.ones_like(allowed_RKL), packing)
 
     assert worst_error(model, tamper) > 1000 * TOLERANCE
+
+
+def test_what_several_passes_said_is_put_in_order_and_filled_up_by_hand():
+    """Rows 2 and 0 read one token, row 1 three: the last one said fills up the shorter ones."""
+    short, long = torch.tensor([[[1.0]], [[2.0]]]), torch.tensor([[[3.0], [4.0], [5.0]]])
+    assert _placed([([2, 0], short), ([1], long)], 3)[..., 0].tolist() == [[2.0] * 3, [3.0, 4.0, 5.0], [1.0] * 3]
+    assert _placed([([1], short[:1, 0]), ([0], short[1:, 0])], 2).tolist() == [[2.0], [1.0]]
 
 
 def test_the_hidden_state_is_what_the_head_read(model):

@@ -297,6 +297,17 @@ def test_a_draft_that_the_teacher_cannot_write_never_stands():
         assert (verdict.kept_R.tolist(), verdict.token_R.tolist()) == ([0], [1])
 
 
+def test_a_cut_that_leaves_no_mass_is_followed_by_the_teachers_law():
+    """Both models hold a draft token impossible and agree on all others: nothing is left of p beyond q."""
+    law = (0.25, 0.75, 0.0)
+    check = greedy_check(
+        [[law, law]], [[2]], [1], sampling=Sampling(1.0), q_RKV=torch.tensor([[law]]).double(),
+        token_RW=torch.full((1, 2), 0.5).double(),
+    )  # fmt: skip
+    verdict = Speculative()(check)
+    assert (verdict.kept_R.tolist(), verdict.token_R.tolist()) == ([0], [1])
+
+
 def test_a_copied_draft_keeps_the_teachers_law():
     """Accepted with p(v), else drawn from p without v."""
     p, _ = tables(2, 1)

@@ -177,5 +177,7 @@ def test_refuses(logits):
         forward_kl(q, p[:, :10])
     with pytest.raises(WheelsError, match=r"beta must be in \[0, 1\], got 2"):
         jsd(q, p, 2.0)
+    with pytest.raises(WheelsError, match=r"beta must be in \[0, 1\], got -0.5"):
+        jsd(q, p, -0.5)
     with pytest.raises(WheelsError, match="temperature must be above 0, got 0"):
         reverse_kl(q, p, 0.0)

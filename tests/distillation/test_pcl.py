@@ -333,6 +333,7 @@ def test_the_average_follows_the_value_step_by_step(t5, task, tmp_path):
 
 def test_without_a_rate_the_value_stays_zero(t5, task, tmp_path):
     trainer, value = path_trainer(t5, task, tmp_path, settings=PathSettings(value_rate=0.0), learning_rate=0.01)
+    assert not any(p.requires_grad for p in value.parameters())
     before = copy.deepcopy(t5.student.state_dict())
     trainer.train()
     assert not any(p.any() for name, p in value.named_parameters() if name.startswith(("present.2", "average.2")))
