@@ -16,9 +16,10 @@ from wheels.benchmarks.curve_config import CurveConfig
 from wheels.benchmarks.demo_config import OUTPUT, DemoConfig, ExamplesConfig, SentencesConfig
 from wheels.benchmarks.recipe import Recipe, with_digests
 from wheels.benchmarks.stages import Stage, in_words, run_stages
-from wheels.config import write_resolved
+from wheels.config import as_command, write_resolved
 from wheels.data import SPLITS, load_task
 from wheels.decoding.calibrate_config import CalibrateConfig
+from wheels.decoding.generate_config import GenerateConfig
 from wheels.distillation.pretrain_config import PretrainConfig
 from wheels.files import write_jsonl, write_text
 from wheels.visible import one_line
@@ -152,11 +153,12 @@ def _bracketed(text: str) -> str:
 
 def ending(output: Path, seconds: dict[str, float], now: float) -> str:
     """Return the last words: where the files are, what to look at, how long it took."""
+    command = as_command("wheels generate", GenerateConfig("...", model=str(output / "model"), teacher_budget=0.2))
     places = {
         "curve/report.html": "the report: open it in a browser",
         "curve/curve.png": "quality against measured teacher use (curve.csv, curve.json: the numbers)",
         "examples.html": "who wrote which token",
-        "model": f'the trained model: wheels generate --model {output / "model"} --teacher-budget 0.2 "..."',
+        "model": f"the trained model: {command}",
     }
     width = max(len(str(output / name)) for name in places)
     lines = [f"  {output / name!s:<{width}}  {meaning}" for name, meaning in places.items()]

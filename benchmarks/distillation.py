@@ -56,8 +56,7 @@ def run(config: DistillationConfig) -> None:
     """
     plan = Plan.of(config)
     task = load_task(config.data)
-    for split in SPLITS:
-        task.rows(split)  # what is scored at the end is looked for first
+    task.check_splits(SPLITS)  # what is scored at the end is looked for first
     identity = {"data_digest": task.digest}
     with claimed(plan.output):
         if not holds_run(plan.output, "bench distillation", identity):

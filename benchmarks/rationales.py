@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,11 @@ def run(config: BenchRationalesConfig) -> None:
             raise WheelsError(f"{recipe.path}: must have the section {section}, with at least one setting")
     output = Path(config.output)
     grid = recipe.configure("grid", GridConfig)
+    if grid.captum and find_spec("captum") is None:
+        raise WheelsError("captum: true needs Captum; `pip install captum`, or take it out of the recipe")
     plan = Plan(recipe, grid, config.data, output, config.threads)
     task = load_task(config.data)
-    for split in SPLITS:
-        task.rows(split)  # what is scored at the end is looked for first
+    task.check_splits(SPLITS)  # what is scored at the end is looked for first
     seconds = run_stages(
         output,
         rationale_stages(plan),

@@ -17,7 +17,6 @@ from wheels.distillation.attribution import embed, embedder, mean_log_p, salienc
 from wheels.distillation.collate import Batch, Collator, Example, target_logits_and_labels
 from wheels.distillation.losses import IGNORED
 from wheels.distillation.rationales import own_prompt
-from wheels.errors import WheelsError
 from wheels.loading import load_model, load_tokenizer
 from wheels.pair import Pair
 
@@ -28,14 +27,9 @@ def throughput(data: str, teacher: Path) -> dict[str, Any]:
     """Return rows a second of ours and of two roads of Captum, medians of interleaved rounds, and ratios by round.
 
     `saliency` is Captum's `Saliency` of the embeddings, `layer` its `LayerGradientXActivation` at the embedding.
-
-    Raises:
-        WheelsError: where Captum is not installed.
     """
-    try:
-        from captum.attr import LayerGradientXActivation, Saliency
-    except ImportError as error:
-        raise WheelsError("captum: true needs Captum; `pip install captum`, or take it out of the recipe") from error
+    from captum.attr import LayerGradientXActivation, Saliency
+
     model = load_model(teacher, role="teacher")
     pair = Pair(model, model, load_tokenizer(teacher), own_prompt(teacher))
     batches = first_batches(pair, data)

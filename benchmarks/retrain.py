@@ -21,7 +21,8 @@ from wheels.data import Task, load_task
 from wheels.decoding.calibrate_config import CalibrateConfig
 from wheels.distillation.pretrain_config import PretrainConfig
 from wheels.errors import WheelsError
-from wheels.files import new_folder, read_json, write_bytes, write_json, write_text
+from wheels.files import new_folder, read_json, read_object, write_bytes, write_json, write_text
+from wheels.runs import LOCK
 
 SECTIONS = ("teacher", "student", "policy", "calibrate")
 RECIPE = "embedded-translation"
@@ -41,7 +42,7 @@ def run(config: DemoConfig) -> None:
     # The first arguments alone: the place of this installation says nothing about the result.
     extra = {"argv": ["wheels", *sys.argv[1:]], "recipe": recipe.sections, "seconds": seconds, **facts}
     with new_folder(output) as folder:
-        shutil.copytree(work / "pair", folder, dirs_exist_ok=True)
+        shutil.copytree(work / "pair", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(LOCK))
         write_resolved(config, folder, extra)
         write_text(folder / "README.md", card(read_json(folder / "resolved.json")))
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
@@ -65,9 +66,15 @@ def output_folder(config: DemoConfig) -> Path:
         tempfile.TemporaryDirectory(dir=place).cleanup()
     except OSError as error:
         raise WheelsError(f"cannot write {output}: {error.strerror} at {place}; give another --output") from error
-    if output.exists() and any(output.iterdir()) and not (output / "deferral" / "config.json").is_file():
+    if output.exists() and any(output.iterdir()) and not _is_ours(output):
         raise WheelsError(f"{output} holds something else than a pair; give a new or an empty folder by --output")
     return output
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder was written by this very command, whose result may be replaced: a user's own model may not."""
+    note = folder / "resolved.json"
+    return note.is_file() and read_object(note, "config")["config"].get("retrain") is True
 
 
 def retrain_stages(config: DemoConfig, work: Path, recipe: Recipe) -> list[Stage]:

@@ -94,8 +94,7 @@ def run(config: StudyConfig) -> None:
     plan = Plan(read_recipe(config.recipe, config.teacher), config.data, output, config.threads, config.teacher)
     stages = study_stages(plan)
     task = load_task(config.data)
-    for split in SPLITS:
-        task.rows(split)  # what is scored at the end is looked for first
+    task.check_splits(SPLITS)  # what is scored at the end is looked for first
     inputs = {"command": "bench study", "wheels": wheels.__version__, "data_digest": task.digest}
     if config.teacher is not None:
         inputs["teacher_digest"] = given_digest(config.teacher)

@@ -138,6 +138,6 @@ class GenerateConfig:
         if self.method in BUDGETED and self.rule not in UNCALIBRATED:
             raise WheelsError(
                 f"rule {self.rule!r} needs heads or thresholds, which --student has not; use --rule "
-                f"{' or '.join(UNCALIBRATED)}, another --method than {' or '.join(BUDGETED)}, or --model with what "
-                f"`wheels train --student {self.student} --teacher {self.teacher}` wrote"
+                f"{' or '.join(UNCALIBRATED)}, another --method than {' or '.join(BUDGETED)}, or --model with the "
+                "folder of a model that was trained"
             )

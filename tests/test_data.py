@@ -286,3 +286,13 @@ def test_importing_data_is_light() -> None:
     code = f"import sys, wheels.data, wheels.corpora; print([m for m in {heavy} if m in sys.modules])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
+
+
+def test_splits_of_its_own(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text('{"source": "a", "target": "b"}\n')
+    load_task(tmp_path).check_splits(["train", "test"])
+    with pytest.raises(WheelsError, match="has no validation split, only: train, test"):
+        load_task(tmp_path).check_splits(["train", "validation"])
+    with pytest.raises(WheelsError, match="is one file; give a folder with train, test rows of their own"):
+        load_task(tmp_path / "train.jsonl").check_splits(["train", "test"])

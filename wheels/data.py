@@ -74,6 +74,17 @@ class Task:
             raise WheelsError(f"{self.name} has no {split} split, only: {have}; add {split}.jsonl")
         return self.splits[split]
 
+    def check_splits(self, splits: Sequence[str]) -> None:
+        """Hold the task to splits of its own: rows of one file are of every split, and no score of them says anything.
+
+        Raises:
+            WheelsError: where one is missing.
+        """
+        if ONLY in self.splits:
+            raise WheelsError(f"{self.name} is one file; give a folder with {', '.join(splits)} rows of their own")
+        for split in splits:
+            self.rows(split)
+
     @property
     def train(self) -> list[Row]:
         """The rows to learn from."""

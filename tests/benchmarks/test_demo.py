@@ -1,4 +1,5 @@
 import json
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,8 @@ from wheels.benchmarks import demo, retrain, stages
 from wheels.benchmarks.demo_config import DemoConfig
 from wheels.benchmarks.recipe import Recipe
 from wheels.benchmarks.stages import Stage, in_words, run_stages
+from wheels.config import parse
+from wheels.decoding.generate_config import GenerateConfig
 from wheels.errors import WheelsError
 from wheels.runs import claimed
 
@@ -307,3 +310,22 @@ def test_one_run_at_a_time(recorder):
     with claimed(recorder.folder, stages.LEDGER), pytest.raises(WheelsError, match="is held by another process"):
         run_stages(recorder.folder, recorder.stages(), INPUTS)
     assert recorder.ran == []
+
+
+def test_retrain_replaces_no_model_of_a_user(tmp_path):
+    """What `wheels train` wrote has heads too; only what the command itself wrote may be replaced."""
+    place = tmp_path / "model"
+    (place / "deferral").mkdir(parents=True)
+    (place / "deferral" / "config.json").write_text("{}")
+    (place / "resolved.json").write_text('{"config": {"student": "s"}}')
+    with pytest.raises(WheelsError, match="model holds something else than a pair"):
+        retrain.output_folder(DemoConfig(retrain=True, output=str(place)))
+    (place / "resolved.json").write_text('{"config": {"retrain": true}}')
+    assert retrain.output_folder(DemoConfig(retrain=True, output=str(place))) == place
+
+
+def test_the_command_at_the_end_runs_as_it_is_printed(tmp_path):
+    words = demo.ending(tmp_path / "my demo", {"train": 1.0}, 2.0)
+    command = shlex.split(next(line for line in words.splitlines() if "wheels generate" in line).split(": ", 1)[1])
+    config = parse(GenerateConfig, command[2:], prog="wheels generate")
+    assert (command[:2], config.model) == (["wheels", "generate"], str(tmp_path / "my demo" / "model"))

@@ -56,7 +56,7 @@ def load_rationales(config: PretrainConfig, prompt: str) -> Rationales | None:
     texts = [row.target.strip() for row in task.train]
     if not any(texts):
         raise WheelsError(
-            f"{config.data}: no training row has a rationale in column {config.rationale!r}; `wheels rationales` "
+            f"{config.data}: no training row has a rationale in column {config.rationale!r}; the command rationales "
             "writes some, or name the column that has them by --rationale"
         )
     return Rationales(prefixed(config.rationale_prefix, prompt), texts)
