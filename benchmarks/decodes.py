@@ -246,12 +246,15 @@ def _decode(
 def signature_of(config: CurveConfig, plan: Plan, key: PointKey, data_digest: str, rows: int) -> dict[str, Any]:
     """Return everything that the outputs of a decode depend on.
 
-    The batch size is not, for rows do not touch each other; but in online mode, whose threshold all of them move.
+    The batch size is, in online mode, whose threshold all rows move, and below float32, where sums of another batch
+    may round otherwise. Else rows do not touch each other.
     """
     moves: dict[str, Any] = {}
     if config.mode == "online" and 0 < key.budget < 1:
         levels = plan.artefact.calibration.levels(key.rule, key.seed)
-        moves = {"batch_size": config.batch_size, "levels": [list(point) for point in levels], "rate": RATE}
+        moves = {"levels": [list(point) for point in levels], "rate": RATE}
+    if moves or config.dtype != "float32":
+        moves["batch_size"] = config.batch_size
     return moves | {
         "model": plan.model_digest,
         "head": plan.artefact.head_digest(key.rule, key.seed),

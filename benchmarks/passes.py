@@ -194,10 +194,11 @@ def _decode(
 def _signature(config: PassesConfig, artefact: Artefact, setting: Setting, split: Split) -> dict[str, Any]:
     """Return everything that the outputs of a setting depend on beside the models.
 
-    The batch size is not: rows do not touch each other.
+    The batch size is below float32, where sums of another batch may round otherwise. Else rows do not touch each other.
     """
+    batch = {} if config.dtype == "float32" else {"batch_size": config.batch_size}
     rule = setting.method.rule
-    return {
+    return batch | {
         "head": "" if setting.seed is None else artefact.head_digest(config.rule, setting.seed),
         "threshold": getattr(rule, "threshold", None),
         "rule": None if rule is None else rule.name,

@@ -107,7 +107,7 @@ def runs(points: ArrayLike, apart: float = APART) -> list[slice]:
 
 
 def look(rule: str, size: float = 1.0) -> dict[str, Any]:
-    """Return how a rule's line is drawn: ours heavy, the ceiling dashed."""
+    """Return how a rule's line is drawn: ours heavy, the oracle dashed."""
     ours = rule in OURS
     return {
         "color": COLOURS[rule],

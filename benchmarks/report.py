@@ -28,7 +28,7 @@ RULE_WORDS = {
     "random": "calls at random",
     "every-k": "calls at evenly spaced tokens",
     "first-k": "calls at the first tokens of each output",
-    "oracle": "looks at the teacher before it decides whether to ask it: a ceiling, not a way to save",
+    "oracle": "looks at the teacher, one token ahead, before it decides to ask it: a reference, not a way to save",
 }
 CSS = """
 :root{color-scheme:light}
@@ -274,7 +274,9 @@ def _limits(curve: Curve) -> str:
         f"Between points at most {APART:g} apart in measured use the curve is assumed to be straight.",
     ]
     if "oracle" in curve.rules:
-        claims.append("The oracle knows the teacher's probabilities beforehand; it is no method.")
+        claims.append(
+            "The oracle knows the teacher's next token beforehand, and none after it: no method, and no ceiling."
+        )
     return "<h2>What is not claimed</h2><ul>" + "".join(f"<li>{html(claim)}</li>" for claim in claims) + "</ul>"
 
 

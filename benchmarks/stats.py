@@ -170,7 +170,7 @@ def cpt(uses: ArrayLike, pgrs: ArrayLike, level: float, apart: float = APART) ->
 
 
 def oracle_share(value: float, random: float, oracle: float) -> float:
-    """Return `(value - random) / (oracle - random)`: what part of the ceiling's lift a rule has; nan without one."""
+    """Return `(value - random) / (oracle - random)`: what part of the oracle's lift a rule has; nan without one."""
     return (value - random) / (oracle - random) if oracle > random else math.nan
 
 

@@ -262,8 +262,8 @@ def _at_use(measured: Measured, sample: Resampled, metric: str, use: float) -> l
             "pgr_high": share.high,
         }
         if {"random", "oracle"} <= set(measured.rules):
-            floor, ceiling = (float(sample.at_use(name, metric, use)[0]) for name in ("random", "oracle"))
-            row["oracle_share"] = oracle_share(value.difference, floor, ceiling)
+            floor, top = (float(sample.at_use(name, metric, use)[0]) for name in ("random", "oracle"))
+            row["oracle_share"] = oracle_share(value.difference, floor, top)
         rows.append(row)
     return rows
 

@@ -2,9 +2,9 @@
 
 One loop for every way of decoding. The scheduler names a model and its rows; the student writes a token in each, or
 its row calls; the teacher reads all that it has not seen, in one pass, judges the draft where the method verifies, and
-writes a token. A text that has ended leaves its slot to the next. Budgets are enforced here and only here. Neither the
-company of a row nor the grouping of calls changes it: each has its own cursor and its own noise. Online mode alone is
-without that: its threshold moves with all that was written, so the order of the rows and the batch size matter.
+writes a token. A text that has ended leaves its slot to the next. Budgets are enforced here and only here. Its own
+cursor and noise keep a row in float32 apart from its company and from how calls are grouped; below, sums of another
+batch may round otherwise. Online mode moves its threshold with all that was written, so order and batch size matter.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Rule(Protocol):
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the teacher must read every state: then the rule is a ceiling, not a way to save."""
+        """Whether the teacher must read every state: then the rule is a reference, not a way to save."""
 
     def __call__(self, step: Step) -> torch.Tensor:
         """Return the rows that call, bool `[B]`."""
@@ -107,7 +107,9 @@ def margin_score(step: Step) -> torch.Tensor:
 
 
 def oracle_score(step: Step) -> torch.Tensor:
-    """The true greedy regret, with the teacher at hand: a ceiling for every rule that predicts it.
+    """The true greedy regret, with the teacher at hand: a reference for every rule that predicts it.
+
+    No ceiling: it knows what the next token costs, and not what a call does to the rest of the text.
 
     Where both models agree the regret is 0; such ties are broken by the student's entropy, so that every budget has a
     threshold.

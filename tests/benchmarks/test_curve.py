@@ -224,6 +224,12 @@ def test_settings_that_change_outputs_decode_again(world: World, settings: dict[
     assert len(world.run(**settings)[1].calls) == repeats
 
 
+def test_below_float32_outputs_are_of_one_batch_size(world: World) -> None:
+    world.run(dtype="bfloat16")
+    assert len(world.run(dtype="bfloat16")[1].calls) == 0
+    assert len(world.run(dtype="bfloat16", batch_size=3)[1].calls) == 12
+
+
 @pytest.mark.parametrize("limit", [None, 3])
 def test_thresholds_from_the_scored_rows_are_refused(world: World, limit: int | None) -> None:
     world.artefact.calibration.data_digest = rows_digest(TEST_ROWS)

@@ -3,15 +3,16 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.decoding.tiny import save_artefact
 from wheels.artefact import Artefact
 from wheels.benchmarks import passes
-from wheels.benchmarks.passes import run
+from wheels.benchmarks.passes import Split, _signature, run
 from wheels.benchmarks.passes_config import FAMILIES, PassesConfig
-from wheels.benchmarks.passes_settings import settings_of, sweep_of, tuned
+from wheels.benchmarks.passes_settings import ends, settings_of, sweep_of, tuned
 from wheels.calibration import Calibration, Point
 from wheels.errors import WheelsError
 
@@ -141,3 +142,14 @@ def test_results_of_other_settings_are_kept(config, tmp_path):
     assert (tmp_path / "out" / "passes.json").read_bytes() == before
     with pytest.raises(WheelsError, match=r"holds something else \(config.json\)"):
         run(replace(once, output=str(save_artefact(tmp_path / "other"))))
+
+
+def test_below_float32_outputs_are_of_one_batch_size(config):
+    artefact = Artefact.load(config.model)
+    split, setting = Split([], "digest", Path()), ends()[0]
+    signed = [
+        _signature(replace(config, dtype=dtype, batch_size=size), artefact, setting, split)
+        for dtype in ("float32", "bfloat16")
+        for size in (2, 3)
+    ]
+    assert signed[0] == signed[1] and signed[2] != signed[3]
