@@ -43,8 +43,8 @@ PREPARED = frozenset(
 """Inputs that the engine follows, or that change no token."""
 CACHES = ("cache", "past_key_values")
 """A key-value cache, by its name from transformers 5.24 on and before."""
-UNREAD = ("encoder_outputs", "cache_implementation", "cache_config", "prefill_chunk_size")
-"""What a caller can give in full view and the engine has no use for."""
+UNREAD = (*CACHES, "encoder_outputs", "cache_implementation", "cache_config", "prefill_chunk_size")
+"""What looks the same in `decode`, whether a caller gave it or `generate` made it, and would be lost."""
 KEPT = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 """What `generate` can return beside the tokens, and the engine does not keep."""
 
@@ -160,7 +160,7 @@ def check_inputs(inputs: Mapping[str, Any], prompts_BL: torch.Tensor) -> None:
     """Refuse inputs of the caller's own that the engine would lose.
 
     `generate` fills in a cache and positions itself. Its own are told from the caller's by what they hold: an empty
-    cache that nobody handed over, and the positions that the mask implies.
+    cache, and the positions that the mask implies.
 
     Args:
         inputs: What `generate` hands over beside the prompts, its own inputs and the caller's.
@@ -170,20 +170,20 @@ def check_inputs(inputs: Mapping[str, Any], prompts_BL: torch.Tensor) -> None:
         WheelsError: naming the first such input.
     """
     positions_BL = _positions(inputs.get("attention_mask"), prompts_BL)
-    steps_L = torch.arange(prompts_BL.shape[1], device=prompts_BL.device)
     for name, value in inputs.items():
         if value is None or name in PREPARED:
             continue
-        if name in CACHES and not getattr(value, "_is_user_defined", False) and value.get_seq_length() == 0:
-            continue
-        if name == "position_ids" and _agree(value, positions_BL):
-            continue
-        if name == "cache_position" and _agree(value, steps_L):  # prepared by transformers before 5.3
-            continue
-        raise WheelsError(f"wheels.decode does not read {name}; give input_ids and attention_mask alone")
+        empty = name in CACHES and value.get_seq_length() == 0
+        if not empty and not (name == "position_ids" and _agree(value, positions_BL)):
+            raise _unread(name)
     mask = inputs.get("decoder_attention_mask")
     if mask is not None and not bool(mask.all()):
         raise WheelsError("decoder_attention_mask hides tokens; decode rows whose decoders begin alike together")
+
+
+def _unread(name: str) -> WheelsError:
+    """Return the error for an input of the caller's own that would be lost."""
+    return WheelsError(f"wheels.decode does not read {name}; give input_ids and attention_mask alone")
 
 
 def _positions(mask_BL: torch.Tensor | None, prompts_BL: torch.Tensor) -> torch.Tensor:
@@ -192,11 +192,11 @@ def _positions(mask_BL: torch.Tensor | None, prompts_BL: torch.Tensor) -> torch.
     return torch.where(mask_BL > 0, mask_BL.cumsum(-1) - 1, -1)
 
 
-def _agree(given: torch.Tensor, implied: torch.Tensor) -> bool:
-    """Tell whether positions that were given are those implied, wherever something is seen."""
-    if given.shape[-1] != implied.shape[-1] or given.dim() > implied.dim():
+def _agree(given_BL: torch.Tensor, implied_BL: torch.Tensor) -> bool:
+    """Tell whether positions that were given are those implied, wherever something is seen; B may be 1 in one."""
+    if given_BL.dim() != 2 or given_BL.shape[-1] != implied_BL.shape[-1]:
         return False
-    return bool(((given == implied) | (implied < 0)).all())
+    return bool(((given_BL == implied_BL) | (implied_BL < 0)).all())
 
 
 def check_caller(caller: FrameType) -> None:
@@ -219,7 +219,7 @@ def check_caller(caller: FrameType) -> None:
     own = caller.f_locals["kwargs"]
     for name in UNREAD:
         if own.get(name) is not None:
-            raise WheelsError(f"wheels.decode has no use for {name}: each model encodes the source and keeps a cache")
+            raise _unread(name)
 
 
 def _sources(model: PreTrainedModel, input_ids: torch.Tensor, inputs: torch.Tensor | None) -> torch.Tensor:

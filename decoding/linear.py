@@ -83,5 +83,9 @@ def can_pack(weight_YX: torch.Tensor) -> bool:
         return False
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return False
-    # Without AVX-512 a processor would convert every bfloat16 number on its way.
-    return weight_YX.dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return weight_YX.dtype != torch.bfloat16 or multiplies_bfloat16()
+
+
+def multiplies_bfloat16() -> bool:
+    """Tell whether oneDNN multiplies bfloat16 here; without AVX-512 it would convert every number on its way."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

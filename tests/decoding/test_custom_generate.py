@@ -389,9 +389,9 @@ def test_positions_are_those_of_the_mask_or_refused(family, first, step):
 def test_states_beside_ids_are_refused():
     pair = make_pair("t5")
     states = pair.student.get_encoder()(torch.tensor([[3, 4, 5]]))
-    with pytest.raises(WheelsError, match=r"wheels.decode has no use for encoder_outputs: each model encodes"):
+    with pytest.raises(WheelsError, match=MINE.format("encoder_outputs")):
         ours(pair, texts=["a b c"], teacher_budget=0, encoder_outputs=states)
-    with pytest.raises(WheelsError, match=r"wheels.decode has no use for cache_implementation"):
+    with pytest.raises(WheelsError, match=MINE.format("cache_implementation")):
         ours(pair, texts=["a b c"], teacher_budget=0, cache_implementation="static")
 
 
