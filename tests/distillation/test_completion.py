@@ -53,6 +53,11 @@ def test_a_whole_answer_is_paid_for_whatever_it_holds(body, answer):
         (b'{"error": {"message": "bad model", "code": "model_not_found"}}', ServerRefused, "bad model"),
         (b'{"error": "too long"}', RequestRefused, "too long"),
         (b'{"choices": []}', RequestRefused, "no completion"),
+        (
+            b'{"choices": [{"finish_reason": "content_filter"}], "usage": {"total_tokens": 0}}',
+            RequestRefused,
+            "filtered.*bills nothing",
+        ),
         (b"{}", RequestRefused, "no completion"),
         (b"[]", RequestRefused, "no completion"),
         (b'"ok"', RequestRefused, "no completion: ok"),

@@ -14,7 +14,7 @@ from wheels.distillation.endpoint import Endpoint, chat_url, is_loopback
 from wheels.distillation.patience import Patience
 from wheels.errors import WheelsError
 
-QUICK = Patience(attempts=4, timeout=0.2, base=0.001, cap=0.01)
+QUICK = Patience(attempts=4, timeout=30.0, base=0.001, cap=0.01)
 SOON = Patience(attempts=1, timeout=0.2)
 SECRET = "sk-THESECRET42"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "no_proxy")
@@ -167,14 +167,14 @@ def test_what_does_not_pass_is_asked_once_and_the_key_stays_secret(monkeypatch, 
     assert caught.value.__cause__ is None
 
 
-@pytest.mark.parametrize("place", [0, 150, 165, 170, 175, 180, 185, 190, 195])
+@pytest.mark.parametrize("place", [0, *range(160, 178, 2), 171, 173])
 def test_a_key_is_masked_where_an_error_is_cut_within_it(monkeypatch, place):
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     body = ("x" * place + json.dumps(SECRET) + "y" * 300).encode()
     server = RawServer(lambda connection, _: connection.sendall(response(body, 401)))
     with server, pytest.raises(ServerRefused, match="code 401") as caught:
         ask(server)
-    assert SECRET[:6] not in str(caught.value)
+    assert SECRET[:4] not in str(caught.value)
 
 
 def test_a_key_in_an_answer_is_masked_and_the_answer_is_no_label(monkeypatch):
@@ -246,11 +246,11 @@ def test_retry_after_is_waited_for():
             with pytest.raises(RequestFailed, match="code 429"):
                 one.ask("x", "k")
             assert waits.seconds == [7.0, 7.0]
-        for value in ("3600", "1e12", "99999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"):
-            server.retry_after, before = value, len(server.requests)
-            with pytest.raises(RequestFailed, match=r"code 429, to be tried again after \d+ s"):
-                ask(server)
-            assert len(server.requests) == before + 1
+            for value in ("3600", "1e12", "99999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"):
+                server.retry_after, before = value, len(server.requests)
+                with pytest.raises(RequestFailed, match=r"code 429, to be tried again after \d+ s"):
+                    one.ask("x", "k")
+                assert len(server.requests) == before + 1
 
 
 def test_closing_ends_a_wait_and_what_is_under_way():
@@ -265,7 +265,7 @@ def test_closing_ends_a_wait_and_what_is_under_way():
             one.ask("x", "k")
     reached, never = threading.Event(), threading.Event()
     with RawServer(lambda connection, _: (reached.set(), never.wait(60))) as server:
-        one, said = Endpoint(server.url, "m", patience=Patience(timeout=60.0)), []
+        one, said = Endpoint(server.url, "m", patience=Patience(timeout=20.0)), []
 
         def work():
             with pytest.raises(RequestFailed, match="it was stopped") as caught:

@@ -70,9 +70,10 @@ def run(config: AnnotateConfig) -> None:
             print(visible(_preview(config, inputs, folder)))
             return
         summary = folder / "summary.json"
-        if summary.is_file() and read_object(summary, "budget")["budget"] == config.annotation_budget:
+        done = read_object(summary, "budget", "unusable", "stages") if summary.is_file() else None
+        if done is not None and done["budget"] == config.annotation_budget:
             log.info("%s is done already", folder)
-            print(as_text(read_object(summary)))
+            print(visible(as_text(done)))
             return
         if config.threads:
             import torch
@@ -97,7 +98,7 @@ def _finish(
     grades = _account(folder / "grades.jsonl")
     summary = summarise(annotations, len(inputs.pool), ledger.account, len(grades.refused) if grades else 0)
     write_json(folder / "summary.json", summary)
-    print(as_text(summary))
+    print(visible(as_text(summary)))
 
 
 def read_inputs(config: AnnotateConfig) -> Inputs:

@@ -70,18 +70,16 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
     unusable = dict(summary["unusable"])
     refused = unusable.pop(REFUSED, 0)
     if refused:
-        lines.append(f"{refused} rows refused by the server, which cost nothing; rejected.jsonl names them")
+        lines.append(f"rows refused by the server, which cost nothing: {refused}; rejected.jsonl names them")
     if unusable:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(unusable.items()))
-        lines.append(f"{sum(unusable.values())} answers are no labels, though paid for: {kinds}; see rejected.jsonl")
+        lines.append(f"answers that are no labels, though paid for: {kinds}; rejected.jsonl names them")
     if CUT in unusable or THINKING in unusable:
         lines.append("a higher --max-new-tokens, in another --output, leaves room for whole answers")
     if summary["thinking_taken_out"]:
-        lines.append(f"{summary['thinking_taken_out']} answers with a thinking part, which was taken out")
+        lines.append(f"answers with a thinking part, which was taken out: {summary['thinking_taken_out']}")
     if summary["grades_refused"]:
-        lines.append(
-            f"{summary['grades_refused']} grades refused by the assistant's server, which count as not confident"
-        )
+        lines.append(f"grades refused by the server, which count as not confident: {summary['grades_refused']}")
     return lines
 
 

@@ -110,7 +110,10 @@ def answer_of(body: bytes) -> Answer:
     choice = _mapping(choices[0])
     message = _mapping(choice.get("message"))
     text = _text(message.get("content")).encode("utf-8", "replace").decode()  # half a surrogate pair has no UTF-8
-    return Answer(text, _flaw(choice.get("finish_reason"), message, text) or ("garbled" if garbled else None))
+    flaw = _flaw(choice.get("finish_reason"), message, text) or ("garbled" if garbled else None)
+    if flaw and _mapping(_mapping(whole).get("usage")).get("total_tokens") == 0:
+        raise RequestRefused(f"answers with what is no label ({flaw}), and bills nothing for it")
+    return Answer(text, flaw)
 
 
 def _refuse(whole: Any) -> None:

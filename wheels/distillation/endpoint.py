@@ -88,7 +88,7 @@ def chat_url(url: str) -> httpx2.URL:
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine, in any of the ways to write it."""
     name = host.rstrip(".").lower()
-    if name == "localhost" or name.endswith((".localhost", "localhost.localdomain")):
+    if name in ("localhost", socket.gethostname().lower()) or name.endswith((".localhost", "localhost.localdomain")):
         return True
     try:
         address: Any = ipaddress.ip_address(name.split("%")[0])
