@@ -20,7 +20,7 @@ from wheels.agents.lagrangian import Gains, PriceTable
 from wheels.agents.pcl import both_action_residuals
 from wheels.agents.rewards import call_reward, gate_log_probs, regret_reward, trust_region
 from wheels.errors import WheelsError
-from wheels.files import read_json, write_bytes, write_json
+from wheels.files import read_object, write_bytes, write_json
 from wheels.finite import check_finite
 from wheels.path_consistency import (
     add_terminal,
@@ -227,7 +227,7 @@ class PCLAgent:
         Raises:
             WheelsError: where the folder holds no agent of this kind.
         """
-        content = read_json(Path(folder) / "agent.json")
+        content = read_object(Path(folder) / "agent.json", "head", "settings")
         head = DeferralHead(HeadConfig(**content["head"]))
         head.load_state_dict(load_tensors((Path(folder) / "head.safetensors").read_bytes()))
         return cls._restored(head, PCLSettings(**content["settings"]), content)

@@ -16,7 +16,7 @@ import torch
 from wheels.agents.episode import EpisodeBatch
 from wheels.errors import WheelsError, check_choice
 from wheels.features import scalar
-from wheels.files import read_json, write_json
+from wheels.files import read_object, write_json
 
 Score = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
@@ -117,7 +117,7 @@ class Baseline:
         Raises:
             WheelsError: where the folder holds another agent.
         """
-        content = read_json(Path(folder) / "agent.json")
+        content = read_object(Path(folder) / "agent.json")
         if "baseline" not in content:
             raise WheelsError(f"{folder} holds no baseline; load it as PCLAgent or LagrangianAgent")
         baseline = cls(content["baseline"], content["budgets"])

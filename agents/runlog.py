@@ -17,7 +17,8 @@ from tqdm import tqdm
 from wheels.agents.train_config import TrainConfig
 from wheels.config import to_dict
 from wheels.errors import WheelsError
-from wheels.files import read_json, write_bytes, write_json, write_text
+from wheels.files import read_object, write_bytes, write_json, write_text
+from wheels.json_text import parse_object
 from wheels.loading import model_digest
 from wheels.runs import begin_run, holds_run
 
@@ -105,7 +106,7 @@ class Checkpoints:
         note = self.folder / "latest.json"
         if not note.is_file():
             return None
-        content = read_json(note)
+        content = read_object(note, "processes", "number")
         if content["processes"] != self.accelerator.num_processes:
             raise WheelsError(
                 f"the unfinished run in {self.folder} was made by {content['processes']} processes, not "
@@ -136,10 +137,10 @@ class Metrics:
         if not self.enabled or not self.path.is_file():
             return
         kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                figures = json.loads(line)
-            except json.JSONDecodeError:
+                figures = parse_object(line, str(self.path), "seed", finite=False)
+            except WheelsError:
                 continue
             again = figures["seed"] == self.seed and figures.get("round", -1) >= first
             if not again:

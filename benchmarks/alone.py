@@ -11,7 +11,7 @@ from typing import Any
 from wheels.benchmarks.study_config import ScoresConfig
 from wheels.data import Row, Task, load_task
 from wheels.distillation.run_folder import run_facts
-from wheels.files import read_json, write_json, write_text
+from wheels.files import read_object, write_json, write_text
 
 SPLITS = ("validation", "test")
 PLAIN = ("rouge1", "rouge2", "rougeL")
@@ -100,7 +100,7 @@ def write_table(
         folder: where the scores lie and the files go.
         seconds: the ledger of the stages.
     """
-    task, done = load_task(data), read_json(seconds)["done"]
+    task, done = load_task(data), read_object(seconds, "done")["done"]
     lines = baselines(task, config)
     for name, (objective, place) in models.items():
         stage = name if name == "teacher" else f"student-{name}"
@@ -108,7 +108,7 @@ def write_table(
         if stage in done:
             run = run_facts(place)
             facts = {"steps": run["steps"], "teacher_tokens": run.get("teacher_tokens", 0), "seconds": done[stage]}
-        lines.append({"name": name, "objective": objective} | facts | read_json(folder / "scores" / f"{name}.json"))
+        lines.append({"name": name, "objective": objective} | facts | read_object(folder / "scores" / f"{name}.json"))
     counts = {split: len(rows) for split, rows in scored_rows(task, config).items()}
     write_json(folder / "students.json", {"data_digest": task.digest, "rows": counts, "models": lines})
     table = as_rows(lines)

@@ -16,7 +16,7 @@ from wheels.data import digest, load_task
 from wheels.distillation import annotate_models as models
 from wheels.distillation.ledger import read_account
 from wheels.errors import WheelsError
-from wheels.files import read_json, write_bytes, write_json, write_text
+from wheels.files import read_list, read_object, write_bytes, write_json, write_text
 from wheels.loading import model_digest
 from wheels.rows import Row, load_rows
 from wheels.runs import NOTE, begin_run, claimed, holds_run
@@ -115,7 +115,7 @@ def _begin(bench: Bench) -> None:
     identity |= {"data_digest": _digest(bench), "wheels": wheels.__version__}
     kept = any(map(_is_kept, (bench.output / "cells").rglob("*")))
     if holds_run(bench.output, "bench annotation", identity, kept=kept, grows=True):
-        identity = read_json(bench.output / NOTE)["identity"] | identity
+        identity = read_object(bench.output / NOTE, "identity")["identity"] | identity
     begin_run(bench.output, "bench annotation", config, identity)
 
 
@@ -133,7 +133,7 @@ def _start(bench: Bench) -> list[str]:
         settings = bench.settings(grid(bench.config)[0], bench.output)
         model = models.load_local(settings, bench.config.student, "student")
         write_json(file, model.answers([row.source for row in bench.test]))
-    return list(read_json(file))
+    return read_list(file)
 
 
 def _filters(bench: Bench) -> list[dict[str, Any]]:

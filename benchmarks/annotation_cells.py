@@ -21,7 +21,7 @@ from wheels.distillation.answer import Answer, without_thinking
 from wheels.distillation.ledger import Ledger
 from wheels.distillation.local_model import LocalModel
 from wheels.distillation.purchase import Local, Responder
-from wheels.files import read_json, write_json, write_text
+from wheels.files import read_list, read_object, write_json, write_text
 from wheels.metrics import sentence_scores
 from wheels.rows import Row
 
@@ -165,7 +165,7 @@ def run_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
     """
     folder = bench.output / "cells" / cell.name
     if (folder / "cell.json").is_file():
-        return dict(read_json(folder / "cell.json"))
+        return read_object(folder / "cell.json", "answers", "labels")
     settings = bench.settings(cell, folder)
     _take_over(bench, cell, folder)
     labelled = bench.task.train if bench.config.rehearse else []
@@ -248,7 +248,7 @@ def filter_trial(bench: Bench, assistant: str, teacher: str, seed: int) -> list[
             for row, label, grade in zip(bench.pool, labels, grades, strict=True)
         ]
         write_json(file, judge(bench, annotations))
-    return list(read_json(file))
+    return read_list(file)
 
 
 Results = Mapping[Cell, dict[str, Any]]

@@ -12,7 +12,7 @@ from wheels.benchmarks.curve_config import CurveConfig
 from wheels.benchmarks.passes_config import PassesConfig
 from wheels.decoding.calibrate_config import CalibrateConfig
 from wheels.distillation.pretrain_config import PretrainConfig
-from wheels.files import read_json
+from wheels.files import read_object
 
 
 def embedded_pair() -> Path:
@@ -34,7 +34,7 @@ def distil(config: PretrainConfig) -> None:
     from wheels.distillation.pretrain import run as pretrain
 
     folder = pretrain(config)
-    print(json.dumps(read_json(folder / "finished.json")))
+    print(json.dumps(read_object(folder / "finished.json")))
 
 
 def train(config: TrainConfig) -> None:

@@ -19,7 +19,7 @@ from wheels.benchmarks.recipe import with_digests
 from wheels.benchmarks.stages import Stage
 from wheels.data import Task
 from wheels.distillation.pretrain_config import PretrainConfig
-from wheels.files import read_json, write_json, write_text
+from wheels.files import read_object, write_json, write_text
 
 WAYS = ("live", "cache")
 
@@ -87,7 +87,7 @@ def measure_sizes(plan: Plan, task: Task, place: Path) -> None:
 
     config, folder = plan.cache, place.parent
     student = Path(student_of(plan, "live", 0, folder / "students" / "live-s0").output)
-    prompt = read_json(student / "finished.json")["prompt"]
+    prompt = read_object(student / "finished.json", "prompt")["prompt"]
     pair = Pair.load(student, plan.teacher, prompt=prompt)
     pair.student.requires_grad_(True)
     settings = student_of(plan, "live", 0, student)
@@ -127,7 +127,7 @@ def measure_memory(plan: Plan, task: Task, place: Path) -> None:
 
 def _vocabulary(plan: Plan) -> int:
     """Return V, as the stage before has found it."""
-    return int(read_json(plan.output / "cached" / "sizes.json")["vocab_size"])
+    return int(read_object(plan.output / "cached" / "sizes.json", "vocab_size")["vocab_size"])
 
 
 def write_cache_summary(plan: Plan, task: Task, folder: Path) -> None:
@@ -136,11 +136,11 @@ def write_cache_summary(plan: Plan, task: Task, folder: Path) -> None:
 
     config: CacheConfig = plan.cache
     trained: Mapping[str, Any] = {
-        f"{way}-s{seed}": read_json(folder / "trained" / f"{way}-s{seed}.json")
+        f"{way}-s{seed}": read_object(folder / "trained" / f"{way}-s{seed}.json")
         for seed in range(config.seeds)
         for way in WAYS
     }
-    parts = {name: read_json(folder / f"{name}.json") for name in ("sizes", "steps", "memory")}
+    parts = {name: read_object(folder / f"{name}.json") for name in ("sizes", "steps", "memory")}
     summary = summarise(
         config, task.name, [row.target for row in task.validation], plan.scores.metrics or task.metrics, trained, parts
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from wheels.benchmarks.records import save_lines
 from wheels.data import load_task
 from wheels.distillation.run_folder import run_facts
 from wheels.errors import WheelsError
+from wheels.json_text import parse_object
 
 
 def texts_of(plan: Plan, model: Path, split: str) -> tuple[dict[str, Any], list[str]]:
@@ -47,6 +47,7 @@ def read_texts(place: Path) -> tuple[Mapping[str, Any], list[str]]:
     """
     try:
         lines = gzip.decompress(place.read_bytes()).decode("utf-8").rstrip("\n").split("\n")
-        return json.loads(lines[0]), [json.loads(line)["text"] for line in lines[1:]]
+        facts, *texts = [parse_object(line, str(place)) for line in lines]
+        return facts, [each["text"] for each in texts]
     except (OSError, EOFError, ValueError, KeyError) as error:
         raise WheelsError(f"cannot read {place}: {error}; delete it to have it written again") from error

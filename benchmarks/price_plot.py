@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import matplotlib
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from wheels.benchmarks.plot import GRID, INK, STYLE, as_png, runs
+from wheels.json_text import parse_object
 
 Prices = dict[float, dict[int, list[tuple[int, float]]]]
 """By budget and seed: (round, price in nats per teacher token), in order of rounds."""
@@ -24,7 +24,7 @@ def read_prices(path: Path) -> Prices:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     for line in lines:
         try:
-            figures = json.loads(line)
+            figures = parse_object(line, str(path), finite=False)
             place = int(figures["seed"]), int(figures["round"])
             prices = {float(budget): float(price) for budget, price in figures["prices"].items()}
         except (ValueError, KeyError, TypeError, AttributeError):

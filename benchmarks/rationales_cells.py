@@ -14,7 +14,7 @@ from wheels.distillation.rationales import own_prompt
 from wheels.distillation.rationales import run as find
 from wheels.distillation.rationales_config import RationalesConfig
 from wheels.distillation.words import rationale
-from wheels.files import read_json, write_json, write_jsonl
+from wheels.files import read_object, write_json, write_jsonl
 from wheels.loading import load_model, load_tokenizer, save_model
 from wheels.metrics import sentence_scores
 from wheels.pair import Pair
@@ -59,7 +59,7 @@ def write_rows(data: str, attributed: Path, place: Path, *, column: str, k: int)
 
 def score_cell(grid: GridConfig, data: str, model: Path, place: Path) -> None:
     """Write which test rows a model answers rightly, greedily and by the prompt it was trained with."""
-    rows, facts = load_task(data).test[: grid.limit], read_json(model / "finished.json")
+    rows, facts = load_task(data).test[: grid.limit], read_object(model / "finished.json")
     student = load_model(model)
     pair = Pair.of(student, student, load_tokenizer(model), prompt=facts["prompt"])
     outputs = write(

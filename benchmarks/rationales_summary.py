@@ -18,7 +18,7 @@ from wheels.benchmarks.rationales_plot import draw
 from wheels.benchmarks.stats import compare, mean_over_seeds, paired_bootstrap, resample_sentences
 from wheels.benchmarks.table import number
 from wheels.data import load_task
-from wheels.files import read_json, write_bytes, write_json, write_text
+from wheels.files import read_object, write_bytes, write_json, write_text
 from wheels.metrics import SufficientStatistics, signature
 
 COLUMN = "attributed"
@@ -44,11 +44,12 @@ def summarise(
         output: the folder.
     """
     task = load_task(data)
-    teacher = read_json(output / "scores" / "teacher.json")
+    teacher = read_object(output / "scores" / "teacher.json", "right", "parameters")
     right = {
-        key: SufficientStatistics(grid.metric, 100.0 * column(read_json(file)["right"])) for key, file in scores.items()
+        key: SufficientStatistics(grid.metric, 100.0 * column(read_object(file, "right")["right"]))
+        for key, file in scores.items()
     }
-    one = read_json(next(iter(scores.values())))
+    one = read_object(next(iter(scores.values())), "parameters")
     common = {
         "task": task.name, "n": len(teacher["right"]),
         "metric": grid.metric, "metric_signature": signature(grid.metric, [row.target for row in task.test]),

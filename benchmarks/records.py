@@ -12,6 +12,7 @@ from typing import Any
 
 from wheels.decoding.trace import STUDENT, TEACHER, Trace
 from wheels.files import write_bytes
+from wheels.json_text import parse_object
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,9 @@ def load_lines(path: Path, signature: Mapping[str, Any]) -> list[dict[str, Any]]
     try:
         # Not splitlines(): an output may hold other line separators, such as U+2028.
         lines = gzip.decompress(path.read_bytes()).decode("utf-8").rstrip("\n").split("\n")
-        if json.loads(lines[0]) != json.loads(json.dumps(dict(signature))):
+        if parse_object(lines[0], str(path)) != json.loads(json.dumps(dict(signature))):
             return None
-        return [json.loads(line) for line in lines[1:]]
+        return [parse_object(line, str(path), finite=False) for line in lines[1:]]
     except (OSError, EOFError, zlib.error, ValueError, IndexError):
         return None
 

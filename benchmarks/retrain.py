@@ -38,7 +38,7 @@ def run(config: DemoConfig) -> None:
     recipe = Recipe.read(config.recipe, RECIPE, SECTIONS)
     stages = retrain_stages(config, work, recipe)
     seconds = run_stages(work, stages, {"command": "demo --retrain", "wheels": wheels.__version__})
-    facts = read_json(work / "facts.json")
+    facts = read_object(work / "facts.json")
     # The first arguments alone: the place of this installation says nothing about the result.
     extra = {"argv": ["wheels", *sys.argv[1:]], "recipe": recipe.sections, "seconds": seconds, **facts}
     with new_folder(output) as folder:

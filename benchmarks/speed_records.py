@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from wheels.benchmarks.bare import Machine, Shape
 from wheels.benchmarks.peers import Outcome, Tokens
-from wheels.files import write_json
+from wheels.files import read_object, write_json
 
 SHOWN = 5
 """Rows that are named where outputs differ."""
@@ -96,7 +95,7 @@ def save_round(path: Path, played: Round) -> None:
 def load_round(path: Path) -> Round | None:
     """Return a round that was kept; None where there is none, or none that can be read: it is then played again."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_object(path)
         played = {name: Played(**each) for name, each in content["played"].items()}
         machine = Machine(**content["machine"])
         return Round(content["order"], content["load_average"], played, machine, content["forwards"])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wheels.errors import WheelsError
-from wheels.files import read_json, write_json, write_text
+from wheels.files import read_object, write_json, write_text
 from wheels.runs import claimed
 
 LEDGER = "stages.json"
@@ -76,7 +76,7 @@ class Ledger:
         keys, after = {stage.name: stage_key(stage, inputs) for stage in stages}, parents(stages)
         path = folder / LEDGER
         if path.is_file():
-            held = read_json(path)
+            held = read_object(path, "done")
             known, before = held.get("keys", {}), held.get("after", {})
             others = [name for name in keys if (known.get(name), before.get(name)) != (keys[name], after[name])]
             if known and not set(known) & set(keys):

@@ -10,7 +10,7 @@ from wheels.decoding.handed_pair import HandedPair, folder_of
 from wheels.decoding.method import Method, deferral
 from wheels.decoding.rules import Rule, ThresholdRule, calibrated, scorer
 from wheels.errors import WheelsError
-from wheels.files import read_json
+from wheels.files import read_object
 from wheels.policy import HeadConfig
 
 
@@ -78,7 +78,7 @@ def read_deferral(pair: HandedPair, folder: Path) -> Artefact:
     """
     path = folder / "deferral" / "config.json"
     try:
-        config = read_json(path)
+        config = read_object(path, "head")
         shape = HeadConfig(**config["head"])
     except (KeyError, TypeError) as error:
         raise WheelsError(f"{path}: damaged at 'head'; train again") from error

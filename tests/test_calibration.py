@@ -119,10 +119,11 @@ def test_it_comes_back_from_its_file(tmp_path):
     ("content", "message"),
     [
         ("{", "calibration.json:1: not JSON"),
-        ("[]", "calibration.json: not a calibration of format 1; remove it, and calibrate the model again"),
+        ("[]", "calibration.json: must be a JSON object with named fields, got a list"),
+        ('{"format": 3}', "calibration.json: not a calibration of format 1; remove it, and calibrate the model again"),
         ('{"format": 2}', "calibration.json: not a calibration of format 1"),
         ('{"format": 1}', r"calibration.json: damaged \('points'\); remove it, and calibrate"),
-        ('{"format": 1, "points": [{"rule": "entropy"}]}', r"calibration.json: damaged \(.*missing"),
+        ('{"format": 1, "points": [{"rule": "entropy"}]}', r"calibration.json: .*missing 4 .*it is damaged"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path, content, message):

@@ -24,7 +24,7 @@ from safetensors.torch import save as save_tensors
 import wheels
 from wheels.calibration import Calibration
 from wheels.errors import WheelsError
-from wheels.files import read_json, write_bytes, write_json
+from wheels.files import read_object, write_bytes, write_json
 from wheels.pair import Pair
 from wheels.policy import DeferralHead, HeadConfig
 
@@ -216,8 +216,8 @@ def check_model(folder: Path) -> dict[str, Any]:
         raise WheelsError(f"no model folder {str(folder)!r}; give what `wheels train --output` wrote")
     if not path.is_file():
         raise WheelsError(f"{folder} has no deferral/config.json; give what `wheels train --output` wrote")
-    config: dict[str, Any] = read_json(path)
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    config = read_object(path)
+    if config.get("format") != FORMAT:
         raise WheelsError(f"{path}: not of format {FORMAT}; train again with this version")
     kinds = {"teacher": str, "prompt": str, "head": dict}
     wrong = [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from wheels.errors import WheelsError, check_budget
-from wheels.files import read_json, write_json
+from wheels.files import read_object, write_json
+from wheels.json_text import record_of
 
 FORMAT = 1
 MEASURED_WITH = ("max_new_tokens", "dtype")
@@ -70,11 +71,11 @@ class Calibration:
         """
         if not Path(path).is_file():
             return cls()
-        content: dict[str, Any] = read_json(path)
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        content = read_object(path, finite=False)  # a rule that may never call has an infinite threshold
+        if content.get("format") != FORMAT:
             raise WheelsError(f"{path}: not a calibration of format {FORMAT}; remove it, and calibrate the model again")
         try:
-            points = [Point(**point) for point in content["points"]]
+            points = [record_of(Point, point, f"{path}") for point in content["points"]]
             facts = {name: content[name] for name in ("data", "data_digest", "rows", "date")}
             later = {name: content[name] for name in ("model_digest", "config") if name in content}
             return cls(points, **facts, **later)

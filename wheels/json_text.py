@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, NoReturn
+import typing
+from typing import Any, NoReturn, TypeVar
 
 from wheels.errors import WheelsError
+
+Kind = TypeVar("Kind")
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -61,6 +64,33 @@ def parse_object(
     if missing:
         raise WheelsError(f"{place}: lacks {missing[0]!r}; it is damaged, or of another version")
     return value
+
+
+def record_of(kind: type[Kind], value: Any, place: str) -> Kind:
+    """Return the dataclass `kind` that a JSON object holds the fields of.
+
+    Raises:
+        WheelsError: where it is no object, lacks a field, has another one, or one holds another type or NaN.
+    """
+    if not isinstance(value, dict):
+        raise WheelsError(f"{place}: must hold {kind.__name__}s, got {kind_of_value(value)}; it is damaged")
+    hints = typing.get_type_hints(kind)
+    for name in [*value, *hints]:
+        if name not in hints or (name in value and not _fits(value[name], hints[name])):
+            raise WheelsError(f"{place}: {name!r} is not as this version writes it; it is damaged")
+    try:
+        return kind(**value)
+    except TypeError as error:
+        raise WheelsError(f"{place}: {error}; it is damaged") from None
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a JSON value is of a plain type, or of one of several; NaN is no number."""
+    if options := typing.get_args(hint):
+        return any(_fits(value, option) for option in options)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    return isinstance(value, hint) and (hint is not int or not isinstance(value, bool))
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -20,7 +20,8 @@ from wheels.distillation.grades import ACCEPTED, GRADES
 from wheels.distillation.ledger import Ledger
 from wheels.distillation.purchase import Responder
 from wheels.distillation.selection import Signal, choose
-from wheels.files import read_json, write_json
+from wheels.files import read_json, read_list_of, write_json
+from wheels.json_text import record_of
 from wheels.rows import Row
 
 CHUNK = 256
@@ -117,7 +118,7 @@ def annotate_pool(config: AnnotateConfig, material: Material, folder: Path, ledg
         file = place / "annotations.json"
         held = read_json(file) if file.is_file() else None
         if isinstance(held, dict) and held.get("budget") == stage.budget:
-            found += [Annotation(**line) for line in held["annotations"]]
+            found += [record_of(Annotation, line, str(file)) for line in held["annotations"]]
         else:
             new = _run_stage(config, material, stage, student_folder, place, ledger, found)
             write_json(file, {"budget": stage.budget, "annotations": [asdict(one) for one in new]})
@@ -202,7 +203,7 @@ def gather_signals(
                 write_json(file, [
                     asdict(Signal(one.answer, one.share, grade)) for one, grade in zip(found, grades, strict=True)
                 ])  # fmt: skip
-            signals += [Signal(**line) for line in read_json(file)]
+            signals += read_list_of(file, Signal)
             bar.update(len(rows))
     return signals
 

@@ -18,8 +18,10 @@ from transformers import (
 )
 
 from wheels.distillation.run_folder import RunFolder
+from wheels.errors import WheelsError
 from wheels.files import write_text
 from wheels.finite import check_finite, check_weights
+from wheels.json_text import parse_object
 from wheels.loading import quiet_loading
 
 
@@ -101,7 +103,7 @@ class Metrics(TrainerCallback):
     ) -> None:
         """Drop the lines of steps that are yet to come, and a line that was cut short."""
         if state.is_world_process_zero:
-            lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else []
             kept = [line for line in lines if _is_before(line, state.global_step)]
             write_text(self.path, "".join(f"{line}\n" for line in kept))
 
@@ -143,6 +145,6 @@ def train_to_end(trainer: Trainer, folder: RunFolder) -> TrainerState:
 def _is_before(line: str, step: int) -> bool:
     """Whether `line` is a whole record of a step up to `step`."""
     try:
-        return bool(json.loads(line)["step"] <= step)
-    except (ValueError, KeyError, TypeError):
+        return bool(parse_object(line, "metrics", "step", finite=False)["step"] <= step)
+    except (WheelsError, TypeError):
         return False

@@ -24,7 +24,7 @@ from wheels.distillation.rationales_config import RationalesConfig
 from wheels.distillation.run_folder import run_facts
 from wheels.distillation.words import rationale, token_spans, word_scores, words_of
 from wheels.errors import WheelsError
-from wheels.files import check_writable, read_json, write_json, write_jsonl, write_text
+from wheels.files import check_writable, read_list, write_json, write_jsonl, write_text
 from wheels.loading import check_place, load_model, load_tokenizer, model_digest
 from wheels.pair import Pair
 from wheels.rows import Row, read_records, row_of
@@ -197,6 +197,14 @@ def _is_done(config: RationalesConfig, kept: Path, identity: Record) -> bool:
     return False
 
 
+def _kept(file: Path, count: int) -> list[Record]:
+    """Return the rationales of `count` rows that a file keeps."""
+    found = read_list(file)
+    if len(found) != count or not all(isinstance(one, dict) and {"words", "target"} <= set(one) for one in found):
+        raise WheelsError(f"{file} does not hold {count} rationales; delete it to have them made again")
+    return found
+
+
 def _complete(config: RationalesConfig, records: Sequence[tuple[Record, Row]], parts: Path) -> list[Record]:
     """Return each record with its rationale; parts of `CHUNK` rows are kept on the way."""
     attributor: Attributor | None = None
@@ -207,7 +215,7 @@ def _complete(config: RationalesConfig, records: Sequence[tuple[Record, Row]], p
             if not file.is_file():
                 attributor = attributor or load_attributor(config)
                 write_json(file, attributor.attribute([row for _, row in part]))
-            found = read_json(file)
+            found = _kept(file, len(part))
             completed += [_with(config, record, one) for (record, _), one in zip(part, found, strict=True)]
             bar.update(len(part))
     missing = sum(not one[f"{config.column}_words"] for one in completed)

@@ -10,7 +10,7 @@ from typing import Any
 
 from wheels.distillation.pretrain_config import PretrainConfig
 from wheels.errors import WheelsError
-from wheels.files import read_json, write_json
+from wheels.files import read_object, write_json
 from wheels.runs import NOTE, begin_run, holds_run
 
 
@@ -50,7 +50,7 @@ class RunFolder:
         if not holds_run(self.path, "pretrain", identity, kept=kept, advice=advice):
             self._clear()
             begin_run(self.path, "pretrain", config, identity)
-        return read_json(self._finished) if self._finished.exists() else None
+        return read_object(self._finished) if self._finished.exists() else None
 
     def last_checkpoint(self) -> Path | None:
         """Return the newest whole checkpoint; one that was cut short is deleted."""
@@ -77,12 +77,13 @@ class RunFolder:
 def run_facts(folder: Path | str) -> dict[str, Any]:
     """Return what the run that trained a model noted, its prompt among it; nothing for a model that no run has made."""
     noted = Path(folder) / "finished.json"
-    return dict(read_json(noted)) if noted.is_file() else {}
+    return read_object(noted) if noted.is_file() else {}
 
 
 def _is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint has the file that the trainer writes last."""
     try:
-        return "global_step" in read_json(checkpoint / "trainer_state.json")
+        # The trainer writes NaN, for a gradient's norm that overflowed.
+        return "global_step" in read_object(checkpoint / "trainer_state.json", finite=False)
     except WheelsError:
         return False

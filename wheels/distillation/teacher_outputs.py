@@ -81,12 +81,18 @@ def _place(folder: Path | str, settings: list[Any]) -> Path:
 def tokens_written(folder: Path) -> int:
     """Return how many tokens the outputs that `teacher_outputs` gave last have; 0 if it has given none."""
     file = folder / "tokens.json"
-    return int(read_json(file)) if file.is_file() else 0
+    written = read_json(file) if file.is_file() else 0
+    if type(written) is not int:
+        raise WheelsError(f"{file} does not hold a number of tokens; delete it to have them counted again")
+    return written
 
 
 def _kept(file: Path, count: int) -> list[list[int]]:
     """Return the `count` outputs that a file keeps."""
     written = read_json(file)
-    if not isinstance(written, list) or len(written) != count:
+    ids = isinstance(written, list) and all(
+        isinstance(one, list) and all(isinstance(token, int) for token in one) for one in written
+    )
+    if not ids or len(written) != count:
         raise WheelsError(f"{file} does not hold {count} outputs; delete it to have them written again")
     return written
