@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -25,7 +27,7 @@ from wheels.files import write_bytes, write_json, write_text
 from wheels.metrics import sentence_statistics, signature
 from wheels.runs import begin_run, claimed, holds_run
 
-INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher")
+INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher", "also")
 """Settings that change no figure, or are known by the digest of what they name."""
 
 
@@ -44,18 +46,25 @@ def run(config: CurveConfig) -> Curve:
         identity["data_digest"] = data_digest
         kept = (folder / "curve.json").is_file()
         holds_run(folder, "bench curve", identity, kept=kept, grows=True)
-        plan = make_plan(config, data_digest)
-        identity["points_digest"] = points_digest(config, plan, data_digest)
+        configs = [config, *(_another(config, model, place) for place, model in enumerate(config.also, 1))]
+        plans = [make_plan(each, data_digest) for each in configs]
+        identity["points_digest"] = "-".join(map(partial(points_digest, data_digest=data_digest), configs, plans))
         if not holds_run(folder, "bench curve", identity, kept=kept):
             begin_run(folder, "bench curve", config, identity)
-        return _measure(config, folder, task, plan, data_digest)
+        runs = [_decoded(each, plan, task, data_digest) for each, plan in zip(configs, plans, strict=True)]
+        return _measure(config, folder, task, plans[0], runs, data_digest)
 
 
-def _measure(config: CurveConfig, folder: Path, task: Task, plan: Plan, data_digest: str) -> Curve:
-    """Decode, score, write and print."""
+def _another(config: CurveConfig, model: str, place: int) -> CurveConfig:
+    """Return the settings of one more model, whose decodes are kept in a folder of their own."""
+    return replace(config, model=model, also=(), output=str(Path(config.output) / f"also-{place}"))
+
+
+def _decoded(config: CurveConfig, plan: Plan, task: Task, data_digest: str) -> Measured:
+    """Return the outputs of one model."""
     rows = task.rows(config.split)[: config.limit]
     outputs = decode_all(config, plan, [row.source for row in rows], data_digest)
-    measured = Measured(
+    return Measured(
         task=task.name,
         student=plan.artefact.student_name,
         teacher=plan.artefact.teacher_name,
@@ -69,11 +78,18 @@ def _measure(config: CurveConfig, folder: Path, task: Task, plan: Plan, data_dig
         resamples=config.resamples,
         notes=plan.notes,
     )
-    curve = summarise(measured, _with_progress(len(outputs) * len(task.metrics)))
+
+
+def _measure(
+    config: CurveConfig, folder: Path, task: Task, plan: Plan, runs: Sequence[Measured], data_digest: str
+) -> Curve:
+    """Score, write and print; what looks closer is of the first model alone."""
+    measured = runs[0] if len(runs) == 1 else Measured.pooled(runs)
+    curve = summarise(measured, _with_progress(len(measured.outputs) * len(task.metrics)))
     curve.metric_signatures.update({metric: signature(metric, measured.references) for metric in task.metrics})
     curve.versions.update(versions())
     write_resolved(config, folder, {"data_digest": data_digest, "model_digest": plan.model_digest})
-    closer = look_closer(config, plan, measured, task, data_digest)
+    closer = look_closer(config, plan, runs[0], task, data_digest)
     curve.details.update(closer.to_json())
     write_results(curve, measured, folder, sections(curve, closer), as_command("wheels bench curve", config))
     print(as_text(curve))

@@ -24,6 +24,9 @@ class CurveConfig:
     teacher: str | None = option(
         None, "folder or hub id of the teacher, if not the one that the model folder names", reads=PLACE
     )
+    also: tuple[str, ...] = option(
+        (), "more trained models of the same pair, each trained and calibrated on its own: their seeds are further ones"
+    )
     data: str = option("embedded-translation", "task, folder, file or hub:owner/name to score on", reads=PLACE)
     split: str = option("test", "split of the data that is scored")
     source: str = option("source", "column of the source; dotted names reach nested columns")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from wheels.benchmarks.records import PointKey, Record
+from wheels.benchmarks.records import STUDENT_END, TEACHER_END, PointKey, Record
+from wheels.errors import WheelsError
 
 SHOWN = 0.2
 """The budget that the closer looks are taken at, or the nearest to it."""
@@ -43,6 +44,31 @@ class Measured:
     """Of the bootstrap."""
     notes: Sequence[str] = ()
     """What a reader must know, e.g. that fewer seeds were trained than asked for."""
+
+    @classmethod
+    def pooled(cls, runs: Sequence[Measured]) -> Measured:
+        """Return several models' outputs of one pair as those of one model: the seeds of each after those before it.
+
+        A resample of seeds then draws whole models, with all that was drawn for each: states, pairs, and the thresholds
+        of every rule, those without a head too. Rules that not all were measured with are left out.
+
+        Raises:
+            WheelsError: where the students or the teachers alone do not write the same.
+        """
+        first, outputs = runs[0], {}
+        for end in (STUDENT_END, TEACHER_END):
+            outputs[end] = first.outputs[end]
+            if any([one.text for one in run.outputs[end]] != [one.text for one in outputs[end]] for run in runs):
+                raise WheelsError(f"--also takes models of one pair, and the {end.rule} alone does not write the same")
+        rules = [rule for rule in first.rules if all(rule in run.rules for run in runs)]
+        for rule in rules:
+            before = 0
+            for run in runs:
+                mine = {key: records for key, records in run.outputs.items() if key.rule == rule}
+                outputs |= {PointKey(rule, before + key.seed, key.budget): records for key, records in mine.items()}
+                before += len(run.seeds(rule))
+        notes = [*dict.fromkeys(note for run in runs for note in run.notes), f"seeds of {len(runs)} models, pooled"]
+        return replace(first, rules=rules, outputs=outputs, notes=notes)
 
     @property
     def interior(self) -> list[float]:

@@ -364,3 +364,13 @@ def test_the_artefact_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> Non
     load_artefact(CurveConfig(model="m", teacher="t", device="cuda", dtype="bfloat16", threads=3))
     assert asked == [(("m",), {"teacher": "t", "device": "cuda", "dtype": "bfloat16"})]
     assert threads == [3]
+
+
+def test_more_models_of_the_pair_are_further_seeds(world: World) -> None:
+    curve, decoder = world.run(also=("second", "third"))
+    assert curve.seeds == {"learned": [0, 1, 2, 3, 4, 5], "random": [0, 1, 2, 3, 4, 5], "entropy": [0, 1, 2]}
+    assert len(decoder.calls) == 3 * 12
+    assert curve.notes == ["seeds of 3 models, pooled"]
+    assert world.run(also=("second", "third"))[1].calls == []
+    with pytest.raises(WheelsError, match="holds a run with points_digest"):
+        world.again()
