@@ -143,6 +143,8 @@ def test_shapes_are_a_contract() -> None:
         paths.suffix_residuals(VALUE, REWARD[:, :2], BOOTSTRAP, 1.0, LENGTHS)
     with pytest.raises(ValueError, match=r"value_t must have axes \[B, T\], got shape \(3,\)"):
         paths.single_step_residuals(VALUE[0], VALUE, REWARD, 1.0, LENGTHS)
+    with pytest.raises(ValueError, match=r"mask_BT must have the shape of value_t, \(3, 3\), got \(3, 1\)"):
+        paths.residuals(VALUE, REWARD, BOOTSTRAP, 1.0, LENGTHS[:, :1])
     with pytest.raises(ValueError, match=r"bootstrap_B must have axes \[B\]"):
         paths.residuals(VALUE, REWARD, BOOTSTRAP[:, None], 1.0, LENGTHS)
 

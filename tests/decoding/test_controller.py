@@ -85,6 +85,13 @@ def test_the_update_by_hand():
     assert (Tracker(0.02, LEVELS).level, Tracker(0.9, LEVELS).level) == (0.1, 0.5), "the nearest that was calibrated"
 
 
+@pytest.mark.parametrize(("calls", "score", "called"), [(50, 1e9, True), (105, 1e9, True), (115, 1e9, False)])
+def test_between_the_end_of_the_levels_and_the_lowest_the_threshold_still_decides(calls, score, called):
+    """Calls without tokens: the level goes from 0.1 down to 0.1 - 0.01 * calls, and from -1 on nothing calls."""
+    tracker = Tracker(0.1, LEVELS, calls=calls)
+    assert tracker.level == pytest.approx(0.1 - RATE * calls) and tracker.decide(score) is called
+
+
 def bound(tracker: Tracker, count: int) -> float:
     """The guarantee: `(reach + RATE) / (RATE * N)`."""
     return (1 + max(tracker.start, 1 - tracker.start) + RATE) / (RATE * count)

@@ -8,7 +8,12 @@ import pytest
 import torch
 from scipy.stats import chisquare
 from transformers import DynamicCache, EncoderDecoderCache, StoppingCriteria, StoppingCriteriaList, TextStreamer
-from transformers.generation import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput
+from transformers.generation import (
+    GenerateDecoderOnlyOutput,
+    GenerateEncoderDecoderOutput,
+    GenerationConfig,
+    MaxLengthCriteria,
+)
 
 import wheels
 from tests.decoding.tiny import FAMILIES, make_model, make_pair, save_artefact
@@ -18,6 +23,7 @@ from wheels.calibration import Calibration, Point
 from wheels.decoding import handed_pair
 from wheels.decoding.cache import cache_argument
 from wheels.decoding.engine import decode
+from wheels.decoding.handed_batch import _most_tokens
 from wheels.decoding.method import bild, deferral, prompt_lookup, speculative
 from wheels.decoding.rules import SIMPLE, calibrated
 from wheels.errors import WheelsError
@@ -117,6 +123,15 @@ def test_strict_spends_as_the_budget_grows(pair):
     settings = {"rule": SIMPLE["random"].at(-1.0), "budget_mode": "strict", "min_new_tokens": LIMIT}
     written = ours(pair, teacher_budget=0.5, return_dict_in_generate=True, **settings)
     assert written.by_teacher[:, -LIMIT:].tolist() == [[False, True] * (LIMIT // 2)] * len(TEXTS)
+
+
+def test_the_criteria_say_how_long_a_text_may_grow_and_the_settings_only_without_them():
+    of = [MaxLengthCriteria(9), MaxLengthCriteria(7)]
+    settings = GenerationConfig(max_length=5)
+    assert _most_tokens(StoppingCriteriaList(of), settings) == 7
+    assert _most_tokens(StoppingCriteriaList(), settings) == 5
+    with pytest.raises(WheelsError, match="nothing says how long an output may grow; give max_new_tokens="):
+        _most_tokens(StoppingCriteriaList(), GenerationConfig(max_length=None))
 
 
 @pytest.mark.parametrize("limit", [{"max_new_tokens": 1}, {"max_new_tokens": 3}, {"max_length": 14}])

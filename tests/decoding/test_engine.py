@@ -300,6 +300,8 @@ def test_a_source_that_cannot_be_read_is_refused(family):
     said = "input 2 of 2 has 6[45] tokens, and the models read at most 64"
     with pytest.raises(WheelsError, match=said + (", output included" if family == "llama" else "; shorten")):
         decode(pair, ["a", "b " * 64], RANDOM, budget=0.2)
+    with pytest.raises(WheelsError, match="input 2 of 2 is empty"):
+        decode(pair, ["b " * 64, " "], RANDOM, budget=0.2)  # before any is encoded
     (trace,) = decode(pair, ["b " * 62], RANDOM, budget=0.0, max_new_tokens=LIMIT)
     assert trace.tokens <= (2 if family == "llama" else LIMIT)
 

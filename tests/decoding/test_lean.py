@@ -80,7 +80,12 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
         T5Config(**SEQ2SEQ, feed_forward_proj="gated-gelu", scale_decoder_outputs=True)
     ),
     "t5-plain": lambda: T5ForConditionalGeneration(
-        T5Config(**SEQ2SEQ, feed_forward_proj="relu", scale_decoder_outputs=False)
+        # Distances from 10 on are one bucket, and 9 is far from it: the end of the table is seen.
+        T5Config(
+            **SEQ2SEQ | {"relative_attention_num_buckets": 16, "relative_attention_max_distance": 10},
+            feed_forward_proj="relu",
+            scale_decoder_outputs=False,
+        )
     ),
 }
 

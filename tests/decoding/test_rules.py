@@ -184,6 +184,8 @@ def test_a_calibrated_rule_has_the_threshold_of_its_budget_and_seed():
     assert calibrated(trained, "every-k", 0.2, seed=5).threshold == 0.8
     assert calibrated(trained, "margin", 0.0).threshold == math.inf
     assert calibrated(trained, "margin", 1.0).threshold == -math.inf
+    for budget in (0.0, 1.0):
+        assert calibrated(trained, "margin", budget, mode="online").levels == (), "there is nothing to move"
     with pytest.raises(WheelsError, match=r"rule 'margin' .* not calibrated.*; give one that was calibrated$"):
         calibrated(trained, "margin", 0.2)
 

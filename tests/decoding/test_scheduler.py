@@ -103,6 +103,26 @@ def test_more_texts_than_a_batch_are_in_flight_only_where_both_models_write(budg
     assert len(engine.slots.rows) == texts
 
 
+def test_the_text_that_has_run_the_longest_goes_first():
+    """A text that comes back from the teacher stands before those that began after it, whatever their slots are."""
+    pair = make_pair("llama")
+    rows = prepare_rows(pair, ["a b", "c", "d e", "f"], 4)
+    engine = Engine(
+        pair, rows, deferral(SIMPLE["random"]), Request(budget=0.5), batch_size=2, schedule=Schedule(group=2)
+    )
+    engine._admit()
+    first, second, *_ = slots = list(engine.running)
+    assert len(slots) == 3
+    for slot in (second, first):
+        engine.running.remove(slot)
+        engine._run(slot)
+    assert engine.running == slots
+    engine.slots.rows[first] = None
+    engine.running.remove(first)
+    engine._admit()
+    assert engine.running == [*slots[1:], first], "another text in the slot of the oldest"
+
+
 def test_one_model_alone_reads_its_cache_as_it_lies():
     pair = make_pair("llama")
     rows = prepare_rows(pair, ["a b", "c d"] * 6, 4)

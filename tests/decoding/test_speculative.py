@@ -199,6 +199,13 @@ def test_bild_that_neither_falls_back_nor_rolls_back_keeps_the_drafts(family):
         assert all(trace.accepted == trace.drafted == trace.tokens - trace.teacher_tokens for trace in kept)
 
 
+def test_bild_falls_back_and_rolls_back_by_its_defaults():
+    """Below a probability of 0.6; beyond 3 nats of the teacher's surprise; after 10 tokens at the latest."""
+    method = bild()
+    assert method.rule.threshold == pytest.approx(0.4)
+    assert (method.verifier.threshold, method.verifier.measure, method.draft) == (3.0, "surprise", 10)
+
+
 def test_bild_rolls_back_and_falls_back():
     pair = kin("t5")
     often, seldom = (decode(pair, TEXTS, bild(fallback, 2.0, draft=9), **NONE) for fallback in (0.95, 0.0))

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -262,6 +263,16 @@ def test_rows_with_drafts_of_0_to_3_tokens_side_by_side(name, sampled):
     assert verdict.kept_R.tolist() == [0, 3, 0, 1]
     follows = [0, 2, 3] if not VERIFIERS[name].bonus else [0, 1, 2, 3]
     assert [verdict.token_R.tolist()[row] for row in follows] == [[1, 1, 2, 0][row] for row in follows]
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(1.0)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("name", VERIFIERS)
+def test_where_nobody_has_a_draft_the_teacher_writes(name, sampling):
+    laws = [[(0.1, 0.1, 0.8)], [(0.2, 0.7, 0.1)]]
+    check = greedy_check(laws, [[], []], [0, 0], sampling=sampling, token_RW=torch.full((2, 1), 0.5).double())
+    check = replace(check, draft_RK=check.draft_RK.long())
+    verdict = VERIFIERS[name](check)
+    assert (verdict.kept_R.tolist(), verdict.token_R.tolist()) == ([0, 0], [2, 1])
 
 
 def test_rows_do_not_see_each_other():

@@ -36,6 +36,7 @@ def test_refusals(given: dict[str, Any], message: str) -> None:
         ({"index": 4}, r"option index must be in \[0, 3\], got 4"),
         ({"index": -1}, r"option index must be in \[0, 3\], got -1"),
         ({"budget": 2}, r"option budget must be in \[0, 1\], got 2"),
+        ({"price": -0.5}, "option price must be at least 0, got -0.5"),
         ({"price": float("nan")}, "option price must be at least 0, got nan"),
     ],
 )
