@@ -271,6 +271,22 @@ def test_a_student_that_is_the_teacher_has_no_loss_and_no_gradient(request, task
     assert max(p.grad.abs().max() for p in pair.student.parameters() if p.grad is not None) > 0.01
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_fitting_the_value_does_not_move_the_student(kind):
+    """No gradient of V reaches the hidden states that it is read from; the value's own weights get theirs."""
+    value = PathValue(8, PathSettings())
+    for parameter in value.parameters():
+        torch.nn.init.normal_(parameter.data, generator=torch.Generator().manual_seed(1))
+    hidden_BTD = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(2)).to(kind).requires_grad_(True)
+    present, average = value(hidden_BTD)
+    assert present.dtype == average.dtype == torch.float32
+    # As in a student's loss, in which the hidden states stand beside the value that is read from them.
+    (present.square().sum() + average.sum() + 0.0 * hidden_BTD.sum()).backward()
+    assert hidden_BTD.grad.abs().max() == 0.0
+    assert all(parameter.grad.abs().max() > 0.0 for parameter in value.present.parameters())
+    assert all(parameter.grad is None for parameter in value.average.parameters())
+
+
 @pytest.mark.parametrize("family", ["t5", "llama"])
 def test_padding_and_prompts_change_nothing(request, task, tmp_path, family):
     """A batch has the sum of its rows; a row is what its own tokens, its hidden states and its logits say."""
