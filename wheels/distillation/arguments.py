@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-from transformers import Seq2SeqTrainingArguments, TrainingArguments
+from transformers import Seq2SeqTrainingArguments, Trainer, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
-from wheels.distillation.options import further_options
+from wheels.distillation.options import OF_OURS, further_options
 from wheels.distillation.pretrain_config import PretrainConfig
 from wheels.distillation.run_folder import RunFolder
 from wheels.errors import WheelsError
@@ -25,7 +28,7 @@ def training_arguments(
         WheelsError: for further options that are unknown or not allowed.
     """
     kind = Seq2SeqTrainingArguments if seq2seq else TrainingArguments
-    options = further_options(config.options, kind) if config.options is not None else {}
+    options = further_options(config.options, Seq2SeqTrainingArguments, OF_OURS) if config.options is not None else {}
     every = config.eval_every or steps_per_epoch(config, rows)
     if metric is not None:
         scoring = {"eval_strategy": "steps", "eval_steps": every, "load_best_model_at_end": True}
@@ -39,13 +42,46 @@ def make_arguments(kind: type[Arguments], config: PretrainConfig, values: dict[s
     Raises:
         WheelsError: naming the file.
     """
-    try:
+    with blaming(config.options or "training options"):
         arguments = kind(**values)
-    except (ValueError, TypeError) as error:
-        raise WheelsError(f"{config.options or 'training options'}: {first_line(error)}") from error
     # One process trains on one device; several are started by torchrun.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def check_packages(options: str, arguments: TrainingArguments) -> None:
+    """Refuse options that ask for an optimizer or a log of a package that is not there, before any work is done.
+
+    Raises:
+        WheelsError: naming the file and the package.
+    """
+    # A few optimizers want the model too, and say so by a ValueError; the trainer gives it to them.
+    with blaming(options), suppress(ValueError):
+        Trainer.get_optimizer_cls_and_kwargs(arguments)
+    with blaming(options):
+        for callback in get_reporting_integration_callbacks(arguments.report_to):
+            callback()
+
+
+@contextmanager
+def blaming(options: str | None, begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Turn an error of transformers' trainers that comes before their first step into one line: the options made it.
+
+    Args:
+        options: their file; without one an error stays what it is.
+        begun: whether the first step has begun.
+
+    Raises:
+        WheelsError: naming the file and the error's first line.
+    """
+    try:
+        yield
+    except WheelsError:
+        raise
+    except Exception as error:
+        if options is None or begun():
+            raise
+        raise WheelsError(f"{options}: {first_line(error)}") from error
 
 
 def common_arguments(config: PretrainConfig, folder: RunFolder, every: int) -> dict[str, Any]:

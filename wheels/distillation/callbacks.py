@@ -17,6 +17,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from wheels.distillation.arguments import blaming
 from wheels.distillation.run_folder import RunFolder
 from wheels.errors import WheelsError
 from wheels.files import write_text
@@ -27,6 +28,15 @@ from wheels.loading import quiet_loading
 
 class Finite(TrainerCallback):
     """Stops a run whose gradients, weights or scores are no numbers; no checkpoint is made of them."""
+
+    begun = False
+    """Whether a step has begun."""
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note it."""
+        self.begun = True
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -128,15 +138,25 @@ class Metrics(TrainerCallback):
             file.write(f"{line}\n")
 
 
-def train_to_end(trainer: Trainer, folder: RunFolder) -> TrainerState:
-    """Train from the last checkpoint, or from the start, with our bar and metrics; return the trainer's last state."""
+def train_to_end(trainer: Trainer, folder: RunFolder, options: str | None) -> TrainerState:
+    """Train from the last checkpoint, or from the start, with our bar and metrics; return the trainer's last state.
+
+    Args:
+        trainer: of transformers or TRL.
+        folder: of the run.
+        options: the file of further options, for errors.
+
+    Raises:
+        WheelsError: for options that the trainer cannot begin with, and where a number of the run is none.
+    """
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
-    trainer.add_callback(Finite())
+    watch = Finite()
+    trainer.add_callback(watch)
     trainer.add_callback(Metrics(folder.metrics))
     trainer.add_callback(Progress())
     checkpoint = folder.last_checkpoint()
-    with quiet_loading():
+    with quiet_loading(), blaming(options, lambda: watch.begun):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.accelerator.wait_for_everyone()
     return trainer.state

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from wheels.config import to_dict, write_resolved
 from wheels.data import Row, Task, load_task
-from wheels.distillation.arguments import training_arguments
+from wheels.distillation.arguments import blaming, check_packages, training_arguments
 from wheels.distillation.cached_teacher import numbered, open_cache
 from wheels.distillation.callbacks import train_to_end
 from wheels.distillation.collate import Collator, Example
@@ -58,6 +58,8 @@ def run(config: PretrainConfig) -> Path:
     _check_machine(config)
     task = load_task(config.data, source=config.source, target=config.target, prompt=config.prompt, limit=config.limit)
     metrics = _metrics(config, task)
+    if config.options is not None:
+        _check_options(config)
     for role, name in (("student", config.student), ("teacher", config.teacher), ("tokenizer", config.tokenizer)):
         if name is not None:
             check_place(name, role)
@@ -111,7 +113,7 @@ def train(
         the steps taken, and the best step with its score.
     """
     trainer = make_trainer(config, material, examples, folder, validation, metrics)
-    state = train_to_end(trainer, folder)
+    state = train_to_end(trainer, folder, config.options)
     detach_value(material.student)
     facts: dict[str, Any] = {"steps": state.global_step, "rows": len(examples), "prompt": material.pair.prompt}
     if config.rationale is not None:
@@ -144,17 +146,18 @@ def make_trainer(
     cache = open_cache(config, material, examples, folder.path, collator) if config.cached_logits else None
     objective = _objective(config, material, cache)
     value = attach_value(pair.student, objective.paths, config.seed) if config.objective == "pcl" else None
-    return kind(
-        pair.student,
-        arguments,
-        teacher=material.teacher if config.objective in JUDGED else None,
-        objective=objective,
-        collator=collator,
-        train_examples=numbered(examples) if cache else examples,
-        evaluator=_evaluator(config, material, validation, metrics) if validation else None,
-        value=value,
-        cache=cache,
-    )
+    with blaming(config.options):
+        return kind(
+            pair.student,
+            arguments,
+            teacher=material.teacher if config.objective in JUDGED else None,
+            objective=objective,
+            collator=collator,
+            train_examples=numbered(examples) if cache else examples,
+            evaluator=_evaluator(config, material, validation, metrics) if validation else None,
+            value=value,
+            cache=cache,
+        )
 
 
 def _objective(config: PretrainConfig, material: Material, cache: TeacherCache | None) -> Objective:
@@ -203,6 +206,18 @@ def _evaluator(config: PretrainConfig, material: Material, rows: Sequence[Row], 
         return {metric: score(metric, texts, references).value for metric in metrics}
 
     return evaluate
+
+
+def _check_options(config: PretrainConfig) -> None:
+    """Refuse a file of options that cannot work here: before models are loaded, and a teacher writes."""
+    assert config.options is not None, "asked for"
+    folder = RunFolder(Path(config.output))
+    if config.trainer == "trl":
+        from wheels.distillation.trl_baseline import trl_arguments
+
+        check_packages(config.options, trl_arguments(config, folder, 1))
+    else:
+        check_packages(config.options, training_arguments(config, folder, 1, None, seq2seq=False))
 
 
 def _metrics(config: PretrainConfig, task: Task) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from wheels.distillation.generation import write
 from wheels.distillation.losses import IGNORED, cross_entropy, distillation_loss, select
 from wheels.distillation.pcl import FollowValue, PathSettings, PathValue, set_value_rate, student_path_loss
 from wheels.distillation.teacher_cache import TeacherCache
+from wheels.errors import WheelsError
 from wheels.finite import check_finite
 
 # What stands in a batch and is not for the model.
@@ -264,7 +265,8 @@ class _Distils(Trainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval", **_: Any
     ) -> dict[str, float]:
         """Return and log the evaluator's metrics of the student as it is."""
-        assert self.evaluator is not None, "a trainer without an evaluator has nothing to evaluate"
+        if self.evaluator is None:
+            raise WheelsError("eval_on_start needs rows to score: give a validation split and --eval-limit above 0")
         found = self.evaluator(self.accelerator.unwrap_model(self.model))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(metrics)

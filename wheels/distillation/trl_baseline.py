@@ -14,11 +14,11 @@ from datasets import Dataset
 from huggingface_hub import constants
 from trl.experimental.gkd import GKDConfig, GKDTrainer
 
-from wheels.distillation.arguments import common_arguments, make_arguments, steps_per_epoch
+from wheels.distillation.arguments import blaming, common_arguments, make_arguments, steps_per_epoch
 from wheels.distillation.callbacks import train_to_end
 from wheels.distillation.collate import Batch, Collator, Example, pad
 from wheels.distillation.material import Material
-from wheels.distillation.options import further_options
+from wheels.distillation.options import OF_TRL, further_options
 from wheels.distillation.pretrain_config import PretrainConfig
 from wheels.distillation.run_folder import RunFolder
 from wheels.errors import WheelsError, check_choice
@@ -59,15 +59,17 @@ def train_with_trl(
     pair = material.pair
     if pair.tokenizer.pad_token is None:
         pair.tokenizer.pad_token_id = pair.pad_id
-    trainer = GKDTrainer(
-        model=pair.student,
-        teacher_model=material.teacher,
-        args=trl_arguments(config, folder, len(examples)),
-        data_collator=PromptCollator(Collator(False, pair.pad_id)),
-        train_dataset=Dataset.from_list([dict(example) for example in examples]),
-        processing_class=pair.tokenizer,
-    )
-    state = train_to_end(trainer, folder)
+    arguments = trl_arguments(config, folder, len(examples))
+    with blaming(config.options):
+        trainer = GKDTrainer(
+            model=pair.student,
+            teacher_model=material.teacher,
+            args=arguments,
+            data_collator=PromptCollator(Collator(False, pair.pad_id)),
+            train_dataset=Dataset.from_list([dict(example) for example in examples]),
+            processing_class=pair.tokenizer,
+        )
+    state = train_to_end(trainer, folder, config.options)
     return {"steps": state.global_step, "rows": len(examples), "prompt": pair.prompt, "trainer": "trl"}
 
 
@@ -90,7 +92,7 @@ def check_trl(config: PretrainConfig, material: Material) -> None:
 
 def trl_arguments(config: PretrainConfig, folder: RunFolder, rows: int) -> GKDConfig:
     """Return TRL's own configuration of the run."""
-    options = further_options(config.options, GKDConfig) if config.options is not None else {}
+    options = further_options(config.options, GKDConfig, OF_TRL) if config.options is not None else {}
     values = common_arguments(config, folder, config.eval_every or steps_per_epoch(config, rows))
     beta = BETAS[config.objective]
     values |= {
