@@ -47,3 +47,28 @@ def check_budget(given: object, name: str = "teacher_budget") -> float:
         hint = f"; did you mean {budget / 100:g}?" if 1.0 < budget <= 100.0 else ""
         raise WheelsError(f"{name} must be in [0, 1], got {given}{hint}")
     return budget
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Whether an error says that the machine lacks memory or a device, or that a device failed."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & {"MemoryError", "OutOfMemoryError", "AcceleratorError"}:
+        return True
+    return "RuntimeError" in kinds and any(sign in str(error) for sign in MACHINE_SIGNS)
+
+
+MACHINE_SIGNS = (
+    "allocate memory",
+    "not enough memory",
+    "out of memory",
+    "CUDA error",
+    "CUDA driver",
+    "cuBLAS",
+    "CUBLAS_STATUS",
+    "CUDNN_STATUS",
+    "NVIDIA driver",
+    "not compiled with",
+    "No CUDA GPUs",
+    "meta tensor",
+)
+"""What torch writes where memory or a device is lacking or fails: these errors have no type of their own."""

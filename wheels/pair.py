@@ -373,11 +373,28 @@ def end_tokens(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 def context_limit(model: PreTrainedModel, tokenizer: Tokenizer) -> int | None:
-    """The longest sequence a model and its tokenizer are made for, or None where neither says."""
+    """The longest sequence a model and its tokenizer are made for, or None where neither says.
+
+    Where rotary angles change beyond some length of a pass, for all of its rows, that length is the longest: up to
+    there a text does not depend on its company.
+    """
     limits = [int(tokenizer.model_max_length)]
     if model.config.model_type not in RELATIVE_POSITIONS:
         limits += [
             int(getattr(model.config, name, None) or NO_LIMIT) for name in ("max_position_embeddings", "n_positions")
         ]
+    limits += angle_limits(model.config.get_text_config(decoder=True))
     least = min(limits)
     return least if least < NO_LIMIT else None
+
+
+def angle_limits(config: PreTrainedConfig) -> list[int]:
+    """Return the lengths beyond which rotary angles depend on the longest text of a pass (`longrope`, `dynamic`).
+
+    Llama 3's, YaRN's and linear angles do not.
+    """
+    given = getattr(config, "rope_parameters", None) or {}
+    kinds = [kind for kind in given.values() if isinstance(kind, Mapping)] if "rope_type" not in given else [given]
+    moving = [kind for kind in kinds if kind["rope_type"] == "longrope" or "dynamic" in kind["rope_type"]]
+    whole = int(getattr(config, "max_position_embeddings", None) or NO_LIMIT)
+    return [int(kind.get("original_max_position_embeddings") or whole) for kind in moving]
