@@ -10,7 +10,16 @@ from transformers import PreTrainedModel
 
 from wheels.errors import WheelsError
 from wheels.loading import DTYPES, TOKENIZER_FILES, Tokenizer, load_model, load_tokenizer
-from wheels.pair import NO_LIMIT, Pair, check_same_kind, check_same_start, check_same_tokenizer, kind_of, name_of
+from wheels.pair import (
+    NO_LIMIT,
+    Pair,
+    check_same_kind,
+    check_same_start,
+    check_same_tokenizer,
+    kind_of,
+    name_of,
+    warn_of_sizes,
+)
 
 
 class _NoTokenizer:
@@ -75,6 +84,7 @@ def teacher_of(teacher: object, student: PreTrainedModel) -> PreTrainedModel:
         )
     check_same_kind(kind_of(student.config), kind_of(teacher.config), name_of(student), name_of(teacher))
     check_same_start(student, teacher)
+    warn_of_sizes(student, teacher)
     if teacher.device != student.device:
         raise WheelsError(f"the student is on {student.device} and the teacher on {teacher.device}; put both on one")
     folders = [folder_of(student), folder_of(teacher)]

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from wheels.decoding.packing import Packing
 from wheels.errors import WheelsError
+from wheels.loading import ATTENTION
 
 MECHANISMS = (
     "alibi",
@@ -32,8 +33,6 @@ MECHANISMS = (
 """Settings of windows, chunks, biases and full experts, by their names in the library's configurations."""
 PLAIN_KINDS = ("full_attention", "full", "original_full", "local")
 """Values of theirs that change nothing; LongT5's encoder sees a window that is the row's own."""
-ATTENTION = ("sdpa", "eager")
-"""Implementations of attention that read a mask for each row."""
 
 
 class Positions(Protocol):

@@ -23,14 +23,20 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
-from wheels.errors import WheelsError, check_choice
-from wheels.files import open_output
+from wheels.errors import WheelsError, check_choice, is_of_machine
+from wheels.files import open_output, read_json
 from wheels.finite import check_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DEVICES = ("cpu", "cuda", "xpu")
+DEVICES = ("cpu", "cuda", "xpu", "mps")
 # What a folder or a hub id that is not what it should be raises inside transformers, safetensors and huggingface_hub.
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError)
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+"""Without it transformers asks on the terminal whether to run a folder's code, and takes a `y` from a pipe."""
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".npz", ".npy")
+"""Ends of files with weights that are no safetensors."""
+ATTENTION = ("sdpa", "eager")
+"""Implementations of attention that come with transformers and read a mask for each row."""
 TOKENIZER_FILES = ("*token*", "vocab*", "*.spm", "*.model")
 MODEL_FILES = (
     "*.safetensors",
@@ -56,24 +62,77 @@ def load_model(
         role: the word for this model in an error (`student`, `teacher`).
 
     Raises:
-        WheelsError: no such folder, not a language model, weights that are missing or damaged, or no such device.
+        WheelsError: no such folder, not a language model, weights that are missing, damaged, no numbers or a pickle, or
+            no such device.
     """
     torch_dtype = DTYPES[check_choice("dtype", dtype, DTYPES)]
     place = check_device(device)
     # With `output_loading_info` what `from_pretrained` returns is a tuple, which its type does not say.
     kind: Any = AutoModelForSeq2SeqLM if load_config(name, role=role).is_encoder_decoder else AutoModelForCausalLM
-    try:
-        with quiet_loading():
-            model, info = kind.from_pretrained(name, dtype=torch_dtype, output_loading_info=True)
-    except Exception as error:
-        if isinstance(error, LOADING_ERRORS) or type(error).__module__.startswith("safetensors"):
-            raise WheelsError(f"cannot load the {role} {str(name)!r}: {first_line(error)}") from error
-        raise
+    with _load_errors(f"the {role} {str(name)!r}"), quiet_loading():
+        _check_weights_file(Path(name), role)
+        model, info = kind.from_pretrained(
+            name, dtype=torch_dtype, output_loading_info=True, use_safetensors=True, **NO_CODE
+        )
     if info["missing_keys"]:
         example = sorted(info["missing_keys"])[0]
         raise WheelsError(f"{role} {str(name)!r} lacks {len(info['missing_keys'])} weights, such as {example!r}")
+    if (bad := not_finite(model)) is not None:
+        raise WheelsError(
+            f"{role} {str(name)!r} has weights that are no finite numbers ({dtype}), first in {bad!r}: its training "
+            "went wrong, or the number format is too narrow; give another model, or another dtype"
+        )
     loaded: PreTrainedModel = model.to(place).eval()
     return loaded
+
+
+def not_finite(model: torch.nn.Module) -> str | None:
+    """Return the name of the first parameter of a model that holds inf or nan; None where all are numbers."""
+    for name, weight in model.named_parameters():
+        # A sum is read at the speed of memory; it is finite wherever no weight is inf or nan, unless it overflows.
+        if not bool(weight.detach().sum(dtype=torch.float32).isfinite()) and not bool(weight.isfinite().all()):
+            return name
+    return None
+
+
+def _check_weights_file(folder: Path, role: str) -> None:
+    """Raise a `WheelsError` where a model's folder holds its weights in a file that could run code, or not at all."""
+    if not folder.is_dir() or (folder / "model.safetensors").is_file():
+        return
+    index = folder / "model.safetensors.index.json"
+    shards = read_json(index)["weight_map"].values() if index.is_file() else ()
+    pickles = sorted({str(name) for name in shards if not str(name).endswith(".safetensors")})
+    if not shards:
+        found = (file.name for file in folder.iterdir() if file.suffix in PICKLES)
+        pickles = sorted(found, key=lambda name: ("model" not in name, name))
+    if pickles:
+        raise WheelsError(
+            f"{role} {str(folder)!r} holds its weights in {pickles[0]}, a format that can run code when it is read; "
+            "save it as model.safetensors (save_pretrained of transformers 5 does)"
+        )
+    if not shards:
+        what = (
+            "an adapter alone; merge it into its model" if (folder / "adapter_config.json").is_file() else "no weights"
+        )
+        raise WheelsError(f"cannot load the {role} {str(folder)!r}: no model.safetensors there, but {what}")
+
+
+@contextmanager
+def _load_errors(what: str) -> Iterator[None]:
+    """Raise what the libraries raise while they read a folder, or a hub id, as a `WheelsError`."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, WheelsError) or is_of_machine(error):
+            raise
+        if "contains custom code" in str(error) or "custom code contained in" in str(error):
+            raise WheelsError(
+                f"cannot load {what}: it needs code of its own (auto_map in its configuration), which is never run; "
+                "give a model of a family that transformers knows"
+            ) from error
+        if isinstance(error, LOADING_ERRORS) or type(error).__module__.startswith("safetensors"):
+            raise WheelsError(f"cannot load {what}: {first_line(error)}") from error
+        raise
 
 
 def load_config(name: str | Path, *, role: str = "model") -> PreTrainedConfig:
@@ -83,10 +142,16 @@ def load_config(name: str | Path, *, role: str = "model") -> PreTrainedConfig:
         WheelsError: where there is none, or transformers does not know the type.
     """
     check_place(name, role)
-    try:
-        return AutoConfig.from_pretrained(name)
-    except LOADING_ERRORS as error:
-        raise WheelsError(f"cannot load the {role} {str(name)!r}: {first_line(error)}") from error
+    with _load_errors(f"the {role} {str(name)!r}"):
+        config = AutoConfig.from_pretrained(name, **NO_CODE)
+    # Any other name may be that of a repository, whose kernels transformers would fetch and run.
+    for part in (config, *(getattr(config, sub, None) for sub in config.sub_configs)):
+        if (attention := getattr(part, "_attn_implementation", None)) not in (None, *ATTENTION):
+            raise WheelsError(
+                f"the configuration of {role} {str(name)!r} asks for attention {attention!r}; allowed: "
+                f"{', '.join(ATTENTION)}; leave attn_implementation out"
+            )
+    return config
 
 
 def load_tokenizer(name: str | Path, *, role: str = "model") -> Tokenizer:
@@ -98,10 +163,8 @@ def load_tokenizer(name: str | Path, *, role: str = "model") -> Tokenizer:
     check_place(name, role)
     if Path(name).is_dir() and not any(any(Path(name).glob(f)) for f in TOKENIZER_FILES):
         raise WheelsError(f"{role} {str(name)!r} has no tokenizer beside it; save one there with save_pretrained")
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except LOADING_ERRORS as error:
-        raise WheelsError(f"cannot load the tokenizer of the {role} {str(name)!r}: {first_line(error)}") from error
+    with _load_errors(f"the tokenizer of the {role} {str(name)!r}"):
+        return AutoTokenizer.from_pretrained(name, **NO_CODE)
 
 
 def check_place(name: str | Path, role: str) -> None:
@@ -140,7 +203,7 @@ def is_cached(hub_id: str) -> bool:
         return False
 
 
-def check_device(device: str) -> torch.device:
+def check_device(device: str | torch.device) -> torch.device:
     """Return the torch device of that name.
 
     Raises:
@@ -148,12 +211,17 @@ def check_device(device: str) -> torch.device:
     """
     try:
         place = torch.device(device)
-    except RuntimeError:
-        raise WheelsError(f"device must be one of {', '.join(DEVICES)} (or cuda:1, ...), got {device!r}") from None
-    if place.type == "cuda" and (not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count()):
-        raise WheelsError(
-            f"device {device!r} is not on this machine, which has {torch.cuda.device_count()} GPUs; use cpu"
-        )
+    except (RuntimeError, TypeError):
+        place = None
+    if place is None or place.type not in DEVICES:
+        raise WheelsError(f"device must be one of {', '.join(DEVICES)} (or cuda:1, ...), got {device!r}")
+    if place.type == "cpu":
+        return place
+    module = torch.get_device_module(place)
+    count = module.device_count() if module.is_available() else 0
+    if (place.index or 0) >= count:
+        kind = "GPUs" if place.type == "cuda" else f"{place.type} devices"
+        raise WheelsError(f"device {str(device)!r} is not on this machine, which has {count} {kind}; use cpu")
     return place
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ class Pair:
         """Put two models in memory together, with the same checks as `load`; freezes the teacher."""
         check_same_kind(kind_of(student.config), kind_of(teacher.config), name_of(student), name_of(teacher))
         check_same_start(student, teacher)
+        warn_of_sizes(student, teacher)
         check_prompt(prompt)
         pair = cls(student.eval(), teacher.eval().requires_grad_(False), tokenizer, prompt)
         check_vocabulary(pair)
@@ -305,6 +307,19 @@ def check_same_start(student: PreTrainedModel, teacher: PreTrainedModel) -> None
             f"the decoders of student {name_of(student)!r} and teacher {name_of(teacher)!r} start with different "
             f"tokens, {starts[0]} and {starts[1]}; a pair needs one decoder_start_token_id"
         )
+
+
+def warn_of_sizes(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """Log where the teacher is no larger than its student: no call of it can save anything."""
+    q_size, p_size = student.num_parameters(), teacher.num_parameters()
+    if q_size >= p_size:
+        _warn_once(f"student {name_of(student)} has {q_size:,} weights and teacher {name_of(teacher)} {p_size:,}")
+
+
+@functools.cache
+def _warn_once(sizes: str) -> None:
+    """Say it once for two models, however often they are put together."""
+    log.warning("%s: the teacher should be the larger one; were the two exchanged?", sizes)
 
 
 def check_vocabulary(pair: Pair) -> None:
