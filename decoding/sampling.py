@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from wheels.errors import WheelsError
+from wheels.errors import WheelsError, check_number, check_whole
 
 _GOLDEN, _FIRST, _SECOND = map(np.uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 """The constants of SplitMix64."""
 _11, _27, _30, _31 = map(np.uint64, (11, 27, 30, 31))
 """And its shifts, with the one that leaves 53 bits."""
+COLDEST = 1e-30
+"""The lowest temperature that float32 divides by; scores that differ at all are then beyond each other's reach."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Sampling:
     """How tokens are drawn. Temperature 0 is greedy.
 
     Raises:
-        WheelsError: for a temperature below 0, a `top_k` below 0 or a `top_p` outside (0, 1].
+        WheelsError: for a temperature below 0 or infinite, a `top_k` below 0 or a `top_p` outside (0, 1].
     """
 
     temperature: float = 0.0
@@ -34,28 +36,29 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if not self.temperature >= 0:
-            raise WheelsError(f"temperature must be at least 0 (0 is greedy), got {self.temperature}")
-        if self.top_k < 0:
-            raise WheelsError(f"top_k must be at least 0 (0 is off), got {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            raise WheelsError(f"top_p must be in (0, 1], got {self.top_p}")
+        check_number("temperature", self.temperature, "at least 0 (0 is greedy)", lambda value: value >= 0)
+        check_whole("top_k", self.top_k, 0, note=" (0 is off)")
+        check_number("top_p", self.top_p, "in (0, 1]", lambda value: 0 < value <= 1)
 
     @property
     def greedy(self) -> bool:
         """Whether the best token is always taken."""
         return self.temperature == 0
 
-    def choose(self, scores_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
+    def choose(self, scores_BV: torch.Tensor, uniform_B: torch.Tensor | None, who: str = "model") -> torch.Tensor:
         """Return a token for each row, int64 `[B]`: the best one, or by inversion of the law's distribution function.
 
         Args:
             scores_BV: Scores or log-probabilities.
             uniform_B: A number in [0, 1) per row, float64; not used when greedy.
+            who: Whose scores these are, for an error.
+
+        Raises:
+            WheelsError: where a score is nan, or, sampling, infinite.
         """
-        if self.greedy:
-            return scores_BV.argmax(-1)
-        return draw(self.law(scores_BV), uniform_B)
+        if uniform_B is None or self.greedy:
+            return best(scores_BV, who)
+        return draw(self.law(scores_BV), uniform_B, who)
 
     def law(self, scores: torch.Tensor) -> torch.Tensor:
         """Compute the law that tokens are drawn from, float64, of any leading shape `[..., V]`.
@@ -65,11 +68,14 @@ class Sampling:
         if self.greedy:
             return scores.double().softmax(-1)
         flat_NV = scores.reshape(-1, scores.shape[-1])
+        flat_NV = flat_NV if flat_NV.dtype == torch.float64 else flat_NV.float()
+        # The best score at 0: divided by a small temperature no score overflows, and the law tends to the best token.
+        flat_NV = flat_NV - flat_NV.max(-1, keepdim=True).values
         ids: Any = torch.empty(flat_NV.shape[0], 0, dtype=torch.long, device=scores.device)
-        return self._processors()(ids, flat_NV.clone()).double().softmax(-1).view(scores.shape)
+        return self._processors()(ids, flat_NV).double().softmax(-1).view(scores.shape)
 
     def _processors(self) -> LogitsProcessorList:
-        chain = LogitsProcessorList([TemperatureLogitsWarper(float(self.temperature))])
+        chain = LogitsProcessorList([TemperatureLogitsWarper(max(float(self.temperature), COLDEST))])
         if self.top_k:
             chain.append(TopKLogitsWarper(self.top_k))
         if self.top_p < 1:
@@ -80,14 +86,38 @@ class Sampling:
 GREEDY = Sampling()
 
 
-def draw(law_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
+def best(scores_BV: torch.Tensor, who: str) -> torch.Tensor:
+    """Return the token with the highest score of each row, the first of equals, int64 `[B]`.
+
+    Raises:
+        WheelsError: where a score is nan: `argmax` takes it for the highest, so the chosen ones tell.
+    """
+    token_B = scores_BV.argmax(-1)
+    _check_numbers(~scores_BV.gather(-1, token_B[:, None]).isnan(), who)
+    return token_B
+
+
+def _check_numbers(good: torch.Tensor, who: str) -> None:
+    if not bool(good.all()):
+        raise WheelsError(
+            f"the {who}'s scores are no numbers (nan): a weight of it is none, or its number format is too narrow; "
+            "check the model, or use float32"
+        )
+
+
+def draw(law_BV: torch.Tensor, uniform_B: torch.Tensor, who: str = "model") -> torch.Tensor:
     """Draw a token for each row by inversion of the law's distribution function, int64 `[B]`.
 
     Args:
         law_BV: Probabilities, up to a factor.
         uniform_B: A number in [0, 1) per row, float64.
+        who: Whose law this is, for an error.
+
+    Raises:
+        WheelsError: where a probability is no number.
     """
     total_BV = law_BV.double().cumsum(-1)
+    _check_numbers(total_BV[:, -1].isfinite(), who)
     target_B1 = (uniform_B.double() * total_BV[:, -1])[:, None]
     return torch.searchsorted(total_BV, target_B1, right=True).squeeze(-1).clamp(max=law_BV.shape[1] - 1)
 

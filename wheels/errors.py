@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import math
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Set
 
 
 class WheelsError(ValueError):
@@ -47,6 +49,68 @@ def check_budget(given: object, name: str = "teacher_budget") -> float:
         hint = f"; did you mean {budget / 100:g}?" if 1.0 < budget <= 100.0 else ""
         raise WheelsError(f"{name} must be in [0, 1], got {given}{hint}")
     return budget
+
+
+def check_number(name: str, given: object, allowed: str, holds: Callable[[float], bool]) -> float:
+    """Return `given` as a finite number for which `holds` is true.
+
+    Args:
+        name: Of the setting.
+        given: What the caller gave.
+        allowed: The range in words, such as `in (0, 1]`.
+        holds: Whether a finite number lies in it.
+
+    Raises:
+        WheelsError: for anything else: a truth value, text, nan, infinity.
+    """
+    plain = isinstance(given, numbers.Real) and not isinstance(given, bool)
+    if not plain or not math.isfinite(given) or not holds(float(given)):
+        raise WheelsError(f"{name} must be {'' if plain else 'a number '}{allowed}, got {shown(given)}")
+    return float(given)
+
+
+def check_whole(name: str, given: object, least: int = 0, most: int = 2**31 - 1, *, note: str = "") -> int:
+    """Return `given` as a whole number in `[least, most]`.
+
+    Raises:
+        WheelsError: for anything else.
+    """
+    if not isinstance(given, numbers.Integral) or isinstance(given, bool):
+        raise WheelsError(f"{name} must be a whole number of at least {least}{note}, got {shown(given)}")
+    if given < least:
+        raise WheelsError(f"{name} must be at least {least}{note}, got {given}")
+    if given > most:
+        raise WheelsError(f"{name} must be at most {most}, got {given}")
+    return int(given)
+
+
+def check_kind(name: str, given: object, kind: type | tuple[type, ...], allowed: str) -> None:
+    """Raise a `WheelsError` where `given` is not of a kind: `name must be <allowed>, got <given>`."""
+    if not isinstance(given, kind):
+        raise WheelsError(f"{name} must be {allowed}, got {shown(given)}")
+
+
+def check_texts(name: str, given: object) -> list[str]:
+    """Return `given`, a list (or what else is run through) of texts, as a list.
+
+    Raises:
+        WheelsError: for one text, whose letters would be taken for texts, and for what holds anything but texts.
+    """
+    if isinstance(given, str):
+        raise WheelsError(f"{name} must be a list of texts, got one text, {shown(given)}; put it in brackets")
+    if not isinstance(given, Iterable) or isinstance(given, bytes | Mapping | Set):
+        raise WheelsError(f"{name} must be a list of texts, got {shown(given)}")
+    texts = list(given)
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise WheelsError(f"{name} must be texts, got {shown(text)} as number {number} of {len(texts)}")
+    return texts
+
+
+def shown(value: object) -> str:
+    """Return a value as an error names it: in one line, its type alone where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{type(value).__name__} ({text[:40]}...)"
 
 
 def is_of_machine(error: BaseException) -> bool:
