@@ -40,7 +40,7 @@ class Recording:
 
     def __call__(self, step: Step) -> torch.Tensor:
         """Decide as the rule does."""
-        score_B = self.rule.score(step)
+        score_B = self.rule.scored(step)
         self.scores.append(score_B.float().cpu())
         return score_B > self.rule.threshold
 

@@ -114,7 +114,7 @@ class Controller:
     def decide(self, step: Step, slots: Slots, slots_R: torch.Tensor) -> torch.Tensor:
         """Return the rows that call, bool `[R]`; one is decided after the other, in the order of their slots."""
         call_R = []
-        for slot, score in zip(slots_R.tolist(), self.rule.score(step).tolist(), strict=True):
+        for slot, score in zip(slots_R.tolist(), self.rule.scored(step).tolist(), strict=True):
             row = slots.row(slot)
             tracker = self.trackers.get(row.budget)
             called = tracker is not None and tracker.decide(score)

@@ -100,8 +100,8 @@ def decode(
         teacher: The large model, or its folder or hub id: loaded once, to where the student is.
         teacher_budget: The share of tokens that the teacher may write, in [0, 1].
         rule: When to call, by name or a rule (`wheels.decoding.rules`). None: `learned` where trained, else `maxprob`.
-        threshold: A rule calls where its score exceeds it. None: as the student's folder was calibrated; budgets 0 and
-            1, and `random`, need none.
+        threshold: A rule calls where its score exceeds it, in place of a budget (strict mode takes both). None: as the
+            student's folder was calibrated; budgets 0 and 1, and `random`, need none.
         method: A way of decoding in place of a rule (`wheels.decoding.method`), such as `speculative(5)`.
         budget_mode: `average`, `online` or `strict` (`wheels.decoding.budget`); online starts afresh with each call.
         inputs_tensor: What the model reads: for a sequence-to-sequence model the ids of the source, `[B, S]`.

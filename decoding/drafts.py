@@ -71,8 +71,9 @@ class Drafts:
         law_RV = self.wish.sampling.law(scores_RV).float()
         if self.laws_SKV is None:
             assert self.method.draft is not None
-            longest = LONGEST_DRAFT if self.method.adaptive else self.method.draft
-            self.laws_SKV = law_RV.new_zeros(len(self.slots.rows), max(longest, self.method.draft), law_RV.shape[1])
+            longest = max(LONGEST_DRAFT if self.method.adaptive else 0, self.method.draft)
+            longest = min(longest, self.slots.tokens_ST.shape[1])  # no draft is longer than its text
+            self.laws_SKV = law_RV.new_zeros(len(self.slots.rows), longest, law_RV.shape[1])
         gap_R = torch.tensor([self.slots.row(slot).gap for slot in slots], device=slots_R.device)
         self.laws_SKV[slots_R, gap_R] = law_RV
 

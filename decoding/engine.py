@@ -22,9 +22,9 @@ from wheels.decoding.budget import permitted
 from wheels.decoding.controller import controller_of
 from wheels.decoding.costs import Costs, costs_of
 from wheels.decoding.drafts import Drafts
-from wheels.decoding.method import Method, deferral
+from wheels.decoding.method import Method, method_of
 from wheels.decoding.request import RULE_STREAM, STUDENT_STREAM, TEACHER_STREAM, Request, check_together, give_budgets
-from wheels.decoding.rules import Rule
+from wheels.decoding.rules import Rule, called
 from wheels.decoding.runner import Output, Pass
 from wheels.decoding.sampling import uniforms
 from wheels.decoding.scheduler import Schedule
@@ -34,7 +34,7 @@ from wheels.decoding.spans import OVERHEAD
 from wheels.decoding.state import Row, Slots, prepare_rows
 from wheels.decoding.step import Step
 from wheels.decoding.trace import Trace, trace_of
-from wheels.errors import WheelsError
+from wheels.errors import check_kind, check_texts, check_whole
 from wheels.pair import Pair
 
 GROUPED = Schedule()
@@ -60,7 +60,8 @@ def decode(
     Raises:
         WheelsError: as `stream`.
     """
-    traces: dict[int, Trace] = {}
+    check_kind("progress", progress, (Callable, type(None)), "a function, or None")
+    sources, traces = check_texts("sources", sources), dict[int, Trace]()
     for index, trace in stream(pair, sources, method, **settings):
         traces[index] = trace
         if progress is not None:
@@ -95,14 +96,12 @@ def stream(
         **request: The fields of `Request`; `budget` is required.
 
     Raises:
-        WheelsError: for a budget outside [0, 1], an unknown mode, an empty source, or one longer than the context.
+        WheelsError: for what is of another kind or out of its range, an empty source, or one longer than the context.
     """
-    wish = Request(**request)
-    method = method if isinstance(method, Method) else deferral(method)
+    check_kind("journal", journal, (dict, type(None)), "a dict to be filled, or None")
+    wish, method = Request.of(request), method_of(method)
     rows = prepare_rows(pair, sources, wish.max_new_tokens, on_error=on_error)
-    if isinstance(wish.budget, Sequence) and len(wish.budget) != len(rows):
-        given = len(wish.budget)
-        raise WheelsError(f"budget must be one number or one for each of the {len(rows)} inputs, got {given}")
+    wish.check_count(len(rows))
     unread, rows = [row for row in rows if row.error is not None], [row for row in rows if row.error is None]
     engine = Engine(pair, rows, method, wish, batch_size=batch_size, schedule=schedule, journal=journal)
     give_budgets(unread, wish.budget)
@@ -135,8 +134,8 @@ class Engine:
         schedule: Schedule = GROUPED,
         journal: dict[str, list[Pass]] | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise WheelsError(f"batch_size must be at least 1, got {batch_size}")
+        check_whole("batch_size", batch_size, 1)
+        check_kind("schedule", schedule, Schedule, "a Schedule (wheels.decoding.scheduler)")
         check_together(method, wish)
         give_budgets(rows, wish.budget)
         self.controller = controller_of(method, wish, {row.budget for row in rows})
@@ -301,7 +300,7 @@ class Engine:
             log_p_BV=None if teacher_RV is None else teacher_RV.log_softmax(-1),
         )
         control = self.controller
-        wish_R = self.method.rule(step) if control is None else control.decide(step, state, slots_R)
+        wish_R = called(self.method.rule, step) if control is None else control.decide(step, state, slots_R)
         # Budget 1 calls whatever the rule says; outside strict mode such a row never comes here (`_always`).
         return wish_R if allowed_R is None or self.wish.budget is None else (wish_R | (budget_R >= 1)) & allowed_R
 
@@ -333,10 +332,9 @@ class Engine:
         self, scores_RV: torch.Tensor, slots_R: torch.Tensor, position_R: torch.Tensor, stream: int
     ) -> torch.Tensor:
         """Choose a token from scores: the best, or by the row's own noise."""
-        if self.wish.sampling.greedy:
-            return scores_RV.argmax(-1)
-        noise_R = uniforms(self.wish.seed, self.slots.index_S[slots_R], position_R, stream)
-        return self.wish.sampling.choose(scores_RV, noise_R)
+        sampling, index_R = self.wish.sampling, self.slots.index_S[slots_R]
+        noise_R = None if sampling.greedy else uniforms(self.wish.seed, index_R, position_R, stream)
+        return sampling.choose(scores_RV, noise_R, ("student", "teacher")[stream])
 
     def _teacher_pass(self, slots: list[int], slots_R: torch.Tensor) -> list[int]:
         """Let the teacher catch up, judge the drafts and write a token; return the rows whose text has ended."""

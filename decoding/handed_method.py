@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from wheels.artefact import Artefact, pair_heads
@@ -9,7 +10,7 @@ from wheels.calibration import Calibration
 from wheels.decoding.handed_pair import HandedPair, folder_of
 from wheels.decoding.method import Method, deferral
 from wheels.decoding.rules import Rule, ThresholdRule, calibrated, scorer
-from wheels.errors import WheelsError
+from wheels.errors import WheelsError, check_kind, check_number
 from wheels.files import read_object
 from wheels.policy import HeadConfig
 
@@ -29,19 +30,32 @@ def method_of(
     """
     if isinstance(rule, Method):
         raise WheelsError(f"{rule.name!r} is a method, not a rule; give it as method=...")
+    if threshold is not None:
+        _one_knob(check_number("threshold", threshold, -math.inf, math.inf), budget, mode)
     if method is not None:
+        check_kind("method", method, Method, "a Method (wheels.decoding.method); a rule is given as rule=")
         if rule is not None or threshold is not None:
             raise WheelsError(f"method {method.name!r} says itself when to call; leave rule= and threshold=")
         if method.rule is None and budget is not None:
             raise WheelsError(f"method {method.name!r} verifies every draft and has no budget; leave teacher_budget=")
-        return method
-    if isinstance(rule, str) or rule is None:
+    elif isinstance(rule, str) or rule is None:
         return deferral(_named_rule(pair, rule, threshold, budget, mode))
-    if threshold is not None:
-        rule = _threshold_rule(rule).at(threshold)
-    if isinstance(rule, ThresholdRule) and rule.threshold == float("inf") and budget not in (0, 1):
-        raise WheelsError(f"rule {rule.name!r} has no threshold, so it never calls; give threshold=...")
-    return deferral(rule)
+    else:
+        method = deferral(rule if threshold is None else _threshold_rule(rule).at(threshold))
+    own = method.rule
+    moved = mode == "online" and isinstance(own, ThresholdRule) and own.levels
+    if isinstance(own, ThresholdRule) and own.budget is None and math.isfinite(own.threshold) and not moved:
+        _one_knob(own.threshold, budget, mode)
+    return method
+
+
+def _one_knob(threshold: float, budget: float | None, mode: str) -> None:
+    """Refuse a budget beside a threshold that was set by hand, which decides alone; strict mode keeps both."""
+    if budget not in (None, 0, 1) and mode != "strict":
+        raise WheelsError(
+            f"threshold {threshold:g} decides alone, and teacher_budget={budget} would not be kept; give one of them, "
+            "or budget_mode='strict'"
+        )
 
 
 def _threshold_rule(rule: Rule) -> ThresholdRule:

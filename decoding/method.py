@@ -7,11 +7,13 @@ differ in the two small policies that a `Method` names.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from wheels.decoding.rules import SIMPLE, Rule, ThresholdRule
 from wheels.decoding.verify import Cascade, Speculative, TakeBack, Verifier
-from wheels.errors import WheelsError
+from wheels.errors import WheelsError, check_budget, check_kind, check_number, check_whole, shown
 
 LONGEST_DRAFT = 16
 """Tokens of a draft at most where its length is chosen from the acceptance."""
@@ -41,8 +43,10 @@ class Method:
 
     def __post_init__(self) -> None:
         """Check that the parts go together."""
-        if self.draft is not None and self.draft < 0:
-            raise WheelsError(f"draft length must be at least 0, got {self.draft}")
+        for part in ("rule", "verifier"):
+            check_kind(part, getattr(self, part), (Callable, type(None)), f"a {part}, or None")
+        if self.draft is not None:
+            check_whole("draft length", self.draft)
         if self.draft is None and (self.rule is None or self.adaptive or self.lookup):
             raise WheelsError(f"{self.name} calls the teacher when a draft is full: give it a draft length")
         if self.verifier is None and (self.adaptive or self.lookup):
@@ -60,8 +64,23 @@ class Method:
         return self.verifier is not None and self.verifier.complete
 
 
+def method_of(given: object) -> Method:
+    """Return a method as it is, and deferral by a rule.
+
+    Raises:
+        WheelsError: for anything else.
+    """
+    if isinstance(given, Method):
+        return given
+    if not callable(given) or not hasattr(given, "needs_teacher"):
+        hint = f"; a rule by its name is wheels.decoding.rules.SIMPLE[{given!r}]" if given in tuple(SIMPLE) else ""
+        raise WheelsError(f"method must be a Method or a rule, got {shown(given)}{hint}")
+    return deferral(cast(Rule, given))
+
+
 def deferral(rule: Rule) -> Method:
     """Return deferral: the teacher writes where `rule` calls, and what the student wrote stands."""
+    check_kind("rule", rule, Callable, "a rule")
     return Method(rule.name, rule)
 
 
@@ -83,7 +102,7 @@ def bild(fallback: float = 0.6, rollback: float = 3.0, draft: int = 10) -> Metho
         rollback: The draft is cut at the first token with `-log p > rollback`, in nats.
         draft: And where the student wrote so many tokens by itself.
     """
-    rule = SIMPLE["maxprob"].at(1.0 - fallback)
+    rule = SIMPLE["maxprob"].at(1.0 - check_budget(fallback, "fallback"))
     return Method("bild", rule, TakeBack(rollback, "surprise", complete=True), draft)
 
 
@@ -101,6 +120,7 @@ def verified_deferral(rule: Rule, threshold: float, *, complete: bool = False, d
         complete: Whether what was written after the last call is verified too, by a pass of its own.
         draft: The most student tokens between two passes; None: no limit.
     """
+    check_kind("rule", rule, Callable, "a rule")
     return Method(f"{rule.name}-verified", rule, TakeBack(threshold, "regret", complete=complete), draft)
 
 
@@ -120,10 +140,11 @@ def priced_deferral(
         complete: Whether what was written after the last call is verified too, by a pass of its own.
 
     Raises:
-        WheelsError: for a scale below 0.
+        WheelsError: for a rule without a threshold, a scale below 0, or an offset that is no number.
     """
-    if not scale >= 0:
-        raise WheelsError(f"scale must be at least 0, got {scale}")
+    check_kind("rule", rule, ThresholdRule, "a rule with a threshold")
+    check_number("scale", scale, 0, math.inf)
+    check_number("offset", offset)
     # 0 times an infinite price, which never calls, is no number; and an infinite scale trusts at any price.
     trusted = scale if math.isinf(scale) else scale and scale * rule.threshold
     verifier = TakeBack(max(0.0, trusted + offset), "regret", complete=complete)

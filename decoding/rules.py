@@ -6,6 +6,7 @@ where a call is worth more; the threshold is what a budget was calibrated to (`w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -17,7 +18,7 @@ from wheels.calibration import Calibration, NotCalibrated
 from wheels.decoding.calibration_hint import calibration_hint
 from wheels.decoding.choices import RULES, SEEDED, TRAINED
 from wheels.decoding.step import Step
-from wheels.errors import WheelsError, check_choice
+from wheels.errors import WheelsError, check_choice, check_number, shown
 from wheels.features import entropy
 from wheels.policy import DeferralHead
 
@@ -51,14 +52,31 @@ class ThresholdRule:
     needs_teacher: bool = False
     levels: Levels = ()
     """Measured uses and their thresholds, which online mode moves along; it refuses a rule without any."""
+    budget: float | None = None
+    """The teacher budget that the threshold was calibrated to, the only one that it runs under; None: set by hand."""
+
+    def __post_init__(self) -> None:
+        """Check the threshold; an infinite one always or never calls."""
+        check_number("threshold", self.threshold, -math.inf, math.inf)
 
     def __call__(self, step: Step) -> torch.Tensor:
         """Return the rows whose score exceeds the threshold."""
-        return self.score(step) > self.threshold
+        return self.scored(step) > self.threshold
 
-    def at(self, threshold: float) -> ThresholdRule:
-        """Return the same rule at another threshold."""
-        return replace(self, threshold=threshold)
+    def scored(self, step: Step) -> torch.Tensor:
+        """Return the score, `[B]`.
+
+        Raises:
+            WheelsError: where it is no number: it would exceed no threshold, and never call.
+        """
+        score_B = self.score(step)
+        if bool(score_B.isnan().any()):
+            raise WheelsError(f"rule {self.name!r} scores a state with nan; check what it reads, and its trained head")
+        return score_B
+
+    def at(self, threshold: float, budget: float | None = None) -> ThresholdRule:
+        """Return the same rule at another threshold: set by hand, or calibrated to a budget."""
+        return replace(self, threshold=threshold, budget=budget)
 
 
 @dataclass(frozen=True)
@@ -72,8 +90,23 @@ class EvenRule(ThresholdRule):
     def __call__(self, step: Step) -> torch.Tensor:
         """Return the rows whose turn it is."""
         rate = min(max(1.0 - self.threshold, 0.0), 1.0)
-        phase_B, position_B = self.score(step), step.position_B.double()
+        phase_B, position_B = self.scored(step), step.position_B.double()
         return ((position_B + 1) * rate + phase_B).floor() > (position_B * rate + phase_B).floor()
+
+
+def called(rule: Rule, step: Step) -> torch.Tensor:
+    """Ask a rule which rows call, bool `[B]`.
+
+    Raises:
+        WheelsError: for an answer of another shape or kind, which would be taken for other rows.
+    """
+    call_B = rule(step)
+    if not isinstance(call_B, torch.Tensor) or call_B.shape != step.position_B.shape or call_B.dtype != torch.bool:
+        found = f"{call_B.dtype} {list(call_B.shape)}" if isinstance(call_B, torch.Tensor) else shown(call_B)
+        raise WheelsError(
+            f"rule {rule.name!r} must answer with one torch.bool for each of {len(step.position_B)} rows, got {found}"
+        )
+    return call_B
 
 
 def random_score(step: Step) -> torch.Tensor:
@@ -199,7 +232,7 @@ def calibrated(artefact: Artefact, name: str, budget: float, seed: int = 0, mode
         levels = artefact.calibration.levels(name, held) if mode == "online" and 0 < budget < 1 else rule.levels
     except NotCalibrated as error:
         raise WheelsError(f"{error}{calibration_hint(artefact, [name], None, held)}") from None
-    return replace(rule, levels=levels).at(threshold)
+    return replace(rule, levels=levels).at(threshold, budget)
 
 
 def threshold_of(calibration: Calibration, name: str, budget: float, seed: int, mode: str) -> float:

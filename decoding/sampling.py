@@ -36,9 +36,10 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check_number("temperature", self.temperature, "at least 0 (0 is greedy)", lambda value: value >= 0)
-        check_whole("top_k", self.top_k, 0, note=" (0 is off)")
-        check_number("top_p", self.top_p, "in (0, 1]", lambda value: 0 < value <= 1)
+        check_number("temperature", self.temperature, 0)
+        check_whole("top_k", self.top_k)
+        if not 0 < check_number("top_p", self.top_p) <= 1:
+            raise WheelsError(f"top_p must be in (0, 1], got {self.top_p}")
 
     @property
     def greedy(self) -> bool:

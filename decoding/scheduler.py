@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wheels.decoding.choices import SCHEDULES
-from wheels.errors import WheelsError, check_choice
+from wheels.errors import check_choice, check_whole
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,8 @@ class Schedule:
         """Check the ranges."""
         check_choice("schedule", self.kind, SCHEDULES)
         for name in ("group", "patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise WheelsError(f"{name} must be at least 1, got {value}")
+            if (value := getattr(self, name)) is not None:
+                check_whole(name, value, 1)
 
     def in_flight(self, batch_size: int, group: int) -> int:
         """Return how many texts are held at a time."""

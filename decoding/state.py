@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 
 from wheels.decoding.choices import ON_ERROR
-from wheels.errors import WheelsError, check_choice
+from wheels.errors import WheelsError, check_choice, check_kind, check_texts
 from wheels.pair import Pair
 from wheels.place import Place
 
@@ -69,6 +69,9 @@ def prepare_rows(pair: Pair, sources: Sequence[str], max_new_tokens: int, *, on_
     Raises:
         WheelsError: for an empty source, or one that leaves no room in the context.
     """
+    check_kind("pair", pair, Pair, "a Pair (Pair.load, Pair.of)")
+    sources = check_texts("sources", sources)
+    check_choice("on_error", on_error, ON_ERROR)
     rows = [Row(index, [], 0) for index in range(len(sources))]
     for row, source in zip(rows, sources, strict=True):
         if not source.strip():
@@ -98,7 +101,7 @@ def _encoded(pair: Pair, sources: Sequence[str]) -> list[list[int]]:
 def _stop_at_error(rows: Sequence[Row], on_error: str) -> None:
     """Raise the first error, where the caller wants to be stopped by it."""
     error = next((row.error for row in rows if row.error is not None), None)
-    if error is not None and check_choice("on_error", on_error, ON_ERROR) == "stop":
+    if error is not None and on_error == "stop":
         raise WheelsError(error)
 
 

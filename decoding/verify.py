@@ -11,6 +11,7 @@ only the criteria read them: the student proposes `argmax q`, and the teacher wr
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -18,8 +19,8 @@ from typing import Protocol
 import torch
 
 from wheels.decoding.choices import CASCADES
-from wheels.decoding.sampling import Sampling, draw
-from wheels.errors import WheelsError, check_choice
+from wheels.decoding.sampling import Sampling, best, draw
+from wheels.errors import WheelsError, check_choice, check_number
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,15 @@ class Check:
         """Return the teacher's token at one place of each row, as it writes alone, `[R]`."""
         row_R = torch.arange(len(place_R), device=place_R.device)
         if self.sampling.greedy:
-            return self.scores_RWV[row_R, place_R].argmax(-1)
-        return draw(self.p_at(place_R), self.token_RW[row_R, place_R])
+            return best(self.scores_RWV[row_R, place_R], "teacher")
+        return draw(self.p_at(place_R), self.token_RW[row_R, place_R], "teacher")
 
     def residual_token(self, kept_R: torch.Tensor, mass_RV: torch.Tensor) -> torch.Tensor:
         """Draw the token after what was kept: by `mass`, normalised; by the teacher's law where no draft was cut."""
         total_R1 = mass_RV.sum(-1, keepdim=True)
         cut_R1 = (kept_R < self.gap_R)[:, None] & (total_R1 > 0)
         law_RV = torch.where(cut_R1, mass_RV / total_R1.clamp(min=1e-30), self.p_at(kept_R))
-        return draw(law_RV, self.token_RW[torch.arange(len(kept_R), device=kept_R.device), kept_R])
+        return draw(law_RV, self.token_RW[torch.arange(len(kept_R), device=kept_R.device), kept_R], "teacher")
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Speculative:
 
     def __post_init__(self) -> None:
         """Check the range."""
-        if not 0 <= self.lenience < 1:
+        if not 0 <= check_number("lenience", self.lenience) < 1:
             raise WheelsError(f"lenience must be in [0, 1) (0 is lossless), got {self.lenience}")
 
     def needs_law(self, sampling: Sampling) -> bool:
@@ -183,8 +184,7 @@ class TakeBack:
     def __post_init__(self) -> None:
         """Check the range."""
         check_choice("measure", self.measure, ("regret", "surprise"))
-        if not self.threshold >= 0:
-            raise WheelsError(f"threshold must be at least 0 nats, got {self.threshold}")
+        check_number("threshold", self.threshold, 0, math.inf)
 
     def needs_law(self, sampling: Sampling) -> bool:
         """The teacher alone judges."""
@@ -215,8 +215,9 @@ class Cascade:
     bonus: bool = False
 
     def __post_init__(self) -> None:
-        """Check the rule's name."""
+        """Check the rule's name, and alpha."""
         check_choice("cascade", self.kind, CASCADES)
+        check_number("alpha", self.alpha, -math.inf, math.inf)
 
     @property
     def name(self) -> str:

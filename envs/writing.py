@@ -183,7 +183,7 @@ class Writing:
         Where a call is refused that is the student's choice in both forms.
         """
         scores_BV = self.student_constraints.apply(self.student_BV, self.position_B, self.limit_B)
-        own_B = self.settings.sampling.choose(scores_BV, self._uniforms(None, STUDENT_STREAM))
+        own_B = self.settings.sampling.choose(scores_BV, self._uniforms(None, STUDENT_STREAM), "student")
         if self.settings.actions == "factorised":
             return action_B == 1, own_B
         call_B = action_B == self.pair.vocab_size
@@ -196,7 +196,7 @@ class Writing:
         else:
             scores_RV = self.teacher_BV[called_R]
         scores_RV = self.teacher_constraints.apply(scores_RV, self.position_B[called_R], self.limit_B[called_R])
-        return self.settings.sampling.choose(scores_RV, self._uniforms(called_R, TEACHER_STREAM))
+        return self.settings.sampling.choose(scores_RV, self._uniforms(called_R, TEACHER_STREAM), "teacher")
 
     def _noise(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return what draws the rule's numbers of this state."""

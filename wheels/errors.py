@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import math
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
 
 
 class WheelsError(ValueError):
@@ -29,7 +29,9 @@ def check_choice(name: str, given: str, allowed: Iterable[str]) -> str:
     """
     options = list(allowed)
     if given not in options:
-        raise WheelsError(f"{name} must be one of {', '.join(options)}, got {given!r}{did_you_mean(given, options)}")
+        raise WheelsError(
+            f"{name} must be one of {', '.join(options)}, got {given!r}{did_you_mean(str(given), options)}"
+        )
     return given
 
 
@@ -51,41 +53,43 @@ def check_budget(given: object, name: str = "teacher_budget") -> float:
     return budget
 
 
-def check_number(name: str, given: object, allowed: str, holds: Callable[[float], bool]) -> float:
-    """Return `given` as a finite number for which `holds` is true.
+MOST_WHOLE, MOST_NUMBER = 2**31 - 1, 1e9
+"""The largest numbers that every library takes, where a setting says nothing else."""
 
-    Args:
-        name: Of the setting.
-        given: What the caller gave.
-        allowed: The range in words, such as `in (0, 1]`.
-        holds: Whether a finite number lies in it.
+
+def check_number(name: str, given: object, least: float = -MOST_NUMBER, most: float = MOST_NUMBER) -> float:
+    """Return `given` as a finite number in `[least, most]`.
 
     Raises:
-        WheelsError: for anything else: a truth value, text, nan, infinity.
+        WheelsError: for anything else: text, a truth value, nan, infinity.
     """
-    plain = isinstance(given, numbers.Real) and not isinstance(given, bool)
-    if not plain or not math.isfinite(given) or not holds(float(given)):
-        raise WheelsError(f"{name} must be {'' if plain else 'a number '}{allowed}, got {shown(given)}")
+    if not isinstance(given, numbers.Real) or isinstance(given, bool) or given != given:
+        raise WheelsError(f"{name} must be a number, got {shown(given)}")
+    _check_range(name, given, least, most)
     return float(given)
 
 
-def check_whole(name: str, given: object, least: int = 0, most: int = 2**31 - 1, *, note: str = "") -> int:
+def check_whole(name: str, given: object, least: int = 0, most: int = MOST_WHOLE) -> int:
     """Return `given` as a whole number in `[least, most]`.
 
     Raises:
         WheelsError: for anything else.
     """
     if not isinstance(given, numbers.Integral) or isinstance(given, bool):
-        raise WheelsError(f"{name} must be a whole number of at least {least}{note}, got {shown(given)}")
-    if given < least:
-        raise WheelsError(f"{name} must be at least {least}{note}, got {given}")
-    if given > most:
-        raise WheelsError(f"{name} must be at most {most}, got {given}")
+        raise WheelsError(f"{name} must be a whole number, got {shown(given)}")
+    _check_range(name, given, least, most)
     return int(given)
 
 
-def check_kind(name: str, given: object, kind: type | tuple[type, ...], allowed: str) -> None:
-    """Raise a `WheelsError` where `given` is not of a kind: `name must be <allowed>, got <given>`."""
+def _check_range(name: str, given: Any, least: float, most: float) -> None:
+    if given < least:
+        raise WheelsError(f"{name} must be at least {least}, got {given}")
+    if given > most:
+        raise WheelsError(f"{name} must be at most {most}, got {given}")
+
+
+def check_kind(name: str, given: object, kind: Any, allowed: str) -> None:
+    """Raise a `WheelsError` where `given` is not of a type, or of one of several: `name must be <allowed>, got ...`."""
     if not isinstance(given, kind):
         raise WheelsError(f"{name} must be {allowed}, got {shown(given)}")
 
@@ -104,6 +108,11 @@ def check_texts(name: str, given: object) -> list[str]:
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
             raise WheelsError(f"{name} must be texts, got {shown(text)} as number {number} of {len(texts)}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            place = f"character {error.start + 1} of number {number} of {len(texts)}"
+            raise WheelsError(f"{name} are not UTF-8 at {place}; remove it") from None
     return texts
 
 

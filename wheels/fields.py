@@ -21,10 +21,19 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wheels.errors import WheelsError, check_budget, check_choice, did_you_mean
+from wheels.errors import (
+    MOST_NUMBER,
+    MOST_WHOLE,
+    WheelsError,
+    check_budget,
+    check_choice,
+    check_number,
+    check_whole,
+    did_you_mean,
+)
 from wheels.paths import check_paths
 
-MOST = {int: 2**31 - 1, float: 1e9}
+MOST = {int: MOST_WHOLE, float: MOST_NUMBER}
 """The largest size of a number whose field says nothing else: what every library below takes, as a seed too."""
 MOST_THREADS = 1024
 """More than any machine has processors, and few enough to be started on any."""
@@ -163,17 +172,9 @@ def _check_one(field: Field, value: Any) -> None:
         check_choice(field.name, value, field.metadata["choices"])
     if field.metadata.get("share"):
         check_budget(value, field.name)
-    if field.kind not in (int, float):
-        return
-    allowed, word = (int, "a whole number") if field.kind is int else (int | float, "a number")
-    if not isinstance(value, allowed) or isinstance(value, bool) or value != value:
-        raise WheelsError(f"{field.name} must be {word}, got {value!r}")
-    most = MOST[field.kind]
-    low, high = field.metadata.get("minimum", -most), field.metadata.get("maximum", most)
-    if value < low:
-        raise WheelsError(f"{field.name} must be at least {low}, got {value}")
-    if value > high:
-        raise WheelsError(f"{field.name} must be at most {high}, got {value}")
+    if field.kind in (int, float):
+        check, most = check_whole if field.kind is int else check_number, MOST[field.kind]
+        check(field.name, value, field.metadata.get("minimum", -most), field.metadata.get("maximum", most))
 
 
 def _check_text(name: str, text: Any) -> None:

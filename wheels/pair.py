@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from wheels.constraints import Constraints
 from wheels.data import check_prompt
-from wheels.errors import WheelsError
+from wheels.errors import WheelsError, check_kind, check_texts, shown
 from wheels.loading import Tokenizer, load_config, load_model, load_tokenizer, save_model
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ class Pair:
         Raises:
             WheelsError: a model is missing or damaged, or the two do not belong together: names both and what differs.
         """
+        for role, name in (("student", student), ("teacher", teacher)):
+            check_kind(role, name, (str, Path), "a folder or a hub id")
         q_kind, p_kind = kind_of(load_config(student, role="student")), kind_of(load_config(teacher, role="teacher"))
         check_same_kind(q_kind, p_kind, f"{student}", f"{teacher}")
         tokenizer = load_tokenizer(student, role="student")
@@ -79,6 +81,9 @@ class Pair:
         cls, student: PreTrainedModel, teacher: PreTrainedModel, tokenizer: Tokenizer, *, prompt: str = "{source}"
     ) -> Pair:
         """Put two models in memory together, with the same checks as `load`; freezes the teacher."""
+        for role, model in (("student", student), ("teacher", teacher)):
+            check_kind(role, model, PreTrainedModel, "a model in memory (Pair.load takes folders)")
+        check_kind("tokenizer", tokenizer, Tokenizer, "a tokenizer")
         check_same_kind(kind_of(student.config), kind_of(teacher.config), name_of(student), name_of(teacher))
         check_same_start(student, teacher)
         warn_of_sizes(student, teacher)
@@ -199,7 +204,7 @@ def encode_sources(
     Raises:
         WheelsError: where a causal prompt comes out with no token at all.
     """
-    texts = [prompt.format(source=source) for source in sources]
+    texts = [prompt.format(source=source) for source in check_texts("sources", sources)]
     rows: list[list[int]] = [list(ids) for ids in tokenizer(texts)["input_ids"]] if texts else []
     if is_seq2seq:
         return rows
@@ -224,10 +229,11 @@ def encode_targets(
         eos_id: ends each.
         first: begins each: what `generate` forces (`forced_bos_token_id`) and reads from then on. None: nothing.
     """
+    targets = check_texts("targets", targets)
     if not targets:
         return []
     begin = [] if first is None else [first]
-    rows = tokenizer(text_target=list(targets), add_special_tokens=False)["input_ids"]
+    rows = tokenizer(text_target=targets, add_special_tokens=False)["input_ids"]
     return [[*begin, *ids, eos_id] for ids in rows]
 
 
@@ -247,7 +253,10 @@ def room(source: int, max_new_tokens: int, limit: int | None, *, is_seq2seq: boo
 
 def decode_text(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
     """Return the text of an output, without special tokens and outer spaces."""
-    return str(tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+    try:
+        return str(tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+    except (TypeError, OverflowError):
+        raise WheelsError(f"tokens must be token ids, got {shown(tokens)}") from None
 
 
 def check_same_tokenizer(student: Tokenizer, teacher: Tokenizer, student_name: str, teacher_name: str) -> None:

@@ -149,7 +149,9 @@ def easy_and_hard() -> tuple[list[str], list[str]]:
     pair, found = make_pair("t5"), {}
     for source in texts(600):
         scores: list[torch.Tensor] = []
-        rule = ThresholdRule("seen", lambda step, kept=scores: kept.append(SIMPLE["entropy"].score(step)) or kept[-1])
+        rule = ThresholdRule(
+            "seen", lambda step, kept=scores: kept.append(SIMPLE["entropy"].score(step)) or kept[-1], 1e9
+        )
         decode(pair, [source], rule, budget=0.5, max_new_tokens=1)
         found[source] = float(scores[0])
     ranked = sorted(found, key=found.__getitem__)

@@ -1,5 +1,6 @@
 """`student.generate(custom_generate=wheels.decode)` against the models' own `generate`, and against the engine."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -92,8 +93,8 @@ def test_decoding_that_verifies_every_token_is_the_teachers_own_generate(pair, m
 def test_deferral_is_the_engines(pair):
     threshold = 1e-4 if pair.student.config.model_type == "t5" else 0.4
     rule = SIMPLE["maxprob"].at(threshold)
-    traces = decode(pair, TEXTS, rule, budget=0.5, max_new_tokens=LIMIT)
-    written = ours(pair, rule="maxprob", threshold=threshold, teacher_budget=0.5, return_dict_in_generate=True)
+    traces = decode(pair, TEXTS, rule, budget=None, max_new_tokens=LIMIT)
+    written = ours(pair, rule="maxprob", threshold=threshold, return_dict_in_generate=True)
     assert {"student", "teacher"} == {author for trace in traces for author in trace.authors}
     start = written.sequences.shape[1] - max(trace.tokens for trace in traces)
     for trace, tokens, teacher in zip(traces, written.sequences, written.by_teacher, strict=True):
@@ -107,7 +108,7 @@ def test_deferral_is_the_engines(pair):
     assert isinstance(written, kind) and dict(written)["sequences"] is written.sequences
     for same_rule in (rule, deferral(rule)):
         named = "method" if same_rule is not rule else "rule"
-        assert same(ours(pair, teacher_budget=0.5, **{named: same_rule}), written.sequences)
+        assert same(ours(pair, **{named: same_rule}), written.sequences)
 
 
 @pytest.mark.parametrize("family", ["t5", "llama"])
@@ -314,6 +315,15 @@ def test_tokenizers_that_differ_are_refused(tmp_path):
         ({"teacher_budget": 0.2, "rule": "learned"}, "rule 'learned' has no trained head of seed 0"),
         ({"teacher_budget": 0.2, "rule": "maxprop"}, "rule must be one of .*; did you mean 'maxprob'"),
         ({"teacher_budget": 0.2, "rule": SIMPLE["entropy"]}, r"rule 'entropy' has no threshold, so it never calls"),
+        ({"teacher_budget": 0.2, "threshold": 0.6}, "threshold 0.6 decides alone, and teacher_budget=0.2 would not be"),
+        ({"teacher_budget": 0.2, "threshold": 0.6, "budget_mode": "online"}, "threshold 0.6 decides alone"),
+        ({"teacher_budget": 0.2, "rule": SIMPLE["entropy"].at(0.6)}, "threshold 0.6 decides alone"),
+        ({"teacher_budget": 0.2, "method": deferral(SIMPLE["entropy"].at(0.6))}, "threshold 0.6 decides alone"),
+        ({"teacher_budget": 0.4, "rule": SIMPLE["entropy"].at(0.6, 0.2)}, "calibrated for budget 0.2 and would not"),
+        ({"rule": SIMPLE["entropy"]}, r"rule 'entropy' has no threshold, so it never calls"),
+        ({"threshold": math.nan}, "threshold must be a number, got nan"),
+        ({"threshold": "0.6"}, "threshold must be a number, got '0.6'"),
+        ({"method": SIMPLE["entropy"]}, "method must be a Method"),
         ({}, r"nothing says when to call; give teacher_budget=\.\.\. in \[0, 1\], threshold=\.\.\. or method="),
         ({"teacher_budget": 20}, r"teacher_budget must be in \[0, 1\], got 20; did you mean 0.2"),
         ({"teacher_budget": 0.2, "method": speculative(2)}, "'speculative' verifies every draft and has no budget"),

@@ -184,7 +184,7 @@ def test_positions_by_hand():
         assert (trace.teacher_passes, trace.teacher_positions, trace.prompt_positions) == (3, 7, prompt), family
         (trace,) = decode(pair, ["a b c"], Every(3), budget=1.0, max_new_tokens=8)
         assert (trace.teacher_passes, trace.teacher_positions, trace.teacher_use) == (8, 8, 1.0)
-        (trace,) = decode(pair, ["a b c"], SIMPLE["oracle"], budget=0.5, max_new_tokens=8)
+        (trace,) = decode(pair, ["a b c"], SIMPLE["oracle"].at(99.0), budget=0.5, max_new_tokens=8)
         assert (trace.teacher_passes, trace.teacher_positions, trace.teacher_use) == (8, 8, 0.0)
 
 
@@ -307,7 +307,7 @@ def test_a_source_that_cannot_be_read_is_refused(family):
 
 
 def test_nothing_to_write_is_nothing_written():
-    assert decode(make_pair("t5"), [], RANDOM, budget=0.2) == []
+    assert decode(make_pair("t5"), [], RANDOM.at(0.8), budget=0.2) == []
 
 
 def test_progress_tells_what_has_become_ready(pair):

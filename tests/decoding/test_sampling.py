@@ -72,9 +72,16 @@ def test_a_whole_number_is_a_temperature():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"temperature": -0.5}, r"temperature must be at least 0 \(0 is greedy\), got -0.5"),
-        ({"temperature": float("nan")}, "temperature must be at least 0 .* got nan"),
-        ({"top_k": -1}, r"top_k must be at least 0 \(0 is off\), got -1"),
+        ({"temperature": -0.5}, "temperature must be at least 0, got -0.5"),
+        ({"temperature": float("nan")}, "temperature must be a number, got nan"),
+        ({"temperature": float("inf")}, r"temperature must be at most 1000000000.0, got inf"),
+        ({"temperature": "0.5"}, "temperature must be a number, got '0.5'"),
+        ({"temperature": True}, "temperature must be a number, got True"),
+        ({"top_k": -1}, "top_k must be at least 0, got -1"),
+        ({"top_k": 2.0}, r"top_k must be a whole number, got 2\.0"),
+        ({"top_k": 2**63}, "top_k must be at most 2147483647, got 9223372036854775808"),
+        ({"top_p": float("nan")}, "top_p must be a number, got nan"),
+        ({"top_p": -0.0}, r"top_p must be in \(0, 1\], got -0.0"),
         ({"top_p": 0.0}, r"top_p must be in \(0, 1\], got 0.0"),
         ({"top_p": 1.5}, r"top_p must be in \(0, 1\], got 1.5"),
     ],
@@ -124,3 +131,35 @@ def test_draws_stay_the_same_from_version_to_version():
 
     expected = (mixed((mixed((mixed(5 * 4 + 1) + 3) % 2**64) + 7) % 2**64) >> 11) / 2**53
     assert uniforms(5, torch.tensor([3]), torch.tensor([7]), 1).item() == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("temperature", [1e-3, 1e-5, 1e-20, 1e-38, 1e-40, 5e-324])
+def test_towards_0_the_law_tends_to_the_best_token(temperature, dtype):
+    scores_BV = torch.tensor([[24.0, 96.0, 40.0, -torch.inf, 95.0]], dtype=dtype)
+    assert Sampling(temperature).law(scores_BV).tolist() == [[0.0, 1.0, 0.0, 0.0, 0.0]]
+    assert Sampling(temperature, 2, 0.9).law(scores_BV).tolist() == [[0.0, 1.0, 0.0, 0.0, 0.0]]
+    assert Sampling(temperature).choose(scores_BV, torch.full((1,), 1 - 2**-53, dtype=torch.float64)).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("values", "law_V"),
+    [
+        ({"temperature": 1e9}, [1 / 3, 1 / 3, 1 / 3, 0.0]),
+        ({"top_p": 5e-324}, [0.0, 1.0, 0.0, 0.0]),
+        ({"top_p": 1 - 2**-53}, [0.09003, 0.66524, 0.24473, 0.0]),
+        ({"top_k": 2**31 - 1}, [0.09003, 0.66524, 0.24473, 0.0]),
+    ],
+)
+def test_the_ends_of_every_range_have_a_law(values, law_V):
+    scores_BV = torch.tensor([[1.0, 3.0, 2.0, -torch.inf]])
+    assert Sampling(**{"temperature": 1.0, **values}).law(scores_BV)[0].tolist() == pytest.approx(law_V, abs=1e-5)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(1.0), Sampling(0.7, 3, 0.9)])
+def test_scores_that_are_no_numbers_stop_and_are_named(sampling):
+    scores_BV = torch.zeros(3, 5)
+    assert sampling.choose(scores_BV, torch.zeros(3, dtype=torch.float64), "student").shape == (3,)
+    scores_BV[1, 3] = torch.nan
+    with pytest.raises(WheelsError, match=r"the student's scores are no numbers \(nan\): .* or use float32"):
+        sampling.choose(scores_BV, torch.zeros(3, dtype=torch.float64), "student")
