@@ -16,7 +16,7 @@ from wheels.envs.defaults import pair_and_rows
 from wheels.envs.settings import Settings, Start, draw_start
 from wheels.envs.views import Observation, action_space, inform, inform_ends, observation_space, observe
 from wheels.envs.writing import Writing, Written
-from wheels.errors import WheelsError, check_choice
+from wheels.errors import WheelsError, check_choice, shown
 from wheels.pair import Pair
 
 
@@ -83,8 +83,8 @@ class DeferralEnv(gymnasium.Env[Observation, np.int64]):
         """
         if self.start is None or bool(self.writing.ended_B[0]):
             raise WheelsError("step() after the end of an episode or before the first: call reset()")
-        if not self.action_space.contains(np.int64(action)):
-            raise WheelsError(f"action must be in {self.action_space}, got {action}")
+        if not self.action_space.contains(np.asarray(action.cpu() if isinstance(action, torch.Tensor) else action)):
+            raise WheelsError(f"action must be in {self.action_space}, got {shown(action)}")
         device = self.pair.device
         written = self.writing.write(torch.tensor([int(action)], device=device), torch.tensor([True], device=device))
         self._by_teacher.append(bool(written.by_teacher_B[0]))

@@ -8,10 +8,20 @@ from typing import Any
 
 import numpy as np
 
+from wheels.decoding.request import LARGEST_SEED, LONGEST_OUTPUT
 from wheels.decoding.sampling import GREEDY, Sampling
 from wheels.envs.allowance import MODES
 from wheels.envs.rewards import PARTS
-from wheels.errors import WheelsError, check_budget, check_choice, did_you_mean
+from wheels.errors import (
+    MOST_WHOLE,
+    WheelsError,
+    check_budget,
+    check_choice,
+    check_kind,
+    check_number,
+    check_whole,
+    did_you_mean,
+)
 
 ACTIONS = ("factorised", "flat")
 """`factorised`: 0 writes the student's own choice, 1 calls. `flat`: a token of the vocabulary, or V to call."""
@@ -56,14 +66,16 @@ class Settings:
             raise WheelsError("budget must be a share in [0, 1] or several, got none")
         for budget in self.budgets:
             check_budget(budget, "budget")
-        if not self.price >= 0:
-            raise WheelsError(f"price must be at least 0 nats per teacher token, got {self.price}")
-        for name, least in (("burst", 0), ("max_new_tokens", 1)):
-            if getattr(self, name) < least:
-                raise WheelsError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        check_number("price", self.price, 0)
+        check_number("terminal_scale", self.terminal_scale)
+        check_whole("burst", self.burst)
+        check_whole("max_new_tokens", self.max_new_tokens, 1, LONGEST_OUTPUT)
+        check_kind("charge_price", self.charge_price, bool, "True or False")
+        check_kind("sampling", self.sampling, Sampling, "a Sampling, such as Sampling(temperature=0.7)")
 
     def _check_reward(self) -> None:
         """Check the parts of the reward, and the metric where one of them needs it."""
+        check_kind("reward", self.reward, str, f"one of {', '.join(PARTS)}, or a sum of them")
         for part in self.parts:
             check_choice("reward", part, PARTS)
         if len(set(self.parts)) < len(self.parts):
@@ -122,16 +134,17 @@ def draw_start(generator: np.random.Generator, rows: int, settings: Settings, op
         "price": settings.price,
     }
     chosen: dict[str, Any] = {**drawn, **options}
-    index, price = int(chosen["index"]), float(chosen["price"])
+    index = check_whole("option index", chosen["index"], -MOST_WHOLE)
+    seed = check_whole("option seed", chosen["seed"], 0, LARGEST_SEED)
     if not 0 <= index < rows:
         raise WheelsError(f"option index must be in [0, {rows - 1}], got {index}")
-    if not price >= 0:
-        raise WheelsError(f"option price must be at least 0, got {price}")
-    return Start(index, int(chosen["seed"]), check_budget(chosen["budget"], "option budget"), price)
+    price = check_number("option price", chosen["price"], 0)
+    return Start(index, seed, check_budget(chosen["budget"], "option budget"), price)
 
 
 def check_keys(kind: str, given: Mapping[str, Any], allowed: list[str] | tuple[str, ...]) -> None:
     """Raise a `WheelsError` for the first key that is not allowed."""
+    check_kind(f"{kind}s", given, Mapping, "a dict")
     for key in given:
         if key not in allowed:
             raise WheelsError(f"unknown {kind} {key!r}; known: {', '.join(allowed)}{did_you_mean(key, allowed)}")

@@ -17,7 +17,7 @@ from wheels.envs.defaults import pair_and_rows
 from wheels.envs.settings import Settings, Start, draw_start
 from wheels.envs.views import Observation, action_space, inform, inform_ends, observation_space, observe
 from wheels.envs.writing import Writing, Written
-from wheels.errors import WheelsError
+from wheels.errors import WheelsError, check_whole, shown
 from wheels.pair import Pair
 
 
@@ -42,9 +42,7 @@ class DeferralVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
     def __init__(
         self, num_envs: int = 1, pair: Pair | None = None, rows: Sequence[Row] | None = None, **settings: Any
     ) -> None:
-        if num_envs < 1:
-            raise WheelsError(f"num_envs must be at least 1, got {num_envs}")
-        self.num_envs = num_envs
+        self.num_envs = check_whole("num_envs", num_envs, 1)
         self.settings = Settings.of(settings)
         self.pair, self.rows = pair_and_rows(pair, rows)
         self.writing = Writing(self.pair, self.rows, self.settings, num_envs)
@@ -78,9 +76,10 @@ class DeferralVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         """
         if self._generators is None:
             raise WheelsError("step() before the first episode: call reset()")
-        actions = np.asarray(actions, dtype=np.int64)
+        given = np.asarray(actions)
+        actions = given.astype(np.int64) if np.issubdtype(given.dtype, np.integer) else given
         if not self.action_space.contains(actions):
-            raise WheelsError(f"actions must be in {self.action_space}, got {actions}")
+            raise WheelsError(f"actions must be in {self.action_space}, got {shown(given.tolist())}")
         active_B = ~self.writing.ended_B
         written = self.writing.write(torch.tensor(actions, device=self.pair.device), active_B)
         self._begin((~active_B).nonzero()[:, 0].tolist(), {})
@@ -102,6 +101,8 @@ class DeferralVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         """Return a seed for each row."""
         if seed is None:
             return [None] * self.num_envs
+        for one in [seed] if np.isscalar(seed) else seed:
+            check_whole("seed", one)
         if isinstance(seed, int | np.integer):
             return [int(seed) + row for row in range(self.num_envs)]
         if len(seed) != self.num_envs:

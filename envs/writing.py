@@ -21,7 +21,7 @@ from wheels.decoding.step import Step
 from wheels.envs.allowance import budget_left, permitted
 from wheels.envs.rewards import needs_teacher, token_reward
 from wheels.envs.settings import Settings, Start
-from wheels.errors import WheelsError
+from wheels.errors import WheelsError, check_kind
 from wheels.features import Places
 from wheels.pair import Pair
 from wheels.place import Place
@@ -252,8 +252,11 @@ class Writing:
 
 def _check_rows(rows: Sequence[Row], settings: Settings) -> None:
     """Raise a `WheelsError` for no rows, or rows without the targets that a terminal reward compares with."""
+    check_kind("rows", rows, Sequence, "a list of wheels.data.Row")
     if not rows:
         raise WheelsError("rows must hold at least one source, got none")
+    for row in rows:
+        check_kind("rows", row, Row, "wheels.data.Row(source, target) each")
     if "terminal" in settings.parts:
         for number, row in enumerate(rows, start=1):
             if not row.target.strip():

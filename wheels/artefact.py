@@ -25,6 +25,7 @@ import wheels
 from wheels.calibration import Calibration
 from wheels.errors import WheelsError
 from wheels.files import read_object, write_bytes, write_json
+from wheels.loading import not_finite
 from wheels.pair import Pair
 from wheels.policy import DeferralHead, HeadConfig
 
@@ -197,6 +198,8 @@ def read_heads(path: Path, config: HeadConfig) -> dict[str, list[DeferralHead]]:
             head = DeferralHead(config)
             prefix = f"{rule}.{seed}."
             head.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+            if (bad := not_finite(head)) is not None:
+                raise WheelsError(f"{prefix}{bad} is no finite number")
             heads.setdefault(rule, []).append(head.requires_grad_(False).eval())
         return heads
     except OSError as error:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wheels.errors import WheelsError, check_budget
+from wheels.errors import WheelsError, check_budget, check_number, check_whole
 from wheels.files import read_object, write_json
 from wheels.json_text import record_of
 
@@ -37,6 +37,13 @@ class Point:
     """The rule calls where its score exceeds this."""
     use: float
     """The measured share of the tokens that the teacher wrote."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers; an infinite threshold never, or always, calls."""
+        check_whole("seed", self.seed)
+        check_number("budget", self.budget, 0, 1)
+        check_number("threshold", self.threshold, -math.inf, math.inf)
+        check_number("use", self.use, 0, 1)
 
     @property
     def key(self) -> tuple[str, int, float]:
@@ -79,7 +86,7 @@ class Calibration:
             facts = {name: content[name] for name in ("data", "data_digest", "rows", "date")}
             later = {name: content[name] for name in ("model_digest", "config") if name in content}
             return cls(points, **facts, **later)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, WheelsError) as error:
             raise WheelsError(f"{path}: damaged ({error}); remove it, and calibrate the model again") from error
 
     def save(self, path: Path | str) -> Path:

@@ -111,5 +111,5 @@ def test_misuse(t5_pair: Pair) -> None:
     with pytest.raises(WheelsError, match="option index must be one value or 2, got 3"):
         envs.reset(seed=0, options={"index": [1, 2, 3]})
     envs.reset(seed=0)
-    with pytest.raises(WheelsError, match=r"actions must be in MultiDiscrete\(\[2 2\]\), got \[0 2\]"):
+    with pytest.raises(WheelsError, match=r"actions must be in MultiDiscrete\(\[2 2\]\), got \[0, 2\]"):
         envs.step(np.array([0, 2]))

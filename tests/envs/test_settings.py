@@ -21,6 +21,14 @@ from wheels.errors import WheelsError
         ({"price": -1.0}, "price must be at least 0"),
         ({"burst": -1}, "burst must be at least 0, got -1"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ({"max_new_tokens": 2**31}, "max_new_tokens must be at most 1048576, got 2147483648"),
+        ({"max_new_tokens": 2.5}, r"max_new_tokens must be a whole number, got 2\.5"),
+        ({"price": float("inf")}, "price must be at most .*, got inf"),
+        ({"terminal_scale": float("nan")}, "terminal_scale must be a number, got nan"),
+        ({"budget": True}, r"budget must be a number in \[0, 1\], got True"),
+        ({"charge_price": "yes"}, "charge_price must be True or False, got 'yes'"),
+        ({"reward": None}, "reward must be one of logprob, .*, or a sum of them, got None"),
+        ({"sampling": 0.7}, r"sampling must be a Sampling, .*, got 0\.7"),
         ({"max_tokens": 5}, "unknown setting 'max_tokens'; .* did you mean 'max_new_tokens'"),
     ],
 )
@@ -37,7 +45,9 @@ def test_refusals(given: dict[str, Any], message: str) -> None:
         ({"index": -1}, r"option index must be in \[0, 3\], got -1"),
         ({"budget": 2}, r"option budget must be in \[0, 1\], got 2"),
         ({"price": -0.5}, "option price must be at least 0, got -0.5"),
-        ({"price": float("nan")}, "option price must be at least 0, got nan"),
+        ({"index": 1.5}, r"option index must be a whole number, got 1\.5"),
+        ({"seed": 2**63}, "option seed must be at most .*, got 9223372036854775808"),
+        ({"price": float("nan")}, "option price must be a number, got nan"),
     ],
 )
 def test_options_refused(options: dict[str, Any], message: str) -> None:
