@@ -7,7 +7,7 @@ learns and logs is `wheels.agents.train`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from wheels.agents.episode import EpisodeBatch
 from wheels.agents.lagrangian import Gains, PriceTable
 from wheels.agents.pcl import both_action_residuals
 from wheels.agents.rewards import call_reward, gate_log_probs, regret_reward, trust_region
-from wheels.errors import WheelsError
+from wheels.errors import MOST_NUMBER, WheelsError, check_number
 from wheels.files import read_object, write_bytes, write_json
-from wheels.finite import check_finite
+from wheels.finite import check_finite, check_weights
+from wheels.loading import first_line
 from wheels.path_consistency import (
     add_terminal,
     bootstrap,
@@ -61,6 +62,14 @@ class PCLSettings:
     gradient_norm: float = 0.5
     cost_weight: float = 0.1
     """Weight of the cost-to-go's squared error."""
+
+    def __post_init__(self) -> None:
+        """Check that all are numbers, and shares where they are shares."""
+        for field in fields(self):
+            share = field.name in ("gamma", "path", "target_rate")
+            check_number(field.name, getattr(self, field.name), 0, 1 if share else MOST_NUMBER)
+        if self.alpha == 0:
+            raise WheelsError("alpha must be above 0, got 0: the gate's logit is divided by it")
 
 
 class PCLAgent:
@@ -228,9 +237,14 @@ class PCLAgent:
             WheelsError: where the folder holds no agent of this kind.
         """
         content = read_object(Path(folder) / "agent.json", "head", "settings")
-        head = DeferralHead(HeadConfig(**content["head"]))
-        head.load_state_dict(load_tensors((Path(folder) / "head.safetensors").read_bytes()))
-        return cls._restored(head, PCLSettings(**content["settings"]), content)
+        try:
+            head = DeferralHead(HeadConfig(**content["head"]))
+            head.load_state_dict(load_tensors((Path(folder) / "head.safetensors").read_bytes()))
+            settings = PCLSettings(**content["settings"])
+        except Exception as error:
+            raise WheelsError(f"{folder} holds no agent that can be read ({first_line(error)}); train again") from error
+        check_weights(head, f"the head in {folder}", "train again")
+        return cls._restored(head, settings, content)
 
     def _prices(self) -> dict[str, Any]:
         return {"price": self.fixed_price}

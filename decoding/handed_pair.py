@@ -9,9 +9,9 @@ from typing import cast
 from transformers import PreTrainedModel
 
 from wheels.errors import WheelsError
+from wheels.limits import NO_LIMIT
 from wheels.loading import DTYPES, TOKENIZER_FILES, Tokenizer, load_model, load_tokenizer
 from wheels.pair import (
-    NO_LIMIT,
     Pair,
     check_same_kind,
     check_same_start,

@@ -2,7 +2,7 @@
 
 Random tokens over two dozen positions show a wrong mask, a wrong position and a cache that is read wrongly. What shows
 at other lengths alone is known by its name: windows and the like are refused (`wheels.decoding.positions`), and where
-angles change with the longest text of a pass, texts are held to the length below (`wheels.pair.context_limit`).
+angles change with the longest text of a pass, texts are held to the length below (`wheels.limits.context_limit`).
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class DeferralVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         """Return a seed for each row."""
         if seed is None:
             return [None] * self.num_envs
-        for one in [seed] if np.isscalar(seed) else seed:
+        for one in seed if isinstance(seed, Sequence) else [seed]:
             check_whole("seed", one)
         if isinstance(seed, int | np.integer):
             return [int(seed) + row for row in range(self.num_envs)]

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM
 
 from tests.decoding.tiny import make_pair, save_artefact
@@ -98,6 +99,14 @@ def cut_heads(folder) -> None:
     path.write_bytes(path.read_bytes()[:-7])
 
 
+def poison_heads(folder) -> None:
+    path = folder / "deferral" / "model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in sorted(tensors) if name.startswith("regret.1.") and name.endswith("weight"))
+    tensors[name].view(-1)[0] = float("nan")
+    save_file(tensors, path)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -113,6 +122,7 @@ def cut_heads(folder) -> None:
             lambda folder: change(folder, head={"features": 3, "width": 8}),
             "model.safetensors: damaged or of another shape .*; train again",
         ),
+        (poison_heads, r"damaged or of another shape \(regret\.1\..*weight is no finite number\); train again"),
         (cut_heads, "model.safetensors: damaged or of another shape .*; train again"),
         (
             lambda folder: (folder / "deferral" / "model.safetensors").unlink(),

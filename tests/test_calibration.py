@@ -115,6 +115,11 @@ def test_it_comes_back_from_its_file(tmp_path):
     assert Calibration.load(tmp_path / "none.json") == Calibration()
 
 
+def one_point(**changed: object) -> str:
+    point = {"rule": "entropy", "seed": 0, "budget": 0.1, "threshold": 1.0, "use": 0.1} | changed
+    return json.dumps({"format": 1, "points": [point], "data": "", "data_digest": None, "rows": 1, "date": ""})
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -123,6 +128,11 @@ def test_it_comes_back_from_its_file(tmp_path):
         ('{"format": 3}', "calibration.json: not a calibration of format 1; remove it, and calibrate the model again"),
         ('{"format": 2}', "calibration.json: not a calibration of format 1"),
         ('{"format": 1}', r"calibration.json: damaged \('points'\); remove it, and calibrate"),
+        (one_point(threshold=math.nan), "'threshold' is not as this version writes it"),
+        (one_point(threshold="1"), "'threshold' is not as this version writes it; it is damaged"),
+        (one_point(use=1.5), r"calibration.json: use must be at most 1, got 1\.5; it is damaged"),
+        (one_point(budget=20), "calibration.json: budget must be at most 1, got 20; it is damaged"),
+        (one_point(seed=0.5), "'seed' is not as this version writes it"),
         ('{"format": 1, "points": [{"rule": "entropy"}]}', r"calibration.json: .*missing 4 .*it is damaged"),
     ],
 )

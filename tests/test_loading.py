@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.decoding.tiny import make_pair
 from wheels.errors import WheelsError
-from wheels.loading import check_device, load_config, load_model, load_tokenizer, not_finite
+from wheels.finite import not_finite
+from wheels.loading import check_device, load_config, load_model, load_tokenizer
 from wheels.pair import Pair, _warn_once
 
 

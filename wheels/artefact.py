@@ -25,7 +25,7 @@ import wheels
 from wheels.calibration import Calibration
 from wheels.errors import WheelsError
 from wheels.files import read_object, write_bytes, write_json
-from wheels.loading import not_finite
+from wheels.finite import not_finite
 from wheels.pair import Pair
 from wheels.policy import DeferralHead, HeadConfig
 

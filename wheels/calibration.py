@@ -86,7 +86,7 @@ class Calibration:
             facts = {name: content[name] for name in ("data", "data_digest", "rows", "date")}
             later = {name: content[name] for name in ("model_digest", "config") if name in content}
             return cls(points, **facts, **later)
-        except (KeyError, TypeError, WheelsError) as error:
+        except (KeyError, TypeError) as error:
             raise WheelsError(f"{path}: damaged ({error}); remove it, and calibrate the model again") from error
 
     def save(self, path: Path | str) -> Path:

@@ -32,5 +32,15 @@ def check_finite(step: str, figures: Mapping[str, float], advice: str = ADVICE) 
 
 def check_weights(model: torch.nn.Module, step: str, advice: str = ADVICE) -> None:
     """Check every parameter of a model, as `check_finite` does."""
-    for name, weight in model.named_parameters():
+    if (name := not_finite(model)) is not None:
+        weight = model.get_parameter(name)
         check_finite(step, {f"weight {name}": float(weight.detach().abs().max())}, advice)
+
+
+def not_finite(model: torch.nn.Module) -> str | None:
+    """Return the name of the first parameter of a model that holds inf or nan; None where all are numbers."""
+    for name, weight in model.named_parameters():
+        # A sum is read at the speed of memory; it is finite wherever no weight is inf or nan, unless it overflows.
+        if not bool(weight.detach().sum().isfinite()) and not bool(weight.isfinite().all()):
+            return name
+    return None

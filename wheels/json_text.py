@@ -80,7 +80,7 @@ def record_of(kind: type[Kind], value: Any, place: str) -> Kind:
             raise WheelsError(f"{place}: {name!r} is not as this version writes it; it is damaged")
     try:
         return kind(**value)
-    except TypeError as error:
+    except (TypeError, WheelsError) as error:
         raise WheelsError(f"{place}: {error}; it is damaged") from None
 
 

@@ -25,7 +25,7 @@ from transformers.utils import logging as hf_logging
 
 from wheels.errors import WheelsError, check_choice, is_of_machine
 from wheels.files import open_output, read_json
-from wheels.finite import check_weights
+from wheels.finite import check_weights, not_finite
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("cpu", "cuda", "xpu", "mps")
@@ -84,15 +84,6 @@ def load_model(
         )
     loaded: PreTrainedModel = model.to(place).eval()
     return loaded
-
-
-def not_finite(model: torch.nn.Module) -> str | None:
-    """Return the name of the first parameter of a model that holds inf or nan; None where all are numbers."""
-    for name, weight in model.named_parameters():
-        # A sum is read at the speed of memory; it is finite wherever no weight is inf or nan, unless it overflows.
-        if not bool(weight.detach().sum(dtype=torch.float32).isfinite()) and not bool(weight.isfinite().all()):
-            return name
-    return None
 
 
 def _check_weights_file(folder: Path, role: str) -> None:

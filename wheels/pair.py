@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from wheels.constraints import Constraints
 from wheels.data import check_prompt
 from wheels.errors import WheelsError, check_kind, check_texts, shown
+from wheels.limits import context_limit, room
 from wheels.loading import Tokenizer, load_config, load_model, load_tokenizer, save_model
 
 if TYPE_CHECKING:
@@ -29,10 +30,6 @@ PROBES = (
     "  Two\twords\n\nand   spaces, don't you think? HELLO hello",
     "naïve 東京 привет \u0065\u0301 🙂 <s></s><pad>",
 )
-# A tokenizer without a limit says a number of this size.
-NO_LIMIT = 10**9
-# These count positions relative to each other: `n_positions` in their configuration is no limit.
-RELATIVE_POSITIONS = frozenset({"t5", "mt5", "umt5", "longt5", "switch_transformers"})
 
 
 @dataclass
@@ -237,20 +234,6 @@ def encode_targets(
     return [[*begin, *ids, eos_id] for ids in rows]
 
 
-def room(source: int, max_new_tokens: int, limit: int | None, *, is_seq2seq: bool) -> int:
-    """Return the most tokens that an output may have, within the context; 0 where the source leaves none.
-
-    Args:
-        source: tokens of the source, or of the prompt.
-        max_new_tokens: the most that is wanted.
-        limit: the longest sequence that is read (`Pair.source_limit`); None: no limit is known.
-        is_seq2seq: whether the source has a context of its own, where the output shares its with a start token.
-    """
-    if limit is None:
-        return max_new_tokens
-    return 0 if source > limit else max(0, min(max_new_tokens, limit - (1 if is_seq2seq else source)))
-
-
 def decode_text(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
     """Return the text of an output, without special tokens and outer spaces."""
     try:
@@ -394,31 +377,3 @@ def end_tokens(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[int, ...]:
     if ends is None:
         raise WheelsError(f"model {name_of(model)!r} has no eos_token_id, so its outputs would never end")
     return tuple(int(end) for end in ends) if isinstance(ends, (list, tuple)) else (int(ends),)
-
-
-def context_limit(model: PreTrainedModel, tokenizer: Tokenizer) -> int | None:
-    """The longest sequence a model and its tokenizer are made for, or None where neither says.
-
-    Where rotary angles change beyond some length of a pass, for all of its rows, that length is the longest: up to
-    there a text does not depend on its company.
-    """
-    limits = [int(tokenizer.model_max_length)]
-    if model.config.model_type not in RELATIVE_POSITIONS:
-        limits += [
-            int(getattr(model.config, name, None) or NO_LIMIT) for name in ("max_position_embeddings", "n_positions")
-        ]
-    limits += angle_limits(model.config.get_text_config(decoder=True))
-    least = min(limits)
-    return least if least < NO_LIMIT else None
-
-
-def angle_limits(config: PreTrainedConfig) -> list[int]:
-    """Return the lengths beyond which rotary angles depend on the longest text of a pass (`longrope`, `dynamic`).
-
-    Llama 3's, YaRN's and linear angles do not.
-    """
-    given = getattr(config, "rope_parameters", None) or {}
-    kinds = [kind for kind in given.values() if isinstance(kind, Mapping)] if "rope_type" not in given else [given]
-    moving = [kind for kind in kinds if kind["rope_type"] == "longrope" or "dynamic" in kind["rope_type"]]
-    whole = int(getattr(config, "max_position_embeddings", None) or NO_LIMIT)
-    return [int(kind.get("original_max_position_embeddings") or whole) for kind in moving]

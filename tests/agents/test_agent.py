@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,6 +184,25 @@ def test_a_saved_agent_predicts_the_same(tmp_path: Path) -> None:
         PCLAgent.load(tmp_path / "budgets")
     with pytest.raises(WheelsError, match="load it as PCLAgent"):
         LagrangianAgent.load(tmp_path / "price")
+
+
+def test_what_is_no_agent_or_no_number_is_refused(tmp_path: Path) -> None:
+    agent = PCLAgent(fresh_head(), PCLSettings(), price=1.5)
+    with torch.no_grad():
+        next(agent.head.parameters()).view(-1)[0] = math.nan
+    agent.save(tmp_path)
+    with pytest.raises(WheelsError, match=r"the head in .*: the weight .* is nan, no finite number; train again"):
+        PCLAgent.load(tmp_path)
+    (tmp_path / "head.safetensors").write_bytes(b"damaged")
+    with pytest.raises(WheelsError, match=r"holds no agent that can be read \(.*\); train again"):
+        PCLAgent.load(tmp_path)
+    for value in (-1.0, math.nan, math.inf, "0.5", None):
+        with pytest.raises(WheelsError, match="trust must be"):
+            PCLSettings(trust=value)
+    with pytest.raises(WheelsError, match=r"gamma must be at most 1, got 1\.5"):
+        PCLSettings(gamma=1.5)
+    with pytest.raises(WheelsError, match="alpha must be above 0, got 0"):
+        PCLSettings(alpha=0.0)
 
 
 def test_starting_prices_keep_the_budgets_of_the_warm_start() -> None:

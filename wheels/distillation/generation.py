@@ -18,7 +18,8 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from wheels.constraints import Constraints
 from wheels.distillation.collate import pad_with_mask
-from wheels.pair import logits_size, room, start_tokens
+from wheels.limits import room
+from wheels.pair import logits_size, start_tokens
 
 
 @dataclass(frozen=True)
