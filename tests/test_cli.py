@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+import torch
 from tqdm import tqdm
 
 import wheels
@@ -37,6 +38,14 @@ def run(config: EchoConfig) -> None:
         bar.update(1)
         logging.getLogger("wheels.x").warning("said \x1b[31m in between")
         raise WheelsError("behind a bar")
+    if config.fail.startswith("memory"):
+        raise {"memory": MemoryError, "memory of a GPU": torch.OutOfMemoryError}[config.fail]("too\nmuch")
+    if config.fail == "allocation":
+        torch.empty(2**60)
+    if config.fail == "meta":
+        torch.empty(1, device="meta").cpu()
+    if config.fail == "device":
+        raise RuntimeError("CUDA error: device-side assert triggered\nCompile with `TORCH_USE_CUDA_DSA`")
     if config.fail == "bug":
         raise RuntimeError("ours")
     print(config.text)
@@ -54,6 +63,22 @@ def call(capsys, *argv: str) -> tuple[int, str, str]:
     code = cli.main(argv)
     shown = capsys.readouterr()
     return code, shown.out, shown.err
+
+
+@pytest.mark.parametrize(
+    ("fail", "message"),
+    [
+        ("memory", "error: out of memory (too); a smaller batch size, shorter outputs or a smaller model need less\n"),
+        ("memory of a GPU", "error: out of memory (too); a smaller batch size"),
+        ("allocation", "error: out of memory ("),
+        ("meta", "error: the device failed (Cannot copy out of meta tensor"),
+        ("device", "error: the device failed (CUDA error: device-side assert triggered); try another one, or the"),
+    ],
+)
+def test_what_the_machine_lacks_is_one_line(capsys, fail, message):
+    code, out, err = call(capsys, "echo", "--fail", fail)
+    assert (code, out) == (cli.FAILURE, "")
+    assert err.startswith(message) and err.count("\n") == 1
 
 
 def test_a_command_gets_its_configuration_and_prints(capsys):

@@ -14,7 +14,7 @@ from typing import Any
 
 import wheels
 from wheels.config import parse
-from wheels.errors import WheelsError, did_you_mean
+from wheels.errors import WheelsError, did_you_mean, is_of_machine, machine_failure
 from wheels.fields import check_known
 from wheels.interrupts import end_at_once, raise_again
 from wheels.streams import bars_on_terminals_only, log_to_stderr, open_missing, replace_what_cannot_be_shown, say
@@ -151,6 +151,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = BROKEN_PIPE
     except OSError as error:
         code = _complain(error, FAILURE)
+    except (MemoryError, RuntimeError) as error:
+        if not is_of_machine(error):
+            raise
+        code = _complain(RuntimeError(machine_failure(error)), FAILURE)
     except KeyboardInterrupt as stop:
         if argv is None:
             end_at_once()

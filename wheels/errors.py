@@ -122,21 +122,17 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{type(value).__name__} ({text[:40]}...)"
 
 
-def is_of_machine(error: BaseException) -> bool:
-    """Whether an error says that the machine lacks memory or a device, or that a device failed."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    if kinds & {"MemoryError", "OutOfMemoryError", "AcceleratorError"}:
-        return True
-    return "RuntimeError" in kinds and any(sign in str(error) for sign in MACHINE_SIGNS)
-
-
-MACHINE_SIGNS = (
+MEMORY_SIGNS = (
     "allocate memory",
     "not enough memory",
     "out of memory",
+    "bad_alloc",
+    "_ALLOC_FAILED",
+    "size calculation overflow",
+)
+DEVICE_SIGNS = (
     "CUDA error",
     "CUDA driver",
-    "cuBLAS",
     "CUBLAS_STATUS",
     "CUDNN_STATUS",
     "NVIDIA driver",
@@ -144,4 +140,28 @@ MACHINE_SIGNS = (
     "No CUDA GPUs",
     "meta tensor",
 )
-"""What torch writes where memory or a device is lacking or fails: these errors have no type of their own."""
+"""What torch writes where memory is short, or a device fails or is absent: these errors have no type of their own."""
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Whether an error says that the machine lacks memory or a device, or that a device failed."""
+    return _lacks_memory(error) or _is_runtime(error, DEVICE_SIGNS) or type(error).__name__ == "AcceleratorError"
+
+
+def machine_failure(error: BaseException) -> str:
+    """Return such an error in one line, with what may help."""
+    said = str(error).strip().partition("\n")[0]
+    if _lacks_memory(error):
+        return (
+            f"out of memory{said and f' ({said})'}; a smaller batch size, shorter outputs or a smaller model need less"
+        )
+    return f"the device failed ({said}); try another one, or the processor (cpu)"
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return bool(kinds & {"MemoryError", "OutOfMemoryError"}) or _is_runtime(error, MEMORY_SIGNS)
+
+
+def _is_runtime(error: BaseException, signs: tuple[str, ...]) -> bool:
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
