@@ -332,8 +332,9 @@ class Engine:
         self, scores_RV: torch.Tensor, slots_R: torch.Tensor, position_R: torch.Tensor, stream: int
     ) -> torch.Tensor:
         """Choose a token from scores: the best, or by the row's own noise."""
-        sampling, index_R = self.wish.sampling, self.slots.index_S[slots_R]
-        noise_R = None if sampling.greedy else uniforms(self.wish.seed, index_R, position_R, stream)
+        sampling, seed, noise_R = self.wish.sampling, self.wish.seed, None
+        if not sampling.greedy:
+            noise_R = uniforms(seed, self.slots.index_S[slots_R], position_R, stream)
         return sampling.choose(scores_RV, noise_R, ("student", "teacher")[stream])
 
     def _teacher_pass(self, slots: list[int], slots_R: torch.Tensor) -> list[int]:

@@ -17,6 +17,7 @@ from wheels.artefact import Artefact
 from wheels.calibration import Calibration, NotCalibrated
 from wheels.decoding.calibration_hint import calibration_hint
 from wheels.decoding.choices import RULES, SEEDED, TRAINED
+from wheels.decoding.sampling import has_nan
 from wheels.decoding.step import Step
 from wheels.errors import WheelsError, check_choice, check_number, shown
 from wheels.features import entropy
@@ -70,7 +71,7 @@ class ThresholdRule:
             WheelsError: where it is no number: it would exceed no threshold, and never call.
         """
         score_B = self.score(step)
-        if bool(score_B.isnan().any()):
+        if has_nan(score_B):
             raise WheelsError(f"rule {self.name!r} scores a state with nan; check what it reads, and its trained head")
         return score_B
 

@@ -91,15 +91,21 @@ def best(scores_BV: torch.Tensor, who: str) -> torch.Tensor:
     """Return the token with the highest score of each row, the first of equals, int64 `[B]`.
 
     Raises:
-        WheelsError: where a score is nan: `argmax` takes it for the highest, so the chosen ones tell.
+        WheelsError: where a score is nan, which counts as the highest.
     """
-    token_B = scores_BV.argmax(-1)
-    _check_numbers(~scores_BV.gather(-1, token_B[:, None]).isnan(), who)
+    highest_B, token_B = scores_BV.max(-1)
+    _check_numbers(highest_B, who)
     return token_B
 
 
-def _check_numbers(good: torch.Tensor, who: str) -> None:
-    if not bool(good.all()):
+def has_nan(values_N: torch.Tensor) -> bool:
+    """Tell whether one of a few numbers is nan; as cheap as can be, for it is asked at every step."""
+    total = float(values_N.sum())  # nan for both infinities too
+    return total != total and bool(values_N.isnan().any())
+
+
+def _check_numbers(values_N: torch.Tensor, who: str) -> None:
+    if has_nan(values_N):
         raise WheelsError(
             f"the {who}'s scores are no numbers (nan): a weight of it is none, or its number format is too narrow; "
             "check the model, or use float32"
@@ -118,7 +124,7 @@ def draw(law_BV: torch.Tensor, uniform_B: torch.Tensor, who: str = "model") -> t
         WheelsError: where a probability is no number.
     """
     total_BV = law_BV.double().cumsum(-1)
-    _check_numbers(total_BV[:, -1].isfinite(), who)
+    _check_numbers(total_BV[:, -1], who)
     target_B1 = (uniform_B.double() * total_BV[:, -1])[:, None]
     return torch.searchsorted(total_BV, target_B1, right=True).squeeze(-1).clamp(max=law_BV.shape[1] - 1)
 
