@@ -108,7 +108,8 @@ def test_the_levels_fall_with_the_use():
 
 
 def test_it_comes_back_from_its_file(tmp_path):
-    kept = Calibration(POINTS, "multi30k:validation", "ab12", 1014, "2025-01-31")
+    never = Point("margin", 0, 0.1, math.inf, 0.0)
+    kept = Calibration([*POINTS, never], "multi30k:validation", "ab12", 1014, "2025-01-31")
     path = kept.save(tmp_path / "calibration.json")
     assert Calibration.load(path) == kept
     assert json.loads(path.read_text())["points"][0]["threshold"] == 2.0
