@@ -154,7 +154,7 @@ def test_a_head_that_was_not_trained_is_refused(folder):
     with pytest.raises(WheelsError, match=r"rule 'learned' has no trained head of seed 2 \(trained: seeds 0 to 1\)"):
         loaded.head("learned", 2)
     with pytest.raises(
-        WheelsError, match=r"rule 'other' has no trained head of seed 0 \(trained: none\); choose among these"
+        WheelsError, match=r"rule 'other' has no trained head of seed 0 \(trained: none\); give another rule"
     ):
         loaded.head("other")
 

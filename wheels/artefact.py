@@ -110,8 +110,10 @@ class Artefact:
         """
         heads = self.heads.get(rule, [])
         if seed >= len(heads):
-            have = f"seeds 0 to {len(heads) - 1}" if heads else "none"
-            raise WheelsError(f"rule {rule!r} has no trained head of seed {seed} (trained: {have}); choose among these")
+            have, other = (f"seeds 0 to {len(heads) - 1}", "seed") if heads else ("none", "rule")
+            raise WheelsError(
+                f"rule {rule!r} has no trained head of seed {seed} (trained: {have}); give another {other}"
+            )
         return heads[seed]
 
     @property
