@@ -45,7 +45,9 @@ class PassesConfig:
     metrics: tuple[str, ...] = option((), "metrics; the first is the quality of the curve (default: the task's own)")
     rule: str = option("learned", "the rule that calls in deferral and in its verified forms", choices=RULES)
     budgets: tuple[float, ...] = option(
-        (0.02, 0.05, 0.1, 0.2, 0.3, 0.5), "its teacher budgets, calibrated before", share=True
+        (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
+        "its teacher budgets, calibrated before; between points more than 0.1 apart in passes no figure is given",
+        share=True,
     )
     families: tuple[str, ...] = option(FAMILIES, "families of methods to compare", choices=FAMILIES)
     scales: tuple[float, ...] = option((1.0,), "priced: nats of regret let pass for each nat of the call's price")
