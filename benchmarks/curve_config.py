@@ -25,7 +25,9 @@ class CurveConfig:
         None, "folder or hub id of the teacher, if not the one that the model folder names", reads=PLACE
     )
     also: tuple[str, ...] = option(
-        (), "more trained models of the same pair, each trained and calibrated on its own: their seeds are further ones"
+        (),
+        "more trained models of the same pair, each trained and calibrated on its own: their seeds are further ones",
+        reads=PLACE,
     )
     data: str = option("embedded-translation", "task, folder, file or hub:owner/name to score on", reads=PLACE)
     split: str = option("test", "split of the data that is scored")
