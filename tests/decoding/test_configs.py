@@ -83,3 +83,21 @@ def test_calibrate_puts_budgets_in_order_and_drops_repetitions():
     config = CalibrateConfig(model="m", data="d", budgets=(0.5, 0.1, 0.5), rules=("entropy", "random", "entropy"))
     assert config.budgets == (0.1, 0.5)
     assert config.rules == ("entropy", "random")
+
+
+LEAST = {
+    "calibrate": {"limit": 1, "seeds": 1, "batch_size": 1, "max_new_tokens": 1, "threads": 1},
+    "generate": {"draft_length": 1, "batch_size": 1, "max_new_tokens": 1, "threads": 1, "top_k": 0, "seed": 0},
+}
+
+
+@pytest.mark.parametrize(("command", "name"), [(command, name) for command, each in LEAST.items() for name in each])
+def test_the_least_value_is_taken_and_one_less_is_not(command, name):
+    make, given = {
+        "calibrate": (CalibrateConfig, {"model": "m", "data": "d"}),
+        "generate": (GenerateConfig, {"method": "verified", "temperature": 1.0}),
+    }[command]
+    least = LEAST[command][name]
+    assert getattr(make(**given, **{name: least}), name) == least
+    with pytest.raises(WheelsError, match=f"{name} must be at least {least}, got {least - 1}"):
+        make(**given, **{name: least - 1})

@@ -94,6 +94,8 @@ def test_batches_change_nothing(monkeypatch):
     texts = (pair.encode(SOURCES), [t.token_ids for t in traces])
     sizes = [len(batch) for batch in module._batches(*texts, 14, len(SOURCES))]
     assert len(sizes) > 1 and sum(sizes) == len(SOURCES)
+    # Texts of 2 tokens behind sources of 3 are 6 places wide: 14 * 30 scores hold five of them, and not six.
+    assert [len(batch) for batch in module._batches([[1] * 3] * 11, [[1] * 2] * 11, 14, 99)] == [5, 5, 1]
     few = [len(batch) for batch in module._batches(*texts, 1, 2)]
     assert max(few) == 2 and sum(few) == len(SOURCES)
     for one, other in zip(together, examined(pair, traces), strict=True):

@@ -32,7 +32,7 @@ from transformers.activations import GELUActivation, NewGELUActivation, SiLUActi
 from tests.decoding.tiny import VOCABULARY
 from wheels.decoding import lean, lean_bart, lean_choice, lean_gpt2, linear
 from wheels.decoding.lean_choice import lean_of
-from wheels.decoding.lean_parts import activation
+from wheels.decoding.lean_parts import activation, normed
 from wheels.decoding.runner import Output, Runner
 
 TOLERANCE = 1e-5
@@ -108,6 +108,15 @@ def build(name: str, seed: int = 0) -> Any:
         if hasattr(model, "final_logits_bias"):
             model.final_logits_bias.normal_()
     return model.eval()
+
+
+def test_small_states_are_divided_by_what_the_root_adds_in_bfloat16_too():
+    """States whose mean square is eps: the root is of twice that, and of 0 if eps were taken away."""
+    states = torch.full((2, 4), 2.0**-10, dtype=torch.bfloat16)
+    states[1] *= -3
+    weight_D = torch.tensor([1.0, 2.0, -1.0, 0.5], dtype=torch.bfloat16)
+    expected = torch.tensor([[0.5**0.5], [-(0.9**0.5)]]) * weight_D.float()
+    torch.testing.assert_close(normed(states, weight_D, 2.0**-20).float(), expected, rtol=2.0**-7, atol=0.0)
 
 
 def texts() -> tuple[torch.Tensor, list[list[int]]]:

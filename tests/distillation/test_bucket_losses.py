@@ -80,6 +80,8 @@ def test_few_tokens_are_the_law_merged_by_hand(logits, objective, beta, k, tempe
     torch.testing.assert_close(teacher.outcomes_NJ.softmax(-1), p_hand, **CLOSE)
     found = bucket_divergence(q, teacher, objective, temperature, beta)
     torch.testing.assert_close(found, plain(objective, beta, p_hand, q_hand), **CLOSE)
+    if temperature == 1.0:
+        assert bucket_divergence(q, teacher, objective, beta=beta).equal(found), "the temperature is 1 unless told"
 
 
 @pytest.mark.parametrize(("objective", "beta"), OBJECTIVES)

@@ -5,9 +5,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 from tests.envs.tiny import LIMIT, ROWS, make_pair
 from wheels.decoding.sampling import Sampling
+from wheels.envs.settings import Start
 from wheels.envs.vector import DeferralVectorEnv
 from wheels.pair import Pair
 
@@ -133,6 +135,10 @@ def test_what_was_shown_is_not_written_over(t5_pair: Pair) -> None:
     first, info = envs.reset(seed=0)
     kept = {name: values.copy() for name, values in first.items()}
     mask = info["action_mask"].copy()
+    state, place_B = envs.state, torch.tensor([3, 5])
+    drawn_B = state.noise(place_B)
+    envs.writing.admit([0, 1], [Start(4, 7, 0.5, 0.0), Start(2, 9, 0.5, 0.0)])
+    assert state.noise(place_B).equal(drawn_B) and not envs.writing._noise()(place_B).equal(drawn_B)
     for _ in range(4):
         envs.step(np.zeros(2, dtype=np.int64))
     for name, values in kept.items():
