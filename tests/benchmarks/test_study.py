@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -200,5 +201,6 @@ scores: {{limit: 2, metrics: [chrf], max_new_tokens: 6}}
     assert models["teacher"]["test"] == read_json(first / "students.json")["models"][0]["test"]
     assert not (tmp_path / "second" / "teacher").exists()
     capsys.readouterr()
-    assert cli.main([*given, "--teacher", str(tmp_path / "second" / "students" / "anew")]) == 2
+    other = shutil.copytree(tmp_path / "second" / "students" / "anew", tmp_path / "other")
+    assert cli.main([*given, "--teacher", str(other)]) == 2
     assert "holds a run with another recipe, pair" in capsys.readouterr().err
