@@ -285,10 +285,11 @@ def test_a_start_that_failed_holds_nothing(unlabelled, tmp_path, monkeypatch):
         run(remote(unlabelled, tmp_path, server))
         assert not (tmp_path / "out" / "main" / "signals").exists(), "another run's signals"
         assert len(rows_of(tmp_path / "out" / "annotated.jsonl")) == 5
-    for more in ({"teacher": "http://h:abc"}, {"teacher": "http://me:secret@h"}):
+    for more in ({"teacher": "http://h:abc"}, {"teacher": "http://me:secret@h"}, {"teacher": " ftp://me:secret@h"}):
         config = remote(unlabelled, tmp_path, server, output=str(tmp_path / "new"), **more)
-        with pytest.raises(WheelsError, match="an endpoint must be"):
+        with pytest.raises(WheelsError, match="an endpoint must be") as caught:
             run(config)
+        assert "secret" not in str(caught.value)
         assert not (tmp_path / "new").exists()
 
 
@@ -324,6 +325,21 @@ def test_a_server_that_repeats_the_key_gets_it_into_no_file(unlabelled, tmp_path
         assert file.is_dir() or b"SECRET" not in file.read_bytes(), file
 
 
+def test_grades_that_the_server_refuses_are_counted(unlabelled, tmp_path, capsys):
+    def answer(connection, body):
+        if "Katze" in body["messages"][0]["content"]:
+            return connection.sendall(response(b'{"error": {"message": "content policy"}}', 400))
+        return connection.sendall(response(completion("very confident")))
+
+    with FaultyServer() as server, RawServer(answer) as assistant:
+        run(remote(unlabelled, tmp_path, server, annotation_budget=24, assistant=assistant.url, assistant_model="m"))
+    kept, left = rows_of(tmp_path / "out" / "annotated.jsonl"), rows_of(tmp_path / "out" / "rejected.jsonl")
+    assert kept
+    assert all("Katze" not in row["source"] and row["grade"] == "very confident" for row in kept)
+    assert all("Katze" in row["source"] and row["grade"] == "not confident" for row in left)
+    assert f"which count as not confident: {len(left)}" in capsys.readouterr().out
+
+
 def test_a_grade_that_was_cut_or_refused_accepts_nothing(unlabelled, tmp_path, folders):
     replies = {
         "a": ("very confident", "stop"),
@@ -345,6 +361,7 @@ def test_a_grade_that_was_cut_or_refused_accepts_nothing(unlabelled, tmp_path, f
     ("more", "message"),
     [
         ({"teacher": "http://h"}, "give --teacher-model NAME"),
+        ({"teacher": " FTP://me:secret@h"}, "give --teacher-model NAME"),
         ({"teacher_model": "m"}, "is a name at an endpoint, but teacher is"),
         ({"assistant": None}, "select 'assistant' needs --assistant"),
         ({"student": None}, "select 'assistant' needs --student"),

@@ -84,6 +84,7 @@ def test_what_is_no_completion_costs_nothing(body, kind, words):
         (400, "The model `x` does not exist", ServerRefused),
         (400, "Model Not Exist", ServerRefused),
         (400, "x is not a valid model ID (invalid_model)", ServerRefused),
+        (400, "Invalid value (invalid_value, invalid_request_error, model)", ServerRefused),
         (400, "API key not valid", ServerRefused),
         (400, "Unsupported parameter: 'messages' (unsupported_parameter)", ServerRefused),
         (429, "You exceeded your current quota (insufficient_quota)", ServerRefused),

@@ -181,6 +181,11 @@ def test_a_key_in_an_answer_is_masked_and_the_answer_is_no_label(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     with RawServer(lambda connection, _: connection.sendall(response(completion(f"It is {SECRET}!")))) as server:
         assert ask(server) == Answer("It is [key]!", "repeats the key")
+    for placeholder, answer in (("test", Answer("a test")), ("t3st", Answer("a t3st"))):
+        monkeypatch.setenv("OPENAI_API_KEY", placeholder)
+        body = response(completion(answer.text))
+        with RawServer(lambda connection, _, body=body: connection.sendall(body)) as server:
+            assert ask(server) == (answer if placeholder.isalpha() else Answer("a [key]", "repeats the key"))
 
 
 def test_a_redirect_is_not_followed_with_the_key(monkeypatch):

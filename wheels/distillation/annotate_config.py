@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from wheels.data import check_prompt, check_template
@@ -20,8 +21,8 @@ DEMONSTRATION = "Question: {source}\nAnswer: {target}\n\n"
 
 
 def is_address(name: str | None) -> bool:
-    """Whether a model is behind an address, and not in a folder."""
-    return name is not None and name.casefold().startswith(("http://", "https://"))
+    """Whether a model is behind an address, of whatever kind, and not in a folder."""
+    return name is not None and re.match(r"\s*[a-z][a-z0-9+.-]*://", name.casefold()) is not None
 
 
 @dataclass(frozen=True)

@@ -117,8 +117,9 @@ def annotate_pool(config: AnnotateConfig, material: Material, folder: Path, ledg
         place = folder / stage.name
         file = place / "annotations.json"
         held = read_json(file) if file.is_file() else None
-        if isinstance(held, dict) and held.get("budget") == stage.budget:
-            found += [record_of(Annotation, line, str(file)) for line in held["annotations"]]
+        lines = held.get("annotations") if isinstance(held, dict) and held.get("budget") == stage.budget else None
+        if isinstance(lines, list):
+            found += [record_of(Annotation, line, str(file)) for line in lines]
         else:
             new = _run_stage(config, material, stage, student_folder, place, ledger, found)
             write_json(file, {"budget": stage.budget, "annotations": [asdict(one) for one in new]})
@@ -150,7 +151,7 @@ def _run_stage(
     ranked = choose(stage.select, len(rows), rows=rows, seed=config.seed, signals=signals)
     prompts = (material.teacher_prompt(material.pool[row]) for row in ranked)
     with tqdm(total=min(stage.budget, len(rows)), desc=f"{stage.name}: annotations", unit="row") as bar:
-        answers = material.teacher.respond(prompts, ledger, bar.update, stage.budget)
+        answers = material.teacher.respond(prompts, ledger, bar.update, bar.total)
     found = [
         _annotation(material.pool[row], without_thinking(answer), known.get(row), stage)
         for row, answer in zip(ranked, answers, strict=False)  # as many rows as it took

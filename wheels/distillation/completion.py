@@ -23,8 +23,8 @@ _POLICY = re.compile(
 _PASSES = re.compile(r"rate[ _-]?limit|overloaded|time[ _-]?out|timed out|temporar|try again", re.IGNORECASE)
 _QUOTA = re.compile(r"insufficient[ _](?:quota|balance|credit|funds)|billing|no credit", re.IGNORECASE)
 _OF_ALL = re.compile(
-    r"model_not_found|invalid[ _]model|unknown[ _]model|no such model|api[ _-]?key|unsupported[ _](?:parameter|value)"
-    r"|unrecognized|chat[ _]template"
+    r"model_not_found|(?:invalid|unknown|no such|find|find the)[ _]model|\bmodel\)$|api[ _-]?key"
+    r"|unsupported[ _](?:parameter|value)|unrecognized|chat[ _]template"
     r"|\bmodel\b.{0,80}\b(?:not exist|not found|not (?:a )?valid|not available|not supported|unavailable|deprecated)",
     re.IGNORECASE | re.DOTALL,
 )

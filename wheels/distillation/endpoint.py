@@ -33,7 +33,7 @@ from wheels.distillation.completion import (
 )
 from wheels.distillation.patience import Patience, backoff, wait_of
 from wheels.errors import WheelsError
-from wheels.secret import DEFAULT_KEY, read_secret
+from wheels.secret import DEFAULT_KEY, RUN, read_secret
 
 log = logging.getLogger("wheels")
 
@@ -266,6 +266,8 @@ class Endpoint:
         return self._key.mask(f"{self.url} {' '.join(self._key.mask(text).split())[:SHOWN]}")
 
     def _masked(self, answer: Answer) -> Answer:
-        """Return an answer without the key; one that repeats it is no label."""
+        """Return an answer without the key; one that repeats it is no label. A word such as `EMPTY` is no key."""
+        if len(self._key.value) < RUN and self._key.value.isalpha():
+            return answer
         text = self._key.mask(answer.text)
         return answer if text == answer.text else replace(answer, text=text, flaw="repeats the key")
