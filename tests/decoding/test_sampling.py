@@ -163,3 +163,10 @@ def test_scores_that_are_no_numbers_stop_and_are_named(sampling):
     scores_BV[1, 3] = torch.nan
     with pytest.raises(WheelsError, match=r"the student's scores are no numbers \(nan\): .* or use float32"):
         sampling.choose(scores_BV, torch.zeros(3, dtype=torch.float64), "student")
+
+
+def test_the_greedy_law_is_the_softmax_of_each_place():
+    scores_RWV = torch.randn(2, 3, 4)
+    law_RWV = GREEDY.law(scores_RWV)
+    assert law_RWV.dtype == torch.float64
+    torch.testing.assert_close(law_RWV, scores_RWV.double().exp() / scores_RWV.double().exp().sum(-1, keepdim=True))

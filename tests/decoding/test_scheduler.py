@@ -123,6 +123,24 @@ def test_the_text_that_has_run_the_longest_goes_first():
     assert engine.running == [*slots[1:], first], "another text in the slot of the oldest"
 
 
+def test_texts_are_let_in_several_at_a_time_while_others_run():
+    """A quarter of a batch, so that their sources are read together; one by one only where nobody runs."""
+    pair = make_pair("llama")
+    rows = prepare_rows(pair, ["a b"] * 20, 4)
+    engine = Engine(pair, rows, deferral(SIMPLE["random"]), Request(budget=0.0), batch_size=8)
+    engine._admit()
+    assert len(engine.queue) == 12 and not engine.slots.free()
+    for leaving, waiting in ((1, 12), (1, 10), (1, 10)):
+        for slot in engine.running[:leaving]:
+            engine.running.remove(slot)
+            engine.slots.rows[slot] = None
+        engine._admit()
+        assert len(engine.queue) == waiting
+    engine.running.clear()
+    engine._admit()
+    assert len(engine.queue) == 9
+
+
 def test_one_model_alone_reads_its_cache_as_it_lies():
     pair = make_pair("llama")
     rows = prepare_rows(pair, ["a b", "c d"] * 6, 4)

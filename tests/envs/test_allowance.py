@@ -28,6 +28,11 @@ def test_permitted(mode: str, budget: float, position: int, calls: int, burst: i
     assert bool(permitted(mode, torch.tensor([budget], dtype=torch.float64), *row, burst)) is expected
 
 
+def test_nothing_is_spent_ahead_unless_it_is_asked_for() -> None:
+    first = [torch.tensor([value]) for value in (0, 0, 10)]
+    assert permitted("strict", torch.tensor([0.5]).double(), *first).tolist() == [False]
+
+
 def test_budget_left_is_a_share_of_the_longest_output() -> None:
     left_B = budget_left(torch.tensor([0.3, 0.3, 1.0, 0.0]), torch.tensor([0, 5, 10, 0]), torch.tensor([10] * 4))
     torch.testing.assert_close(left_B, torch.tensor([0.3, -0.2, 0.0, 0.0]))
