@@ -61,7 +61,7 @@ class SpeedConfig:
     batch_sizes: tuple[int, ...] = option((1, 8, 32), "rows of a forward pass", minimum=1)
     rounds: int = option(5, "times that each contestant runs, all of them in turn", minimum=1)
     teacher_budget: float = option(0.2, "share of the tokens that the teacher writes in deferral", share=True)
-    draft_length: int = option(5, "K, tokens of a draft", minimum=1)
+    draft_length: int = option(5, "K, tokens of a draft", minimum=1, maximum=1024)
     methods: tuple[str, ...] = option(
         (), f"contestants, always with {REFERENCE} (default: all that are possible)", choices=CONTESTANTS
     )

@@ -57,13 +57,17 @@ class GenerateConfig:
     budget_mode: str = option("average", MODE_HELP, choices=MODES)
     rule: str = option("learned", "what decides to call the teacher", choices=RULES)
     draft_length: int | None = option(
-        None, "student tokens that the teacher verifies at once (default: 5; bild: 10; verified: no limit)", minimum=1
+        None,
+        "student tokens that the teacher verifies at once (default: 5; bild: 10; verified: no limit)",
+        minimum=1,
+        maximum=1024,
     )
     adaptive_draft: bool = option(False, "let each text's acceptance choose its draft length (speculative, lookup)")
     tolerance: float | None = option(
         None,
         "how much worse than the teacher's a draft token may be: lenience in [0, 1) for speculative and lookup "
         "(default: 0, lossless), nats for bild (3) and verified (2), alpha for cascade (0.3)",
+        minimum=0.0,
     )
     cascade: str = option("opt", "the rule of a speculative cascade", choices=CASCADES)
     fallback: float = option(0.6, "bild calls the teacher where the student's best probability is lower", share=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 
@@ -12,8 +13,12 @@ from wheels.rows import is_object, records_of, refuse_other_formats, row_of
 
 STDIN = "-"
 """The name that stands for standard input."""
-MOST_PIPED = 1 << 30
-"""Bytes of text on standard input, all of which is held in memory."""
+MOST_TEXTS = 2_000_000
+"""Texts of one run, all of which are held in memory with their outputs."""
+LONGEST_TEXT = 1 << 20
+"""Characters of one line: a tokenizer takes minutes for more."""
+MOST_CHARACTERS = 256 << 20
+"""Characters of all of them."""
 
 
 def read_sources(config: GenerateConfig) -> list[str]:
@@ -27,13 +32,28 @@ def read_sources(config: GenerateConfig) -> list[str]:
             raise WheelsError("the text is empty; give some text, or a file by --input")
         return [config.text]
     name = "standard input" if config.input in (None, STDIN) else str(config.input)
-    lines = list(_lines(config, name))
-    if not lines:
+    lines = _bounded(_lines(config, name), name)
+    first = next(lines, None)
+    if first is None:
         raise WheelsError(f"{name}: nothing but blank lines; give one text a line")
-    if _are_rows(config, name, lines[0][1]):
-        rows = [row_of(record, place, config.source, "target", False) for place, record in records_of(name, lines)]
-        return [row.source for row in rows]
+    rows, lines = _are_rows(config, name, first[1]), itertools.chain([first], lines)
+    if rows:
+        found = (row_of(record, place, config.source, "target", False) for place, record in records_of(name, lines))
+        return [row.source for row in found]
     return _texts(name, {_number(place): line for place, line in lines}, config.on_error == "skip")
+
+
+def _bounded(lines: Iterator[tuple[str, str]], name: str) -> Iterator[tuple[str, str]]:
+    """Yield the lines, as many as fit into one run; standard input may have no end."""
+    characters = 0
+    for number, (place, line) in enumerate(lines, 1):
+        if len(line) > LONGEST_TEXT:
+            raise WheelsError(f"{place}: more than {LONGEST_TEXT:,} characters; no model reads so many, split them")
+        characters += len(line)
+        if number > MOST_TEXTS or characters > MOST_CHARACTERS:
+            most = f"{MOST_TEXTS:,} texts or {MOST_CHARACTERS >> 20} MiB"
+            raise WheelsError(f"{name}: more than {most}, which is what one run holds; give it in parts")
+        yield place, line
 
 
 def _lines(config: GenerateConfig, name: str) -> Iterator[tuple[str, str]]:
@@ -42,7 +62,7 @@ def _lines(config: GenerateConfig, name: str) -> Iterator[tuple[str, str]]:
         return read_lines(str(config.input))
     if config.text is None and config.input is None and sys.stdin.isatty():
         raise WheelsError('no text to write from; give it in quotes ("..."), by --input FILE, or through a pipe')
-    return text_lines(sys.stdin.buffer, name, MOST_PIPED)
+    return text_lines(sys.stdin.buffer, name)
 
 
 def _are_rows(config: GenerateConfig, name: str, first: str) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from tests.decoding.tiny import save_artefact, with_ends
 from wheels.calibration import Calibration, Point
 from wheels.cli import main
-from wheels.decoding import generate
+from wheels.decoding import generate, inputs
 from wheels.decoding.engine import decode
 from wheels.decoding.generate_config import GenerateConfig
 from wheels.decoding.method import bild, cascade, prompt_lookup, speculative, verified_deferral
@@ -331,6 +331,35 @@ def test_what_is_no_text_is_refused_by_name(call, tmp_path, monkeypatch, name, c
     code, out, err = call(*(["--input", name] if name else []), stdin=None if name else content)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert re.match(f"error: {message}", err), err
+
+
+class Endless(io.RawIOBase):
+    """A pipe without an end, of one line again and again."""
+
+    def __init__(self, line: bytes) -> None:
+        self.line = line
+
+    def readline(self, size: int = -1, /) -> bytes:
+        return self.line
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"source": "a"\n', "a JSON object over several lines"),
+        (b'{"source": "a"}\n', "more than 1,000 texts or 1 MiB, which is what one run holds; give it in parts"),
+        (b"a\n", "more than 1,000 texts or 1 MiB"),
+        (b"a" * 10_000 + b"\n", "more than 1,000 texts or 1 MiB"),
+        (b"a" * (1 << 20) + b"\n", "more than 1,048,576 characters"),
+        (b"\n", "more than 100,000 blank lines in a row"),
+    ],
+)
+def test_a_pipe_without_an_end_ends_in_one_line(monkeypatch, line, message):
+    monkeypatch.setattr(inputs, "MOST_TEXTS", 1000)
+    monkeypatch.setattr(inputs, "MOST_CHARACTERS", 1 << 20)
+    monkeypatch.setattr(sys, "stdin", type("Pipe", (), {"buffer": Endless(line), "isatty": lambda self: False})())
+    with pytest.raises(WheelsError, match=f"standard input(:100001|:1)?: {message}"):
+        inputs.read_sources(GenerateConfig())
 
 
 def test_a_terminal_with_nothing_to_read_is_told_what_to_do(call, monkeypatch):
