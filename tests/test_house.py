@@ -1,12 +1,12 @@
 """The layout of the house: which folder may import which, what the wheel holds, how light the command line is."""
 
 import ast
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -188,13 +188,16 @@ def test_help_imports_nothing_heavy(command):
 
 @pytest.mark.parametrize("command", ["", "train", "bench curve"])
 def test_help_answers_within_300_ms(command):
+    def spent() -> float:
+        return os.times().children_user + os.times().children_system
+
     def seconds() -> float:
-        start = time.perf_counter()
+        before = spent()
         arguments = [sys.executable, "-m", "wheels", *command.split(), "--help"]
         subprocess.run(arguments, cwd=ROOT, check=True, capture_output=True)
-        return time.perf_counter() - start
+        return spent() - before
 
-    # The best of several: the machine may be busy with other tests.
+    # Of the processor, not of a clock on the wall; the best of several, for other tests may heat the machine.
     assert min(seconds() for _ in range(8)) < 0.3
 
 

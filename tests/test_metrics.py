@@ -215,9 +215,9 @@ def test_an_unknown_metric_is_refused_with_a_suggestion() -> None:
 def test_a_thousand_resamples_of_a_thousand_sentences_take_no_time() -> None:
     statistics = sentence_statistics("bleu", HYPOTHESES * 125, REFERENCES * 125)
     weights_RN = np.random.default_rng(0).multinomial(1000, [1 / 1000] * 1000, size=1000)
-    start = time.perf_counter()
+    start = time.process_time()
     assert statistics.resampled(weights_RN).shape == (1000,)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_importing_metrics_loads_no_scorer() -> None:
