@@ -108,7 +108,7 @@ def load_lines(path: Path, signature: Mapping[str, Any]) -> list[dict[str, Any]]
     try:
         # Not splitlines(): an output may hold other line separators, such as U+2028.
         lines = gzip.decompress(path.read_bytes()).decode("utf-8").rstrip("\n").split("\n")
-        if parse_object(lines[0], str(path)) != json.loads(json.dumps(dict(signature))):
+        if parse_object(lines[0], str(path), finite=False) != json.loads(json.dumps(dict(signature))):
             return None
         return [parse_object(line, str(path), finite=False) for line in lines[1:]]
     except (OSError, EOFError, zlib.error, ValueError, IndexError):

@@ -43,6 +43,12 @@ def test_a_point_comes_back_as_it_was(tmp_path: Path) -> None:
     assert load_point(tmp_path, KEY, SIGNATURE) == records
 
 
+def test_a_point_of_a_rule_that_never_calls_is_kept(tmp_path: Path) -> None:
+    signature = SIGNATURE | {"threshold": float("inf")}
+    save_point(tmp_path, KEY, signature, [record(20.0, 1, 3)])
+    assert load_point(tmp_path, KEY, signature) == [record(20.0, 1, 3)]
+
+
 def test_a_point_that_was_kept_without_token_ids_is_read(tmp_path: Path) -> None:
     path = save_point(tmp_path, KEY, SIGNATURE, [record(20.0, 1, 3)])
     lines = gzip.decompress(path.read_bytes()).decode().replace(', "token_ids": []', "")
