@@ -63,7 +63,7 @@ def test_a_run_that_left_something_holds_its_folder(tmp_path):
     assert holds_run(folder, "train", {"seed": 3, "data": "moved", "data_digest": "x"})
     with pytest.raises(WheelsError, match=r"out holds a run with data_digest 'x', not 'y'; give another --output, or"):
         holds_run(folder, "train", {"seed": 3, "data": "a", "data_digest": "y"})
-    with pytest.raises(WheelsError, match="out holds a run of `wheels train`, not of `wheels pretrain`"):
+    with pytest.raises(WheelsError, match="out holds a run of the command train, not of pretrain"):
         holds_run(folder, "pretrain", {}, kept=False)
     assert not holds_run(folder, "train", {"seed": 4}, kept=False), "what is there is not worth keeping"
     with pytest.raises(WheelsError, match="with seed 3, not 4"):
