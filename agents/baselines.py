@@ -14,6 +14,7 @@ from typing import Protocol, Self
 import torch
 
 from wheels.agents.episode import EpisodeBatch
+from wheels.agents.runlog import reading
 from wheels.errors import WheelsError, check_choice
 from wheels.features import scalar
 from wheels.files import read_object, write_json
@@ -120,6 +121,7 @@ class Baseline:
         content = read_object(Path(folder) / "agent.json")
         if "baseline" not in content:
             raise WheelsError(f"{folder} holds no baseline; load it as PCLAgent or LagrangianAgent")
-        baseline = cls(content["baseline"], content["budgets"])
-        baseline.thresholds = content["thresholds"]
+        with reading(Path(folder), "save the baseline again"):
+            baseline = cls(content["baseline"], content["budgets"])
+            baseline.thresholds = [float(value) for value in content["thresholds"]]
         return baseline

@@ -20,7 +20,7 @@ import torch
 from accelerate import Accelerator
 
 from wheels.agents.descent import Descent, descend
-from wheels.agents.runlog import kept_chunks
+from wheels.agents.runlog import kept_chunks, reading
 from wheels.agents.train_config import TrainConfig
 from wheels.data import Row
 from wheels.decoding.engine import decode
@@ -187,11 +187,12 @@ def collect_pairs(
         return {**vars(found), "length_N": length_N}
 
     kept = kept_chunks(folder, "pairs", -(-count // CHUNK), make, "paired texts", accelerator)
-    joined = {name: torch.cat([part[name] for part in kept]) for name in kept[0]}
-    length_N = joined.pop("length_N")
-    if metric in OF_A_CORPUS:
-        joined["gain_N"] = joined["gain_N"] * length_N / length_N.mean()
-    return Pairs(**joined)
+    with reading(folder):
+        joined = {name: torch.cat([part[name] for part in kept]) for name in kept[0]}
+        length_N = joined.pop("length_N")
+        if metric in OF_A_CORPUS:
+            joined["gain_N"] = joined["gain_N"] * length_N / length_N.mean()
+        return Pairs(**joined)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from wheels.agents.episode import Episode
-from wheels.agents.runlog import Metrics, kept_chunks, load_state, save_state
+from wheels.agents.runlog import Metrics, kept_chunks, load_state, reading, save_state
 from wheels.agents.states import stacked
 from wheels.agents.train_config import TrainConfig
 from wheels.agents.warmstart import WarmStart, explained, fit_gate, fit_router
@@ -48,9 +48,9 @@ class Rivals:
         for rule, fit in fits.items():
             path = self.folder / f"{rule}-{seed}.pt"
             if path.is_file():
-                state = load_state(path)
                 heads[rule] = DeferralHead(self._settings(seed).head(self.episodes[0].features_TF.shape[1])).eval()
-                heads[rule].load_state_dict(state)
+                with reading(path):
+                    heads[rule].load_state_dict(load_state(path))
                 continue
             heads[rule], figures = fit(seed)
             metrics.write({rule: figures})
@@ -114,7 +114,8 @@ def collect_gains(
         return {"features": features_NF, "gain": gain_N}
 
     kept = kept_chunks(folder, "gains", len(chunks), make, "whole texts", accelerator)
-    return torch.cat([part["features"] for part in kept]), torch.cat([part["gain"] for part in kept])
+    with reading(folder):
+        return torch.cat([part["features"] for part in kept]), torch.cat([part["gain"] for part in kept])
 
 
 def text_gains(

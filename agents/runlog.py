@@ -6,7 +6,8 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from wheels.config import to_dict
 from wheels.errors import WheelsError
 from wheels.files import read_object, write_bytes, write_json, write_text
 from wheels.json_text import parse_object
-from wheels.loading import model_digest
+from wheels.loading import first_line, model_digest
 from wheels.runs import begin_run, holds_run
 
 MACHINE = ("device", "threads", "checkpoint_every", "output")
@@ -49,9 +50,31 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read what `save_state` wrote: tensors and plain values only, no code."""
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    """Read what `save_state` wrote: tensors and plain values only, no code.
+
+    Raises:
+        WheelsError: where the file cannot be read, or holds something else.
+    """
+    with reading(path):
+        state = torch.load(path, weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"it holds {type(state).__name__}")
     return state
+
+
+@contextmanager
+def reading(path: Path, advice: str = "delete it to have it made again") -> Iterator[None]:
+    """Turn what goes wrong while a kept state is read and taken into one line.
+
+    Raises:
+        WheelsError: naming the file or folder.
+    """
+    try:
+        yield
+    except WheelsError:
+        raise
+    except Exception as error:  # what the disk, torch and a state of other keys or shapes raise
+        raise WheelsError(f"{path} is damaged ({first_line(error)}); {advice}") from error
 
 
 def kept_chunks(

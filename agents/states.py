@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from wheels.agents.episode import Episode, pack, unpack
 from wheels.agents.rollout import random_behaviour, roll_out
-from wheels.agents.runlog import load_state, save_state
+from wheels.agents.runlog import load_state, reading, save_state
 from wheels.agents.train_config import TrainConfig
 from wheels.data import Row
 from wheels.pair import Pair
@@ -48,7 +48,9 @@ def collect(
                 _collect_chunk(pair, chunks[mine], config, folder / f"states-{mine}.pt", mine, bar)
             accelerator.wait_for_everyone()
             for number in range(first, min(first + accelerator.num_processes, len(chunks))):
-                episodes += unpack(load_state(folder / f"states-{number}.pt"))
+                path = folder / f"states-{number}.pt"
+                with reading(path):
+                    episodes += unpack(load_state(path))
             states = sum(map(len, episodes))
             if states >= config.states:
                 break

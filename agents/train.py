@@ -23,7 +23,7 @@ from wheels.agents.paired import Fit, collect_pairs, fit_pairs
 from wheels.agents.replay import Replay
 from wheels.agents.rivals import Rivals, collect_gains
 from wheels.agents.rollout import Behaviour, GateRule, roll_out
-from wheels.agents.runlog import Checkpoints, Metrics, is_to_do
+from wheels.agents.runlog import Checkpoints, Metrics, is_to_do, reading
 from wheels.agents.states import collect, stacked
 from wheels.agents.student import StudentAgent, StudentSettings
 from wheels.agents.train_config import TrainConfig
@@ -149,12 +149,15 @@ class Trainer:
         Args:
             episodes: From mixed paths, the same for all seeds.
         """
-        saved = self.checkpoints.latest()
-        agent = self._fresh(episodes, None if saved is None else saved["agent"])
-        self.replay.add(episodes[-self.config.replay // STATES_A_TEXT :] if saved is None else ())
-        if saved is not None:
-            self.replay.load_state_dict(saved["replay"])
-        first = 0 if saved is None else int(saved["round"])
+        saved, first = self.checkpoints.latest(), 0
+        agent = self._agent(episodes, fresh=saved is None)
+        if saved is None:
+            self.replay.add(episodes[-self.config.replay // STATES_A_TEXT :])
+        else:
+            with reading(self.checkpoints.folder):
+                agent.load_state_dict(saved["agent"])
+                self.replay.load_state_dict(saved["replay"])
+                first = int(saved["round"])
         self.metrics.keep_before(first)
         with self._bar(first) as bar:
             for number in range(first, self.config.iterations):
@@ -168,12 +171,12 @@ class Trainer:
         agent.head.requires_grad_(False).eval()
         return agent
 
-    def _fresh(self, episodes: Sequence[Episode], saved: dict[str, Any] | None) -> PCLAgent:
-        """Return the agent at its warm start, or as it was saved."""
+    def _agent(self, episodes: Sequence[Episode], *, fresh: bool) -> PCLAgent:
+        """Return the agent at its warm start, or untrained for a state to be loaded."""
         config = self.config
         features_NF, regret_N = stacked(episodes)
         regret_N = regret_N.clamp(max=config.regret_clip)
-        if saved is None:
+        if fresh:
             head = self._warm_start(features_NF, regret_N)
             warm = head.twin()
             if self.paired:
@@ -194,9 +197,7 @@ class Trainer:
             if self.full:
                 own = StudentSettings(config.student_learning_rate, config.anchor)
                 agent = StudentAgent(self.pair, head, settings, table, own)
-        if saved is not None:
-            agent.load_state_dict(saved)
-        else:
+        if fresh:
             agent.reference = warm
         return agent
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -312,3 +313,39 @@ def test_a_folder_of_something_else_is_left_alone(config: TrainConfig, tmp_path:
     (tmp_path / "mine" / "thesis.tex").write_text("mine")
     with pytest.raises(WheelsError, match=r"holds something else \(thesis.tex\)"):
         run(replace(config, output=str(tmp_path / "mine")))
+
+
+@pytest.mark.slow
+def test_a_kept_state_that_is_damaged_is_named_in_one_line(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = Trainer._round
+
+    def killed(self: Trainer, agent: Any, number: int) -> dict[str, Any]:
+        if number == 3 and self.seed == 1:
+            raise KeyboardInterrupt
+        return once(self, agent, number)
+
+    monkeypatch.setattr(Trainer, "_round", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+    kept = sorted((Path(config.output) / ".training").rglob("*.pt"))
+    assert {file.name for file in kept} >= {"states-0.pt", "gains-0.pt", "pairs-0.pt", "gate-0.pt", "process-0.pt"}
+    for file in kept:
+        if "seed-0" in file.parts and "checkpoint-2" in file.parts:
+            continue  # an older one that is not read again
+        whole = file.read_bytes()
+        for content in (whole[: len(whole) // 2], packed({"x": 1})):
+            file.write_bytes(content)
+            with pytest.raises(
+                WheelsError, match=r"\.training[^\n]* is damaged [^\n]*delete it to have it made again\Z"
+            ):
+                run(config)
+        file.write_bytes(whole)
+
+
+def packed(content: Any) -> bytes:
+    """A file of torch that holds something else."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()

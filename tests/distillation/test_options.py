@@ -83,7 +83,7 @@ def test_what_cannot_be_is_refused_before_any_work(data, tmp_path, monkeypatch, 
         ("optim: galore_adamw", "galore_torch"),
         ("report_to: wandb", "wandb"),
         ("report_to: [tensorboard]", "tensorboard"),
-        ("deepspeed: {}", "deepspeed"),
+        ("deepspeed: {a: 1}", "deepspeed"),
     ],
 )
 def test_a_package_that_is_absent_is_named_before_any_work(

@@ -114,6 +114,18 @@ def test_no_more_rows_are_read_at_once_than_batch_size_says(objective, data, fol
     assert max(read) == 3
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_checkpoint_that_is_damaged_is_named_in_one_line(file, data, tmp_path, monkeypatch):
+    settings = config(data, tmp_path / "out", max_steps=6, eval_every=2, eval_limit=0)
+    run_until(settings, 3, monkeypatch)
+    damaged = tmp_path / "out" / "checkpoints" / "checkpoint-2" / file
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    with pytest.raises(WheelsError, match=r"cannot go on from [^\n]*checkpoint-2; delete it[^\n]*\Z"):
+        run(settings)
+    shutil.rmtree(damaged.parent)
+    run(settings)
+
+
 def task_digest(data: str) -> str:
     from wheels.data import load_task
 

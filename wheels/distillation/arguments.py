@@ -64,24 +64,24 @@ def check_packages(options: str, arguments: TrainingArguments) -> None:
 
 
 @contextmanager
-def blaming(options: str | None, begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Turn an error of transformers' trainers that comes before their first step into one line: the options made it.
+def blaming(place: str | None, begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Turn an error of transformers' trainers that comes before their first step into one line.
 
     Args:
-        options: their file; without one an error stays what it is.
+        place: what made it: the file of options, or a checkpoint. None: an error stays what it is.
         begun: whether the first step has begun.
 
     Raises:
-        WheelsError: naming the file and the error's first line.
+        WheelsError: naming the place and the error's first line.
     """
     try:
         yield
     except WheelsError:
         raise
     except Exception as error:
-        if options is None or begun():
+        if place is None or begun():
             raise
-        raise WheelsError(f"{options}: {first_line(error)}") from error
+        raise WheelsError(f"{place}: {first_line(error)}") from error
 
 
 def common_arguments(config: PretrainConfig, folder: RunFolder, every: int) -> dict[str, Any]:

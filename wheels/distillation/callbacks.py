@@ -156,7 +156,9 @@ def train_to_end(trainer: Trainer, folder: RunFolder, options: str | None) -> Tr
     trainer.add_callback(Metrics(folder.metrics))
     trainer.add_callback(Progress())
     checkpoint = folder.last_checkpoint()
-    with quiet_loading(), blaming(options, lambda: watch.begun):
+    # A run that left a checkpoint had begun with these options.
+    blamed = f"cannot go on from {checkpoint}; delete it to go on from an earlier one" if checkpoint else options
+    with quiet_loading(), blaming(blamed, lambda: watch.begun):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.accelerator.wait_for_everyone()
     return trainer.state
