@@ -86,6 +86,11 @@ def test_a_first_line_that_was_cut_short_begins_anew(tmp_path):
         ('{"event": "reserve", "item": "a"}\n{"event": "reserve", "item": "a"}', ":3: item a is reserved twice"),
         ('{"event": "reserve", "item": "a"}\n{"event": "settle", "item": "a"}', ":3: not a line of a ledger"),
         ('{"event": "reserve", "item": "a"}\n{"event": "reserve", "item": "b"}', ":3: the budget of 1 annotations"),
+        (
+            '{"event": "reserve", "item": "a"}\n{"event": "refuse", "item": "a", "reason": "x"}\n'
+            '{"event": "reserve", "item": "a"}',
+            ":4: item a is reserved twice",
+        ),
         ('{"event": "budget", "budget": 1}', ":2: a budget of 1 can only grow, got 1"),
         ('{"event": "budget"}', ":2: not a line of a ledger"),
         ('{"event": "refuse", "item": "a", "reason": "x"}', ":2: item a: refuse without a reservation"),

@@ -89,12 +89,11 @@ class Account:
         if event not in EVENTS or not isinstance(item, str):
             raise WheelsError(f"not an event of a ledger: {json.dumps(line)[:80]}")
         if event == "reserve":
-            if item in self.settled or item in self.open:
+            if item in self.settled or item in self.open or item in self.refused:
                 raise WheelsError(f"item {item} is reserved twice")
             if self.free < 1:
                 raise WheelsError(f"the budget of {self.budget} {self.unit}s is spent; nothing more may be reserved")
             self.open.add(item)
-            self.refused.pop(item, None)
             return
         if item not in self.open:
             raise WheelsError(f"item {item}: {event} without a reservation")
