@@ -121,6 +121,12 @@ def test_loss_by_hand(options: dict[str, float], expected: float) -> None:
     assert paths.pcl_loss(single, suffix, mask(2, 1, steps=2), **options).item() == pytest.approx(expected)
 
 
+def test_the_terms_of_each_step_are_0_at_padding() -> None:
+    single, suffix = tensor([3.0, -1.0], [2.0, 50.0]), tensor([6.0, 4.0], [0.0, 50.0])
+    terms = paths.path_terms(single, suffix, mask(2, 1, steps=2), suffix_weight=0.25)
+    assert terms.tolist() == [[0.75 * 4.5 + 0.25 * 18, 0.75 * 0.5 + 0.25 * 8], [0.75 * 2, 0.0]]
+
+
 def test_clip_bounds_the_gradient_and_nothing_else() -> None:
     residual = torch.tensor([-7.0, -1.0, 0.0, 1.5, 40.0], requires_grad=True)
     paths.half_square(residual, clip=2.0).sum().backward()

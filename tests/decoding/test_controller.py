@@ -92,6 +92,11 @@ def test_between_the_end_of_the_levels_and_the_lowest_the_threshold_still_decide
     assert tracker.level == pytest.approx(0.1 - RATE * calls) and tracker.decide(score) is called
 
 
+def test_at_the_lowest_level_nothing_calls():
+    tracker = Tracker(0.5, LEVELS, calls=150)
+    assert tracker.level == LOWEST and not tracker.decide(math.inf)
+
+
 def bound(tracker: Tracker, count: int) -> float:
     """The guarantee: `(reach + RATE) / (RATE * N)`."""
     return (1 + max(tracker.start, 1 - tracker.start) + RATE) / (RATE * count)

@@ -15,6 +15,7 @@ from wheels.distillation.losses import (
     distillation_loss,
     forward_kl,
     jsd,
+    label_log_probs,
     reverse_kl,
     select,
 )
@@ -163,6 +164,14 @@ def test_impossible_tokens_stay_finite(logits, objective):
     value, gradient = value_and_gradient(lambda x: distillation_loss(x, p, labels, objective=objective), q)
     torch.testing.assert_close(value, distillation_loss(*logits, labels, objective=objective), **CLOSE)
     assert gradient.isfinite().all()
+
+
+def test_the_log_probabilities_of_labels_by_hand():
+    """Token 0 is a token as any other, and what is not there counts 0."""
+    logits_BTV = torch.tensor([[[1.0, 2.0, 3.0], [1.0, 5.0, 0.0], [2.0, 0.0, 0.0]]], dtype=torch.float64)
+    log_p_BT, there_BT = label_log_probs(logits_BTV, torch.tensor([[0, IGNORED, 2]]))
+    expected = [1 - math.log(math.exp(1) + math.exp(2) + math.exp(3)), 0.0, -math.log(math.exp(2) + 2)]
+    assert log_p_BT[0].tolist() == pytest.approx(expected) and there_BT.tolist() == [[True, False, True]]
 
 
 def test_select_takes_rows_and_the_common_range():
