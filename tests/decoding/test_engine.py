@@ -73,6 +73,8 @@ def test_the_ends_of_the_budget_are_the_models_own_generate(pair, budget, model,
     expected = own_generate(pair, model, TEXTS)
     assert [trace.token_ids for trace in traces] == expected
     assert {author for trace in traces for author in trace.authors} == {model}
+    whole = pair.tokenizer.batch_decode([trace.token_ids for trace in traces], skip_special_tokens=True)
+    assert [trace.text for trace in traces] == whole
     assert [trace.finished for trace in traces] == [tokens[-1] in pair.eos_ids for tokens in expected]
     assert len(set(expected)) >= 8, "the models say one thing whatever they read: nothing is tested"
 

@@ -1,9 +1,11 @@
 """The lean forward against the library's, in every form of pass; what it leaves to the library; weights that change."""
 
 import gc
+import itertools
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +33,7 @@ from transformers.activations import GELUActivation, NewGELUActivation, SiLUActi
 
 from tests.decoding.tiny import VOCABULARY
 from wheels.decoding import lean, lean_bart, lean_choice, lean_gpt2, linear
+from wheels.decoding import runner as running
 from wheels.decoding.lean_choice import lean_of
 from wheels.decoding.lean_parts import activation, normed
 from wheels.decoding.runner import Output, Runner
@@ -82,7 +85,7 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "t5-plain": lambda: T5ForConditionalGeneration(
         # Distances from 10 on are one bucket, and 9 is far from it: the end of the table is seen.
         T5Config(
-            **SEQ2SEQ | {"relative_attention_num_buckets": 16, "relative_attention_max_distance": 10},
+            **SEQ2SEQ | {"relative_attention_num_buckets": 16, "relative_attention_max_distance": 10, "num_heads": 6},
             feed_forward_proj="relu",
             scale_decoder_outputs=False,
         )
@@ -373,3 +376,14 @@ def test_large_models_and_other_families_are_left_to_the_library(monkeypatch):
     assert lean_of(model) is not None
     monkeypatch.setattr(lean_choice, "LARGEST", 1000)
     assert lean_of(model) is None
+
+
+@pytest.mark.parametrize(("is_lean", "kind"), [(True, "lean"), (False, "decode")])
+def test_a_pass_is_noted_with_its_kind_and_seconds(monkeypatch, is_lean, kind):
+    ticks = itertools.count()
+    monkeypatch.setattr(running, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    chosen = Runner(build("llama"), 1, VOCABULARY, lean=is_lean)
+    chosen.admit([0], [[2, 3]])
+    chosen.journal = []
+    chosen.read(None, torch.tensor([[2, 3, 4]]), torch.tensor([3]))
+    assert [(each.kind, each.seconds) for each in chosen.journal] == [(kind, 1.0)]
