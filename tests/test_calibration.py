@@ -131,7 +131,7 @@ def one_point(**changed: object) -> str:
         ('{"format": 1}', r"calibration.json: damaged \('points'\); remove it, and calibrate"),
         (one_point(threshold=math.nan), "'threshold' is not as this version writes it"),
         (one_point(threshold="1"), "'threshold' is not as this version writes it; it is damaged"),
-        (one_point(use=1.5), r"calibration.json: use must be at most 1, got 1\.5; it is damaged"),
+        (one_point(use=-0.5), r"calibration.json: use must be at least 0, got -0\.5; it is damaged"),
         (one_point(budget=20), "calibration.json: budget must be at most 1, got 20; it is damaged"),
         (one_point(seed=0.5), "'seed' is not as this version writes it"),
         ('{"format": 1, "points": [{"rule": "entropy"}]}', r"calibration.json: .*missing 4 .*it is damaged"),

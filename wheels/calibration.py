@@ -39,11 +39,11 @@ class Point:
     """The measured share of the tokens that the teacher wrote."""
 
     def __post_init__(self) -> None:
-        """Check the numbers; an infinite threshold never, or always, calls."""
+        """Check the numbers; an infinite threshold never, or always, calls, and an infinite use is not measured yet."""
         check_whole("seed", self.seed)
         check_number("budget", self.budget, 0, 1)
         check_number("threshold", self.threshold, -math.inf, math.inf)
-        check_number("use", self.use, 0, 1)
+        check_number("use", self.use, 0, math.inf)
 
     @property
     def key(self) -> tuple[str, int, float]:
