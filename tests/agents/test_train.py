@@ -322,7 +322,7 @@ def test_a_kept_state_that_is_damaged_is_named_in_one_line(
     once = Trainer._round
 
     def killed(self: Trainer, agent: Any, number: int) -> dict[str, Any]:
-        if number == 3 and self.seed == 1:
+        if number == 1 and self.seed == 1:  # before its first checkpoint: all that is kept is read again
             raise KeyboardInterrupt
         return once(self, agent, number)
 
@@ -332,8 +332,6 @@ def test_a_kept_state_that_is_damaged_is_named_in_one_line(
     kept = sorted((Path(config.output) / ".training").rglob("*.pt"))
     assert {file.name for file in kept} >= {"states-0.pt", "gains-0.pt", "pairs-0.pt", "gate-0.pt", "process-0.pt"}
     for file in kept:
-        if "seed-0" in file.parts and "checkpoint-2" in file.parts:
-            continue  # an older one that is not read again
         whole = file.read_bytes()
         for content in (whole[: len(whole) // 2], packed({"x": 1})):
             file.write_bytes(content)
