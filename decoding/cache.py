@@ -20,11 +20,13 @@ PAGE = 16
 
 
 def cache_argument(model: type[torch.nn.Module]) -> str:
-    """Return the name under which a class of models takes its key-value cache.
+    """Return the name under which a class of models takes its key-value cache, from the first `forward` that names it.
 
     It is `cache` from transformers 5.24 on, and `past_key_values` before and in code that was written before.
     """
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    names = {"cache", "past_key_values"}
+    forwards = (vars(each)["forward"] for each in model.__mro__ if "forward" in vars(each))
+    return next((name for each in forwards for name in names & set(inspect.signature(each).parameters)), "cache")
 
 
 @dataclass

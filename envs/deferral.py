@@ -14,7 +14,7 @@ from wheels.decoding.step import Step
 from wheels.decoding.trace import pieces_of
 from wheels.envs.defaults import pair_and_rows
 from wheels.envs.settings import Settings, Start, draw_start
-from wheels.envs.views import Observation, action_space, inform, inform_ends, observation_space, observe
+from wheels.envs.views import Observation, action_space, array_of, inform, inform_ends, observation_space, observe
 from wheels.envs.writing import Writing, Written
 from wheels.errors import WheelsError, check_choice, shown
 from wheels.pair import Pair
@@ -95,7 +95,7 @@ class DeferralEnv(gymnasium.Env[Observation, np.int64]):
 
     def action_masks(self) -> np.ndarray:
         """Return the actions that make sense now, bool `[A]`, as sb3-contrib asks for them."""
-        return np.array(self.writing.mask_BA()[0].cpu())
+        return array_of(self.writing.mask_BA()[0])
 
     @property
     def state(self) -> Step:

@@ -15,7 +15,7 @@ from wheels.data import Row
 from wheels.decoding.step import Step
 from wheels.envs.defaults import pair_and_rows
 from wheels.envs.settings import Settings, Start, draw_start
-from wheels.envs.views import Observation, action_space, inform, inform_ends, observation_space, observe
+from wheels.envs.views import Observation, action_space, array_of, inform, inform_ends, observation_space, observe
 from wheels.envs.writing import Writing, Written
 from wheels.errors import WheelsError, check_whole, shown
 from wheels.pair import Pair
@@ -84,13 +84,13 @@ class DeferralVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         written = self.writing.write(torch.tensor(actions, device=self.pair.device), active_B)
         self._begin((~active_B).nonzero()[:, 0].tolist(), {})
         self.writing.read()
-        reward_B = np.array(written.reward_B.cpu(), dtype=np.float64)
-        terminated_B, truncated_B = np.array(written.terminated_B.cpu()), np.array(written.truncated_B.cpu())
+        reward_B = array_of(written.reward_B, np.float64)
+        terminated_B, truncated_B = array_of(written.terminated_B), array_of(written.truncated_B)
         return observe(self.writing), reward_B, terminated_B, truncated_B, self._info(written)
 
     def action_masks(self) -> np.ndarray:
         """Return the actions that make sense now, bool `[B, A]`."""
-        return np.array(self.writing.mask_BA().cpu())
+        return array_of(self.writing.mask_BA())
 
     @property
     def state(self) -> Step:

@@ -45,12 +45,12 @@ def action_space(pair: Pair, settings: Settings) -> spaces.Discrete:
 def observe(writing: Writing) -> Observation:
     """Return the observations of all rows."""
     return {
-        "features": _array(writing.state.features_BF, np.float32),
-        "budget": _array(writing.budget_B[:, None], np.float32),
-        "budget_left": _array(writing.budget_left_B()[:, None], np.float32),
-        "price": _array(writing.price_B[:, None], np.float32),
-        "tokens": _array(writing.output_BT, np.int64),
-        "length": _array(writing.position_B[:, None], np.int64),
+        "features": array_of(writing.state.features_BF, np.float32),
+        "budget": array_of(writing.budget_B[:, None], np.float32),
+        "budget_left": array_of(writing.budget_left_B()[:, None], np.float32),
+        "price": array_of(writing.price_B[:, None], np.float32),
+        "tokens": array_of(writing.output_BT, np.int64),
+        "length": array_of(writing.position_B[:, None], np.int64),
     }
 
 
@@ -61,19 +61,19 @@ def inform(writing: Writing, written: Written) -> dict[str, np.ndarray]:
     there); its `cost` (1 for a token of the teacher); `call_refused`; `teacher_tokens` and `teacher_use` so far;
     `budget_left`; and `action_mask` of the state that follows.
     """
-    took_part_B = _array(written.token_B >= 0, np.bool_)
-    by_teacher_B = _array(written.by_teacher_B, np.bool_)
-    calls_B, position_B = _array(writing.calls_B, np.int64), _array(writing.position_B, np.int64)
+    took_part_B = array_of(written.token_B >= 0, np.bool_)
+    by_teacher_B = array_of(written.by_teacher_B, np.bool_)
+    calls_B, position_B = array_of(writing.calls_B, np.int64), array_of(writing.position_B, np.int64)
     return {
-        "index": _array(writing.index_B, np.int64),
-        "token": _array(written.token_B, np.int64),
+        "index": array_of(writing.index_B, np.int64),
+        "token": array_of(written.token_B, np.int64),
         "author": np.where(took_part_B, np.where(by_teacher_B, TEACHER, STUDENT), "").astype(object),
         "cost": by_teacher_B.astype(np.float64),
-        "call_refused": _array(written.refused_B, np.bool_),
+        "call_refused": array_of(written.refused_B, np.bool_),
         "teacher_tokens": calls_B,
         "teacher_use": calls_B / np.maximum(position_B, 1),
-        "budget_left": _array(writing.budget_left_B(), np.float64),
-        "action_mask": _array(writing.mask_BA(), np.int8),
+        "budget_left": array_of(writing.budget_left_B(), np.float64),
+        "action_mask": array_of(writing.mask_BA(), np.int8),
     }
 
 
@@ -85,6 +85,6 @@ def inform_ends(written: Written, row: int) -> dict[str, Any]:
     return {"text": written.texts[row], **score}
 
 
-def _array(tensor: torch.Tensor, dtype: type) -> np.ndarray:
-    """Return a copy of `tensor` as an array of its own."""
+def array_of(tensor: torch.Tensor, dtype: type | None = None) -> np.ndarray:
+    """Return a copy of `tensor` as an array of its own, in the same number format unless another is given."""
     return np.array(tensor.detach().cpu().numpy(), dtype=dtype)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wheels.decoding.cache import PAGE, Room, Write
+from wheels.decoding.cache import PAGE, Room, Write, cache_argument
 
 ROWS, CAPACITY = 5, 4 * PAGE
 
@@ -33,3 +33,18 @@ def test_room_is_used_again():
     first = room.gathered(store_of(2), write)
     second = room.gathered(store_of(2) + 1, write)
     assert first.data_ptr() == second.data_ptr() and first.equal(second)
+
+
+def test_a_cache_goes_by_the_name_that_the_first_forward_has():
+    """`cache` since transformers 5.24, `past_key_values` in older code, whatever a subclass passes on."""
+
+    class Today(torch.nn.Module):
+        def forward(self, input_ids=None, cache=None, **kwargs): ...
+
+    class PassesOn(Today):
+        def forward(self, *args, **kwargs): ...
+
+    class Before(Today):
+        def forward(self, input_ids=None, past_key_values=None, **kwargs): ...
+
+    assert [cache_argument(each) for each in (Today, PassesOn, Before)] == ["cache", "cache", "past_key_values"]

@@ -278,7 +278,7 @@ def test_a_trained_students_folder_gives_rule_and_threshold(tmp_path):
     with pytest.raises(WheelsError, match=r"no threshold is known for budget 0.9; .*, or give threshold=\.\.\."):
         ours(Pair.of(student, artefact.pair.teacher, artefact.pair.tokenizer), teacher_budget=0.9)
     (folder / "deferral" / "config.json").write_text('{"format": 1}')
-    with pytest.raises(WheelsError, match=r"deferral/config\.json: damaged at 'head'; train again"):
+    with pytest.raises(WheelsError, match=r"deferral/config\.json: lacks 'head'; it is damaged"):
         ours(Pair.of(student, artefact.pair.teacher, artefact.pair.tokenizer), teacher_budget=0.4)
 
 

@@ -108,7 +108,7 @@ def test_the_text_that_has_run_the_longest_goes_first():
     pair = make_pair("llama")
     rows = prepare_rows(pair, ["a b", "c", "d e", "f"], 4)
     engine = Engine(
-        pair, rows, deferral(SIMPLE["random"]), Request(budget=0.5), batch_size=2, schedule=Schedule(group=2)
+        pair, rows, deferral(SIMPLE["random"].at(0.5)), Request(budget=0.5), batch_size=2, schedule=Schedule(group=2)
     )
     engine._admit()
     first, second, *_ = slots = list(engine.running)

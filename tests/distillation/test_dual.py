@@ -175,7 +175,7 @@ def test_rationales_beyond_the_limits_are_left_out(folder, tmp_path, caplog):
 
 def test_what_does_not_go_together_is_refused(folder, tmp_path):
     with pytest.raises(
-        WheelsError, match=r"no training row has a rationale in column 'wy'; `wheels rationales` writes"
+        WheelsError, match=r"no training row has a rationale in column 'wy'; the command rationales writes some"
     ):
         run(config(folder, tmp_path / "out", rationale="wy"))
     with pytest.raises(WheelsError, match=r"objective must be ce and trainer wheels, got 'kl'"):

@@ -26,6 +26,12 @@ from wheels.pair import logits_size, name_of
 
 # Our objective, as GKD's beta.
 BETAS = {"kl": 0.0, "rkl": 1.0, "jsd": None}
+# TRL turns on what saves memory and takes time; transformers renamed it, and TRL sets the old name by default.
+NO_CHECKPOINTING = (
+    {"activation_checkpointing": False, "gradient_checkpointing": None}
+    if "activation_checkpointing" in GKDConfig.__dataclass_fields__
+    else {"gradient_checkpointing": False}
+)
 
 
 @dataclass(frozen=True)
@@ -95,8 +101,7 @@ def trl_arguments(config: PretrainConfig, folder: RunFolder, rows: int) -> GKDCo
     options = further_options(config.options, GKDConfig, OF_TRL) if config.options is not None else {}
     values = common_arguments(config, folder, config.eval_every or steps_per_epoch(config, rows))
     beta = BETAS[config.objective]
-    values |= {
-        "gradient_checkpointing": False,
+    values |= NO_CHECKPOINTING | {
         "lmbda": config.lmbda,
         "beta": config.beta if beta is None else beta,
         "temperature": 1.0,
