@@ -188,7 +188,7 @@ def _unread(name: str) -> WheelsError:
 
 def _positions(mask_BL: torch.Tensor | None, prompts_BL: torch.Tensor) -> torch.Tensor:
     """Return the positions that a mask implies, `[B, L]`: tokens are counted from 0; -1 where nothing is seen."""
-    mask_BL = torch.ones_like(prompts_BL) if mask_BL is None else mask_BL.long()
+    mask_BL = torch.ones_like(prompts_BL) if mask_BL is None else mask_BL
     return torch.where(mask_BL > 0, mask_BL.cumsum(-1) - 1, -1)
 
 

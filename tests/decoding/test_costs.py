@@ -23,6 +23,7 @@ def test_a_group_is_the_fewest_rows_that_cost_no_more_each():
 
 def test_an_overhead_is_where_the_line_meets_no_tokens():
     assert Costs({}, {(1, 1): 11.0, (1, 5): 15.0, (8, 5): 50.0}).overhead() == 10, "ten seconds, one a token"
+    assert Costs({}, {(2, 5): 20.0, (8, 5): 50.0}).overhead() == 10, "whatever the tokens of the smaller pass"
     assert Costs({}, {(1, 1): 1.0, (8, 5): 40.0}).overhead() == 1, "at least one token"
     assert Costs({}, {(1, 1): 1.0, (8, 5): 1.0}).overhead() == OVERHEAD, "no slope can be seen"
     assert Costs({}, {(1, 1): 1.0}).overhead() == OVERHEAD

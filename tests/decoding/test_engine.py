@@ -76,6 +76,7 @@ def test_the_ends_of_the_budget_are_the_models_own_generate(pair, budget, model,
     whole = pair.tokenizer.batch_decode([trace.token_ids for trace in traces], skip_special_tokens=True)
     assert [trace.text for trace in traces] == whole
     assert [trace.finished for trace in traces] == [tokens[-1] in pair.eos_ids for tokens in expected]
+    assert all(trace.pieces[-1] == "" for trace in traces if trace.token_ids[-1] == EOS), "an end has no text"
     assert len(set(expected)) >= 8, "the models say one thing whatever they read: nothing is tested"
 
 

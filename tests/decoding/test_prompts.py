@@ -94,6 +94,11 @@ def test_an_empty_prompt_is_refused_by_its_number(family, empty):
         decode(make_pair(family), ["a", "b", empty], speculative(3), budget=None)
 
 
+def test_a_prompt_of_nothing_but_its_end_is_refused_by_its_number():
+    with pytest.raises(WheelsError, match="input 2 of 3 gives an empty prompt; give it some text"):
+        decode(make_pair("llama"), ["a", "</s>", "b"], speculative(3), budget=None)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_prompts_that_cannot_be_read_are_skipped_and_change_nothing(family):
     """Each budget stays with its own text."""

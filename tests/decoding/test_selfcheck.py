@@ -26,6 +26,7 @@ from wheels.decoding import selfcheck
 from wheels.decoding.engine import decode
 from wheels.decoding.method import speculative
 from wheels.decoding.rules import SIMPLE
+from wheels.decoding.runner import Runner
 from wheels.decoding.selfcheck import TOLERANCE, TRIED, checked_runner, ragged_error
 from wheels.errors import WheelsError
 from wheels.pair import Pair
@@ -78,6 +79,27 @@ def test_a_family_that_nobody_tried_is_tried_once(model, monkeypatch):
 def test_a_family_that_is_not_read_exactly_is_refused_by_name(dtype):
     with pytest.raises(WheelsError, match=r"models of type 'forgetful' cannot be decoded: .* by [0-9.]+ standard"):
         checked_runner(forgetful().to(dtype), 2, VOCABULARY)
+
+
+def test_small_scores_hide_nothing():
+    """Errors count in standard deviations of the scores, however small these are."""
+    model = forgetful()
+    error = ragged_error(model, VOCABULARY)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1e-3)
+    assert ragged_error(model, VOCABULARY) == pytest.approx(error, rel=1e-3) and error > TOLERANCE[torch.float32]
+
+
+def test_what_a_rewind_spoils_is_seen(monkeypatch):
+    model, right = make_model("llama", 16, seed=1), Runner.rewind
+
+    def spoils(runner, rows, lengths):
+        right(runner, rows, lengths)
+        for layer in runner.cache.self_layers:
+            layer.values.zero_()
+
+    monkeypatch.setattr(Runner, "rewind", spoils)
+    assert ragged_error(model, VOCABULARY) > TOLERANCE[torch.float32]
 
 
 def test_the_engine_refuses_it_too():
