@@ -1,5 +1,6 @@
 """What every test stands on: no network, few threads, fixed seeds. Set before torch or a hub client is imported."""
 
+import logging
 import os
 import random
 import sys
@@ -14,6 +15,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
+
+class Deprecations(logging.Handler):
+    """transformers logs what it will take away, where others warn: an error a release before, as the warnings are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Stop the test whose call is deprecated."""
+        if "deprecated" in record.getMessage():
+            raise DeprecationWarning(record.getMessage())
+
+
+logging.getLogger("transformers").addHandler(Deprecations())
 settings.register_profile("wheels", deadline=None, derandomize=True, database=None)
 settings.load_profile("wheels")
 
