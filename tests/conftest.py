@@ -38,3 +38,15 @@ def seeds() -> None:
         sys.modules["numpy"].random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+OTHERS = {"marian", "bart", "gpt2", "qwen2", "qwen3"}
+"""Families beside T5 and Llama, which the fast tests take for all of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the other families to the slow tests: `make check` has them all."""
+    for item in items:
+        values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if any(value in OTHERS for value in values if isinstance(value, str)):
+            item.add_marker(pytest.mark.slow)

@@ -95,6 +95,7 @@ def test_its_thresholds_cover_the_usual_budgets(artefact):
             assert found == sorted(found, reverse=True), (rule, seed)
 
 
+@pytest.mark.slow
 def test_the_teacher_is_far_above_the_student_and_calls_close_the_gap(write, task):
     alone, together, teacher = (chrf(write("learned", budget), task) for budget in (0.0, 0.2, 1.0))
     assert teacher - alone >= LEAST_GAP
@@ -102,6 +103,7 @@ def test_the_teacher_is_far_above_the_student_and_calls_close_the_gap(write, tas
     assert together >= alone + 0.3 * (teacher - alone)
 
 
+@pytest.mark.slow
 def test_a_budget_is_kept_on_rows_it_was_not_calibrated_on(write):
     traces = write("learned", 0.2)
     assert teacher_use(traces) == pytest.approx(0.2, abs=0.03)

@@ -30,6 +30,7 @@ def _digest(splits: dict[str, list[tuple[str, str]]]) -> str:
     return hashlib.sha256(json.dumps(splits).encode()).hexdigest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_seed_decides_and_nothing_else(name: str) -> None:
     here = _digest(build(name, sizes=SMALL))
@@ -53,6 +54,7 @@ def test_the_rows_are_the_ones_they_always_were(name: str, known: str) -> None:
     assert _digest(build(name, sizes=SMALL))[:16] == known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*NAMES, "embedded-translation:fr-es"])
 def test_splits_have_their_sizes_and_share_no_text(name: str) -> None:
     sizes = {**SIZES, "train": 4000}
@@ -81,6 +83,7 @@ def test_a_crowded_corpus_shares_no_text_either(monkeypatch: pytest.MonkeyPatch)
         build("embedded-translation", sizes={**sizes, "train": 1000})
 
 
+@pytest.mark.slow
 def test_held_out_splits_do_not_depend_on_the_training_size() -> None:
     few = build("embedded-translation", sizes={"train": 10, "validation": 20, "test": 30})
     more = build("embedded-translation", sizes={"train": 50, "validation": 40, "test": 60})

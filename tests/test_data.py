@@ -164,6 +164,7 @@ def test_what_is_not_there_is_named(spec: str, tmp_path: Path, monkeypatch: pyte
         load_task(spec)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["embedded-translation", "embedded-summarization"])
 def test_embedded_tasks_load_by_name(name: str) -> None:
     task = load_task(name, limit=20)

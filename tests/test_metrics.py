@@ -59,6 +59,7 @@ def test_all_indices_are_the_corpus(metric: str) -> None:
     assert statistics.corpus(range(len(HYPOTHESES))) == statistics.corpus()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_resample_is_scored_as_if_its_sentences_were_the_corpus(metric: str) -> None:
     hypotheses, references = HYPOTHESES, REFERENCES
@@ -212,6 +213,7 @@ def test_an_unknown_metric_is_refused_with_a_suggestion() -> None:
         signature("BLUE", [])
 
 
+@pytest.mark.slow
 def test_a_thousand_resamples_of_a_thousand_sentences_take_no_time() -> None:
     statistics = sentence_statistics("bleu", HYPOTHESES * 125, REFERENCES * 125)
     weights_RN = np.random.default_rng(0).multinomial(1000, [1 / 1000] * 1000, size=1000)

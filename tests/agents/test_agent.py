@@ -63,6 +63,7 @@ def batch_of(count: int = 64, seed: int = 0) -> EpisodeBatch:
     return collate(draw_episodes(count, seed))
 
 
+@pytest.mark.slow
 def test_the_warm_start_finds_the_expected_regret() -> None:
     episodes = draw_episodes(1500, 0)
     features_NF = torch.cat([episode.features_TF for episode in episodes])

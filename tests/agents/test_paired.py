@@ -135,6 +135,7 @@ def synthetic(count: int, extra: float, noise: float) -> tuple[DeferralHead, Pai
     return head.requires_grad_(False), Pairs(features_NF, gain_N, torch.full((count,), 0.2))
 
 
+@pytest.mark.slow
 def test_the_shift_finds_what_the_regret_does_not_tell() -> None:
     head, pairs = synthetic(12_000, extra=2.0, noise=4.0)
     before = {name: value.clone() for name, value in head.state_dict().items()}

@@ -371,15 +371,18 @@ def learned_error(process: TextProcess, credit: str = "consistent") -> float:
     return float(max(gate, tokens, (found.value_S - exact.value_S).abs()[visited].max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gamma", [1.0, 0.5])
 def test_the_full_policy_is_learned_from_random_paths(gamma: float) -> None:
     process = random_process(6, greedy=True, free=True, gamma=gamma)
     assert learned_error(process) < LEARNED
 
 
+@pytest.mark.slow
 def test_the_gate_alone_is_learned_from_random_paths() -> None:
     assert learned_error(random_process(7, horizon=4, greedy=True, ends=False, gamma=0.9, alpha=0.5)) < LEARNED
 
 
+@pytest.mark.slow
 def test_the_wrong_credit_learns_something_else() -> None:
     assert learned_error(random_process(6, greedy=True, free=True), credit="sampled") > 0.1

@@ -98,6 +98,7 @@ def test_what_training_leaves_can_be_decoded_with(
     assert "nothing to do" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_seeds_differ_and_the_agent_left_its_warm_start(config: TrainConfig) -> None:
     run(replace(config, learning_rate=1e-2, iterations=6))
     artefact = Artefact.load(config.output)
@@ -168,6 +169,7 @@ def test_a_killed_run_ends_in_the_same_bytes(
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_training_the_student_moves_it_and_the_head_alone_does_not(config: TrainConfig, tmp_path: Path) -> None:
     run(config)
     moved = replace(
@@ -182,6 +184,7 @@ def test_training_the_student_moves_it_and_the_head_alone_does_not(config: Train
     assert set(Artefact.load(moved.output).heads) == {"learned", "regret"}, "the others are of a frozen student"
 
 
+@pytest.mark.slow
 def test_a_run_is_known_by_what_its_folders_hold(
     config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,6 +205,7 @@ def test_a_run_is_known_by_what_its_folders_hold(
         run(config)
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_not_continued_with_other_settings(config: TrainConfig) -> None:
     run(config)
     with pytest.raises(WheelsError, match=r"holds a run with gamma 0\.5, not 0\.9; give another --output"):
@@ -239,6 +243,7 @@ def test_a_metric_that_there_is_not_is_refused(config: TrainConfig) -> None:
         run(replace(config, metric="rougel"))
 
 
+@pytest.mark.slow
 def test_the_metric_of_single_texts_gives_the_credit(config: TrainConfig) -> None:
     run(replace(config, metric="rougeL", seeds=1, iterations=0))
     lines = [json.loads(line) for line in (Path(config.output) / "metrics.jsonl").read_text().splitlines()]
@@ -290,6 +295,7 @@ def test_train_stops_at_a_price_and_at_heads(config: TrainConfig, monkeypatch: p
     assert not (Path(f"{config.output}-2") / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_a_start_that_failed_holds_nothing(config: TrainConfig, tmp_path: Path) -> None:
     """A teacher that cannot be loaded does not take the output from the one that can."""
     wrong = shutil.copytree(tmp_path / "teacher", tmp_path / "wrong")

@@ -30,6 +30,7 @@ def sized_regret(features_NF: torch.Tensor) -> torch.Tensor:
     return (draws_N < wrong_probability(features_NF)) * (3.0 * features_NF[:, 1]).exp()
 
 
+@pytest.mark.slow
 def test_the_gate_finds_the_logit_whatever_the_size_of_the_regret() -> None:
     features_NF, seen_NF = states(8000), states(500, seed=1)
     regret_N = sized_regret(features_NF).clamp(max=6.0)

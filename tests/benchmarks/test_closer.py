@@ -72,6 +72,7 @@ def test_a_rerun_reads_nothing_again(model: Path, data: Path, monkeypatch: pytes
     assert page(data) == whole
 
 
+@pytest.mark.slow
 def test_strict_mode_and_prices(model: Path, data: Path) -> None:
     log = model / "metrics.jsonl"
     log.write_text("".join(json.dumps({"seed": 0, "round": n, "prices": {"0.2": 2.0}}) + "\n" for n in (0, 1)))
@@ -81,6 +82,7 @@ def test_strict_mode_and_prices(model: Path, data: Path) -> None:
     assert "multiplier" in whole and "a single output cannot use more than was asked" in whole
 
 
+@pytest.mark.slow
 def test_outputs_are_read_again_in_batches_of_the_size_asked_for(model: Path, data: Path, monkeypatch: Any) -> None:
     read: list[int] = []
     watched = examine._examine_batch
@@ -97,12 +99,14 @@ def test_only_the_ends_leave_nothing_to_look_at(model: Path, data: Path, budgets
     assert curve.at_budget == [] == curve.apgr_paired
 
 
+@pytest.mark.slow
 def test_without_a_trained_rule_there_is_no_prediction(model: Path, data: Path) -> None:
     curve = run(settings(model, data, rules=("random",)))
     assert "No trained rule was decoded between the ends" in page(data)
     assert curve.details["reliability"] is None and curve.details["calls"]["rule"] == "random"
 
 
+@pytest.mark.slow
 def test_outputs_without_token_ids_are_said(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(closer, "_have_ids", lambda runs: False)
     curve = run(settings(model, data))
@@ -110,6 +114,7 @@ def test_outputs_without_token_ids_are_said(model: Path, data: Path, monkeypatch
     assert curve.details["calls"]["frequency"] == [] and curve.details["calls"]["position"]
 
 
+@pytest.mark.slow
 def test_the_scored_references_are_counted_where_nothing_else_is_there(model: Path, data: Path) -> None:
     (data / "train.jsonl").unlink()
     counted = run(settings(model, data)).details["calls"]["counted"]

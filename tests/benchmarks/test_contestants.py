@@ -36,6 +36,7 @@ def wish_of(pair: Pair, rule=RULE) -> Wish:
     return Wish(Prompts(pair, SOURCES, 12), 0.3, rule, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_those_that_must_repeat_another_do(pair: Pair, batch_size: int) -> None:
     outcomes = {name: each.run(wish_of(pair), batch_size) for name, each in KNOWN.items()}

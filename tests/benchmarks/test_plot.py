@@ -86,6 +86,7 @@ def test_adherence_shows_measured_minus_asked(curve: Curve, figure: Figure) -> N
     assert marks[0].get_ydata() == pytest.approx(wanted)
 
 
+@pytest.mark.slow
 def test_the_key_leaves_the_ends_lines_free(curve: Curve, figure: Figure) -> None:
     axes = figure.axes[0]
     bottom = axes.transData.inverted().transform(axes.get_legend().get_window_extent().p0)[1]

@@ -98,6 +98,7 @@ def test_everything_is_written(config: SpeedConfig, capsys: pytest.CaptureFixtur
     assert json.loads((folder / "resolved.json").read_text())["config"]["rows"] == 4
 
 
+@pytest.mark.slow
 def test_contestants_take_turns_behind_a_warm_up(config: SpeedConfig, ran: list[tuple[str, int]]) -> None:
     run(config)
     names = list(WITH_RANDOM_WEIGHTS)
@@ -196,6 +197,7 @@ def test_a_round_that_cannot_be_read_counts_as_none(tmp_path: Path) -> None:
         assert load_round(path) is None, "cut off, or of a time that noted less"
 
 
+@pytest.mark.slow
 def test_a_trained_pair_is_timed_with_all_that_it_can_do(tmp_path: Path) -> None:
     folder = save_artefact(tmp_path / "model")
     (tmp_path / "rows.jsonl").write_text(ROW)

@@ -31,6 +31,7 @@ def curve(world: Measured) -> Curve:
     return summarise(world, statistics)
 
 
+@pytest.mark.slow
 def test_every_rule_seed_and_budget_has_a_point(curve: Curve, world: Measured) -> None:
     found = {(point.rule, point.seed, point.budget) for point in curve.points}
     wanted = {
@@ -227,6 +228,7 @@ def test_comparisons_are_corrected_within_their_rule_and_metric(curve: Curve) ->
     assert others and all(math.isnan(t["p_holm"]) for t in others)
 
 
+@pytest.mark.slow
 def test_the_same_outputs_give_the_same_curve(world: Measured, curve: Curve) -> None:
     assert summarise(world, statistics).to_json() == curve.to_json()
 

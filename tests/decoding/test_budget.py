@@ -116,6 +116,7 @@ def overspent(budgets: list[float], rule: Drawn, burst: int, seed: int) -> bool:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     budgets=st.lists(shares, min_size=1, max_size=5),

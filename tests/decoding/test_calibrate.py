@@ -60,6 +60,7 @@ def trained_rule(name: str, pair: Pair) -> ThresholdRule:
     return ThresholdRule(name, (router_score if name == "router" else head_score)(head))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["first-k", "gate", "router"])
 def test_the_use_is_near_the_budget_on_more_texts(name):
     pair = soft_pair()
@@ -159,6 +160,7 @@ def run(folder, *more: str) -> int:
     return main(["calibrate", "--model", str(folder), "--data", data, *flags])
 
 
+@pytest.mark.slow
 def test_the_command_writes_thresholds_for_every_trained_head(folder, capsys):
     assert run(folder, "--rules", "learned,entropy,random", "--limit", "8") == 0
     kept = Calibration.load(folder / "deferral" / "calibration.json")
@@ -170,6 +172,7 @@ def test_the_command_writes_thresholds_for_every_trained_head(folder, capsys):
     assert shown.startswith(as_table(kept.points)) and "written to" in shown
 
 
+@pytest.mark.slow
 def test_without_rules_the_command_calibrates_what_the_model_has_heads_for(folder):
     assert run(folder, "--limit", "4") == 0
     kept = Calibration.load(folder / "deferral" / "calibration.json")
@@ -190,6 +193,7 @@ def kept(folder) -> dict[tuple[str, int, float], float]:
     return {p.key: p.threshold for p in Calibration.load(folder / "deferral" / "calibration.json").points}
 
 
+@pytest.mark.slow
 def test_other_thresholds_are_kept(folder, capsys):
     assert run(folder, "--rules", "entropy") == 0
     before = kept(folder)
@@ -211,6 +215,7 @@ def test_what_needs_no_threshold_leaves_those_that_are_there(folder, capsys, mor
     assert kept(folder) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "name"), [(["--limit", "4"], "rows 10, not 4"), (["--max-new-tokens", "5"], "max_new_tokens 6, not 5")]
 )
@@ -236,6 +241,7 @@ def test_one_at_a_time(folder, capsys):
     assert kept(folder) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "missing"),
     [

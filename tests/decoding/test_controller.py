@@ -182,6 +182,7 @@ def use_of(mode: str, budget: float = 0.2, rule: ThresholdRule | Method | None =
     return teacher_use(decode(make_pair("t5"), easy_and_hard()[1], chosen, **settings))
 
 
+@pytest.mark.slow
 def test_online_keeps_what_average_misses_on_harder_texts():
     assert abs(use_of("average") - 0.2) > LOOSE
     assert abs(use_of("online") - 0.2) < CLOSE
@@ -193,6 +194,7 @@ def test_the_wrong_controllers_miss_the_budget(monkeypatch, wrong):
     assert abs(use_of("online") - 0.2) > LOOSE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [lambda rule: verified_deferral(rule, 0.5), priced_deferral])
 def test_tokens_that_are_taken_back_do_not_count(monkeypatch, how):
     method = how(easy_rule())
@@ -241,6 +243,7 @@ def test_deferral_counts_before_the_teacher_has_written(monkeypatch):
     assert set(changes) == {(1, 1), (0, 1), (0, 0)}
 
 
+@pytest.mark.slow
 def test_one_seed_one_output_and_the_order_matters():
     def write(sources, **change):
         settings = {"budget": 0.2, "mode": "online", "max_new_tokens": LIMIT, "batch_size": 5} | change
@@ -269,6 +272,7 @@ def test_other_rules_keep_it_too(name):
     assert abs(use_of("online", rule=rule) - 0.2) < CLOSE
 
 
+@pytest.mark.slow
 def test_every_k_needs_no_help():
     rule = SIMPLE["every-k"].at(0.8)
     assert use_of("online", rule=rule) == use_of("average", rule=rule)
@@ -303,6 +307,7 @@ def test_a_rule_of_another_kind_is_refused():
     assert decode(make_pair("t5"), ["a b"], Flat(), budget=0.0, mode="online")[0].teacher_use == 0
 
 
+@pytest.mark.slow
 def test_the_ends_of_the_budget_are_one_model_alone():
     for budget in (0.0, 1.0):
         assert use_of("online", budget) == use_of("average", budget) == budget

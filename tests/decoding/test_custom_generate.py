@@ -199,6 +199,7 @@ def test_a_decoder_may_begin_with_several_tokens(family):
         ours(pair, teacher_budget=0, decoder_input_ids=start)
 
 
+@pytest.mark.slow
 def test_one_seed_one_output(pair):
     def drawn(seed: int, **settings) -> torch.Tensor:
         torch.manual_seed(seed)
@@ -229,6 +230,7 @@ def law_of_first_token(model, ids: torch.Tensor, **warpers: float) -> torch.Tens
     return scores[0].double().softmax(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", "llama"])
 @pytest.mark.parametrize("how", [{"teacher_budget": 1.0}, {"method": speculative(3)}], ids=["budget 1", "speculative"])
 def test_the_first_token_is_drawn_from_the_teachers_processed_law(family, how):

@@ -91,6 +91,7 @@ def obvious(pair: Pair, source: str, draft: int, limit: int) -> tuple:
     return tuple(text), passes, positions, drafted, accepted, checked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", "llama", "gpt2", "qwen3"])
 def test_the_engine_is_the_obvious_loop(family):
     pair = with_ends(kin(family), [EOS, 7, 9])
@@ -102,6 +103,7 @@ def test_the_engine_is_the_obvious_loop(family):
         assert draft == 1 or any(trace.finished and trace.authors[-1] == "student" for trace in traces)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLED)
 def test_passes_are_the_teachers_forward_calls(name):
     for family in ("llama" if name == "lookup" else "bart",):

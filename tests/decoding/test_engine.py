@@ -261,6 +261,7 @@ def p_value(count_V: torch.Tensor, law_V: torch.Tensor) -> float:
     return float(chisquare(observed[keep], expected[keep] * observed[keep].sum() / expected[keep].sum()).pvalue)
 
 
+@pytest.mark.slow
 def test_the_law_of_a_sampled_token_is_the_mixture():
     """With calls drawn at rate g the law is `(1 - g) q + g p` (chi-square); the wrong mixtures are refused."""
     pair, rate, temperature = law_pair(), 0.3, 20.0

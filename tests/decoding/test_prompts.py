@@ -48,6 +48,7 @@ METHODS: list[tuple[Method, float | None, str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_prompts_at_the_edges_are_answered_as_alone_and_as_by_generate(family):
     pair, texts, rooms = edges(family)
@@ -136,6 +137,7 @@ def is_flat(sizes_after: list[dict[str, tuple]]) -> bool:
     return all(size == warm[0] for size in warm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "method", "budget"),
     [("t5", speculative(3), None), ("llama", deferral(Every(3)), 0.4), ("qwen3", prompt_lookup(4), None)],

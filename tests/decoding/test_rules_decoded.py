@@ -27,6 +27,7 @@ def calls(traces) -> list[list[bool]]:
     return [[author == TEACHER for author in trace.authors] for trace in traces]
 
 
+@pytest.mark.slow
 def test_a_text_is_routed_whole_or_not_at_all(pair):
     rule = router(pair)
     (point,) = calibrate(pair, sources(), rule, [0.4], max_new_tokens=LIMIT)
@@ -49,6 +50,7 @@ def test_first_k_writes_the_beginning_of_each_text(pair):
     assert {sum(called) for called in calls(traces) if len(called) > 2} == {2, 3}
 
 
+@pytest.mark.slow
 def test_every_k_keeps_its_budget_on_texts_shorter_than_k(pair):
     rule = SIMPLE["every-k"].at(0.9)
     traces = decode(pair, sources(600), rule, budget=0.1, max_new_tokens=LIMIT)

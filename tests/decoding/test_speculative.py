@@ -303,6 +303,7 @@ def turned_round(self: Speculative, check: Check) -> Verdict:
     return Verdict(kept_R, check.own_token(kept_R))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", "llama"])
 def test_two_sampled_tokens_have_the_teachers_joint_law(family, monkeypatch):
     """Chi-square over both tokens of a draft, its refusals and redraws; three wrong rules are refused."""

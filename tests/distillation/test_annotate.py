@@ -74,6 +74,7 @@ def test_a_run_that_is_cut_short_ends_as_one_that_is_not(unlabelled, tmp_path, f
     assert capsys.readouterr().out == said
 
 
+@pytest.mark.slow
 def test_the_labelled_file_holds_what_was_asked_for(unlabelled, tmp_path, folders, data):
     run(settings(unlabelled, tmp_path, folders, data, filter=False, select="consistency"))
     teacher = LocalModel.load(folders[1], role="teacher", max_new_tokens=12, batch_size=8)

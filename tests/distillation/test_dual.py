@@ -103,6 +103,7 @@ def row_loss(pair: Pair, text: str, target: str) -> tuple[float, int]:
     return mean.item() * len(output), len(output)
 
 
+@pytest.mark.slow
 def test_accumulation_changes_nothing(folder, tmp_path):
     """Passes of 2 rows have very different shares of both tasks."""
     for name, options in (("whole", {"batch_size": 8}), ("cut", {"batch_size": 2, "gradient_accumulation": 4})):
@@ -145,6 +146,7 @@ def test_goes_on_where_it_was_cut_short_to_the_same_bytes(folder, tmp_path, monk
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_is_told_by_its_rationales(folder, tmp_path):
     settings = config(folder, tmp_path / "out", max_steps=1)
     run(settings)

@@ -59,6 +59,7 @@ def is_refused(config: PretrainConfig, said: str) -> None:
         assert all(bool(weight.isfinite().all()) for weight in load_file(file).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "objective"), [*((value, "ce") for value in NUMBERS), (math.nan, "kl"), (math.nan, "pcl")]
 )

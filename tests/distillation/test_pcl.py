@@ -142,6 +142,7 @@ def best_shared(teacher: torch.Tensor) -> float:
     return divergence(logits.detach(), teacher).item()
 
 
+@pytest.mark.slow
 def test_a_student_that_cannot_follow_ends_at_the_least_divergence():
     """On-policy the fixed point is that of KL(q || p), and V is what the student will lose: no variant but this."""
     teacher = teacher_table()
@@ -153,12 +154,14 @@ def test_a_student_that_cannot_follow_ends_at_the_least_divergence():
     torch.testing.assert_close(value_S, realised(logits, teacher), rtol=0.0, atol=SEEN / 2)
 
 
+@pytest.mark.slow
 def test_a_wrong_sign_moves_the_student():
     teacher = teacher_table()
     logits, _ = learn(teacher, "weighed", shared=True, sign=-1.0)
     assert divergence(logits, teacher) > best_shared(teacher) + SEEN
 
 
+@pytest.mark.slow
 def test_a_next_value_with_gradient_moves_the_values():
     teacher = teacher_table()
     logits, value_S = learn(teacher, "weighed", shared=True, leak=True)
@@ -227,6 +230,7 @@ def test_without_a_horizon_nothing_is_left_but_the_divergence_of_each_state(t5, 
         torch.testing.assert_close(gradient, gradients[1][name], **CLOSE)
 
 
+@pytest.mark.slow
 def test_a_weak_student_without_a_discount_ends_too_soon():
     """One law for all states: the least undiscounted divergence ends texts sooner than that of each state does."""
     teacher = teacher_table()

@@ -70,6 +70,7 @@ def run_until(settings: PretrainConfig, step: int, monkeypatch) -> None:
             run(settings)
 
 
+@pytest.mark.slow
 def test_learns_from_scratch_into_a_plain_folder(data, task, tmp_path, capsys):
     settings = {"max_steps": 120, "eval_every": 40, "learning_rate": 0.02, "dropout": 0.0, "metric": "chrf"}
     folder = run(config(data, tmp_path / "out", **settings))
@@ -96,6 +97,7 @@ def test_learns_from_scratch_into_a_plain_folder(data, task, tmp_path, capsys):
     assert "loss=" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective", [{"objective": "seqkd"}, {"objective": "kl", "cached_logits": 8}, {"objective": "kl", "lmbda": 1.0}]
 )
@@ -115,6 +117,7 @@ def test_no_more_rows_are_read_at_once_than_batch_size_says(objective, data, fol
     assert max(read) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"])
 def test_a_checkpoint_that_is_damaged_is_named_in_one_line(file, data, tmp_path, monkeypatch):
     settings = config(data, tmp_path / "out", max_steps=6, eval_every=2, eval_limit=0)
@@ -198,6 +201,7 @@ def test_resumes_twice_and_past_a_torn_checkpoint(data, tmp_path, monkeypatch):
     assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_second_run_is_instant_and_another_is_refused(data, tmp_path, monkeypatch):
     settings = config(data, tmp_path / "out", max_steps=2)
     run(settings)
@@ -228,6 +232,7 @@ def test_a_model_that_stands_there_is_not_overwritten(data, folders):
         run(config(data, Path(folders[0]), max_steps=1))
 
 
+@pytest.mark.slow
 def test_distils_towards_the_teacher(data, folders, tmp_path):
     """Forward KL falls; the student starts from a folder and shares its tokenizer."""
     options = {"student": folders[0], "teacher": folders[1], "objective": "kl", "max_steps": 60, "eval_every": 60}
@@ -269,6 +274,7 @@ def test_path_consistency_brings_the_student_to_the_teacher(data, task, tmp_path
     assert facts["teacher_tokens"] == metrics(folder)[-1]["teacher_tokens"] > 100 * 8
 
 
+@pytest.mark.slow
 def test_seqkd_learns_the_teachers_outputs_and_pays_once(data, folders, task, tmp_path, monkeypatch):
     monkeypatch.setattr(teacher_outputs, "CHUNK", 20)
     calls: list[int] = []
@@ -384,6 +390,7 @@ def test_trl_parser_reads_a_configuration(tmp_path):
         read_config(tmp_path / "none.yaml")
 
 
+@pytest.mark.slow
 def test_further_options_reach_the_trainer(data, tmp_path, monkeypatch):
     from transformers import Seq2SeqTrainingArguments
 

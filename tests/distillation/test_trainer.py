@@ -62,6 +62,7 @@ def loss_and_gradient(pair: Pair, rows: list[Example], folder: Path, objective: 
     return next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", "llama"])
 @pytest.mark.parametrize("name", ["ce", "kl", "jsd"])
 def test_accumulation_changes_neither_loss_nor_gradient(request, task, tmp_path, family, name):
@@ -168,6 +169,7 @@ def test_samples_follow_the_student_not_the_teacher(t5, task, tmp_path):
     assert sorted(on[0]) == sorted(greedy) != sorted(teachers)
 
 
+@pytest.mark.slow
 def test_lmbda_is_the_share_of_batches(t5, task, tmp_path):
     references = [row["target"] for row in examples(t5, task, 4)]
     batches = seen_labels(t5, task, tmp_path, 0.3, 60)

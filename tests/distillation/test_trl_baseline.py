@@ -38,6 +38,7 @@ def test_two_steps_of_gkd(data, causal, tmp_path, lmbda):
     assert constants.HF_HUB_DISABLE_TELEMETRY
 
 
+@pytest.mark.slow
 def test_first_loss_is_ours(data, causal, tmp_path):
     """Same rows, same beta, T = 1: the loss before the first step is one number."""
     losses = []

@@ -37,6 +37,7 @@ def assert_same(left: tuple[Any, ...], right: tuple[Any, ...]) -> None:
         assert left[3].tolist() == right[3].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_each_row_is_a_single_environment_through_ends_and_new_texts(pair: Pair, settings: dict[str, Any]) -> None:
     native, apart = (
