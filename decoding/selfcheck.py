@@ -25,8 +25,8 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.05, tor
 """The largest error of a score, in standard deviations of the scores: rounding, with room; a wrong position or mask is
 off by 0.06 and more in models that were trained, and by far more in random ones."""
 LENGTH, SOURCE = 16, 12
-"""Tokens of the longer of two texts, and of the longer of their sources. With 24 tokens the rounding of bfloat16 alone is
-off by 0.06 where a processor has no AVX-512 (Marian, 8 seeds); with 16 by 0.026."""
+"""Tokens of the longer of two texts, and of the longer of their sources. Over 24 tokens the rounding of bfloat16 alone
+is off by 0.06 where a processor has no AVX-512 (Marian, 8 seeds); over 16 by 0.026."""
 
 _checked: weakref.WeakSet[PreTrainedModel] = weakref.WeakSet()
 
