@@ -25,7 +25,7 @@ def test_a_report_says_what_a_result_depends_on(capsys, monkeypatch):
     out = shown(capsys, "env")
     for name in LINES:
         assert any(line.startswith(f"{name}:") for line in out.splitlines()), name
-    assert f"wheels: {wheels.__version__}" in out and f"  torch: {torch.__version__}" in out
+    assert f"wheels: {wheels.__version__}" in out and f"  torch: {metadata.version('torch')}" in out
     assert f"  transformers: {metadata.version('transformers')}" in out
     assert f"  kernels: {torch.backends.cpu.get_cpu_capability()}" in out
     assert "  ATEN_CPU_CAPABILITY: default" in out
