@@ -60,8 +60,7 @@ def write_rows(data: str, attributed: Path, place: Path, *, column: str, k: int)
 def score_cell(grid: GridConfig, data: str, model: Path, place: Path) -> None:
     """Write which test rows a model answers rightly, greedily and by the prompt it was trained with."""
     rows, facts = load_task(data).test[: grid.limit], read_object(model / "finished.json")
-    student = load_model(model)
-    pair = Pair.of(student, student, load_tokenizer(model), prompt=facts["prompt"])
+    pair = Pair.alone(load_model(model), load_tokenizer(model), prompt=facts["prompt"])
     outputs = write(
         pair.student, pair.encode([row.source for row in rows]), pad_id=pair.pad_id, eos_ids=pair.eos_ids,
         max_new_tokens=1 + max(map(len, pair.encode_targets([row.target for row in rows]))),
@@ -70,7 +69,7 @@ def score_cell(grid: GridConfig, data: str, model: Path, place: Path) -> None:
     texts = [pair.decode(output) for output in outputs]
     scores = sentence_scores(grid.metric, texts, [row.target for row in rows])
     write_json(place, {
-        "parameters": sum(weights.numel() for weights in student.parameters()),
+        "parameters": sum(weights.numel() for weights in pair.student.parameters()),
         "prompt": facts["prompt"],
         "steps": facts["steps"],
         "right": [int(score > 0.0) for score in scores],

@@ -144,3 +144,12 @@ def test_a_teacher_that_is_no_larger_is_spoken_of_once(caplog):
         Pair.of(pair.student, pair.student, pair.tokenizer)
     assert len(caplog.messages) == 2
     assert all("the teacher should be the larger one" in message for message in caplog.messages)
+
+
+def test_one_model_in_both_places_is_no_exchange(caplog):
+    """What writes by itself, or is asked for its gradients alone, is no student of itself."""
+    pair = make_pair("llama")
+    _warn_once.cache_clear()
+    with caplog.at_level(logging.WARNING, "wheels"):
+        alone = Pair.alone(pair.teacher, pair.tokenizer)
+    assert alone.student is alone.teacher is pair.teacher and not caplog.messages

@@ -84,6 +84,15 @@ class Pair:
         check_same_kind(kind_of(student.config), kind_of(teacher.config), name_of(student), name_of(teacher))
         check_same_start(student, teacher)
         warn_of_sizes(student, teacher)
+        return cls._checked(student, teacher, tokenizer, prompt)
+
+    @classmethod
+    def alone(cls, model: PreTrainedModel, tokenizer: Tokenizer, *, prompt: str = "{source}") -> Pair:
+        """Put one model in both places, for what needs no other: writing by itself, gradients. It is frozen."""
+        return cls._checked(model, model, tokenizer, prompt)
+
+    @classmethod
+    def _checked(cls, student: PreTrainedModel, teacher: PreTrainedModel, tokenizer: Tokenizer, prompt: str) -> Pair:
         check_prompt(prompt)
         pair = cls(student.eval(), teacher.eval().requires_grad_(False), tokenizer, prompt)
         check_vocabulary(pair)

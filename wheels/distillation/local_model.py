@@ -47,7 +47,7 @@ class LocalModel:
         """
         tokenizer = load_tokenizer(folder, role=role)
         model = load_model(folder, device=device, role=role)
-        return cls(Pair.of(model, model, tokenizer, prompt=prompt), max_new_tokens, batch_size)
+        return cls(Pair.alone(model, tokenizer, prompt=prompt), max_new_tokens, batch_size)
 
     @property
     def model(self) -> PreTrainedModel:

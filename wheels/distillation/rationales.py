@@ -241,7 +241,7 @@ def load_attributor(config: RationalesConfig) -> Attributor:
     """
     model = load_model(config.teacher, device=config.device, role="teacher")
     tokenizer = load_tokenizer(config.teacher, role="teacher")
-    return Attributor(Pair.of(model, model, tokenizer, prompt=config.prompt or own_prompt(config.teacher)), config)
+    return Attributor(Pair.alone(model, tokenizer, prompt=config.prompt or own_prompt(config.teacher)), config)
 
 
 def own_prompt(folder: str | Path) -> str:
