@@ -21,7 +21,7 @@ from wheels.errors import WheelsError
 from wheels.files import read_object, write_bytes, write_json, write_text
 from wheels.json_text import parse_object
 from wheels.loading import first_line, model_digest
-from wheels.runs import begin_run, holds_run
+from wheels.runs import take_run
 
 MACHINE = ("device", "threads", "checkpoint_every", "output")
 """Settings that may change when a run is continued."""
@@ -33,13 +33,11 @@ def is_to_do(output: Path, config: TrainConfig, data_digest: str) -> bool:
     Raises:
         WheelsError: where `output` holds a run of other settings, models or data: names the first that differs.
     """
-    identity = {name: value for name, value in to_dict(config).items() if name not in MACHINE}
+    identity = to_dict(config, MACHINE)
     identity |= {f"{role}_digest": model_digest(identity[role]) for role in ("student", "teacher")}
     identity["data_digest"] = data_digest
-    if holds_run(output, "train", identity):
-        return not ((output / "resolved.json").is_file() and (output / "deferral" / "config.json").is_file())
-    begin_run(output, "train", config, identity)
-    return True
+    finished = (output / "resolved.json").is_file() and (output / "deferral" / "config.json").is_file()
+    return not (take_run(output, "train", config, identity) and finished)
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -95,7 +93,7 @@ def kept_chunks(
     paths = [folder / f"{name}-{number}.pt" for number in range(count)]
     mine = range(accelerator.process_index, count, accelerator.num_processes)
     for number in tqdm(
-        mine, desc=title, unit="chunk", file=sys.stderr, disable=None if accelerator.is_main_process else True
+        mine, desc=title, unit="chunk", file=sys.stderr, disable=not accelerator.is_main_process or None
     ):
         if not paths[number].is_file():
             save_state(paths[number], make(number))

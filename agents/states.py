@@ -40,7 +40,7 @@ def collect(
         desc="states",
         unit="source",
         file=sys.stderr,
-        disable=None if accelerator.is_main_process else True,
+        disable=not accelerator.is_main_process or None,
     ) as bar:
         for first in range(0, len(chunks), accelerator.num_processes):
             mine = first + accelerator.process_index

@@ -316,7 +316,7 @@ class Trainer:
     def _bar(self, first: int) -> tqdm[Any]:
         return tqdm(
             total=self.config.iterations, initial=first, desc=f"agent (seed {self.seed})", unit="round",
-            file=sys.stderr, disable=None if self.accelerator.is_main_process else True,
+            file=sys.stderr, disable=not self.accelerator.is_main_process or None,
         )  # fmt: skip
 
 

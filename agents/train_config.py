@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wheels.decoding.choices import DTYPES
 from wheels.errors import WheelsError
-from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
+from wheels.fields import REQUIRED, check_fields, option, threads_option
 from wheels.paths import PLACE, RUN
 
 AGENTS = ("lagrangian", "pcl")
@@ -71,7 +71,7 @@ class TrainConfig:
     checkpoint_every: int = option(10, "rounds between checkpoints", minimum=1)
     device: str = option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = option("float32", "number format of both models", choices=DTYPES)
-    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
+    threads: int | None = threads_option()
 
     def __post_init__(self) -> None:
         """Check every value; the budgets are put in order."""

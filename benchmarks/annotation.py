@@ -105,7 +105,7 @@ def _begin(bench: Bench) -> None:
         WheelsError: naming the setting that differs.
     """
     config = bench.config
-    identity: dict[str, Any] = {name: value for name, value in to_dict(config).items() if name not in INCIDENTAL}
+    identity = to_dict(config, INCIDENTAL)
     models_of = {
         "assistant": config.assistants, "teacher": [name for name in config.teachers if error_share(name) is None],
     }  # fmt: skip

@@ -25,7 +25,7 @@ from wheels.config import as_command, to_dict, versions, write_resolved
 from wheels.data import Task, load_task
 from wheels.files import write_bytes, write_json, write_text
 from wheels.metrics import sentence_statistics, signature
-from wheels.runs import begin_run, claimed, holds_run
+from wheels.runs import claimed, holds_run, take_run
 
 INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher", "also")
 """Settings that change no figure, or are known by the digest of what they name."""
@@ -42,15 +42,14 @@ def run(config: CurveConfig) -> Curve:
     # The digest is of the whole split: a limit must not hide that calibration and scoring share their rows.
     data_digest = rows_digest(task.rows(config.split))
     with claimed(config.output) as folder:
-        identity = {name: value for name, value in to_dict(config).items() if name not in INCIDENTAL}
+        identity = to_dict(config, INCIDENTAL)
         identity["data_digest"] = data_digest
         kept = (folder / "curve.json").is_file()
         holds_run(folder, "bench curve", identity, kept=kept, grows=True)
         configs = [config, *(_another(config, model, place) for place, model in enumerate(config.also, 1))]
         plans = [make_plan(each, data_digest) for each in configs]
         identity["points_digest"] = "-".join(map(partial(points_digest, data_digest=data_digest), configs, plans))
-        if not holds_run(folder, "bench curve", identity, kept=kept):
-            begin_run(folder, "bench curve", config, identity)
+        take_run(folder, "bench curve", config, identity, kept=kept)
         runs = [_decoded(each, plan, task, data_digest) for each, plan in zip(configs, plans, strict=True)]
         return _measure(config, folder, task, plans[0], runs, data_digest)
 

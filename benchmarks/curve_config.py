@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wheels.decoding.choices import DTYPES, MODE_HELP, MODES, RULES
 from wheels.errors import WheelsError
-from wheels.fields import MOST_THREADS, check_fields, option
+from wheels.fields import check_fields, option, threads_option
 from wheels.paths import PLACE, RUN
 
 
@@ -55,7 +55,7 @@ class CurveConfig:
     output: str = option("curve", "folder for the results; a rerun into it continues", metavar="DIR", writes=RUN)
     device: str = option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = option("float32", "number format of both models", choices=DTYPES)
-    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
+    threads: int | None = threads_option()
 
     def __post_init__(self) -> None:
         """Check every value; budgets are put in order, and each rule and budget stands once."""

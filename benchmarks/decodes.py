@@ -7,8 +7,6 @@ missing or was made otherwise, and nothing else.
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +30,7 @@ from wheels.decoding.controller import RATE
 from wheels.decoding.engine import decode
 from wheels.decoding.rules import SEEDED, TRAINED, calibrated, known_rules, threshold_of
 from wheels.errors import WheelsError
+from wheels.json_text import json_digest
 
 
 @dataclass(frozen=True)
@@ -219,8 +218,7 @@ def decode_all(
 
 def points_digest(config: CurveConfig, plan: Plan, data_digest: str) -> str:
     """Return the digest of all that the outputs depend on: models, heads, thresholds, rows and settings."""
-    made_by = [signature_of(config, plan, key, data_digest, 0) for key in plan.thresholds]
-    return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
+    return json_digest([signature_of(config, plan, key, data_digest, 0) for key in plan.thresholds])
 
 
 def _decode(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wheels.errors import WheelsError
-from wheels.fields import MOST_THREADS, check_fields, option
+from wheels.fields import check_fields, option, threads_option
 from wheels.paths import RUN, SETTINGS
 
 OUTPUT = "wheels-demo"
@@ -32,7 +32,7 @@ class DemoConfig:
     )
     retrain: bool = option(False, "train the embedded pair itself anew, from scratch")
     work: str = option("wheels-retrain", "folder for the unfinished models of --retrain", metavar="DIR", writes=RUN)
-    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
+    threads: int | None = threads_option()
 
     def __post_init__(self) -> None:
         """Check every value."""

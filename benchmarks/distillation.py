@@ -27,7 +27,7 @@ from wheels.config import write_resolved
 from wheels.data import SPLITS, Task, load_task
 from wheels.distillation.pretrain_config import PretrainConfig
 from wheels.files import write_bytes, write_json, write_text
-from wheels.runs import begin_run, claimed, holds_run
+from wheels.runs import claimed, take_run
 
 TEACHER = "teacher"
 
@@ -57,10 +57,8 @@ def run(config: DistillationConfig) -> None:
     plan = Plan.of(config)
     task = load_task(config.data)
     task.check_splits(SPLITS)  # what is scored at the end is looked for first
-    identity = {"data_digest": task.digest}
     with claimed(plan.output):
-        if not holds_run(plan.output, "bench distillation", identity):
-            begin_run(plan.output, "bench distillation", config, identity)
+        take_run(plan.output, "bench distillation", config, {"data_digest": task.digest})
         _run_parts(config, plan, task)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wheels.errors import WheelsError
-from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
+from wheels.fields import REQUIRED, check_fields, option, threads_option
 from wheels.paths import PLACE, RUN, SETTINGS
 
 PARTS = ("sweep", "cache")
@@ -36,7 +36,7 @@ class DistillationConfig:
     output: str = option(
         "distillation", "folder for models and results; a rerun into it continues", metavar="DIR", writes=RUN
     )
-    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
+    threads: int | None = threads_option()
 
     def __post_init__(self) -> None:
         """Check every value."""

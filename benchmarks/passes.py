@@ -7,8 +7,6 @@ pass is one sequential step of the large model, whatever number of positions it 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -42,8 +40,9 @@ from wheels.config import to_dict, versions, write_resolved
 from wheels.data import Row, Task, load_task
 from wheels.decoding.engine import decode
 from wheels.files import write_bytes, write_json, write_text
+from wheels.json_text import json_digest
 from wheels.metrics import sentence_statistics, signature
-from wheels.runs import begin_run, claimed, holds_run
+from wheels.runs import claimed, take_run
 
 INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher")
 """Settings that change no figure, or are known by the digest of what they name."""
@@ -103,15 +102,13 @@ def _begin(config: PassesConfig, folder: Path, artefact: Artefact, settings: Seq
     Raises:
         WheelsError: naming what differs.
     """
-    identity: dict[str, Any] = {name: value for name, value in to_dict(config).items() if name not in INCIDENTAL}
+    identity = to_dict(config, INCIDENTAL)
     identity |= {"data_digest": split.digest, "model_digest": artefact.digest}
     if config.tune_data is not None:
         task = load_task(config.tune_data, source=config.source, target=config.target)
         identity["tune_data_digest"] = rows_digest(task.rows(config.tune_split))
-    made_by = json.dumps([_signature(config, artefact, setting, split) for setting in settings], sort_keys=True)
-    identity["points_digest"] = hashlib.sha256(made_by.encode()).hexdigest()[:16]
-    if not holds_run(folder, "bench passes", identity, kept=(folder / "passes.json").is_file()):
-        begin_run(folder, "bench passes", config, identity)
+    identity["points_digest"] = json_digest([_signature(config, artefact, setting, split) for setting in settings])
+    take_run(folder, "bench passes", config, identity, kept=(folder / "passes.json").is_file())
 
 
 def _found(settings: Sequence[Setting], sample: Resampled, points: Sequence[PassPoint]) -> dict[str, Any]:

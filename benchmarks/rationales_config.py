@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wheels.distillation.rationales_config import METHODS
 from wheels.errors import WheelsError
-from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
+from wheels.fields import REQUIRED, check_fields, option, threads_option
 from wheels.paths import PLACE, RUN, SETTINGS
 
 CONTROLS = ("none", "random", "untrained-teacher", "given")
@@ -27,7 +27,7 @@ class BenchRationalesConfig:
     output: str = option(
         "rationales", "folder for models and results; a rerun into it continues", metavar="DIR", writes=RUN
     )
-    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
+    threads: int | None = threads_option()
 
     def __post_init__(self) -> None:
         """Check every value."""

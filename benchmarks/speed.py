@@ -43,10 +43,11 @@ from wheels.benchmarks.speed_table import as_csv, as_text
 from wheels.config import to_dict, versions, write_resolved
 from wheels.data import load_task
 from wheels.decoding.rules import SIMPLE, Rule, calibrated
+from wheels.environment import processor_name
 from wheels.errors import WheelsError
 from wheels.files import write_bytes, write_json, write_text
 from wheels.pair import Pair
-from wheels.runs import begin_run, claimed, holds_run
+from wheels.runs import claimed, take_run
 
 TIMED = ("bare", "contestants", "peers")
 """The modules of this folder whose own work is timed."""
@@ -80,8 +81,7 @@ def run(config: SpeedConfig) -> Speed:
     plan = make_plan(config)
     made_by = made_by_of(config, plan)
     with claimed(folder):
-        if not holds_run(folder, "bench speed", made_by):
-            begin_run(folder, "bench speed", config, made_by)
+        take_run(folder, "bench speed", config, made_by)
         return _time(config, folder, plan, made_by)
 
 
@@ -189,9 +189,6 @@ def _size_name(model: torch.nn.Module, family: str) -> str:
 
 def made_by_of(config: SpeedConfig, plan: Plan) -> dict[str, Any]:
     """Return everything that a round depends on; more rounds and more batch sizes may be added to those there are."""
-    settings = {
-        name: value for name, value in to_dict(config).items() if name not in ("output", "rounds", "batch_sizes")
-    }
     machine = {
         "versions": versions(),
         "python": platform.python_version(),
@@ -202,7 +199,7 @@ def made_by_of(config: SpeedConfig, plan: Plan) -> dict[str, Any]:
         "device": config.device,
     }
     return {
-        **settings,
+        **to_dict(config, ("output", "rounds", "batch_sizes")),
         "contestants": plan.names,
         **plan.digests,
         "code_digest": code_digest(),
@@ -224,11 +221,7 @@ def _processor(device: str) -> str:
     """Return the name of what computes."""
     if device.startswith("cuda"):
         return str(torch.cuda.get_device_name(device))
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    return processor_name()
 
 
 def setting_of(config: SpeedConfig, plan: Plan) -> Setting:
@@ -253,7 +246,7 @@ def measure(config: SpeedConfig, plan: Plan, setting: Setting, batch_size: int) 
     rounds = {number: kept for number, file in enumerate(files) if (kept := load_round(file)) is not None}
     left = [number for number in range(config.rounds) if number not in rounds]
     runs = len(plan.names) * (len(left) + bool(left))
-    with tqdm(total=runs, unit="run", file=sys.stderr, disable=None if left else True) as bar:
+    with tqdm(total=runs, unit="run", file=sys.stderr, disable=not left or None) as bar:
 
         def one(name: str, word: str) -> Outcome:
             bar.set_description(f"batch {batch_size}, {word}: {name}")

@@ -7,9 +7,7 @@ them is made again. What would have to be done again otherwise is refused.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any
 
 from wheels.errors import WheelsError
 from wheels.files import read_object, write_json, write_text
+from wheels.json_text import json_digest
 from wheels.runs import claimed
 
 LEDGER = "stages.json"
@@ -134,8 +133,7 @@ class Ledger:
 
 def stage_key(stage: Stage, inputs: Mapping[str, Any]) -> str:
     """Return a digest of the inputs and of a stage's own settings."""
-    told = json.dumps([dict(inputs), stage.name, dict(stage.settings)], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    return json_digest([dict(inputs), stage.name, dict(stage.settings)])
 
 
 def parents(stages: Sequence[Stage]) -> dict[str, list[str]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wheels.decoding.choices import DTYPES, RULES
 from wheels.errors import WheelsError
-from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
+from wheels.fields import REQUIRED, check_fields, option, threads_option
 from wheels.paths import PLACE
 
 
@@ -42,7 +42,7 @@ class CalibrateConfig:
     batch_size: int = option(64, "rows decoded at once", minimum=1)
     device: str = option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = option("float32", "number format of both models", choices=DTYPES)
-    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
+    threads: int | None = threads_option()
 
     def __post_init__(self) -> None:
         """Check every value; budgets are put in order, and each rule and budget stands once."""

@@ -65,8 +65,8 @@ def load_artefact(config: GenerateConfig) -> Artefact:
 
 def generate(config: GenerateConfig, artefact: Artefact, sources: list[str]) -> list[Trace]:
     """Write an output for each source, with a bar on the terminal where that takes several batches."""
-    several = len(sources) > config.batch_size and sys.stderr.isatty()
-    with tqdm(total=len(sources), unit="text", file=sys.stderr, disable=not several, leave=False) as bar:
+    several = len(sources) > config.batch_size
+    with tqdm(total=len(sources), unit="text", file=sys.stderr, disable=not several or None, leave=False) as bar:
         return decode(
             artefact.pair,
             sources,

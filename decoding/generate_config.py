@@ -19,7 +19,7 @@ from wheels.decoding.choices import (
     RULES,
 )
 from wheels.errors import WheelsError
-from wheels.fields import MOST_THREADS, check_fields, option
+from wheels.fields import check_fields, option, threads_option
 from wheels.paths import FILE, PLACE
 
 
@@ -85,7 +85,7 @@ class GenerateConfig:
     seed: int = option(0, "seed of sampling and of the random rule; which trained head is used", minimum=0)
     device: str = option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = option("float32", "number format of both models", choices=DTYPES)
-    threads: int | None = option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
+    threads: int | None = threads_option()
 
     def __post_init__(self) -> None:
         """Check every value, and those that do not go together."""

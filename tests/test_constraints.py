@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.decoding.tiny import VOCABULARY, make_model
-from wheels import constraints
 from wheels.constraints import Constraints
+from wheels.notices import warn_once
 
 NEVER = -torch.inf
 SCORES = torch.tensor([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]])
@@ -84,7 +84,7 @@ def test_they_are_transformers_own_rules():
 
 
 def test_what_is_not_applied_is_said_once(caplog):
-    constraints._warn_once.cache_clear()
+    warn_once.cache_clear()
     model = make_model("t5", 16, seed=0)
     model.generation_config.update(no_repeat_ngram_size=3, repetition_penalty=1.0, bad_words_ids=[[3, 4]])
     with caplog.at_level(logging.WARNING, "wheels"):

@@ -14,7 +14,8 @@ from tests.decoding.tiny import make_pair
 from wheels.errors import WheelsError
 from wheels.finite import not_finite
 from wheels.loading import check_device, load_config, load_model, load_tokenizer
-from wheels.pair import Pair, _warn_once
+from wheels.notices import warn_once
+from wheels.pair import Pair
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_a_device_that_is_not_here_is_refused(device):
 
 def test_a_teacher_that_is_no_larger_is_spoken_of_once(caplog):
     pair = make_pair("llama")
-    _warn_once.cache_clear()
+    warn_once.cache_clear()
     with caplog.at_level(logging.WARNING, "wheels"):
         Pair.of(pair.student, pair.teacher, pair.tokenizer)
         assert not caplog.messages
@@ -149,7 +150,7 @@ def test_a_teacher_that_is_no_larger_is_spoken_of_once(caplog):
 def test_one_model_in_both_places_is_no_exchange(caplog):
     """What writes by itself, or is asked for its gradients alone, is no student of itself."""
     pair = make_pair("llama")
-    _warn_once.cache_clear()
+    warn_once.cache_clear()
     with caplog.at_level(logging.WARNING, "wheels"):
         alone = Pair.alone(pair.teacher, pair.tokenizer)
     assert alone.student is alone.teacher is pair.teacher and not caplog.messages

@@ -5,6 +5,7 @@ import sacrebleu
 
 from wheels import scripts
 from wheels.metrics import score, sentence_scores, sentence_statistics, signature
+from wheels.notices import warn_once
 from wheels.scripts import bleu_tokenizer, spaced
 
 NEAR = {
@@ -23,7 +24,7 @@ NEAR = {
 def no_mecab(monkeypatch):
     """Whether the packages of words are installed is no matter of the tests."""
     monkeypatch.setattr(scripts, "find_spec", lambda name: None)
-    scripts._notice.cache_clear()
+    warn_once.cache_clear()
 
 
 @pytest.mark.parametrize("language", NEAR)

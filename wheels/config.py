@@ -11,7 +11,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -57,7 +57,8 @@ def parse(config_class: type[Config], argv: Sequence[str], *, prog: str, descrip
     values = read_yaml(file, fields) if file is not None else {}
     values |= {field.name: convert(field, given[field.name]) for field in fields if field.name in given}
     config = _construct(config_class, fields, values)
-    check_paths(fields, config, file)
+    if file is not None:  # what the fields alone can tell, their class has checked
+        check_paths(fields, config, file)
     return config
 
 
@@ -295,9 +296,9 @@ def _exact(value: Any) -> str:
     return short if short and float(short) == value else str(value)
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """Return the fields of `config` as values of JSON: tuples become lists."""
-    values = dataclasses.asdict(config)
+def to_dict(config: Any, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return the fields of `config`, `without` some, as values of JSON: tuples become lists."""
+    values = {name: value for name, value in dataclasses.asdict(config).items() if name not in without}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 

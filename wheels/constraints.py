@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 
-logger = logging.getLogger("wheels")
+from wheels.notices import warn_once
 
 UNSUPPORTED = (
     "repetition_penalty",
@@ -48,7 +46,7 @@ class Constraints:
         if any(len(word) > 1 for word in words):
             ignored.append("bad_words_ids of several tokens")
         if ignored:
-            _warn_once(", ".join(ignored), model.config.name_or_path or "the model")
+            warn_once(f"{', '.join(ignored)} of {model.config.name_or_path or 'the model'} is not applied")
         last = getattr(settings, "forced_eos_token_id", None)
         # As in transformers, the end of a text is never a bad word.
         allowed = ends if isinstance(ends, list) else [ends]
@@ -75,12 +73,6 @@ class Constraints:
         if self.forced_last:
             scores_BV = _forced(scores_BV, self.forced_last, position_B == limit_B - 1)
         return scores_BV
-
-
-@functools.cache
-def _warn_once(settings: str, name: str) -> None:
-    """Say what is not applied: once, not for every batch."""
-    logger.warning("%s of %s is not applied", settings, name)
 
 
 def _forced(scores_BV: torch.Tensor, tokens: tuple[int, ...], rows_B: torch.Tensor) -> torch.Tensor:

@@ -51,7 +51,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": packages(),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
-        "processor": {"name": _processor_name(), "count": os.cpu_count(), "usable": _usable()},
+        "processor": {"name": processor_name(), "count": os.cpu_count(), "usable": _usable()},
         "memory_gib": memory(),
     }
     try:
@@ -95,7 +95,8 @@ def kernels(torch: Any) -> dict[str, Any]:
     }
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
+    """Return what the processor calls itself."""
     lines = _read("/proc/cpuinfo").splitlines()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())

@@ -77,6 +77,11 @@ def option(default: Any, help: str, **metadata: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, **metadata})
 
 
+def threads_option() -> Any:
+    """Return the field of a command's CPU threads."""
+    return option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
+
+
 REQUIRED = dataclasses.MISSING
 """The default of an `option` that the user must give."""
 

@@ -102,6 +102,13 @@ def _finite(digits: str) -> float:
     return value if math.isfinite(value) else _refuse(digits)
 
 
+def json_digest(value: Any) -> str:
+    """Return 16 hexadecimal digits that name a value of JSON: of its SHA-256, the keys in order."""
+    import hashlib  # on demand: `--help` runs without
+
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def kind_of_value(value: Any) -> str:
     """Return what a JSON value is, in words."""
     names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", list: "a list", str: "a string"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from wheels.data import check_prompt
 from wheels.errors import WheelsError, check_kind, check_texts, shown
 from wheels.limits import context_limit, room
 from wheels.loading import Tokenizer, load_config, load_model, load_tokenizer, save_model
+from wheels.notices import warn_once
 
 if TYPE_CHECKING:
     from wheels.build import ModelSize
@@ -314,13 +314,8 @@ def warn_of_sizes(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     """Log where the teacher is no larger than its student: no call of it can save anything."""
     q_size, p_size = student.num_parameters(), teacher.num_parameters()
     if q_size >= p_size:
-        _warn_once(f"student {name_of(student)} has {q_size:,} weights and teacher {name_of(teacher)} {p_size:,}")
-
-
-@functools.cache
-def _warn_once(sizes: str) -> None:
-    """Say it once for two models, however often they are put together."""
-    log.warning("%s: the teacher should be the larger one; were the two exchanged?", sizes)
+        sizes = f"student {name_of(student)} has {q_size:,} weights and teacher {name_of(teacher)} {p_size:,}"
+        warn_once(f"{sizes}: the teacher should be the larger one; were the two exchanged?")
 
 
 def check_vocabulary(pair: Pair) -> None:

@@ -139,6 +139,20 @@ def holds_run(
     return True
 
 
+def take_run(folder: Path, command: str, config: Any, identity: Mapping[str, Any], *, kept: bool | None = None) -> bool:
+    """Return whether a folder holds this very run already; where it does not, it does from now on.
+
+    The arguments are those of `holds_run` and `begin_run`.
+
+    Raises:
+        WheelsError: where it holds another run.
+    """
+    held = holds_run(folder, command, identity, kept=kept)
+    if not held:
+        begin_run(folder, command, config, identity)
+    return held
+
+
 def begin_run(folder: Path, command: str, config: Any, identity: Mapping[str, Any]) -> None:
     """Write down which run a folder holds; the file can be given back as `--config`."""
     write_json(folder / NOTE, {"command": command, "config": to_dict(config), "identity": dict(identity)})

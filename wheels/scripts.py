@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
+
+from wheels.notices import warn_once
 
 DEFAULT_TOKENIZER = "13a"
 """sacrebleu's own tokenizer, of mteval-v13a: for scripts that set spaces."""
@@ -28,8 +29,6 @@ _JAPANESE = 0.1
 _NOTICED = 0.05
 """The share of letters without spaces, short of half, that makes 13a doubtful."""
 
-_logger = logging.getLogger(__name__)
-
 
 def bleu_tokenizer(references: Sequence[str]) -> str:
     """Return the name of sacrebleu's tokenizer that fits the script in which most letters of `references` stand.
@@ -44,7 +43,7 @@ def bleu_tokenizer(references: Sequence[str]) -> str:
     found, letters = sum(counts.values()), sum(sum(map(str.isalpha, text)) for text in references)
     if 2 * found <= letters:
         if found > _NOTICED * letters:
-            _notice(
+            warn_once(
                 "some references of BLEU are in a script without spaces, where a sentence counts as one word; see chrF"
             )
         return DEFAULT_TOKENIZER
@@ -61,14 +60,8 @@ def _with_words(tokenizer: str, language: str) -> str:
     if all(find_spec(name) for name in _NEEDS[tokenizer]):
         return tokenizer
     extra = tokenizer[:2]
-    _notice(f'BLEU of {language} is over characters; pip install "sacrebleu[{extra}]" to have it over words')
+    warn_once(f'BLEU of {language} is over characters; pip install "sacrebleu[{extra}]" to have it over words')
     return "char"
-
-
-@lru_cache
-def _notice(message: str) -> None:
-    """Say `message` once in a process."""
-    _logger.warning(message)
 
 
 @lru_cache

@@ -348,3 +348,11 @@ def test_settings_of_the_environment_that_cannot_be_used_are_one_line(monkeypatc
     with pytest.raises(WheelsError, match="the proxies or certificates of the environment") as caught:
         Endpoint("https://teacher.invalid", "m")
     assert "PASSWORD" not in str(caught.value)
+
+
+def test_a_closed_endpoint_holds_nothing():
+    """Its thread has ended and its loop is closed, however often it is told, and however early."""
+    one = Endpoint("http://teacher.invalid", "m", patience=Patience())
+    for _ in range(2):
+        one.close()
+    assert not one._thread.is_alive() and one._loop.is_closed()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -24,6 +22,7 @@ from wheels.distillation.ledger import Account, Ledger, read_account
 from wheels.errors import WheelsError
 from wheels.fields import fields_of
 from wheels.files import read_object, write_json, write_jsonl
+from wheels.json_text import json_digest
 from wheels.paths import settings_digests
 from wheels.rows import Row, load_rows
 from wheels.runs import NOTE, begin_run, check_free, holds_run
@@ -130,7 +129,7 @@ def read_inputs(config: AnnotateConfig) -> Inputs:
 
 def _identity(config: AnnotateConfig, inputs: Inputs) -> Mapping[str, Any]:
     """Return everything the result depends on: settings, rows, and the models' content."""
-    identity = {name: value for name, value in to_dict(config).items() if name not in INCIDENTAL}
+    identity = to_dict(config, INCIDENTAL)
     for role in ("student", "teacher", "assistant"):
         name = identity[role]
         if name is not None and not is_address(name):
@@ -177,7 +176,7 @@ def _account(ledger: Path) -> Account | None:
 def _run_name(identity: Mapping[str, Any]) -> str:
     """Return 16 digits that name everything that an answer depends on; a thing with a digest may stand elsewhere."""
     named = {name: value for name, value in identity.items() if f"{name}_digest" not in identity}
-    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
+    return json_digest(named)
 
 
 def _preview(config: AnnotateConfig, inputs: Inputs, folder: Path) -> str:

@@ -156,14 +156,18 @@ class Endpoint:
         self._client = open_client(self.url, workers)
         # Requests run in a loop of their own, which can end one at any point: a deadline holds for the whole of it.
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         """Close the connections; requests that are under way, or wait for another attempt, end at once."""
         self.stopped.set()
-        if self._loop.is_running():
-            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        if self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     async def _end(self) -> None:
         """End what is under way."""

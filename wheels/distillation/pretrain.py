@@ -240,7 +240,7 @@ def _identity(config: PretrainConfig, task: Task, rationales: Rationales | None)
     without = [*INCIDENTAL]
     without += () if config.cached_logits else OF_CACHES
     without += () if rationales is not None else OF_RATIONALES
-    identity = {name: value for name, value in to_dict(config).items() if name not in without}
+    identity = to_dict(config, without)
     if rationales is not None:
         identity["rationales_digest"] = hashlib.sha256(json.dumps(rationales.texts).encode()).hexdigest()[:16]
     for role in ("student", "teacher", "tokenizer"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from wheels.distillation.run_folder import run_facts
 from wheels.distillation.words import rationale, token_spans, word_scores, words_of
 from wheels.errors import WheelsError
 from wheels.files import check_writable, read_list, write_json, write_jsonl, write_text
+from wheels.json_text import json_digest
 from wheels.loading import check_place, load_model, load_tokenizer, model_digest
 from wheels.pair import Pair
 from wheels.rows import Row, read_records, row_of
@@ -178,10 +178,9 @@ def _records(config: RationalesConfig) -> list[tuple[Record, Row]]:
 
 def _identity(config: RationalesConfig, records: Sequence[Record]) -> Record:
     """Return everything that the rationales depend on."""
-    settings = {name: value for name, value in to_dict(config).items() if name not in INCIDENTAL}
-    rows = hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()[:16]
+    settings = to_dict(config, INCIDENTAL)
     settings["prompt"] = config.prompt or own_prompt(config.teacher)
-    return settings | {"teacher_digest": model_digest(config.teacher), "rows_digest": rows}
+    return settings | {"teacher_digest": model_digest(config.teacher), "rows_digest": json_digest(records)}
 
 
 def _is_done(config: RationalesConfig, kept: Path, identity: Record) -> bool:
