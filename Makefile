@@ -22,8 +22,7 @@ lint:
 links:
 	rm -rf build/types
 	mkdir -p build/types/wheels
-	cd build/types/wheels && ln -s ../../../wheels/*.py ../../../wheels/py.typed ../../../wheels/corpora \
-		../../../wheels/distillation ../../../decoding ../../../envs ../../../agents ../../../benchmarks .
+	cd build/types/wheels && ln -s ../../../wheels/* ../../../decoding ../../../envs ../../../agents ../../../benchmarks .
 
 types: links
 	$(PYTHON) -m mypy

@@ -1,8 +1,8 @@
 """Simple rules behind the agents' four verbs: what an agent must beat, learned from the same episodes.
 
 `learn` takes, for each budget of a grid, the quantile of the rule's score over the states that it is shown; `predict`
-answers 1 where the score exceeds it. In decoding the same scores stand in `wheels.decoding.rules`, with thresholds
-calibrated by decoding.
+answers 1 where the score exceeds it. In decoding the same scores stand in `wheels.decoding.methods.rules`, with
+thresholds calibrated by decoding.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Protocol, Self
 
 import torch
 
-from wheels.agents.episode import EpisodeBatch
+from wheels.agents.rl.episode import EpisodeBatch
 from wheels.agents.runlog import reading
 from wheels.errors import WheelsError, check_choice
-from wheels.features import scalar
 from wheels.files import read_object, write_json
+from wheels.policy.features import scalar
 
 Score = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 

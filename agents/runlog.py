@@ -15,12 +15,12 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from wheels.agents.train_config import TrainConfig
+from wheels.agents.config import TrainConfig
 from wheels.config import to_dict
 from wheels.errors import WheelsError
 from wheels.files import read_object, write_bytes, write_json, write_text
 from wheels.json_text import parse_object
-from wheels.loading import first_line, model_digest
+from wheels.models.loading import first_line, model_digest
 from wheels.runs import take_run
 
 MACHINE = ("device", "threads", "checkpoint_every", "output")

@@ -18,24 +18,24 @@ from typing import Any
 
 import torch
 
-from wheels.decoding.budget import permitted
-from wheels.decoding.controller import controller_of
-from wheels.decoding.costs import Costs, costs_of
-from wheels.decoding.drafts import Drafts
-from wheels.decoding.method import Method, method_of
-from wheels.decoding.request import RULE_STREAM, STUDENT_STREAM, TEACHER_STREAM, Request, check_together, give_budgets
-from wheels.decoding.rules import Rule, called
-from wheels.decoding.runner import Output, Pass
+from wheels.decoding.logits_processors import shapers_of
+from wheels.decoding.methods.budget import permitted
+from wheels.decoding.methods.controller import controller_of
+from wheels.decoding.methods.drafts import Drafts
+from wheels.decoding.methods.method import Method, method_of
+from wheels.decoding.methods.rules import Rule, called
+from wheels.decoding.models.costs import Costs, costs_of
+from wheels.decoding.models.forward_batches import OVERHEAD
+from wheels.decoding.models.runner import Output, Pass
+from wheels.decoding.models.self_check import checked_runner
+from wheels.decoding.params import RULE_STREAM, STUDENT_STREAM, TEACHER_STREAM, Request, check_together, give_budgets
 from wheels.decoding.sampling import uniforms
 from wheels.decoding.scheduler import Schedule
-from wheels.decoding.selfcheck import checked_runner
-from wheels.decoding.shaping import shapers_of
-from wheels.decoding.spans import OVERHEAD
-from wheels.decoding.state import Row, Slots, prepare_rows
+from wheels.decoding.sequences import Row, Slots, prepare_rows
 from wheels.decoding.step import Step
 from wheels.decoding.trace import Trace, trace_of
 from wheels.errors import check_kind, check_texts, check_whole
-from wheels.pair import Pair
+from wheels.models.pair import Pair
 
 GROUPED = Schedule()
 
@@ -85,8 +85,8 @@ def stream(
     Args:
         pair: Student, teacher and tokenizer.
         sources: The texts to translate, summarize or continue.
-        method: How (`wheels.decoding.method`); a rule alone is deferral: the teacher's tokens where it calls. Budget 0
-            never calls and budget 1 always does, whatever the rule.
+        method: How (`wheels.decoding.methods.method`); a rule alone is deferral: the teacher's tokens where it calls.
+        Budget 0 never calls and budget 1 always does, whatever the rule.
         batch_size: Rows of a forward pass at most. Up to twice as many texts are in flight (`decoding.scheduler`), and
             memory grows with them; results do not depend on it, but in online mode.
         schedule: When the teacher runs; results do not depend on it, but in online mode.

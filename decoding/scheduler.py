@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wheels.decoding.choices import SCHEDULES
+from wheels.decoding.methods.choices import SCHEDULES
 from wheels.errors import check_choice, check_whole
 
 
@@ -25,7 +25,7 @@ class Schedule:
     kind: str = "grouped"
     """`grouped`, or `lockstep`: the teacher runs in every step in which some row calls, for comparison."""
     group: int | None = None
-    """Rows that must wait before the teacher runs for them; None: as measured (`wheels.decoding.costs`)."""
+    """Rows that must wait before the teacher runs for them; None: as measured (`wheels.decoding.models.costs`)."""
     patience: int = 64
     """Student passes that a row waits at most."""
 

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 
-from wheels.features import LOG_FLOOR, Places, features
+from wheels.policy.features import LOG_FLOOR, Places, features
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Step:
 
     @cached_property
     def features_BF(self) -> torch.Tensor:
-        """What the deferral head sees (`wheels.features`)."""
+        """What the deferral head sees (`wheels.policy.features`)."""
         return features(self.hidden_BD, self.log_q_BV, self.position_B, self.source_B, self.places)
 
     @cached_property

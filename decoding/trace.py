@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from wheels.decoding.state import Row
-from wheels.pair import Pair
+from wheels.decoding.sequences import Row
+from wheels.models.pair import Pair
 
 STUDENT, TEACHER = "student", "teacher"
 

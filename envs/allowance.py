@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from wheels.decoding import budget as decoding
+from wheels.decoding.methods import budget as decoding
 
 MODES = ("average", "strict", "episode")
 """`average`: a call is never refused where the budget is above 0. `strict`: no prefix exceeds it. `episode`: the whole

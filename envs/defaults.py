@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wheels.data import Row, load_task
+from wheels.data.tasks import Row, load_task
 from wheels.errors import WheelsError
-from wheels.pair import Pair
+from wheels.models.pair import Pair
 
 TASK = "embedded-translation"
 
@@ -20,7 +20,7 @@ def pair_and_rows(pair: Pair | None, rows: Sequence[Row] | None) -> tuple[Pair, 
     if pair is not None and rows is None:
         raise WheelsError("a pair of one's own needs rows: pass rows=[Row(source, target), ...] or a task's rows")
     if pair is None:
-        from wheels.artefact import Artefact
+        from wheels.models.artefact import Artefact
 
         pair = Artefact.load().pair
     return pair, load_task(TASK).train if rows is None else rows

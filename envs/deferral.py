@@ -9,15 +9,15 @@ import gymnasium
 import numpy as np
 import torch
 
-from wheels.data import Row
+from wheels.data.tasks import Row
 from wheels.decoding.step import Step
 from wheels.decoding.trace import pieces_of
 from wheels.envs.defaults import pair_and_rows
 from wheels.envs.settings import Settings, Start, draw_start
+from wheels.envs.text_batch import Writing, Written
 from wheels.envs.views import Observation, action_space, array_of, inform, inform_ends, observation_space, observe
-from wheels.envs.writing import Writing, Written
 from wheels.errors import WheelsError, check_choice, shown
-from wheels.pair import Pair
+from wheels.models.pair import Pair
 
 
 class DeferralEnv(gymnasium.Env[Observation, np.int64]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from wheels.features import LOG_FLOOR
+from wheels.policy.features import LOG_FLOOR
 
 PARTS = ("logprob", "regret", "terminal")
 """The summands that a reward can be made of."""

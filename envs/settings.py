@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wheels.decoding.request import LARGEST_SEED, LONGEST_OUTPUT
+from wheels.decoding.params import LARGEST_SEED, LONGEST_OUTPUT
 from wheels.decoding.sampling import GREEDY, Sampling
 from wheels.envs.allowance import MODES
 from wheels.envs.rewards import PARTS

@@ -11,14 +11,14 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from wheels.data import Row
+from wheels.data.tasks import Row
 from wheels.decoding.step import Step
 from wheels.envs.defaults import pair_and_rows
 from wheels.envs.settings import Settings, Start, draw_start
+from wheels.envs.text_batch import Writing, Written
 from wheels.envs.views import Observation, action_space, array_of, inform, inform_ends, observation_space, observe
-from wheels.envs.writing import Writing, Written
 from wheels.errors import WheelsError, check_whole, shown
-from wheels.pair import Pair
+from wheels.models.pair import Pair
 
 
 class DeferralVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):

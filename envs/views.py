@@ -10,9 +10,9 @@ from gymnasium import spaces
 
 from wheels.decoding.trace import STUDENT, TEACHER
 from wheels.envs.settings import Settings
-from wheels.envs.writing import Writing, Written
-from wheels.features import feature_width
-from wheels.pair import Pair
+from wheels.envs.text_batch import Writing, Written
+from wheels.models.pair import Pair
+from wheels.policy.features import feature_width
 
 Observation = dict[str, Any]
 

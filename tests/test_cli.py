@@ -178,7 +178,7 @@ sys.exit(main())
 @pytest.mark.parametrize(
     "name",
     [
-        *("wheels.cli", "argparse", "wheels.decoding.generate_config"),
+        *("wheels.cli", "argparse", "wheels.decoding.commands.generate_config"),
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("torch", "numpy.linalg", "transformers")),
     ],
 )

@@ -9,18 +9,18 @@ import pytest
 from tests.test_json_text import DAMAGED
 from wheels.agents.baselines import Baseline
 from wheels.agents.runlog import Checkpoints, Metrics
-from wheels.artefact import check_model
-from wheels.benchmarks.price_plot import read_prices
-from wheels.benchmarks.speed_records import load_round
-from wheels.benchmarks.stages import Ledger
-from wheels.calibration import FORMAT, Calibration
-from wheels.distillation.annotation import Annotation
+from wheels.annotation.pool import Annotation
+from wheels.annotation.selection import Signal
+from wheels.benchmarks.core.stages import Ledger
+from wheels.benchmarks.curve.price_plot import read_prices
+from wheels.benchmarks.speed.records import load_round
 from wheels.distillation.callbacks import _is_before
 from wheels.distillation.run_folder import RunFolder, run_facts
-from wheels.distillation.selection import Signal
 from wheels.distillation.teacher_outputs import _kept, tokens_written
 from wheels.errors import WheelsError
 from wheels.files import read_list_of
+from wheels.models.artefact import check_model
+from wheels.policy.calibration import FORMAT, Calibration
 from wheels.runs import holds_run
 
 ACCELERATOR = SimpleNamespace(num_processes=1, process_index=0)

@@ -109,17 +109,21 @@ def test_every_import_of_ours_exists(edges):
 @pytest.mark.parametrize(
     ("name", "source", "arrow"),
     [
-        ("wheels.pair", "from wheels.decoding.engine import decode", "wheels.pair -> wheels.decoding.engine"),
-        ("wheels.pair", "from wheels.decoding import engine", "wheels.pair -> wheels.decoding.engine"),
+        (
+            "wheels.models.pair",
+            "from wheels.decoding.engine import decode",
+            "wheels.models.pair -> wheels.decoding.engine",
+        ),
+        ("wheels.models.pair", "from wheels.decoding import engine", "wheels.models.pair -> wheels.decoding.engine"),
         ("wheels.distillation.trainer", "import wheels.agents", "wheels.distillation.trainer -> wheels.agents"),
         (
             "wheels.decoding.engine",
             "def f():\n    import wheels.envs.deferral",
             "wheels.decoding.engine -> wheels.envs.deferral",
         ),
-        ("wheels.envs.deferral", "from wheels.agents.pcl import x", "wheels.envs.deferral -> wheels.agents.pcl"),
-        ("wheels.agents.pcl", "from wheels import benchmarks", "wheels.agents.pcl -> wheels.benchmarks"),
-        ("wheels.benchmarks.curve", "from wheels.cli import main", "wheels.benchmarks.curve -> wheels.cli"),
+        ("wheels.envs.deferral", "from wheels.agents.rl.pcl import x", "wheels.envs.deferral -> wheels.agents.rl.pcl"),
+        ("wheels.agents.rl.pcl", "from wheels import benchmarks", "wheels.agents.rl.pcl -> wheels.benchmarks"),
+        ("wheels.benchmarks.curve.run", "from wheels.cli import main", "wheels.benchmarks.curve.run -> wheels.cli"),
     ],
 )
 def test_an_arrow_up_is_seen(name, source, arrow):
@@ -129,7 +133,11 @@ def test_an_arrow_up_is_seen(name, source, arrow):
 
 def test_an_arrow_down_is_allowed():
     assert (
-        arrows_up(graph({"wheels.agents.pcl": "import wheels.envs, wheels.pair\nfrom wheels.decoding.step import S"}))
+        arrows_up(
+            graph(
+                {"wheels.agents.rl.pcl": "import wheels.envs, wheels.models.pair\nfrom wheels.decoding.step import S"}
+            )
+        )
         == []
     )
 

@@ -12,7 +12,7 @@ if not _path.isdir(_path.join(_path.dirname(__file__), "envs")):
 
 
 def __getattr__(name: str) -> _Any:
-    """Return `decode`, the hook for transformers' `generate` (`wheels.decoding.custom_generate`); it brings torch."""
+    """Return `decode`, the hook for transformers' `generate` (`wheels.decoding.hf.generate`); it brings torch."""
     if name == "decode":
-        return _import_module("wheels.decoding.custom_generate").decode
+        return _import_module("wheels.decoding.hf.generate").decode
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,8 +2,8 @@
 
 BLEU and chrF are sacrebleu's, ROUGE is rouge-score's; `exact` compares texts, `equation` what arithmetic comes to. Each
 score carries the signature that reproduces it. BLEU's words are cut as the references' script asks
-(`wheels.scripts.bleu_tokenizer`). ROUGE's words are those of rouge-score on ASCII text, and any letters of Unicode
-elsewhere, where rouge-score would drop them.
+(`wheels.data.writing_systems.bleu_tokenizer`). ROUGE's words are those of rouge-score on ASCII text, and any letters of
+Unicode elsewhere, where rouge-score would drop them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wheels.equations import TOLERANCE, same_value
+from wheels.data.equations import TOLERANCE, same_value
+from wheels.data.writing_systems import bleu_tokenizer, spaced
 from wheels.errors import WheelsError, check_choice
-from wheels.scripts import bleu_tokenizer, spaced
 
 METRICS = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "rougeLsum", "exact", "equation")
 _BLEU_ORDER = 4

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wheels.benchmarks.stats import apgr, holm, is_measured
-from wheels.benchmarks.summary import INTERVALS, uses_shown
+from wheels.benchmarks.core.bootstrap import apgr, holm, is_measured
+from wheels.benchmarks.curve.summary import INTERVALS, uses_shown
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 CURVES, PASSES = (sorted(RESULTS.glob(f"*/{name}.json")) for name in ("curve", "passes"))

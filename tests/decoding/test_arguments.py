@@ -11,7 +11,7 @@ import torch
 from tests.decoding.tiny import make_pair
 from tests.envs.tiny import SOURCES
 from wheels.decoding.engine import decode, stream
-from wheels.decoding.method import (
+from wheels.decoding.methods.method import (
     Method,
     bild,
     cascade,
@@ -21,12 +21,12 @@ from wheels.decoding.method import (
     speculative,
     verified_deferral,
 )
-from wheels.decoding.request import Request
-from wheels.decoding.rules import SIMPLE, ThresholdRule
+from wheels.decoding.methods.rules import SIMPLE, ThresholdRule
+from wheels.decoding.params import Request
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
 from wheels.errors import WheelsError
-from wheels.pair import Pair
+from wheels.models.pair import Pair
 
 RULE = SIMPLE["maxprob"].at(0.5)
 PAIR = make_pair("llama")

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from tests.decoding.test_verify import EXACT, P, Q, Table, distance, one, round_law, tables
-from wheels.decoding.choices import CASCADES
-from wheels.decoding.verify import Cascade
+from tests.decoding.methods.test_verify import EXACT, P, Q, Table, distance, one, round_law, tables
+from wheels.decoding.methods.choices import CASCADES
+from wheels.decoding.methods.verify import Cascade
 
 
 def target_of(rule: Cascade, p: Table, q: Table) -> Table:

@@ -1,8 +1,8 @@
 import pytest
 
-from wheels.decoding import choices, rules
-from wheels.decoding.calibrate_config import CalibrateConfig
-from wheels.decoding.generate_config import GenerateConfig
+from wheels.decoding.commands.calibrate_config import CalibrateConfig
+from wheels.decoding.commands.generate_config import GenerateConfig
+from wheels.decoding.methods import choices, rules
 from wheels.errors import WheelsError
 
 

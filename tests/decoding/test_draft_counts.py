@@ -10,12 +10,12 @@ from tests.decoding.test_speculative import MADE_UP, NONE, SAMPLED, SAMPLING, ki
 from tests.decoding.tiny import FAMILIES, make_pair, with_ends
 from tests.envs.tiny import EOS
 from wheels.decoding import engine
-from wheels.decoding.costs import Costs
 from wheels.decoding.engine import decode
-from wheels.decoding.method import LONGEST_DRAFT, Method, bild, cascade, prompt_lookup, speculative
+from wheels.decoding.methods.method import LONGEST_DRAFT, Method, bild, cascade, prompt_lookup, speculative
+from wheels.decoding.models.costs import Costs
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
-from wheels.pair import Pair
+from wheels.models.pair import Pair
 
 
 @pytest.fixture(autouse=True)

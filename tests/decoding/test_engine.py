@@ -13,14 +13,14 @@ from tests.decoding.tiny import FAMILIES, make_model, make_pair, with_ends
 from tests.envs.tiny import EOS, PAD, SOURCES, tokenizer_of
 from wheels.decoding import engine
 from wheels.decoding.engine import decode
-from wheels.decoding.rules import SIMPLE
-from wheels.decoding.runner import Runner
+from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.models.runner import Runner
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
 from wheels.decoding.step import Step
 from wheels.decoding.trace import Trace
 from wheels.errors import WheelsError
-from wheels.pair import Pair
+from wheels.models.pair import Pair
 
 RANDOM = SIMPLE["random"]
 TEXTS = [*SOURCES, "k k k j", "b a d c f e h g j i", "i", "g f e d c b a", "j a", "a a b b"]

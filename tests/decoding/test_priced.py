@@ -8,9 +8,9 @@ from tests.decoding.test_engine import LIMIT, TEXTS, outcome
 from tests.decoding.test_speculative import expected_texts, shared
 from tests.decoding.tiny import SEQ2SEQ
 from wheels.decoding.engine import decode
-from wheels.decoding.method import deferral, priced_deferral
-from wheels.decoding.rules import SIMPLE, ThresholdRule
-from wheels.decoding.verify import TakeBack
+from wheels.decoding.methods.method import deferral, priced_deferral
+from wheels.decoding.methods.rules import SIMPLE, ThresholdRule
+from wheels.decoding.methods.verify import TakeBack
 from wheels.errors import WheelsError
 
 

@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from tests.decoding.test_engine import LIMIT, TEXTS, Every, outcome, own_generate
 from tests.decoding.tiny import FAMILIES, SEQ2SEQ, make_pair, with_ends
 from tests.envs.tiny import EOS, PAD
-from wheels.decoding import cache
 from wheels.decoding.engine import Engine, Request, decode
-from wheels.decoding.method import Method, deferral, prompt_lookup, speculative
+from wheels.decoding.methods.method import Method, deferral, prompt_lookup, speculative
+from wheels.decoding.models import cache
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
-from wheels.decoding.state import prepare_rows
+from wheels.decoding.sequences import prepare_rows
 from wheels.errors import WheelsError
-from wheels.pair import Pair
+from wheels.models.pair import Pair
 
 PADDING = "<pad> <pad>"
 

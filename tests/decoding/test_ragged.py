@@ -11,9 +11,9 @@ from transformers import DynamicCache, PreTrainedModel
 
 from tests.decoding.tiny import FAMILIES, SEQ2SEQ, VOCABULARY, make_model, restless
 from tests.envs.tiny import gpt2
-from wheels.decoding import cache
-from wheels.decoding.cache import cache_argument
-from wheels.decoding.runner import Runner
+from wheels.decoding.models import cache
+from wheels.decoding.models.cache import cache_argument
+from wheels.decoding.models.runner import Runner
 
 ROWS, LENGTH = 4, 30
 ROUNDS = 300

@@ -14,14 +14,14 @@ from transformers import PreTrainedModel
 from tests.decoding.test_engine import p_value
 from tests.decoding.test_speculative import redraws_from_p
 from tests.decoding.tiny import restless
-from wheels.benchmarks.peers import until_end
+from wheels.benchmarks.speed.hf_systems import until_end
 from wheels.decoding.engine import decode
-from wheels.decoding.method import Method, prompt_lookup, speculative
+from wheels.decoding.methods.method import Method, prompt_lookup, speculative
+from wheels.decoding.methods.verify import Speculative
 from wheels.decoding.sampling import Sampling
-from wheels.decoding.verify import Speculative
 from wheels.distillation.collate import pad_with_mask
-from wheels.loading import load_tokenizer
-from wheels.pair import Pair
+from wheels.models.loading import load_tokenizer
+from wheels.models.pair import Pair
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 DATA, TRAINED = SHARED / "data" / "multi30k_de_en" / "test.jsonl", SHARED / "models" / "multi30k_de_en"

@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.decoding.test_calibrate import LIMIT, soft_pair, sources
-from wheels.decoding.calibrate import calibrate
+from tests.decoding.commands.test_calibrate import LIMIT, soft_pair, sources
+from wheels.decoding.commands.calibrate import calibrate
 from wheels.decoding.engine import decode
-from wheels.decoding.rules import SIMPLE, ThresholdRule, router_score
+from wheels.decoding.methods.rules import SIMPLE, ThresholdRule, router_score
 from wheels.decoding.trace import TEACHER, teacher_use
-from wheels.features import feature_width
-from wheels.pair import Pair
-from wheels.policy import DeferralHead, HeadConfig
+from wheels.models.pair import Pair
+from wheels.policy.features import feature_width
+from wheels.policy.head import DeferralHead, HeadConfig
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from tests.decoding.tiny import make_pair, with_ends
 from wheels.decoding.engine import Engine, Request
-from wheels.decoding.method import deferral
-from wheels.decoding.rules import SIMPLE
+from wheels.decoding.methods.method import deferral
+from wheels.decoding.methods.rules import SIMPLE
 from wheels.decoding.scheduler import Schedule
-from wheels.decoding.state import prepare_rows
+from wheels.decoding.sequences import prepare_rows
 from wheels.errors import WheelsError
 
 LOCKSTEP = Schedule("lockstep")

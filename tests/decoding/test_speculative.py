@@ -13,10 +13,8 @@ from tests.decoding.test_engine import LIMIT, TEXTS, Every, outcome, own_generat
 from tests.decoding.tiny import FAMILIES, SEEDS, SEQ2SEQ, make_model, make_pair, with_ends
 from tests.envs.tiny import EOS, tokenizer_of
 from wheels.decoding import engine
-from wheels.decoding.costs import Costs
 from wheels.decoding.engine import Engine, decode
-from wheels.decoding.lean_choice import lean_of
-from wheels.decoding.method import (
+from wheels.decoding.methods.method import (
     Method,
     bild,
     cascade,
@@ -25,14 +23,16 @@ from wheels.decoding.method import (
     speculative,
     verified_deferral,
 )
-from wheels.decoding.rules import SIMPLE
+from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.methods.verify import Check, Speculative, Verdict
+from wheels.decoding.models.costs import Costs
+from wheels.decoding.models.registry import lean_of
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
 from wheels.decoding.step import Step
 from wheels.decoding.trace import Trace
-from wheels.decoding.verify import Check, Speculative, Verdict
 from wheels.errors import WheelsError
-from wheels.pair import Pair
+from wheels.models.pair import Pair
 
 NONE = {"budget": None, "max_new_tokens": LIMIT}
 NOISE = 0.08

@@ -15,10 +15,10 @@ from transformers import (
 )
 
 from tests.envs.tiny import EOS, PAD, UNK, WORDS, gpt2, llama, t5, tokenizer_of
-from wheels.artefact import save_deferral
-from wheels.features import feature_width
-from wheels.pair import Pair
-from wheels.policy import DeferralHead, HeadConfig
+from wheels.models.artefact import save_deferral
+from wheels.models.pair import Pair
+from wheels.policy.features import feature_width
+from wheels.policy.head import DeferralHead, HeadConfig
 
 VOCABULARY = len(WORDS) + 3
 

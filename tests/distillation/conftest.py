@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from wheels.build import ModelSize
-from wheels.data import Row, Task
+from wheels.data.tasks import Row, Task
 from wheels.files import write_text
-from wheels.pair import Pair
+from wheels.models.build import ModelSize
+from wheels.models.pair import Pair
 
 WORDS = (("rot", "red"), ("blau", "blue"), ("Hund", "dog"), ("Katze", "cat"), ("laeuft", "runs"), ("und", "and"))
 TINY = ModelSize(width=16, layers=2, heads=2, ff=32)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from wheels.build import ModelSize, build_model
 from wheels.distillation.collate import Collator, count_targets, pad, target_logits_and_labels
 from wheels.distillation.generation import cut, write
 from wheels.distillation.losses import IGNORED
+from wheels.models.build import ModelSize, build_model
 
 TINY = ModelSize(width=16, layers=2, heads=2, ff=32)
 ROWS = [{"source": [5, 6, 7], "target": [8, 1]}, {"source": [9], "target": [3, 4, 1]}]

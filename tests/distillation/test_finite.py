@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from wheels.agents.descent import Descent, descend
-from wheels.distillation import pretrain
-from wheels.distillation.pretrain_config import PretrainConfig
+from wheels.agents.regression.fit import Descent, descend
+from wheels.distillation import run as pretrain
+from wheels.distillation.config import PretrainConfig
 from wheels.distillation.trainer import KDTrainer
 from wheels.errors import WheelsError
 from wheels.finite import check_finite, check_weights
-from wheels.loading import save_model
-from wheels.pair import Pair
+from wheels.models.loading import save_model
+from wheels.models.pair import Pair
 
 NUMBERS = (math.nan, math.inf, -math.inf)
 

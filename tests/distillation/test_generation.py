@@ -9,12 +9,12 @@ import torch
 
 from tests.decoding.tiny import FAMILIES, SEQ2SEQ, make_pair
 from tests.envs.tiny import EOS, PAD, SOURCES, UNK, WORDS
-from wheels.artefact import Artefact
-from wheels.constraints import Constraints
 from wheels.decoding.engine import decode
-from wheels.decoding.rules import SIMPLE
+from wheels.decoding.methods.rules import SIMPLE
 from wheels.distillation.generation import write
-from wheels.pair import Pair
+from wheels.models.artefact import Artefact
+from wheels.models.generation_settings import Constraints
+from wheels.models.pair import Pair
 
 NOT_APPLIED: dict[str, Any] = {
     "repetition_penalty": 3.0, "min_p": 0.2, "no_repeat_ngram_size": 1, "typical_p": 0.2, "epsilon_cutoff": 0.05,

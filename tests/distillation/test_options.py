@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from transformers import Seq2SeqTrainingArguments
 
-from wheels.distillation import pretrain
+from wheels.distillation import run as pretrain
+from wheels.distillation.config import PretrainConfig
 from wheels.distillation.options import OF_OURS, OF_TRL, OURS, REASONS
-from wheels.distillation.pretrain_config import PretrainConfig
 from wheels.errors import WheelsError
 from wheels.files import write_text
 

@@ -14,14 +14,14 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5ForConditionalG
 
 from wheels.distillation import callbacks, teacher_outputs
 from wheels.distillation.collate import Collator
+from wheels.distillation.config import PretrainConfig
 from wheels.distillation.generation import write
 from wheels.distillation.losses import reverse_kl
-from wheels.distillation.pretrain import run
-from wheels.distillation.pretrain_config import PretrainConfig
+from wheels.distillation.run import run
 from wheels.distillation.run_folder import RunFolder
 from wheels.errors import WheelsError
 from wheels.files import read_json, write_text
-from wheels.pair import Pair
+from wheels.models.pair import Pair
 from wheels.runs import claimed
 
 BUILD = {"width": 16, "layers": 2, "heads": 2, "ff": 32, "vocab_size": 300}
@@ -130,7 +130,7 @@ def test_a_checkpoint_that_is_damaged_is_named_in_one_line(file, data, tmp_path,
 
 
 def task_digest(data: str) -> str:
-    from wheels.data import load_task
+    from wheels.data.tasks import load_task
 
     return load_task(data).digest
 
@@ -148,7 +148,7 @@ def test_the_best_checkpoint_is_kept(data, tmp_path, monkeypatch):
 
         return evaluate
 
-    monkeypatch.setattr("wheels.distillation.pretrain._evaluator", evaluator)
+    monkeypatch.setattr("wheels.distillation.run._evaluator", evaluator)
     folder = run(config(data, tmp_path / "out", max_steps=9, eval_every=3))
     assert read_json(folder / "finished.json")["best_step"] == 3
     kept = weights(folder)
@@ -206,7 +206,7 @@ def test_second_run_is_instant_and_another_is_refused(data, tmp_path, monkeypatc
     run(settings)
     before = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
     with monkeypatch.context() as patch:
-        patch.setattr("wheels.distillation.pretrain.load_material", None)
+        patch.setattr("wheels.distillation.run.load_material", None)
         assert run(settings) == tmp_path / "out"
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(
@@ -220,7 +220,7 @@ def test_second_run_is_instant_and_another_is_refused(data, tmp_path, monkeypatc
 def test_a_run_whose_data_was_moved_is_the_same(data, tmp_path, monkeypatch):
     run(config(data, tmp_path / "out", max_steps=2))
     elsewhere = str(shutil.copytree(data, tmp_path / "elsewhere"))
-    monkeypatch.setattr("wheels.distillation.pretrain.load_material", None)
+    monkeypatch.setattr("wheels.distillation.run.load_material", None)
     assert run(config(elsewhere, tmp_path / "out", max_steps=2)) == tmp_path / "out"
 
 

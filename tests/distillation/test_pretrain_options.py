@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.distillation.test_pretrain import config, same, weights
+from wheels.distillation.config import PretrainConfig
 from wheels.distillation.options import read_config, read_options
-from wheels.distillation.pretrain import run
-from wheels.distillation.pretrain_config import PretrainConfig
+from wheels.distillation.run import run
 from wheels.errors import WheelsError
 from wheels.files import write_text
 

@@ -14,9 +14,9 @@ from tests.distillation.test_trainer import collator, examples, loss_and_gradien
 from wheels.distillation import cached_teacher, teacher_cache
 from wheels.distillation.cached_teacher import numbered
 from wheels.distillation.collate import target_logits_and_labels
+from wheels.distillation.config import PretrainConfig
 from wheels.distillation.losses import select
-from wheels.distillation.pretrain import run
-from wheels.distillation.pretrain_config import PretrainConfig
+from wheels.distillation.run import run
 from wheels.distillation.teacher_cache import CacheSettings, TeacherCache, law_of, shard_of
 from wheels.distillation.trainer import Objective
 from wheels.errors import WheelsError

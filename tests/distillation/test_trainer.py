@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import Seq2SeqTrainingArguments
 
-from wheels.build import ModelSize, build_model
 from wheels.distillation.collate import Collator, Example, count_targets
 from wheels.distillation.generation import write
 from wheels.distillation.losses import IGNORED, distillation_loss, forward_kl
 from wheels.distillation.trainer import CausalKDTrainer, KDTrainer, Objective
-from wheels.pair import Pair
+from wheels.models.build import ModelSize, build_model
+from wheels.models.pair import Pair
 
 # Sums over other paddings, in float32.
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}

@@ -8,8 +8,8 @@ import pytest
 from huggingface_hub import constants
 from safetensors.torch import load_file
 
-from wheels.distillation.pretrain import run
-from wheels.distillation.pretrain_config import PretrainConfig
+from wheels.distillation.config import PretrainConfig
+from wheels.distillation.run import run
 from wheels.errors import WheelsError
 from wheels.files import read_json
 

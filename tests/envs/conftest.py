@@ -1,7 +1,7 @@
 import pytest
 
 from tests.envs.tiny import FAMILIES, make_pair
-from wheels.pair import Pair
+from wheels.models.pair import Pair
 
 
 @pytest.fixture(scope="session", params=list(FAMILIES))

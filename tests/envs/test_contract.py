@@ -13,11 +13,11 @@ from gymnasium.utils.env_checker import check_env
 
 import wheels.envs
 from tests.envs.tiny import LIMIT, ROWS
-from wheels.data import Row
+from wheels.data.tasks import Row
 from wheels.envs.deferral import DeferralEnv
 from wheels.envs.vector import DeferralVectorEnv
 from wheels.errors import WheelsError
-from wheels.pair import Pair
+from wheels.models.pair import Pair
 
 
 @pytest.mark.parametrize("actions", ["flat", "factorised"])
@@ -68,9 +68,9 @@ def test_without_a_pair_it_takes_the_embedded_one(t5_pair: Pair, monkeypatch: py
         pair = t5_pair
         load = classmethod(lambda cls: cls)
 
-    module: Any = types.ModuleType("wheels.artefact")
+    module: Any = types.ModuleType("wheels.models.artefact")
     module.Artefact = Artefact
-    monkeypatch.setitem(sys.modules, "wheels.artefact", module)
+    monkeypatch.setitem(sys.modules, "wheels.models.artefact", module)
     asked: list[str] = []
     task = types.SimpleNamespace(train=[Row("a b", "c")])
     monkeypatch.setattr("wheels.envs.defaults.load_task", lambda name: asked.append(name) or task)

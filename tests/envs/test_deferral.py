@@ -8,12 +8,12 @@ import torch
 
 from tests.envs.tiny import EOS, LIMIT, ROWS, SOURCES
 from wheels.decoding.engine import decode
-from wheels.decoding.rules import SIMPLE
+from wheels.decoding.methods.rules import SIMPLE
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.step import Step
 from wheels.envs.deferral import DeferralEnv
 from wheels.metrics import sentence_scores
-from wheels.pair import Pair
+from wheels.models.pair import Pair
 
 WRITE, CALL = 0, 1
 # float32 features of float64 models: rounding alone, of values up to 20.

@@ -6,7 +6,7 @@ import torch
 
 from tests.envs.tiny import ROWS
 from wheels.envs.deferral import DeferralEnv
-from wheels.pair import Pair
+from wheels.models.pair import Pair
 
 EPISODES = 12
 

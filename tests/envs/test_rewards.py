@@ -3,7 +3,7 @@ import torch
 
 from wheels.decoding.step import regret
 from wheels.envs.rewards import logprob_reward, needs_teacher, regret_reward, token_reward
-from wheels.features import LOG_FLOOR
+from wheels.policy.features import LOG_FLOOR
 
 # Rows: an ordinary state, a token the teacher thinks impossible, the teacher's best token, a call.
 P_BV = torch.tensor([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0], [0.7, 0.2, 0.1], [0.1, 0.6, 0.3]])

@@ -11,7 +11,7 @@ from tests.envs.tiny import LIMIT, ROWS, make_pair
 from wheels.decoding.sampling import Sampling
 from wheels.envs.settings import Start
 from wheels.envs.vector import DeferralVectorEnv
-from wheels.pair import Pair
+from wheels.models.pair import Pair
 
 # float32 observations of float64 models: rounding alone, of values up to 20.
 ROUNDING = 1e-5

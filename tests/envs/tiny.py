@@ -15,8 +15,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from wheels.data import Row
-from wheels.pair import Pair
+from wheels.data.tasks import Row
+from wheels.models.pair import Pair
 
 WORDS = list("abcdefghijk")
 PAD, EOS, UNK = 0, 1, 2

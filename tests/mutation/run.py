@@ -26,13 +26,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LIST = Path(__file__).with_name("mutants.jsonl")
-LOSSES = [f"wheels/distillation/{name}.py" for name in ("losses", "bucket_losses", "pcl", "consistency", "dual")]
-MODULES = ["decoding/*.py", "envs/*.py", *LOSSES, "wheels/path_consistency.py"]
-TESTS = ["tests/decoding", "tests/envs", "tests/distillation", "tests/agents"]
-HANDED = ["tests/decoding/test_custom_generate.py"]
-BY_NAME = {
-    f"decoding/{name}.py": HANDED for name in ("custom_generate", "handed_batch", "handed_method", "handed_pair")
-}
+LOSSES = [f"wheels/distillation/{name}.py" for name in ("losses", "topk_losses", "path_loss", "multitask")]
+MODULES = ["decoding/**/*.py", "envs/*.py", *LOSSES, "wheels/policy/path_consistency.py"]
+TESTS = ["tests/decoding", "tests/envs", "tests/distillation", "tests/annotation", "tests/agents"]
+HANDED = ["tests/decoding/hf/test_generate.py"]
+BY_NAME = {f"decoding/hf/{name}.py": HANDED for name in ("generate", "batch", "method", "pair")}
 BY_NAME["envs/__init__.py"] = ["tests/envs/test_contract.py"]
 """What is reached without an import that could be read: `wheels.decode`, and gymnasium's registry."""
 OWN = ("wheels", "tests", "conftest", "test_")
@@ -117,7 +115,7 @@ def imports(path: Path) -> set[str]:
 def tests_by_distance() -> dict[str, list[str]]:
     """Return, for each module, the test files that reach it by their imports: the nearest first, then the smallest."""
     graph: dict[str, set[str]] = {}
-    tests = [str(path.relative_to(ROOT)) for folder in TESTS for path in sorted((ROOT / folder).glob("test_*.py"))]
+    tests = [str(path.relative_to(ROOT)) for folder in TESTS for path in sorted((ROOT / folder).rglob("test_*.py"))]
     waiting = list(tests)
     while waiting:
         name = waiting.pop()

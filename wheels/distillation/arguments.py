@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from transformers import Seq2SeqTrainingArguments, Trainer, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
+from wheels.distillation.config import PretrainConfig
 from wheels.distillation.options import OF_OURS, further_options
-from wheels.distillation.pretrain_config import PretrainConfig
 from wheels.distillation.run_folder import RunFolder
 from wheels.errors import WheelsError
-from wheels.loading import first_line
+from wheels.models.loading import first_line
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 

@@ -6,12 +6,12 @@ import logging
 from pathlib import Path
 
 from wheels.distillation.collate import Collator, Example
+from wheels.distillation.config import PretrainConfig
 from wheels.distillation.material import Material
-from wheels.distillation.pretrain_config import PretrainConfig
 from wheels.distillation.teacher_cache import CacheSettings, TeacherCache
 from wheels.errors import WheelsError
-from wheels.loading import load_config, load_model, model_digest
-from wheels.pair import Pair, check_same_kind, kind_of, logits_size, name_of
+from wheels.models.loading import load_config, load_model, model_digest
+from wheels.models.pair import Pair, check_same_kind, kind_of, logits_size, name_of
 
 log = logging.getLogger("wheels")
 

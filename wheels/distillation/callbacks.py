@@ -23,7 +23,7 @@ from wheels.errors import WheelsError
 from wheels.files import write_text
 from wheels.finite import check_finite, check_weights
 from wheels.json_text import parse_object
-from wheels.loading import quiet_loading
+from wheels.models.loading import quiet_loading
 
 
 class Finite(TrainerCallback):

@@ -9,7 +9,7 @@ from typing import NotRequired, TypedDict
 import torch
 
 from wheels.distillation.losses import IGNORED
-from wheels.pair import Pair
+from wheels.models.pair import Pair
 
 Batch = dict[str, torch.Tensor]
 

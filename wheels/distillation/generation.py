@@ -1,8 +1,8 @@
 """What a model writes by itself: greedy for scores and teacher outputs, sampled for on-policy training.
 
 Tokens come from the law of the engine (`wheels.decoding`): the model's scores of the first V ids, with what its own
-settings forbid and force (`wheels.constraints`), and nothing else of them. A penalty for repetition, `min_p` and the
-like in its `generation_config.json` shape what transformers' `generate` writes, and nothing here.
+settings forbid and force (`wheels.models.generation_settings`), and nothing else of them. A penalty for repetition,
+`min_p` and the like in its `generation_config.json` shape what transformers' `generate` writes, and nothing here.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
-from wheels.constraints import Constraints
 from wheels.distillation.collate import pad_with_mask
-from wheels.limits import room
-from wheels.pair import logits_size, start_tokens
+from wheels.models.generation_settings import Constraints
+from wheels.models.limits import room
+from wheels.models.pair import logits_size, start_tokens
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from wheels.build import ModelSize, build_model, causal_prompt, train_tokenizer
-from wheels.data import Row, Task
+from wheels.data.tasks import Row, Task
 from wheels.distillation.collate import Example
-from wheels.distillation.dual import Rationales, prefixed
-from wheels.distillation.pretrain_config import PretrainConfig
+from wheels.distillation.config import PretrainConfig
+from wheels.distillation.multitask import Rationales, prefixed
 from wheels.distillation.teacher_outputs import teacher_outputs
 from wheels.errors import WheelsError
-from wheels.loading import Tokenizer, load_config, load_model, load_tokenizer, model_digest
-from wheels.pair import Pair, check_same_kind, check_same_tokenizer, check_vocabulary, encode_sources, kind_of
+from wheels.models.build import ModelSize, build_model, causal_prompt, train_tokenizer
+from wheels.models.loading import Tokenizer, load_config, load_model, load_tokenizer, model_digest
+from wheels.models.pair import Pair, check_same_kind, check_same_tokenizer, check_vocabulary, encode_sources, kind_of
 
 log = logging.getLogger("wheels")
 

@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 from trl import TrlParser
 
 from wheels import config as configs
-from wheels.distillation.pretrain_config import PretrainConfig
+from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError
 from wheels.fields import check_known
-from wheels.loading import first_line
+from wheels.models.loading import first_line
 
 # What `PretrainConfig` sets itself, and the field that does.
 OURS = {

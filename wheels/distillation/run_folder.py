@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wheels.distillation.pretrain_config import PretrainConfig
+from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError
 from wheels.files import read_object, write_json
 from wheels.runs import NOTE, begin_run, holds_run

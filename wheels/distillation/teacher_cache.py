@@ -39,12 +39,12 @@ from safetensors.torch import load_file, save
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from wheels.distillation.bucket_losses import BucketLaw, merge
 from wheels.distillation.collate import Collator, Example, target_logits_and_labels
 from wheels.distillation.losses import precise, select
+from wheels.distillation.topk_losses import BucketLaw, merge
 from wheels.errors import WheelsError
 from wheels.files import write_bytes, write_json
-from wheels.loading import first_line
+from wheels.models.loading import first_line
 
 VERSION = 1
 ROWS = 512

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, Seq2SeqTrainer, Trainer, TrainingArguments
 
-from wheels.distillation.bucket_losses import bucket_loss
 from wheels.distillation.callbacks import advice
 from wheels.distillation.collate import Batch, Collator, Example, count_targets, target_logits_and_labels
-from wheels.distillation.dual import count_tasks, token_weights
 from wheels.distillation.generation import write
 from wheels.distillation.losses import IGNORED, cross_entropy, distillation_loss, select
-from wheels.distillation.pcl import FollowValue, PathSettings, PathValue, set_value_rate, student_path_loss
+from wheels.distillation.multitask import count_tasks, token_weights
+from wheels.distillation.path_loss import FollowValue, PathSettings, PathValue, set_value_rate, student_path_loss
 from wheels.distillation.teacher_cache import TeacherCache
+from wheels.distillation.topk_losses import bucket_loss
 from wheels.errors import WheelsError
 from wheels.finite import check_finite
 

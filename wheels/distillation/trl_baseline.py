@@ -17,12 +17,12 @@ from trl.experimental.gkd import GKDConfig, GKDTrainer
 from wheels.distillation.arguments import blaming, common_arguments, make_arguments, steps_per_epoch
 from wheels.distillation.callbacks import train_to_end
 from wheels.distillation.collate import Batch, Collator, Example, pad
+from wheels.distillation.config import PretrainConfig
 from wheels.distillation.material import Material
 from wheels.distillation.options import OF_TRL, further_options
-from wheels.distillation.pretrain_config import PretrainConfig
 from wheels.distillation.run_folder import RunFolder
 from wheels.errors import WheelsError, check_choice
-from wheels.pair import logits_size, name_of
+from wheels.models.pair import logits_size, name_of
 
 # Our objective, as GKD's beta.
 BETAS = {"kl": 0.0, "rkl": 1.0, "jsd": None}

@@ -1,0 +1,267 @@
+"""Paired continuations: what a call is worth in the task's own metric, from texts that were finished both ways.
+
+The undiscounted path residuals of the two actions at one state differ by `gain* - alpha z`, with
+
+    gain*(s) = R(text after a call at s) - R(text after writing at s) - price
+
+where `R` is a terminal reward and both texts go on under one policy (`wheels.agents.rl.pcl.gain` at gamma = 1, both
+next values sampled). No value has to be learned for it, and the luck of the prefix cancels. What is left is the luck of
+the suffix, so few numbers are fitted: `shift(s, b)` on top of the regressed regret.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from wheels.agents.config import TrainConfig
+from wheels.agents.regression.fit import Descent, descend
+from wheels.agents.runlog import kept_chunks, reading
+from wheels.data.tasks import Row
+from wheels.decoding.engine import decode
+from wheels.decoding.methods.rules import Rule
+from wheels.decoding.step import Step
+from wheels.decoding.trace import TEACHER, Trace
+from wheels.metrics import sentence_scores
+from wheels.models.pair import Pair
+from wheels.policy.head import DeferralHead
+
+CHUNK = 2048
+"""Pairs between two writes to disk."""
+A_ROW = 2
+"""Pairs of one row at most."""
+BUDGETS = (0.1, 0.2, 0.3)
+"""Budgets of the policy that finishes the texts, in turn."""
+LEAST = 0.25
+"""A state is chosen with a weight of its predicted gain, and at least this, in nats: where nothing is at stake both
+texts are the same."""
+OF_A_CORPUS = ("bleu", "chrf")
+"""Metrics of a whole corpus, in which a text counts by its length."""
+LEAST_STEPS = 16
+"""Of an epoch: where pairs are few the batches are smaller."""
+HELD = 10
+"""One in so many pairs is not fitted."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """States, and what a call gained there."""
+
+    features_NF: torch.Tensor
+    """float32."""
+    gain_N: torch.Tensor
+    """The metric of the text with the call minus that of the text without, points of 100, weighted by length where the
+    metric is of a corpus."""
+    budget_N: torch.Tensor
+    """The budget that the policy kept."""
+
+
+@dataclass
+class Priced:
+    """Calls where a head's gain exceeds the threshold of the row's budget; keeps the gains."""
+
+    head: DeferralHead
+    thresholds: dict[float, float]
+    """Nats, by budget."""
+    name: str = "priced"
+    needs_teacher: bool = False
+    gains: dict[int, dict[int, float]] = field(default_factory=dict)
+    """By row and position."""
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        """Return the rows that call."""
+        with torch.no_grad():
+            gain_B = self.head.gain(step.features_BF, step.budget_B)
+        for row, position, gain in zip(step.index_B.tolist(), step.position_B.tolist(), gain_B.tolist(), strict=True):
+            self.gains.setdefault(row, {})[position] = gain
+        threshold_B = [self.thresholds[budget] for budget in step.budget_B.tolist()]
+        return gain_B > torch.tensor(threshold_B, device=gain_B.device)
+
+
+@dataclass
+class Flipped:
+    """Another rule, that decides otherwise at one position of each row; keeps the features there."""
+
+    rule: Rule
+    at: Sequence[int]
+    """The position, by row."""
+    name: str = "flipped"
+    needs_teacher: bool = False
+    features: dict[int, torch.Tensor] = field(default_factory=dict)
+    """By row."""
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        """Return the rows that call."""
+        at_B = torch.tensor([self.at[row] for row in step.index_B.tolist()], device=step.position_B.device)
+        here_B = step.position_B == at_B
+        for place in here_B.nonzero().squeeze(-1).tolist():
+            self.features[int(step.index_B[place])] = step.features_BF[place].cpu()
+        return self.rule(step) ^ here_B
+
+
+def thresholds_of(head: DeferralHead, features_NF: torch.Tensor) -> dict[float, float]:
+    """Return the gain that a share of `BUDGETS` of these states exceeds, nats."""
+    with torch.no_grad():
+        gain_N = head.gain(features_NF, torch.zeros(len(features_NF)))
+    return {budget: float(torch.quantile(gain_N, 1.0 - budget)) for budget in BUDGETS}
+
+
+def continued(
+    pair: Pair, rows: Sequence[Row], rule: Priced, metric: str, *, seed: int, batch_size: int, max_new_tokens: int
+) -> tuple[Pairs, torch.Tensor]:
+    """Write each row's text under a policy, flip one decision in it, and write the rest again.
+
+    Args:
+        pair: Both models.
+        rows: The texts and their references.
+        rule: The policy.
+        metric: The sentence metric.
+        seed: Chooses the states.
+        batch_size: Rows decoded at once.
+        max_new_tokens: Longest output.
+
+    Returns:
+        The pairs, not weighted yet, and the lengths of the texts `[N]`.
+    """
+    draw = random.Random(seed)
+    sources, references = [row.source for row in rows], [row.target for row in rows]
+    budgets = [BUDGETS[place % len(BUDGETS)] for place in range(len(rows))]
+
+    def write(with_rule: Rule) -> list[Trace]:
+        return decode(pair, sources, with_rule, budget=budgets, batch_size=batch_size, max_new_tokens=max_new_tokens)
+
+    first = write(rule)
+    at = []
+    for row in range(len(rows)):
+        gains = rule.gains.pop(row)
+        at.append(draw.choices(list(gains), [max(gain, LEAST) for gain in gains.values()])[0])
+    flipped = Flipped(rule, at)
+    second = write(flipped)
+    rule.gains.clear()
+    called_N = torch.tensor([trace.authors[place] == TEACHER for trace, place in zip(first, at, strict=True)])
+    scores = [sentence_scores(metric, [trace.text for trace in traces], references) for traces in (first, second)]
+    gain_N = torch.tensor(scores[1]) - torch.tensor(scores[0])
+    features_NF = torch.stack([flipped.features[row] for row in range(len(rows))])
+    length_N = torch.tensor([float(trace.tokens) for trace in first])
+    return Pairs(features_NF, torch.where(called_N, -gain_N, gain_N), torch.tensor(budgets)), length_N
+
+
+def collect_pairs(
+    pair: Pair, rows: Sequence[Row], head: DeferralHead, features_NF: torch.Tensor, metric: str, config: TrainConfig,
+    folder: Path, accelerator: Accelerator,
+) -> Pairs:  # fmt: skip
+    """Return `config.pairs` pairs of the training rows, or `A_ROW` of each where these are few.
+
+    Each chunk is written when it is done, so a killed run decodes none of them twice. Under several processes each
+    takes every n-th chunk, and all read all.
+
+    Args:
+        pair: Both models.
+        rows: The training rows.
+        head: The warm start, whose gain is the policy.
+        features_NF: States that its thresholds are taken from.
+        metric: The sentence metric.
+        config: Of the run.
+        folder: Where the chunks are kept.
+        accelerator: The processes.
+    """
+    thresholds = thresholds_of(head, features_NF)
+    count = min(config.pairs, A_ROW * len(rows))
+
+    def make(number: int) -> dict[str, torch.Tensor]:
+        places = range(number * CHUNK, min((number + 1) * CHUNK, count))
+        found, length_N = continued(
+            pair,
+            [rows[place % len(rows)] for place in places],
+            Priced(head, thresholds),
+            metric,
+            seed=config.seed * 1_000_003 + number,
+            batch_size=config.batch_size,
+            max_new_tokens=config.max_new_tokens,
+        )
+        return {**vars(found), "length_N": length_N}
+
+    kept = kept_chunks(folder, "pairs", -(-count // CHUNK), make, "paired texts", accelerator)
+    with reading(folder):
+        joined = {name: torch.cat([part[name] for part in kept]) for name in kept[0]}
+        length_N = joined.pop("length_N")
+        if metric in OF_A_CORPUS:
+            joined["gain_N"] = joined["gain_N"] * length_N / length_N.mean()
+        return Pairs(**joined)
+
+
+@dataclass(frozen=True)
+class Fit(Descent):
+    """How `shift` is fitted."""
+
+    epochs: int = 10
+    batch: int = 512
+    learning_rate: float = 3e-3
+    weight_decay: float = 1.0
+    """Strong: most of what is fitted is luck."""
+    rise: float = 0.1
+
+
+def fit_pairs(head: DeferralHead, pairs: Pairs, settings: Fit) -> dict[str, float]:
+    """Fit `shift(s, b)` in place, so that the gain foretells what a call gains in the metric; return what was measured.
+
+    Minimises the mean of `(base(s) + shift(s, b) - gain / kappa)^2`, half of which is the squared difference of both
+    actions' residuals. `kappa`, points of the metric for a nat of predicted regret, is the least-squares slope of the
+    gains on the base, so that gains and prices stay in nats. Where the fit foretells the pairs held out no better than
+    the base alone, or calls gain nothing, the shift stays 0.
+
+    Args:
+        head: Its base is fitted; everything but the shift stands still.
+        pairs: States and gains, in points.
+        settings: Of the fit.
+    """
+    held_N = torch.arange(len(pairs.gain_N)) % HELD == HELD - 1
+    with torch.no_grad():
+        base_N = head(pairs.features_NF, torch.zeros_like(pairs.gain_N)).gain_B
+    kappa = _slope(base_N[~held_N], pairs.gain_N[~held_N])
+    figures = {
+        "pairs": float(len(held_N)),
+        "points_per_nat": kappa,
+        "held_out_r2_base": _explained(base_N, pairs, held_N),
+    }
+    if kappa <= 0:
+        return figures
+    before = {name: value.clone() for name, value in head.shift.state_dict().items()}
+    _descend(head, pairs, pairs.gain_N / kappa, (~held_N).nonzero().squeeze(-1), settings)
+    with torch.no_grad():
+        gain_N = head(pairs.features_NF, pairs.budget_N).gain_B
+    figures["held_out_r2"] = _explained(gain_N, pairs, held_N)
+    if not figures["held_out_r2"] > figures["held_out_r2_base"]:
+        head.shift.load_state_dict(before)
+    return figures
+
+
+def _descend(head: DeferralHead, pairs: Pairs, target_N: torch.Tensor, fitted: torch.Tensor, settings: Fit) -> None:
+    """Fit the shift to targets in nats."""
+    unit = target_N[fitted].std().clamp(min=1e-6)
+    parameters = list(head.shift.requires_grad_(True).parameters())
+
+    def loss(batch: torch.Tensor) -> torch.Tensor:
+        places = fitted[batch]
+        gain_N = head(pairs.features_NF[places], pairs.budget_N[places]).gain_B
+        return ((gain_N - target_N[places]) / unit).square().mean()
+
+    smaller = replace(settings, batch=min(settings.batch, max(1, len(fitted) // LEAST_STEPS)))
+    descend(parameters, loss, len(fitted), smaller, name="paired texts")
+
+
+def _slope(base_N: torch.Tensor, gain_N: torch.Tensor) -> float:
+    """Return the least-squares slope of the gains on the base."""
+    centred_N = base_N - base_N.mean()
+    return float((centred_N * gain_N).sum() / centred_N.square().sum().clamp(min=1e-9))
+
+
+def _explained(gain_N: torch.Tensor, pairs: Pairs, held_N: torch.Tensor) -> float:
+    """Return the squared correlation of predictions with what calls gained, on the pairs held out."""
+    both = torch.stack([gain_N[held_N], pairs.gain_N[held_N]])
+    return float(torch.corrcoef(both)[0, 1].nan_to_num(0.0).square())

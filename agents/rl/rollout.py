@@ -1,0 +1,140 @@
+"""Texts decoded with a gate that draws lots, and what both models knew at each of their states: episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from wheels.agents.rl.episode import Episode
+from wheels.decoding.engine import decode
+from wheels.decoding.methods.rules import SIMPLE, Rule
+from wheels.decoding.sampling import GREEDY, Sampling
+from wheels.decoding.step import Step
+from wheels.decoding.teacher_forcing import Examined, examine
+from wheels.decoding.trace import TEACHER, Trace
+from wheels.models.pair import Pair
+from wheels.policy.head import DeferralHead
+
+Price = Callable[[torch.Tensor], torch.Tensor]
+"""Budgets to prices, nats per teacher token."""
+
+
+@dataclass(frozen=True)
+class GateRule:
+    """Calls with probability `g = sigmoid((gain(s, b) - price(b)) / alpha)`: the policy as it is trained."""
+
+    head: DeferralHead
+    price: Price
+    alpha: float
+    name: str = "policy"
+    needs_teacher: bool = False
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        """Draw whether each row calls."""
+        with torch.no_grad():
+            output = self.head(step.features_BF, step.budget_B)
+            logit_B = output.call_logit(self.price(step.budget_B), self.alpha)
+        return step.noise_B < torch.sigmoid(logit_B)
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How a batch of texts was decoded."""
+
+    rule: Rule
+    on_policy: bool
+    sampling: Sampling = GREEDY
+
+
+def random_behaviour() -> Behaviour:
+    """Calls at each row's budget, at random: states from mixed paths, for the warm start."""
+    return Behaviour(BudgetLots(), on_policy=False)
+
+
+@dataclass(frozen=True)
+class BudgetLots:
+    """Calls with a probability that is the row's budget."""
+
+    name: str = "lots"
+    needs_teacher: bool = False
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        """Draw whether each row calls."""
+        return SIMPLE["random"].score(step) < step.budget_B
+
+
+def roll_out(
+    pair: Pair,
+    sources: Sequence[str],
+    budgets: Sequence[float],
+    behaviour: Behaviour,
+    *,
+    seed: int,
+    batch_size: int,
+    max_new_tokens: int,
+    terminal: Callable[[list[Trace]], list[float]] | None = None,
+    keep_texts: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[Episode], list[Trace]]:
+    """Decode each source under its budget, read the text again with both models, and return the episodes.
+
+    Args:
+        pair: Both models.
+        sources: The texts to write from.
+        budgets: The budget that each row is told, a share.
+        behaviour: The rule that calls.
+        seed: Of the rule's draws.
+        batch_size: Rows decoded, and read again, at once.
+        max_new_tokens: Longest output.
+        terminal: Gives each text's reward in nats; none without it.
+        keep_texts: Keep the tokens in the episodes: training the student needs them.
+        progress: Called with the number of texts that have just become ready.
+    """
+    traces = decode(
+        pair, sources, behaviour.rule, budget=list(budgets), seed=seed, batch_size=batch_size,
+        max_new_tokens=max_new_tokens, sampling=behaviour.sampling, progress=progress,
+    )  # fmt: skip
+    rewards = terminal(traces) if terminal is not None else [0.0] * len(traces)
+    source_ids = pair.encode(sources)
+    examined = examine(pair, source_ids, [trace.token_ids for trace in traces], batch_size)
+    episodes = [
+        _episode(trace, budget, known, behaviour, reward)
+        for trace, budget, known, reward in zip(traces, budgets, examined, rewards, strict=True)
+    ]
+    if keep_texts:
+        episodes = [
+            replace(episode, source_ids=tuple(source), token_ids=trace.token_ids)
+            for episode, source, trace in zip(episodes, source_ids, traces, strict=True)
+        ]
+    return episodes, traces
+
+
+def _episode(trace: Trace, budget: float, known: Examined, behaviour: Behaviour, reward: float) -> Episode:
+    """Put one text together with what was known at its states."""
+    call_T = torch.tensor([author == TEACHER for author in trace.authors])
+    price, logit_T = 0.0, torch.zeros(len(call_T))
+    if isinstance(behaviour.rule, GateRule):
+        budget_T = torch.full((len(call_T),), budget)
+        price_T = behaviour.rule.price(budget_T)
+        price = float(price_T[0])
+        device = behaviour.rule.head.mean_F.device
+        with torch.no_grad():
+            output = behaviour.rule.head(known.features_TF.to(device), budget_T.to(device))
+            logit_T = output.call_logit(price, behaviour.rule.alpha).cpu()
+    return Episode(
+        features_TF=known.features_TF,
+        final_features_F=torch.zeros_like(known.final_features_F) if trace.finished else known.final_features_F,
+        call_T=call_T,
+        regret_T=known.regret_T,
+        log_p_token_T=known.log_p_token_T,
+        log_q_token_T=known.log_q_token_T,
+        call_logit_T=logit_T,
+        cost_T=torch.ones(len(call_T)),
+        budget=budget,
+        price=price,
+        terminated=trace.finished,
+        terminal_reward=reward,
+        on_policy=behaviour.on_policy,
+    )

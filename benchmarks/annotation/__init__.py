@@ -1,0 +1,1 @@
+"""`wheels bench annotation`: what a budget of annotations buys."""

@@ -1,0 +1,254 @@
+"""The cells of `wheels bench annotation`: one strategy at one budget with one seed, bought, trained and scored."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import wheels
+from wheels.annotation import models
+from wheels.annotation.answer import Answer, without_thinking
+from wheels.annotation.config import AnnotateConfig
+from wheels.annotation.ledger import Ledger
+from wheels.annotation.local_model import LocalModel
+from wheels.annotation.pool import Annotation, Material, annotate_pool
+from wheels.annotation.purchase import Local, Responder
+from wheels.benchmarks.annotation.config import AnnotationConfig, error_share, last_part
+from wheels.benchmarks.annotation.errors import is_right, with_errors
+from wheels.config import build
+from wheels.data.rows import Row
+from wheels.data.tasks import Task
+from wheels.files import read_list, read_object, write_json, write_text
+from wheels.metrics import sentence_scores
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid."""
+
+    strategy: str
+    """One of `STRATEGIES`."""
+    budget: int
+    """Annotations."""
+    warm_up: float
+    """Share of the budget that is spent at random first; 0: one stage."""
+    teacher: str
+    """A folder, or references with errors."""
+    assistant: str
+    """A folder."""
+    seed: int
+    """Of rows, errors, samples and training."""
+
+    def described(self) -> dict[str, Any]:
+        """Return what it is of, its seed left out, as values of JSON."""
+        return {"strategy": self.strategy, "budget": self.budget, "warm_up": self.warm_up,
+                "teacher": last_part(self.teacher), "assistant": last_part(self.assistant)}  # fmt: skip
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        parts = (
+            self.strategy,
+            str(self.budget),
+            f"{self.warm_up:g}",
+            last_part(self.teacher),
+            last_part(self.assistant),
+        )
+        return "_".join([*parts, str(self.seed)]).replace("/", "-").replace(":", "-")
+
+
+def grid(config: AnnotationConfig) -> list[Cell]:
+    """Return every cell once: the strategies at all budgets, then the ablations of 'full' at the middle one.
+
+    One seed after the other within each group, so that a run that is cut short has whole comparisons.
+    """
+    found: dict[Cell, None] = {}
+
+    def add(strategy: str, budget: int, warm_up: float, teacher: str, assistant: str) -> None:
+        one_stage = strategy.startswith("random")
+        for seed in range(config.seeds):
+            found[Cell(strategy, budget, 0.0 if one_stage else warm_up, teacher, assistant, seed)] = None
+
+    main, first = config.teachers[0], config.assistants[0]
+    # 'assistant' before 'consistency', which takes over its warm-up and its samples.
+    ordered = sorted(config.strategies, key=lambda strategy: strategy == "consistency")
+    for budget in config.budgets:
+        for strategy in ordered:
+            add(strategy, budget, config.warm_up, main, first)
+    if "full" in config.strategies:
+        for warm_up in config.warm_ups:
+            add("full", config.middle, warm_up, main, first)
+        for assistant in config.assistants[1:]:
+            add("full", config.middle, config.warm_up, main, assistant)
+    for teacher in config.teachers[1:]:
+        for strategy in ordered:
+            add(strategy, config.middle, config.warm_up, teacher, first)
+    return list(found)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all cells share."""
+
+    config: AnnotationConfig
+    """The settings."""
+    task: Task
+    """Labelled rows."""
+    pool: list[Row]
+    """The rows to be annotated, each source once, with the references that labels are held against."""
+
+    @property
+    def output(self) -> Path:
+        """The folder."""
+        return Path(self.config.output)
+
+    @cached_property
+    def test(self) -> list[Row]:
+        """The rows that students are scored on."""
+        return self.task.test[: self.config.test_limit]
+
+    def settings(self, cell: Cell, folder: Path) -> AnnotateConfig:
+        """Return a cell in the words of `wheels annotate`."""
+        config = self.config
+        select = {"full": "assistant", "random+filter": "random"}.get(cell.strategy, cell.strategy)
+        return build(AnnotateConfig, {
+            "input": config.pool, "output": str(folder), "annotation_budget": cell.budget, "teacher": cell.teacher,
+            "assistant": cell.assistant, "student": config.student, "data": config.data, "select": select,
+            "filter": cell.strategy in ("full", "random+filter"), "warm_up": cell.warm_up,
+            "retrain": str(self.output / "retrain.yaml"), "samples": config.samples, "rehearse": config.rehearse,
+            "temperature": config.temperature, "metric": config.metric, "grade_quantiles": config.grade_quantiles,
+            "max_new_tokens": config.max_new_tokens, "batch_size": config.batch_size, "seed": cell.seed,
+            "threads": config.threads,
+        })  # fmt: skip
+
+    def labeller(self, cell: Cell, settings: AnnotateConfig) -> Callable[[Sequence[str]], list[Answer]]:
+        """Return what the teacher of a cell does: sources in, labels out."""
+        share = error_share(cell.teacher)
+        if share is None:
+            return models.load_local(settings, cell.teacher, "teacher").labels
+        labels = with_errors(self.pool, share, self.config.metric, cell.seed)
+        table = {row.source: Answer(label) for row, label in zip(self.pool, labels, strict=True)}
+        return lambda sources: [table[source] for source in sources]
+
+    def responder(self, cell: Cell, settings: AnnotateConfig) -> Responder:
+        """Return the teacher of a cell, to be asked a batch at a time."""
+        return Local(self.labeller(cell, settings), self.config.batch_size)
+
+    def signature(self, cell: Cell) -> str:
+        """Return the string that says what a figure is of."""
+        models_used = (
+            last_part(self.config.student),
+            last_part(cell.teacher),
+            f"assistant={last_part(cell.assistant)}",
+        )
+        spent = (cell.strategy, f"budget={cell.budget}", f"warm-up={cell.warm_up:g}", f"seed={cell.seed}")
+        rows = (self.task.name, f"n={len(self.test)}", f"pool={len(self.pool)}")
+        parts = (*rows, *models_used, *spent, f"wheels:{wheels.__version__}")
+        return "|".join(parts)
+
+
+def write_retraining(config: AnnotationConfig) -> None:
+    """Write the settings of every training as the file that `--retrain` takes."""
+    lines = [f"epochs: {config.epochs}", f"learning_rate: {config.learning_rate}", f"batch_size: {config.train_batch}"]
+    write_text(Path(config.output) / "retrain.yaml", "\n".join([*lines, "eval_limit: 0", ""]))
+
+
+def run_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
+    """Return what a cell comes to, from its file where it was run before.
+
+    `answers`: what the final student says to each test row; `labels`: each annotation with its grade, whether it was
+    let through, whether it is right, and its score, 0 to 100, against the reference.
+    """
+    folder = bench.output / "cells" / cell.name
+    if (folder / "cell.json").is_file():
+        return read_object(folder / "cell.json", "answers", "labels")
+    settings = bench.settings(cell, folder)
+    _take_over(bench, cell, folder)
+    labelled = bench.task.train if bench.config.rehearse else []
+    train = partial(models.retrain, settings, labelled, bench.task.validation)
+    with Ledger(folder / "ledger.jsonl", budget=cell.budget, run=cell.name) as ledger:
+        material = Material(
+            pool=[row.source for row in bench.pool],
+            teacher=bench.responder(cell, settings),
+            teacher_prompt=str,
+            load_student=partial(models.load_student, settings),
+            load_assistant=_assistant(bench, cell, settings),
+            retrain=train,
+        )
+        annotations = annotate_pool(settings, material, folder, ledger)
+    rows = [Row(one.source, one.target) for one in annotations if one.accepted]
+    model = models.load_local(settings, train(rows, folder / "final"), "student")
+    answers = model.answers([row.source for row in bench.test])
+    facts = asdict(cell) | {"signature": bench.signature(cell), "accepted": len(rows), "answers": answers,
+                            "labels": judge(bench, annotations)}  # fmt: skip
+    write_json(folder / "cell.json", facts)
+    return facts
+
+
+def _assistant(bench: Bench, cell: Cell, settings: AnnotateConfig) -> Any:
+    """Return what makes the assistant of a cell; None where it has no part in the strategy."""
+    if cell.strategy in ("random", "consistency"):
+        return None
+    model = _loaded(cell.assistant, settings.max_new_tokens, settings.batch_size)
+    return lambda student: models.calibrate(settings, model, student, bench.task.validation)
+
+
+@lru_cache(maxsize=4)
+def _loaded(folder: str, max_new_tokens: int, batch_size: int) -> LocalModel:
+    """Load an assistant once for all cells."""
+    return LocalModel.load(folder, role="assistant", max_new_tokens=max_new_tokens, batch_size=batch_size)
+
+
+def _take_over(bench: Bench, cell: Cell, folder: Path) -> None:
+    """Give 'consistency' the labels of the warm-up and the samples of 'assistant': neither depends on grades."""
+    twin = bench.output / "cells" / replace(cell, strategy="assistant").name
+    if cell.strategy != "consistency" or not (twin / "cell.json").is_file():
+        return
+    for part in ("warm-up/annotations.json", "main/signals"):
+        target = folder / part
+        if (twin / part).is_dir():
+            shutil.copytree(twin / part, target, dirs_exist_ok=True)
+        elif (twin / part).is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(twin / part, target)
+
+
+def judge(bench: Bench, annotations: Sequence[Annotation]) -> list[dict[str, Any]]:
+    """Return each annotation held against its reference."""
+    references = {row.source: row.target for row in bench.pool}
+    wanted = [references[one.source] for one in annotations]
+    scores = sentence_scores(bench.config.metric, [one.target for one in annotations], wanted)
+    return [
+        {"stage": one.stage, "grade": one.grade, "accepted": one.accepted, "score": round(score, 3),
+         "right": is_right(one.target, reference, bench.config.metric)}
+        for one, reference, score in zip(annotations, wanted, scores, strict=True)
+    ]  # fmt: skip
+
+
+def filter_trial(bench: Bench, assistant: str, teacher: str, seed: int) -> list[dict[str, Any]]:
+    """Return the whole pool with a teacher's labels, each graded, from its file where it was done before.
+
+    What the filter does alone: no selection, no training; the grades are calibrated for the student as it starts.
+    """
+    cell = Cell("filter", len(bench.pool), 0.0, teacher, assistant, seed)
+    file = bench.output / "cells" / cell.name / "labels.json"
+    if not file.is_file():
+        settings = bench.settings(replace(cell, strategy="random+filter"), file.parent)
+        student = models.load_student(settings, bench.config.student)
+        grader = _assistant(bench, cell, settings)(student)
+        sources = [row.source for row in bench.pool]
+        labels = [without_thinking(answer) for answer in bench.labeller(cell, settings)(sources)]
+        grades = grader.grade(sources, [label.text for label in labels], lambda _: None)
+        annotations = [
+            Annotation(row.source, label.text, grade, None, None, "filter", label.flaw, label.thought)
+            for row, label, grade in zip(bench.pool, labels, grades, strict=True)
+        ]
+        write_json(file, judge(bench, annotations))
+    return read_list(file)
+
+
+Results = Mapping[Cell, dict[str, Any]]

@@ -1,0 +1,154 @@
+"""`wheels bench annotation`: what a budget of annotations buys, by the way it is spent, with teachers that err."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+import wheels
+from wheels.annotation import models
+from wheels.annotation.ledger import read_account
+from wheels.benchmarks.annotation.cells import Bench, filter_trial, grid, run_cell, write_retraining
+from wheels.benchmarks.annotation.config import AnnotationConfig, error_share, last_part
+from wheels.config import to_dict, write_resolved
+from wheels.data.rows import Row, load_rows
+from wheels.data.tasks import digest, load_task
+from wheels.errors import WheelsError
+from wheels.files import read_list, read_object, write_bytes, write_json, write_text
+from wheels.models.loading import model_digest
+from wheels.runs import NOTE, begin_run, claimed, holds_run
+
+INCIDENTAL = (
+    "output",
+    "threads",
+    "resamples",
+    "strategies",
+    "budgets",
+    "teachers",
+    "assistants",
+    "warm_up",
+    "warm_ups",
+    "seeds",
+)
+"""What the cells do not depend on, or have in their names: a grid may grow in the folder where it began."""
+
+
+def run(config: AnnotationConfig) -> None:
+    """Run every cell that is not done yet, and write the table, the plot and the figures.
+
+    Raises:
+        WheelsError: for inputs that do not fit, or a folder that holds another run.
+    """
+    if config.threads:
+        import torch
+
+        torch.set_num_threads(config.threads)
+    bench = open_bench(config)
+    with claimed(config.output):
+        _begin(bench)
+        _run_cells(config, bench)
+
+
+def _run_cells(config: AnnotationConfig, bench: Bench) -> None:
+    """Run every cell that is not done yet, and write and print what they come to."""
+    write_retraining(config)
+    cells, filters = grid(config), _filters(bench)
+    results, bar = {}, tqdm(cells, desc="cells", unit="cell", file=sys.stderr)
+    for cell in bar:
+        bar.set_postfix_str(cell.name)
+        results[cell] = run_cell(bench, cell)
+
+    from wheels.benchmarks.annotation.plot import draw
+    from wheels.benchmarks.annotation.summary import summarise
+    from wheels.benchmarks.annotation.table import as_csv, as_text
+
+    summary = summarise(bench, results, _start(bench)) | {"filters": filters}
+    output = bench.output
+    write_json(output / "annotation.json", summary)
+    write_text(output / "annotation.csv", as_csv(summary))
+    names = last_part(config.teachers[0]), last_part(config.assistants[0])
+    write_bytes(output / "annotation.png", draw(summary, *names, config.warm_up))
+    write_resolved(config, output, {"data_digest": _digest(bench)})
+    write_text(output / "annotation.txt", as_text(summary))
+    print(as_text(summary), end="")
+
+
+def open_bench(config: AnnotationConfig) -> Bench:
+    """Read the rows.
+
+    Raises:
+        WheelsError: for a folder without one of the splits, bad rows, or a budget that is larger than the pool.
+    """
+    task = load_task(config.data, metrics=config.shown)
+    for split in ("train", "validation", "test") if config.rehearse else ("validation", "test"):
+        task.rows(split)
+    seen: dict[str, Row] = {}
+    for row in load_rows(config.pool, limit=config.pool_limit):
+        seen.setdefault(row.source, row)
+    if max(config.budgets) > len(seen):
+        raise WheelsError(f"budgets must be at most the {len(seen)} rows of {config.pool}, got {max(config.budgets)}")
+    return Bench(config, task, list(seen.values()))
+
+
+def _digest(bench: Bench) -> str:
+    """Return the digest of all rows."""
+    return digest({**bench.task.splits, "pool": bench.pool})
+
+
+def _begin(bench: Bench) -> None:
+    """Take the folder, or refuse one that holds another run.
+
+    Raises:
+        WheelsError: naming the setting that differs.
+    """
+    config = bench.config
+    identity = to_dict(config, INCIDENTAL)
+    models_of = {
+        "assistant": config.assistants, "teacher": [name for name in config.teachers if error_share(name) is None],
+    }  # fmt: skip
+    # By what the cells are named after: another model of the same last part would be taken for the one before.
+    identity |= {f"{role} {last_part(name)}": model_digest(name) for role, names in models_of.items() for name in names}
+    identity["student_digest"] = model_digest(config.student)
+    identity |= {"data_digest": _digest(bench), "wheels": wheels.__version__}
+    kept = any(map(_is_kept, (bench.output / "cells").rglob("*")))
+    if holds_run(bench.output, "bench annotation", identity, kept=kept, grows=True):
+        identity = read_object(bench.output / NOTE, "identity")["identity"] | identity
+    begin_run(bench.output, "bench annotation", config, identity)
+
+
+def _is_kept(file: Path) -> bool:
+    """Whether a file of the cells is the result of some work, and not only a beginning."""
+    if file.name == "ledger.jsonl":
+        return read_account(file).bought
+    return file.is_file() and file.name != "ledger.jsonl.lock"
+
+
+def _start(bench: Bench) -> list[str]:
+    """Return what the student says to the test rows as it starts."""
+    file = bench.output / "cells" / "start.json"
+    if not file.is_file():
+        settings = bench.settings(grid(bench.config)[0], bench.output)
+        model = models.load_local(settings, bench.config.student, "student")
+        write_json(file, model.answers([row.source for row in bench.test]))
+    return read_list(file)
+
+
+def _filters(bench: Bench) -> list[dict[str, Any]]:
+    """Return what each assistant's filter does to the pool with the labels of each teacher that errs."""
+    from dataclasses import asdict
+
+    from wheels.benchmarks.annotation.summary import filter_figures, score_figures
+
+    config, lines = bench.config, []
+    for teacher in (name for name in config.teachers if error_share(name) != 0.0):
+        # A model writes the same labels whatever the seed: its repetitions would be counted as new ones.
+        seeds = 1 if error_share(teacher) is None else config.seeds
+        for assistant in config.assistants:
+            labels_S = [filter_trial(bench, assistant, teacher, seed) for seed in range(seeds)]
+            figures = filter_figures(labels_S, config.resamples) | score_figures(labels_S, config.resamples)
+            lines.append({"assistant": last_part(assistant), "teacher": last_part(teacher), "seeds": len(labels_S)}
+                         | {name: asdict(figure) for name, figure in figures.items()})  # fmt: skip
+    return lines

@@ -1,0 +1,175 @@
+"""What the cells of `wheels bench annotation` come to: means over seeds, intervals, and what the filter does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from wheels.benchmarks.annotation.cells import Bench, Cell
+from wheels.benchmarks.core.bootstrap import (
+    Comparison,
+    Floats,
+    compare,
+    mean_over_seeds,
+    paired_bootstrap,
+    resample_sentences,
+)
+from wheels.metrics import SufficientStatistics, sentence_statistics
+
+Label = Mapping[str, Any]
+FILTER_FIGURES = ("right_before", "right_after", "lift", "kept", "recall", "wrong_caught")
+"""Of labels: share right before and after the filter, and the difference; share let through; share of the right ones
+that are let through (recall; `right_after` is the precision); share of the wrong ones that are stopped."""
+SCORE_FIGURES = ("score_before", "score_after", "score_lift")
+"""Of the labels' scores against the references, 0 to 100, which tell almost right from wrong: their mean before and
+after the filter, and the difference."""
+
+
+def statistics(bench: Bench, answers: Sequence[str], metric: str) -> SufficientStatistics:
+    """Return what the metric needs to know of each test row."""
+    return sentence_statistics(metric, answers, [row.target for row in bench.test])
+
+
+def groups(cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
+    """Return the cells that differ in their seed alone, together."""
+    found: dict[tuple[Any, ...], list[Cell]] = {}
+    for cell in cells:
+        key = (cell.strategy, cell.budget, cell.warm_up, cell.teacher, cell.assistant)
+        found.setdefault(key, []).append(cell)
+    return [tuple(group) for group in found.values()]
+
+
+def summarise(bench: Bench, results: Mapping[Cell, Mapping[str, Any]], start: Sequence[str]) -> dict[str, Any]:
+    """Return every figure, as values of JSON.
+
+    Args:
+        bench: the grid.
+        results: what each cell came to.
+        start: what the student says to each test row before it is trained on any annotation.
+    """
+    metrics = bench.config.shown
+    stats = {
+        metric: {cell: statistics(bench, facts["answers"], metric) for cell, facts in results.items()}
+        for metric in metrics
+    }
+    points = [_point(bench, group, results, stats) for group in groups(list(results))]
+    return {
+        "task": bench.task.name,
+        "metrics": list(metrics),
+        "label_metric": bench.config.metric,
+        "test_rows": len(bench.test),
+        "pool_rows": len(bench.pool),
+        "seeds": bench.config.seeds,
+        "start": {metric: statistics(bench, start, metric).corpus() for metric in metrics},
+        "points": points,
+        "paired": _paired(bench, results, stats),
+    }
+
+
+def _point(
+    bench: Bench, group: Sequence[Cell], results: Mapping[Cell, Mapping[str, Any]],
+    stats: Mapping[str, Mapping[Cell, SufficientStatistics]],
+) -> dict[str, Any]:  # fmt: skip
+    """Return the figures of one line of the table."""
+    first = group[0]
+    line = first.described()
+    for metric, by_cell in stats.items():
+        line[metric] = [by_cell[cell].corpus() for cell in group]
+    labels = [results[cell]["labels"] for cell in group]
+    line["accepted"] = [sum(label["accepted"] for label in run) for run in labels]
+    line["right_bought"] = [_share(run, lambda label: True) for run in labels]
+    line["right_trained_on"] = [_share(run, lambda label: label["accepted"]) for run in labels]
+    line["score_bought"] = [_mean_score(run) for run in labels]
+    line["score_trained_on"] = [_mean_score([label for label in run if label["accepted"]]) for run in labels]
+    line["signatures"] = [results[cell]["signature"] for cell in group]
+    return line
+
+
+def _share(labels: Sequence[Label], chosen: Callable[[Label], bool]) -> float:
+    """Return the share of the chosen labels that are right; 0 without any."""
+    here = [bool(label["right"]) for label in labels if chosen(label)]
+    return float(np.mean(here)) if here else 0.0
+
+
+def _mean_score(labels: Sequence[Label]) -> float:
+    """Return the mean score of labels against their references, 0 to 100; 0 without any."""
+    return float(np.mean([label["score"] for label in labels])) if labels else 0.0
+
+
+def _paired(
+    bench: Bench, results: Mapping[Cell, Mapping[str, Any]],
+    stats: Mapping[str, Mapping[Cell, SufficientStatistics]],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return each group minus the one it is to be held against: random at equal spend, or 'full' as it stands."""
+    config, every = bench.config, groups(list(results))
+    lines = []
+    for group in every:
+        one = group[0]
+        for other in every:
+            base = other[0]
+            if not _is_base(config, one, base) or one == base:
+                continue
+            for metric in stats:
+                difference = paired_bootstrap(
+                    [stats[metric][cell] for cell in group], [stats[metric][cell] for cell in other], config.resamples
+                )
+                names = {"minus": base.strategy, "metric": metric}
+                lines.append(one.described() | names | asdict(difference))
+    return lines
+
+
+def _is_base(config: Any, one: Cell, base: Cell) -> bool:
+    """Whether `one` is held against `base`: random, or for an ablation of 'full' the main form of it."""
+    if (one.budget, one.teacher) != (base.budget, base.teacher):
+        return False
+    if base.strategy == "random":
+        return True
+    main = (config.warm_up, config.assistants[0])
+    ablation = one.strategy == "full" and (one.warm_up, one.assistant) != main
+    if base.strategy == "full" and (base.warm_up, base.assistant) == main:
+        return ablation
+    return base.strategy == "random+filter" and one.strategy == "full" and not ablation
+
+
+def filter_figures(labels_S: Sequence[Sequence[Label]], resamples: int, seed: int = 0) -> dict[str, Comparison]:
+    """Return what the filter does to labels, each figure with its interval of a bootstrap over labels and seeds.
+
+    Args:
+        labels_S: of each seed, the graded labels.
+        resamples: draws.
+        seed: of the draws.
+    """
+    values_FSR = np.array([_figures(labels, resamples, seed + place) for place, labels in enumerate(labels_S)])
+    figures: list[Floats] = [mean_over_seeds(values_FSR[:, place], seed) for place in range(len(FILTER_FIGURES))]
+    return {name: compare(values_R) for name, values_R in zip(FILTER_FIGURES, figures, strict=True)}
+
+
+def score_figures(labels_S: Sequence[Sequence[Label]], resamples: int, seed: int = 0) -> dict[str, Comparison]:
+    """Return what the filter does to the labels' scores, each figure with its interval as in `filter_figures`."""
+    by_seed = []
+    for place, labels in enumerate(labels_S):
+        weights_RN = resample_sentences(len(labels), resamples, seed + place)
+        score_N = np.array([label["score"] for label in labels], dtype=np.float64)
+        kept_N = np.array([label["accepted"] for label in labels], dtype=np.float64)
+        before_R = weights_RN @ score_N / len(labels)
+        after_R = weights_RN @ (score_N * kept_N) / np.maximum(weights_RN @ kept_N, 1.0)
+        by_seed.append([before_R, after_R, after_R - before_R])
+    values_FSR = np.moveaxis(np.array(by_seed), 0, 1)
+    pairs = zip(SCORE_FIGURES, values_FSR, strict=True)
+    return {name: compare(mean_over_seeds(values_SR, seed)) for name, values_SR in pairs}
+
+
+def _figures(labels: Sequence[Label], resamples: int, seed: int) -> Floats:
+    """Return the figures of one seed, [F, 1 + R]; column 0 is the sample itself."""
+    kinds = np.array([[label["right"] and label["accepted"], label["right"] and not label["accepted"],
+                       not label["right"] and label["accepted"], not label["right"] and not label["accepted"]]
+                      for label in labels], dtype=np.float64).sum(axis=0)  # fmt: skip
+    drawn = np.random.default_rng([seed, 5]).multinomial(len(labels), kinds / len(labels), size=resamples)
+    kept_right, lost_right, kept_wrong, caught = np.concatenate((kinds[None], drawn)).T
+    kept, right = kept_right + kept_wrong, kept_right + lost_right
+    before, after = right / len(labels), kept_right / np.maximum(kept, 1)
+    recall, stopped = kept_right / np.maximum(right, 1), caught / np.maximum(kept_wrong + caught, 1)
+    return np.array([before, after, after - before, kept / len(labels), recall, stopped])

@@ -1,0 +1,1 @@
+"""What all benchmarks share: stages, recipes, cells, scores and bootstrap statistics."""

@@ -1,0 +1,269 @@
+"""How much of the student-teacher gap a rule recovers, and how sure that is. Pure functions of numbers.
+
+Teacher use is the share of generated tokens that the teacher wrote. All formulas: algorithms.md, section 4
+(PGR, APGR and CPT after RouteLLM, Ong et al. 2024, arXiv 2406.18665). The bootstrap is the paired one of
+Koehn 2004 (https://aclanthology.org/W04-3250), over sentences and over training seeds.
+
+Axes: N sentences, R resamples (row 0 is always the sample itself), B budgets, S seeds.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wheels.benchmarks.speed.limits import Spread
+from wheels.errors import WheelsError
+
+Floats = NDArray[np.float64]
+
+LEAST_GAP = 1.0
+"""Points between student and teacher below which a share of the gap is noise."""
+APART = 0.1
+"""Neighbours in measured use (or passes per token) between which a curve is taken as straight. The error of a straight
+line at u between a and b is at most `(u - a) (b - u) / 2` times the curvature: a figure is given where that is no more
+than in the middle of neighbours this far apart, and is not measured elsewhere."""
+
+
+def ratio_by_round(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
+    """Return how many times as long the slow way took: median over rounds of one round's ratio, lowest, highest."""
+    return asdict(Spread.of([a / b for a, b in zip(slow, fast, strict=True)]))
+
+
+class Statistics(Protocol):
+    """Per-sentence sufficient statistics of one corpus metric (`wheels.metrics.sentence_statistics`)."""
+
+    def __len__(self) -> int:
+        """Return the number of sentences, N."""
+        ...
+
+    def resampled(self, weights_RN: Floats, /) -> Floats:
+        """Return the metric of each reweighted corpus, [R]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A difference with its bootstrap interval."""
+
+    difference: float
+    """On the sample itself, in points of the metric."""
+    low: float
+    """2.5th percentile over resamples."""
+    high: float
+    """97.5th percentile over resamples."""
+    p: float
+    """Two-sided: twice the share of resamples on the other side of 0, counted with one more, at most 1."""
+
+
+@dataclass(frozen=True)
+class Adherence:
+    """How well one rule kept its budgets."""
+
+    mean_abs_error: float
+    """Mean over budgets and seeds of |measured use - budget|."""
+    worst_abs_error: float
+    """The largest of them."""
+    violations: int | None
+    """Sequences of strict mode with a prefix over its allowance; None in average mode, which promises none."""
+
+
+def share_of_gap(quality: ArrayLike, student: ArrayLike, teacher: ArrayLike) -> Floats:
+    """Return `(Q - Q_student) / (Q_teacher - Q_student)`; nan where the gap is under `LEAST_GAP`. Broadcasts."""
+    quality, student, teacher = (np.asarray(x, dtype=np.float64) for x in (quality, student, teacher))
+    gap = teacher - student
+    wide = gap >= LEAST_GAP
+    return np.where(wide, (quality - student) / np.where(wide, gap, 1.0), np.nan)
+
+
+def pgr(quality: float, student: float, teacher: float) -> float:
+    """Return the performance gap recovered, `(Q - Q_student) / (Q_teacher - Q_student)`.
+
+    0 is the student, 1 the teacher. Values above 1 and below 0 are possible and are kept.
+    Warns and returns nan when the teacher is less than 1 point above the student.
+    """
+    if not teacher - student >= LEAST_GAP:
+        warnings.warn(
+            f"teacher {teacher:.2f} is less than {LEAST_GAP:g} point above student {student:.2f}: "
+            "no share of the gap can be given",
+            stacklevel=2,
+        )
+    return float(share_of_gap(quality, student, teacher))
+
+
+def _with_ends(uses: ArrayLike, values: ArrayLike, first: float, last: float) -> tuple[Floats, Floats]:
+    """Return the curve in order of use, equal uses averaged, and the ends 0 and 1 added where they are absent."""
+    use_B, value_B = np.asarray(uses, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if use_B.shape != value_B.shape or use_B.ndim != 1:
+        raise WheelsError(f"uses and values must be two lists of one length, got {use_B.shape} and {value_B.shape}")
+    if use_B.size and not (use_B.min() >= 0.0 and use_B.max() <= 1.0):
+        raise WheelsError(f"teacher use must be in [0, 1], got {use_B.tolist()}")
+    distinct, where = np.unique(use_B, return_inverse=True)
+    mean = np.bincount(where, weights=value_B) / np.bincount(where) if use_B.size else value_B
+    if not distinct.size or distinct[0] > 0.0:
+        distinct, mean = np.append(0.0, distinct), np.append(first, mean)
+    if distinct[-1] < 1.0:
+        distinct, mean = np.append(distinct, 1.0), np.append(mean, last)
+    return distinct, mean
+
+
+def is_measured(points_B: Floats, at: float, apart: float = APART) -> bool:
+    """Return whether a curve through points in rising order tells its value at `at`.
+
+    It does where `(at - a) (b - at) <= (apart / 2)^2` for the neighbours a and b. Those at most `apart` from each other
+    always do; wider ones only as near to one of them as makes a straight line no less sure. Outside of all points there
+    is no line and nothing to doubt.
+    """
+    after = int(np.searchsorted(points_B, at))
+    if after in (0, len(points_B)):
+        return True
+    return bool((at - points_B[after - 1]) * (points_B[after] - at) <= (apart / 2) ** 2 + 1e-12)
+
+
+def apgr(uses: ArrayLike, pgrs: ArrayLike, low: float = 0.0, high: float = 1.0, apart: float = APART) -> float:
+    """Return the area under PGR over measured use from `low` to `high`, by trapezoids.
+
+    The student (use 0, PGR 0) and the teacher (use 1, PGR 1) are measured points of every curve; they are
+    added where `uses` lacks them. At `low` and `high` the curve is interpolated linearly. The area is not
+    divided by the width: over [0, 0.3] a rule that equals the teacher everywhere has 0.3, random about 0.045.
+    nan where any PGR is nan, and where neighbours are too far apart: their mean squared distance, weighted by how much
+    of it lies inside, exceeds that of `apart` (the error of a trapezoid grows with the cube of its width).
+    """
+    if not 0.0 <= low < high <= 1.0:
+        raise WheelsError(f"the interval must satisfy 0 <= low < high <= 1, got [{low:g}, {high:g}]")
+    use_B, pgr_B = _with_ends(uses, pgrs, 0.0, 1.0)
+    if np.isnan(pgr_B).any():
+        return math.nan
+    inside = (use_B > low) & (use_B < high)
+    x = np.concatenate(([low], use_B[inside], [high]))
+    left, right = use_B[:-1], use_B[1:]
+    within = np.maximum(np.minimum(right, high) - np.maximum(left, low), 0.0)
+    if np.sum(within * (right - left) ** 2) > (high - low) * apart**2 + 1e-12:
+        return math.nan
+    y = np.interp(x, use_B, pgr_B)
+    return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))
+
+
+def cpt(uses: ArrayLike, pgrs: ArrayLike, level: float, apart: float = APART) -> float:
+    """Return the least use at which the running maximum of PGR first reaches `level` (call-performance threshold).
+
+    Linear between points; the ends are added as in `apgr`. Where a curve rises, falls and rises again this is
+    its first crossing. nan where `level` is never reached, where any PGR is nan, and where it is crossed between
+    neighbours too far apart to say where (`is_measured`).
+    """
+    use_B, pgr_B = _with_ends(uses, pgrs, 0.0, 1.0)
+    if np.isnan(pgr_B).any() or pgr_B.max() < level:
+        return math.nan
+    after = int(np.argmax(pgr_B >= level))
+    if after == 0:
+        return float(use_B[0])
+    before = after - 1
+    part = (level - pgr_B[before]) / (pgr_B[after] - pgr_B[before])
+    use = float(use_B[before] + part * (use_B[after] - use_B[before]))
+    return use if is_measured(use_B, use, apart) else math.nan
+
+
+def oracle_share(value: float, random: float, oracle: float) -> float:
+    """Return `(value - random) / (oracle - random)`: what part of the oracle's lift a rule has; nan without one."""
+    return (value - random) / (oracle - random) if oracle > random else math.nan
+
+
+def resample_sentences(count: int, resamples: int, seed: int) -> Floats:
+    """Return how often each sentence is drawn, [1 + resamples, count]; row 0 is the sample itself (all ones)."""
+    if count < 1:
+        raise WheelsError("a bootstrap needs at least one sentence, got none")
+    drawn_RN = np.random.default_rng([seed, 0]).multinomial(count, np.full(count, 1.0 / count), size=resamples)
+    return np.concatenate((np.ones((1, count)), drawn_RN.astype(np.float64)))
+
+
+def mean_over_seeds(values_SR: ArrayLike, seed: int) -> Floats:
+    """Return the mean over seeds, [R]; row 0 over all of them, each other row over as many drawn with replacement.
+
+    The draw depends only on `seed` and on the shape, so two rules with equally many seeds draw the same ones.
+    """
+    values = np.asarray(values_SR, dtype=np.float64)
+    seeds, rows = values.shape
+    chosen_SR = np.random.default_rng([seed, 1, seeds]).integers(seeds, size=(seeds, rows))
+    chosen_SR[:, 0] = np.arange(seeds)
+    return np.take_along_axis(values, chosen_SR, axis=0).mean(axis=0)
+
+
+def compare(difference_R: Floats) -> Comparison:
+    """Return the difference of row 0 with the 95% interval and two-sided p of the other rows; nan in, nan out."""
+    here, drawn = float(difference_R[0]), difference_R[1:]
+    if np.isnan(difference_R).any() or not drawn.size:
+        return Comparison(here, math.nan, math.nan, math.nan)
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    tail = min(np.count_nonzero(drawn <= 0.0), np.count_nonzero(drawn >= 0.0))
+    return Comparison(here, float(low), float(high), min(1.0, 2.0 * (1 + int(tail)) / (1 + drawn.size)))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Return p values corrected for their number: the i-th smallest of m times `m - i + 1`, in rising order.
+
+    Holm 1979, https://www.jstor.org/stable/4615733. At most 1; a nan is no comparison, does not count, and stays.
+    """
+    order = sorted((p, place) for place, p in enumerate(ps) if not math.isnan(p))
+    corrected, least = list(ps), 0.0
+    for before, (p, place) in enumerate(order):
+        least = corrected[place] = max(least, min(1.0, p * (len(order) - before)))
+    return corrected
+
+
+def paired_bootstrap(
+    a: Sequence[Statistics], b: Sequence[Statistics], resamples: int = 1000, seed: int = 0
+) -> Comparison:
+    """Return `a - b` of a corpus metric, with its interval, by a paired bootstrap over sentences and seeds.
+
+    Both sides are scored on the same drawn sentences. Each side is a mean over its seeds, drawn with
+    replacement; sides with equally many seeds draw the same ones (paired), others independently.
+
+    Args:
+        a: one system's statistics of the same sentences, one entry per seed.
+        b: the other's.
+        resamples: draws; the smallest possible p is 2 / (resamples + 1).
+        seed: of the draws.
+    """
+    if not a or not b:
+        raise WheelsError(f"a paired bootstrap needs at least one seed on each side, got {len(a)} and {len(b)}")
+    counts = sorted({len(one) for one in (*a, *b)})
+    if len(counts) != 1:
+        raise WheelsError(f"a paired bootstrap needs the same sentences on both sides, got {counts} sentences")
+    weights_RN = resample_sentences(counts[0], resamples, seed)
+    side_a, side_b = (mean_over_seeds([one.resampled(weights_RN) for one in side], seed) for side in (a, b))
+    return compare(side_a - side_b)
+
+
+def measured_use(teacher_tokens_N: ArrayLike, tokens_N: ArrayLike, weights_RN: Floats) -> Floats:
+    """Return teacher-written over generated tokens of each reweighted corpus, [R]; 0 where nothing was generated."""
+    written_R = weights_RN @ np.asarray(teacher_tokens_N, dtype=np.float64)
+    tokens_R = weights_RN @ np.asarray(tokens_N, dtype=np.float64)
+    return written_R / np.maximum(tokens_R, 1.0)
+
+
+def at_use(uses_RB: Floats, values_RB: Floats, use: float, apart: float = APART) -> Floats:
+    """Return each row's value at exactly `use`, [R], by linear interpolation between the bracketing points.
+
+    Rules whose measured uses differ at one budget are compared at one use this way. Points are put in order of
+    use, row by row; outside the measured range the nearest point's value stands. nan in every row where the first,
+    which is the sample itself, has no point near enough (`is_measured`).
+    """
+    order_RB = np.argsort(uses_RB, axis=1, kind="stable")
+    x_RB, y_RB = np.take_along_axis(uses_RB, order_RB, 1), np.take_along_axis(values_RB, order_RB, 1)
+    if not is_measured(x_RB[0], use, apart):
+        return np.full(len(x_RB), np.nan)
+    return np.array([np.interp(use, x, y) for x, y in zip(x_RB, y_RB, strict=True)])
+
+
+def over_allowance(by_teacher: Sequence[bool], budget: float, burst: int = 0) -> bool:
+    """Return whether some prefix holds more teacher tokens than `floor(budget * tokens) + burst`."""
+    written = np.cumsum(np.asarray(by_teacher, dtype=np.int64))
+    # 0.29 * 100 is 28.999999999999996: without the margin a sequence that kept its budget would be accused.
+    allowed = np.floor(budget * np.arange(1, len(written) + 1) + 1e-9) + burst
+    return bool((written > allowed).any())

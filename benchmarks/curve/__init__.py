@@ -1,0 +1,1 @@
+"""`wheels bench curve`: quality against teacher use."""

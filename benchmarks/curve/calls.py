@@ -1,0 +1,134 @@
+"""Where a rule calls the teacher: its call rate by place in the output, and by how common the written token is.
+
+A token counts as a call where the teacher wrote it. Every generated token is counted, the end-of-sequence token too.
+Axes: N sentences, K bins, R resamples (row 0 is the sample itself).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wheels.benchmarks.core.bootstrap import Floats, resample_sentences
+from wheels.benchmarks.core.cell import Record
+from wheels.decoding.trace import TEACHER
+
+TENTHS = tuple(f"{10 * tenth}-{10 * tenth + 10}%" for tenth in range(10))
+"""Names of the bins of relative positions."""
+QUARTERS = ("most common", "second", "third", "rarest", "not seen")
+"""Names of the bins of frequencies: quarters of the counted text, then the tokens that are not in it."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How often the teacher wrote the tokens of one bin."""
+
+    name: str
+    """Name of the bin."""
+    tokens: int
+    """Generated tokens in it."""
+    calls: int
+    """Those of them that the teacher wrote."""
+    rate: float
+    """`calls / tokens`; nan without tokens."""
+    low: float
+    """2.5th percentile of the rate, over resamples of sentences."""
+    high: float
+    """97.5th percentile."""
+
+
+def tenth(place: int, length: int) -> int:
+    """Return the tenth of an output of `length` tokens that token `place` (from 0) begins in: `10 place // length`."""
+    return 10 * place // length
+
+
+def quarters(texts: Sequence[Sequence[int]]) -> dict[int, int]:
+    """Return the quarter, 0 to 3, of each token that stands in `texts`.
+
+    Tokens are ranked by their count, the most common first, ties by token id, and laid end to end. A token belongs to
+    the quarter of the running text that the middle of its own stretch lies in: each quarter is about as much text.
+    """
+    counts = Counter(token for text in texts for token in text)
+    total, before, found = sum(counts.values()), 0, {}
+    for token, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        found[token] = min(3, 4 * (2 * before + count) // (2 * total))
+        before += count
+    return found
+
+
+def rates_by_position(runs: Sequence[Sequence[Record]], resamples: int, seed: int) -> list[Rate]:
+    """Return the call rate of each tenth of the outputs.
+
+    Args:
+        runs: the records of one decode per seed, the same sentences in each.
+        resamples: of sentences, for the intervals.
+        seed: of the resamples.
+    """
+    places = [[[tenth(t, record.tokens) for t in range(record.tokens)] for record in run] for run in runs]
+    return _rates(TENTHS, runs, places, resamples, seed)
+
+
+def rates_by_frequency(
+    runs: Sequence[Sequence[Record]], quarter: Mapping[int, int], resamples: int, seed: int
+) -> list[Rate]:
+    """Return the call rate of each quarter of frequencies, and of the tokens without one.
+
+    The token is the one that was written, by whichever model: what the student would have written there is not known
+    from its outputs.
+
+    Args:
+        runs: as in `rates_by_position`; the records hold their token ids.
+        quarter: of each known token (`quarters`).
+        resamples: of sentences, for the intervals.
+        seed: of the resamples.
+    """
+    places = [[[quarter.get(token, 4) for token in record.token_ids] for record in run] for run in runs]
+    return _rates(QUARTERS, runs, places, resamples, seed)
+
+
+def overall_rate(runs: Sequence[Sequence[Record]]) -> float:
+    """Return calls over tokens of all runs: what random calls would have in every bin; nan without tokens."""
+    tokens = sum(record.tokens for run in runs for record in run)
+    return sum(record.teacher_tokens for run in runs for record in run) / tokens if tokens else math.nan
+
+
+def _rates(
+    names: Sequence[str],
+    runs: Sequence[Sequence[Record]],
+    places: Sequence[Sequence[Sequence[int]]],
+    resamples: int,
+    seed: int,
+) -> list[Rate]:
+    """Return the rate of each bin; `places` holds the bin of each token."""
+    calls_NK, tokens_NK = np.zeros((2, len(runs[0]), len(names)))
+    for run, run_places in zip(runs, places, strict=True):
+        for n, (record, bins) in enumerate(zip(run, run_places, strict=True)):
+            by_teacher = [author == TEACHER for author in record.authors]
+            np.add.at(tokens_NK[n], bins, 1.0)
+            np.add.at(calls_NK[n], bins, by_teacher)
+    weights_RN = resample_sentences(len(runs[0]), resamples, seed)
+    rate_RK = share(weights_RN @ calls_NK, weights_RN @ tokens_NK)
+    return [
+        Rate(
+            name, int(tokens_NK[:, k].sum()), int(calls_NK[:, k].sum()), float(rate_RK[0, k]), *interval(rate_RK[:, k])
+        )
+        for k, name in enumerate(names)
+    ]
+
+
+def share(part: Floats, whole: Floats) -> Floats:
+    """Return `part / whole`; nan where there is no whole."""
+    return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), np.nan)
+
+
+def interval(values_R: Floats) -> tuple[float, float]:
+    """Return the 95% interval of the resamples that have a value; nan where none has."""
+    drawn = values_R[1:][~np.isnan(values_R[1:])]
+    if not drawn.size or math.isnan(values_R[0]):
+        return math.nan, math.nan
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return float(low), float(high)

@@ -1,0 +1,73 @@
+"""What `wheels bench curve` can be asked for. Imports nothing heavy, so that `--help` is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wheels.decoding.methods.choices import DTYPES, MODE_HELP, MODES, RULES
+from wheels.errors import WheelsError
+from wheels.fields import check_fields, option, threads_option
+from wheels.paths import PLACE, RUN
+
+
+@dataclass(frozen=True)
+class CurveConfig:
+    """Settings of one quality-vs-teacher-use curve.
+
+    Raises:
+        WheelsError: for a value that is not allowed.
+    """
+
+    model: str | None = option(
+        None, "folder of a trained model (default: the embedded pair)", metavar="DIR", reads=PLACE
+    )
+    teacher: str | None = option(
+        None, "folder or hub id of the teacher, if not the one that the model folder names", reads=PLACE
+    )
+    also: tuple[str, ...] = option(
+        (),
+        "more trained models of the same pair, each trained and calibrated on its own: their seeds are further ones",
+        reads=PLACE,
+    )
+    data: str = option("embedded-translation", "task, folder, file or hub:owner/name to score on", reads=PLACE)
+    split: str = option("test", "split of the data that is scored")
+    source: str = option("source", "column of the source; dotted names reach nested columns")
+    target: str = option("target", "column of the reference")
+    prompt: str | None = option(None, "template with {source}, for causal models (default: the model's own)")
+    metrics: tuple[str, ...] = option((), "metrics; the first is the quality of the curve (default: the task's own)")
+    budgets: tuple[float, ...] = option(
+        (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0),
+        "teacher budgets to decode; between points more than 0.1 apart in measured use no figure is given",
+        share=True,
+    )
+    rules: tuple[str, ...] | None = option(
+        None, "rules to compare (default: all that the model has heads and thresholds for)", choices=RULES
+    )
+    seeds: int = option(3, "trained heads of a rule, and draws of random and every-k", minimum=1)
+    mode: str = option("average", MODE_HELP, choices=MODES)
+    calibration_data: str | None = option(
+        None, "data to calibrate on first; never the data that is scored", reads=PLACE
+    )
+    limit: int | None = option(None, "score only the first rows", minimum=1)
+    batch_size: int = option(64, "rows decoded at once", minimum=1)
+    max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)
+    resamples: int = option(1000, "bootstrap resamples of sentences and seeds", minimum=100, maximum=100_000)
+    output: str = option("curve", "folder for the results; a rerun into it continues", metavar="DIR", writes=RUN)
+    device: str = option("cpu", "device of both models, such as cpu or cuda")
+    dtype: str = option("float32", "number format of both models", choices=DTYPES)
+    threads: int | None = threads_option()
+
+    def __post_init__(self) -> None:
+        """Check every value; budgets are put in order, and each rule and budget stands once."""
+        check_fields(self)
+        for name in ("budgets", "rules"):
+            if getattr(self, name) is not None and not getattr(self, name):
+                raise WheelsError(f"{name} must hold at least one value, got none")
+        object.__setattr__(self, "budgets", tuple(sorted({float(budget) for budget in self.budgets})))
+        if self.rules is not None:
+            object.__setattr__(self, "rules", tuple(dict.fromkeys(self.rules)))
+
+    @property
+    def interior_budgets(self) -> tuple[float, ...]:
+        """The budgets at which both models write."""
+        return tuple(budget for budget in self.budgets if 0.0 < budget < 1.0)

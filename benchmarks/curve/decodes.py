@@ -1,0 +1,271 @@
+"""What a curve decodes: every rule, seed and budget, under calibrated thresholds, each kept as soon as it is done.
+
+A kept decode counts only under the signature of everything that its outputs depend on, so a rerun repeats what is
+missing or was made otherwise, and nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from wheels import __version__
+from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record, kept_or_made
+from wheels.benchmarks.curve.config import CurveConfig
+from wheels.data.tasks import Row, digest, load_task
+from wheels.decoding.commands import calibrate
+from wheels.decoding.commands.calibrate_config import CalibrateConfig
+from wheels.decoding.commands.calibration_hint import calibration_hint
+from wheels.decoding.engine import decode
+from wheels.decoding.methods.choices import RULES
+from wheels.decoding.methods.controller import RATE
+from wheels.decoding.methods.rules import SEEDED, TRAINED, calibrated, known_rules, threshold_of
+from wheels.errors import WheelsError
+from wheels.json_text import json_digest
+from wheels.models.artefact import EMBEDDED, Artefact
+from wheels.policy.calibration import UNCALIBRATED, Calibration
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be decoded, by which model."""
+
+    artefact: Artefact
+    model_digest: str
+    """Of both models."""
+    seeds: dict[str, list[int]]
+    """Seeds of each rule."""
+    thresholds: dict[PointKey, float | None]
+    """The decodes in their order, both ends first, with their thresholds; an end has none."""
+    notes: list[str]
+    """What a reader must know."""
+
+
+def rows_digest(rows: Sequence[Row]) -> str:
+    """Return the digest of rows whatever the name of their split, as a calibration has it."""
+    return digest({"": rows})
+
+
+def load_artefact(config: CurveConfig) -> Artefact:
+    """Return the model that is to be measured."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    return Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
+
+
+def make_plan(config: CurveConfig, data_digest: str) -> Plan:
+    """Load the model, calibrate it where that is asked for, and return what is to be decoded.
+
+    Args:
+        config: of the curve.
+        data_digest: `rows_digest` of the whole split that is scored.
+
+    Raises:
+        WheelsError: where a rule has no head or no threshold, or thresholds come from the scored rows.
+    """
+    artefact = load_artefact(config)
+    left_out = ""
+    if config.rules is None:
+        config, left_out = default_rules(config, artefact)
+    seeds, notes = seeds_of(config, artefact)
+    notes += [left_out] if left_out else []
+    if config.calibration_data is not None:
+        _calibrate_on(config, artefact, seeds, data_digest)
+    if config.prompt is not None:
+        artefact.pair.prompt = config.prompt
+    return Plan(artefact, artefact.digest, seeds, _thresholds(config, artefact, seeds, data_digest), notes)
+
+
+def default_rules(config: CurveConfig, artefact: Artefact) -> tuple[CurveConfig, str]:
+    """Return the settings with every rule that the model can be measured with, and a note on what else there is.
+
+    That is all it has heads for; of these, where no calibration is going to be made, those that have thresholds. A
+    model without any calibration keeps them all, so that what is missing is said.
+    """
+    known = known_rules(artefact)
+    kept = {*UNCALIBRATED, *(point.rule for point in artefact.calibration.points)}
+    if artefact.calibration.points and config.calibration_data is None:
+        known = tuple(rule for rule in known if rule in kept)
+    lacking = [rule for rule in RULES if rule not in known]
+    note = f"not measured, for want of a trained head or of thresholds: {', '.join(lacking)}" if lacking else ""
+    return replace(config, rules=known), note
+
+
+def seeds_of(config: CurveConfig, artefact: Artefact) -> tuple[dict[str, list[int]], list[str]]:
+    """Return the seeds that each rule is decoded with, and a note where fewer were trained than asked for.
+
+    Rules that nothing is drawn or trained for give one output whatever the seed, and are decoded once.
+
+    Raises:
+        WheelsError: where a trained rule has no head at all.
+    """
+    seeds, notes = {}, []
+    for rule in config.rules or ():
+        count = config.seeds if rule in SEEDED else 1
+        if rule in TRAINED:
+            trained = len(artefact.heads.get(rule, []))
+            if not trained:
+                raise WheelsError(
+                    f"{config.model or 'the embedded pair'} has no trained head for rule {rule!r}; "
+                    "leave it out of --rules"
+                )
+            if trained < count:
+                notes.append(f"{rule} was trained with {trained} of the {count} seeds asked for")
+                count = trained
+        seeds[rule] = list(range(count))
+    return seeds, notes
+
+
+def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list[int]], data_digest: str) -> None:
+    """Give the artefact a calibration on `config.calibration_data`, made now unless it is there already.
+
+    It is kept beside the results: the model's folder stays as it is.
+    """
+    wish = CalibrateConfig(
+        model=config.model or EMBEDDED,
+        data=str(config.calibration_data),
+        teacher=config.teacher,
+        source=config.source,
+        target=config.target,
+        # The ends of the range too: between them any budget can be interpolated.
+        budgets=tuple(sorted({*CalibrateConfig(model="", data="").budgets, *config.interior_budgets})),
+        rules=tuple(seeds),
+        seeds=max(map(len, seeds.values())),
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.batch_size,
+        device=config.device,
+        dtype=config.dtype,
+        threads=config.threads,
+    )
+    task = load_task(wish.data, source=wish.source, target=wish.target, require_target=False)
+    wanted = rows_digest(task.rows(wish.split))
+    refuse_scored(wanted, data_digest)
+    path = Path(config.output) / "calibration.json"
+    for found in (artefact.calibration, Calibration.load(path)):
+        artefact.calibration = found
+        alike = found.data_digest == wanted and found.model_digest in ("", artefact.digest)
+        if alike and not _missing(config, artefact, seeds):
+            return
+    artefact.calibration = calibrate.measure(artefact, wish)
+    artefact.calibration.save(path)
+
+
+def refuse_scored(calibrated_on: str | None, data_digest: str, *, what: str = "thresholds were calibrated") -> None:
+    """Raise where the rows that were calibrated on, or whatever else was done, are those to be scored."""
+    if calibrated_on == data_digest:
+        raise WheelsError(
+            f"the {what} on the very rows that are to be scored, and nothing is calibrated on the "
+            "split it is scored on; use other rows for it, or score others"
+        )
+
+
+def _inner_keys(config: CurveConfig, seeds: dict[str, list[int]]) -> list[PointKey]:
+    """Return the decodes between the ends."""
+    rules = [(rule, seed) for rule in seeds for seed in seeds[rule]]
+    return [PointKey(rule, seed, budget) for rule, seed in rules for budget in config.interior_budgets]
+
+
+def _missing(config: CurveConfig, artefact: Artefact, seeds: dict[str, list[int]]) -> list[PointKey]:
+    """Return the decodes that have no threshold."""
+    missing = []
+    for key in _inner_keys(config, seeds):
+        try:
+            threshold_of(artefact.calibration, key.rule, key.budget, key.seed, config.mode)
+        except WheelsError:
+            missing.append(key)
+    return missing
+
+
+def _thresholds(
+    config: CurveConfig, artefact: Artefact, seeds: dict[str, list[int]], data_digest: str
+) -> dict[PointKey, float | None]:
+    """Return what is to be decoded, each with its threshold: both ends, then rule by rule."""
+    if missing := _missing(config, artefact, seeds):
+        shown = ", ".join(f"{key.rule} (seed {key.seed}) at {key.budget:g}" for key in missing[:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        rules, budgets = {key.rule: None for key in missing}, sorted({key.budget for key in missing})
+        wanted = None if config.mode == "online" else budgets
+        hint = calibration_hint(artefact, list(rules), wanted, max(key.seed for key in missing))
+        raise WheelsError(f"not calibrated: {shown}{more}{hint}; or name data that is not scored by --calibration-data")
+    keys = _inner_keys(config, seeds)
+    if keys:
+        refuse_scored(artefact.calibration.data_digest, data_digest)
+    thresholds: dict[PointKey, float | None] = {STUDENT_END: None, TEACHER_END: None}
+    found = artefact.calibration
+    return thresholds | {key: threshold_of(found, key.rule, key.budget, key.seed, config.mode) for key in keys}
+
+
+def decode_all(
+    config: CurveConfig, plan: Plan, sources: Sequence[str], data_digest: str
+) -> dict[PointKey, list[Record]]:
+    """Return the records of every decode, from `points/` where they are kept there, and keep the others."""
+    folder, outputs = Path(config.output) / "points", {}
+    with tqdm(total=len(plan.thresholds) * len(sources), unit="row", file=sys.stderr) as bar:
+        for key in plan.thresholds:
+            bar.set_description(f"{key.rule} at {key.budget:g}" + (f", seed {key.seed}" if key.seed else ""))
+            made_by = signature_of(config, plan, key, data_digest, len(sources))
+            make = functools.partial(_decode, config, plan.artefact, key, sources, bar.update)
+            outputs[key] = kept_or_made(folder, key, made_by, make, bar.update)
+    return outputs
+
+
+def points_digest(config: CurveConfig, plan: Plan, data_digest: str) -> str:
+    """Return the digest of all that the outputs depend on: models, heads, thresholds, rows and settings."""
+    return json_digest([signature_of(config, plan, key, data_digest, 0) for key in plan.thresholds])
+
+
+def _decode(
+    config: CurveConfig, artefact: Artefact, key: PointKey, sources: Sequence[str], progress: Callable[[int], Any]
+) -> list[Record]:
+    """Return the records of one decode."""
+    # An end is a budget of 0 or 1, which never and always call, whatever the rule; this one reads nothing.
+    name = "random" if key in (STUDENT_END, TEACHER_END) else key.rule
+    traces = decode(
+        artefact.pair,
+        sources,
+        calibrated(artefact, name, key.budget, key.seed, config.mode),
+        budget=key.budget,
+        mode=config.mode,
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.batch_size,
+        seed=key.seed,
+        progress=progress,
+    )
+    return [Record.of(trace) for trace in traces]
+
+
+def signature_of(config: CurveConfig, plan: Plan, key: PointKey, data_digest: str, rows: int) -> dict[str, Any]:
+    """Return everything that the outputs of a decode depend on.
+
+    The batch size is, in online mode, whose threshold all rows move, and below float32, where sums of another batch
+    may round otherwise. Else rows do not touch each other.
+    """
+    moves: dict[str, Any] = {}
+    if config.mode == "online" and 0 < key.budget < 1:
+        levels = plan.artefact.calibration.levels(key.rule, key.seed)
+        moves = {"levels": [list(point) for point in levels], "rate": RATE}
+    if moves or config.dtype != "float32":
+        moves["batch_size"] = config.batch_size
+    return moves | {
+        "model": plan.model_digest,
+        "head": plan.artefact.head_digest(key.rule, key.seed),
+        "threshold": plan.thresholds[key],
+        "data": data_digest,
+        "rows": rows,
+        "rule": key.rule,
+        "seed": key.seed,
+        "budget": key.budget,
+        "mode": config.mode,
+        "prompt": plan.artefact.pair.prompt,
+        "max_new_tokens": config.max_new_tokens,
+        "device": config.device,
+        "dtype": config.dtype,
+        "wheels": __version__,
+    }

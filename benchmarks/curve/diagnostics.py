@@ -1,0 +1,166 @@
+"""A closer look at one curve: where the calls go, how well they are predicted, and what training paid for them."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from wheels.benchmarks.core.cell import PointKey, Record
+from wheels.benchmarks.curve.calls import Rate, overall_rate, quarters, rates_by_frequency, rates_by_position
+from wheels.benchmarks.curve.config import CurveConfig
+from wheels.benchmarks.curve.decodes import Plan, signature_of
+from wheels.benchmarks.curve.measured import Measured
+from wheels.benchmarks.curve.price_plot import Prices, read_prices
+from wheels.benchmarks.curve.reliability import Reliability, kept_or_judged, reliability, spread
+from wheels.benchmarks.curve.summary import plain_values
+from wheels.data.tasks import Row, Task
+from wheels.models.pair import Pair
+
+PREDICT_REGRET = ("regret", "learned")
+"""Rules whose head predicts a regret; the agent's may have been taught what a call gains in the task's metric."""
+COUNTED_ROWS = 20_000
+"""Rows of the training split whose tokens are counted at most."""
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Where one rule calls."""
+
+    rule: str
+    budget: float
+    overall: float
+    """Share of all tokens that the teacher wrote."""
+    position: list[Rate]
+    """By tenths of the output."""
+    frequency: list[Rate]
+    """By frequency of the written token; empty where token ids were not kept."""
+    counted: str
+    """The text that frequencies are of."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """How well one trained rule predicts."""
+
+    rule: str
+    budget: float
+    clip: float
+    """What training counted a regret for at most, in nats; inf where that is not known."""
+    found: Reliability
+    """Against regrets that are counted so."""
+    whole: Reliability
+    """Against the regrets as they are."""
+
+
+@dataclass(frozen=True)
+class Closer:
+    """All of it; None or empty where there is nothing to look at, and `why` says so."""
+
+    calls: Calls | None = None
+    predicted: Predicted | None = None
+    prices: Prices = field(default_factory=dict)
+    why: Mapping[str, str] = field(default_factory=dict)
+    """Why `frequency`, `reliability` or `prices` is missing: a sentence each."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as they stand in `curve.json`: None for a number that does not exist."""
+        return {
+            "calls": plain_values(asdict(self.calls)) if self.calls else None,
+            "reliability": plain_values(asdict(self.predicted)) if self.predicted else None,
+        }
+
+
+def look_closer(config: CurveConfig, plan: Plan, measured: Measured, task: Task, data_digest: str) -> Closer:
+    """Look at the decodes of `measured` near use 0.2; the models read again what they wrote, once, and it is kept.
+
+    Args:
+        config: of the curve.
+        plan: the models, and what was decoded.
+        measured: the outputs.
+        task: the rows, for the frequencies of tokens.
+        data_digest: `rows_digest` of the whole split that is scored.
+    """
+    why: dict[str, str] = {}
+    folder = plan.artefact.folder
+    prices = read_prices(folder / "metrics.jsonl") if folder is not None else {}
+    if not prices:
+        why["prices"] = "The model's folder holds no metrics.jsonl with the prices of its training."
+    calls = _calls(plan.artefact.pair, measured, task, config.split, why)
+    return Closer(calls, _predicted(config, plan, measured, data_digest, why), prices, why)
+
+
+def _calls(pair: Pair, measured: Measured, task: Task, split: str, why: dict[str, str]) -> Calls | None:
+    """Return where the first rule calls; None where only the ends were decoded."""
+    budget, rule = measured.shown, measured.rules[0]
+    if budget is None:
+        return None
+    runs = [measured.outputs[PointKey(rule, seed, budget)] for seed in measured.seeds(rule)]
+    resampling = {"resamples": measured.resamples, "seed": measured.seed}
+    frequency: list[Rate] = []
+    counted = ""
+    if _have_ids(runs):
+        rows, counted = _counted_rows(task, measured, split)
+        frequency = rates_by_frequency(runs, quarters(pair.encode_targets(rows)), **resampling)
+    else:
+        why["frequency"] = NO_IDS
+    return Calls(rule, budget, overall_rate(runs), rates_by_position(runs, **resampling), frequency, counted)
+
+
+def _counted_rows(task: Task, measured: Measured, split: str) -> tuple[list[str], str]:
+    """Return the texts whose tokens are counted, and what they are called."""
+    train: Sequence[Row] = task.splits.get("train", ())
+    if not train:
+        return list(
+            measured.references
+        ), f"the references of the scored rows (the data has no train split, only {split})"
+    chosen = train[:COUNTED_ROWS]
+    part = "" if len(chosen) == len(train) else f"the first {len(chosen)} rows of "
+    return [row.target for row in chosen], f"{part}the training split"
+
+
+def _predicted(
+    config: CurveConfig, plan: Plan, measured: Measured, data_digest: str, why: dict[str, str]
+) -> Predicted | None:
+    """Return how well the regret is predicted; None, and why, where there is nothing to judge."""
+    rule = next((rule for rule in PREDICT_REGRET if rule in measured.rules), None)
+    budget = measured.shown
+    if rule is None or budget is None:
+        why["reliability"] = "No trained rule was decoded between the ends, so there is no prediction to judge."
+        return None
+    keys = [PointKey(rule, seed, budget) for seed in measured.seeds(rule)]
+    if not _have_ids([measured.outputs[key] for key in keys]):
+        why["reliability"] = NO_IDS
+        return None
+    rows = spread(len(measured.references))
+    sources, folder = [measured.sources[row] for row in rows], Path(config.output) / "examined"
+    judged = []
+    for key in tqdm(keys, desc=f"reading again what {rule} wrote", unit="decode", file=sys.stderr):
+        signature = signature_of(config, plan, key, data_digest, len(measured.references))
+        records = [measured.outputs[key][row] for row in rows]
+        judged.append(kept_or_judged(folder, signature, plan.artefact, key, sources, records, config.batch_size))
+    clip = _clip(plan.artefact.config)
+    found, whole = (reliability(judged, measured.resamples, measured.seed, most) for most in (clip, math.inf))
+    if found is None or whole is None:
+        why["reliability"] = "Every output of that decode is empty, so there is no state to judge."
+        return None
+    return Predicted(rule, budget, clip, found, whole)
+
+
+def _clip(config: Mapping[str, Any]) -> float:
+    """Return what the training of a model folder counted a regret for at most; inf where it does not say."""
+    clip = config.get("trained", {}).get("settings", {}).get("regret_clip")
+    return float(clip) if isinstance(clip, int | float) else math.inf
+
+
+NO_IDS = "The kept outputs hold no token ids; a run into a new folder writes them."
+
+
+def _have_ids(runs: Sequence[Sequence[Record]]) -> bool:
+    """Return whether every record holds the id of each of its tokens."""
+    return all(len(record.token_ids) == record.tokens for run in runs for record in run)

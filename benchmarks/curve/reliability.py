@@ -1,0 +1,181 @@
+"""How well a trained head predicts what a call gains: predicted gain against true regret, state by state.
+
+The states are those of a finished decode, read again by both models (`wheels.decoding.teacher_forcing`). The prediction
+is the head's gain under the budget of the decode, in nats; the truth is the regret of the student's greedy token there,
+in nats. Axes: N sentences, K groups, R resamples (row 0 is the sample itself).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wheels.benchmarks.core.bootstrap import Comparison, Floats, compare, resample_sentences
+from wheels.benchmarks.core.cell import PointKey, Record, load_lines, save_lines
+from wheels.benchmarks.curve.calls import interval, share
+from wheels.decoding.teacher_forcing import examine
+from wheels.models.artefact import Artefact
+
+GROUPS = 10
+MOST_ROWS = 500
+"""Rows that are read again at most, spread evenly over the data."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The T states of one output."""
+
+    gain: tuple[float, ...]
+    """What the head predicts that a call gains, nats."""
+    regret: tuple[float, ...]
+    """What the student's greedy token costs, nats, >= 0."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One tenth of the states, by the prediction."""
+
+    states: int
+    gain: float
+    """Mean prediction, nats."""
+    regret: float
+    """Mean truth, nats."""
+    low: float
+    """2.5th percentile of the mean truth, over resamples of sentences."""
+    high: float
+    """97.5th percentile."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """What is said of the predictions."""
+
+    sentences: int
+    states: int
+    explained: Comparison
+    """`R^2 = 1 - sum (regret - gain)^2 / sum (regret - mean regret)^2`: the explained share of the variance."""
+    slope: Comparison
+    """Least-squares slope of regret on gain: 1 where a predicted nat is a true nat."""
+    groups: list[Group]
+    """From the lowest predictions to the highest."""
+
+
+def spread(count: int, most: int = MOST_ROWS) -> list[int]:
+    """Return at most `most` of the rows 0 to `count - 1`, spread evenly."""
+    return [i * count // min(count, most) for i in range(min(count, most))]
+
+
+def judge(
+    artefact: Artefact, key: PointKey, sources: Sequence[str], records: Sequence[Record], batch_size: int
+) -> list[Judged]:
+    """Read outputs again and return prediction and truth at each state; an empty output has none.
+
+    Args:
+        artefact: the models, and the head that `key` names.
+        key: the decode that the records are of.
+        sources: what was given to the models.
+        records: what they wrote, with its token ids.
+        batch_size: rows of a forward pass at most.
+    """
+    head = artefact.head(key.rule, key.seed)
+    written = [index for index, record in enumerate(records) if record.token_ids]
+    encoded = artefact.pair.encode([sources[index] for index in written])
+    found = [Judged((), ()) for _ in records]
+    examined = examine(artefact.pair, encoded, [records[index].token_ids for index in written], batch_size)
+    for index, text in zip(written, examined, strict=True):
+        features_TF = text.features_TF.to(head.mean_F.device)
+        budget_T = torch.full((len(features_TF),), key.budget, device=features_TF.device)
+        with torch.no_grad():
+            gain_T = head(features_TF, budget_T).gain_B
+        found[index] = Judged(*(tuple(round(x, 5) for x in line.tolist()) for line in (gain_T, text.regret_T)))
+    return found
+
+
+def kept_or_judged(
+    folder: Path,
+    signature: dict[str, Any],
+    artefact: Artefact,
+    key: PointKey,
+    sources: Sequence[str],
+    records: Sequence[Record],
+    batch_size: int,
+) -> list[Judged]:
+    """Return what is kept in `folder` under this `signature`, or judge now and keep it."""
+    path, signed = folder / key.file_name, signature | {"read_again": len(records)}
+    kept = load_lines(path, signed)
+    if kept is not None:
+        return [Judged(tuple(line["gain"]), tuple(line["regret"])) for line in kept]
+    judged = judge(artefact, key, sources, records, batch_size)
+    save_lines(path, signed, ({"gain": one.gain, "regret": one.regret} for one in judged))
+    return judged
+
+
+def reliability(
+    judged_SN: Sequence[Sequence[Judged]], resamples: int, seed: int, clip: float = math.inf
+) -> Reliability | None:
+    """Return how predictions and truth agree over all states; None without any.
+
+    A resample draws sentences; a sentence brings its states of every seed. The groups are those of the sample.
+
+    Args:
+        judged_SN: of each seed, the same sentences.
+        resamples: of sentences, for the intervals.
+        seed: of the resamples.
+        clip: a regret counts for at most this, in nats.
+    """
+    sentence_T = np.array([n for run in judged_SN for n, one in enumerate(run) for _ in one.gain], dtype=np.int64)
+    gain_T = np.array([gain for run in judged_SN for one in run for gain in one.gain])
+    regret_T = np.array([min(regret, clip) for run in judged_SN for one in run for regret in one.regret])
+    if not len(gain_T):
+        return None
+    weights_RN = resample_sentences(len(judged_SN[0]), resamples, seed)
+    explained_R, slope_R = _fit(weights_RN, sentence_T, gain_T, regret_T)
+    return Reliability(
+        sentences=len(judged_SN[0]),
+        states=len(gain_T),
+        explained=compare(explained_R),
+        slope=compare(slope_R),
+        groups=_groups(weights_RN, sentence_T, gain_T, regret_T),
+    )
+
+
+def _fit(weights_RN: Floats, sentence_T: Any, gain_T: Floats, regret_T: Floats) -> tuple[Floats, Floats]:
+    """Return R^2 and slope of each resample, from sums per sentence; nan where nothing varies."""
+    # Centred first, so that the differences of sums below lose no digits; neither number depends on it.
+    shift = float(regret_T.mean())
+    gain_T, regret_T = gain_T - shift, regret_T - shift
+    terms = (
+        np.ones_like(gain_T),
+        gain_T,
+        regret_T,
+        gain_T**2,
+        regret_T**2,
+        gain_T * regret_T,
+        (regret_T - gain_T) ** 2,
+    )
+    sums_N7 = np.zeros((weights_RN.shape[1], len(terms)))
+    np.add.at(sums_N7, sentence_T, np.stack(terms, axis=1))
+    n, g, r, gg, rr, gr, error = (weights_RN @ sums_N7).T
+    n = np.maximum(n, 1.0)
+    spread_g, spread_r = gg - g * g / n, rr - r * r / n
+    return 1.0 - share(error, np.where(spread_r > 1e-9, spread_r, 0.0)), share(
+        gr - g * r / n, np.where(spread_g > 1e-9, spread_g, 0.0)
+    )
+
+
+def _groups(weights_RN: Floats, sentence_T: Any, gain_T: Floats, regret_T: Floats) -> list[Group]:
+    """Return the states in `GROUPS` groups of equal size, by the prediction."""
+    found = []
+    for states in np.array_split(np.argsort(gain_T, kind="stable"), min(GROUPS, len(gain_T))):
+        sums_N2 = np.zeros((weights_RN.shape[1], 2))
+        np.add.at(sums_N2, sentence_T[states], np.stack([regret_T[states], np.ones(len(states))], axis=1))
+        regret_R, states_R = (weights_RN @ sums_N2).T
+        mean_R = share(regret_R, states_R)
+        found.append(Group(len(states), float(gain_T[states].mean()), float(mean_R[0]), *interval(mean_R)))
+    return found

@@ -1,0 +1,119 @@
+"""`wheels bench curve`: decode every rule at every budget, and say what quality each buys for its teacher use."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from wheels.benchmarks.core.bootstrap import Statistics
+from wheels.benchmarks.curve.config import CurveConfig
+from wheels.benchmarks.curve.decodes import Plan, decode_all, make_plan, points_digest, rows_digest
+from wheels.benchmarks.curve.diagnostics import look_closer
+from wheels.benchmarks.curve.measured import Measured
+from wheels.benchmarks.curve.plot import draw
+from wheels.benchmarks.curve.report import render
+from wheels.benchmarks.curve.report_sections import sections
+from wheels.benchmarks.curve.resampled import SentenceStatistics
+from wheels.benchmarks.curve.summary import Curve, summarise
+from wheels.benchmarks.curve.table import as_csv, as_text
+from wheels.config import as_command, to_dict, versions, write_resolved
+from wheels.data.tasks import Task, load_task
+from wheels.files import write_bytes, write_json, write_text
+from wheels.metrics import sentence_statistics, signature
+from wheels.runs import claimed, holds_run, take_run
+
+INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher", "also")
+"""Settings that change no figure, or are known by the digest of what they name."""
+
+
+def run(config: CurveConfig) -> Curve:
+    """Measure the curve, write it to `config.output`, print its main numbers, and return it.
+
+    Raises:
+        WheelsError: for what the user can mend: data, model, a missing calibration, or one on the scored rows.
+    """
+    metrics = config.metrics or None
+    task = load_task(config.data, source=config.source, target=config.target, prompt=config.prompt, metrics=metrics)
+    # The digest is of the whole split: a limit must not hide that calibration and scoring share their rows.
+    data_digest = rows_digest(task.rows(config.split))
+    with claimed(config.output) as folder:
+        identity = to_dict(config, INCIDENTAL)
+        identity["data_digest"] = data_digest
+        kept = (folder / "curve.json").is_file()
+        holds_run(folder, "bench curve", identity, kept=kept, grows=True)
+        configs = [config, *(_another(config, model, place) for place, model in enumerate(config.also, 1))]
+        plans = [make_plan(each, data_digest) for each in configs]
+        identity["points_digest"] = "-".join(map(partial(points_digest, data_digest=data_digest), configs, plans))
+        take_run(folder, "bench curve", config, identity, kept=kept)
+        runs = [_decoded(each, plan, task, data_digest) for each, plan in zip(configs, plans, strict=True)]
+        return _measure(config, folder, task, plans[0], runs, data_digest)
+
+
+def _another(config: CurveConfig, model: str, place: int) -> CurveConfig:
+    """Return the settings of one more model, whose decodes are kept in a folder of their own."""
+    return replace(config, model=model, also=(), output=str(Path(config.output) / f"also-{place}"))
+
+
+def _decoded(config: CurveConfig, plan: Plan, task: Task, data_digest: str) -> Measured:
+    """Return the outputs of one model."""
+    rows = task.rows(config.split)[: config.limit]
+    outputs = decode_all(config, plan, [row.source for row in rows], data_digest)
+    return Measured(
+        task=task.name,
+        student=plan.artefact.student_name,
+        teacher=plan.artefact.teacher_name,
+        sources=[row.source for row in rows],
+        references=[row.target for row in rows],
+        metrics=task.metrics,
+        budgets=config.budgets,
+        rules=tuple(plan.seeds),
+        mode=config.mode,
+        outputs=outputs,
+        resamples=config.resamples,
+        notes=plan.notes,
+    )
+
+
+def _measure(
+    config: CurveConfig, folder: Path, task: Task, plan: Plan, runs: Sequence[Measured], data_digest: str
+) -> Curve:
+    """Score, write and print; what looks closer is of the first model alone."""
+    measured = runs[0] if len(runs) == 1 else Measured.pooled(runs)
+    curve = summarise(measured, _with_progress(len(measured.outputs) * len(task.metrics)))
+    curve.metric_signatures.update({metric: signature(metric, measured.references) for metric in task.metrics})
+    curve.versions.update(versions())
+    write_resolved(config, folder, {"data_digest": data_digest, "model_digest": plan.model_digest})
+    closer = look_closer(config, plan, runs[0], task, data_digest)
+    curve.details.update(closer.to_json())
+    write_results(curve, measured, folder, sections(curve, closer), as_command("wheels bench curve", config))
+    print(as_text(curve))
+    print(f"written to {folder}: curve.json, curve.csv, curve.png, report.html")
+    return curve
+
+
+def write_results(curve: Curve, measured: Measured, folder: Path, closer: Sequence[str], command: str) -> None:
+    """Write the curve as JSON, CSV, picture and page; `closer` are more sections of the page."""
+    picture = draw(curve)
+    write_json(folder / "curve.json", curve.to_json())
+    write_text(folder / "curve.csv", as_csv(curve))
+    write_bytes(folder / "curve.png", picture)
+    write_text(folder / "report.html", render(curve, picture, measured, closer, command))
+
+
+def _with_progress(total: int) -> SentenceStatistics:
+    """Return `sentence_statistics` with a progress bar over its `total` calls."""
+    bar = tqdm(total=total, desc="scoring", unit="point", file=sys.stderr)
+
+    def counted(metric: str, hypotheses: list[str], references: list[str]) -> Statistics:
+        statistics = sentence_statistics(metric, hypotheses, references)
+        bar.update()
+        if bar.n == total:
+            bar.close()
+        return statistics
+
+    return counted

@@ -1,0 +1,155 @@
+"""A curve as plain text for a terminal, and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from wheels.benchmarks.core.bootstrap import APART, LEAST_GAP
+from wheels.benchmarks.curve.plot import metric_name
+from wheels.benchmarks.curve.summary import Curve, Point, uses_shown
+from wheels.tables import align
+
+
+def shown_uses(curve: Curve) -> list[float]:
+    """Return the uses that the short tables show: 0.1, 0.2 and 0.3 as far as asked for, else every budget."""
+    return uses_shown(curve.interior)
+
+
+NOT_MEASURED = "not measured"
+"""Shown where no measured point is near enough (`wheels.benchmarks.core.bootstrap.is_measured`)."""
+WHERE_MEASURED = (
+    f"{NOT_MEASURED}: the neighbouring points lie more than {APART:g} apart and none of them is near enough"
+)
+"""What readers are told of it."""
+
+
+def if_measured(value: float, text: str) -> str:
+    """Return `text` of a value, or the words for one that was not measured."""
+    return text if math.isfinite(value) else NOT_MEASURED
+
+
+def number(value: float, digits: int = 1) -> str:
+    """Return a number for print, never a minus before a zero; a dash where there is none."""
+    return f"{value:z.{digits}f}" if math.isfinite(value) else "-"
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """Return a 95% interval in brackets; a dash where there is none."""
+    return f"[{number(row['low'], 2)}, {number(row['high'], 2)}]" if math.isfinite(row["low"]) else number(math.nan)
+
+
+def area_or_use(curve: Curve, value: float, digits: int) -> str:
+    """Return an area under a curve, or a use that it reaches a level at; a dash where the gap is too small for any."""
+    has_gap = curve.teacher["quality"] - curve.student["quality"] >= LEAST_GAP
+    return if_measured(value, number(value, digits)) if has_gap else number(math.nan)
+
+
+def row_at(curve: Curve, rule: str, metric: str, use: float) -> dict[str, Any]:
+    """Return what `curve.at_use` says of a rule at a use."""
+    return next(row for row in curve.at_use if (row["rule"], row["metric"], row["use"]) == (rule, metric, use))
+
+
+def in_words(test: Mapping[str, Any]) -> str:
+    """Return one paired comparison as a sentence."""
+    name = metric_name(test["metric"])
+    best = ", the best trivial rule there" if test["against"] == "best trivial" else ""
+    place = f"At teacher use {test['budget']:g}, {test['rule']}"
+    if not math.isfinite(test["difference"]):
+        return f"{place} and {test['baseline']}{best} were not both measured, so {name} is not compared."
+    if not math.isfinite(test["p"]):
+        return f"{place} and {test['baseline']}{best} cannot be compared in {name}."
+    side = "above" if test["difference"] >= 0 else "below"
+    share = test["pgr_difference"]
+    gap = f" ({share:+z.0%} of the gap)" if math.isfinite(share) else ""
+    corrected = f", by Holm {test['p_holm']:.3f}" if math.isfinite(test["p_holm"]) else ""
+    bounds = f"95% interval {test['low']:+.2f} to {test['high']:+.2f}, p = {test['p']:.3f}{corrected}"
+    clear = "" if test["low"] > 0 or test["high"] < 0 else ": chance alone could explain it"
+    return f"{place} is {abs(test['difference']):.2f} {name} {side} {test['baseline']}{best}{gap}; {bounds}{clear}."
+
+
+def as_text(curve: Curve) -> str:
+    """Return the curve's main numbers for a terminal."""
+    ends = [
+        f"{metric_name(metric)} {curve.student['metrics'][metric]:.1f} -> {curve.teacher['metrics'][metric]:.1f}"
+        for metric in curve.metrics
+    ]
+    parts = [
+        f"{curve.task}: {curve.sentences} rows, {curve.mode} mode; student alone -> teacher alone: {', '.join(ends)}"
+    ]
+    parts += [f"note: {note}" for note in curve.notes]
+    parts += [_use_table(curve, metric) for metric in curve.metrics if curve.interior]
+    if curve.interior:
+        parts += [_area_table(curve)]
+    if curve.paired:
+        parts += [_test_table(curve)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _test_table(curve: Curve) -> str:
+    """Return the paired comparisons of the quality: a line each."""
+    name = metric_name(curve.quality)
+    rows = [["rule - baseline", "use", name, "95% interval", "of the gap", "p", "Holm"]]
+    for test in curve.paired:
+        if test["metric"] == curve.quality and test["budget"] in shown_uses(curve):
+            best = " (best trivial)" if test["against"] == "best trivial" else ""
+            difference = if_measured(test["difference"], number(test["difference"], 2))
+            share = number(test["pgr_difference"], 2)
+            pair = f"{test['rule']} - {test['baseline']}{best}"
+            tails = [number(test["p"], 3), number(test["p_holm"], 3)]
+            rows.append([pair, f"{test['budget']:g}", difference, interval(test), share, *tails])
+    words = "(Holm: p corrected for the number of comparisons of that rule in this table)"
+    return f"difference at equal teacher use, paired bootstrap:\n{align(rows)}\n{words}"
+
+
+def _use_table(curve: Curve, metric: str) -> str:
+    """Return a metric at equal teacher use: a line a rule, the share of the gap in brackets."""
+    uses = shown_uses(curve)
+    rows = [["rule", "seeds", *(f"use {use:g}" for use in uses)]]
+    for rule in curve.rules:
+        cells = [row_at(curve, rule, metric, use) for use in uses]
+        values = [if_measured(cell["value"], f"{number(cell['value'])} ({number(cell['pgr'], 2)})") for cell in cells]
+        rows.append([rule, str(len(curve.seeds[rule])), *values])
+    words = f"\n({WHERE_MEASURED})" if any(NOT_MEASURED in row for row in rows) else ""
+    return f"{metric_name(metric)} at equal teacher use (share of the student-teacher gap):\n{align(rows)}{words}"
+
+
+def _area_table(curve: Curve) -> str:
+    """Return areas, thresholds and adherence: a line a rule."""
+    rows = [["rule", "area 0-1", "area 0-0.3", "use for 50%", "80%", "95%", "error of use", "violations"]]
+    for rule in curve.rules:
+        kept = curve.adherence[rule]
+        rows.append(
+            [
+                rule,
+                *(area_or_use(curve, area, 3) for area in curve.apgr[rule].values()),
+                *(area_or_use(curve, use, 2) for use in curve.cpt[rule].values()),
+                number(kept["mean_abs_error"], 3),
+                "-" if kept["violations"] is None else str(kept["violations"]),
+            ]
+        )
+    if curve.mode != "strict":
+        rows = [row[:-1] for row in rows]
+    return f"area under the share of the gap; least use that recovers a share; how budgets were kept:\n{align(rows)}"
+
+
+def as_csv(curve: Curve) -> str:
+    """Return the points as CSV, a line each; a number that does not exist is an empty cell."""
+    columns = ["rule", "seed", "budget", "use", "use_p95", *curve.metrics, "pgr", "passes_per_token"]
+    columns += ["positions_per_token", "seconds", "signature"]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(point, column) for column in columns] for point in curve.points)
+    return buffer.getvalue()
+
+
+def _cell(point: Point, column: str) -> str:
+    """Return one value of a point as text."""
+    value = point.metrics[column] if column in point.metrics else getattr(point, column)
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else ""
+    return str(value)

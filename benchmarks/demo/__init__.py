@@ -1,0 +1,1 @@
+"""`wheels demo`: the whole path on the embedded pair."""

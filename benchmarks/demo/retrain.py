@@ -1,0 +1,215 @@
+"""`wheels demo --retrain`: the embedded pair from scratch, by its recipe, in stages that are each done once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import wheels
+from wheels.agents.config import TrainConfig
+from wheels.benchmarks.core.commands import calibrate, distil, embedded_pair, train
+from wheels.benchmarks.core.recipe import Recipe, with_digests
+from wheels.benchmarks.core.stages import Stage, in_words, run_stages
+from wheels.benchmarks.demo.config import DemoConfig
+from wheels.config import write_resolved
+from wheels.data.tasks import Task, load_task
+from wheels.decoding.commands.calibrate_config import CalibrateConfig
+from wheels.distillation.config import PretrainConfig
+from wheels.errors import WheelsError
+from wheels.files import new_folder, read_json, read_object, write_bytes, write_json, write_text
+from wheels.runs import LOCK
+
+SECTIONS = ("teacher", "student", "policy", "calibrate")
+RECIPE = "embedded-translation"
+
+
+def run(config: DemoConfig) -> None:
+    """Train the embedded pair and put it in its place.
+
+    Raises:
+        WheelsError: where the place cannot be written, and whatever a stage raises.
+    """
+    output, work = output_folder(config), Path(config.work)
+    recipe = Recipe.read(config.recipe, RECIPE, SECTIONS)
+    stages = retrain_stages(config, work, recipe)
+    seconds = run_stages(work, stages, {"command": "demo --retrain", "wheels": wheels.__version__})
+    facts = read_object(work / "facts.json")
+    # The first arguments alone: the place of this installation says nothing about the result.
+    extra = {"argv": ["wheels", *sys.argv[1:]], "recipe": recipe.sections, "seconds": seconds, **facts}
+    with new_folder(output) as folder:
+        shutil.copytree(work / "pair", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(LOCK))
+        write_resolved(config, folder, extra)
+        write_text(folder / "README.md", card(read_json(folder / "resolved.json")))
+    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    print(f"written to {output}: {size / 1e6:.2f} MB in all")
+
+
+def output_folder(config: DemoConfig) -> Path:
+    """Return where the pair goes: `--output`, or its place in this checkout.
+
+    Raises:
+        WheelsError: where that is no checkout, cannot be written, or holds something else.
+    """
+    output = Path(config.output) if config.output is not None else embedded_pair()
+    root = embedded_pair().parents[2]
+    if config.output is None and not (root / "pyproject.toml").is_file():
+        raise WheelsError(f"{embedded_pair()} belongs to an installed package, no checkout; give --output DIR")
+    place = output
+    while not place.exists():
+        place = place.parent
+    try:  # now, not after the work; permissions alone do not tell, for the superuser has them all
+        tempfile.TemporaryDirectory(dir=place).cleanup()
+    except OSError as error:
+        raise WheelsError(f"cannot write {output}: {error.strerror} at {place}; give another --output") from error
+    if output.exists() and any(output.iterdir()) and not _is_ours(output):
+        raise WheelsError(f"{output} holds something else than a pair; give a new or an empty folder by --output")
+    return output
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder was written by this very command, whose result may be replaced: a user's own model may not."""
+    note = folder / "resolved.json"
+    return note.is_file() and read_object(note, "config")["config"].get("retrain") is True
+
+
+def retrain_stages(config: DemoConfig, work: Path, recipe: Recipe) -> list[Stage]:
+    """Return the stages, their settings checked.
+
+    Raises:
+        WheelsError: naming the recipe and the section, for a setting that is not allowed.
+    """
+    teacher, student, rounded, pair = work / "teacher", work / "student", work / "rounded", work / "pair"
+    teacher_config = recipe.configure("teacher", PretrainConfig, output=str(teacher), threads=config.threads)
+    data = teacher_config.data
+    student_config = recipe.configure(
+        "student", PretrainConfig, output=str(student), tokenizer=str(teacher), data=data, threads=config.threads
+    )
+    policy_config = recipe.configure(
+        "policy", TrainConfig, output=str(work / "policy"), student=str(rounded), teacher=str(rounded / "teacher"),
+        data=data, calibrate=False, threads=config.threads,
+    )  # fmt: skip
+    calibrate_config = recipe.configure(
+        "calibrate", CalibrateConfig, model=str(pair), data=data, threads=config.threads
+    )
+    plan: list[tuple[str, str, Path, Any]] = [
+        ("training the teacher from scratch", "teacher", teacher / "finished.json", partial(distil, teacher_config)),
+        ("training the student from scratch", "student", student / "finished.json", partial(distil, student_config)),
+        ("rounding both to half precision", "round", rounded / "teacher" / "config.json",
+         partial(round_pair, student, teacher, rounded)),
+        ("teaching the student when to call", "policy", work / "policy" / "resolved.json",
+         partial(train, policy_config)),
+        ("putting the pair together", "assemble", pair / "deferral" / "config.json",
+         partial(assemble, rounded, work / "policy", pair)),
+        ("finding the thresholds of the budgets", "calibrate", pair / "deferral" / "calibration.json",
+         partial(calibrate, calibrate_config)),
+        ("measuring both ends on the test split", "measure", work / "facts.json",
+         partial(measure, pair, data, work / "facts.json")),
+    ]  # fmt: skip
+    settings = {**recipe.sections, "teacher": with_digests(recipe.sections["teacher"], teacher_config)}
+    settings["student"] = with_digests(recipe.sections["student"], student_config)
+    return [Stage(name, title, result, settings.get(name, {}), run) for title, name, result, run in plan]
+
+
+def round_pair(student: Path, teacher: Path, folder: Path) -> None:
+    """Write both models with float16 weights: half the size, and what follows is trained on the rounded ones."""
+    for source, place in ((student, folder), (teacher, folder / "teacher")):
+        write_half(source, place)
+
+
+def write_half(source: Path, folder: Path) -> None:
+    """Write a model with float16 weights, its tokenizer in one line; plain tools still load it as float32."""
+    from wheels.models.loading import load_model, load_tokenizer, save_model
+
+    # Halved after loading: asked for float16, T5 would keep some of its weights in float32.
+    save_model(load_model(source).half(), load_tokenizer(source), folder)
+    settings = read_json(folder / "config.json")
+    write_json(folder / "config.json", settings | {"dtype": "float32"})
+    tokenizer = read_json(folder / "tokenizer.json")
+    write_text(folder / "tokenizer.json", json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
+def assemble(rounded: Path, policy: Path, folder: Path) -> None:
+    """Put the rounded models and the trained heads, rounded too, into one folder that can be moved anywhere."""
+    from safetensors.torch import load, save
+
+    with new_folder(folder) as place:
+        shutil.copytree(rounded, place, dirs_exist_ok=True)
+        tensors = load((policy / "deferral" / "model.safetensors").read_bytes())
+        heads = save({name: tensor.half() for name, tensor in tensors.items()})
+        write_bytes(place / "deferral" / "model.safetensors", heads)
+        settings = read_json(policy / "deferral" / "config.json")
+        settings["teacher"] = "teacher"
+        settings["trained"]["settings"] |= {"student": ".", "teacher": "teacher", "output": "."}
+        write_json(place / "deferral" / "config.json", settings)
+
+
+def measure(pair: Path, data: str, path: Path) -> None:
+    """Write the quality of both ends on the test split, with the data's digest and the sizes of both models."""
+    from wheels.models.artefact import Artefact
+
+    artefact, task = Artefact.load(pair), load_task(data)
+    models = {"student": artefact.pair.student, "teacher": artefact.pair.teacher}
+    facts = {
+        "task": task.name,
+        "data_digest": task.digest,
+        "parameters": {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()},
+        "vocabulary": artefact.pair.vocab_size,
+        "test_rows": len(task.test),
+        "test": {name: ends(artefact, task, budget) for name, budget in (("student", 0.0), ("teacher", 1.0))},
+    }
+    write_json(path, facts)
+
+
+def ends(artefact: Any, task: Task, budget: float) -> dict[str, float]:
+    """Return the metrics of one model alone on the test split: budget 0 is the student, 1 the teacher."""
+    from wheels.decoding.engine import decode
+    from wheels.decoding.methods.rules import calibrated
+    from wheels.metrics import score
+
+    sources, references = [row.source for row in task.test], [row.target for row in task.test]
+    rule = calibrated(artefact, "random", budget)
+    texts = [trace.text for trace in decode(artefact.pair, sources, rule, budget=budget)]
+    return {metric: round(score(metric, texts, references).value, 2) for metric in task.metrics}
+
+
+CARD = """# The embedded pair: German to English
+
+A T5-family student and teacher, trained from scratch on `{task}` (digest `{data_digest}`), and the heads that
+tell the student when to call. The sentences are made from the Unicode CLDR by templates: this pair shows the path of
+`wheels` on a machine without a network. It translates nothing but such sentences.
+
+| | parameters | BLEU | chrF |
+|---|---|---|---|
+{rows}
+
+Test split ({test_rows:,} rows), greedy, each model alone, as the weights stand here: rounded to float16, computed in
+float32. One vocabulary of {vocabulary:,} byte-level pieces. This folder is the student's, as `save_pretrained` leaves
+it; `teacher/` is the teacher's; `deferral/` holds the heads (`learned` and `regret`, seeds: {seeds}) and the
+thresholds, which were found on the validation split.
+
+Made by `wheels demo --retrain` with `benchmarks/recipes/embedded-translation.yaml`, in {time}; the settings, seeds,
+versions and seconds of each stage stand in `resolved.json`. Another processor, or another number of threads, rounds
+otherwise and gives weights that differ a little.
+
+Licence: Apache-2.0. The words in the sentences come from the CLDR (Unicode License v3).
+"""
+
+
+def card(resolved: dict[str, Any]) -> str:
+    """Return the model card."""
+    rows = [
+        f"| {name} | {resolved['parameters'][name]:,} | {scores['bleu']:.1f} | {scores['chrf']:.1f} |"
+        for name, scores in resolved["test"].items()
+    ]
+    return CARD.format(
+        **{name: resolved[name] for name in ("task", "data_digest", "vocabulary")},
+        rows="\n".join(rows),
+        test_rows=resolved["test_rows"],
+        seeds=resolved["recipe"]["policy"].get("seeds", 1),
+        time=in_words(sum(resolved["seconds"].values())),
+    )

@@ -1,0 +1,1 @@
+"""`wheels bench distillation`: labels, temperature, size, and a cached teacher."""

@@ -1,0 +1,170 @@
+"""The cache in numbers: what it weighs, how far it is off, and what training from it saves."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+import wheels
+from wheels.benchmarks.core.bootstrap import compare, mean_over_seeds, ratio_by_round, resample_sentences
+from wheels.benchmarks.curve.plot import metric_name
+from wheels.benchmarks.curve.table import number
+from wheels.benchmarks.distillation.config import CacheConfig
+from wheels.benchmarks.distillation.summary import SEED, interval
+from wheels.config import versions
+from wheels.metrics import sentence_statistics, signature
+from wheels.tables import align
+
+CLOCKS = ("wall_ms", "cpu_ms")
+
+
+def summarise(
+    config: CacheConfig,
+    task: str,
+    references: Sequence[str],
+    metrics: Sequence[str],
+    trained: Mapping[str, Any],
+    parts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the content of `cache.json`.
+
+    Args:
+        config: what was asked for.
+        task: its name.
+        references: of the validation rows.
+        metrics: their names; the first is the quality.
+        trained: what each trained student left, by way and seed.
+        parts: what was measured of `sizes`, `steps` and `memory`.
+    """
+    steps = parts["steps"]
+    return {
+        "task": task,
+        "config": asdict(config),
+        "rows": parts["sizes"]["rows"],
+        "vocab_size": parts["sizes"]["vocab_size"],
+        "weights": parts["sizes"]["weights"],
+        "errors": parts["sizes"]["errors"],
+        "steps": steps,
+        "speedup": {
+            way: {clock: ratio_by_round(steps["live"][clock], steps[way][clock]) for clock in CLOCKS}
+            for way in steps
+            if way != "live"
+        },
+        "memory_mb": parts["memory"],
+        "quality": quality(config, references, metrics, trained),
+        "runs": run_seconds(config, trained),
+        "metric_signatures": {metric: signature(metric, references) for metric in metrics},
+        "signature": f"{task}|validation|{len(references)}|cache:{config.k}|T{config.temperature:g}|"
+        f"seeds:{config.seeds}|wheels:{wheels.__version__}",
+        "versions": versions(),
+    }
+
+
+def quality(
+    config: CacheConfig, references: Sequence[str], metrics: Sequence[str], trained: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return each metric on the validation rows: both ways, and the cache minus the live teacher."""
+    found: dict[str, Any] = {}
+    count = len(trained["live-s0"]["texts"])
+    weights_RN = resample_sentences(count, config.resamples, SEED)
+    for metric in metrics:
+        sides = {}
+        for way in ("live", "cache"):
+            texts = [trained[f"{way}-s{seed}"]["texts"] for seed in range(config.seeds)]
+            values = [sentence_statistics(metric, one, list(references[:count])).resampled(weights_RN) for one in texts]
+            sides[way] = np.stack(values)
+        means = {way: mean_over_seeds(values, SEED) for way, values in sides.items()}
+        found[metric] = {way: interval(means[way]) for way in means} | {
+            "by_seed": {way: [float(value) for value in values[:, 0]] for way, values in sides.items()},
+            "cache_minus_live": asdict(compare(means["cache"] - means["live"])),
+        }
+    return found
+
+
+def run_seconds(config: CacheConfig, trained: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the seconds of each seed's whole trainings, evaluation included; None where one was interrupted."""
+    return [
+        {"seed": seed, **{way: trained[f"{way}-s{seed}"]["seconds"] for way in ("live", "cache")}}
+        for seed in range(config.seeds)
+    ]
+
+
+def as_text(summary: Mapping[str, Any]) -> str:
+    """Return the tables for a terminal."""
+    config = summary["config"]
+    parts = [
+        f"{summary['task']}: caches of {summary['rows']} training rows, V = {summary['vocab_size']:,}",
+        _sizes_table(summary),
+        _steps_table(summary),
+    ]
+    lines = [[way, "-" if value is None else f"{value:.0f}"] for way, value in summary["memory_mb"].items()]
+    parts.append(f"highest resident memory of a training, MiB:\n{align(lines)}")
+    rows = [["validation", "live", "95%", "cache", "95%", "cache - live", "95%"]]
+    for metric, found in summary["quality"].items():
+        row = [metric_name(metric)]
+        for way in ("live", "cache"):
+            row += [number(found[way]["mean"], 2), _band(found[way])]
+        minus = found["cache_minus_live"]
+        rows.append([*row, f"{minus['difference']:+z.2f}", _band(minus)])
+    parts.append(
+        f"trained to the end, T = {config['temperature']:g}, k = {config['k']}, {config['seeds']} seeds:\n{align(rows)}"
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _sizes_table(summary: Mapping[str, Any]) -> str:
+    """Return a line a size: what it weighs, and its error at each temperature."""
+    temperatures = summary["config"]["temperatures"]
+    names = [f"{what} T={one:g}" for one in temperatures for what in ("loss", "gradient")]
+    rows = [["k", "bytes a token", "MB", "seconds", *names]]
+    for weight in summary["weights"]:
+        cells = [error_at(summary, weight["k"], temperature) for temperature in temperatures]
+        errors = [text for cell in cells for text in (number(cell["share"], 3), number(cell["gradient"], 3))]
+        size = [f"{weight['bytes_per_token']:.0f}", f"{weight['bytes'] / 1e6:.1f}", f"{weight['seconds']:.1f}"]
+        rows.append([f"{weight['k']}", *size, *errors])
+    return f"share of the full loss that is seen; relative error of the gradient:\n{align(rows)}"
+
+
+def _steps_table(summary: Mapping[str, Any]) -> str:
+    """Return a line a way: milliseconds of a step, and how many times as long the live teacher takes."""
+    rows = [["step", "ms", "cpu ms", "live / this", "cpu"]]
+    for way, clocks in summary["steps"].items():
+        row = [way, *(f"{float(np.median(clocks[clock])):.1f}" for clock in CLOCKS)]
+        faster = summary["speedup"].get(way)
+        rows.append(row + [_ratio(faster[clock]) if faster else "" for clock in CLOCKS])
+    return f"a training step, median of {summary['config']['rounds']} interleaved rounds:\n{align(rows)}"
+
+
+def _ratio(found: Mapping[str, float]) -> str:
+    return f"{found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f})"
+
+
+def _band(found: Mapping[str, float]) -> str:
+    return f"[{number(found['low'], 2)}, {number(found['high'], 2)}]"
+
+
+def error_at(summary: Mapping[str, Any], k: int, temperature: float) -> Mapping[str, Any]:
+    """Return the errors of one size at one temperature."""
+    found: Mapping[str, Any] = next(
+        error for error in summary["errors"] if (error["k"], error["temperature"]) == (k, temperature)
+    )
+    return found
+
+
+def as_csv(summary: Mapping[str, Any]) -> str:
+    """Return a line for each size and temperature."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    fields = ("temperature", "full", "merged", "share", "worst", "gradient", "rest")
+    writer.writerow(["k", "bytes_per_token", "bytes", "tokens", "seconds", *fields])
+    for weight in summary["weights"]:
+        for temperature in summary["config"]["temperatures"]:
+            error = error_at(summary, weight["k"], temperature)
+            sizes = [weight["k"], f"{weight['bytes_per_token']:.1f}", weight["bytes"], weight["tokens"]]
+            writer.writerow([*sizes, f"{weight['seconds']:.2f}", *(f"{error[field]:.6g}" for field in fields)])
+    return buffer.getvalue()

@@ -1,0 +1,164 @@
+"""`wheels bench distillation`: what labels, temperature and size make of a student, and what caching its teacher saves.
+
+Every student of a grid learns from one teacher, whose probabilities are scored once for all of them; each is a run of
+`wheels pretrain` that goes on where it was cut short, and is scored by what it writes for the test rows. The
+temperature that a student is compared at is chosen on validation rows, never on those that are scored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import wheels
+from wheels.benchmarks.core.commands import distil
+from wheels.benchmarks.core.recipe import with_digests
+from wheels.benchmarks.core.stages import Stage, in_words, run_stages
+from wheels.benchmarks.distillation.baselines import baselines
+from wheels.benchmarks.distillation.config import DistillationConfig
+from wheels.benchmarks.distillation.plan import Kind, Plan
+from wheels.benchmarks.distillation.plot import draw
+from wheels.benchmarks.distillation.summary import Cell, Measured, summarise
+from wheels.benchmarks.distillation.table import as_csv, as_text
+from wheels.benchmarks.distillation.texts import read_texts, write_texts
+from wheels.config import write_resolved
+from wheels.data.tasks import SPLITS, Task, load_task
+from wheels.distillation.config import PretrainConfig
+from wheels.files import write_bytes, write_json, write_text
+from wheels.runs import claimed, take_run
+
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the sweep keeps what it makes."""
+
+    folder: Path
+    """Its own folder, with its ledger."""
+
+    def model(self, name: str) -> Path:
+        """Return the folder of a student."""
+        return self.folder / "students" / name
+
+    def texts(self, name: str) -> Path:
+        """Return the file of what a model wrote for the test rows."""
+        return self.folder / "texts" / f"{name}.jsonl.gz"
+
+
+def run(config: DistillationConfig) -> None:
+    """Run what `config` asks for; see `DistillationConfig`.
+
+    Raises:
+        WheelsError: for a recipe that does not fit, a folder that holds something else, and whatever a part raises.
+    """
+    plan = Plan.of(config)
+    task = load_task(config.data)
+    task.check_splits(SPLITS)  # what is scored at the end is looked for first
+    with claimed(plan.output):
+        take_run(plan.output, "bench distillation", config, {"data_digest": task.digest})
+        _run_parts(config, plan, task)
+
+
+def _run_parts(config: DistillationConfig, plan: Plan, task: Task) -> None:
+    """Train the teacher, then run the parts that are asked for."""
+    inputs = prepare(plan, task)
+    seconds: dict[str, float] = {}
+    if "sweep" in config.parts:
+        seconds |= run_stages(plan.output / "sweep", sweep_stages(plan), inputs)
+    if "cache" in config.parts:
+        from wheels.benchmarks.distillation.cache import cache_stages
+
+        seconds |= run_stages(plan.output / "cached", cache_stages(plan, task), inputs)
+    extra = {"recipe": plan.recipe.sections, "seconds": seconds, "data_digest": task.digest}
+    write_resolved(config, plan.output, extra | {"teacher_digest": inputs["teacher"]})
+    print(f"everything is in {plan.output}; the stages took {in_words(sum(seconds.values()))} in all")
+
+
+def prepare(plan: Plan, task: Task) -> dict[str, Any]:
+    """Train the teacher where none was given, and return what all stages depend on."""
+    from wheels.distillation.run import run as pretrain
+    from wheels.models.loading import check_place, model_digest
+
+    if plan.given_teacher is None:
+        print("training the teacher, or finding it trained", flush=True)
+        pretrain(plan.teacher_config())
+    check_place(str(plan.teacher), "teacher")
+    return {
+        "command": "bench distillation",
+        "wheels": wheels.__version__,
+        "data_digest": task.digest,
+        "teacher": model_digest(plan.teacher),
+    }
+
+
+def sweep_stages(plan: Plan) -> list[Stage]:
+    """Return the training and writing of each student, the teacher's writing, and the table."""
+    places, sections = Places(plan.output / "sweep"), plan.recipe.sections
+    shared = {name: sections[name] for name in ("student", "scores")} | {"cached": plan.sweep.cached_logits}
+    stages = [
+        Stage(TEACHER, "writing with the teacher", places.texts(TEACHER), shared,
+              partial(write_texts, plan, plan.teacher, places.texts(TEACHER)))
+    ]  # fmt: skip
+    for kind in plan.kinds:
+        for seed in range(plan.sweep.seeds):
+            name = f"{kind.name}-s{seed}"
+            student = plan.student_config(kind, seed, places.model(name))
+            settings = {"size": plan.size_settings(kind.size), "objective": student.objective, "w": student.w}
+            settings = with_digests(settings, student)
+            work = partial(train_and_write, plan, student, places.texts(name))
+            stages.append(Stage(name, f"training {name}", places.texts(name), settings, work, after=(TEACHER,)))
+    work = partial(write_summary, plan, places)
+    title, place = "comparing the students", plan.output / "distillation.json"
+    settings = {"resamples": plan.sweep.resamples}
+    stages.append(Stage("table", title, place, settings, work, shown=True, again=True))
+    return stages
+
+
+def train_and_write(plan: Plan, student: PretrainConfig, place: Path) -> None:
+    """Train a student, and write the test rows with it."""
+    distil(student)
+    write_texts(plan, Path(student.output), place)
+
+
+def measured(plan: Plan, places: Places, task: Task) -> Measured:
+    """Return what was written, and what it is held against."""
+    rows = task.rows("test")[: plan.scores.limit]
+    cells: dict[Kind, list[Cell]] = {}
+    for kind in plan.kinds:
+        for seed in range(plan.sweep.seeds):
+            facts, texts = read_texts(places.texts(f"{kind.name}-s{seed}"))
+            cells.setdefault(kind, []).append(Cell(texts, facts["parameters"], facts["finished"].get("value")))
+    facts, texts = read_texts(places.texts(TEACHER))
+    metrics = plan.scores.metrics or task.metrics
+    return Measured(
+        task=task.name,
+        references=[row.target for row in rows],
+        metrics=metrics,
+        cells=cells,
+        teacher=Cell(texts, facts["parameters"], None),
+        baselines=baselines(task, rows, metrics),
+        cached_logits=plan.sweep.cached_logits,
+        objective=plan.sweep.objective,
+        resamples=plan.sweep.resamples,
+        training=training_words(plan),
+    )
+
+
+def training_words(plan: Plan) -> str:
+    """Say how long each student is trained."""
+    one = plan.student_config(plan.kinds[0], 0, plan.output)
+    length = f"{one.max_steps} steps" if one.max_steps else f"{one.epochs:g} epochs"
+    rows = f" of the first {one.limit} rows" if one.limit else ""
+    return f"{length}{rows}, batches of {one.batch_size * one.gradient_accumulation}"
+
+
+def write_summary(plan: Plan, places: Places) -> None:
+    """Write table, JSON and picture, and print the table."""
+    summary = summarise(measured(plan, places, load_task(plan.data)))
+    write_text(plan.output / "distillation.csv", as_csv(summary))
+    write_bytes(plan.output / "distillation.png", draw(summary))
+    write_json(plan.output / "distillation.json", summary.to_json())
+    print(as_text(summary))

@@ -1,0 +1,53 @@
+"""What the models of a distillation benchmark write: greedy, kept beside what is known of the model."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wheels.benchmarks.core.cell import save_lines
+from wheels.benchmarks.distillation.plan import Plan
+from wheels.data.tasks import load_task
+from wheels.distillation.run_folder import run_facts
+from wheels.errors import WheelsError
+from wheels.json_text import parse_object
+
+
+def texts_of(plan: Plan, model: Path, split: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the facts of a model, and what it writes for a split: the engine at budget 0, as on every curve."""
+    from wheels.decoding.engine import decode
+    from wheels.decoding.methods.rules import SIMPLE
+    from wheels.models.pair import Pair
+
+    config, task = plan.scores, load_task(plan.data)
+    finished = run_facts(model)
+    pair = Pair.load(model, model, prompt=finished.get("prompt", task.prompt), device=config.device)
+    rows = task.rows(split)[: config.limit]
+    traces = decode(
+        pair, [row.source for row in rows], SIMPLE["random"], budget=0.0,
+        max_new_tokens=config.max_new_tokens, batch_size=config.batch_size,
+    )  # fmt: skip
+    facts = {"parameters": sum(weights.numel() for weights in pair.student.parameters()), "finished": finished}
+    return facts, [trace.text for trace in traces]
+
+
+def write_texts(plan: Plan, model: Path, place: Path) -> None:
+    """Keep what a model writes for the test rows."""
+    facts, texts = texts_of(plan, model, "test")
+    save_lines(place, facts, [{"text": text} for text in texts])
+
+
+def read_texts(place: Path) -> tuple[Mapping[str, Any], list[str]]:
+    """Return the facts and the texts that `write_texts` kept.
+
+    Raises:
+        WheelsError: for a file that cannot be read.
+    """
+    try:
+        lines = gzip.decompress(place.read_bytes()).decode("utf-8").rstrip("\n").split("\n")
+        facts, *texts = [parse_object(line, str(place)) for line in lines]
+        return facts, [each["text"] for each in texts]
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise WheelsError(f"cannot read {place}: {error}; delete it to have it written again") from error

@@ -1,0 +1,1 @@
+"""`wheels bench passes`: quality against teacher passes."""

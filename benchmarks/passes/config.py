@@ -1,0 +1,82 @@
+"""What `wheels bench passes` can be asked for. Imports nothing heavy, so that `--help` is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wheels.decoding.methods.choices import DTYPES, RULES
+from wheels.errors import WheelsError
+from wheels.fields import check_fields, option, threads_option
+from wheels.paths import PLACE, RUN
+
+FAMILIES = (
+    "deferral",
+    "verified",
+    "verified-all",
+    "priced",
+    "take-back",
+    "bild",
+    "speculative",
+    "lossy",
+    "cascade",
+    "lookup",
+)
+"""The families of methods that are compared, each at several settings (`wheels.benchmarks.passes.settings`)."""
+
+
+@dataclass(frozen=True)
+class PassesConfig:
+    """Settings of one comparison of quality against teacher passes.
+
+    Raises:
+        WheelsError: for a value that is not allowed.
+    """
+
+    model: str | None = option(
+        None, "folder of a trained model (default: the embedded pair)", metavar="DIR", reads=PLACE
+    )
+    teacher: str | None = option(
+        None, "folder or hub id of the teacher, if not the one that the model folder names", reads=PLACE
+    )
+    data: str = option("embedded-translation", "task, folder, file or hub:owner/name to score on", reads=PLACE)
+    split: str = option("test", "split of the data that is scored")
+    source: str = option("source", "column of the source; dotted names reach nested columns")
+    target: str = option("target", "column of the reference")
+    metrics: tuple[str, ...] = option((), "metrics; the first is the quality of the curve (default: the task's own)")
+    rule: str = option("learned", "the rule that calls in deferral and in its verified forms", choices=RULES)
+    budgets: tuple[float, ...] = option(
+        (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
+        "its teacher budgets, calibrated before; between points more than 0.1 apart in passes no figure is given",
+        share=True,
+    )
+    families: tuple[str, ...] = option(FAMILIES, "families of methods to compare", choices=FAMILIES)
+    scales: tuple[float, ...] = option((1.0,), "priced: nats of regret let pass for each nat of the call's price")
+    longest: int | None = option(
+        None, "student tokens after which a verified or priced row calls anyway (default: no limit)", minimum=1
+    )
+    seeds: int = option(3, "trained heads that learned and regret are decoded with", minimum=1)
+    tune_data: str | None = option(
+        None, "data on which the family tuned chooses its settings; never the rows that are scored", reads=PLACE
+    )
+    tune_split: str = option("validation", "split of the data that is tuned on")
+    tune_limit: int | None = option(None, "tune on the first rows only", minimum=1)
+    limit: int | None = option(None, "score only the first rows", minimum=1)
+    batch_size: int = option(64, "rows of a forward pass", minimum=1)
+    max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)
+    resamples: int = option(1000, "bootstrap resamples of rows and seeds", minimum=100, maximum=100_000)
+    output: str = option("passes", "folder for the results; a rerun into it continues", metavar="DIR", writes=RUN)
+    device: str = option("cpu", "device of both models, such as cpu or cuda")
+    dtype: str = option("float32", "number format of both models", choices=DTYPES)
+    threads: int | None = threads_option()
+
+    def __post_init__(self) -> None:
+        """Check every value; budgets are put in order, each value stands once."""
+        check_fields(self)
+        for name in ("budgets", "families", "scales"):
+            if not getattr(self, name):
+                raise WheelsError(f"{name} must hold at least one value, got none")
+        object.__setattr__(self, "budgets", tuple(sorted({float(budget) for budget in self.budgets})))
+        if any(not scale >= 0 for scale in self.scales):
+            raise WheelsError(f"scales must be at least 0, got {', '.join(f'{scale:g}' for scale in self.scales)}")
+        object.__setattr__(self, "scales", tuple(sorted({float(scale) for scale in self.scales})))
+        object.__setattr__(self, "families", tuple(dict.fromkeys(self.families)))

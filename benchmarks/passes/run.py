@@ -1,0 +1,218 @@
+"""`wheels bench passes`: what quality each way of decoding buys for its teacher passes, and what else it costs.
+
+Deferral spends teacher passes where a rule calls; verification spends them on drafts. On this axis they compare: one
+pass is one sequential step of the large model, whatever number of positions it reads.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from wheels import __version__
+from wheels.benchmarks.core.cell import PointKey, Record, kept_or_made
+from wheels.benchmarks.curve.decodes import refuse_scored, rows_digest
+from wheels.benchmarks.curve.resampled import Resampled
+from wheels.benchmarks.curve.summary import plain_values
+from wheels.benchmarks.passes.config import PassesConfig
+from wheels.benchmarks.passes.plot import draw
+from wheels.benchmarks.passes.settings import Setting, ends, seeds_of, settings_of, sweep_of, tuned
+from wheels.benchmarks.passes.summary import (
+    Lines,
+    PassPoint,
+    against_envelope,
+    at_equal_passes,
+    beyond_speculation,
+    means,
+    points_of,
+)
+from wheels.benchmarks.passes.table import as_csv, shown
+from wheels.benchmarks.passes.tune import Tried, choose
+from wheels.config import to_dict, versions, write_resolved
+from wheels.data.tasks import Row, Task, load_task
+from wheels.decoding.engine import decode
+from wheels.files import write_bytes, write_json, write_text
+from wheels.json_text import json_digest
+from wheels.metrics import sentence_statistics, signature
+from wheels.models.artefact import Artefact
+from wheels.runs import claimed, take_run
+
+INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher")
+"""Settings that change no figure, or are known by the digest of what they name."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows that are decoded, and where their outputs are kept."""
+
+    rows: Sequence[Row]
+    digest: str
+    """Of the whole split: a limit must not hide that tuning and scoring share their rows."""
+    folder: Path
+
+
+def run(config: PassesConfig) -> list[PassPoint]:
+    """Decode the rows in every setting, score them, write the results to `config.output`, and print the tables.
+
+    Raises:
+        WheelsError: for what the user can mend: data, model, a budget that was not calibrated, or one calibrated or
+            tuned on the rows that are scored.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    task = load_task(config.data, source=config.source, target=config.target, metrics=config.metrics or None)
+    artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
+    with claimed(config.output) as folder:
+        return _measure(config, folder, task, artefact)
+
+
+def _measure(config: PassesConfig, folder: Path, task: Task, artefact: Artefact) -> list[PassPoint]:
+    """Decode, score, write and print."""
+    data_digest, rows = rows_digest(task.rows(config.split)), task.rows(config.split)[: config.limit]
+    refuse_scored(artefact.calibration.data_digest, data_digest)
+    settings = [*ends(), *settings_of(config, artefact)]
+    _begin(config, folder, artefact, settings, Split(rows, data_digest, folder / "points"))
+    tried, chosen, tuned_on = _tune(config, artefact, data_digest, task.metrics[0])
+    settings += chosen
+    outputs = _decode_all(config, artefact, settings, Split(rows, data_digest, folder / "points"))
+    sample = Resampled(outputs, [row.target for row in rows], task.metrics, sentence_statistics, config.resamples, 0)
+    place = (task.name, artefact.student_name, artefact.teacher_name)
+    points = points_of(settings, outputs, sample, task.metrics, place)
+    facts = {"data_digest": data_digest, "rows": len(rows), "resamples": config.resamples} | tuned_on
+    write_resolved(config, folder, {**facts, "model_digest": artefact.digest})
+    names = dict(zip(("task", "student", "teacher"), place, strict=True))
+    found = {**names, **facts, "notes": seeds_of(config, artefact)[1], **_found(settings, sample, points)}
+    found["tuned"] = [asdict(each) for each in tried]
+    _write(folder, found, points)
+    print(shown(found, points, task.metrics))
+    print(f"written to {folder}: passes.json, passes.csv, passes.png")
+    return points
+
+
+def _begin(config: PassesConfig, folder: Path, artefact: Artefact, settings: Sequence[Setting], split: Split) -> None:
+    """Take the folder for this comparison, or refuse one that holds another.
+
+    Raises:
+        WheelsError: naming what differs.
+    """
+    identity = to_dict(config, INCIDENTAL)
+    identity |= {"data_digest": split.digest, "model_digest": artefact.digest}
+    if config.tune_data is not None:
+        task = load_task(config.tune_data, source=config.source, target=config.target)
+        identity["tune_data_digest"] = rows_digest(task.rows(config.tune_split))
+    identity["points_digest"] = json_digest([_signature(config, artefact, setting, split) for setting in settings])
+    take_run(folder, "bench passes", config, identity, kept=(folder / "passes.json").is_file())
+
+
+def _found(settings: Sequence[Setting], sample: Resampled, points: Sequence[PassPoint]) -> dict[str, Any]:
+    """Return all that is said of the outputs."""
+    metrics = list(points[0].metrics)
+    lines = Lines(settings, sample)
+    return {
+        "metrics": {metric: signature(metric, sample.references) for metric in metrics},
+        "versions": versions(),
+        "points": [asdict(point) for point in points],
+        "bands": lines.bands(metrics),
+        "at_passes": at_equal_passes(lines, metrics),
+        "versus": against_envelope(lines, metrics),
+        "speculation": beyond_speculation(means(points), metrics[0]),
+    }
+
+
+def _tune(
+    config: PassesConfig, artefact: Artefact, data_digest: str, metric: str
+) -> tuple[list[Tried], list[Setting], dict[str, Any]]:
+    """Sweep the rows that are tuned on, and return what was tried, the chosen settings of every seed, and the facts.
+
+    The sweep reads the first trained head alone; each seed then has the chosen settings with its own thresholds.
+    """
+    if config.tune_data is None:
+        return [], [], {}
+    task = load_task(config.tune_data, source=config.source, target=config.target)
+    split = Split(
+        task.rows(config.tune_split)[: config.tune_limit],
+        rows_digest(task.rows(config.tune_split)),
+        Path(config.output) / "tune",
+    )
+    refuse_scored(split.digest, data_digest, what="settings of the family tuned would be chosen")
+    seeds = seeds_of(config, artefact)[0]
+    settings = sweep_of(config, artefact, seeds[0])
+    outputs = _decode_all(config, artefact, settings, split)
+    references = [row.target for row in split.rows]
+    tried = choose(settings, [outputs[setting.key] for setting in settings], references, metric)
+    names = [each.name for each in tried if each.chosen]
+    every = {each.key: each for seed in seeds for each in tuned(sweep_of(config, artefact, seed), names)}
+    return tried, list(every.values()), {"tuned_on": split.digest, "tuned_on_rows": len(split.rows)}
+
+
+def _decode_all(
+    config: PassesConfig, artefact: Artefact, settings: Sequence[Setting], split: Split
+) -> dict[PointKey, list[Record]]:
+    """Return the records of every setting, those kept by an earlier run as they are."""
+    found: dict[PointKey, list[Record]] = {}
+    model_digest = artefact.digest
+    single = {setting.key: setting for setting in settings}
+    with tqdm(total=len(single) * len(split.rows), unit="row", file=sys.stderr) as bar:
+        for key, setting in single.items():
+            bar.set_description(setting.name + (f", seed {setting.seed}" if setting.seed else ""))
+            made_by = _signature(config, artefact, setting, split) | {"model": model_digest}
+            make = functools.partial(_decode, config, artefact, setting, split.rows, bar.update)
+            found[key] = kept_or_made(split.folder, key, made_by, make, bar.update)
+    return found
+
+
+def _decode(
+    config: PassesConfig,
+    artefact: Artefact,
+    setting: Setting,
+    rows: Sequence[Row],
+    progress: Callable[[int], object],
+) -> list[Record]:
+    """Return the records of one setting."""
+    traces = decode(
+        artefact.pair,
+        [row.source for row in rows],
+        setting.method,
+        budget=setting.budget,
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.batch_size,
+        progress=progress,
+    )
+    return [Record.of(trace) for trace in traces]
+
+
+def _signature(config: PassesConfig, artefact: Artefact, setting: Setting, split: Split) -> dict[str, Any]:
+    """Return everything that the outputs of a setting depend on beside the models.
+
+    The batch size is below float32, where sums of another batch may round otherwise. Else rows do not touch each other.
+    """
+    batch = {} if config.dtype == "float32" else {"batch_size": config.batch_size}
+    rule = setting.method.rule
+    return batch | {
+        "head": "" if setting.seed is None else artefact.head_digest(config.rule, setting.seed),
+        "threshold": getattr(rule, "threshold", None),
+        "rule": None if rule is None else rule.name,
+        "setting": setting.name,
+        "data": split.digest,
+        "rows": len(split.rows),
+        "max_new_tokens": config.max_new_tokens,
+        "device": config.device,
+        "dtype": config.dtype,
+        "wheels": __version__,
+    }
+
+
+def _write(folder: Path, found: dict[str, Any], points: list[PassPoint]) -> None:
+    """Write what was found as JSON, CSV and a picture."""
+    metrics = list(points[0].metrics)
+    write_json(folder / "passes.json", plain_values(found))
+    write_text(folder / "passes.csv", as_csv(points, metrics))
+    title = f"{found['task']}: quality against teacher passes, n = {found['rows']}"
+    write_bytes(folder / "passes.png", draw(means(points), found["bands"], metrics[0], title))

@@ -1,0 +1,165 @@
+"""The ways of decoding that `wheels bench passes` compares: families, their settings, the curves that these lie on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey
+from wheels.benchmarks.passes.config import PassesConfig
+from wheels.decoding.methods.choices import TRAINED
+from wheels.decoding.methods.method import (
+    Method,
+    bild,
+    cascade,
+    deferral,
+    priced_deferral,
+    prompt_lookup,
+    speculative,
+    verified_deferral,
+)
+from wheels.decoding.methods.rules import SIMPLE, ThresholdRule, calibrated
+from wheels.decoding.methods.verify import TakeBack
+from wheels.models.artefact import Artefact
+
+TOLERANCES = (4.0, 2.0, 1.0, 0.5)
+"""Nats of regret beyond which a token is taken back."""
+LONGEST = (None, 16, 8)
+"""Student tokens after which a row calls anyway, as far as the sweep tries them; None: no limit."""
+SWEPT = ("deferral", "verified", "verified-all", "priced", "take-back")
+"""The families whose settings the sweep tries."""
+RULED = ("deferral", "verified", "verified-all", "priced", "tuned")
+"""The families that a rule and its budget drive."""
+ALONE = "alone"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way of decoding."""
+
+    family: str
+    """The family that it belongs to."""
+    label: str
+    """Its setting, such as `budget 0.2, 2 nats`."""
+    method: Method
+    """The way itself."""
+    budget: float | None
+    """The teacher budget that is asked for; None where none is kept."""
+    line: str
+    """The curve over passes that it lies on: settings of one line differ in one knob, or were chosen together."""
+    seed: int | None = None
+    """The trained head that it reads; None: none, and the setting stands on the line of every seed."""
+
+    @property
+    def name(self) -> str:
+        """The family and the setting; a tuned setting has the name of the one that was chosen."""
+        return self.label if self.family == "tuned" else f"{self.family}, {self.label}"
+
+    @property
+    def key(self) -> PointKey:
+        """The name of its decode."""
+        if self.label == ALONE:
+            return STUDENT_END if self.family == STUDENT_END.rule else TEACHER_END
+        words = "".join(letter if letter.isalnum() or letter == "." else "-" for letter in self.name.replace(", ", "-"))
+        return PointKey(words, self.seed or 0, -1.0 if self.budget is None else self.budget)
+
+
+def ends() -> list[Setting]:
+    """Return the student alone and the teacher alone."""
+    alone = deferral(SIMPLE["random"])
+    return [Setting(end.rule, ALONE, alone, end.budget, end.rule) for end in (STUDENT_END, TEACHER_END)]
+
+
+def seeds_of(config: PassesConfig, artefact: Artefact) -> tuple[list[int | None], list[str]]:
+    """Return the trained seeds that the rule is decoded with, and what a reader must know of them."""
+    if config.rule not in TRAINED:
+        notes = [f"priced is left out: thresholds of {config.rule} are no nats"] if "priced" in config.families else []
+        return [None], notes
+    trained = max(1, len(artefact.heads.get(config.rule, [])))  # where there is none, the rule itself says so
+    fewer = f"{config.rule} was trained with {trained} of the {config.seeds} seeds asked for"
+    return list(range(min(config.seeds, trained))), [fewer] if trained < config.seeds else []
+
+
+def settings_of(config: PassesConfig, artefact: Artefact) -> list[Setting]:
+    """Return the settings of every family that is asked for; they are fixed before, none is chosen by its score."""
+    settings = [each for family in config.families if family not in RULED for each in _fixed(family)]
+    ruled = [family for family in config.families if family in RULED]
+    for seed in seeds_of(config, artefact)[0]:
+        rules = _rules(config, artefact, seed) if ruled else {}
+        settings += [each for family in ruled for each in _ruled(config, family, rules, seed, config.longest)]
+    order = config.families.index
+    return sorted(settings, key=lambda setting: (order(setting.family), setting.seed or 0))
+
+
+def sweep_of(config: PassesConfig, artefact: Artefact, seed: int | None) -> list[Setting]:
+    """Return the settings that the sweep tries with one trained seed: when to call, and how far to trust the draft."""
+    rules = _rules(config, artefact, seed)
+    settings = [
+        each
+        for family in SWEPT
+        for longest in (LONGEST if family not in ("deferral", "take-back") else (None,))
+        for each in _ruled(config, family, rules, seed, longest)
+    ]
+    return settings + [each for draft in (24, 16, 12, 8) for each in _take_back(draft)]
+
+
+def tuned(settings: Sequence[Setting], chosen: Sequence[str]) -> list[Setting]:
+    """Return the settings whose names were chosen, as the family `tuned`."""
+    return [replace(each, family="tuned", label=each.name, line="tuned") for each in settings if each.name in chosen]
+
+
+def _rules(config: PassesConfig, artefact: Artefact, seed: int | None) -> dict[float, ThresholdRule]:
+    """Return the rule under the threshold of each budget."""
+    return {budget: calibrated(artefact, config.rule, budget, seed or 0) for budget in config.budgets}
+
+
+def _ruled(
+    config: PassesConfig, family: str, rules: Mapping[float, ThresholdRule], seed: int | None, longest: int | None
+) -> Iterator[Setting]:
+    """Yield the settings of one family that a rule drives."""
+    end = "" if longest is None else f", at most {longest} tokens"
+    for budget, rule in rules.items():
+        place = f"budget {budget:g}"
+        if family == "deferral":
+            yield Setting(family, place, deferral(rule), budget, family, seed)
+        elif family in ("verified", "verified-all"):
+            for nats in TOLERANCES:
+                method = verified_deferral(rule, nats, complete=family == "verified-all", draft=longest)
+                knob = f"{nats:g} nats{end}"
+                yield Setting(family, f"{place}, {knob}", method, budget, f"{family}, {knob}", seed)
+        elif family == "priced" and config.rule in TRAINED:
+            for scale, complete in ((scale, complete) for scale in config.scales for complete in (False, True)):
+                method = priced_deferral(rule, scale, longest=longest, complete=complete)
+                knob = f"scale {scale:g}{', to the end' if complete else ''}{end}"
+                yield Setting(family, f"{place}, {knob}", method, budget, f"{family}, {knob}", seed)
+
+
+def _fixed(family: str) -> Iterator[Setting]:
+    """Yield the settings of one family that no rule and no budget drives."""
+    if family == "take-back":
+        yield from _take_back(16)
+    elif family == "bild":
+        for fallback, rollback in ((0.3, 4.0), (0.4, 3.0), (0.5, 3.0), (0.6, 3.0), (0.6, 2.0), (0.8, 2.0)):
+            label = f"fallback {fallback:g}, rollback {rollback:g}"
+            yield Setting(family, label, bild(fallback, rollback), None, family)
+    elif family == "cascade":
+        for kind, alphas in (("opt", (0.1, 0.3, 0.6)), ("token-v3", (0.3, 0.6, 0.9))):
+            for alpha in alphas:
+                line = f"{family}, {kind}"
+                yield Setting(family, f"{kind}, alpha {alpha:g}", cascade(kind, alpha, 8), None, line)
+    elif family == "speculative":
+        for draft in (2, 3, 5, 8):
+            yield Setting(family, f"drafts of {draft}", speculative(draft), None, family)
+    elif family == "lossy":
+        for lenience in (0.5, 0.8, 0.9, 0.95, 0.99):
+            label = f"drafts of 8, lenience {lenience:g}"
+            yield Setting(family, label, speculative(8, lenience=lenience), None, family)
+    else:
+        yield Setting(family, "drafts of 5", prompt_lookup(5), None, family)
+
+
+def _take_back(draft: int) -> Iterator[Setting]:
+    """Yield drafts of one length that are cut by the teacher's regret alone."""
+    for nats in TOLERANCES:
+        method = Method("take-back", None, TakeBack(nats, complete=True), draft)
+        yield Setting("take-back", f"{draft} tokens, {nats:g} nats", method, None, "take-back")

@@ -1,0 +1,1 @@
+"""`wheels bench rationales`: students that learn rationales beside students that do not."""

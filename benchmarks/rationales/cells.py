@@ -1,0 +1,77 @@
+"""What the stages of `wheels bench rationales` do: an untrained teacher, rows with rationales, a student's score."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from wheels.benchmarks.rationales.config import GridConfig
+from wheels.data.rows import read_records
+from wheels.data.tasks import load_task
+from wheels.distillation.generation import write
+from wheels.files import read_object, write_json, write_jsonl
+from wheels.metrics import sentence_scores
+from wheels.models.loading import load_model, load_tokenizer, save_model
+from wheels.models.pair import Pair
+from wheels.rationales.config import RationalesConfig
+from wheels.rationales.run import own_prompt
+from wheels.rationales.run import run as find
+from wheels.rationales.words import rationale
+
+UNTRAINED_SEED = 1_000_003
+"""Of the weights of the untrained teacher: no teacher starts from it."""
+
+
+def untrained(teacher: Path, place: Path) -> None:
+    """Write a model of the teacher's configuration, tokenizer and prompt with weights as they are before training."""
+    model = load_model(teacher, role="teacher")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(UNTRAINED_SEED)
+        fresh = type(model)(model.config)
+    save_model(fresh, load_tokenizer(teacher), place)
+    write_json(place / "finished.json", {"prompt": own_prompt(teacher), "steps": 0})
+
+
+def attribute(config: RationalesConfig) -> None:
+    """Run `wheels rationales`."""
+    print(find(config))
+
+
+def write_rows(data: str, attributed: Path, place: Path, *, column: str, k: int) -> None:
+    """Write a folder of rows to train on: the training rows with the k heaviest words, and the validation rows.
+
+    Args:
+        data: the task, for its validation rows.
+        attributed: what `wheels rationales` wrote for the training rows.
+        place: the folder.
+        column: of the rationales, in both.
+        k: words of a rationale.
+    """
+    lines = []
+    for _, record in read_records(attributed):
+        words, scores = [word for word, _ in record[f"{column}_words"]], [s for _, s in record[f"{column}_words"]]
+        lines.append({"source": record["source"], "target": record["target"], column: rationale(words, scores, k)})
+    write_jsonl(place / "train.jsonl", lines)
+    write_jsonl(place / "validation.jsonl", map(asdict, load_task(data).validation))
+
+
+def score_cell(grid: GridConfig, data: str, model: Path, place: Path) -> None:
+    """Write which test rows a model answers rightly, greedily and by the prompt it was trained with."""
+    rows, facts = load_task(data).test[: grid.limit], read_object(model / "finished.json")
+    pair = Pair.alone(load_model(model), load_tokenizer(model), prompt=facts["prompt"])
+    outputs = write(
+        pair.student, pair.encode([row.source for row in rows]), pad_id=pair.pad_id, eos_ids=pair.eos_ids,
+        max_new_tokens=1 + max(map(len, pair.encode_targets([row.target for row in rows]))),
+        vocab_size=pair.vocab_size, context=pair.source_limit, batch_size=grid.batch_size,
+    )  # fmt: skip
+    texts = [pair.decode(output) for output in outputs]
+    scores = sentence_scores(grid.metric, texts, [row.target for row in rows])
+    write_json(place, {
+        "parameters": sum(weights.numel() for weights in pair.student.parameters()),
+        "prompt": facts["prompt"],
+        "steps": facts["steps"],
+        "right": [int(score > 0.0) for score in scores],
+    })  # fmt: skip
+    print(f"{sum(scores) / len(scores):.1f}")

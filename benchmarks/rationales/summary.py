@@ -1,0 +1,188 @@
+"""The comparison of `wheels bench rationales`: accuracies with intervals, differences, overlap; table and picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import wheels
+from wheels.benchmarks.core.bootstrap import compare, mean_over_seeds, paired_bootstrap, resample_sentences
+from wheels.benchmarks.curve.table import number
+from wheels.benchmarks.rationales.config import GridConfig
+from wheels.benchmarks.rationales.overlap import overlap
+from wheels.benchmarks.rationales.plot import draw
+from wheels.data.tasks import load_task
+from wheels.files import read_object, write_bytes, write_json, write_text
+from wheels.metrics import SufficientStatistics, signature
+from wheels.tables import align
+
+COLUMN = "attributed"
+NOT_COMPARABLE = (
+    "Published (Ballout et al. 2024): {published:g}% with a teacher of 3B parameters and T5-small as the student, both "
+    "pre-trained, on the official data. Ours are small, trained from scratch, on a small set: not comparable."
+)
+
+Key = tuple[str, int, int]
+"""Method or control, k, seed."""
+
+
+def summarise(
+    grid: GridConfig, data: str, scores: Mapping[Key, Path], attributed: Mapping[str, Path], output: Path
+) -> None:
+    """Write `rationales.json`, `rationales.csv`, `rationales.png` and print the table.
+
+    Args:
+        grid: what was asked for.
+        data: the task.
+        scores: the file of each student's score.
+        attributed: the file of each attribution.
+        output: the folder.
+    """
+    task = load_task(data)
+    teacher = read_object(output / "scores" / "teacher.json", "right", "parameters")
+    right = {
+        key: SufficientStatistics(grid.metric, 100.0 * column(read_object(file, "right")["right"]))
+        for key, file in scores.items()
+    }
+    one = read_object(next(iter(scores.values())), "parameters")
+    common = {
+        "task": task.name, "n": len(teacher["right"]),
+        "metric": grid.metric, "metric_signature": signature(grid.metric, [row.target for row in task.test]),
+        "teacher": {"parameters": teacher["parameters"], "accuracy": 100.0 * float(np.mean(teacher["right"]))},
+        "student_parameters": one["parameters"], "seeds": grid.seeds, "resamples": grid.resamples,
+        "published": grid.published, "data_digest": task.digest,
+    }  # fmt: skip
+    lines = students(grid, right, common)
+    shares = {name: overlap(file, column=COLUMN, kind=grid.overlap, k=grid.k) for name, file in attributed.items()}
+    report = {**common, "students": lines, "overlap": {"k": grid.k, "of": grid.overlap, "methods": shares}}
+    if grid.captum:
+        from wheels.benchmarks.rationales.speed import throughput
+
+        report["throughput"] = throughput(data, output / "teacher")
+    write_bytes(output / "rationales.png", draw(report))
+    write_text(output / "rationales.csv", as_csv(lines))
+    write_json(output / "rationales.json", report)
+    print(as_text(report))
+
+
+def column(values: Sequence[int]) -> np.ndarray:
+    """Return numbers as a column, [N, 1]."""
+    return np.array(values, dtype=np.float64).reshape(-1, 1)
+
+
+def students(
+    grid: GridConfig, right: Mapping[Key, SufficientStatistics], common: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return a line for each kind of student: its accuracy with its interval, and its differences from the controls."""
+    kinds: dict[tuple[str, int], list[SufficientStatistics]] = {}
+    for (name, k, _), statistics in right.items():
+        kinds.setdefault((name, k), []).append(statistics)
+    weights_RN = resample_sentences(common["n"], grid.resamples, 0)
+    lines = []
+    for (name, k), seeds in kinds.items():
+        of_all = compare(mean_over_seeds([one.resampled(weights_RN) for one in seeds], 0))
+        line: dict[str, Any] = {
+            "name": name, "k": k, "accuracy": of_all.difference, "low": of_all.low, "high": of_all.high,
+            "by_seed": [one.corpus() for one in seeds],
+            "signatures": [signed(common, name, k, seed) for seed in range(len(seeds))],
+        }  # fmt: skip
+        for control, at in against(kinds, name, k).items():
+            tested = paired_bootstrap(seeds, kinds[at], grid.resamples)
+            line[f"minus_{control}"] = {
+                "difference": tested.difference, "low": tested.low, "high": tested.high, "p": tested.p
+            }  # fmt: skip
+        lines.append(line)
+    return lines
+
+
+def against(kinds: Mapping[tuple[str, int], Any], name: str, k: int) -> dict[str, tuple[str, int]]:
+    """Return what a kind of student is compared with: every other control, of its own length or of no length."""
+    controls = ("none", "random", "untrained-teacher", "given")
+    return {
+        control: (control, length)
+        for control, length in kinds
+        if control in controls
+        and control != name
+        and (length in (0, k) or not k)
+        and (name not in controls or not length)
+    }
+
+
+def signed(common: Mapping[str, Any], name: str, k: int, seed: int) -> str:
+    """Return the string that a student's number is known by."""
+    sizes = f"{common['student_parameters']}|{common['teacher']['parameters']}"
+    return f"{common['task']}|{common['n']}|{sizes}|{name}|k:{k}|{seed}|{common['metric']}|wheels:{wheels.__version__}"
+
+
+def as_csv(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return one line a student."""
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
+    table.writerow(["name", "k", "seed", "accuracy", "mean", "low", "high", "signature"])
+    for line in lines:
+        for seed, (value, name) in enumerate(zip(line["by_seed"], line["signatures"], strict=True)):
+            mean = [f"{line[which]:.2f}" for which in ("accuracy", "low", "high")]
+            table.writerow([line["name"], line["k"], seed, f"{value:.2f}", *mean, name])
+    return buffer.getvalue()
+
+
+def as_text(report: Mapping[str, Any]) -> str:
+    """Return the tables for a terminal."""
+    compared = ("none", "random", "untrained-teacher", "given")
+    shown = [control for control in compared if any(f"minus_{control}" in line for line in report["students"])]
+    head = ["rationale", "k", "accuracy", "95% interval", *(f"minus {control}" for control in shown)]
+    rows = [
+        [line["name"], str(line["k"] or "-"), number(line["accuracy"]), f"{line['low']:.1f} to {line['high']:.1f}",
+         *(difference(line.get(f"minus_{control}")) for control in shown)]
+        for line in report["students"]
+    ]  # fmt: skip
+    teacher, size = report["teacher"], report["student_parameters"]
+    parts = [
+        f"{report['task']}: right answers in % ({report['metric']}), n = {report['n']}, {report['seeds']} seeds; "
+        f"teacher {teacher['accuracy']:.1f} ({teacher['parameters']:,} parameters; students {size:,})",
+        align([head, *rows]),
+    ]
+    parts += [text for text in (overlap_text(report["overlap"]), speed_text(report.get("throughput"))) if text]
+    if report["published"] is not None:
+        parts.append(NOT_COMPARABLE.format(published=report["published"]))
+    return "\n\n".join(parts)
+
+
+def difference(tested: Mapping[str, float] | None) -> str:
+    """Return a difference with its interval."""
+    return "-" if tested is None else f"{tested['difference']:+.1f} [{tested['low']:+.1f}, {tested['high']:+.1f}]"
+
+
+def overlap_text(found: Mapping[str, Any]) -> str:
+    """Return the table of overlaps, or nothing where no source holds its answer."""
+    rows = [
+        [
+            name,
+            str(one["count"]),
+            *(f"{one[which]:.1%}" for which in ("words", "words_expected", "rows", "rows_expected")),
+        ]
+        for name, one in found["methods"].items()
+        if one is not None
+    ]
+    if not rows:
+        return ""
+    head = ["attribution", "rows", "of the words", "expected", "of the rows", "expected"]
+    title = f"The {found['k']} words and the answer's {found['of']} in the source (published: 68%):"
+    return f"{title}\n{align([head, *rows])}"
+
+
+def speed_text(found: Mapping[str, Any] | None) -> str:
+    """Return the throughput as sentences."""
+    if found is None:
+        return ""
+    rates = ", ".join(f"{name} {rate:.0f}" for name, rate in found["rows_per_second"].items())
+    ratios = "; ".join(
+        f"{one['median']:.2f} [{one['low']:.2f}, {one['high']:.2f}] times {name}"
+        for name, one in found["ratio"].items()
+    )
+    return f"Rows a second: {rates}. Ours: {ratios} (median, least and most of {found['rounds']} interleaved rounds)."

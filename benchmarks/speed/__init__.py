@@ -1,0 +1,1 @@
+"""`wheels bench speed`: tokens a second of every way of decoding."""

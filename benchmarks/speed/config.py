@@ -1,0 +1,108 @@
+"""What `wheels bench speed` can be asked for. Imports nothing heavy, so that `--help` is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wheels.decoding.methods.choices import DTYPES
+from wheels.errors import WheelsError
+from wheels.fields import check_fields, option, threads_option
+from wheels.paths import PLACE, RUN, SETTINGS
+
+REFERENCE = "hf-teacher"
+"""What every other contestant is compared with, in speed and in what it writes: it always runs."""
+CONTESTANTS = (
+    REFERENCE,
+    "hf-student",
+    "hf-assisted",
+    "hf-lookup",
+    "teacher",
+    "student",
+    "deferral",
+    "deferral-lockstep",
+    "speculative",
+    "speculative-adaptive",
+    "lookup",
+    "bild",
+    "cascade-opt",
+    "verified",
+)
+"""Every way of decoding that is timed; those that begin with `hf-` are transformers' own."""
+WITH_RANDOM_WEIGHTS = (REFERENCE, "hf-student", "teacher", "student", "deferral", "deferral-lockstep")
+"""Those whose speed does not depend on what the models say."""
+EMBEDDED_DATA = "embedded-translation"
+"""What the embedded pair is timed on: its own test rows."""
+
+
+def is_library(name: str) -> bool:
+    """Tell whether a contestant is transformers' own."""
+    return name.startswith("hf-")
+
+
+@dataclass(frozen=True)
+class SpeedConfig:
+    """Settings of one comparison of speed.
+
+    Raises:
+        WheelsError: for a value that is not allowed, or two that do not go together.
+    """
+
+    model: str | None = option(
+        None, "folder of a trained model (default: the embedded pair)", metavar="DIR", reads=PLACE
+    )
+    teacher: str | None = option(
+        None, "folder or hub id of the teacher, if not the one that the model folder names", reads=PLACE
+    )
+    data: str | None = option(
+        None, "task, folder, file or hub:owner/name (default: the embedded pair's own test rows)", reads=PLACE
+    )
+    split: str = option("test", "split of the data that is decoded")
+    rows: int = option(64, "texts that each contestant decodes", minimum=1)
+    batch_sizes: tuple[int, ...] = option((1, 8, 32), "rows of a forward pass", minimum=1)
+    rounds: int = option(5, "times that each contestant runs, all of them in turn", minimum=1)
+    teacher_budget: float = option(0.2, "share of the tokens that the teacher writes in deferral", share=True)
+    draft_length: int = option(5, "K, tokens of a draft", minimum=1, maximum=1024)
+    methods: tuple[str, ...] = option(
+        (), f"contestants, always with {REFERENCE} (default: all that are possible)", choices=CONTESTANTS
+    )
+    max_new_tokens: int = option(64, "longest output, in tokens (with --random-weights: as its file says)", minimum=1)
+    random_weights: str | None = option(
+        None,
+        "YAML file with the sizes of a pair that nobody trained, in place of a model",
+        metavar="FILE",
+        reads=SETTINGS,
+    )
+    output: str = option("speed", "folder for the results; a rerun into it continues", metavar="DIR", writes=RUN)
+    device: str = option("cpu", "device of both models, such as cpu or cuda")
+    dtype: str = option("float32", "number format of both models", choices=DTYPES)
+    threads: int | None = threads_option()
+
+    def __post_init__(self) -> None:
+        """Check every value; each batch size and each contestant stands once."""
+        check_fields(self)
+        if not self.batch_sizes:
+            raise WheelsError("batch_sizes must hold at least one value, got none")
+        if not 0.0 < self.teacher_budget < 1.0:
+            raise WheelsError(
+                f"teacher_budget must lie between 0 and 1, got {self.teacher_budget:g}: "
+                "the ends are contestants of their own, student and teacher"
+            )
+        if self.random_weights is not None:
+            self._check_random()
+        elif self.model is not None and self.data is None:
+            raise WheelsError("--data TEXT is missing: the texts that the model of --model is to be timed on")
+        object.__setattr__(self, "batch_sizes", tuple(sorted({int(size) for size in self.batch_sizes})))
+        chosen = (REFERENCE, *self.methods) if self.methods else ()
+        object.__setattr__(self, "methods", tuple(name for name in CONTESTANTS if name in chosen))
+
+    def _check_random(self) -> None:
+        """Refuse what a pair with random weights cannot be asked for."""
+        for name in ("model", "teacher", "data"):
+            if getattr(self, name) is not None:
+                raise WheelsError(f"--{name} and --random-weights do not go together; give one of them")
+        for name in self.methods:
+            if name not in WITH_RANDOM_WEIGHTS:
+                raise WheelsError(
+                    f"{name} cannot be timed on random weights, which repeat one token and flatter it; "
+                    f"possible: {', '.join(WITH_RANDOM_WEIGHTS)}"
+                )

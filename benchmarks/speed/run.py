@@ -1,0 +1,291 @@
+"""`wheels bench speed`: time every way of decoding in turn, beside transformers' own and the best there could be.
+
+Each batch size has rounds; in a round every contestant decodes the same texts once, in an order that is rotated from
+round to round, and the bare forward passes are timed behind them: a machine that others slow down slows all alike.
+Each round is kept as soon as it is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from tqdm import tqdm
+
+from wheels.benchmarks.curve.decodes import rows_digest
+from wheels.benchmarks.speed.config import CONTESTANTS, EMBEDDED_DATA, WITH_RANDOM_WEIGHTS, SpeedConfig
+from wheels.benchmarks.speed.forward_timer import Bare, Machine
+from wheels.benchmarks.speed.hf_systems import Outcome, Prompts, Wish
+from wheels.benchmarks.speed.limits import rotated
+from wheels.benchmarks.speed.plot import draw
+from wheels.benchmarks.speed.random_pair import RandomPair
+from wheels.benchmarks.speed.records import (
+    Played,
+    Round,
+    load_round,
+    round_file,
+    save_round,
+)
+from wheels.benchmarks.speed.summary import Batch, Setting, Speed, summarise, time_forwards
+from wheels.benchmarks.speed.systems import KNOWN
+from wheels.benchmarks.speed.table import as_csv, as_text
+from wheels.config import to_dict, versions, write_resolved
+from wheels.data.tasks import load_task
+from wheels.decoding.methods.rules import SIMPLE, Rule, calibrated
+from wheels.environment import processor_name
+from wheels.errors import WheelsError
+from wheels.files import write_bytes, write_json, write_text
+from wheels.models.artefact import Artefact
+from wheels.models.pair import Pair
+from wheels.runs import claimed, take_run
+
+TIMED = ("forward_timer", "systems", "hf_systems")
+"""The modules of this folder whose own work is timed."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who decodes what."""
+
+    wish: Wish
+    names: list[str]
+    """The contestants."""
+    task: str
+    student: str
+    teacher: str
+    digests: dict[str, str]
+    """Of the models and of the texts."""
+    notes: list[str]
+    """What a reader must know."""
+
+
+def run(config: SpeedConfig) -> Speed:
+    """Time all contestants, write the results to `config.output`, print the tables, and return them.
+
+    Raises:
+        WheelsError: for what the user can mend: data, model, a rule that is missing, a folder of another run.
+    """
+    folder = Path(config.output)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    plan = make_plan(config)
+    made_by = made_by_of(config, plan)
+    with claimed(folder):
+        take_run(folder, "bench speed", config, made_by)
+        return _time(config, folder, plan, made_by)
+
+
+def _time(config: SpeedConfig, folder: Path, plan: Plan, made_by: dict[str, Any]) -> Speed:
+    """Time all contestants, and write and print the results."""
+    setting = setting_of(config, plan)
+    batches = [measure(config, plan, setting, size) for size in config.batch_sizes]
+    about = {
+        "config": to_dict(config),
+        "task": plan.task,
+        "student": plan.student,
+        "teacher": plan.teacher,
+        "rows": setting.rows,
+        **made_by["machine"],
+        "load_average": list(os.getloadavg()),
+        **plan.digests,
+        "code_digest": made_by["code_digest"],
+        "signature": f"{setting.place}|{config.dtype}|threads:{torch.get_num_threads()}",
+    }
+    speed = Speed(about, [*plan.notes, *busy(config, batches)], batches)
+    write_json(folder / "speed.json", speed.to_json())
+    write_text(folder / "speed.csv", as_csv(speed))
+    write_bytes(folder / "speed.png", draw(speed))
+    write_resolved(config, folder, plan.digests)
+    print(as_text(speed))
+    print(f"written to {folder}: speed.json, speed.csv, speed.png")
+    return speed
+
+
+def busy(config: SpeedConfig, batches: list[Batch]) -> list[str]:
+    """Return a note where others worked on the machine: a decode waits then, the best of several forwards does not."""
+    load = max(each.load_average[0] for batch in batches for each in batch.rounds)
+    cores = os.cpu_count() or 1
+    if config.device != "cpu" or load <= cores:
+        return []
+    return [f"the machine was busy (load up to {load:.1f} on {cores} cores): of overhead and distance trust the least"]
+
+
+def make_plan(config: SpeedConfig) -> Plan:
+    """Load the pair and the texts, and say who can decode them.
+
+    Raises:
+        WheelsError: where a contestant that was asked for needs a rule that the model does not have.
+    """
+    if config.random_weights is not None:
+        return _random_plan(config, RandomPair.read(config.random_weights))
+    task = load_task(config.data or EMBEDDED_DATA, require_target=False)
+    rows = task.rows(config.split)[: config.rows]
+    artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
+    rule, names, notes = _rule(config, artefact)
+    if len(rows) < config.rows:
+        notes.append(f"{task.name} has {len(rows)} of the {config.rows} rows asked for")
+    prompts = Prompts(artefact.pair, [row.source for row in rows], config.max_new_tokens)
+    return Plan(
+        Wish(prompts, config.teacher_budget, rule, config.draft_length),
+        names,
+        task.name,
+        artefact.student_name,
+        artefact.teacher_name,
+        {
+            "model_digest": artefact.digest,
+            "head_digest": artefact.head_digest("learned", 0),
+            "data_digest": rows_digest(rows),
+        },
+        notes,
+    )
+
+
+def _rule(config: SpeedConfig, artefact: Artefact) -> tuple[Rule | None, list[str], list[str]]:
+    """Return the learned rule at the budget, the contestants, and a note where the rule is missing."""
+    names = list(config.methods or CONTESTANTS)
+    try:
+        return calibrated(artefact, "learned", config.teacher_budget), names, []
+    except WheelsError as error:
+        needy = [name for name in names if KNOWN[name].needs_rule]
+        if config.methods and needy:
+            raise
+        kept = [name for name in names if name not in needy]
+        return None, kept, [f"without {', '.join(needy)}: {error}"] if needy else []
+
+
+def _random_plan(config: SpeedConfig, sizes: RandomPair) -> Plan:
+    """Return the plan for a pair that nobody trained, whose calls are drawn by lot."""
+    pair = sizes.build(dtype=config.dtype, device=config.device)
+    rule = SIMPLE["random"].at(1.0 - config.teacher_budget)
+    prompts = Prompts(pair, sizes.sources(config.rows), sizes.new_tokens)
+    return Plan(
+        Wish(prompts, config.teacher_budget, rule, config.draft_length),
+        [name for name in WITH_RANDOM_WEIGHTS if name in (config.methods or WITH_RANDOM_WEIGHTS)],
+        "random words",
+        _size_name(pair.student, sizes.family),
+        _size_name(pair.teacher, sizes.family),
+        {"sizes": repr(sizes)},
+        [
+            "random weights repeat one token, which flatters speculation: it is not timed here; "
+            "the calls of deferral are drawn by lot"
+        ],
+    )
+
+
+def _size_name(model: torch.nn.Module, family: str) -> str:
+    """Return what a model without a name is called by: its family and its size."""
+    return f"random {family} {sum(weight.numel() for weight in model.parameters()) / 1e6:.1f}M"
+
+
+def made_by_of(config: SpeedConfig, plan: Plan) -> dict[str, Any]:
+    """Return everything that a round depends on; more rounds and more batch sizes may be added to those there are."""
+    machine = {
+        "versions": versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(config.device),
+        "threads": torch.get_num_threads(),
+        "dtype": config.dtype,
+        "device": config.device,
+    }
+    return {
+        **to_dict(config, ("output", "rounds", "batch_sizes")),
+        "contestants": plan.names,
+        **plan.digests,
+        "code_digest": code_digest(),
+        "machine": machine,
+    }
+
+
+def code_digest() -> str:
+    """Return the digest of the code that is timed: rounds of another engine are not rounds of this one."""
+    total = hashlib.sha256()
+    for package in ("wheels.decoding", "wheels.benchmarks.speed"):
+        for file in sorted(Path(str(resources.files(package))).rglob("*.py")):
+            if package == "wheels.decoding" or file.stem in TIMED:
+                total.update(file.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def _processor(device: str) -> str:
+    """Return the name of what computes."""
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    return processor_name()
+
+
+def setting_of(config: SpeedConfig, plan: Plan) -> Setting:
+    """Return what the figures of all contestants have in common."""
+    prompts = plan.wish.prompts
+    pair: Pair = prompts.pair
+    length = round(statistics.mean(map(len, pair.encode(prompts.texts))))
+    return Setting(
+        rows=len(prompts.texts),
+        prefix=len(pair.start_ids) if pair.is_seq2seq else length,
+        source=length if pair.is_seq2seq else 0,
+        longest=prompts.max_new_tokens,
+        draft=config.draft_length,
+        budget=config.teacher_budget,
+        place=f"{plan.task}|{len(prompts.texts)}|{plan.student}|{plan.teacher}",
+    )
+
+
+def measure(config: SpeedConfig, plan: Plan, setting: Setting, batch_size: int) -> Batch:
+    """Return the figures at one batch size: from the rounds that were kept, and the others played now."""
+    files = [round_file(Path(config.output), batch_size, number) for number in range(config.rounds)]
+    rounds = {number: kept for number, file in enumerate(files) if (kept := load_round(file)) is not None}
+    left = [number for number in range(config.rounds) if number not in rounds]
+    runs = len(plan.names) * (len(left) + bool(left))
+    with tqdm(total=runs, unit="run", file=sys.stderr, disable=not left or None) as bar:
+
+        def one(name: str, word: str) -> Outcome:
+            bar.set_description(f"batch {batch_size}, {word}: {name}")
+            outcome = KNOWN[name].run(plan.wish, batch_size)
+            bar.update()
+            return outcome
+
+        for name in plan.names if left else []:
+            one(name, "warm-up")
+        for number in left:
+            rounds[number] = play(plan, setting, batch_size, number, one, bar)
+            save_round(files[number], rounds[number])
+    return summarise(setting, batch_size, [rounds[number] for number in range(config.rounds)], plan.wish.prompts.pair)
+
+
+def play(
+    plan: Plan,
+    setting: Setting,
+    batch_size: int,
+    number: int,
+    one: Callable[[str, str], Outcome],
+    bar: tqdm[NoReturn],
+) -> Round:
+    """Let `one` run every contestant once, hold the outputs of each against those that it must repeat, and time.
+
+    The bare forward passes are timed in every round, right behind the contestants: a machine that others slow down
+    then slows down both, and the ratios stand.
+    """
+    load, order = list(os.getloadavg()), rotated(plan.names, number)
+    outcomes = {name: one(name, f"round {number + 1}") for name in order}
+    played = {}
+    for name in plan.names:
+        wanted = outcomes.get(KNOWN[name].same_as or "")
+        played[name] = Played.of(outcomes[name], None if wanted is None else wanted.outputs)
+    pair = plan.wish.prompts.pair
+    bare = Bare(pair, setting.source)
+    bar.set_description(f"batch {batch_size}, round {number + 1}: bare forwards")
+    shapes = itertools.count(1)
+    time_forwards(setting, batch_size, played, bare, lambda: bar.set_postfix_str(f"shape {next(shapes)}"))
+    bar.set_postfix_str("")
+    machine = Machine.measure(pair.device, pair.dtype)
+    return Round(order, load, played, machine, [[*shape, bare.known[shape]] for shape in sorted(bare.known)])

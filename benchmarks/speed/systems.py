@@ -1,0 +1,155 @@
+"""Every way of decoding that is timed, behind one function: the prompts at a batch size, and what it took.
+
+Ours run on the engine, transformers' own on `generate` (`wheels.benchmarks.speed.hf_systems`). All are greedy.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from wheels.benchmarks.speed.config import REFERENCE
+from wheels.benchmarks.speed.forward_timer import ENCODES, Shape, on_grid, wait_for
+from wheels.benchmarks.speed.hf_systems import Outcome, Wish, assisted, looked_up, padded
+from wheels.decoding.engine import decode
+from wheels.decoding.methods.method import (
+    LONGEST_DRAFT,
+    Method,
+    bild,
+    cascade,
+    deferral,
+    prompt_lookup,
+    speculative,
+    verified_deferral,
+)
+from wheels.decoding.methods.rules import SIMPLE, Rule
+from wheels.decoding.models.runner import Pass
+from wheels.decoding.scheduler import Schedule
+
+ALPHA = 0.5
+"""Alpha of the speculative cascade (`wheels.decoding.methods.verify`): the quality that one teacher token may cost."""
+REGRET = 2.0
+"""Nats below the teacher's choice at which verified deferral takes a token back."""
+GROUPED, LOCKSTEP = Schedule("grouped"), Schedule("lockstep")
+ALWAYS_OR_NEVER = SIMPLE["random"]
+"""The rule at budgets of 0 and 1, which nobody asks."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way of decoding."""
+
+    name: str
+    run: Callable[[Wish, int], Outcome]
+    """Decodes all prompts at a batch size."""
+    same_as: str | None = None
+    """The contestant whose outputs it must repeat, token by token; None: it may write something else."""
+    formula: str | None = None
+    """What it is held against at best: `teacher`, `student`, `deferral`, `speculation`, `best speculation`."""
+    by_row: bool = False
+    """Whether it takes one prompt after the other whatever the batch size."""
+    needs_rule: bool = False
+    """Whether it runs only where the model has a rule for the budget."""
+
+    def label(self, batch_size: int) -> str:
+        """Return the name for a table, which says where the batch size is not kept."""
+        return f"{self.name} (row by row)" if self.by_row and batch_size > 1 else self.name
+
+
+def ours(
+    make: Callable[[Wish], tuple[Method, float | None]], schedule: Schedule = GROUPED
+) -> Callable[[Wish, int], Outcome]:
+    """Return a function that runs the engine with the method and the budget of `make`."""
+
+    def run(wish: Wish, batch_size: int) -> Outcome:
+        method, budget = make(wish)
+        prompts = wish.prompts
+        journal: dict[str, list[Pass]] = {}
+        wait_for(prompts.pair.device)
+        start = time.perf_counter()
+        traces = decode(
+            prompts.pair,
+            prompts.texts,
+            method,
+            budget=budget,
+            batch_size=batch_size,
+            schedule=schedule,
+            max_new_tokens=prompts.max_new_tokens,
+            journal=journal,
+        )
+        wait_for(prompts.pair.device)
+        seconds = time.perf_counter() - start
+        return Outcome(
+            outputs=[trace.token_ids for trace in traces],
+            seconds=seconds,
+            passes=shapes_of(journal, method),
+            teacher_tokens=sum(trace.teacher_tokens for trace in traces),
+            drafted=sum(trace.drafted for trace in traces),
+            accepted=sum(trace.accepted for trace in traces),
+            checked=sum(trace.checked for trace in traces),
+            forward_seconds=math.fsum(each.seconds for passes in journal.values() for each in passes) or None,
+        )
+
+    return run
+
+
+def shapes_of(journal: dict[str, list[Pass]], method: Method) -> Counter[Shape]:
+    """Count the forward passes of a decode by what their time depends on."""
+    counts: Counter[Shape] = Counter()
+    for model, passes in journal.items():
+        for each in passes:
+            scored = _scored(each, method) if model == "teacher" else 1
+            head = 0 if each.kind in ENCODES else scored
+            # Rows that read different amounts stand in one line: the bare pass is a rectangle of as many tokens.
+            width = max(1, round(each.tokens / each.rows), head)
+            counts[Shape(model, each.kind, each.rows, width, on_grid(each.context), head)] += 1
+    return counts
+
+
+def _scored(each: Pass, method: Method) -> int:
+    """Return how many last positions a teacher pass had to score: of a draft all, else one."""
+    if method.verifier is None:
+        return 1
+    if method.draft is None:
+        # Of a draft without a limit the journal does not tell where it begins behind a prompt.
+        return each.width if each.context else 1
+    return min(each.width, (LONGEST_DRAFT if method.adaptive else method.draft) + 1)
+
+
+def _rule(wish: Wish) -> Rule:
+    """Return the rule of the wish: who asks needs one."""
+    assert wish.rule is not None, "a contestant that needs a rule runs only where there is one"
+    return wish.rule
+
+
+def _deferral(wish: Wish) -> tuple[Method, float | None]:
+    """Return deferral at the budget."""
+    return deferral(_rule(wish)), wish.budget
+
+
+CONTESTANT_LIST = (
+    Contestant("hf-teacher", padded("teacher"), None, "teacher"),
+    Contestant("hf-student", padded("student"), None, "student"),
+    Contestant("hf-assisted", lambda wish, _: assisted(wish.prompts, wish.draft), REFERENCE, by_row=True),
+    Contestant("hf-lookup", lambda wish, _: looked_up(wish.prompts, wish.draft), REFERENCE, by_row=True),
+    Contestant("teacher", ours(lambda _: (deferral(ALWAYS_OR_NEVER), 1.0)), REFERENCE, "teacher"),
+    Contestant("student", ours(lambda _: (deferral(ALWAYS_OR_NEVER), 0.0)), "hf-student", "student"),
+    Contestant("deferral", ours(_deferral), None, "deferral", needs_rule=True),
+    Contestant("deferral-lockstep", ours(_deferral, LOCKSTEP), None, "deferral", needs_rule=True),
+    Contestant("speculative", ours(lambda wish: (speculative(wish.draft), None)), REFERENCE, "speculation"),
+    Contestant(
+        "speculative-adaptive",
+        ours(lambda wish: (speculative(wish.draft, adaptive=True), None)),
+        REFERENCE,
+        "best speculation",
+    ),
+    Contestant("lookup", ours(lambda wish: (prompt_lookup(wish.draft), None)), REFERENCE),
+    Contestant("bild", ours(lambda _: (bild(), None))),
+    Contestant("cascade-opt", ours(lambda wish: (cascade("opt", ALPHA, wish.draft), None))),
+    Contestant("verified", ours(lambda wish: (verified_deferral(_rule(wish), REGRET), wish.budget)), needs_rule=True),
+)
+KNOWN = {contestant.name: contestant for contestant in CONTESTANT_LIST}
+"""Every contestant by its name, in the order of the tables."""

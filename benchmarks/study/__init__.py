@@ -1,0 +1,1 @@
+"""`wheels bench study`: a whole study of one task by one recipe."""

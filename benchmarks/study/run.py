@@ -1,0 +1,219 @@
+"""`wheels bench study`: everything of one task by one recipe, in stages that are each done once.
+
+A teacher, several students that learn from it by different objectives, the score of each of them alone, then a policy
+on one of them with its thresholds, its curve and its passes. A recipe may end early: a section that is missing is a
+stage that is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import wheels
+from wheels.agents.config import TrainConfig
+from wheels.benchmarks.core.commands import calibrate, curve, distil, passes, train
+from wheels.benchmarks.core.recipe import Recipe, shipped_recipe, with_digests
+from wheels.benchmarks.core.score import score_model, write_table
+from wheels.benchmarks.core.stages import Stage, in_words, run_stages
+from wheels.benchmarks.curve.config import CurveConfig
+from wheels.benchmarks.passes.config import PassesConfig
+from wheels.benchmarks.study.config import ScoresConfig, StudyConfig
+from wheels.config import write_resolved
+from wheels.data.tasks import SPLITS, load_task
+from wheels.decoding.commands.calibrate_config import CalibrateConfig
+from wheels.distillation.config import PretrainConfig
+from wheels.errors import WheelsError, check_choice
+
+SECTIONS = ("teacher", "students", "scores", "policy", "calibrate", "curve", "passes")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where a study is made, and of what."""
+
+    recipe: Recipe
+    """The settings."""
+    data: str
+    """The task."""
+    output: Path
+    """The folder."""
+    threads: int | None
+    """CPU threads."""
+    teacher: str | None = None
+    """A teacher that is there already."""
+
+    @property
+    def students(self) -> dict[str, Mapping[str, Any]]:
+        """The settings of each student."""
+        return dict(self.recipe.sections["students"])
+
+    def model(self, name: str) -> Path:
+        """Return the folder of the teacher or of a student."""
+        if name == "teacher":
+            return Path(self.teacher) if self.teacher is not None else self.output / name
+        return self.output / "students" / name
+
+    @property
+    def trained(self) -> list[str]:
+        """The models that the study trains, in order."""
+        return [*([] if self.teacher is not None else ["teacher"]), *self.students]
+
+    def pretrained(self, name: str) -> PretrainConfig:
+        """Return the settings of the teacher or of a student.
+
+        A student whose objective reads no teacher gets its tokenizer; `student` may name one that stands before it in
+        the recipe, whose weights it then starts from.
+
+        Raises:
+            WheelsError: naming the recipe and the student.
+        """
+        ours: dict[str, Any] = {"output": str(self.model(name)), "data": self.data, "threads": self.threads}
+        if name == "teacher":
+            return self.recipe.configure(name, PretrainConfig, **ours)
+        place = f"students: {name}"
+        settings, before = dict(self.students[name]), list(self.students)
+        if settings.get("student") in before[: before.index(name)]:
+            settings["student"] = str(self.model(settings["student"]))
+        recipe = Recipe(self.recipe.path, {place: settings})
+        teacher = str(self.model("teacher"))
+        reads = settings.get("objective", "ce") != "ce"
+        return recipe.configure(place, PretrainConfig, **ours, **{"teacher" if reads else "tokenizer": teacher})
+
+
+def run(config: StudyConfig) -> None:
+    """Run the study; see `StudyConfig`.
+
+    Raises:
+        WheelsError: for a recipe that does not fit, a folder that holds something else, and whatever a stage raises.
+    """
+    output = Path(config.output)
+    plan = Plan(read_recipe(config.recipe, config.teacher), config.data, output, config.threads, config.teacher)
+    stages = study_stages(plan)
+    task = load_task(config.data)
+    task.check_splits(SPLITS)  # what is scored at the end is looked for first
+    inputs = {"command": "bench study", "wheels": wheels.__version__, "data_digest": task.digest}
+    if config.teacher is not None:
+        inputs["teacher_digest"] = given_digest(config.teacher)
+    seconds = run_stages(output, stages, inputs)
+    extra = {"recipe": plan.recipe.sections, "seconds": seconds, "data_digest": task.digest}
+    write_resolved(config, output, extra)
+    print(f"everything is in {output}; the stages took {in_words(sum(seconds.values()))} in all")
+
+
+def given_digest(teacher: str) -> str:
+    """Return the digest of a teacher that is there already.
+
+    Raises:
+        WheelsError: where it is not.
+    """
+    from wheels.models.loading import check_place, model_digest  # on demand: a bad recipe is told without torch
+
+    check_place(teacher, "teacher")
+    return model_digest(teacher)
+
+
+def read_recipe(name: str, teacher: str | None = None) -> Recipe:
+    """Read a file, or the shipped recipe of that name.
+
+    Raises:
+        WheelsError: for a recipe that cannot be read, has no teacher, or names a student that it does not make.
+    """
+    shipped = shipped_recipe(name)
+    path = shipped if not Path(name).exists() and "/" not in name and shipped.is_file() else Path(name)
+    recipe = Recipe.read(path, name, SECTIONS)
+    students, policy = recipe.sections["students"], recipe.sections["policy"]
+    if not recipe.sections["teacher"] and teacher is None:
+        raise WheelsError(
+            f"{path}: must have the section teacher, with at least one setting; or give one that is there, by --teacher"
+        )
+    for student, settings in students.items():
+        if not isinstance(settings, dict):
+            raise WheelsError(f"{path}: students: {student} must hold `key: value` lines, got {settings!r}")
+        if student == "teacher" or not str(student).replace("-", "").replace("_", "").isalnum():
+            raise WheelsError(f"{path}: students: {student!r} cannot be the name of a student; use letters and digits")
+    if policy:
+        if "student" not in policy:
+            raise WheelsError(
+                f"{path}: policy: must say on which student, such as `student: {next(iter(students), 'kl')}`"
+            )
+        try:
+            check_choice("student", policy["student"], tuple(students))
+        except WheelsError as error:
+            raise WheelsError(f"{path}: policy: {error}") from None
+    elif any(recipe.sections[name] for name in ("calibrate", "curve", "passes")):
+        raise WheelsError(f"{path}: calibrate, curve and passes need the section policy")
+    return recipe
+
+
+def study_stages(plan: Plan) -> list[Stage]:
+    """Return the stages, their settings checked.
+
+    Raises:
+        WheelsError: naming the recipe and the section, for a setting that is not allowed.
+    """
+    return [*model_stages(plan), *score_stages(plan), *policy_stages(plan)]
+
+
+def model_stages(plan: Plan) -> list[Stage]:
+    """Return the training of the teacher and of each student."""
+    stages = []
+    for name in plan.trained:
+        config = plan.pretrained(name)
+        title = "training the teacher" if name == "teacher" else f"training the student {name} ({config.objective})"
+        settings = plan.recipe.sections["teacher"] if name == "teacher" else plan.students[name]
+        stage = name if name == "teacher" else f"student-{name}"
+        settings = with_digests(settings, config)
+        stages.append(Stage(stage, title, plan.model(name) / "finished.json", settings, partial(distil, config)))
+    return stages
+
+
+def score_stages(plan: Plan) -> list[Stage]:
+    """Return the scoring of each model alone, and the table of all."""
+    config = plan.recipe.configure("scores", ScoresConfig)
+    settings = plan.recipe.sections["scores"]
+    names, stages = ("teacher", *plan.students), []
+    for name in names:
+        place = plan.output / "scores" / f"{name}.json"
+        work = partial(score_model, config, plan.data, plan.model(name), plan.model("teacher"), place)
+        stages.append(Stage(f"score-{name}", f"scoring {name} alone", place, settings, work))
+    models = {name: (plan.pretrained(name).objective, plan.model(name)) for name in plan.trained}
+    if plan.teacher is not None:
+        models = {"teacher": ("-", plan.model("teacher")), **models}
+    work = partial(write_table, config, plan.data, models, plan.output, plan.output / "stages.json")
+    stages.append(Stage("students", "comparing the models", plan.output / "students.csv", settings, work, True))
+    return stages
+
+
+def policy_stages(plan: Plan) -> list[Stage]:
+    """Return the training of the policy and what is measured of it, as far as the recipe has it."""
+    recipe, output, model = plan.recipe, plan.output, str(plan.output / "model")
+    if not recipe.sections["policy"]:
+        return []
+    section = dict(recipe.sections["policy"])
+    student = section.pop("student")
+    policy = Recipe(recipe.path, {"policy": section})
+    shared = {"data": plan.data, "threads": plan.threads}
+    config = policy.configure(
+        "policy", TrainConfig, output=model, student=str(plan.model(student)), teacher=str(plan.model("teacher")),
+        calibrate=False, **shared,
+    )  # fmt: skip
+    done = Path(model)
+    stages = [Stage("policy", f"teaching {student} when to call", done / "resolved.json",
+                    recipe.sections["policy"], partial(train, config))]  # fmt: skip
+    rest: tuple[tuple[str, str, Path, Any, Any, bool], ...] = (
+        ("calibrate", "finding the thresholds of the budgets", done / "deferral" / "calibration.json",
+         CalibrateConfig, calibrate, False),
+        ("curve", "measuring quality against teacher use", output / "curve" / "report.html", CurveConfig, curve, True),
+        ("passes", "measuring quality against teacher passes", output / "passes" / "passes.json", PassesConfig,
+         passes, True),
+    )  # fmt: skip
+    for name, title, result, kind, work, shown in rest:
+        if recipe.sections[name]:
+            place = {} if name == "calibrate" else {"output": str(output / name)}
+            settings = recipe.configure(name, kind, model=model, **shared, **place)
+            stages.append(Stage(name, title, result, recipe.sections[name], partial(work, settings), shown))
+    return stages

@@ -1,0 +1,1 @@
+"""The commands `wheels generate` and `wheels calibrate`."""

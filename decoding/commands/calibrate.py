@@ -1,0 +1,229 @@
+"""`wheels calibrate`: find, for each rule and budget, the threshold whose measured use is the budget."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from wheels.config import to_dict
+from wheels.data.tasks import digest, load_task
+from wheels.decoding.commands.calibrate_config import CalibrateConfig
+from wheels.decoding.engine import decode
+from wheels.decoding.methods.rules import SEEDED, TRAINED, ThresholdRule, known_rules, scorer
+from wheels.decoding.step import Step
+from wheels.decoding.trace import teacher_use
+from wheels.errors import WheelsError
+from wheels.models.artefact import Artefact, check_model
+from wheels.models.pair import Pair
+from wheels.policy.calibration import UNCALIBRATED, Calibration, Point
+from wheels.runs import LOCK, locked
+
+TOLERANCE = 0.003
+"""A threshold is good when its use is this near to the budget."""
+ROUNDS = 6
+"""Decodes that a budget may take at most."""
+
+
+class Recording:
+    """A rule that keeps the scores of the states that it saw."""
+
+    def __init__(self, rule: ThresholdRule) -> None:
+        self.rule, self.name, self.needs_teacher = rule, rule.name, rule.needs_teacher
+        self.scores: list[torch.Tensor] = []
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        """Decide as the rule does."""
+        score_B = self.rule.scored(step)
+        self.scores.append(score_B.float().cpu())
+        return score_B > self.rule.threshold
+
+
+@dataclass
+class Bracket:
+    """Thresholds that a budget's own lies between, with the use that each was measured to give."""
+
+    budget: float
+    low: float = float("-inf")
+    high: float = float("inf")
+    use_low: float = 1.0
+    """At `low`, which calls too often."""
+    use_high: float = 0.0
+    """At `high`, which calls too seldom."""
+
+    def guess(self, score_N: torch.Tensor) -> float | None:
+        """Return the next threshold to try, given the finite scores on the last path; None where none is left.
+
+        The quantile `1 - budget` of the scores, where that lies within. Else use is taken to fall from `low` to `high`
+        in step with the rank of the scores between them: a score is not always one token (the router's is a text).
+        """
+        guess = score_N.quantile(1.0 - self.budget).item() if len(score_N) else float("nan")
+        if self.low < guess < self.high:
+            return guess
+        between_M = score_N[(score_N > self.low) & (score_N < self.high)]
+        if len(between_M):
+            return between_M.quantile((self.use_low - self.budget) / (self.use_low - self.use_high)).item()
+        middle = (self.low + self.high) / 2
+        return middle if self.low < middle < self.high and abs(middle) < float("inf") else None
+
+    def narrow(self, threshold: float, use: float) -> None:
+        """Take in what a threshold gave."""
+        if use > self.budget:
+            self.low, self.use_low = threshold, use
+        else:
+            self.high, self.use_high = threshold, use
+
+
+def run(config: CalibrateConfig) -> None:
+    """Calibrate a model's folder; see `CalibrateConfig`."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    check_model(Path(config.model))
+    with locked(Path(config.model) / LOCK, config.model):
+        calibrate_model(config)
+
+
+def calibrate_model(config: CalibrateConfig) -> None:
+    """Measure thresholds, and put them beside those that the model's folder holds; it is locked by the caller.
+
+    Raises:
+        WheelsError: where those that would stay were measured otherwise.
+    """
+    artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
+    path = Path(config.model) / "deferral" / "calibration.json"
+    found = measure(artefact, config, beside=artefact.calibration, name=str(path))
+    print(as_table(found.points))
+    others = artefact.calibration.others(point.key for point in found.points)
+    replace(found, points=[*others, *found.points]).save(path)
+    print(f"written to {path}" + (f", beside {len(others)} other thresholds" if others else ""))
+
+
+def measure(
+    artefact: Artefact, config: CalibrateConfig, *, beside: Calibration | None = None, name: str = ""
+) -> Calibration:
+    """Return the thresholds of a model that a configuration asks for.
+
+    Args:
+        artefact: the model.
+        config: how; its `model` is not looked at.
+        beside: thresholds that these are going to stand beside.
+        name: of their file, for errors.
+
+    Raises:
+        WheelsError: where no rule needs a threshold, or those of `beside` that would stay were measured otherwise.
+    """
+    task = load_task(config.data, source=config.source, target=config.target, require_target=False)
+    rows = task.rows(config.split)[: config.limit]
+    budgets = [budget for budget in config.budgets if 0 < budget < 1]
+    scorers = list(chosen_scorers(artefact, config.rules or known_rules(artefact), config.seeds))
+    if not scorers or not budgets:
+        raise WheelsError(
+            f"nothing to calibrate: {', '.join(UNCALIBRATED)} and the budgets 0 and 1 need no threshold; "
+            "give other --rules or --budgets"
+        )
+    calibration = Calibration(
+        data=f"{task.name}:{config.split}",
+        data_digest=digest({"": task.rows(config.split)}),
+        rows=len(rows),
+        date=datetime.date.today().isoformat(),
+        model_digest=artefact.digest,
+        config=to_dict(anywhere(config)),
+    )
+    if beside is not None and beside.others((rule.name, seed, b) for rule, seed in scorers for b in budgets):
+        try:
+            beside.check_alike(calibration)
+        except WheelsError as error:
+            raise WheelsError(f"{name} {error}; calibrate all of its rules and budgets, or remove it") from None
+    sources = [row.source for row in rows]
+    with tqdm(total=len(scorers) * len(budgets), desc="calibrating", unit="threshold", file=sys.stderr) as bar:
+        for rule, seed in scorers:
+            for point in calibrate(
+                artefact.pair, sources, rule, budgets, seed, config.batch_size, config.max_new_tokens
+            ):
+                calibration.points.append(point)
+                bar.update()
+    return calibration
+
+
+def anywhere(config: CalibrateConfig) -> CalibrateConfig:
+    """Return the configuration with whole paths, so that it means the same in every folder."""
+    teacher = config.teacher and (os.path.abspath(config.teacher) if Path(config.teacher).exists() else config.teacher)
+    data = os.path.abspath(config.data) if Path(config.data).exists() else config.data
+    return replace(config, data=data, teacher=teacher)
+
+
+def chosen_scorers(artefact: Artefact, rules: Sequence[str], seeds: int) -> Iterator[tuple[ThresholdRule, int]]:
+    """Yield the rules to calibrate with their seeds: trained ones once for each head, others once.
+
+    Raises:
+        WheelsError: where a trained rule has no head.
+    """
+    for name in rules:
+        if name in TRAINED and not artefact.heads.get(name):
+            raise WheelsError(f"rule {name!r} has no trained head in this model; leave it out of --rules")
+        count = min(seeds, len(artefact.heads[name])) if name in TRAINED else 1
+        for seed in range(count if name in SEEDED else 1):
+            if name not in UNCALIBRATED:
+                yield scorer(artefact, name, seed), seed
+
+
+def calibrate(
+    pair: Pair,
+    sources: Sequence[str],
+    rule: ThresholdRule,
+    budgets: Sequence[float],
+    seed: int = 0,
+    batch_size: int = 64,
+    max_new_tokens: int = 128,
+) -> Iterator[Point]:
+    """Yield a point for each budget.
+
+    Use depends on the threshold through the texts that it leads to, so the threshold is found by decoding: a guess is
+    the score's quantile on the path of the decode before (at first one that never calls; then the budget before), and
+    where that does not close in, one between the thresholds known to give too much and too little (`Bracket`).
+
+    Args:
+        pair: Both models.
+        sources: The texts to measure on.
+        rule: What is calibrated.
+        budgets: Shares in (0, 1), in rising order.
+        seed: Written into the points.
+        batch_size: As in `decode`.
+        max_new_tokens: As in `decode`.
+    """
+
+    def measure(threshold: float, budget: float) -> tuple[float, torch.Tensor]:
+        """Return the use that a threshold gives, and the scores on its path that a threshold can lie between."""
+        recording = Recording(rule.at(threshold))
+        traces = decode(pair, sources, recording, budget=budget, batch_size=batch_size, max_new_tokens=max_new_tokens)
+        score_N = torch.cat(recording.scores)
+        return teacher_use(traces), score_N[score_N.isfinite()]
+
+    score_N = measure(float("inf"), budgets[0])[1] if budgets else torch.empty(0)
+    for budget in budgets:
+        best = Point(rule.name, seed, budget, 0.0, float("inf"))
+        bracket = Bracket(budget)
+        for _ in range(ROUNDS):
+            guess = bracket.guess(score_N)
+            if guess is None:
+                break
+            use, score_N = measure(guess, budget)
+            if abs(use - budget) < abs(best.use - budget):
+                best = Point(rule.name, seed, budget, guess, use)
+            if abs(use - budget) <= TOLERANCE:
+                break
+            bracket.narrow(guess, use)
+        yield best
+
+
+def as_table(points: Sequence[Point]) -> str:
+    """Return the points as an aligned table."""
+    lines = [f"{'rule':<10}{'seed':>5}{'budget':>9}{'threshold':>12}{'use':>9}"]
+    lines += [f"{p.rule:<10}{p.seed:>5}{p.budget:>9.3f}{p.threshold:>12.5g}{p.use:>9.4f}" for p in points]
+    return "\n".join(lines)

@@ -1,0 +1,55 @@
+"""What `wheels calibrate` can be asked for. Imports nothing heavy, so that `--help` is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wheels.decoding.methods.choices import DTYPES, RULES
+from wheels.errors import WheelsError
+from wheels.fields import REQUIRED, check_fields, option, threads_option
+from wheels.paths import PLACE
+
+
+@dataclass(frozen=True)
+class CalibrateConfig:
+    """Settings of one run of `wheels calibrate`, which writes `DIR/deferral/calibration.json`.
+
+    Raises:
+        WheelsError: for a value that is not allowed.
+    """
+
+    model: str = option(
+        REQUIRED, "folder of a trained model; other thresholds there are kept", metavar="DIR", reads=PLACE
+    )
+    data: str = option(
+        REQUIRED, "task, folder, file or hub:owner/name to calibrate on; never the data to be scored", reads=PLACE
+    )
+    teacher: str | None = option(
+        None, "folder or hub id of the teacher, if not the one that the model folder names", reads=PLACE
+    )
+    split: str = option("validation", "split of the data that is used")
+    source: str = option("source", "column of the source; dotted names reach nested columns")
+    target: str = option("target", "column of the reference")
+    limit: int | None = option(None, "use only the first rows", minimum=1)
+    budgets: tuple[float, ...] = option(
+        (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7), "teacher budgets to find thresholds for", share=True
+    )
+    rules: tuple[str, ...] | None = option(
+        None, "rules to calibrate (default: all that the model has heads for)", choices=RULES
+    )
+    seeds: int = option(3, "how many trained heads, and draws of the random rule, are calibrated", minimum=1)
+    max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)
+    batch_size: int = option(64, "rows decoded at once", minimum=1)
+    device: str = option("cpu", "device of both models, such as cpu or cuda")
+    dtype: str = option("float32", "number format of both models", choices=DTYPES)
+    threads: int | None = threads_option()
+
+    def __post_init__(self) -> None:
+        """Check every value; budgets are put in order, and each rule and budget stands once."""
+        check_fields(self)
+        for name in ("budgets", "rules"):
+            if getattr(self, name) is not None and not getattr(self, name):
+                raise WheelsError(f"{name} must hold at least one value, got none")
+        object.__setattr__(self, "budgets", tuple(sorted(set(self.budgets))))
+        if self.rules is not None:
+            object.__setattr__(self, "rules", tuple(dict.fromkeys(self.rules)))

@@ -1,0 +1,147 @@
+"""What `wheels generate` can be asked for. Imports nothing heavy, so that `--help` is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wheels.decoding.methods.choices import (
+    BUDGETED,
+    CASCADES,
+    COLORS,
+    DTYPES,
+    FORMATS,
+    INPUT_FORMATS,
+    METHODS,
+    MODE_HELP,
+    MODES,
+    ON_ERROR,
+    RULES,
+)
+from wheels.errors import WheelsError
+from wheels.fields import check_fields, option, threads_option
+from wheels.paths import FILE, PLACE
+from wheels.policy.calibration import UNCALIBRATED
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Settings of one run of `wheels generate`.
+
+    Raises:
+        WheelsError: for a value that is not allowed, or two that do not go together.
+    """
+
+    text: str | None = option(None, "the text to write from; without it, --input or standard input", positional=True)
+    input: str | None = option(
+        None, "a file with one text a line, or .jsonl rows; - for standard input", metavar="FILE", reads=PLACE
+    )
+    input_format: str = option(
+        "auto", "what a line is: a text, or a row (jsonl); auto asks the name and the first line", choices=INPUT_FORMATS
+    )
+    source: str = option("source", "the column of .jsonl rows that holds the text; dotted names reach nested columns")
+    model: str | None = option(
+        None, "folder of a trained model (default: the embedded pair)", metavar="DIR", reads=PLACE
+    )
+    student: str | None = option(
+        None,
+        "folder or hub id of a student that no rule was trained for, in place of --model; needs --teacher",
+        reads=PLACE,
+    )
+    teacher: str | None = option(
+        None, "folder or hub id of the teacher, if not the one that the model folder names", reads=PLACE
+    )
+    method: str = option("deferral", "how the two models write together", choices=METHODS)
+    teacher_budget: float | None = option(
+        None, "share of the tokens that the teacher may write, in [0, 1] (default: 0.2; deferral, verified)", share=True
+    )
+    budget_mode: str = option("average", MODE_HELP, choices=MODES)
+    rule: str = option("learned", "what decides to call the teacher", choices=RULES)
+    draft_length: int | None = option(
+        None,
+        "student tokens that the teacher verifies at once (default: 5; bild: 10; verified: no limit)",
+        minimum=1,
+        maximum=1024,
+    )
+    adaptive_draft: bool = option(False, "let each text's acceptance choose its draft length (speculative, lookup)")
+    tolerance: float | None = option(
+        None,
+        "how much worse than the teacher's a draft token may be: lenience in [0, 1) for speculative and lookup "
+        "(default: 0, lossless), nats for bild (3) and verified (2), alpha for cascade (0.3)",
+        minimum=0.0,
+    )
+    cascade: str = option("opt", "the rule of a speculative cascade", choices=CASCADES)
+    fallback: float = option(0.6, "bild calls the teacher where the student's best probability is lower", share=True)
+    format: str = option("text", "how the result is shown", choices=FORMATS)
+    output: str | None = option(
+        None, "where the result is written (default: standard output)", metavar="FILE", writes=FILE
+    )
+    color: str = option("auto", "whether the teacher's tokens stand out in colour", choices=COLORS)
+    max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)
+    batch_size: int = option(64, "texts decoded at once", minimum=1)
+    temperature: float = option(0.0, "0 takes the most probable token; above 0 samples", minimum=0.0)
+    top_k: int = option(0, "sample among this many tokens only; 0 for all", minimum=0)
+    top_p: float = option(1.0, "sample among the fewest tokens that hold this probability", minimum=0.0, maximum=1.0)
+    on_error: str = option("stop", "what an input that cannot be read does to the others", choices=ON_ERROR)
+    seed: int = option(0, "seed of sampling and of the random rule; which trained head is used", minimum=0)
+    device: str = option("cpu", "device of both models, such as cpu or cuda")
+    dtype: str = option("float32", "number format of both models", choices=DTYPES)
+    threads: int | None = threads_option()
+
+    def __post_init__(self) -> None:
+        """Check every value, and those that do not go together."""
+        check_fields(self)
+        if self.text is not None and self.input is not None:
+            raise WheelsError(f"give the text or --input, not both: got {self.text!r} and --input {self.input}")
+        if self.top_p == 0.0:
+            raise WheelsError(
+                "top_p must be in (0, 1], got 0; for the most probable token alone leave temperature at 0"
+            )
+        if self.temperature == 0.0 and (self.top_k > 0 or self.top_p < 1.0):
+            given = f"top_k {self.top_k}" if self.top_k > 0 else f"top_p {self.top_p:g}"
+            raise WheelsError(f"{given} has no effect at temperature 0; set a temperature above 0 to sample")
+        self._check_method()
+        self._check_pair()
+        if self.color == "always" and self.format != "text":
+            raise WheelsError(f"color 'always' is for format 'text', got format {self.format!r}")
+
+    @property
+    def budget(self) -> float | None:
+        """The teacher budget that is kept; None where every token is verified instead."""
+        if self.method not in BUDGETED:
+            return None
+        return 0.2 if self.teacher_budget is None else self.teacher_budget
+
+    def _check_method(self) -> None:
+        """Refuse what has no meaning for the method."""
+        if self.method not in BUDGETED and self.teacher_budget is not None:
+            raise WheelsError(
+                f"method {self.method!r} verifies every token and keeps no teacher budget, got "
+                f"{self.teacher_budget:g}; leave it out, or use one of {', '.join(BUDGETED)}"
+            )
+        if self.method not in BUDGETED and self.budget_mode == "online":
+            raise WheelsError(
+                f"budget_mode 'online' moves a rule's threshold, and method {self.method!r} keeps no teacher budget; "
+                f"leave it out, or use one of {', '.join(BUDGETED)}"
+            )
+        drafts, given = self.method != "deferral", self.draft_length is not None or self.tolerance is not None
+        if not drafts and given:
+            raise WheelsError("draft_length and tolerance are for methods that verify, got method 'deferral'")
+        if self.adaptive_draft and self.method not in ("speculative", "lookup"):
+            raise WheelsError(f"adaptive_draft is for methods speculative and lookup, got method {self.method!r}")
+
+    def _check_pair(self) -> None:
+        """Refuse what a student without a trained model's folder does not know."""
+        if self.student is None:
+            return
+        if self.model is not None:
+            raise WheelsError(
+                f"give --model or --student, not both: got --model {self.model} and --student {self.student}"
+            )
+        if self.teacher is None:
+            raise WheelsError(f"student {self.student} needs its teacher; give it by --teacher")
+        if self.method in BUDGETED and self.rule not in UNCALIBRATED:
+            raise WheelsError(
+                f"rule {self.rule!r} needs heads or thresholds, which --student has not; use --rule "
+                f"{' or '.join(UNCALIBRATED)}, another --method than {' or '.join(BUDGETED)}, or --model with the "
+                "folder of a model that was trained"
+            )

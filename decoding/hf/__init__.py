@@ -1,0 +1,1 @@
+"""The hook for transformers' own `generate`."""

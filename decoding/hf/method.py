@@ -1,0 +1,100 @@
+"""Which way of decoding a call of transformers' `generate` asks for: a method, or a rule and its threshold."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from wheels.decoding.hf.pair import HandedPair, folder_of
+from wheels.decoding.methods.method import Method, deferral
+from wheels.decoding.methods.rules import Rule, ThresholdRule, calibrated, scorer
+from wheels.errors import WheelsError, check_kind, check_number
+from wheels.files import read_object
+from wheels.models.artefact import Artefact, pair_heads
+from wheels.policy.calibration import Calibration
+from wheels.policy.head import HeadConfig
+
+
+def method_of(
+    pair: HandedPair,
+    method: Method | None = None,
+    rule: str | Rule | None = None,
+    threshold: float | None = None,
+    budget: float | None = None,
+    mode: str = "average",
+) -> Method:
+    """Return how to decode; see `decode`.
+
+    Raises:
+        WheelsError: for arguments that do not go together, or a rule without a threshold.
+    """
+    if isinstance(rule, Method):
+        raise WheelsError(f"{rule.name!r} is a method, not a rule; give it as method=...")
+    if threshold is not None:
+        _one_knob(check_number("threshold", threshold, -math.inf, math.inf), budget, mode)
+    if method is not None:
+        check_kind("method", method, Method, "a Method (wheels.decoding.methods.method); a rule is given as rule=")
+        if rule is not None or threshold is not None:
+            raise WheelsError(f"method {method.name!r} says itself when to call; leave rule= and threshold=")
+        if method.rule is None and budget is not None:
+            raise WheelsError(f"method {method.name!r} verifies every draft and has no budget; leave teacher_budget=")
+    elif isinstance(rule, str) or rule is None:
+        return deferral(_named_rule(pair, rule, threshold, budget, mode))
+    else:
+        method = deferral(rule if threshold is None else _threshold_rule(rule).at(threshold))
+    own = method.rule
+    moved = mode == "online" and isinstance(own, ThresholdRule) and own.levels
+    if isinstance(own, ThresholdRule) and own.budget is None and math.isfinite(own.threshold) and not moved:
+        _one_knob(own.threshold, budget, mode)
+    return method
+
+
+def _one_knob(threshold: float, budget: float | None, mode: str) -> None:
+    """Refuse a budget beside a threshold that was set by hand, which decides alone; strict mode keeps both."""
+    if budget not in (None, 0, 1) and mode != "strict":
+        raise WheelsError(
+            f"threshold {threshold:g} decides alone, and teacher_budget={budget} would not be kept; give one of them, "
+            "or budget_mode='strict'"
+        )
+
+
+def _threshold_rule(rule: Rule) -> ThresholdRule:
+    """Return a rule that a threshold can be given to."""
+    if not isinstance(rule, ThresholdRule):
+        raise WheelsError(f"rule {rule.name!r} has no threshold to set; leave threshold=")
+    return rule
+
+
+def _named_rule(
+    pair: HandedPair, name: str | None, threshold: float | None, budget: float | None, mode: str
+) -> ThresholdRule:
+    """Return a rule by name, at the threshold given or calibrated."""
+    folder = folder_of(pair.student)
+    trained = folder is not None and (folder / "deferral" / "config.json").is_file()
+    artefact = read_deferral(pair, folder) if folder is not None and trained else Artefact(pair, {}, Calibration())
+    name = name if name is not None else "learned" if trained else "maxprob"
+    rule = scorer(artefact, name)
+    if threshold is not None:
+        return rule.at(threshold)
+    if budget is None:
+        raise WheelsError("nothing says when to call; give teacher_budget=... in [0, 1], threshold=... or method=...")
+    try:
+        return calibrated(artefact, name, budget, mode=mode)
+    except WheelsError as error:
+        raise WheelsError(f"{error}, or give threshold=...") from None
+
+
+def read_deferral(pair: HandedPair, folder: Path) -> Artefact:
+    """Return what `wheels train` and `wheels calibrate` left in a student's folder, for models in memory.
+
+    Raises:
+        WheelsError: where it is damaged.
+    """
+    path = folder / "deferral" / "config.json"
+    try:
+        config = read_object(path, "head")
+        shape = HeadConfig(**config["head"])
+    except (KeyError, TypeError) as error:
+        raise WheelsError(f"{path}: damaged at 'head'; train again") from error
+    heads = pair_heads(folder, shape, pair)
+    return Artefact(pair, heads, Calibration.load(folder / "deferral" / "calibration.json"), config)

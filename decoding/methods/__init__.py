@@ -1,0 +1,1 @@
+"""Methods: when the teacher is called, and what becomes of the draft that it then reads."""

@@ -1,0 +1,159 @@
+"""The budget of one stream, kept on any data: a threshold that moves with what the teacher has written so far.
+
+Adaptive conformal inference (Gibbs and Candes 2021, https://arxiv.org/abs/2106.00170, eq. 2 and proposition 4.1), whose
+error is a call here: after each decided state
+
+    level <- level + RATE * (budget - called),   so that   level = start - RATE * (calls - budget * tokens),
+
+and the threshold is the one that was calibrated to give the use `level` (`threshold_at`). So the threshold moves by
+`RATE * slope * (called - budget)`, with `slope` the distance between the thresholds of neighbouring calibrated uses
+over that of the uses: no unit of the score matters, and steps are large only where the scores lie far apart. It goes on
+beyond the calibrated uses, for other data may need that; where the level leaves [-1, 2] it never, or always, calls. The
+level is thus within `reach = 1 + max(start, 1 - start)` of where it began, but for one step, and
+
+    |calls / N - budget| <= (reach + RATE) / (RATE * N)
+
+after N states, whatever the data: drifting, or chosen by an adversary who knows the threshold. Scores in [lowest,
+highest] narrow it to `(highest - lowest + step) / (step * N)` where the thresholds are one line, `step = RATE * slope`.
+Left out: rates that decay. A threshold that moves ever less cannot follow what changes late, and the bound falls as
+1 / N without them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from wheels.decoding.methods.method import Method
+from wheels.decoding.methods.rules import EvenRule, Levels, ThresholdRule
+from wheels.decoding.params import Request
+from wheels.decoding.sequences import Row, Slots
+from wheels.decoding.step import Step
+from wheels.errors import WheelsError
+
+RATE = 0.01
+"""How much of an error in use a decided state mends. An error is gone after some 1 / RATE = 100 tokens, a few texts; a
+threshold that is wrong by d of use costs d / RATE tokens once, so d = 0.3 is 0.01 of use after 3,000; and in a text of
+20 tokens the threshold moves by no more than 0.2 of use, so that the scores still decide."""
+LOWEST, HIGHEST = -1.0, 2.0
+"""Levels at which nothing, and everything, calls: far enough from [0, 1] that a threshold can go on beyond the
+calibrated uses by their whole range."""
+
+
+def threshold_at(levels: Levels, level: float) -> float:
+    """Compute the threshold of a level: on the straight line between the neighbouring points, or on from the last two.
+
+    Args:
+        levels: Measured uses in rising order, each with its threshold, which falls; two at least.
+        level: The use that is wanted; may lie outside [0, 1].
+    """
+    pairs = list(itertools.pairwise(levels))
+    (left, high), (right, low) = next((pair for pair in pairs if level <= pair[1][0]), pairs[-1])
+    return high + (low - high) * (level - left) / (right - left)
+
+
+@dataclass
+class Tracker:
+    """The threshold of one budget."""
+
+    budget: float
+    """The share of the tokens that the teacher may write, in (0, 1)."""
+    levels: Levels
+    """Uses and their thresholds."""
+    calls: int = 0
+    """Tokens that the teacher wrote, or has been called for."""
+    tokens: int = 0
+    """All tokens."""
+
+    @property
+    def start(self) -> float:
+        """The level before the first state: the budget, or the nearest use that was calibrated."""
+        return min(max(self.budget, self.levels[0][0]), self.levels[-1][0])
+
+    @property
+    def level(self) -> float:
+        """`start - RATE * (calls - budget * tokens)`: from the counts, so that no rounding adds up."""
+        return self.start - RATE * (self.calls - self.budget * self.tokens)
+
+    def decide(self, score: float) -> bool:
+        """Return whether a state calls, and move the threshold for the next."""
+        level = self.level
+        called = level >= HIGHEST or (level > LOWEST and score > threshold_at(self.levels, level))
+        self.count(int(called), 1)
+        return called
+
+    def count(self, calls: int, tokens: int) -> None:
+        """Take in tokens; negative ones were taken back."""
+        self.calls, self.tokens = self.calls + calls, self.tokens + tokens
+
+
+class Controller:
+    """A threshold rule whose thresholds follow one stream: one for each budget of its rows.
+
+    What is counted is tokens. A state in which the rule is asked is one token: the teacher's where it calls, which is
+    counted at once though its row may wait for others; else the student's. Where a method takes tokens back, ends a
+    text behind what stands, or lets the teacher write unasked (a full draft), the row is counted again as it then
+    stands (`settle`). Rows of budget 0 or 1 are never asked, and do not count. The router decides once for a text and
+    its later states follow, so its error may be larger by the texts in flight.
+
+    Args:
+        rule: Scores the states. Its levels are read, and not its threshold.
+        budgets: Those of the rows.
+        levels: Those of the rule.
+    """
+
+    def __init__(self, rule: ThresholdRule, budgets: set[float], levels: Levels) -> None:
+        self.rule = rule
+        self.trackers = {budget: Tracker(budget, levels) for budget in budgets if 0 < budget < 1}
+        self.counted: dict[int, tuple[int, int]] = {}
+        """Calls and tokens of each row that its tracker knows of, by the row's index."""
+
+    def decide(self, step: Step, slots: Slots, slots_R: torch.Tensor) -> torch.Tensor:
+        """Return the rows that call, bool `[R]`; one is decided after the other, in the order of their slots."""
+        call_R = []
+        for slot, score in zip(slots_R.tolist(), self.rule.scored(step).tolist(), strict=True):
+            row = slots.row(slot)
+            tracker = self.trackers.get(row.budget)
+            called = tracker is not None and tracker.decide(score)
+            calls, tokens = self.counted.get(row.index, (0, 0))
+            self.counted[row.index] = calls + called, tokens + 1
+            call_R.append(called)
+        return torch.tensor(call_R, device=slots_R.device)
+
+    def settle(self, rows: Iterable[Row]) -> None:
+        """Count rows as they stand; no call of theirs may be waiting."""
+        for row in rows:
+            calls, tokens = self.counted.get(row.index, (0, 0))
+            self.counted[row.index] = found = row.by_teacher.count(True), len(row.tokens)
+            if (tracker := self.trackers.get(row.budget)) is not None:
+                tracker.count(found[0] - calls, found[1] - tokens)
+
+
+def controller_of(method: Method, wish: Request, budgets: set[float]) -> Controller | None:
+    """Return what moves the threshold of a method's rule; None outside online mode, and where nothing need move.
+
+    Nothing need move without a budget between 0 and 1, and for `every-k`, which calls at its rate on any data.
+
+    Raises:
+        WheelsError: for a method without a budget or a threshold, or a rule that was not calibrated.
+    """
+    if wish.mode != "online":
+        return None
+    rule = method.rule
+    if wish.budget is None or rule is None:
+        raise WheelsError(f"{method.name} keeps no budget, so online mode has nothing to move; use budget_mode average")
+    if method.adaptive:
+        raise WheelsError(f"{method.name} drafts as its times were measured, so online mode would differ by the run")
+    if not any(0 < budget < 1 for budget in budgets) or isinstance(rule, EvenRule):
+        return None
+    if not isinstance(rule, ThresholdRule):
+        raise WheelsError(f"rule {rule.name!r} has no threshold that online mode could move; use budget_mode average")
+    if len(rule.levels) < 2:
+        raise WheelsError(
+            f"rule {rule.name!r} does not say which thresholds give which use, and online mode moves along them; use a "
+            "calibrated rule and leave its threshold, or set the rule's levels"
+        )
+    return Controller(rule, budgets, rule.levels)

@@ -1,0 +1,100 @@
+"""What a forward pass costs here: measured on load, in about a second, and what follows for the schedule."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from dataclasses import dataclass, field
+
+import torch
+from transformers import PreTrainedModel
+
+from wheels.decoding.methods.draft_length import line
+from wheels.decoding.models.forward_batches import OVERHEAD
+from wheels.decoding.models.runner import Runner
+from wheels.models.pair import Pair
+
+SECONDS = 1.0
+"""The time that a measurement takes at most, about: the batches between the ends are left out where models are slow."""
+CONTEXT = 24
+"""Positions that are read before a pass is timed."""
+GAP = 5
+"""Tokens of a teacher pass in a group: what lies between two calls at a use of 0.2."""
+TOLERANCE = 1.05
+"""A group is large enough where a row costs at most this much of what it costs in the best group."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of forward passes."""
+
+    student: dict[int, float] = field(default_factory=dict)
+    """One token in each of b rows: `t_q(b, 1)`."""
+    teacher: dict[tuple[int, int], float] = field(default_factory=dict)
+    """k tokens in each of b rows: `t_p(b, k)`."""
+
+    def group(self, batch_size: int) -> int:
+        """Return the rows that are worth a teacher pass: the fewest that cost no more each than in the best group."""
+        share = {b: t / b for (b, k), t in self.teacher.items() if k == GAP and b <= batch_size}
+        if not share:
+            return batch_size
+        return min(b for b, seconds in share.items() if seconds <= TOLERANCE * min(share.values()))
+
+    def overhead(self) -> int:
+        """Return what a teacher pass costs beside its tokens, in tokens (`wheels.decoding.models.forward_batches`)."""
+        ends = sorted((b * k, t) for (b, k), t in self.teacher.items())
+        if len(ends) < 2 or ends[-1][1] <= ends[0][1]:
+            return OVERHEAD
+        (first, least), (last, most) = ends[0], ends[-1]
+        each = (most - least) / (last - first)
+        return int(min(max(least / each - first, 1), 4096))
+
+    def draft_costs(self, longest: int) -> tuple[float, tuple[float, ...]]:
+        """Return `t_q` and `t_p(1), ..., t_p(longest + 1)` at batch 1, for the length of drafts."""
+        points = sorted((k, t) for (b, k), t in self.teacher.items() if b == 1)
+        return self.student[1], line(points, longest + 1)
+
+
+_measured: weakref.WeakKeyDictionary[PreTrainedModel, dict[int, Costs]] = weakref.WeakKeyDictionary()
+
+
+def costs_of(pair: Pair, batch_size: int) -> Costs:
+    """Return the costs of a pair's passes, measured when they are first asked for at this batch size."""
+    known = _measured.setdefault(pair.teacher, {})
+    if batch_size not in known:
+        known[batch_size] = measure(pair, batch_size)
+    return known[batch_size]
+
+
+def measure(pair: Pair, batch_size: int) -> Costs:
+    """Time both models at batches of 1, of `batch_size`, then of half, a quarter, ... of it, until the time is up."""
+    limit = pair.source_limit
+    context = CONTEXT if limit is None else max(1, min(CONTEXT, limit - GAP - 1))
+    student: dict[int, float] = {}
+    teacher: dict[tuple[int, int], float] = {}
+    halves = [batch_size // 2**power for power in range(batch_size.bit_length())]
+    start = time.perf_counter()
+    for rows in dict.fromkeys([1, *halves]):
+        if len(student) >= 2 and time.perf_counter() - start > SECONDS:
+            break
+        student[rows] = _best(pair, pair.student, rows, context, 1)
+        for width in (1, GAP) if rows == 1 else (GAP,):
+            teacher[rows, width] = _best(pair, pair.teacher, rows, context, width)
+    return Costs(student, teacher)
+
+
+def _best(pair: Pair, model: PreTrainedModel, rows: int, context: int, width: int) -> float:
+    """Return the best of three times of a pass."""
+    runner = Runner(model, rows, pair.vocab_size)
+    token = pair.vocab_size // 2  # any will do
+    runner.admit(range(rows), [[token] * context] * rows)
+    tokens_BT = torch.full((rows, context + width), token, device=model.device)
+    before_B = torch.full((rows,), context, device=model.device)
+    runner.read(None, tokens_BT, before_B)
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        runner.read(None, tokens_BT, before_B + width).logits_RV.argmax(-1).tolist()
+        best = min(best, time.perf_counter() - start)
+        runner.rewind(torch.arange(rows, device=model.device), before_B)
+    return best

@@ -1,0 +1,1 @@
+"""Fast forward passes: one module for each family of models."""

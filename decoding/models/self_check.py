@@ -1,0 +1,104 @@
+"""A model of a family that nobody has tried is tried when it is first used: ragged reads against plain ones.
+
+Random tokens over sixteen positions show a wrong mask, a wrong position and a cache that is read wrongly. What shows
+at other lengths alone is known by its name: windows and the like are refused (`wheels.decoding.models.positions`), and
+where angles change with the longest text of a pass, texts are held to the length below
+(`wheels.models.limits.context_limit`).
+"""
+
+from __future__ import annotations
+
+import weakref
+
+import torch
+from transformers import PreTrainedModel
+
+from wheels.decoding.models.forward_batches import OVERHEAD
+from wheels.decoding.models.runner import Runner
+from wheels.errors import WheelsError, is_of_machine
+from wheels.models.loading import first_line
+
+TRIED = frozenset(
+    {"t5", "mt5", "umt5", "marian", "bart", "mbart", "pegasus", "llama", "qwen2", "qwen3", "gpt2", "mistral"}
+)
+"""Model types whose ragged caches the tests hold to recomputation, and those that share their code."""
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
+"""The largest error of a score, in standard deviations of the scores: rounding, with room; a wrong position or mask is
+off by 0.06 and more in models that were trained, and by far more in random ones."""
+LENGTH, SOURCE = 16, 12
+"""Tokens of the longer of two texts, and of the longer of their sources. Over 24 tokens the rounding of bfloat16 alone
+is off by 0.06 where a processor has no AVX-512 (Marian, 8 seeds); over 16 by 0.026."""
+
+_checked: weakref.WeakSet[PreTrainedModel] = weakref.WeakSet()
+
+
+def checked_runner(
+    model: PreTrainedModel, rows: int, vocab_size: int, *, overhead: int = OVERHEAD, lean: bool = True
+) -> Runner:
+    """Return a runner of a model whose family is known to be read exactly, or was found to be just now.
+
+    The arguments are the runner's.
+
+    Raises:
+        WheelsError: where a ragged read of it differs from a plain one, or cannot be made.
+    """
+    if not _tried(model) and model not in _checked:
+        try:
+            error = ragged_error(model, vocab_size)
+        except Exception as fault:
+            if isinstance(fault, WheelsError) or is_of_machine(fault):
+                raise
+            raise _refused(model, f"trying one ended with {type(fault).__name__}: {first_line(fault)}") from fault
+        bound = TOLERANCE.get(model.dtype, 1e-3)
+        if not error <= bound:
+            what = f"rows of different lengths change each other's scores by {error:.2g} standard deviations"
+            raise _refused(model, f"{what} (allowed: {bound:g})")
+        _checked.add(model)
+    return Runner(model, rows, vocab_size, overhead=overhead, lean=lean)
+
+
+def _tried(model: PreTrainedModel) -> bool:
+    """Tell whether the library's own class of a family that was tried reads `model`."""
+    return model.config.model_type in TRIED and type(model).__module__.startswith("transformers.models.")
+
+
+def _refused(model: PreTrainedModel, why: str) -> WheelsError:
+    return WheelsError(
+        f"models of type {model.config.model_type!r} cannot be decoded: {why}; T5, Marian, BART, Llama, Qwen and GPT-2 "
+        "models can"
+    )
+
+
+@torch.no_grad()
+def ragged_error(model: PreTrainedModel, vocab_size: int) -> float:
+    """Measure how far scores are off when rows of different lengths are read, taken back and read again together.
+
+    Returns:
+        The largest error of any score against the model's own pass over each text alone, in standard deviations of
+        the scores; nan where one of them is no number.
+    """
+    generator = torch.Generator().manual_seed(0)
+    config = model.config.get_text_config(decoder=True)
+    length = min(LENGTH, getattr(config, "max_position_embeddings", None) or LENGTH)
+    tokens_BT = torch.randint(vocab_size, (2, LENGTH), generator=generator).to(model.device)
+    sources = [tokens_BT[0, :SOURCE].tolist(), tokens_BT[0, :3].tolist()]
+    runner = Runner(model, 2, vocab_size)
+    runner.admit([0, 1], sources)
+    rows_B = torch.arange(2, device=model.device)
+    runner.read(None, tokens_BT, torch.tensor([7, 3], device=model.device))
+    runner.rewind(rows_B, torch.tensor([4, 3], device=model.device))
+    errors = []
+    for lengths in ([9, 5], [10, length]):
+        said = runner.read(None, tokens_BT, torch.tensor(lengths, device=model.device)).logits_RV
+        for row, count in enumerate(lengths):
+            plain_V = _plain(model, sources[row], tokens_BT[row : row + 1, :count])[:vocab_size]
+            errors.append((said[row] - plain_V).abs().max() / plain_V.std().clamp(min=1e-6))
+    return float(torch.stack(errors).max())
+
+
+def _plain(model: PreTrainedModel, source: list[int], text_1T: torch.Tensor) -> torch.Tensor:
+    """Return the scores after one text, read at once, float32."""
+    if model.config.is_encoder_decoder:
+        ids = torch.tensor([source], device=model.device)
+        return model(input_ids=ids, decoder_input_ids=text_1T, use_cache=False).logits[0, -1].float()
+    return model(input_ids=text_1T, use_cache=False).logits[0, -1].float()

@@ -1,0 +1,123 @@
+"""Finished texts read again by both models, in one pass each: what was known, and what was not, at every state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from wheels.decoding.step import regret
+from wheels.distillation.collate import pad_with_mask
+from wheels.models.pair import Pair
+from wheels.policy.features import LOG_FLOOR, features, text_places
+
+LOGITS_AT_A_TIME = 2**26
+"""Scores that are held at once, for each model: 256 MiB in float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """One text of T tokens, at each state in which one of them was written."""
+
+    features_TF: torch.Tensor
+    """What the deferral head sees: the same as in decoding (`Step.features_BF`)."""
+    final_features_F: torch.Tensor
+    """The same after the last token."""
+    regret_T: torch.Tensor
+    """What the student's greedy token would cost there: `max_v log p - log p(argmax q)`, nats, >= 0."""
+    log_p_token_T: torch.Tensor
+    """The teacher's log-probability of the token that was written, nats, floored at `LOG_FLOOR`."""
+    log_q_token_T: torch.Tensor
+    """The student's, likewise."""
+
+
+def examine(
+    pair: Pair, sources: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], batch_size: int | None = None
+) -> list[Examined]:
+    """Read each text after its source with both models.
+
+    Args:
+        pair: Both models.
+        sources: Tokens of the sources (prompts, for causal models), as `Pair.encode` makes them.
+        texts: Tokens of the outputs, each at least one.
+        batch_size: Rows of a forward pass at most; None: as many as memory allows.
+    """
+    found: list[Examined | None] = [None] * len(texts)
+    for indices in _batches(sources, texts, pair.vocab_size, batch_size or len(texts)):
+        batch = ([sources[index] for index in indices], [texts[index] for index in indices])
+        for index, examined in zip(indices, _examine_batch(pair, *batch), strict=True):
+            found[index] = examined
+    return [examined for examined in found if examined is not None]
+
+
+def _batches(
+    sources: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], vocab_size: int, most: int
+) -> Iterator[list[int]]:
+    """Yield indices of texts of like length, as many at a time as memory allows, and `most` at most."""
+    order = sorted(range(len(texts)), key=lambda index: (len(texts[index]), len(sources[index])))
+    batch: list[int] = []
+    for index in order:
+        width = len(texts[index]) + len(sources[index]) + 1
+        if batch and (len(batch) == most or (len(batch) + 1) * width * vocab_size > LOGITS_AT_A_TIME):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+@torch.no_grad()
+def _examine_batch(pair: Pair, sources: list[Sequence[int]], texts: list[Sequence[int]]) -> Iterator[Examined]:
+    """Read one batch."""
+    q, hidden = read_texts(pair, pair.student, sources, texts)
+    p, _ = read_texts(pair, pair.teacher, sources, texts)
+    for row, text in enumerate(texts):
+        steps = len(text)
+        log_q_SV, log_p_TV = q[row].log_softmax(-1), p[row][:steps].log_softmax(-1)
+        position_S = torch.arange(steps + 1, device=log_q_SV.device)
+        source_S = torch.full_like(position_S, len(sources[row]))
+        seen_SF = features(hidden[row], log_q_SV, position_S, source_S, text_places(sources[row], text))
+        token_T1 = torch.tensor(text, device=log_q_SV.device)[:, None]
+        yield Examined(
+            features_TF=seen_SF[:steps].cpu(),
+            final_features_F=seen_SF[steps].cpu(),
+            regret_T=regret(log_p_TV, log_q_SV[:steps]).cpu(),
+            log_p_token_T=log_p_TV.gather(1, token_T1).squeeze(1).clamp(min=LOG_FLOOR).cpu(),
+            log_q_token_T=log_q_SV[:steps].gather(1, token_T1).squeeze(1).clamp(min=LOG_FLOOR).cpu(),
+        )
+
+
+def read_texts(
+    pair: Pair, model: PreTrainedModel, sources: list[Sequence[int]], texts: list[Sequence[int]]
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return scores `[T + 1, V]` and what the head read `[T + 1, D]`, of each text, float32.
+
+    State t is the one before token t; state T the one after the last. Gradients flow where they are not switched off.
+
+    Args:
+        pair: Whose tokens these are.
+        model: Its student or its teacher.
+        sources: Tokens of the sources (prompts, for causal models).
+        texts: Tokens of the outputs.
+    """
+    kept: list[torch.Tensor] = []
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))
+    try:
+        if pair.is_seq2seq:
+            prefixes: list[Sequence[int]] = [pair.start_ids] * len(texts)
+            source_ids, source_mask = pad_with_mask(sources, pair.pad_id)
+            inputs = {"input_ids": source_ids.to(pair.device), "attention_mask": source_mask.to(pair.device)}
+            names = ("decoder_input_ids", "decoder_attention_mask")
+        else:
+            prefixes, inputs, names = sources, {}, ("input_ids", "attention_mask")
+        whole = [[*prefix, *text] for prefix, text in zip(prefixes, texts, strict=True)]
+        ids, mask = (part.to(pair.device) for part in pad_with_mask(whole, pair.pad_id))
+        logits = model(**inputs, **{names[0]: ids, names[1]: mask}).logits[..., : pair.vocab_size].float()
+    finally:
+        handle.remove()
+    spans = [slice(len(prefix) - 1, len(prefix) + len(text)) for prefix, text in zip(prefixes, texts, strict=True)]
+    hidden = kept[0].float()
+    return [logits[row, span] for row, span in enumerate(spans)], [hidden[row, span] for row, span in enumerate(spans)]

@@ -1,0 +1,160 @@
+"""What a call gains in the task's metric, from texts that were finished both ways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from tests.decoding.commands.test_calibrate import LIMIT, soft_pair, sources
+from wheels.agents.config import TrainConfig
+from wheels.agents.regression import paired
+from wheels.agents.regression.paired import (
+    BUDGETS,
+    Fit,
+    Flipped,
+    Pairs,
+    Priced,
+    collect_pairs,
+    continued,
+    fit_pairs,
+    thresholds_of,
+)
+from wheels.data.tasks import Row
+from wheels.decoding.engine import decode
+from wheels.decoding.teacher_forcing import examine
+from wheels.decoding.trace import TEACHER, Trace
+from wheels.metrics import sentence_scores
+from wheels.models.pair import Pair
+from wheels.policy.features import feature_width
+from wheels.policy.head import DeferralHead, HeadConfig
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    return soft_pair()
+
+
+@pytest.fixture
+def head(pair: Pair) -> DeferralHead:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        width = feature_width(pair.student.config.hidden_size)
+        return DeferralHead(HeadConfig.of(width, pair.vocab_size, 8)).requires_grad_(False)
+
+
+def rows_of(count: int) -> list[Row]:
+    return [Row(source, "a b c d") for source in sources(count)]
+
+
+def states_of(pair: Pair, rows: list[Row]) -> torch.Tensor:
+    encoded = pair.encode([row.source for row in rows])
+    return torch.cat([known.features_TF for known in examine(pair, encoded, [[3, 4, 5]] * len(rows))])
+
+
+def written(pair: Pair, rows: list[Row], rule: Any) -> list[Trace]:
+    budgets = [BUDGETS[place % 3] for place in range(len(rows))]
+    return decode(pair, [row.source for row in rows], rule, budget=budgets, max_new_tokens=LIMIT)
+
+
+def test_one_decision_is_another_and_the_rest_follows(pair: Pair, head: DeferralHead) -> None:
+    rows = rows_of(9)
+    rule = Priced(head, thresholds_of(head, states_of(pair, rows)))
+    first = written(pair, rows, rule)
+    at = [place % len(trace.authors) for place, trace in enumerate(first)]
+    flipped = Flipped(rule, at)
+    for row, (old, new) in enumerate(zip(first, written(pair, rows, flipped), strict=True)):
+        place = at[row]
+        assert old.authors[:place] == new.authors[:place] and old.token_ids[:place] == new.token_ids[:place]
+        assert (old.authors[place] == TEACHER) != (new.authors[place] == TEACHER)
+        (known,) = examine(pair, pair.encode([rows[row].source]), [old.token_ids])
+        assert torch.allclose(flipped.features[row], known.features_TF[place], atol=1e-5)
+
+
+def test_the_gain_is_that_of_the_call_whichever_text_has_it(pair: Pair, head: DeferralHead) -> None:
+    rows = rows_of(30)
+    rule = Priced(head, thresholds_of(head, states_of(pair, rows)))
+    first = written(pair, rows, rule)
+    # The first text is right: a call in it gains, and one instead of its writing loses.
+    rows = [Row(row.source, trace.text or "a") for row, trace in zip(rows, first, strict=True)]
+    pairs, length_N = continued(pair, rows, rule, "chrf", seed=1, batch_size=8, max_new_tokens=LIMIT)
+    assert length_N.tolist() == [trace.tokens for trace in first] and not rule.gains
+    own = sentence_scores("chrf", [trace.text for trace in first], [row.target for row in rows])
+    moved = [(gain, score) for gain, score in zip(pairs.gain_N.tolist(), own, strict=True) if gain]
+    assert any(gain > 0 for gain, _ in moved) and any(gain < 0 for gain, _ in moved)
+    assert all(abs(gain) <= score + 1e-4 for gain, score in moved)
+    again, _ = continued(pair, rows, rule, "chrf", seed=1, batch_size=30, max_new_tokens=LIMIT)
+    assert again.gain_N.equal(pairs.gain_N) and again.features_NF.equal(pairs.features_NF)
+
+
+def config(**change: Any) -> TrainConfig:
+    return TrainConfig(student="s", teacher="t", data="d", output="o", max_new_tokens=LIMIT, **change)
+
+
+def test_pairs_are_kept_and_weighted_by_length(
+    pair: Pair, head: DeferralHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, sizes = rows_of(5), []
+
+    def counted(pair: Pair, chosen: list[Row], *more: Any, **named: Any) -> Any:
+        sizes.append(len(chosen))
+        return continued(pair, chosen, *more, **named)
+
+    monkeypatch.setattr(paired, "CHUNK", 4)
+    monkeypatch.setattr(paired, "continued", counted)
+    states_NF = states_of(pair, rows)
+    for _ in range(2):
+        found = collect_pairs(pair, rows, head, states_NF, "chrf", config(pairs=6), tmp_path, Accelerator(cpu=True))
+    assert sizes == [4, 2], "the second time all of it is there"
+    plain = collect_pairs(pair, rows, head, states_NF, "exact", config(pairs=6), tmp_path, Accelerator(cpu=True))
+    length_N = torch.cat([torch.load(path)["length_N"] for path in sorted(tmp_path.glob("pairs-*.pt"))])
+    assert torch.allclose(found.gain_N, plain.gain_N * length_N / length_N.mean())
+
+
+FEATURES = 6
+
+
+def synthetic(count: int, extra: float, noise: float) -> tuple[DeferralHead, Pairs]:
+    """A head whose base is the first feature, and gains of `2 x_0 + extra x_1` points with noise."""
+    draw = torch.Generator().manual_seed(0)
+    features_NF = torch.randn(count, FEATURES, generator=draw)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = DeferralHead(HeadConfig(FEATURES, 128, shift_reads="numbers"))
+        optimizer = torch.optim.Adam(head.regressed(), 3e-3)
+        some_NF = features_NF[:500]
+        for _ in range(200):
+            loss = (head(some_NF, torch.zeros(len(some_NF))).gain_B - some_NF[:, 0]).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    gain_N = 2 * features_NF[:, 0] + extra * features_NF[:, 1] + noise * torch.randn(count, generator=draw)
+    return head.requires_grad_(False), Pairs(features_NF, gain_N, torch.full((count,), 0.2))
+
+
+@pytest.mark.slow
+def test_the_shift_finds_what_the_regret_does_not_tell() -> None:
+    head, pairs = synthetic(12_000, extra=2.0, noise=4.0)
+    before = {name: value.clone() for name, value in head.state_dict().items()}
+    figures = fit_pairs(head, pairs, Fit())
+    assert figures["points_per_nat"] == pytest.approx(2.0, abs=0.25)
+    wanted_N = pairs.features_NF[:, 0] + pairs.features_NF[:, 1]
+    with torch.no_grad():
+        gain_N = head(pairs.features_NF, pairs.budget_N).gain_B
+    assert float((gain_N - wanted_N).square().mean()) < 0.15 < float((pairs.features_NF[:, 1]).square().mean())
+    assert figures["held_out_r2"] > 1.5 * figures["held_out_r2_base"]
+    moved = {name.split(".")[0] for name, value in head.state_dict().items() if not value.equal(before[name])}
+    assert moved == {"shift"}
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_what_is_luck_alone_leaves_the_head_as_it_was(sign: float) -> None:
+    head, pairs = synthetic(300, extra=0.0, noise=40.0)
+    pairs = Pairs(pairs.features_NF, sign * pairs.gain_N, pairs.budget_N)
+    before = head(pairs.features_NF, pairs.budget_N).gain_B
+    figures = fit_pairs(head, pairs, Fit())
+    kept = not figures.get("held_out_r2", 0.0) > figures["held_out_r2_base"]
+    assert kept and head(pairs.features_NF, pairs.budget_N).gain_B.equal(before)

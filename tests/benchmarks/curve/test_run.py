@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from wheels.benchmarks.core.cell import PointKey
+from wheels.benchmarks.curve import decodes
+from wheels.benchmarks.curve import run as curves
+from wheels.benchmarks.curve.config import CurveConfig
+from wheels.benchmarks.curve.decodes import load_artefact, rows_digest
+from wheels.benchmarks.curve.run import run
+from wheels.data.tasks import Row
+from wheels.decoding.methods.choices import RULES
+from wheels.errors import WheelsError
+from wheels.policy.calibration import NotCalibrated
+
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "near", "a", "river", "bank"]
+TEST_ROWS = [Row(f"Satz {i}", " ".join(WORDS[i:] + WORDS[:i])) for i in range(12)]
+OTHER_ROWS = [Row(f"Anderer Satz {i}", "text") for i in range(5)]
+
+
+@dataclass
+class Calibration:
+    """Knows every rule but those in `lacking`."""
+
+    data_digest: str | None = rows_digest(OTHER_ROWS)
+    lacking: tuple[str, ...] = ()
+    points: list[Any] = field(default_factory=list)
+    shift: dict[PointKey, float] = field(default_factory=dict)
+    save: Any = None
+    model_digest: str = ""
+
+    def threshold(self, rule: str, budget: float, seed: int) -> float:
+        if rule in self.lacking:
+            raise NotCalibrated(f"{rule} was not calibrated")
+        return 1.0 - budget + self.shift.get(PointKey(rule, seed, budget), 0.0)
+
+    nearest = threshold
+
+    def levels(self, rule: str, seed: int) -> tuple[tuple[float, float], ...]:
+        return (0.0, 1.0), (0.5 + self.shift.get(PointKey(rule, seed, 0.0), 0.0), 0.5)
+
+
+@dataclass
+class Artefact:
+    """A model that says what it is asked."""
+
+    pair: Any = field(default_factory=lambda: SimpleNamespace(prompt="{source}"))
+    heads: dict[str, list[str]] = field(default_factory=lambda: {"learned": ["a", "b"], "regret": ["c", "d", "e"]})
+    calibration: Calibration = field(default_factory=Calibration)
+    student_name: str = "small"
+    teacher_name: str = "large"
+    digest: str = "models-1"
+    folder: Path | None = None
+
+    def head_digest(self, rule: str, seed: int) -> str:
+        return self.heads[rule][seed] if rule in self.heads else ""
+
+
+class Decoder:
+    """Records what it decodes; writes the first half of the reference, and more of it under a larger budget."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.calls: list[tuple[PointKey, dict[str, Any]]] = []
+        self.stop_after = stop_after
+
+    def __call__(self, pair: Any, sources: list[str], rule: PointKey, *, progress: Any, **request: Any) -> list[Any]:
+        if len(self.calls) == self.stop_after:
+            raise KeyboardInterrupt
+        self.calls.append((rule, {"sources": sources, "prompt": pair.prompt, **request}))
+        references = {row.source: row.target.split() for row in TEST_ROWS}
+        traces = []
+        for source in sources:
+            words = references[source]
+            length = round(len(words) * (0.5 + 0.5 * request["budget"]))
+            calls = round(request["budget"] * length)
+            traces.append(
+                SimpleNamespace(
+                    text=" ".join(words[:length]),
+                    tokens=length,
+                    teacher_tokens=calls,
+                    pieces=tuple(f" {word}" for word in words[:length]),
+                    authors=("teacher",) * calls + ("student",) * (length - calls),
+                    teacher_passes=calls,
+                    teacher_positions=calls,
+                    seconds=0.01,
+                    token_ids=(),
+                )
+            )
+        progress(len(sources))
+        return traces
+
+
+@dataclass
+class World:
+    """One model, one data file, one output folder."""
+
+    artefact: Artefact
+    data: Path
+    output: Path
+    monkeypatch: pytest.MonkeyPatch
+
+    def run(self, decoder: Decoder | None = None, **settings: Any) -> tuple[Any, Decoder]:
+        """Measure; a curve that is there counts as unfinished, its points as kept."""
+        (self.output / "curve.json").unlink(missing_ok=True)
+        return self.again(decoder, **settings)
+
+    def again(self, decoder: Decoder | None = None, **settings: Any) -> tuple[Any, Decoder]:
+        decoder = decoder or Decoder()
+        self.monkeypatch.setattr(decodes, "decode", decoder)
+        usual = {
+            "data": str(self.data),
+            "output": str(self.output),
+            "budgets": (0.0, 0.2, 0.5, 1.0),
+            "rules": ("learned", "random", "entropy"),
+            "seeds": 2,
+            "resamples": 100,
+        }
+        return run(CurveConfig(**usual | settings)), decoder
+
+
+def write_rows(path: Path, rows: list[Row]) -> Path:
+    path.write_text("".join(json.dumps({"source": row.source, "target": row.target}) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    artefact = Artefact()
+    monkeypatch.setattr(decodes, "load_artefact", lambda config: artefact)
+    monkeypatch.setattr(decodes, "calibrated", lambda artefact, name, budget, seed, mode: PointKey(name, seed, budget))
+    monkeypatch.setattr(curves, "draw", lambda curve: b"\x89PNG")  # its own tests draw
+    monkeypatch.setattr(curves, "sections", lambda curve, closer: ["<h2>Closer</h2>"])
+    return World(artefact, write_rows(tmp_path / "scored.jsonl", TEST_ROWS), tmp_path / "out", monkeypatch)
+
+
+def inner(decoder: Decoder) -> list[PointKey]:
+    return [key for key, _ in decoder.calls if 0 < key.budget < 1]
+
+
+def test_a_run_decodes_each_point_once_and_writes_everything(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    curve, decoder = world.run()
+    seeds = {"learned": (0, 1), "random": (0, 1), "entropy": (0,)}
+    ends = [key for key, _ in decoder.calls if key.budget in (0.0, 1.0)]
+    assert [(key.seed, key.budget) for key in ends] == [(0, 0.0), (0, 1.0)]
+    assert inner(decoder) == [PointKey(r, s, b) for r in seeds for s in seeds[r] for b in (0.2, 0.5)]
+    shown = capsys.readouterr().out
+    assert "BLEU at equal teacher use" in shown and str(world.output) in shown
+    files = {path.name for path in world.output.iterdir()} - {".lock"}
+    assert files == {"curve.json", "curve.csv", "curve.png", "report.html", "resolved.json", "run.json", "points"}
+    found = json.loads((world.output / "curve.json").read_text())
+    assert found["points"][0]["signature"] == "scored|12|small|large|learned|0|0|wheels:0.1.0"
+    assert found["metric_signatures"]["bleu"].startswith("nrefs:1")
+    assert found["versions"]["wheels"] == "0.1.0"
+    resolved = json.loads((world.output / "resolved.json").read_text())
+    assert resolved["data_digest"] == rows_digest(TEST_ROWS)
+    assert resolved["config"]["budgets"] == [0.0, 0.2, 0.5, 1.0]
+    assert curve.to_json() == found
+    page = (world.output / "report.html").read_text()
+    assert "<h2>Closer</h2>" in page and f"wheels bench curve --data {world.data} --budgets 0,0.2,0.5,1" in page
+
+
+def test_the_decoder_gets_the_settings(world: World) -> None:
+    settings = {"mode": "strict", "max_new_tokens": 40, "batch_size": 7, "prompt": "Translate: {source}", "limit": 9}
+    _, decoder = world.run(**settings)
+    for key, request in decoder.calls:
+        assert request["budget"] == key.budget and request["seed"] == key.seed
+        assert (request["mode"], request["max_new_tokens"], request["batch_size"]) == ("strict", 40, 7)
+        assert request["prompt"] == "Translate: {source}"
+        assert request["sources"] == [row.source for row in TEST_ROWS[:9]]
+
+
+def test_an_interrupted_run_continues_where_it_stopped(world: World) -> None:
+    first = Decoder(stop_after=5)
+    with pytest.raises(KeyboardInterrupt):
+        world.run(first)
+    assert not (world.output / "curve.json").exists()
+    curve, second = world.run()
+    whole, _ = world.run(output=str(world.output) + "-whole")
+    assert len(first.calls) == 5 and len(second.calls) == 7
+    assert not set(map(str, inner(first))) & set(map(str, inner(second)))
+    assert curve.to_json() == whole.to_json()
+    assert world.run()[1].calls == []
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        (lambda w: w.artefact.heads["learned"].__setitem__(1, "new"), {("learned", 1)}),
+        (lambda w: setattr(w.artefact, "digest", "models-2"), {("learned", 0), ("learned", 1), ("random", 0),
+                                                               ("random", 1), ("entropy", 0)}),
+        (lambda w: w.artefact.calibration.shift.update({PointKey("entropy", 0, 0.5): 0.1}), {("entropy", 0)}),
+        (lambda w: None, set()),
+    ],
+)  # fmt: skip
+def test_only_what_was_made_otherwise_is_decoded_again(world: World, change: Any, again: set[tuple[str, int]]) -> None:
+    world.run()
+    change(world)
+    _, decoder = world.run()
+    assert {(key.rule, key.seed) for key in inner(decoder)} == again
+
+
+def test_online_decodes_depend_on_the_batch_size_and_on_all_levels(world: World) -> None:
+    world.run(mode="online")
+    assert world.run(mode="online")[1].calls == []
+    again = world.run(mode="online", batch_size=3)[1]
+    assert len(inner(again)) == len(again.calls) == 10, "the ends are one model alone"
+    world.artefact.calibration.shift[PointKey("entropy", 0, 0.0)] = 0.1  # a use that is not among the budgets
+    assert {key.rule for key in inner(world.run(mode="online", batch_size=3)[1])} == {"entropy"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "repeats"),
+    [({"mode": "strict"}, 12), ({"max_new_tokens": 9}, 12), ({"limit": 6}, 12), ({"dtype": "float16"}, 12),
+     ({"batch_size": 3}, 0), ({"resamples": 120}, 0), ({"rules": ("entropy",)}, 0), ({"budgets": (0.2, 0.3)}, 5)],
+)  # fmt: skip
+def test_settings_that_change_outputs_decode_again(world: World, settings: dict[str, Any], repeats: int) -> None:
+    world.run()
+    assert len(world.run(**settings)[1].calls) == repeats
+
+
+def test_below_float32_outputs_are_of_one_batch_size(world: World) -> None:
+    world.run(dtype="bfloat16")
+    assert len(world.run(dtype="bfloat16")[1].calls) == 0
+    assert len(world.run(dtype="bfloat16", batch_size=3)[1].calls) == 12
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_thresholds_from_the_scored_rows_are_refused(world: World, limit: int | None) -> None:
+    world.artefact.calibration.data_digest = rows_digest(TEST_ROWS)
+    with pytest.raises(WheelsError, match="nothing is calibrated on the split it is scored on"):
+        world.run(limit=limit)
+    _, decoder = world.run(budgets=(0.0, 1.0))  # the ends need no threshold
+    assert len(decoder.calls) == 2
+
+
+def test_what_is_not_calibrated_is_named(world: World) -> None:
+    world.artefact.calibration.lacking = ("learned", "entropy")
+    with pytest.raises(
+        WheelsError,
+        match=r"not calibrated: learned \(seed 0\) at 0.2, .* and 3 more; give one that was calibrated; or name",
+    ):
+        world.run()
+
+
+def test_fewer_trained_seeds_are_said(world: World) -> None:
+    curve, _ = world.run(seeds=3, rules=("learned", "regret", "random"))
+    assert curve.seeds == {"learned": [0, 1], "regret": [0, 1, 2], "random": [0, 1, 2]}
+    assert curve.notes == ["learned was trained with 2 of the 3 seeds asked for"]
+
+
+def test_a_rule_without_a_head_is_refused(world: World) -> None:
+    world.artefact.heads = {"regret": ["c"]}
+    with pytest.raises(WheelsError, match="embedded pair has no trained head for rule 'learned'; leave it out"):
+        world.run()
+
+
+def calibrated_rules(*names: str) -> list[Any]:
+    return [SimpleNamespace(rule=name) for name in names]
+
+
+def test_without_rules_all_that_the_model_has_heads_and_thresholds_for_are_measured(world: World) -> None:
+    world.artefact.calibration.points = calibrated_rules("learned", "regret", "entropy", "gate")
+    curve, _ = world.run(rules=None)
+    assert curve.rules == ["learned", "regret", "entropy", "random", "every-k"]
+    assert curve.notes == [
+        "not measured, for want of a trained head or of thresholds: gate, router, maxprob, margin, first-k, oracle"
+    ]
+    world.artefact.heads["gate"] = ["f", "g"]
+    assert world.run(rules=None)[0].rules == ["learned", "regret", "gate", "entropy", "random", "every-k"]
+
+
+def test_without_rules_a_model_that_was_never_calibrated_is_refused(world: World) -> None:
+    world.artefact.calibration.lacking = ("learned",)
+    with pytest.raises(WheelsError, match="not calibrated: learned"):
+        world.run(rules=None)
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_work(world: World) -> None:
+    world.output.write_text("a file")
+    decoder = Decoder()
+    with pytest.raises(WheelsError, match="cannot write"):
+        world.again(decoder)
+    assert decoder.calls == []
+
+
+@pytest.fixture
+def asked(world: World) -> list[Any]:
+    """What is asked to be calibrated; the result is kept beside the results of the curve."""
+    asked: list[Any] = []
+    kept: dict[Path, Calibration] = {}
+
+    def measure(artefact: Artefact, config: Any) -> Calibration:
+        asked.append(config)
+        return Calibration(save=lambda path: kept.update({path: Calibration()}))
+
+    world.monkeypatch.setattr(decodes.calibrate, "measure", measure)
+    load = SimpleNamespace(load=lambda path: kept.get(path, Calibration(data_digest=None)))
+    world.monkeypatch.setattr(decodes, "Calibration", load)
+    return asked
+
+
+def test_calibration_data_calibrates_first_and_leaves_the_model_as_it_is(
+    world: World, tmp_path: Path, asked: list[Any]
+) -> None:
+    other = write_rows(tmp_path / "other.jsonl", OTHER_ROWS)
+    for _ in range(2):  # the second time its calibration is there
+        world.artefact.calibration = Calibration(lacking=("learned",))
+        world.run(calibration_data=str(other), model="m")
+    assert [(c.data, c.seeds) for c in asked] == [(str(other), 2)]
+    assert asked[0].rules == ("learned", "random", "entropy")
+    assert {0.2, 0.5} <= set(asked[0].budgets)
+    with pytest.raises(WheelsError, match="nothing is calibrated on the split it is scored on"):
+        world.run(calibration_data=str(world.data), model="m")
+    assert len(asked) == 1
+
+
+def test_calibration_data_calibrates_every_rule_that_has_a_head(world: World, tmp_path: Path, asked: list[Any]) -> None:
+    world.artefact.calibration = Calibration(lacking=("first-k",), points=calibrated_rules("learned"))
+    other = write_rows(tmp_path / "other.jsonl", OTHER_ROWS)
+    curve, _ = world.run(rules=None, calibration_data=str(other))  # the embedded pair
+    assert curve.rules == list(asked[0].rules) == [rule for rule in RULES if rule not in ("gate", "router")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [({"budgets": (0.0, 0.2, 1.0)}, "budgets"), ({"rules": ("entropy",)}, "rules"), ({"limit": 6}, "limit"),
+     ({"resamples": 120}, "resamples"), ({"mode": "strict"}, "mode")],
+)  # fmt: skip
+def test_a_curve_of_other_settings_is_kept(world: World, settings: dict[str, Any], name: str) -> None:
+    world.run()
+    before = (world.output / "curve.json").read_bytes()
+    with pytest.raises(WheelsError, match=f"out holds a run with {name} .*; give another --output, or remove"):
+        world.again(**settings)
+    assert (world.output / "curve.json").read_bytes() == before
+    assert world.again(batch_size=3)[1].calls == [], "the same curve"
+
+
+def test_a_curve_of_another_model_is_kept(world: World) -> None:
+    world.run()
+    world.artefact.calibration.shift[PointKey("entropy", 0, 0.5)] = 0.1
+    with pytest.raises(WheelsError, match="holds a run with points_digest"):
+        world.again()
+
+
+def test_results_do_not_go_where_something_else_is(world: World) -> None:
+    world.output.mkdir()
+    (world.output / "train.jsonl").write_text("mine")
+    with pytest.raises(WheelsError, match=r"holds something else \(train.jsonl\)"):
+        world.run()
+    assert [path.name for path in world.output.iterdir()] == ["train.jsonl"]
+
+
+def test_the_artefact_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    threads: list[int] = []
+    monkeypatch.setattr(decodes.Artefact, "load", lambda *args, **more: asked.append((args, more)))
+    monkeypatch.setattr(decodes.torch, "set_num_threads", threads.append)
+    load_artefact(CurveConfig(model="m", teacher="t", device="cuda", dtype="bfloat16", threads=3))
+    assert asked == [(("m",), {"teacher": "t", "device": "cuda", "dtype": "bfloat16"})]
+    assert threads == [3]
+
+
+def test_more_models_of_the_pair_are_further_seeds(world: World) -> None:
+    curve, decoder = world.run(also=("second", "third"))
+    assert curve.seeds == {"learned": [0, 1, 2, 3, 4, 5], "random": [0, 1, 2, 3, 4, 5], "entropy": [0, 1, 2]}
+    assert len(decoder.calls) == 3 * 12
+    assert curve.notes == ["seeds of 3 models, pooled"]
+    assert world.run(also=("second", "third"))[1].calls == []
+    with pytest.raises(WheelsError, match="holds a run with points_digest"):
+        world.again()

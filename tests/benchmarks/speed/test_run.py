@@ -1,0 +1,377 @@
+"""`wheels bench speed` from end to end, on a pair of random weights that takes milliseconds."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+from matplotlib.figure import Figure
+
+from tests.benchmarks.speed.test_config import SIZES
+from tests.decoding.tiny import make_pair, save_artefact
+from wheels.benchmarks.speed import plot as speed_plot
+from wheels.benchmarks.speed import run as speed_module
+from wheels.benchmarks.speed.config import CONTESTANTS, WITH_RANDOM_WEIGHTS, SpeedConfig
+from wheels.benchmarks.speed.forward_timer import Bare, Machine, Shape
+from wheels.benchmarks.speed.hf_systems import Outcome
+from wheels.benchmarks.speed.limits import Spread
+from wheels.benchmarks.speed.records import Played, Round, load_round, round_file, save_round
+from wheels.benchmarks.speed.run import make_plan, run
+from wheels.benchmarks.speed.summary import Setting, Speed, summarise, time_forwards
+from wheels.benchmarks.speed.systems import KNOWN
+from wheels.benchmarks.speed.table import as_csv, as_text
+from wheels.cli import main
+from wheels.errors import WheelsError
+
+MACHINE = Machine(bandwidth=1e10, peak=1e11)
+ROW = '{"source": "a b c", "target": "b"}\n{"source": "k j", "target": "c"}\n'
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Machine, "measure", classmethod(lambda *_: MACHINE))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> SpeedConfig:
+    (tmp_path / "sizes.yaml").write_text(SIZES)
+    place, output = str(tmp_path / "sizes.yaml"), str(tmp_path / "out")
+    return SpeedConfig(random_weights=place, rows=4, batch_sizes=(1, 3), rounds=2, output=output)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """The contestants in the order in which they run, each with its batch size."""
+    runs: list[tuple[str, int]] = []
+    for name, contestant in list(KNOWN.items()):
+
+        def noted(wish, batch_size, name=name, contestant=contestant):
+            runs.append((name, batch_size))
+            return contestant.run(wish, batch_size)
+
+        monkeypatch.setitem(KNOWN, name, dataclasses.replace(contestant, run=noted))
+    return runs
+
+
+def numbers(value: object) -> list[float]:
+    """Return every number in a value of JSON."""
+    if isinstance(value, dict | list):
+        return [each for part in (value.values() if isinstance(value, dict) else value) for each in numbers(part)]
+    return [value] if isinstance(value, int | float) else []
+
+
+@pytest.mark.slow
+def test_everything_is_written(config: SpeedConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    run(config)
+    folder, shown = Path(config.output), capsys.readouterr().out
+    content = json.loads((folder / "speed.json").read_text())
+    assert {"config", "versions", "threads", "load_average", "dtype", "signature", "processor", "notes"} <= set(content)
+    assert content["notes"][0].startswith("random weights repeat one token, which flatters speculation")
+    assert [batch["batch_size"] for batch in content["batches"]] == [1, 3]
+    assert all(map(math.isfinite, numbers(content)))
+    for batch in content["batches"]:
+        assert [each["name"] for each in batch["contestants"]] == list(WITH_RANDOM_WEIGHTS)
+        for each in batch["contestants"]:
+            assert each["tokens"] == 4 * 6, "every text has the length that was asked for"
+            assert len(each["seconds"]) == 2
+            assert each["seconds"] == [played["seconds"][each["name"]] for played in batch["rounds"]]
+            ours = not each["name"].startswith("hf-")
+            assert each["loop_overhead"]["low"] > 1 if ours else each["loop_overhead"] is None
+            assert each["scheduler_overhead"]["median"] > 0 and each["distance"]["median"] > 0
+            assert f"|{each['name']}|" in each["signature"] and f"|batch:{batch['batch_size']}|" in each["signature"]
+            assert each["differing"] == (0 if each["name"] in ("teacher", "student") else None)
+        assert batch["contestants"][0]["speedup"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+        assert [(each["model"], each["kind"], each["width"]) for each in batch["forwards"]] == [
+            (model, kind, width)
+            for model, width in (("student", 1), ("teacher", 1), ("teacher", 6)) for kind in ("decode", "lean")
+        ]  # fmt: skip
+    lines = list(csv.DictReader((folder / "speed.csv").open()))
+    assert len(lines) == 2 * len(WITH_RANDOM_WEIGHTS)
+    assert shown.count("batch size") == 2 and "WARNING" not in shown
+    assert matplotlib.image.imread(folder / "speed.png").shape[1] > 1000
+    assert json.loads((folder / "resolved.json").read_text())["config"]["rows"] == 4
+
+
+@pytest.mark.slow
+def test_contestants_take_turns_behind_a_warm_up(config: SpeedConfig, ran: list[tuple[str, int]]) -> None:
+    run(config)
+    names = list(WITH_RANDOM_WEIGHTS)
+    turns = [*names, *names, *names[1:], names[0]]
+    assert ran == [(name, 1) for name in turns] + [(name, 3) for name in turns]
+    order = load_round(round_file(Path(config.output), 3, 1))
+    assert order is not None and order.order == [*names[1:], names[0]]
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_where_it_was(
+    config: SpeedConfig, ran: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, student = list(WITH_RANDOM_WEIGHTS), KNOWN["student"]
+
+    def interrupted(wish, batch_size):
+        if len(ran) > 2 * len(names):
+            raise KeyboardInterrupt
+        return student.run(wish, batch_size)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setitem(KNOWN, "student", dataclasses.replace(student, run=interrupted))
+        run(config)
+    kept = round_file(Path(config.output), 1, 0).read_bytes()
+    assert not round_file(Path(config.output), 1, 1).exists()
+    ran.clear()
+    run(config)
+    assert [size for _, size in ran] == [1] * 2 * len(names) + [3] * 3 * len(names), "round 1 is not played again"
+    assert round_file(Path(config.output), 1, 0).read_bytes() == kept
+    before = (Path(config.output) / "speed.csv").read_bytes()
+    ran.clear()
+    run(config)
+    assert ran == [] and (Path(config.output) / "speed.csv").read_bytes() == before
+    run(dataclasses.replace(config, rounds=3, batch_sizes=(1,)))
+    assert ran == [(name, 1) for name in [*names, *names[2:], *names[:2]]]
+
+
+@pytest.mark.parametrize("change", [{"rows": 3}, {"teacher_budget": 0.4}, {"methods": ("teacher",)}])
+def test_a_folder_of_another_configuration_is_refused(config: SpeedConfig, change: dict[str, object]) -> None:
+    once = dataclasses.replace(config, rounds=1, batch_sizes=(1,), methods=("student",))
+    run(once)
+    before = (Path(config.output) / "resolved.json").read_bytes()
+    with pytest.raises(WheelsError, match=r"holds a run with .*; give another --output, or remove"):
+        run(dataclasses.replace(once, **change))
+    assert (Path(config.output) / "resolved.json").read_bytes() == before
+
+
+def test_rounds_of_another_engine_are_refused(config: SpeedConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = dataclasses.replace(config, rounds=1, batch_sizes=(1,), methods=("student",))
+    run(once)
+    monkeypatch.setattr(speed_module, "code_digest", lambda: "another")
+    with pytest.raises(WheelsError, match=r"with code_digest '[0-9a-f]{16}', not 'another'"):
+        run(once)
+
+
+def test_outputs_that_differ_are_never_hidden(
+    config: SpeedConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = KNOWN["teacher"]
+
+    def wrong(wish, batch_size) -> Outcome:
+        outcome = teacher.run(wish, batch_size)
+        return dataclasses.replace(outcome, outputs=[*outcome.outputs[:2], (5,), outcome.outputs[3]])
+
+    monkeypatch.setitem(KNOWN, "teacher", dataclasses.replace(teacher, run=wrong))
+    run(dataclasses.replace(config, rounds=1, batch_sizes=(3,)))
+    shown = capsys.readouterr().out
+    assert "WARNING: batch size 3: 1 outputs of teacher are not those of hf-teacher, such as that of row 3" in shown
+    content = json.loads((Path(config.output) / "speed.json").read_text())
+    (found,) = [each for each in content["batches"][0]["contestants"] if each["name"] == "teacher"]
+    assert (found["differing"], found["different"]) == (1, [2])
+
+
+def test_a_busy_machine_is_named(config: SpeedConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = dataclasses.replace(config, rounds=1, batch_sizes=(1,), methods=("student",))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("os.getloadavg", lambda: (1.9, 0.0, 0.0))
+    assert not any("busy" in note for note in run(once).notes)
+    monkeypatch.setattr("os.getloadavg", lambda: (3.5, 0.0, 0.0))
+    again = run(dataclasses.replace(once, rounds=2))
+    assert "the machine was busy (load up to 3.5 on 2 cores)" in again.notes[-1]
+
+
+def test_a_round_that_cannot_be_read_counts_as_none(tmp_path: Path) -> None:
+    forwards = [["student", "decode", 1, 1, 32, 1, 0.25]]
+    played = Round(["a"], [0.0, 0.0, 0.0], {"a": Played(1.0, 2, 1, 0, 0, 0, None, [], [], 0.5)}, MACHINE, forwards)
+    path = round_file(tmp_path, 1, 0)
+    assert load_round(path) is None
+    save_round(path, played)
+    assert load_round(path) == played and played.seconds == {Shape("student", "decode", 1, 1, 32, 1): 0.25}
+    whole = path.read_text()
+    old = json.loads(whole)
+    del old["played"]["a"]["forward_seconds"]
+    for content in (whole[:-20], json.dumps(old)):
+        path.write_text(content)
+        assert load_round(path) is None, "cut off, or of a time that noted less"
+
+
+@pytest.mark.slow
+def test_a_trained_pair_is_timed_with_all_that_it_can_do(tmp_path: Path) -> None:
+    folder = save_artefact(tmp_path / "model")
+    (tmp_path / "rows.jsonl").write_text(ROW)
+    config = SpeedConfig(model=str(folder), data=str(tmp_path / "rows.jsonl"), rows=9, max_new_tokens=5)
+    plan = make_plan(config)
+    without = ("deferral", "deferral-lockstep", "verified")
+    assert plan.names == [name for name in CONTESTANTS if name not in without]
+    assert plan.notes[0].startswith("without deferral, deferral-lockstep, verified: ")
+    assert plan.notes[1] == "rows has 2 of the 9 rows asked for"
+    with pytest.raises(WheelsError, match="calibrat"):
+        make_plan(dataclasses.replace(config, methods=("deferral",)))
+    code = main(
+        f"bench speed --model {folder} --data {tmp_path}/rows.jsonl --rounds 1 --batch-sizes 2 --max-new-tokens 5 "
+        f"--methods speculative,lookup,hf-assisted --output {tmp_path}/out".split()
+    )
+    assert code == 0 and (tmp_path / "out" / "speed.json").is_file()
+
+
+def played(seconds: float, tokens: int, **others: object) -> Played:
+    plain = Played(seconds, tokens, 0, 0, 0, 0, None, [], [["student", "decode", 1, 1, 32, 1, tokens]], None)
+    return dataclasses.replace(plain, **others)
+
+
+def held(setting: Setting, batch_size: int, played: dict[str, Played]) -> Round:
+    """A round whose forward passes took what `Given` says."""
+    bare = Given(make_pair("llama"), setting.source)
+    time_forwards(setting, batch_size, played, bare, lambda: None)
+    return Round([], [0.0], played, MACHINE, [[*shape, seconds] for shape, seconds in bare.known.items()])
+
+
+class Given(Bare):
+    """A student's 0.01, a teacher's 0.1 and 0.02 for each further token; a lean one takes half."""
+
+    def seconds(self, shape: Shape) -> float:
+        seconds = 0.01 if shape.model == "student" else 0.1 + 0.02 * (shape.width - 1)
+        self.known[shape] = seconds / 2 if shape.kind.startswith("lean") else seconds
+        return self.known[shape]
+
+
+ABOUT = {
+    "task": "t", "rows": 2, "student": "s", "teacher": "p", "dtype": "float32", "processor": "cpu", "threads": 1,
+    "load_average": [0.0],
+}  # fmt: skip
+
+
+@pytest.fixture
+def by_hand() -> Speed:
+    setting = Setting(rows=2, prefix=1, source=0, longest=10, draft=2, budget=0.2, place="t|2|s|p")
+    teacher = [["teacher", "decode", 1, 1, 32, 1, 20]]
+    drafts = {"teacher_tokens": 10, "drafted": 12, "accepted": 6, "checked": 12, "different": []}
+    both = [["student", "decode", 1, 1, 32, 1, 12], ["teacher", "decode", 2, 3, 32, 3, 4]]
+    rounds = [
+        held(setting, 1, {
+            "hf-teacher": played(4.0 * slow, 20, teacher_tokens=20, passes=teacher),
+            "student": played(0.5 * slow, 40),
+            "deferral": played(2.0 * slow, 20, teacher_tokens=4, forward_seconds=1.6),
+            "speculative": played(1.0 * slow, 20, differing=slow, **(drafts | {"different": [1]}), passes=both),
+        })
+        for slow in (1, 2)
+    ]  # fmt: skip
+    shown = summarise(setting, 1, rounds, make_pair("llama"))
+    return Speed(ABOUT, ["a note"], [shown])
+
+
+def test_the_figures_by_hand(by_hand: Speed) -> None:
+    figures = {each.name: each for each in by_hand.batches[0].figures}
+    teacher, student, deferral = figures["hf-teacher"], figures["student"], figures["deferral"]
+    speculative = figures["speculative"]
+    assert (teacher.tokens_per_second.low, teacher.tokens_per_second.high) == (2.5, 5.0)
+    assert student.speedup.low == student.speedup.high == 16.0, "of the same round, however slow it was"
+    assert teacher.scheduler_overhead.low == pytest.approx(4.0 / (20 * 0.1))
+    assert teacher.distance is not None and teacher.distance.low == pytest.approx(4.0 / (20 * 0.1))
+    assert student.limit_tokens_per_second == pytest.approx(100.0)
+    assert (deferral.use, student.use, teacher.use) == (0.2, 0.0, 1.0)
+    # A token costs 0.01 + 0.2 t_p(5) = 0.046.
+    assert deferral.distance is not None and deferral.distance.high == pytest.approx(4.0 / (20 * 0.046))
+    assert deferral.loop_overhead == Spread(1.875, 1.25, 2.5), "each round over its own forwards"
+    assert teacher.loop_overhead is None, "transformers does not tell"
+    assert (speculative.acceptance, speculative.waste_per_pass) == (0.5, 6 / 8)
+    assert speculative.passes_per_token == {"student": 12 / 20, "teacher": 8 / 20}
+    assert speculative.positions_per_token == {"student": 12 / 20, "teacher": 24 / 20}
+    # (2 t_q + t_p(3)) / E(0.5, 2) = 0.16 / 1.75.
+    assert speculative.limit_tokens_per_second == pytest.approx(1.75 / 0.16)
+    assert speculative.scheduler_overhead.low == pytest.approx(1.0 / (12 * 0.01 + 4 * 0.14))
+    assert (speculative.differing, deferral.differing) == (2, None), "the worst round counts"
+    student_step, teacher_step, verification = by_hand.batches[0].forwards
+    assert (student_step.seconds.median, teacher_step.seconds.median) == (0.01, 0.1)
+    cost = Bare(make_pair("llama"), 0).cost(Shape("teacher", "decode", 1, 3, 32, 3))
+    assert verification.overhead.median == pytest.approx(0.14 / max(cost.moved / 1e10, cost.flops / 1e11))
+
+
+def test_each_round_is_held_against_its_own_forward_passes() -> None:
+    """A machine that is half as fast in one round slows both sides: the ratios stand."""
+    setting = Setting(rows=2, prefix=1, source=0, longest=10, draft=2, budget=0.2, place="t")
+    passes = [["teacher", "decode", 1, 1, 32, 1, 20]]
+    fast = held(setting, 1, {"hf-teacher": played(4.0, 20, teacher_tokens=20, passes=passes)})
+    slow = held(setting, 1, {"hf-teacher": played(8.0, 20, teacher_tokens=20, passes=passes)})
+    slow = dataclasses.replace(slow, forwards=[[*shape, 2 * seconds] for *shape, seconds in slow.forwards])
+    (figures,) = summarise(setting, 1, [fast, slow], make_pair("llama")).figures
+    assert figures.scheduler_overhead == figures.distance == Spread(2.0, 2.0, 2.0)
+
+
+def test_ours_are_held_against_the_lean_passes_that_they_ran() -> None:
+    """And not against the library's, beside which a slow loop would look fast."""
+    setting = Setting(rows=2, prefix=1, source=0, longest=10, draft=2, budget=0.2, place="t")
+    rounds = [
+        held(setting, 1, {
+            "hf-teacher": played(4.0, 20, teacher_tokens=20, passes=[["teacher", "decode", 1, 1, 32, 1, 20]]),
+            "teacher": played(2.0, 20, teacher_tokens=20, passes=[["teacher", "lean", 1, 1, 32, 1, 20]]),
+            "student": played(0.4, 20, passes=[["student", "decode", 1, 1, 32, 1, 20]]),
+        })
+    ]  # fmt: skip
+    shown = summarise(setting, 1, rounds, make_pair("llama"))
+    theirs, teacher, student = shown.figures
+    assert theirs.scheduler_overhead.median == theirs.distance.median == pytest.approx(4.0 / (20 * 0.1))
+    assert teacher.scheduler_overhead.median == teacher.distance.median == pytest.approx(2.0 / (20 * 0.05))
+    assert student.distance.median == pytest.approx(0.4 / (20 * 0.01)), "the engine has none for this one"
+    assert teacher.passes_per_token == {"student": 0.0, "teacher": 1.0}
+    seconds = {(each.model, each.kind, each.width): each.seconds.median for each in shown.forwards}
+    assert seconds == {
+        ("student", "decode", 1): 0.01, ("teacher", "decode", 1): 0.1, ("teacher", "lean", 1): 0.05,
+        ("teacher", "decode", 3): pytest.approx(0.14), ("teacher", "lean", 3): pytest.approx(0.07),
+    }  # fmt: skip
+    assert "teacher, lean, 1 x 1: 50.00 ms" in as_text(Speed(ABOUT, [], [shown]))
+
+
+def test_sources_are_part_of_the_limit_in_whose_way_they_are_read() -> None:
+    setting = Setting(rows=2, prefix=1, source=5, longest=10, draft=2, budget=0.2, place="t")
+    passes = {kind: [["teacher", kind, 1, 1, 32, 1, 20]] for kind in ("decode", "lean")}
+    who = {"hf-teacher": "decode", "teacher": "lean"}
+    rounds = [
+        held(setting, 1, {name: played(2.0, 20, teacher_tokens=20, passes=passes[kind]) for name, kind in who.items()})
+    ]
+    theirs, ours = summarise(setting, 1, rounds, make_pair("llama")).figures
+    # Five more positions, read at once for each of two rows, and 20 tokens one after the other.
+    assert theirs.limit_tokens_per_second == pytest.approx(20 / (2 * (0.1 + 4 * 0.02) + 20 * 0.1))
+    assert ours.limit_tokens_per_second == pytest.approx(2 * theirs.limit_tokens_per_second)
+
+
+def test_prompts_are_part_of_the_limit() -> None:
+    setting = Setting(rows=4, prefix=6, source=0, longest=10, draft=2, budget=0.2, place="t")
+    rounds = [held(setting, 2, {"hf-teacher": played(1.0, 20, teacher_tokens=20), "student": played(1.0, 20)})]
+    teacher, student = summarise(setting, 2, rounds, make_pair("llama")).figures
+    # Two batches of two rows: prompts without their last token, then 20 tokens in passes of two.
+    assert teacher.limit_tokens_per_second == pytest.approx(20 / (2 * (0.1 + 4 * 0.02) + 20 * 0.1 / 2))
+    assert student.limit_tokens_per_second == pytest.approx(20 / (2 * 0.01 + 20 * 0.01 / 2))
+
+
+def test_the_table_shows_what_there_is(by_hand: Speed) -> None:
+    shown = as_text(by_hand)
+    lines = {line.split()[0]: line.split() for line in shown.splitlines() if line and not line.startswith("note")}
+    assert lines["deferral"][1:6] == ["3.000", "7.5", "(5-10)", "2.00", "(2.00-2.00)"]
+    assert "1.88" in lines["deferral"] and "loop: seconds over" in shown
+    assert lines["speculative"][-1] == "2" and "note: a note" in shown
+    assert "WARNING: batch size 1: 2 outputs of speculative are not those of hf-teacher" in shown
+    cells = {line["contestant"]: line for line in csv.DictReader(io.StringIO(as_csv(by_hand)))}
+    assert (cells["deferral"]["use"], cells["deferral"]["acceptance"]) == ("0.2", "")
+    assert (cells["deferral"]["loop_overhead_low"], cells["hf-teacher"]["loop_overhead_low"]) == ("1.25", "")
+    assert (cells["speculative"]["differing"], cells["speculative"]["same_as"]) == ("2", "hf-teacher")
+
+
+def test_the_picture_has_a_bar_and_a_limit_for_each(by_hand: Speed, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(speed_plot, "Figure", lambda **settings: figures.append(Figure(**settings)) or figures[-1])
+    speed_plot.draw(by_hand)
+    (axes,) = figures[0].axes
+    shown = by_hand.batches[0].figures
+    bars = [bar for bar in axes.patches if bar.get_width() > 0]
+    assert [bar.get_width() for bar in bars] == [each.tokens_per_second.median for each in shown]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [each.label for each in shown]
+    (marks,) = [line for line in axes.lines if line.get_marker() == "D"]
+    assert list(marks.get_xdata()) == [each.limit_tokens_per_second for each in shown]
+    texts = [*axes.get_yticklabels(), *axes.texts, axes._left_title, axes.xaxis.label, figures[0]._suptitle]
+    boxes = [text.get_window_extent() for text in texts]
+    for number, box in enumerate(boxes):
+        assert figures[0].bbox.x0 <= box.x0 and box.x1 <= figures[0].bbox.x1
+        assert not any(box.overlaps(other) for other in boxes[number + 1 :])

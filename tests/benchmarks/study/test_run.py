@@ -1,0 +1,207 @@
+"""`wheels bench study`: everything of a task by one recipe, on a few rows and a few steps."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.distillation.conftest import rows
+from wheels import cli
+from wheels.benchmarks.core import score as alone
+from wheels.benchmarks.study import run as study
+from wheels.benchmarks.study.config import ScoresConfig, StudyConfig
+from wheels.data.tasks import Task
+from wheels.errors import WheelsError
+from wheels.files import read_json
+
+SMALL = "width: 8, layers: 1, heads: 1, ff: 8, max_steps: 2, batch_size: 4, eval_limit: 2, max_target_length: 8"
+TINY = f"""
+teacher: {{{SMALL}, vocab_size: 280}}
+students:
+  ce: &student {{{SMALL}}}
+  seqkd: {{<<: *student, objective: seqkd}}
+  pcl-on: {{<<: *student, objective: pcl, lmbda: 0.5, path_warm_up: 0.5}}
+scores: {{limit: 3, max_new_tokens: 6, metrics: [chrf, rougeL]}}
+"""
+POLICY = """
+policy: {student: pcl-on, limit: 12, width: 8, warm_epochs: 1, iterations: 1, prompts: 4, updates: 1, batch_size: 4,
+  max_new_tokens: 6}
+calibrate: {rules: [learned, maxprob], budgets: [0.1, 0.2], limit: 4, seeds: 1, max_new_tokens: 6}
+curve: {rules: [learned, maxprob, random], budgets: [0, 0.2, 1], seeds: 1, resamples: 100, metrics: [chrf],
+  max_new_tokens: 6}
+passes: {limit: 3, budgets: [0.2], metrics: [chrf], max_new_tokens: 6}
+"""
+
+
+@pytest.fixture
+def data(tmp_path) -> str:
+    every = rows(30)
+    (tmp_path / "data").mkdir()
+    for split, part in {"train": every[:20], "validation": every[20:25], "test": every[25:]}.items():
+        lines = [json.dumps({"source": row.source, "target": row.target}) for row in part]
+        (tmp_path / "data" / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    return str(tmp_path / "data")
+
+
+def recipe_of(folder: Path, text: str) -> str:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def interrupt(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_where_it_was_killed_and_compares_its_students(data, tmp_path, capsys, monkeypatch):
+    output = tmp_path / "out"
+    arguments = ["bench", "study", "--recipe", recipe_of(tmp_path, TINY + POLICY), "--data", data]
+    arguments += ["--output", str(output), "--threads", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "score_model", interrupt)
+        assert cli.main(arguments) == cli.INTERRUPTED
+    made = (output / "students" / "pcl-on" / "model.safetensors").stat().st_mtime_ns
+    assert cli.main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert (output / "students" / "pcl-on" / "model.safetensors").stat().st_mtime_ns == made
+    assert shown.count("done before") == 4, "teacher and three students"
+    assert "\ntest\nname" in shown
+    content = read_json(output / "students.json")
+    assert content["rows"] == {"validation": 3, "test": 3}
+    models = {line["name"]: line for line in content["models"]}
+    assert list(models) == ["teacher", "ce", "seqkd", "pcl-on"]
+    assert models["teacher"]["parameters"] == models["ce"]["parameters"] > 0
+    assert models["teacher"]["teacher_tokens"] == models["ce"]["teacher_tokens"] == 0
+    assert models["seqkd"]["teacher_tokens"] > 20, "20 sources, each of at least one token"
+    assert models["pcl-on"]["teacher_tokens"] > 8, "2 steps of 4 rows"
+    assert all(line["seconds"] > 0 and line["steps"] == 2 for line in models.values())
+    assert set(models["ce"]["test"]) == {"chrf", "rougeL", "rougeL_plain"}
+    table = list(csv.DictReader((output / "students.csv").open()))
+    assert [row["name"] for row in table] == list(models)
+    assert float(table[2]["test_chrf"]) == models["seqkd"]["test"]["chrf"]
+    assert (output / "curve" / "report.html").is_file()
+    assert (output / "passes" / "passes.json").is_file()
+    assert cli.main(arguments) == 0
+    assert "done before" in capsys.readouterr().out
+    assert read_json(output / "resolved.json")["config"]["recipe"].endswith("recipe.yaml")
+
+
+def test_missing_sections_are_left_out(data, tmp_path):
+    plan = study.Plan(study.read_recipe(recipe_of(tmp_path, TINY)), data, tmp_path / "out", None)
+    names = [stage.name for stage in study.study_stages(plan)]
+    assert names[:4] == ["teacher", "student-ce", "student-seqkd", "student-pcl-on"]
+    assert names[4:] == ["score-teacher", "score-ce", "score-seqkd", "score-pcl-on", "students"]
+    text = TINY + POLICY.split("curve:")[0]
+    plan = study.Plan(study.read_recipe(recipe_of(tmp_path, text)), data, tmp_path, None)
+    assert [stage.name for stage in study.study_stages(plan)][9:] == ["policy", "calibrate"]
+
+
+@pytest.mark.parametrize("name", ["multi30k", "tatoeba", "sentence-compression"])
+def test_shipped_recipes_are_whole(tmp_path, name):
+    plan = study.Plan(study.read_recipe(name), "data", tmp_path, 2)
+    objectives = {student: plan.pretrained(student) for student in plan.students}
+    assert {c.objective for c in objectives.values()} == {"ce", "kl", "jsd", "seqkd", "pcl"}
+    assert objectives["ce"].teacher is None and objectives["ce"].tokenizer == str(tmp_path / "teacher")
+    assert objectives["pcl-on"].lmbda == 0.5 and objectives["pcl-off"].lmbda == 0.0
+    assert len({(c.width, c.layers, c.epochs, c.batch_size, c.learning_rate) for c in objectives.values()}) == 1
+    names = [stage.name for stage in study.study_stages(plan)]
+    assert names[-5:] == ["students", "policy", "calibrate", "curve", "passes"]
+    assert plan.pretrained("teacher").family == objectives["kl"].family
+
+
+def test_the_objectives_are_compared_alike(tmp_path):
+    plan = study.Plan(study.read_recipe("objectives", "there"), "data", tmp_path, 2, "there")
+    configs = {student: plan.pretrained(student) for student in plan.students}
+    rates = {"ce-more": 3e-3, "kl": 1e-2, "gkd": 3e-3, "pcl-law": 3e-3, "pcl-off": 1e-3, "pcl-on": 1e-3}
+    assert set(configs) == {"ce", *(f"{kind}-{seed}" for kind in rates for seed in range(3))}
+    start = configs.pop("ce")
+    assert (start.student, start.teacher, start.tokenizer) == (None, None, "there")
+    for name, config in configs.items():
+        assert config.seed == int(name[-1]), name
+        assert config.student == str(tmp_path / "students" / "ce")
+        assert (config.max_steps, config.learning_rate, config.batch_size) == (400, rates[name[:-2]], 32)
+        assert config.lmbda == (0.5 if name.startswith(("gkd", "pcl-law", "pcl-on")) else 0.0)
+        laws = ("both", 0.0) if name.startswith("pcl-law") else ("written", 1.0)
+        assert (config.path_law, config.path_gamma) == laws
+        assert config.teacher == (None if name.startswith("ce") else "there")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("students: {}", "must have the section teacher"),
+        (TINY + "policy: {limit: 3}", "policy: must say on which student, such as `student: ce`"),
+        (TINY + "policy: {student: pcl-of}", "policy: student must be one of ce, seqkd, pcl-on.*did you mean 'pcl-on'"),
+        (TINY + "curve: {seeds: 1}", "calibrate, curve and passes need the section policy"),
+        (TINY + "curves: {}", "unknown section 'curves'; did you mean 'curve'"),
+        ("teacher: {width: 8}\nstudents: {kl: 3}", "students: kl must hold `key: value` lines, got 3"),
+        ("teacher: {width: 8}\nstudents: {teacher: {}}", "students: 'teacher' cannot be the name"),
+        ("teacher: {width: 8}\nstudents: {a/b: {}}", "students: 'a/b' cannot be the name"),
+        ("teacher: {width: 8}\nstudents: {kl: {objektive: kl}}", "students: kl: unknown key 'objektive'"),
+        ("teacher: {output: x}", "teacher: output is set by the run itself"),
+    ],
+)
+def test_a_bad_recipe_is_refused_before_any_work(data, tmp_path, text, message):
+    with pytest.raises(WheelsError, match=f"recipe.yaml: .*{message}"):
+        study.run(StudyConfig(recipe=recipe_of(tmp_path, text), data=data, output=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(WheelsError, match=r"cannot read .*multi31k"):
+        study.read_recipe("multi31k")
+
+
+def test_baselines_of_summarization():
+    """By hand: lead-2 of 'A b. c' is 'A b.'; against 'A b d' 1 of 2 words of white space is right, 1 of 3 there."""
+    from wheels.data.rows import Row
+
+    split = [Row("A b. c", "A b d")]
+    task = Task("t", {"train": split, "validation": split, "test": split}, metrics=("rougeL", "rouge1"))
+    lead, source = alone.baselines(task, ScoresConfig(lead=2))
+    assert (lead["name"], source["name"]) == ("lead-2", "source")
+    assert lead["test"]["rougeL_plain"] == lead["test"]["rouge1_plain"] == 40.0
+    assert lead["test"]["rougeL"] == 80.0, "letters and digits alone: a b"
+    assert source["validation"]["rouge1_plain"] == pytest.approx(33.33)
+    assert alone.plain_rouge("rouge1", ["runs"], ["run"]) == 0.0, "no stemming"
+    assert alone.plain_rouge("rouge1", ["Run"], ["run"]) == 0.0, "as they stand"
+    assert alone.baselines(Task("t", {"train": split}), ScoresConfig()) == []
+    table = alone.as_rows([lead, source])
+    assert table[0][:3] == ["name", "objective", "parameters"] and table[1][2] == ""
+    assert "lead-2" in alone.as_text(table) and alone.as_text(table).count("source") == 2
+
+
+@pytest.mark.slow
+def test_a_teacher_that_is_there_and_a_student_that_goes_on(data, tmp_path, capsys):
+    first = tmp_path / "first"
+    arguments = ["bench", "study", "--data", data, "--threads", "1"]
+    alone_ = recipe_of(tmp_path, f"teacher: {{{SMALL}, vocab_size: 280}}\nscores: {{limit: 2, metrics: [chrf]}}\n")
+    assert cli.main([*arguments, "--recipe", alone_, "--output", str(first)]) == 0
+    text = f"""
+students:
+  ce: &student {{{SMALL}}}
+  longer: {{<<: *student, student: ce, objective: kl, learning_rate: 0.0}}
+  anew: {{<<: *student, objective: kl, learning_rate: 0.0, seed: 5}}
+scores: {{limit: 2, metrics: [chrf], max_new_tokens: 6}}
+"""
+    given = [*arguments, "--recipe", recipe_of(tmp_path, text), "--output", str(tmp_path / "second")]
+    assert cli.main(given) == 2 and "or give one that is there, by --teacher" in capsys.readouterr().err
+    assert cli.main([*given, "--teacher", str(first / "teacher")]) == 0
+    weights = [
+        (tmp_path / "second" / "students" / name / "model.safetensors").read_bytes() for name in ("ce", "longer")
+    ]
+    assert weights[0] == weights[1], "at rate 0 it ends where it began"
+    assert (tmp_path / "second" / "students" / "anew" / "model.safetensors").read_bytes() != weights[0]
+    models = {line["name"]: line for line in read_json(tmp_path / "second" / "students.json")["models"]}
+    assert models["teacher"]["steps"] == "" and models["longer"]["teacher_tokens"] > 8
+    assert models["teacher"]["test"] == read_json(first / "students.json")["models"][0]["test"]
+    assert not (tmp_path / "second" / "teacher").exists()
+    capsys.readouterr()
+    other = shutil.copytree(tmp_path / "second" / "students" / "anew", tmp_path / "other")
+    assert cli.main([*given, "--teacher", str(other)]) == 2
+    assert "holds a run with another recipe, pair" in capsys.readouterr().err

@@ -1,0 +1,398 @@
+"""`wheels generate` from its command line: what it reads, what it writes, and what it refuses."""
+
+import gzip
+import io
+import json
+import re
+import sys
+
+import pytest
+
+from tests.decoding.tiny import save_artefact, with_ends
+from wheels.cli import main
+from wheels.decoding.commands import generate, inputs
+from wheels.decoding.commands.generate_config import GenerateConfig
+from wheels.decoding.engine import decode
+from wheels.decoding.methods.method import bild, cascade, prompt_lookup, speculative, verified_deferral
+from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.sampling import Sampling
+from wheels.errors import WheelsError
+from wheels.models.pair import Pair
+from wheels.policy.calibration import Calibration, Point
+
+THRESHOLDS = [Point("learned", 0, 0.2, 9.0, 0.2), Point("learned", 1, 0.2, -9.0, 0.2), Point("entropy", 0, 0.2, 0, 0.2)]
+SUMMARY = r"teacher use \d\.\d\d \(asked 0\.5, average\): \d+ of \d+ tokens, \d+ pass(es)?, \d+ positions?\n"
+TEXTS = ["a b c", "d", "e f g h"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = save_artefact(tmp_path_factory.mktemp("generate") / "model")
+    Calibration(THRESHOLDS).save(made / "deferral" / "calibration.json")
+    return made
+
+
+@pytest.fixture(scope="module")
+def pair(folder) -> Pair:
+    return Pair.load(folder, folder / "teacher")
+
+
+@pytest.fixture
+def call(folder, capsys, monkeypatch):
+    """Return a function that runs `wheels generate` and returns its code, output and errors."""
+
+    def run(*flags: str, stdin: bytes | None = None, model: object = folder) -> tuple[int, str, str]:
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        code = main(["generate", "--model", str(model), "--rule", "random", "--max-new-tokens", "8", *flags])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return run
+
+
+def expected(pair: Pair, texts: list[str] = TEXTS, budget: float = 0.5, **request) -> list:
+    return decode(pair, texts, SIMPLE["random"].at(1 - budget), budget=budget, max_new_tokens=8, **request)
+
+
+def test_a_text_is_written_and_its_use_stands_on_standard_error(call, pair):
+    code, out, err = call("--teacher-budget", "0.5", "a b c")
+    (trace,) = expected(pair, ["a b c"])
+    assert (code, out) == (0, trace.text + "\n")
+    assert re.fullmatch(SUMMARY, err) and f"{trace.teacher_tokens} of {trace.tokens} tokens" in err
+
+
+@pytest.mark.parametrize("way", ["file", "dash", "flag dash", "pipe", "jsonl", "jsonl.gz"])
+def test_texts_come_from_a_file_or_a_pipe(call, pair, tmp_path, way):
+    lines = ("\r\n".join(TEXTS) + "\n\n \n").encode()
+    rows = "".join(json.dumps({"de": {"text": text}, "target": None}) + "\n\n" for text in TEXTS).encode()
+    content = {"jsonl": rows, "jsonl.gz": gzip.compress(rows)}.get(way, b"\xef\xbb\xbf" + lines)
+    path = tmp_path / f"texts.{way if 'jsonl' in way else 'txt'}"
+    path.write_bytes(content)
+    flags = {"file": ["--input", str(path)], "dash": ["-"], "flag dash": ["--input", "-"], "pipe": []}.get(
+        way, ["--input", str(path), "--source", "de.text"]
+    )
+    piped = None if "--input" in flags and "-" not in flags else content
+    code, out, err = call("--teacher-budget", "0.5", *flags, stdin=piped)
+    assert (code, out.split("\n")) == (0, [*(trace.text for trace in expected(pair)), ""])
+    assert re.fullmatch(SUMMARY, err)
+
+
+def test_json_is_one_object_a_line_and_nothing_else(call, pair):
+    code, out, err = call("--teacher-budget", "0.5", "--format", "json", stdin="\n".join(TEXTS).encode())
+    traces = expected(pair)
+    found = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and err == ""
+    assert [row.pop("seconds") >= 0 for row in found] == [True] * len(TEXTS)
+    assert found == [{key: value for key, value in t.to_json().items() if key != "seconds"} for t in traces]
+    assert {
+        "text",
+        "tokens",
+        "teacher_use",
+        "teacher_passes",
+        "teacher_positions",
+        "teacher_tokens",
+        "budget",
+        "mode",
+    } <= set(found[0])
+
+
+def test_html_is_written_whole_to_a_file(call, tmp_path):
+    path = tmp_path / "new" / "page.html"
+    code, out, err = call("--teacher-budget", "0.5", "--format", "html", "--output", str(path), "a <b> c")
+    page = path.read_text(encoding="utf-8")
+    assert (code, out) == (0, "")
+    assert re.fullmatch(re.escape(f"written to {path}\n") + SUMMARY, err)
+    assert page.startswith("<!doctype html>") and "a &lt;b&gt; c" in page and "/model</dd>" in page
+    assert [entry.name for entry in path.parent.iterdir()] == ["page.html"]
+
+
+def test_strict_mode_sampling_and_seed_reach_the_engine(call, pair):
+    flags = ["--teacher-budget", "0.5", "--budget-mode", "strict", "--temperature", "1.5", "--seed", "3"]
+    _, out, _ = call(*flags, "--format", "json", "--batch-size", "1", stdin="\n".join(TEXTS).encode())
+    traces = expected(pair, mode="strict", sampling=Sampling(1.5), seed=3)
+    assert [json.loads(line)["text"] for line in out.splitlines()] == [trace.text for trace in traces]
+    assert json.loads(out.splitlines()[0])["mode"] == "strict"
+
+
+METHODS = {
+    "speculative": ([], speculative(5)),
+    "speculative, drafts of 2": (["--draft-length", "2"], speculative(2)),
+    "speculative, lenient": (["--tolerance", "0.9"], speculative(5, lenience=0.9)),
+    "speculative, adaptive": (["--adaptive-draft"], speculative(5, adaptive=True)),
+    "lookup": ([], prompt_lookup(5)),
+    "bild": (["--fallback", "0.3", "--tolerance", "0.5"], bild(0.3, 0.5, 10)),
+    "cascade": (["--cascade", "token-v3", "--tolerance", "0.7"], cascade("token-v3", 0.7)),
+    "verified": (
+        ["--teacher-budget", "0.5", "--tolerance", "0.1"],
+        verified_deferral(SIMPLE["random"].at(0.5), 0.1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_of_the_command_line_reaches_the_engine(call, pair, name):
+    flags, method = METHODS[name]
+    code, out, err = call("--method", name.split(",")[0], "--format", "json", *flags, "--input", "-",
+                          stdin="\n".join(TEXTS).encode())  # fmt: skip
+    budget = 0.5 if name == "verified" else None
+    traces = decode(pair, TEXTS, method, budget=budget, max_new_tokens=8)
+    shown = [json.loads(line) for line in out.splitlines()]
+    assert (code, err) == (0, "")
+    for row, trace in zip(shown, traces, strict=True):
+        assert {**row, "seconds": 0} == {**trace.to_json(), "seconds": 0}
+
+
+def test_drafts_are_summed_up(call):
+    code, _, err = call("--method", "speculative", "a b c")
+    assert code == 0
+    assert re.fullmatch(r"teacher use \d\.\d\d \(speculative\): .* positions; \d+ of \d+ draft tokens? kept\n", err)
+
+
+@pytest.mark.parametrize("bad", ["", "a " * 80], ids=["blank", "too long"])
+def test_an_input_that_cannot_be_read_can_be_skipped(call, pair, bad):
+    stdin = "\n".join(["a b c", bad, "d"]).encode()
+    code, out, err = call("--teacher-budget", "0.5", "--input", "-", stdin=stdin)
+    assert (code, out) == (2, "") and re.search("blank|has 81 tokens", err)
+    code, out, err = call("--teacher-budget", "0.5", "--on-error", "skip", "--input", "-", stdin=stdin)
+    first, _, last = decode(pair, ["a b c", "e", "d"], SIMPLE["random"].at(0.5), budget=0.5, max_new_tokens=8)
+    assert (code, out.splitlines()) == (0, [first.text, "", last.text])
+    assert re.match(r"skipped: input 2 of 3 (is empty; give it some text|has 81 tokens, .* at most 64; shorten)", err)
+
+
+def test_the_seed_chooses_the_trained_head(call):
+    uses = []
+    for seed in ("0", "1"):
+        _, out, _ = call("--rule", "learned", "--teacher-budget", "0.2", "--format", "json", "--seed", seed, "a b c")
+        uses.append(json.loads(out)["teacher_use"])
+    assert uses == [0.0, 1.0], "the first threshold lies above everything that its head says, the second below"
+
+
+def test_a_terminal_gets_colour_and_the_use_as_its_last_line(call, monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    _, _, err = call("--teacher-budget", "1", "a b c")
+    assert terminal.getvalue().startswith("\x1b[1;33m") and terminal.getvalue().endswith("\x1b[0m\n")
+    assert err.startswith("teacher use 1.00 (asked 1, average)")
+
+
+@pytest.mark.parametrize(
+    ("color", "terminal", "no_color", "output", "wanted"),
+    [
+        ("auto", True, None, None, True),
+        ("auto", True, "", None, True),
+        ("auto", True, "1", None, False),
+        ("auto", False, None, None, False),
+        ("auto", True, None, "file", False),
+        ("always", False, "1", "file", True),
+        ("never", True, None, None, False),
+    ],
+)
+def test_when_there_is_colour(monkeypatch, color, terminal, no_color, output, wanted):
+    monkeypatch.setattr(sys, "stdout", Terminal() if terminal else io.StringIO())
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color is not None:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    assert generate.wants_color(GenerateConfig(color=color, output=output)) is wanted
+
+
+@pytest.mark.parametrize(("size", "terminal", "shown"), [("1", True, True), ("3", True, False), ("1", False, False)])
+def test_a_bar_is_for_several_batches_on_a_terminal(call, monkeypatch, size, terminal, shown):
+    err = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", err)
+    assert call("--batch-size", size, stdin="\n".join(TEXTS).encode())[0] == 0
+    assert ("text/s" in err.getvalue()) is shown
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--teacher-budget", "20"], r"teacher_budget must be in \[0, 1\], got 20; did you mean 0.2\?"),
+        (["--teacher-budget", "-0.1"], r"teacher_budget must be in \[0, 1\], got -0.1"),
+        (["--teacher-budget", "nan"], r"teacher_budget must be in \[0, 1\], got nan"),
+        (["--teacher-budget", "a"], r"teacher_budget must be a number in \[0, 1\], got 'a'"),
+        (["--rule", "entropie"], "rule must be one of .*, got 'entropie'; did you mean 'entropy'"),
+        (["--rule", "margin"], r"rule 'margin' \(seed 0\) is not calibrated.*; calibrate .* by the command calibrate"),
+        (["--rule", "learned", "--seed", "2"], r"rule 'learned' has no trained head of seed 2 \(trained: .* 0 to 1\)"),
+        (["--model", "missing"], "no model folder 'missing'; give what `wheels train --output` wrote"),
+        (["--device", "cuda:99"], "device 'cuda:99' is not on this machine"),
+        (["--output", "."], "cannot write .: it is a folder; give the name of a file"),
+        (["--output", "text.txt/page.html"], "cannot write text.txt/page.html: .*text.txt is not a folder; choose"),
+        (["b " * 64], "input 1 of 1 has 65 tokens, and the models read at most 64; shorten or split it"),
+        ([" \t"], "the text is empty; give some text, or a file by --input"),
+        (["\udcff"], "text is not UTF-8 at character 1; give it as UTF-8"),
+        (["--input", "none.txt"], "none.txt: no such file"),
+        (["--input", "empty.txt"], "empty.txt: nothing but blank lines; give one text a line"),
+        (["--input", "blank.txt"], "blank.txt: nothing but blank lines; give one text a line"),
+        (["--input", "gap.txt"], "gap.txt:2: the line is blank; remove it, or put a text there"),
+        (["--input", "latin.txt"], "latin.txt:2: not UTF-8: byte 0xfc"),
+        (["--input", "long.txt"], "input 2 of 2 has 65 tokens, and the models read at most 64"),
+        (["--input", "rows.jsonl", "--source", "sorce"], "rows.jsonl:1: no column 'sorce'; .*; did you mean 'source'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_line_and_exit_code_2(call, tmp_path, monkeypatch, flags, message):
+    monkeypatch.chdir(tmp_path)
+    files = {
+        "text": b"a",
+        "empty": b"",
+        "blank": b"\n \n",
+        "gap": b"a\n\nb",
+        "latin": b"a\n\xfc",
+        "long": b"a\n" + b"b " * 64,
+    }
+    for name, content in files.items():
+        (tmp_path / f"{name}.txt").write_bytes(content)
+    (tmp_path / "rows.jsonl").write_text('{"source": "a"}\n')
+    text = [] if "--input" in flags or not flags[0].startswith("--") else ["a b"]
+    code, out, err = call(*flags, *text)
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert re.match(f"error: {message}", err), err
+
+
+@pytest.mark.parametrize(
+    ("stdin", "message"),
+    [
+        (b"", "error: standard input: nothing but blank lines; give one text a line\n"),
+        (b"a\n\nb\n", "error: standard input:2: the line is blank; remove it, or put a text there\n"),
+        (
+            b"a\xff",
+            "error: standard input:1: not UTF-8: byte 0xff at offset 1 of the file; save it as UTF-8\n",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_pipe(call, stdin, message):
+    assert call(stdin=stdin) == (2, "", message)
+
+
+ROWS = "".join(json.dumps({"source": text, "n": 1}) + "\n" for text in TEXTS).encode()
+
+
+@pytest.mark.parametrize("flags", [[], ["--input-format", "jsonl"]])
+@pytest.mark.parametrize("name", [None, "rows.txt", "rows"])
+def test_rows_are_known_by_their_content(call, pair, tmp_path, flags, name):
+    if name is not None:
+        (tmp_path / name).write_bytes(ROWS)
+        flags = [*flags, "--input", str(tmp_path / name)]
+    code, out, _ = call("--teacher-budget", "0.5", *flags, stdin=None if name else ROWS)
+    assert (code, out.split("\n")) == (0, [*(trace.text for trace in expected(pair)), ""])
+
+
+def test_rows_can_be_given_as_texts(call, pair):
+    code, out, _ = call("--teacher-budget", "0.5", "--input-format", "text", stdin=b'{"source": "a"}\n[{"x"')
+    traces = expected(pair, ['{"source": "a"}', '[{"x"'])
+    assert (code, out.split("\n")) == (0, [*(trace.text for trace in traces), ""])
+
+
+@pytest.mark.parametrize("text", ["[1] a b", "{a} b", "[a, b]", "a, b; c", '"a" b', "{ a", "[ 1 ]", "5", "PK a"])
+def test_a_text_with_brackets_is_a_text(call, pair, text):
+    code, out, _ = call("--teacher-budget", "0.5", stdin=text.encode())
+    assert (code, out) == (0, expected(pair, [text])[0].text + "\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"de,en\na,b\n", "a.csv: a table .CSV.; convert it to .jsonl"),
+        ("a.TSV", b"a\tb\n", "a.TSV: a table"),
+        ("a.csv.gz", gzip.compress(b"a,b\n", mtime=0), "a.csv.gz: a table"),
+        ("a.txt", b'"id";"source"\n1;a\n', "a.txt: a table"),
+        (None, b"source,target\na,b\n", "standard input: a table"),
+        (None, b'[{"source": "a"}, {"source": "b"}]', r"standard input: a JSON array; write one object a line \(jq"),
+        ("a.json", b'[\n  {"source": "a"}\n]\n', "a.json: a JSON array"),
+        ("a.txt", b'["a", "b"]', "a.txt: a JSON array"),
+        ("a.json", b'{\n  "source": "a"\n}\n', "a.json: a JSON object over several lines; write one object a line"),
+        ("a.json", b'{"rows": [\n{"source": "a"}\n]}\n', "a.json: a JSON object over several lines"),
+        ("a.jsonl", b'[{"source": "a"}]', "a.jsonl: a JSON array"),
+        ("a.jsonl", b"source,target\na,b", "a.jsonl:1: not JSON"),
+        ("a.txt", b'{"text": "a"}\n', "a.txt:1: no column 'source'; the columns are: text"),
+        ("a.txt", b'{"source": "a"}\na b\n', "a.txt:2: not JSON"),
+        ("a.txt", gzip.compress(b"a", mtime=0), r"a.txt: gzip, not lines of text; end its name in .gz, or unpack it"),
+        (None, gzip.compress(b"a", mtime=0), "standard input: gzip, not lines of text"),
+        ("a.xlsx", b"PK\x03\x04\x14\0", "a.xlsx: a zip archive .as .xlsx, .docx and .npz are., not lines of text"),
+        ("a.gz", gzip.compress(b"PK\x03\x04", mtime=0), "a.gz: a zip archive"),
+        ("a.parquet", b"PAR1\x15\x04", "a.parquet: Parquet, not lines of text; convert it to .jsonl"),
+        ("a.xls", b"\xd0\xcf\x11\xe0\xa1", "a.xls: an old Office file"),
+        ("a.txt", "a b".encode("utf-16"), "a.txt: UTF-16, not lines of text; save it as UTF-8"),
+        ("a.txt", "a b".encode("utf-16-le"), "a.txt:1: a NUL at offset 1 of the file: not lines of text in UTF-8"),
+        ("a.txt", "a b".encode("utf-32"), "a.txt: UTF-16, not lines"),
+        ("a.bin", b"a\nb\0c\n", "a.bin:2: a NUL at offset 3 of the file"),
+    ],
+)
+def test_what_is_no_text_is_refused_by_name(call, tmp_path, monkeypatch, name, content, message):
+    monkeypatch.chdir(tmp_path)
+    if name is not None:
+        (tmp_path / name).write_bytes(content)
+    code, out, err = call(*(["--input", name] if name else []), stdin=None if name else content)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert re.match(f"error: {message}", err), err
+
+
+class Endless(io.RawIOBase):
+    """A pipe without an end, of one line again and again."""
+
+    def __init__(self, line: bytes) -> None:
+        self.line = line
+
+    def readline(self, size: int = -1, /) -> bytes:
+        return self.line
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"source": "a"\n', "a JSON object over several lines"),
+        (b'{"source": "a"}\n', "more than 1,000 texts or 1 MiB, which is what one run holds; give it in parts"),
+        (b"a\n", "more than 1,000 texts or 1 MiB"),
+        (b"a" * 10_000 + b"\n", "more than 1,000 texts or 1 MiB"),
+        (b"a" * (1 << 20) + b"\n", "more than 1,048,576 characters"),
+        (b"\n", "more than 100,000 blank lines in a row"),
+    ],
+)
+def test_a_pipe_without_an_end_ends_in_one_line(monkeypatch, line, message):
+    monkeypatch.setattr(inputs, "MOST_TEXTS", 1000)
+    monkeypatch.setattr(inputs, "MOST_CHARACTERS", 1 << 20)
+    monkeypatch.setattr(sys, "stdin", type("Pipe", (), {"buffer": Endless(line), "isatty": lambda self: False})())
+    with pytest.raises(WheelsError, match=f"standard input(:100001|:1)?: {message}"):
+        inputs.read_sources(GenerateConfig())
+
+
+def test_a_terminal_with_nothing_to_read_is_told_what_to_do(call, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    said = 'error: no text to write from; give it in quotes ("..."), by --input FILE, or through a pipe\n'
+    assert call() == (2, "", said)
+
+
+def test_an_unwritable_place_is_found_before_the_work(call, monkeypatch, tmp_path):
+    monkeypatch.setattr(generate, "decode", lambda *args, **kwargs: pytest.fail("the work began"))
+    monkeypatch.setattr(generate.os, "access", lambda path, mode: False)
+    code, out, err = call("--output", str(tmp_path / "x"), "a")
+    assert (code, out) == (2, "") and "may not be written to; choose another place" in err
+    with pytest.raises(WheelsError, match=r"cannot write .*x: .* may not be written to"):
+        generate.check_writable(tmp_path / "deep" / "x")
+
+
+def test_an_interrupt_leaves_the_old_file(call, monkeypatch, tmp_path):
+    path = tmp_path / "out.txt"
+    path.write_text("old")
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate, "decode", interrupted)
+    code, out, err = call("--output", str(path), "a")
+    assert (code, out) == (130, "") and "interrupted" in err
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_outputs_of_several_lines_are_one_line_each_where_there_are_several(pair, monkeypatch):
+    trace = expected(with_ends(pair, 1), ["a"])[0]
+    broken = type(trace)(**{**vars(trace), "text": "x\ny"})
+    config = GenerateConfig(color="never")
+    assert generate.render(config, None, ["a"], [broken]) == "x\ny\n"
+    assert generate.render(config, None, ["a", "a"], [broken, broken]) == "x y\nx y\n"

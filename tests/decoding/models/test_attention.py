@@ -1,0 +1,117 @@
+"""Rows that attend one by one, against the library and against rows that attend together; when it pays."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.decoding.models.test_families import (
+    MODELS,
+    SEQ2SEQ_MODELS,
+    TOLERANCE,
+    build,
+    replace_everywhere,
+    worst_error,
+)
+from wheels.decoding.models import attention as lean_attention
+from wheels.decoding.models.attention import Seen, View, causal_mask, pays_alone, seen_of_text, source_mask
+from wheels.decoding.models.cache import Write
+from wheels.decoding.models.packing import Packing
+
+
+@pytest.fixture
+def one_by_one(monkeypatch):
+    """Small as they are, let rows that read different amounts attend one by one, and keep what each of them sees."""
+    counted: list[View] = []
+    attend_alone = lean_attention._attend_alone
+
+    def counting(query_KHE, keys_BGCE, values_BGCE, view, scale):
+        counted.append(view)
+        return attend_alone(query_KHE, keys_BGCE, values_BGCE, view, scale)
+
+    monkeypatch.setattr(lean_attention, "ALONE", dict.fromkeys(lean_attention.ALONE, 0))
+    monkeypatch.setattr(lean_attention, "_attend_alone", counting)
+    return counted
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_rows_that_attend_one_by_one_say_what_the_library_says(name, one_by_one):
+    assert worst_error(build(name)) < TOLERANCE
+    assert {view.count for view in one_by_one} > {1, 2, 3} and {view.row for view in one_by_one} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_in_bfloat16_they_are_off_by_rounding_alone(name, one_by_one):
+    assert worst_error(build(name).bfloat16()) < 4e-2
+    assert one_by_one
+
+
+@pytest.mark.parametrize("name", ["llama", "t5-plain", "bart", "gpt2"])
+def test_small_rows_attend_together(name, monkeypatch):
+    def refused(*args):
+        raise AssertionError("a call for each row costs more than it saves")
+
+    monkeypatch.setattr(lean_attention, "_attend_alone", refused)
+    worst_error(build(name))
+
+
+def longer(view: View) -> View:
+    """A mistake: a position too many is seen, or one too few where there is a mask."""
+    return replace(view, length=view.length + 1) if view.mask is None else replace(view, mask=None)
+
+
+def of_another(view: View) -> View:
+    """A mistake: the row beside it is read."""
+    return replace(view, row=view.row ^ 1)
+
+
+def mistaken(right: Callable[..., Seen], mistake: Callable[[View], View]) -> Callable[..., Seen]:
+    def wrong(*args: object) -> Seen:
+        seen = right(*args)
+        return [mistake(view) for view in seen] if isinstance(seen, list) else seen
+
+    return wrong
+
+
+@pytest.mark.parametrize("mistake", [longer, of_another])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_wrong_view_of_a_text_is_seen(name, mistake, one_by_one, monkeypatch):
+    """The negative control."""
+    for each, right in (("causal_mask", causal_mask), ("seen_of_text", seen_of_text)):
+        replace_everywhere(monkeypatch, each, mistaken(right, mistake))
+    assert worst_error(build(name)) > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("mistake", [longer, of_another])
+@pytest.mark.parametrize("name", SEQ2SEQ_MODELS)
+def test_a_wrong_view_of_a_source_is_seen(name, mistake, one_by_one, monkeypatch):
+    """The negative control of the sources."""
+    replace_everywhere(monkeypatch, "source_mask", mistaken(source_mask, mistake))
+    assert worst_error(build(name)) > 100 * TOLERANCE
+
+
+def write_of(rows: list[int] | None, visible: int, device: str = "cpu") -> Write:
+    slots_RK = torch.zeros(2, 1, dtype=torch.long, device=device)
+    return Write(None if rows is None else torch.tensor(rows), slots_RK, None, None, visible)
+
+
+@pytest.mark.parametrize(
+    ("write", "counts", "size", "source", "pays"),
+    [
+        (write_of([0, 3], 1000), None, 1024, 0, False),  # they read as much as each other
+        (write_of(None, 128), [2, 8], 256, 0, True),  # nothing to copy, but 8 tokens wide
+        (write_of(None, 128), [2, 7], 256, 0, False),
+        (write_of([0, 3], 128), [1, 4], 256, 0, True),  # 4 wide, and keys and values to copy
+        (write_of([0, 3], 127), [1, 4], 256, 0, False),
+        (write_of([0, 3], 16), [1, 4], 256, 240, True),  # as many positions in two calls
+        (write_of([0, 3], 16), [1, 4], 256, 238, False),
+        (write_of([0, 3], 1000, "meta"), [1, 4], 1024, 0, False),  # not on a device where calls are dear
+    ],
+)
+def test_one_by_one_pays_where_there_is_much_to_copy_or_pad(write, counts, size, source, pays):
+    packing = None if counts is None else Packing.of(counts, torch.device("cpu"))
+    assert pays_alone(write, packing, size, torch.float32, source) is pays
+    assert pays_alone(write, packing, 4 * size, torch.bfloat16, source) is pays
+    assert not pays_alone(write, packing, size, torch.bfloat16, source)
+    assert not pays_alone(write, packing, 4 * size, torch.float16, source)  # not measured

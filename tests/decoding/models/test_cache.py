@@ -1,0 +1,50 @@
+"""The store of keys and values: what it shows of the rows that take part."""
+
+import pytest
+import torch
+
+from wheels.decoding.models.cache import PAGE, Room, Write, cache_argument
+
+ROWS, CAPACITY = 5, 4 * PAGE
+
+
+def store_of(heads: int, width: int = 3) -> torch.Tensor:
+    return torch.randn(ROWS, heads, CAPACITY, width, generator=torch.Generator().manual_seed(heads))
+
+
+@pytest.mark.parametrize("visible", [1, PAGE - 1, PAGE, PAGE + 1, CAPACITY])
+def test_what_is_gathered_are_the_visible_positions_of_the_rows(visible):
+    rows_R, store_BHCD = torch.tensor([4, 0, 3]), store_of(2)
+    write = Write(rows_R, torch.zeros(3, 1, dtype=torch.long), None, None, visible)
+    assert Room().gathered(store_BHCD, write).equal(store_BHCD[rows_R][:, :, :visible])
+
+
+def test_the_layers_of_a_pass_may_have_heads_of_other_numbers():
+    rows_R, room = torch.tensor([1, 3]), Room()
+    write = Write(rows_R, torch.zeros(2, 1, dtype=torch.long), None, None, 20)
+    for heads in (2, 4, 1):
+        store_BHCD = store_of(heads)
+        assert room.gathered(store_BHCD, write).equal(store_BHCD[rows_R][:, :, :20])
+
+
+def test_room_is_used_again():
+    room, rows_R = Room(), torch.tensor([1, 3])
+    write = Write(rows_R, torch.zeros(2, 1, dtype=torch.long), None, None, 20)
+    first = room.gathered(store_of(2), write)
+    second = room.gathered(store_of(2) + 1, write)
+    assert first.data_ptr() == second.data_ptr() and first.equal(second)
+
+
+def test_a_cache_goes_by_the_name_that_the_first_forward_has():
+    """`cache` since transformers 5.24, `past_key_values` in older code, whatever a subclass passes on."""
+
+    class Today(torch.nn.Module):
+        def forward(self, input_ids=None, cache=None, **kwargs): ...
+
+    class PassesOn(Today):
+        def forward(self, *args, **kwargs): ...
+
+    class Before(Today):
+        def forward(self, input_ids=None, past_key_values=None, **kwargs): ...
+
+    assert [cache_argument(each) for each in (Today, PassesOn, Before)] == ["cache", "cache", "past_key_values"]

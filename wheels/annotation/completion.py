@@ -1,0 +1,154 @@
+"""What a server of chat completions says: an answer, a fault that passes, or a refusal, of one request or of all."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from wheels.annotation.answer import CUT, EMPTY, Answer
+from wheels.errors import WheelsError
+
+AGAIN = frozenset({408, 409, 424, 425, 429, 498})
+"""The codes below 500 after which the same request may succeed; each from 500 on is one too (RFC 9110, 15.6)."""
+OF_ONE = frozenset({400, 413, 422, 451})
+"""The codes that may speak of this request alone: it is malformed, too long, or what it says is not allowed."""
+
+_POLICY = re.compile(
+    r"content[ _-]?(?:filter|policy|management|moderation|exists? risk)|moderat|flagged|responsible ?ai|inappropriate"
+    r"|safety|data_?inspection",
+    re.IGNORECASE,
+)
+_PASSES = re.compile(r"rate[ _-]?limit|overloaded|time[ _-]?out|timed out|temporar|try again", re.IGNORECASE)
+_QUOTA = re.compile(r"insufficient[ _](?:quota|balance|credit|funds)|billing|no credit", re.IGNORECASE)
+_OF_ALL = re.compile(
+    r"model_not_found|(?:invalid|unknown|no such|find|find the)[ _]model|\bmodel\)$|api[ _-]?key"
+    r"|unsupported[ _](?:parameter|value)|unrecognized|chat[ _]template"
+    r"|\bmodel\b.{0,80}\b(?:not exist|not found|not (?:a )?valid|not available|not supported|unavailable|deprecated)",
+    re.IGNORECASE | re.DOTALL,
+)
+_ENDED = frozenset({"", "stop", "stop_sequence", "eos", "eos_token", "end", "end_turn", "complete", "completed"})
+_CUT = frozenset({"length", "max_tokens", "model_length", "max_output_tokens", "max_length", "abort", "incomplete"})
+
+
+class RequestFailed(WheelsError):
+    """A request that got no answer after all attempts; it may get one later."""
+
+
+class RequestRefused(WheelsError):
+    """A request that the server will not answer, however often it is sent; others it may."""
+
+
+class ServerRefused(WheelsError):
+    """A refusal that is about every request: the key, the address, the model."""
+
+
+class Again(Exception):
+    """An attempt that failed in a way that passes; `wait` is what the server asks for, in seconds."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+def fault_of(code: int, said: str) -> type[Exception]:
+    """Return what an answer of another code than 2xx is: `Again`, `RequestRefused` or `ServerRefused`."""
+    if code == 429 and _QUOTA.search(said):
+        return ServerRefused
+    if code in AGAIN or code >= 500:
+        return Again
+    if code in OF_ONE | {403} and _POLICY.search(said):
+        return RequestRefused
+    return RequestRefused if code in OF_ONE and not _OF_ALL.search(said) else ServerRefused
+
+
+def message_of(body: bytes) -> str:
+    """Return what a server says of an error: the message and the codes in its JSON, else the text itself."""
+    try:
+        whole: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return body.decode("utf-8", "replace")
+    return _message(whole)
+
+
+def _message(whole: Any) -> str:
+    """Return the message of an error in JSON."""
+    error = whole.get("error") or whole if isinstance(whole, Mapping) else whole
+    if isinstance(error, Mapping) and isinstance(error.get("detail"), list):  # FastAPI's, which repeats the request
+        told = [one for one in error["detail"] if isinstance(one, Mapping)]
+        return "; ".join(f"{one.get('msg')} ({one.get('type')}, {one.get('loc')})" for one in told)
+    if not isinstance(error, Mapping) or not isinstance(error.get("message"), str):
+        return error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
+    codes = [str(error[name]) for name in ("code", "type", "param") if isinstance(error.get(name), str)]
+    return error["message"] + (f" ({', '.join(codes)})" if codes else "")
+
+
+def answer_of(body: bytes) -> Answer:
+    """Return the first choice of a completion, and what is wrong with it.
+
+    An answer that has arrived whole may have been paid for, so that it is never asked for again, whatever it holds.
+
+    Raises:
+        Again: for what is no JSON: a proxy's page, or an answer that was cut short on its way.
+        RequestRefused, ServerRefused: for an error in place of a completion, which costs nothing.
+    """
+    garbled = False
+    try:
+        try:
+            whole: Any = json.loads(body)
+        except UnicodeDecodeError:
+            whole, garbled = json.loads(body.decode("utf-8", "replace")), True
+    except json.JSONDecodeError:
+        raise Again("an answer that is no JSON") from None
+    except (ValueError, RecursionError) as error:
+        raise RequestRefused(f"sends an answer that cannot be read ({type(error).__name__})") from None
+    choices = _mapping(whole).get("choices")
+    if not isinstance(choices, list) or not choices:
+        _refuse(whole)
+        return Answer("", EMPTY)
+    choice = _mapping(choices[0])
+    message = _mapping(choice.get("message"))
+    text = _text(message.get("content")).encode("utf-8", "replace").decode()  # half a surrogate pair has no UTF-8
+    flaw = _flaw(choice.get("finish_reason"), message, text) or ("garbled" if garbled else None)
+    if flaw and _mapping(_mapping(whole).get("usage")).get("total_tokens") == 0:
+        raise RequestRefused(f"answers with what is no label ({flaw}), and bills nothing for it")
+    return Answer(text, flaw)
+
+
+def _refuse(whole: Any) -> None:
+    """Raise what an answer without a completion is; nothing where its tokens were counted, and so paid for."""
+    if _mapping(_mapping(whole).get("usage")).get("total_tokens"):
+        return
+    error, said = _mapping(whole).get("error"), _message(whole)
+    number = str(_mapping(error).get("code"))
+    code = int(number) if re.fullmatch("[1-9][0-9][0-9]", number) else 503 if _PASSES.search(said) else 400
+    kind = fault_of(code, said)
+    raise kind(f"answers with {f'code {code}' if error else 'no completion'}: {said}")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Return an object of JSON, and an empty one for anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(content: Any) -> str:
+    """Return the text of a message: a string, or the texts among its parts."""
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, Mapping) and part.get("type") in ("text", "output_text")]
+        return "".join(str(part.get("text") or "") for part in parts)
+    return content if isinstance(content, str) else ""
+
+
+def _flaw(reason: Any, message: Mapping[str, Any], text: str) -> str | None:
+    """Return why a choice is no whole answer, by the reason that the server gives for its end."""
+    ended = str(reason or "").lower()
+    if ended in _CUT:
+        return CUT
+    if ended == "content_filter":
+        return "filtered"
+    if message.get("refusal"):
+        return "declined"
+    if ended not in _ENDED:
+        return f"ended: {ended[:40]}"
+    return None if text.strip() else EMPTY

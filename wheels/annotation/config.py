@@ -1,0 +1,155 @@
+"""What `wheels annotate` is told. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from wheels.annotation.grades import GRADE_PROMPT, check_grade_prompt
+from wheels.data.tasks import check_prompt, check_template
+from wheels.errors import WheelsError
+from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
+from wheels.paths import PLACE, RUN, SETTINGS
+from wheels.secret import DEFAULT_KEY, read_secret
+
+SELECTIONS = ("random", "consistency", "assistant")
+"""At random; by the student's self-consistency alone, (I); by that and the assistant's grade of its answer."""
+GRADINGS = ("likelihood", "prompt")
+METRICS = ("exact", "equation", "chrf", "bleu", "rouge1", "rouge2", "rougeL")
+TEACHER_PROMPT = "{demonstrations}Question: {source}\nAnswer:"
+DEMONSTRATION = "Question: {source}\nAnswer: {target}\n\n"
+
+
+def is_address(name: str | None) -> bool:
+    """Whether a model is behind an address, of whatever kind, and not in a folder."""
+    return name is not None and re.match(r"\s*[a-z][a-z0-9+.-]*://", name.casefold()) is not None
+
+
+@dataclass(frozen=True)
+class AnnotateConfig:
+    """A run of `wheels annotate`: an unlabelled file in, a labelled training file out, under a budget."""
+
+    input: str = option(REQUIRED, "unlabelled rows to choose from (.jsonl or .jsonl.gz)", metavar="FILE", reads=PLACE)
+    output: str = option(
+        REQUIRED, "folder for the labelled file, the ledger and the summary", metavar="DIR", writes=RUN
+    )
+    annotation_budget: int = option(
+        REQUIRED, "annotations that the teacher may be asked for; more of them continue a run", minimum=1
+    )
+    teacher: str = option(REQUIRED, "folder of a model, or http(s)://... of an OpenAI-compatible endpoint", reads=PLACE)
+    teacher_model: str | None = option(None, "name of the teacher at its endpoint", metavar="NAME")
+    teacher_key: str = option(DEFAULT_KEY, "environment variable that holds its key", metavar="NAME")
+    assistant: str | None = option(
+        None, "the same for the teaching assistant; without it nothing is graded", reads=PLACE
+    )
+    assistant_model: str | None = option(None, "name of the assistant at its endpoint", metavar="NAME")
+    assistant_key: str = option(DEFAULT_KEY, "environment variable that holds its key", metavar="NAME")
+    student: str | None = option(None, "model whose doubts choose the rows", metavar="DIR", reads=PLACE)
+    data: str | None = option(
+        None,
+        "folder of labelled rows: train for demonstrations and retraining, validation to calibrate grades",
+        metavar="DATA",
+        reads=PLACE,
+    )
+    source: str = option("source", "column of the sources; dots reach nested ones", metavar="NAME")
+    target: str = option("target", "column of the targets of labelled rows", metavar="NAME")
+    limit: int | None = option(None, "read only so many rows of each file", minimum=1)
+
+    select: str = option("assistant", "rows to annotate: by the student's doubt (and its assistant's)",
+                         choices=SELECTIONS)  # fmt: skip
+    filter: bool = option(True, "leave out annotations that the assistant is not confident in")
+    warm_up: float = option(0.1, "share of the budget spent at random first, to retrain the student on", share=True)
+    retrain: str | None = option(None, "YAML of flags of `wheels pretrain` for that", metavar="FILE", reads=SETTINGS)
+    rehearse: bool = option(True, "retrain on the labelled rows too, not only on annotations")
+    samples: int = option(5, "answers that the student samples for each row", minimum=2)
+    temperature: float = option(1.0, "of these samples", minimum=0.01)
+    metric: str = option("exact", "by which answers agree, and are right", choices=METRICS)
+
+    grading: str | None = option(None, "how the assistant grades (default: endpoints by prompt)", choices=GRADINGS)
+    grade_quantiles: tuple[float, ...] = option(
+        (0.5, 0.1, 0.5), "cuts of likelihoods: very confident, confident (of right answers), wrong (of wrong ones)"
+    )
+    grade_prompt: str = option(GRADE_PROMPT, "text with {source} and {answer}", metavar="TEXT")
+    demonstrations: int = option(0, "labelled rows shown in each prompt of the teacher", minimum=0)
+    teacher_prompt: str = option(TEACHER_PROMPT, "text with {source} and {demonstrations}", metavar="TEXT")
+    prompt: str = option("{source}", "text that causal models in folders read, with {source}", metavar="TEXT")
+
+    workers: int = option(8, "requests at once", minimum=1, maximum=256)
+    timeout: float = option(60.0, "seconds for one request", minimum=0.01)
+    attempts: int = option(8, "requests for one item that fails", minimum=1)
+    skip_failed: bool = option(False, "leave out rows that get no answer after that, and ask for others")
+    backoff: float = option(0.5, "seconds of the first wait between attempts, doubled each time", minimum=0.0)
+    max_new_tokens: int = option(128, "longest answer, in tokens", minimum=1)
+    batch_size: int = option(64, "rows at a time, of models in folders", minimum=1)
+    seed: int = option(0, "of the order of rows, the samples and the retraining", minimum=0)
+    dry_run: bool = option(False, "print what would be spent, and send nothing")
+    device: str = option("cpu", "device of models in folders, such as cpu or cuda")
+    threads: int = option(0, "CPU threads; 0: torch's choice", minimum=0, maximum=MOST_THREADS)
+
+    def __post_init__(self) -> None:
+        """Check what the fields alone can tell.
+
+        Raises:
+            WheelsError: for a value that is not allowed, or fields that contradict each other.
+        """
+        check_fields(self)
+        check_prompt(self.prompt)
+        check_grade_prompt(self.grade_prompt)
+        self._check_models()
+        self._check_stages()
+        check_template("teacher_prompt", self.teacher_prompt, "source", "demonstrations")
+        for name in ("input", "output"):
+            if not getattr(self, name):
+                raise WheelsError(f"{name} must not be empty")
+
+    def _check_models(self) -> None:
+        """Hold each address to a model's name, and each way of grading to a model that can follow it."""
+        for role in ("teacher", "assistant"):
+            place, name = getattr(self, role), getattr(self, f"{role}_model")
+            if is_address(place) and not name:
+                raise WheelsError(f"an endpoint serves models by name: give --{role}-model NAME")
+            if name and not is_address(place):
+                raise WheelsError(
+                    f"{role}_model {name!r} is a name at an endpoint, but {role} is no http(s):// address"
+                )
+            key = getattr(self, f"{role}_key")
+            if key != DEFAULT_KEY or is_address(place):
+                read_secret(key, f"--{role}-key")
+        if is_address(self.assistant) and self.grading == "likelihood":
+            raise WheelsError("an endpoint gives no likelihoods; use --grading prompt, or an assistant in a folder")
+        if self.grading is not None and self.assistant is None:
+            raise WheelsError(f"grading {self.grading!r} needs --assistant")
+
+    def _check_stages(self) -> None:
+        """Hold the stages to what they need."""
+        if self.select == "assistant" and self.assistant is None:
+            raise WheelsError("select 'assistant' needs --assistant; without one use --select consistency or random")
+        if self.select != "random" and self.student is None:
+            raise WheelsError(f"select {self.select!r} needs --student; without one use --select random")
+        if self.retrains and (self.student is None or self.data is None):
+            raise WheelsError(
+                "a warm-up retrains the student: give --student and --data (labelled rows), or --warm-up 0"
+            )
+        if self.demonstrations and self.data is None:
+            raise WheelsError("demonstrations are labelled rows: give --data, or --demonstrations 0")
+        if self.calibrates and (self.student is None or self.data is None):
+            raise WheelsError("grades by likelihood are calibrated: give --student and --data (labelled rows)")
+
+    @property
+    def retrains(self) -> bool:
+        """Whether there may be two stages, with a retraining between them."""
+        return self.select != "random" and 0.0 < self.warm_up < 1.0
+
+    def warm_up_of(self, budget: int) -> int:
+        """Return the annotations of the first stage, chosen at random; 0 where the second is random too."""
+        return 0 if self.select == "random" else min(round(self.warm_up * budget), budget)
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether the assistant grades by likelihood."""
+        return self.assistant is not None and self.how_graded == "likelihood"
+
+    @property
+    def how_graded(self) -> str:
+        """`prompt` or `likelihood`."""
+        return self.grading or ("prompt" if is_address(self.assistant) else "likelihood")

@@ -1,0 +1,226 @@
+"""Labels bought under a budget, with a teaching assistant in the loop (Zhou & Ai 2024, 2406.05322).
+
+Two stages: a first share of the budget is spent at random and the student is retrained on it, so that its doubts mean
+something; the rest is spent where the student or its assistant doubts. What the assistant does not trust is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm.auto import tqdm
+
+from wheels.annotation.answer import Answer, without_thinking
+from wheels.annotation.assistant import Assistant
+from wheels.annotation.config import AnnotateConfig
+from wheels.annotation.grades import ACCEPTED, GRADES
+from wheels.annotation.ledger import Ledger
+from wheels.annotation.purchase import Responder
+from wheels.annotation.selection import Signal, choose
+from wheels.data.rows import Row
+from wheels.files import read_json, read_list_of, write_json
+from wheels.json_text import record_of
+
+CHUNK = 256
+"""Rows per file of signals: what a run that is cut short may lose."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One row that the teacher was asked for."""
+
+    source: str
+    """What was to be labelled."""
+    target: str
+    """The teacher's annotation."""
+    grade: int | None
+    """The assistant's grade of it, 0 (very confident) to 3 (wrong answer); None: it was not asked."""
+    consistency: float | None
+    """The student's self-consistency when the row was chosen; None: it was chosen at random."""
+    student_grade: int | None
+    """The assistant's grade of the student's answer then; None: it was not asked."""
+    stage: str
+    """`warm-up` or `main`."""
+    flaw: str | None = None
+    """Why it is no label, whatever its grade; see `Answer`."""
+    thought: bool = False
+    """Whether a thinking part was taken out of it."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it enters the training set: it is a whole label, and the assistant is confident, where asked."""
+        return self.flaw is None and (self.grade is None or self.grade in ACCEPTED)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the budget, and how it is spent."""
+
+    name: str
+    """`warm-up` or `main`."""
+    budget: int
+    """Annotations."""
+    select: str
+    """One of `SELECTIONS`."""
+
+
+class Student(Protocol):
+    """Whatever samples answers; see `LocalModel.samples`."""
+
+    def samples(self, sources: Sequence[str], count: int, *, temperature: float, seed: int) -> list[list[str]]:
+        """Return `count` sampled answers to each source."""
+        ...
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run works with."""
+
+    pool: Sequence[str]
+    """The unlabelled sources, each once."""
+    teacher: Responder
+    """Writes annotations."""
+    teacher_prompt: Callable[[str], str]
+    """What the teacher is asked for a source."""
+    load_student: Callable[[str], Student]
+    """Loads the student from a folder."""
+    load_assistant: Callable[[Student | None], Assistant] | None
+    """Makes the assistant, its grades calibrated for a student; None: there is none."""
+    retrain: Callable[[Sequence[Row], Path], str]
+    """Trains the student on labelled rows and these into a folder, and returns it."""
+
+
+def stages_of(config: AnnotateConfig, first_budget: int | None = None) -> list[Stage]:
+    """Return the stages in their order; one without a budget is left out.
+
+    The warm-up is a share of the budget that the run began with; what a budget has grown by goes to the main stage.
+    """
+    first = config.warm_up_of(first_budget or config.annotation_budget)
+    stages = [Stage("warm-up", first, "random"), Stage("main", config.annotation_budget - first, config.select)]
+    return [stage for stage in stages if stage.budget]
+
+
+def annotate_pool(config: AnnotateConfig, material: Material, folder: Path, ledger: Ledger) -> list[Annotation]:
+    """Spend the budget and return every annotation that was paid for, in the order of choice.
+
+    Each part leaves its result in `folder`, so that a run that was cut short goes on after it.
+
+    Raises:
+        WheelsError: whatever the teacher, the assistant or the retraining raises.
+    """
+    found: list[Annotation] = []
+    student_folder, stages = config.student or "", stages_of(config, ledger.account.first_budget)
+    for stage in stages:
+        place = folder / stage.name
+        file = place / "annotations.json"
+        held = read_json(file) if file.is_file() else None
+        lines = held.get("annotations") if isinstance(held, dict) and held.get("budget") == stage.budget else None
+        if isinstance(lines, list):
+            found += [record_of(Annotation, line, str(file)) for line in lines]
+        else:
+            new = _run_stage(config, material, stage, student_folder, place, ledger, found)
+            write_json(file, {"budget": stage.budget, "annotations": [asdict(one) for one in new]})
+            found += new
+        if stage is not stages[-1]:
+            rows = [Row(one.source, one.target) for one in found if one.accepted]
+            student_folder = material.retrain(rows, place)
+    return found
+
+
+def _run_stage(
+    config: AnnotateConfig, material: Material, stage: Stage, student_folder: str, place: Path, ledger: Ledger,
+    before: Sequence[Annotation],
+) -> list[Annotation]:  # fmt: skip
+    """Choose, buy and grade the rows of one stage."""
+    asked = {one.source for one in before}
+    rows = [row for row, source in enumerate(material.pool) if source not in asked]
+    needs_student = stage.select != "random" or config.calibrates
+    student = material.load_student(student_folder) if needs_student else None
+    assistant = None
+    if material.load_assistant is not None and (config.filter or stage.select == "assistant"):
+        assistant = material.load_assistant(student)
+    signals: list[Signal] | None = None
+    if stage.select != "random":
+        assert student is not None, "doubt needs a student"
+        grader = assistant if stage.select == "assistant" else None
+        signals = gather_signals(config, [material.pool[row] for row in rows], student, grader, place / "signals")
+    known = dict(zip(rows, signals, strict=True)) if signals is not None else {}
+    ranked = choose(stage.select, len(rows), rows=rows, seed=config.seed, signals=signals)
+    prompts = (material.teacher_prompt(material.pool[row]) for row in ranked)
+    with tqdm(total=min(stage.budget, len(rows)), desc=f"{stage.name}: annotations", unit="row") as bar:
+        answers = material.teacher.respond(prompts, ledger, bar.update, bar.total)
+    found = [
+        _annotation(material.pool[row], without_thinking(answer), known.get(row), stage)
+        for row, answer in zip(ranked, answers, strict=False)  # as many rows as it took
+    ]
+    return graded(found, assistant, stage.name) if config.filter and assistant is not None else found
+
+
+def _annotation(source: str, answer: Answer, signal: Signal | None, stage: Stage) -> Annotation:
+    """Return what was bought for a row, before it is graded."""
+    return Annotation(
+        source=source,
+        target=answer.text,
+        grade=None,
+        consistency=signal.consistency if signal is not None else None,
+        student_grade=signal.grade if signal is not None else None,
+        stage=stage.name,
+        flaw=answer.flaw,
+        thought=answer.thought,
+    )
+
+
+def graded(annotations: Sequence[Annotation], assistant: Assistant, name: str) -> list[Annotation]:
+    """Return annotations with the assistant's grade of each that is a whole label."""
+    there = [one for one in annotations if one.flaw is None]
+    with tqdm(total=len(there), desc=f"{name}: grades", unit="row", leave=False) as bar:
+        given = iter(assistant.grade([one.source for one in there], [one.target for one in there], bar.update))
+    return [replace(one, grade=next(given)) if one.flaw is None else one for one in annotations]
+
+
+def gather_signals(
+    config: AnnotateConfig, sources: Sequence[str], student: Student, assistant: Assistant | None, folder: Path
+) -> list[Signal]:
+    """Return the student's answer to each source, how far its samples agree, and the assistant's grade of it.
+
+    Kept in files of `CHUNK` rows, each a function of its own rows and the seed.
+    """
+    from wheels.annotation.consistency import consistency
+
+    signals: list[Signal] = []
+    with tqdm(total=len(sources), desc="the student's doubts", unit="row", leave=False) as bar:
+        for number, start in enumerate(range(0, len(sources), CHUNK)):
+            file, rows = folder / f"{number:05d}.json", sources[start : start + CHUNK]
+            if not file.is_file():
+                seed = config.seed * 1_000_003 + number
+                sampled = student.samples(rows, config.samples, temperature=config.temperature, seed=seed)
+                found = [consistency(texts, config.metric) for texts in sampled]
+                grades: list[int | None] = [None] * len(rows)
+                if assistant is not None:
+                    grades = [*assistant.grade(rows, [one.answer for one in found], lambda _: None)]
+                write_json(file, [
+                    asdict(Signal(one.answer, one.share, grade)) for one, grade in zip(found, grades, strict=True)
+                ])  # fmt: skip
+            signals += read_list_of(file, Signal)
+            bar.update(len(rows))
+    return signals
+
+
+def as_record(one: Annotation) -> dict[str, Any]:
+    """Return an annotation as a line of a training file, `source` and `target` first, the grade in words.
+
+    What is not always there, the flaw and that a thinking part was taken out, stands only where it is.
+    """
+    more = {"flaw": one.flaw} if one.flaw is not None else {}
+    more |= {"thinking": "taken out"} if one.thought else {}
+    return {
+        "source": one.source,
+        "target": one.target,
+        "grade": GRADES[one.grade] if one.grade is not None else None,
+        "consistency": one.consistency,
+        "stage": one.stage,
+        **more,
+    }

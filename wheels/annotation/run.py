@@ -1,0 +1,222 @@
+"""`wheels annotate`: an unlabelled file in, a labelled training file out, under a budget of annotations."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from wheels.annotation import models
+from wheels.annotation.config import DEMONSTRATION, AnnotateConfig, is_address
+from wheels.annotation.endpoint import Endpoint
+from wheels.annotation.ledger import Account, Ledger, read_account
+from wheels.annotation.pool import Annotation, Material, annotate_pool, as_record
+from wheels.annotation.summary import as_text, preview, summarise
+from wheels.config import to_dict, write_resolved
+from wheels.data.rows import Row, load_rows
+from wheels.data.tasks import digest, load_task
+from wheels.errors import WheelsError
+from wheels.fields import fields_of
+from wheels.files import read_object, write_json, write_jsonl
+from wheels.json_text import json_digest
+from wheels.paths import settings_digests
+from wheels.runs import NOTE, begin_run, check_free, holds_run
+from wheels.visible import visible
+
+log = logging.getLogger("wheels")
+
+# What a run may go on with other values of: it changes no answer, or, as the budget, only how many there are.
+INCIDENTAL = ("output", "annotation_budget", "teacher_key", "assistant_key", "workers", "timeout", "attempts",
+              "backoff", "skip_failed", "dry_run", "device", "threads")  # fmt: skip
+PARTS = (NOTE, "grades.jsonl", "warm-up", "main")
+"""What a run keeps in its folder beside its ledger, in order to go on."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The rows of a run."""
+
+    pool: list[str]
+    """The unlabelled sources, each once."""
+    labelled: list[Row]
+    """Labelled rows to show to the teacher and to retrain on."""
+    validation: list[Row]
+    """Labelled rows to calibrate on."""
+    digest: str
+    """Of all of them."""
+
+
+def run(config: AnnotateConfig) -> None:
+    """Annotate as `config` says; a run that was cut short goes on, one that is done prints its summary.
+
+    A run that is done goes on where it is given a higher budget.
+
+    Raises:
+        WheelsError: for inputs or models that do not fit, and for requests that got no answer.
+    """
+    inputs = read_inputs(config)
+    folder = Path(config.output)
+    with ExitStack() as stack:
+        endpoints = models.open_endpoints(config, stack)  # a bad address or key is told before anything is written
+        identity = _identity(config, inputs)  # and so is a mistake in the file of --retrain
+        _check_same(folder, identity)
+        if config.dry_run:
+            print(visible(_preview(config, inputs, folder)))
+            return
+        summary = folder / "summary.json"
+        done = read_object(summary, "budget", "unusable", "stages") if summary.is_file() else None
+        if done is not None and done["budget"] == config.annotation_budget:
+            log.info("%s is done already", folder)
+            print(visible(as_text(done)))
+            return
+        if config.threads:
+            import torch
+
+            torch.set_num_threads(config.threads)
+        ledger = stack.enter_context(
+            Ledger(folder / "ledger.jsonl", budget=config.annotation_budget, run=_run_name(identity))
+        )
+        _take(config, folder, identity)
+        material = open_material(config, inputs, folder, ledger.account.run, endpoints, stack)
+        annotations = annotate_pool(config, material, folder, ledger)
+        _finish(config, inputs, folder, annotations, ledger)
+
+
+def _finish(
+    config: AnnotateConfig, inputs: Inputs, folder: Path, annotations: Sequence[Annotation], ledger: Ledger
+) -> None:
+    """Write the labelled file, what was left out, and what both come to; print the last."""
+    write_jsonl(folder / "annotated.jsonl", (as_record(one) for one in annotations if one.accepted))
+    write_jsonl(folder / "rejected.jsonl", (as_record(one) for one in annotations if not one.accepted))
+    write_resolved(config, folder, {"data_digest": inputs.digest})
+    grades = _account(folder / "grades.jsonl")
+    summary = summarise(annotations, len(inputs.pool), ledger.account, len(grades.refused) if grades else 0)
+    write_json(folder / "summary.json", summary)
+    print(visible(as_text(summary)))
+
+
+def read_inputs(config: AnnotateConfig) -> Inputs:
+    """Read the unlabelled file and the labelled folder.
+
+    Raises:
+        WheelsError: for rows that are bad, a labelled folder without the split that is needed, or too few rows.
+    """
+    rows = load_rows(config.input, source=config.source, target=config.target, require_target=False, limit=config.limit)
+    pool = list(dict.fromkeys(row.source for row in rows))
+    if len(pool) < len(rows):
+        log.info("%s: %d rows have a source that stands there before; each is asked for once", config.input,
+                 len(rows) - len(pool))  # fmt: skip
+    labelled: list[Row] = []
+    validation: list[Row] = []
+    if config.data is not None:
+        task = load_task(config.data, source=config.source, target=config.target, limit=config.limit)
+        labelled, validation = task.splits.get("train", []), task.splits.get("validation", [])
+        learns = config.demonstrations or (config.retrains and config.rehearse)
+        for wanted, split in ((learns, "train"), (config.calibrates, "validation")):
+            if wanted:
+                task.rows(split)
+    if len(labelled) < config.demonstrations:
+        raise WheelsError(f"demonstrations must be at most the {len(labelled)} labelled rows of {config.data}/train, "
+                          f"got {config.demonstrations}")  # fmt: skip
+    every = {"pool": [Row(source, "") for source in pool], "train": labelled, "validation": validation}
+    return Inputs(pool, labelled, validation, digest(every))
+
+
+def _identity(config: AnnotateConfig, inputs: Inputs) -> Mapping[str, Any]:
+    """Return everything the result depends on: settings, rows, and the models' content."""
+    identity = to_dict(config, INCIDENTAL)
+    for role in ("student", "teacher", "assistant"):
+        name = identity[role]
+        if name is not None and not is_address(name):
+            from wheels.models.loading import check_place, model_digest
+
+            check_place(name, role)
+            identity[f"{role}_digest"] = model_digest(name)
+    identity |= settings_digests(fields_of(AnnotateConfig), config)
+    if config.retrains:
+        settings = models.retrain_config(config, Path(config.output))
+        named = settings_digests(fields_of(type(settings)), settings)
+        identity |= {f"retrain_{name}": digest for name, digest in named.items()}  # what that file names in turn
+    return identity | {"data_digest": inputs.digest}
+
+
+def _check_same(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds another run, or something else."""
+    check_free(folder, "ledger.jsonl")
+    holds_run(folder, "annotate", identity, kept=_bought(folder), advice="give another --output")
+
+
+def _bought(folder: Path) -> bool:
+    """Whether anything was paid for in a folder; without that a run holds nothing, and another may take its place."""
+    accounts = [_account(folder / name) for name in ("ledger.jsonl", "grades.jsonl")]
+    return any(account is not None and account.bought for account in accounts)
+
+
+def _take(config: AnnotateConfig, folder: Path, identity: Mapping[str, Any]) -> None:
+    """Say whose folder it is, and clear away what a run that bought nothing has left there."""
+    note = folder / NOTE
+    held = read_object(note, "identity")["identity"] if note.is_file() else identity
+    if held != identity and not _bought(folder):
+        for part in PARTS:
+            place = folder / part
+            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+    begin_run(folder, "annotate", config, identity)
+
+
+def _account(ledger: Path) -> Account | None:
+    """Return what a ledger comes to; None where there is none."""
+    return read_account(ledger) if ledger.is_file() else None
+
+
+def _run_name(identity: Mapping[str, Any]) -> str:
+    """Return 16 digits that name everything that an answer depends on; a thing with a digest may stand elsewhere."""
+    named = {name: value for name, value in identity.items() if f"{name}_digest" not in identity}
+    return json_digest(named)
+
+
+def _preview(config: AnnotateConfig, inputs: Inputs, folder: Path) -> str:
+    """Return what `--dry-run` prints."""
+    account = _account(folder / "ledger.jsonl")
+    return preview(config, inputs.pool, partial(teacher_prompt, config, inputs.labelled), account)
+
+
+def teacher_prompt(config: AnnotateConfig, labelled: Sequence[Row], source: str) -> str:
+    """Return what the teacher is asked for a source: an endpoint a prompt, a model in a folder the source alone.
+
+    With demonstrations any teacher gets the prompt. They are the same rows in every prompt, drawn by the seed.
+    """
+    if not is_address(config.teacher) and not config.demonstrations:
+        return source
+    import random
+
+    shown = random.Random(config.seed).sample(list(labelled), config.demonstrations)
+    text = "".join(DEMONSTRATION.format(source=row.source, target=row.target) for row in shown)
+    return config.teacher_prompt.format(source=source, demonstrations=text)
+
+
+def open_material(
+    config: AnnotateConfig, inputs: Inputs, folder: Path, run_name: str, endpoints: Mapping[str, Endpoint],
+    stack: ExitStack,
+) -> Material:  # fmt: skip
+    """Return the models of a run.
+
+    Raises:
+        WheelsError: for a model that cannot be loaded, or cannot do what is asked of it.
+    """
+    teacher = models.open_responder(config, "teacher", endpoints)
+    load_assistant = None
+    if config.assistant is not None:
+        load_assistant = models.assistant_loader(config, inputs.validation, folder, run_name, endpoints, stack)
+    return Material(
+        pool=inputs.pool,
+        teacher=teacher,
+        teacher_prompt=partial(teacher_prompt, config, inputs.labelled),
+        load_student=partial(models.load_student, config),
+        load_assistant=load_assistant,
+        retrain=partial(models.retrain, config, inputs.labelled, inputs.validation),
+    )

@@ -1,0 +1,260 @@
+"""`wheels pretrain`: train a student on references, or on a teacher, into a plain model folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from wheels.config import to_dict, write_resolved
+from wheels.data.tasks import Row, Task, load_task
+from wheels.distillation.arguments import blaming, check_packages, training_arguments
+from wheels.distillation.cached_teacher import numbered, open_cache
+from wheels.distillation.callbacks import train_to_end
+from wheels.distillation.collate import Collator, Example
+from wheels.distillation.config import JUDGED, PretrainConfig
+from wheels.distillation.generation import write
+from wheels.distillation.material import Material, load_material, plain_prompt, targets_of, training_examples
+from wheels.distillation.multitask import Rationales, load_rationales
+from wheels.distillation.path_loss import PathSettings, attach_value, detach_value
+from wheels.distillation.run_folder import RunFolder
+from wheels.distillation.teacher_cache import TeacherCache
+from wheels.distillation.teacher_outputs import TEACHER_OUTPUTS, tokens_written
+from wheels.distillation.trainer import CausalKDTrainer, Evaluator, KDTrainer, Objective
+from wheels.errors import WheelsError, check_choice
+from wheels.fields import fields_of
+from wheels.metrics import METRICS, score
+from wheels.models.loading import check_device, check_place, model_digest, save_model
+from wheels.paths import settings_digests
+from wheels.runs import claimed
+
+log = logging.getLogger("wheels")
+
+# What does not change the result: a run may go on with other values of these.
+INCIDENTAL = ("output", "resume", "threads", "device", "log_every", "cache")
+# What changes nothing in a run with a live teacher.
+OF_CACHES = ("cached_logits", "cache_temperatures")
+
+# What means nothing without rationales.
+OF_RATIONALES = ("rationale", "rationale_weight", "label_prefix", "rationale_prefix")
+
+
+def run(config: PretrainConfig) -> Path:
+    """Train as `config` says and return the folder of the student.
+
+    A run that was cut short goes on from its last checkpoint to the same weights; one that is done returns at once.
+
+    Raises:
+        WheelsError: for data, models or settings that do not fit.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    _check_machine(config)
+    task = load_task(config.data, source=config.source, target=config.target, prompt=config.prompt, limit=config.limit)
+    metrics = _metrics(config, task)
+    if config.options is not None:
+        _check_options(config)
+    for role, name in (("student", config.student), ("teacher", config.teacher), ("tokenizer", config.tokenizer)):
+        if name is not None:
+            check_place(name, role)
+    folder = RunFolder(Path(config.output).absolute())
+    rationales = load_rationales(config, plain_prompt(config, task))
+    identity = _identity(config, task, rationales)
+    with claimed(folder.path):
+        if folder.begin(config, identity) is None:
+            _train_into(folder, config, task, rationales, metrics)
+        else:
+            log.info("%s is done already", folder.path)
+    return folder.path
+
+
+def _train_into(
+    folder: RunFolder, config: PretrainConfig, task: Task, rationales: Rationales | None, metrics: Sequence[str]
+) -> None:
+    """Train the student, and write it and what is said of the run into its folder."""
+    material = load_material(config, task, rationales)
+    examples = training_examples(config, material, task.train, folder.path / TEACHER_OUTPUTS, rationales)
+    if config.trainer == "trl":
+        from wheels.distillation.trl_baseline import train_with_trl
+
+        facts = train_with_trl(config, material, examples, folder)
+    else:
+        facts = train(config, material, examples, folder, _validation(config, task), metrics)
+    save_model(material.student, material.pair.tokenizer, folder.path)
+    write_resolved(config, folder.path, {"data_digest": task.digest, "prompt": material.pair.prompt})
+    folder.finish(facts)
+
+
+def train(
+    config: PretrainConfig,
+    material: Material,
+    examples: list[Example],
+    folder: RunFolder,
+    validation: Sequence[Row],
+    metrics: Sequence[str],
+) -> dict[str, Any]:
+    """Train the student of `material` in place; it ends with the best checkpoint's weights.
+
+    Args:
+        config: what to do.
+        material: the models.
+        examples: the training rows.
+        folder: where checkpoints and `metrics.jsonl` go.
+        validation: rows to score; empty: nothing is scored and the last weights are kept.
+        metrics: their names; the first picks the checkpoint.
+
+    Returns:
+        the steps taken, and the best step with its score.
+    """
+    trainer = make_trainer(config, material, examples, folder, validation, metrics)
+    state = train_to_end(trainer, folder, config.options)
+    detach_value(material.student)
+    facts: dict[str, Any] = {"steps": state.global_step, "rows": len(examples), "prompt": material.pair.prompt}
+    if config.rationale is not None:
+        facts["rationales"] = sum("rationale" in example for example in examples)
+    if material.teacher is not None:
+        written = tokens_written(folder.path / TEACHER_OUTPUTS) if targets_of(config) != "references" else 0
+        facts["teacher_tokens"] = trainer.tokens_scored() + written
+    if trainer.cache is not None:
+        # Each target once, whatever the epochs; runs that share a cache share them.
+        facts |= {"teacher_tokens": trainer.cache.tokens, "cache": trainer.cache.folder.name}
+    if validation:
+        facts |= {"best_step": state.best_global_step, "metric": metrics[0], "value": state.best_metric}
+    return facts
+
+
+def make_trainer(
+    config: PretrainConfig,
+    material: Material,
+    examples: list[Example],
+    folder: RunFolder,
+    validation: Sequence[Row],
+    metrics: Sequence[str],
+) -> KDTrainer | CausalKDTrainer:
+    """Return the trainer of a run, ready to start; the arguments are those of `train`."""
+    pair = material.pair
+    seq2seq = pair.is_seq2seq
+    arguments = training_arguments(config, folder, len(examples), metrics[0] if validation else None, seq2seq=seq2seq)
+    kind = KDTrainer if seq2seq else CausalKDTrainer
+    collator = Collator.of(pair)
+    cache = open_cache(config, material, examples, folder.path, collator) if config.cached_logits else None
+    objective = _objective(config, material, cache)
+    value = attach_value(pair.student, objective.paths, config.seed) if config.objective == "pcl" else None
+    with blaming(config.options):
+        return kind(
+            pair.student,
+            arguments,
+            teacher=material.teacher if config.objective in JUDGED else None,
+            objective=objective,
+            collator=collator,
+            train_examples=numbered(examples) if cache else examples,
+            evaluator=_evaluator(config, material, validation, metrics) if validation else None,
+            value=value,
+            cache=cache,
+        )
+
+
+def _objective(config: PretrainConfig, material: Material, cache: TeacherCache | None) -> Objective:
+    """Return the part of the configuration that the trainer needs, with what it must know of the tokens."""
+    return Objective(
+        name=config.objective,
+        temperature=config.temperature,
+        w=config.w,
+        beta=config.beta,
+        lmbda=config.lmbda,
+        max_new_tokens=config.max_target_length,
+        eos_ids=material.pair.eos_ids,
+        vocab_size=cache.settings.vocab_size if cache else material.pair.vocab_size,
+        context=material.pair.source_limit,
+        rationale_weight=None if config.rationale is None else config.rationale_weight,
+        paths=PathSettings(
+            clip=config.path_clip,
+            by_length=config.path_by_length,
+            law=config.path_law,
+            gamma=config.path_gamma,
+            value_rate=config.value_rate,
+            value_tau=config.value_tau,
+            warm_up=config.path_warm_up if config.objective == "pcl" else 0.0,
+        ),
+    )
+
+
+def _evaluator(config: PretrainConfig, material: Material, rows: Sequence[Row], metrics: Sequence[str]) -> Evaluator:
+    """Return a function that scores a model's greedy outputs for the validation rows."""
+    pair = material.pair
+    sources = pair.encode([row.source for row in rows])
+    references = [row.target for row in rows]
+
+    def evaluate(model: PreTrainedModel) -> dict[str, float]:
+        outputs = write(
+            model,
+            sources,
+            pad_id=pair.pad_id,
+            eos_ids=pair.eos_ids,
+            max_new_tokens=config.max_target_length,
+            vocab_size=pair.vocab_size,
+            context=pair.source_limit,
+            batch_size=config.batch_size,
+        )
+        texts = [pair.decode(output) for output in outputs]
+        return {metric: score(metric, texts, references).value for metric in metrics}
+
+    return evaluate
+
+
+def _check_options(config: PretrainConfig) -> None:
+    """Refuse a file of options that cannot work here: before models are loaded, and a teacher writes."""
+    assert config.options is not None, "asked for"
+    folder = RunFolder(Path(config.output))
+    if config.trainer == "trl":
+        from wheels.distillation.trl_baseline import trl_arguments
+
+        check_packages(config.options, trl_arguments(config, folder, 1))
+    else:
+        check_packages(config.options, training_arguments(config, folder, 1, None, seq2seq=False))
+
+
+def _metrics(config: PretrainConfig, task: Task) -> tuple[str, ...]:
+    """Return the metrics to log; the first picks the checkpoint."""
+    if config.metric is None:
+        return tuple(task.metrics)
+    check_choice("metric", config.metric, METRICS)
+    return (config.metric, *(metric for metric in task.metrics if metric != config.metric))
+
+
+def _validation(config: PretrainConfig, task: Task) -> list[Row]:
+    """Return the rows to score; none where the task has no validation split of its own."""
+    if config.eval_limit and "validation" not in task.splits:
+        log.warning("%s has no validation split: nothing is scored, the last weights are kept", task.name)
+    return list(task.splits.get("validation", ()))[: config.eval_limit]
+
+
+def _identity(config: PretrainConfig, task: Task, rationales: Rationales | None) -> Mapping[str, Any]:
+    """Return everything the result depends on: settings, data, and the models' content."""
+    without = [*INCIDENTAL]
+    without += () if config.cached_logits else OF_CACHES
+    without += () if rationales is not None else OF_RATIONALES
+    identity = to_dict(config, without)
+    if rationales is not None:
+        identity["rationales_digest"] = hashlib.sha256(json.dumps(rationales.texts).encode()).hexdigest()[:16]
+    for role in ("student", "teacher", "tokenizer"):
+        if identity[role] is not None:
+            identity[f"{role}_digest"] = model_digest(identity[role])
+    return identity | settings_digests(fields_of(PretrainConfig), config) | {"data_digest": task.digest}
+
+
+def _check_machine(config: PretrainConfig) -> None:
+    """Refuse a device or a precision that cannot train here."""
+    place = check_device(config.device)
+    if place.index:
+        raise WheelsError(
+            f"device must be cpu or cuda, got {config.device!r}; pick a GPU with CUDA_VISIBLE_DEVICES={place.index}"
+        )
+    if config.dtype == "float16" and place.type == "cpu":
+        raise WheelsError("dtype float16 trains on a GPU only; use float32 or bfloat16 on the CPU")

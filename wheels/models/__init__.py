@@ -1,0 +1,1 @@
+"""Models: building, loading, saving them, and the pair of a student and its teacher."""

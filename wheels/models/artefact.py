@@ -1,0 +1,256 @@
+"""What training leaves and decoding reads: the student's ordinary folder, with `deferral/` beside its weights.
+
+DIR/                     student and tokenizer, as `save_pretrained` leaves them: plain tools load it
+DIR/deferral/config.json what was trained, and where the teacher is
+DIR/deferral/model.safetensors   the heads: `<rule>.<seed>.<parameter>`
+DIR/deferral/calibration.json    thresholds by budget
+DIR/teacher/             the teacher, where it travels along
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+import wheels
+from wheels.errors import WheelsError
+from wheels.files import read_object, write_bytes, write_json
+from wheels.finite import not_finite
+from wheels.models.pair import Pair
+from wheels.policy.calibration import Calibration
+from wheels.policy.head import DeferralHead, HeadConfig
+
+FORMAT = 1
+EMBEDDED = "embedded-translation"
+SAYS_NOTHING = ("_name_or_path", "transformers_version")
+"""What a configuration holds beside what decides a model's outputs."""
+
+
+def embedded_folder() -> Path:
+    """Return the folder of the pair that is shipped with the package."""
+    return Path(str(resources.files("wheels"))) / "assets" / EMBEDDED
+
+
+@dataclass
+class Artefact:
+    """A student that knows when to call, its teacher, and its calibration."""
+
+    pair: Pair
+    heads: dict[str, list[DeferralHead]]
+    """The trained heads by rule (`learned`, `regret`, and `gate` and `router` where trained), one for each seed."""
+    calibration: Calibration
+    config: dict[str, Any] = field(default_factory=dict)
+    """How it was trained."""
+    student_name: str = ""
+    teacher_name: str = ""
+    folder: Path | None = None
+    """Where it was read."""
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path | None = None,
+        *,
+        teacher: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> Artefact:
+        """Read a trained model; without a folder the embedded pair.
+
+        Args:
+            folder: what `wheels train` wrote.
+            teacher: the teacher's folder or hub id, if not the one that the folder names.
+            device: where both models run.
+            dtype: in which number format.
+
+        Raises:
+            WheelsError: where something is missing or damaged: names it, and says what to do.
+        """
+        place = Path(folder) if folder is not None else embedded_folder()
+        if folder is None and not place.is_dir():
+            raise WheelsError("the embedded pair is not in this installation; give a model's folder by --model DIR")
+        config = check_model(place)
+        source = teacher or _teacher_of(place, config)
+        pair = Pair.load(place, source, prompt=config["prompt"], dtype=dtype, device=device)
+        heads = pair_heads(place, HeadConfig(**config["head"]), pair)
+        calibration = Calibration.load(place / "deferral" / "calibration.json")
+        names = (_short_name(place) if folder is not None else EMBEDDED, _short_name(source))
+        return cls(pair, heads, calibration, config, *names, place)
+
+    @classmethod
+    def untrained(cls, student: str, teacher: str, *, device: str = "cpu", dtype: str = "float32") -> Artefact:
+        """Put a student and a teacher together that no rule was trained for: no heads, no thresholds.
+
+        Args:
+            student: folder or hub id.
+            teacher: the same.
+            device: where both models run.
+            dtype: in which number format.
+
+        Raises:
+            WheelsError: as `Pair.load`.
+        """
+        pair = Pair.load(student, teacher, dtype=dtype, device=device)
+        return cls(pair, {}, Calibration(), student_name=_short_name(student), teacher_name=_short_name(teacher))
+
+    def head(self, rule: str, seed: int = 0) -> DeferralHead:
+        """Return a trained head.
+
+        Raises:
+            WheelsError: where none of that seed was trained.
+        """
+        heads = self.heads.get(rule, [])
+        if seed >= len(heads):
+            have, other = (f"seeds 0 to {len(heads) - 1}", "seed") if heads else ("none", "rule")
+            raise WheelsError(
+                f"rule {rule!r} has no trained head of seed {seed} (trained: {have}); give another {other}"
+            )
+        return heads[seed]
+
+    @property
+    def digest(self) -> str:
+        """The digest of both models' weights and configurations, and of the vocabulary."""
+        total = hashlib.sha256(repr(sorted(self.pair.tokenizer.get_vocab().items())).encode())
+        for model in (self.pair.student, self.pair.teacher):
+            total.update(_digest(model.state_dict()).encode())
+            for config in (model.config, model.generation_config):
+                told = {name: value for name, value in config.to_dict().items() if name not in SAYS_NOTHING}
+                total.update(json.dumps(told, sort_keys=True, default=str).encode())
+        return total.hexdigest()[:16]
+
+    def head_digest(self, rule: str, seed: int) -> str:
+        """The digest of the head that `rule` reads; "" for a rule without one."""
+        heads = self.heads.get(rule, [])
+        return _digest(heads[seed].state_dict()) if seed < len(heads) else ""
+
+
+def save_deferral(
+    folder: Path,
+    heads: Mapping[str, list[DeferralHead]],
+    *,
+    teacher: str,
+    prompt: str,
+    trained: Mapping[str, Any],
+) -> None:
+    """Write `folder/deferral/` beside the student that stands in `folder`; an older calibration there is dropped.
+
+    Args:
+        folder: the student's folder.
+        heads: the trained heads by rule, one for each seed.
+        teacher: its folder (relative to `folder`, or absolute) or hub id.
+        prompt: the template for causal models.
+        trained: how it was trained: settings, prices.
+    """
+    first = next(iter(heads.values()))[0]
+    place = folder / "deferral"
+    (place / "calibration.json").unlink(missing_ok=True)
+    tensors = {
+        f"{rule}.{seed}.{name}": value.detach().cpu().contiguous()
+        for rule, seeds in heads.items()
+        for seed, head in enumerate(seeds)
+        for name, value in head.state_dict().items()
+    }
+    write_bytes(place / "model.safetensors", save_tensors(tensors))
+    config = {
+        "format": FORMAT,
+        "wheels": wheels.__version__,
+        "teacher": teacher,
+        "prompt": prompt,
+        "head": asdict(first.config),
+        "trained": dict(trained),
+    }
+    write_json(place / "config.json", config)
+
+
+def pair_heads(folder: Path, config: HeadConfig, pair: Pair) -> dict[str, list[DeferralHead]]:
+    """Return the heads of a trained model's folder, on the device of the pair that they are for.
+
+    Raises:
+        WheelsError: as `read_heads`, and where they know another vocabulary.
+    """
+    if config.vocab_size not in (0, pair.vocab_size):
+        raise WheelsError(
+            f"{folder}: its heads were trained for a vocabulary of {config.vocab_size} tokens, and this pair has "
+            f"{pair.vocab_size}; give the teacher that it was trained with"
+        )
+    heads = read_heads(folder / "deferral" / "model.safetensors", config)
+    return {rule: [head.to(pair.device) for head in seeds] for rule, seeds in heads.items()}
+
+
+def read_heads(path: Path, config: HeadConfig) -> dict[str, list[DeferralHead]]:
+    """Return the heads of `deferral/model.safetensors`, by rule, in the order of their seeds.
+
+    Raises:
+        WheelsError: where the file is missing or does not fit the configuration.
+    """
+    try:
+        tensors = load_tensors(path.read_bytes())
+        keys = sorted({(name.split(".")[0], int(name.split(".")[1])) for name in tensors})
+        heads: dict[str, list[DeferralHead]] = {}
+        for rule, seed in keys:
+            head = DeferralHead(config)
+            prefix = f"{rule}.{seed}."
+            head.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+            if (bad := not_finite(head)) is not None:
+                raise WheelsError(f"{prefix}{bad} is no finite number")
+            heads.setdefault(rule, []).append(head.requires_grad_(False).eval())
+        return heads
+    except OSError as error:
+        raise WheelsError(f"cannot read {path}: {error.strerror or error}; train again") from error
+    except Exception as error:
+        raise WheelsError(f"{path}: damaged or of another shape ({str(error).splitlines()[0]}); train again") from error
+
+
+def check_model(folder: Path) -> dict[str, Any]:
+    """Return what stands in `deferral/config.json` of a trained model's folder.
+
+    Raises:
+        WheelsError: where there is none, or it is damaged.
+    """
+    path = folder / "deferral" / "config.json"
+    if not folder.is_dir():
+        raise WheelsError(f"no model folder {str(folder)!r}; give what `wheels train --output` wrote")
+    if not path.is_file():
+        raise WheelsError(f"{folder} has no deferral/config.json; give what `wheels train --output` wrote")
+    config = read_object(path)
+    if config.get("format") != FORMAT:
+        raise WheelsError(f"{path}: not of format {FORMAT}; train again with this version")
+    kinds = {"teacher": str, "prompt": str, "head": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]
+    # Older heads know of no tokens: what is missing has its default.
+    if wrong or not {"features", "width"} <= set(config["head"]) <= {entry.name for entry in fields(HeadConfig)}:
+        raise WheelsError(f"{path}: damaged at {wrong[0] if wrong else 'head'!r}; train again")
+    return config
+
+
+def _short_name(place: str | Path) -> str:
+    """Return what a reader knows a model by: its folder, with the one above where that says only which of a pair."""
+    path = Path(place).resolve() if Path(place).is_dir() else Path(place)
+    return f"{path.parent.name}/{path.name}" if path.name in ("student", "teacher", "model") else path.name
+
+
+def _teacher_of(folder: Path, config: Mapping[str, Any]) -> str:
+    """Return where the teacher is: a path is relative to the model's folder, and anything else a hub id."""
+    name = str(config["teacher"])
+    local = folder / name
+    if not local.is_dir() and (name == "teacher" or name.startswith((".", "/"))):
+        raise WheelsError(f"the teacher of {folder} is not at {str(local)!r}; say where it is by --teacher")
+    return str(local) if local.is_dir() else name
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the digest of named tensors."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(name.encode())
+        total.update(tensors[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()[:16]

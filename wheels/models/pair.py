@@ -1,0 +1,383 @@
+"""The pair: a student, a teacher, and what both have in common, said once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from wheels.data.tasks import check_prompt
+from wheels.errors import WheelsError, check_kind, check_texts, shown
+from wheels.models.generation_settings import Constraints
+from wheels.models.limits import context_limit, room
+from wheels.models.loading import Tokenizer, load_config, load_model, load_tokenizer, save_model
+from wheels.notices import warn_once
+
+if TYPE_CHECKING:
+    from wheels.data.tasks import Task
+    from wheels.models.build import ModelSize
+
+log = logging.getLogger("wheels")
+
+# Two tokenizers with one vocabulary still differ where they cut text differently.
+PROBES = (
+    'Zwei Männer stehen am 3. Mai 2024 vor dem Café, für 1.234,56 € ("ja").',
+    "  Two\twords\n\nand   spaces, don't you think? HELLO hello",
+    "naïve 東京 привет \u0065\u0301 🙂 <s></s><pad>",
+)
+
+
+@dataclass
+class Pair:
+    """A student q and a teacher p that share a tokenizer.
+
+    Make one with `Pair.load`, `Pair.of` or `Pair.build`: these check that the two belong together.
+    """
+
+    student: PreTrainedModel
+    """The small model q, in eval mode."""
+    teacher: PreTrainedModel
+    """The large model p, in eval mode, frozen."""
+    tokenizer: Tokenizer
+    """The tokenizer of both."""
+    prompt: str = "{source}"
+    """The text a model reads, with `{source}` in it."""
+
+    @classmethod
+    def load(
+        cls,
+        student: str | Path,
+        teacher: str | Path,
+        *,
+        prompt: str = "{source}",
+        dtype: str = "float32",
+        device: str = "cpu",
+    ) -> Pair:
+        """Load both models from folders or the Hub.
+
+        Raises:
+            WheelsError: a model is missing or damaged, or the two do not belong together: names both and what differs.
+        """
+        for role, name in (("student", student), ("teacher", teacher)):
+            check_kind(role, name, (str, Path), "a folder or a hub id")
+        q_kind, p_kind = kind_of(load_config(student, role="student")), kind_of(load_config(teacher, role="teacher"))
+        check_same_kind(q_kind, p_kind, f"{student}", f"{teacher}")
+        tokenizer = load_tokenizer(student, role="student")
+        check_same_tokenizer(tokenizer, load_tokenizer(teacher, role="teacher"), f"{student}", f"{teacher}")
+        q = load_model(student, dtype=dtype, device=device, role="student")
+        p = load_model(teacher, dtype=dtype, device=device, role="teacher")
+        return cls.of(q, p, tokenizer, prompt=prompt)
+
+    @classmethod
+    def of(
+        cls, student: PreTrainedModel, teacher: PreTrainedModel, tokenizer: Tokenizer, *, prompt: str = "{source}"
+    ) -> Pair:
+        """Put two models in memory together, with the same checks as `load`; freezes the teacher."""
+        for role, model in (("student", student), ("teacher", teacher)):
+            check_kind(role, model, PreTrainedModel, "a model in memory (Pair.load takes folders)")
+        check_kind("tokenizer", tokenizer, Tokenizer, "a tokenizer")
+        check_same_kind(kind_of(student.config), kind_of(teacher.config), name_of(student), name_of(teacher))
+        check_same_start(student, teacher)
+        warn_of_sizes(student, teacher)
+        return cls._checked(student, teacher, tokenizer, prompt)
+
+    @classmethod
+    def alone(cls, model: PreTrainedModel, tokenizer: Tokenizer, *, prompt: str = "{source}") -> Pair:
+        """Put one model in both places, for what needs no other: writing by itself, gradients. It is frozen."""
+        return cls._checked(model, model, tokenizer, prompt)
+
+    @classmethod
+    def _checked(cls, student: PreTrainedModel, teacher: PreTrainedModel, tokenizer: Tokenizer, prompt: str) -> Pair:
+        check_prompt(prompt)
+        pair = cls(student.eval(), teacher.eval().requires_grad_(False), tokenizer, prompt)
+        check_vocabulary(pair)
+        return pair
+
+    @classmethod
+    def build(
+        cls,
+        task: Task,
+        *,
+        family: str = "t5",
+        student: ModelSize | None = None,
+        teacher: ModelSize | None = None,
+        vocab_size: int = 4000,
+        seed: int = 0,
+    ) -> Pair:
+        """Make an untrained pair for a task: a tokenizer from its training text and two models from configurations.
+
+        See `wheels.models.build.build_pair`.
+        """
+        from wheels.models.build import build_pair
+
+        parts = build_pair(task, family=family, student=student, teacher=teacher, vocab_size=vocab_size, seed=seed)
+        return cls.of(parts.student, parts.teacher, parts.tokenizer, prompt=parts.prompt)
+
+    @property
+    def is_seq2seq(self) -> bool:
+        """Whether the models have an encoder of their own for the source."""
+        return bool(self.student.config.is_encoder_decoder)
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the range of token ids that both models give logits for."""
+        return min(logits_size(self.student), logits_size(self.teacher))
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills up short rows."""
+        known = (self.tokenizer.pad_token_id, setting(self.student, "pad_token_id"), *self.eos_ids)
+        return next(int(token) for token in known if token is not None)
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The tokens that end an output: those of the student, then any more of the teacher."""
+        found: list[int] = []
+        for model in (self.student, self.teacher):
+            found += [token for token in end_tokens(model, self.tokenizer) if token not in found]
+        return tuple(found)
+
+    @property
+    def start_ids(self) -> tuple[int, ...]:
+        """What the decoder of a sequence-to-sequence model reads first; empty for a causal model."""
+        return start_tokens(self.student)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the student is."""
+        return self.student.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The student's number format."""
+        return self.student.dtype
+
+    @property
+    def source_limit(self) -> int | None:
+        """The most tokens of source; a causal model shares them with its output. None: no limit is known."""
+        limits = [context_limit(model, self.tokenizer) for model in (self.student, self.teacher)]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
+    def target_limit(self) -> int | None:
+        """The most tokens of output (source included, for a causal model). None: no limit is known."""
+        return self.source_limit
+
+    def fits(self, source: Sequence[int], target: Sequence[int]) -> bool:
+        """Whether both models can read a source with its target, as tokens."""
+        limit = self.source_limit
+        longest = max(len(source), len(target)) if self.is_seq2seq else len(source) + len(target)
+        return limit is None or longest <= limit
+
+    def encode(self, sources: Sequence[str]) -> list[list[int]]:
+        """Return the tokens each source begins with: see `encode_sources`."""
+        return encode_sources(self.tokenizer, sources, is_seq2seq=self.is_seq2seq, prompt=self.prompt)
+
+    def encode_targets(self, targets: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of each target as the student's own `generate` writes them: see `encode_targets`."""
+        return encode_targets(self.tokenizer, targets, self.eos_ids[0], first=Constraints.of(self.student).forced_first)
+
+    def room(self, source: Sequence[int], max_new_tokens: int) -> int:
+        """Return how many tokens of output, at most `max_new_tokens`, both models can write after a source."""
+        return room(len(source), max_new_tokens, self.source_limit, is_seq2seq=self.is_seq2seq)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of an output, without special tokens and outer spaces."""
+        return decode_text(self.tokenizer, tokens)
+
+    def save_student(self, folder: str | Path) -> Path:
+        """Save the student and the tokenizer as a plain `save_pretrained` folder."""
+        return save_model(self.student, self.tokenizer, folder)
+
+    def save_teacher(self, folder: str | Path) -> Path:
+        """Save the teacher and the tokenizer as a plain `save_pretrained` folder."""
+        return save_model(self.teacher, self.tokenizer, folder)
+
+
+def encode_sources(
+    tokenizer: Tokenizer, sources: Sequence[str], *, is_seq2seq: bool, prompt: str = "{source}"
+) -> list[list[int]]:
+    """Return what a model reads before it writes: the prompt with the source put in.
+
+    A sequence-to-sequence model: with the end token its tokenizer adds. A causal model: with the begin token its
+    tokenizer adds, and without an end token.
+
+    Raises:
+        WheelsError: where a causal prompt comes out with no token at all.
+    """
+    texts = [prompt.format(source=source) for source in check_texts("sources", sources)]
+    rows: list[list[int]] = [list(ids) for ids in tokenizer(texts)["input_ids"]] if texts else []
+    if is_seq2seq:
+        return rows
+    eos = tokenizer.eos_token_id
+    rows = [ids[:-1] if ids and ids[-1] == eos and eos != tokenizer.bos_token_id else ids for ids in rows]
+    for number, ids in enumerate(rows):
+        if not ids:
+            raise WheelsError(
+                f"source {number} gives an empty prompt; a causal model needs text: put some in the prompt"
+            )
+    return rows
+
+
+def encode_targets(
+    tokenizer: Tokenizer, targets: Sequence[str], eos_id: int, *, first: int | None = None
+) -> list[list[int]]:
+    """Return the tokens of each target as a model writes them: exactly one end token, whatever its tokenizer adds.
+
+    Args:
+        tokenizer: cuts the texts.
+        targets: the texts.
+        eos_id: ends each.
+        first: begins each: what `generate` forces (`forced_bos_token_id`) and reads from then on. None: nothing.
+    """
+    targets = check_texts("targets", targets)
+    if not targets:
+        return []
+    begin = [] if first is None else [first]
+    rows = tokenizer(text_target=targets, add_special_tokens=False)["input_ids"]
+    return [[*begin, *ids, eos_id] for ids in rows]
+
+
+def decode_text(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+    """Return the text of an output, without special tokens and outer spaces."""
+    try:
+        return str(tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+    except (TypeError, OverflowError):
+        raise WheelsError(f"tokens must be token ids, got {shown(tokens)}") from None
+
+
+def check_same_tokenizer(student: Tokenizer, teacher: Tokenizer, student_name: str, teacher_name: str) -> None:
+    """Compare two tokenizers by content: every piece and its id, the special tokens, and how they cut the probes.
+
+    Raises:
+        WheelsError: naming both models and the first difference.
+    """
+    difference = tokenizer_difference(student, teacher)
+    if difference:
+        raise WheelsError(
+            f"student {student_name!r} and teacher {teacher_name!r} have different tokenizers: {difference}; "
+            "a pair needs one tokenizer"
+        )
+
+
+def tokenizer_difference(student: Tokenizer, teacher: Tokenizer) -> str | None:
+    """Say in what two tokenizers differ (student first), or return None where they are one."""
+    q_vocabulary, p_vocabulary = student.get_vocab(), teacher.get_vocab()
+    if q_vocabulary != p_vocabulary:
+        return vocabulary_difference(q_vocabulary, p_vocabulary)
+    for name in ("eos_token_id", "pad_token_id", "bos_token_id"):
+        q_id, p_id = getattr(student, name), getattr(teacher, name)
+        if name != "pad_token_id" and q_id != p_id:
+            return f"{name} {q_id} and {p_id}"
+    for probe in PROBES:
+        q_ids, p_ids = student(probe)["input_ids"], teacher(probe)["input_ids"]
+        if q_ids != p_ids:
+            return f"one vocabulary, but {probe[:20]!r}... becomes {len(q_ids)} and {len(p_ids)} other tokens"
+    return None
+
+
+def vocabulary_difference(student: Mapping[str, int], teacher: Mapping[str, int]) -> str:
+    """Say the sizes of two vocabularies and the piece with the lowest id that they do not share."""
+    pieces = sorted(set(student.items()) ^ set(teacher.items()), key=lambda item: (item[1], item[0]))
+    piece = pieces[0][0]
+    ids = " and ".join(
+        f"id {vocabulary[piece]}" if piece in vocabulary else "absent" for vocabulary in (student, teacher)
+    )
+    return f"{len(student)} and {len(teacher)} pieces, {len(pieces)} differ, first {piece!r} ({ids})"
+
+
+def check_same_kind(student_kind: str, teacher_kind: str, student_name: str, teacher_name: str) -> None:
+    """Raise a `WheelsError` for a sequence-to-sequence model beside a causal one."""
+    if student_kind != teacher_kind:
+        raise WheelsError(
+            f"student {student_name!r} is a {student_kind} model and teacher {teacher_name!r} a {teacher_kind} one; "
+            "a pair needs two models of one kind"
+        )
+
+
+def check_same_start(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """Raise a `WheelsError` where the two decoders start with different tokens."""
+    starts = start_tokens(student), start_tokens(teacher)
+    if starts[0] != starts[1]:
+        raise WheelsError(
+            f"the decoders of student {name_of(student)!r} and teacher {name_of(teacher)!r} start with different "
+            f"tokens, {starts[0]} and {starts[1]}; a pair needs one decoder_start_token_id"
+        )
+
+
+def warn_of_sizes(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """Log where the teacher is no larger than its student: no call of it can save anything."""
+    q_size, p_size = student.num_parameters(), teacher.num_parameters()
+    if q_size >= p_size:
+        sizes = f"student {name_of(student)} has {q_size:,} weights and teacher {name_of(teacher)} {p_size:,}"
+        warn_once(f"{sizes}: the teacher should be the larger one; were the two exchanged?")
+
+
+def check_vocabulary(pair: Pair) -> None:
+    """Log where padded vocabularies are aligned to the common range.
+
+    Raises:
+        WheelsError: where the tokenizer has ids that one of the models gives no logits for.
+    """
+    q_size, p_size = logits_size(pair.student), logits_size(pair.teacher)
+    highest = max(pair.tokenizer.get_vocab().values())
+    if highest >= pair.vocab_size:
+        role, model = ("student", pair.student) if q_size <= p_size else ("teacher", pair.teacher)
+        raise WheelsError(
+            f"the tokenizer has ids up to {highest}, but {role} {name_of(model)!r} has only {pair.vocab_size} logits"
+        )
+    if q_size != p_size:
+        log.info(
+            "student has %d logits, teacher %d, tokenizer %d pieces: both cut to the common %d (the rest is padding)",
+            q_size,
+            p_size,
+            highest + 1,
+            pair.vocab_size,
+        )
+
+
+def kind_of(config: PreTrainedConfig) -> str:
+    """`sequence-to-sequence` or `causal`."""
+    return "sequence-to-sequence" if config.is_encoder_decoder else "causal"
+
+
+def name_of(model: PreTrainedModel) -> str:
+    """The folder or hub id a model came from, or its type."""
+    return str(model.config.name_or_path or model.config.model_type)
+
+
+def logits_size(model: PreTrainedModel) -> int:
+    """How many logits a model gives per position."""
+    head = model.get_output_embeddings()
+    return int(head.weight.shape[0]) if head is not None else int(model.config.get_text_config().vocab_size)
+
+
+def setting(model: PreTrainedModel, name: str) -> Any:
+    """A setting of generation: from the generation configuration, else from the model's."""
+    value = getattr(model.generation_config, name, None) if model.generation_config is not None else None
+    return value if value is not None else getattr(model.config, name, None)
+
+
+def start_tokens(model: PreTrainedModel) -> tuple[int, ...]:
+    """What a model's decoder reads first."""
+    if not model.config.is_encoder_decoder:
+        return ()
+    start = setting(model, "decoder_start_token_id")
+    start = start if start is not None else setting(model, "bos_token_id")
+    if start is None:
+        raise WheelsError(f"model {name_of(model)!r} has no decoder_start_token_id in its configuration")
+    return (int(start),)
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The tokens at which a model's own `generate` stops."""
+    ends = setting(model, "eos_token_id")
+    ends = ends if ends is not None else tokenizer.eos_token_id
+    if ends is None:
+        raise WheelsError(f"model {name_of(model)!r} has no eos_token_id, so its outputs would never end")
+    return tuple(int(end) for end in ends) if isinstance(ends, (list, tuple)) else (int(ends),)

@@ -1,0 +1,1 @@
+"""The deferral head: what it sees, what it says, and its calibrated thresholds."""

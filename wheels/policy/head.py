@@ -1,0 +1,152 @@
+"""The deferral head: a small network on the student's features that says what a call is worth."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from wheels.policy.features import CANDIDATES
+
+EMBEDDING_STD = 0.1
+"""Of the tokens' embeddings at the start: small beside the standardised features."""
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The shape of a `DeferralHead`."""
+
+    features: int
+    """Entries of a state's features that are read as numbers, the first ones (`wheels.policy.features`)."""
+    width: int = 256
+    """Units of each hidden layer."""
+    candidates: int = 0
+    """Tokens at the end of the features; each is looked up in an embedding of the head's own."""
+    vocab_size: int = 0
+    """V, rows of that embedding."""
+    embedding: int = 16
+    """Its width."""
+    shift_reads: str = "trunk"
+    """What `shift(s, b)` reads beside the budget: the `trunk`'s units, or the `numbers` and the base gain itself."""
+
+    @classmethod
+    def of(cls, features: int, vocab_size: int, width: int = 256) -> HeadConfig:
+        """Return the shape of a head that reads all of `features` entries: numbers, and `CANDIDATES` tokens."""
+        return cls(features - CANDIDATES, width, CANDIDATES, vocab_size, shift_reads="numbers")
+
+
+@dataclass(frozen=True)
+class HeadOutput:
+    """What the head says of N states."""
+
+    gain_B: torch.Tensor
+    """The expected gain of a call before its price, in nats."""
+    value_B: torch.Tensor
+    """The soft value `V(s, b)` of the state, in nats."""
+    cost_B: torch.Tensor
+    """The cost-to-go `V_C(s, b)`: teacher tokens that will still be written."""
+    after_write_B: torch.Tensor
+    """The expected soft value of the next state if the student writes, in nats."""
+    after_call_B: torch.Tensor
+    """The same if the teacher is called."""
+
+    def call_logit(self, price_B: torch.Tensor | float, alpha: float) -> torch.Tensor:
+        """Compute `z = (gain - price) / alpha`, the logit of the call's probability."""
+        return (self.gain_B - price_B) / alpha
+
+
+class DeferralHead(nn.Module):
+    """Gain, value and cost-to-go of a state under a budget.
+
+    `gain(s, b) = base(s) + shift(s, b)`: the base is what the warm start regresses; the shift is what the agent adds
+    for a budget, and is 0 until it learns. Value and cost-to-go have layers of their own, so that fitting them does
+    not move the gate (as in OREO, Wang et al. 2024). Features are standardised by statistics kept in the head; the
+    gate also reads an embedding of the tokens that the student is about to choose from.
+    """
+
+    mean_F: torch.Tensor
+    scale_F: torch.Tensor
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean_F", torch.zeros(config.features))
+        self.register_buffer("scale_F", torch.ones(config.features))
+        self.token: nn.Embedding | None = None
+        if config.candidates:
+            self.token = nn.Embedding(config.vocab_size, config.embedding)
+            nn.init.normal_(self.token.weight, std=EMBEDDING_STD)
+        self.trunk = _mlp(config.features + config.candidates * config.embedding, config.width, config.width)
+        self.base = nn.Linear(config.width, 1)
+        read = config.width if config.shift_reads == "trunk" else config.features + 1
+        self.shift = _mlp(read + 1, config.width // 4, 1)
+        self.critic = _mlp(config.features + 1, config.width, 4)
+        for parameter in self.shift[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, features_BF: torch.Tensor, budget_B: torch.Tensor) -> HeadOutput:
+        """Compute gain, value and cost-to-go.
+
+        Args:
+            features_BF: Features of any leading shape `[..., F]` (`wheels.policy.features`).
+            budget_B: The teacher budget told to the head, a share, `[...]`.
+        """
+        scaled_BF, budget_B1 = self._scaled(features_BF), budget_B.to(self.mean_F.dtype)[..., None]
+        critic_B4 = _run(self.critic, torch.cat([scaled_BF, budget_B1], -1))
+        return HeadOutput(self._gain(scaled_BF, features_BF, budget_B1), *critic_B4.unbind(-1))
+
+    def gain(self, features_BF: torch.Tensor, budget_B: torch.Tensor) -> torch.Tensor:
+        """Compute the gain alone, `[...]`, which is all that decoding asks: `forward(...).gain_B`."""
+        return self._gain(self._scaled(features_BF), features_BF, budget_B.to(self.mean_F.dtype)[..., None])
+
+    def _scaled(self, features_BF: torch.Tensor) -> torch.Tensor:
+        """Return the numbers among the features, standardised."""
+        return (features_BF[..., : self.config.features] - self.mean_F) / self.scale_F
+
+    def _gain(self, scaled_BF: torch.Tensor, features_BF: torch.Tensor, budget_B1: torch.Tensor) -> torch.Tensor:
+        """Return the base and its shift."""
+        hidden_BW = functional.gelu(_run(self.trunk, self._with_tokens(scaled_BF, features_BF)))
+        base_B1 = functional.linear(hidden_BW, self.base.weight, self.base.bias)
+        read_BR = (hidden_BW,) if self.config.shift_reads == "trunk" else (base_B1, scaled_BF)
+        return (base_B1 + _run(self.shift, torch.cat([*read_BR, budget_B1], -1))).squeeze(-1)
+
+    def _with_tokens(self, scaled_BF: torch.Tensor, features_BF: torch.Tensor) -> torch.Tensor:
+        """Return the numbers, and the embedded tokens behind them."""
+        if self.token is None:
+            return scaled_BF
+        token_BC = features_BF[..., -self.config.candidates :].long()
+        return torch.cat(
+            [scaled_BF, functional.embedding(token_BC, self.token.weight).flatten(-2).to(scaled_BF.dtype)], -1
+        )
+
+    def standardise(self, features_NF: torch.Tensor) -> None:
+        """Take mean and standard deviation from these states; entries that never vary are left as they are."""
+        features_NF = features_NF[:, : self.config.features]
+        self.mean_F.copy_(features_NF.mean(0))
+        deviation_F = features_NF.std(0)
+        self.scale_F.copy_(torch.where(deviation_F > 1e-6, deviation_F, torch.ones_like(deviation_F)))
+
+    def regressed(self) -> list[nn.Parameter]:
+        """Return the parameters of `base(s)`: what the warm start fits."""
+        parts = [self.trunk, self.base, *([] if self.token is None else [self.token])]
+        return [parameter for part in parts for parameter in part.parameters()]
+
+    def twin(self) -> DeferralHead:
+        """Return a copy that is not trained: a target network, or a reference to stay near."""
+        return copy.deepcopy(self).requires_grad_(False).eval()
+
+
+def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, outputs))
+
+
+def _run(mlp: Iterable[Any], values_NX: torch.Tensor) -> torch.Tensor:
+    """Return what an `_mlp` makes of some values; for a few rows, calling its modules costs more than they compute."""
+    first, _, second = mlp
+    hidden_NW = functional.gelu(functional.linear(values_NX, first.weight, first.bias))
+    return functional.linear(hidden_NW, second.weight, second.bias)

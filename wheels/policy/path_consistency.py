@@ -1,0 +1,212 @@
+"""Path Consistency Learning, the part that knows no action: pure functions of values and step rewards.
+
+At the optimum of an entropy-regularised decision process every path `s_i .. s_j` satisfies `C(i, j) = 0`, with
+
+    C(i, j) = -V(s_i) + gamma^(j-i) V(s_j) + sum_{t=i}^{j-1} gamma^(t-i) u_t
+
+(Nachum et al. 2017, https://arxiv.org/abs/1702.08892). `u_t` is the step's reward minus its log-ratio. Who acts says
+what that is: a gate that may call a teacher (`wheels.agents.rl.pcl`, `wheels.agents.gate`), or a student that writes
+every token itself (`wheels.distillation.path_loss`).
+
+Tensors: `_BT` is batch and time. `mask_BT` is true at real steps; those of a row stand side by side (in `residuals`
+they come first). Time is in the names: `value_t` is V(s_t), `value_tp1` is V(s_{t+1}); logarithms are natural.
+Not here: the closed-form `log Z` of VarGrad, and a learned temperature.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from wheels.shapes import check_shapes
+
+
+def last_step(mask_BT: torch.Tensor) -> torch.Tensor:
+    """Return [B, T], bool: true at each row's last real step, nowhere in a row without any."""
+    mask = mask_BT.bool()
+    return mask & ~F.pad(mask, (0, 1))[:, 1:]
+
+
+def steps_to_end(mask_BT: torch.Tensor) -> torch.Tensor:
+    """Return [B, T], int64: real steps from `t` to the end of the row, `t` included; 0 at padding."""
+    mask = mask_BT.long()
+    return mask.flip(1).cumsum(1).flip(1) * mask
+
+
+def bootstrap(final_value_B: torch.Tensor, terminated_B: torch.Tensor) -> torch.Tensor:
+    """Return the value after each row's last step: 0 if the text ended there, `V(s_T)` if the limit cut it.
+
+    Args:
+        final_value_B: V(s_T), [B], nats; not read where the row terminated.
+        terminated_B: [B], bool.
+    """
+    check_shapes("B", final_value_B=final_value_B, terminated_B=terminated_B)
+    return torch.where(terminated_B.bool(), torch.zeros_like(final_value_B), final_value_B)
+
+
+def next_values(value_t: torch.Tensor, bootstrap_B: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """Return V(s_{t+1}), [B, T]: `value_t` one step on, and `bootstrap_B` after each row's last real step.
+
+    Args:
+        value_t: V(s_t), [B, T]; usually the target network's.
+        bootstrap_B: V(s_T) or 0, [B]; see `bootstrap`.
+        mask_BT: [B, T], bool.
+    """
+    check_shapes("BT", value_t=value_t, mask_BT=mask_BT)
+    return torch.where(last_step(mask_BT), bootstrap_B[:, None], F.pad(value_t, (0, 1))[:, 1:])
+
+
+def add_terminal(u_t: torch.Tensor, terminal_reward_B: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """Return `u_t` with a reward for the whole text (chrF, BLEU, ROUGE, scaled) added to each row's last real step.
+
+    Args:
+        u_t: [B, T], nats.
+        terminal_reward_B: [B], nats.
+        mask_BT: [B, T], bool; a row without real steps gets nothing.
+    """
+    check_shapes("BT", u_t=u_t, mask_BT=mask_BT)
+    return u_t + last_step(mask_BT) * terminal_reward_B[:, None]
+
+
+def single_step_residuals(
+    value_t: torch.Tensor, value_tp1: torch.Tensor, u_t: torch.Tensor, gamma: float, mask_BT: torch.Tensor
+) -> torch.Tensor:
+    """Return `C(t, t+1) = -V(s_t) + u_t + gamma V(s_{t+1})`, [B, T], 0 at padding.
+
+    Args:
+        value_t: V(s_t), [B, T], nats.
+        value_tp1: V(s_{t+1}), [B, T]: `next_values` of a target network, detached where texts are sampled.
+        u_t: reward minus log-ratio, [B, T], nats.
+        gamma: discount in [0, 1].
+        mask_BT: [B, T], bool.
+    """
+    check_shapes("BT", value_t=value_t, value_tp1=value_tp1, u_t=u_t, mask_BT=mask_BT)
+    return torch.where(mask_BT.bool(), -value_t + u_t + gamma * value_tp1, 0.0)
+
+
+def suffix_residuals(
+    value_t: torch.Tensor,
+    u_t: torch.Tensor,
+    bootstrap_B: torch.Tensor,
+    gamma: float,
+    mask_BT: torch.Tensor,
+    *,
+    stop_future: bool = True,
+) -> torch.Tensor:
+    """Return `C(t, end) = -V(s_t) + sum_{k>=t} gamma^(k-t) u_k + gamma^(n-t) V(s_n)`, [B, T], 0 at padding.
+
+    Args:
+        value_t: V(s_t), [B, T], nats.
+        u_t: reward minus log-ratio, [B, T], nats.
+        bootstrap_B: V(s_n), [B]: 0 after a text that ended; see `bootstrap`.
+        gamma: discount in [0, 1].
+        mask_BT: [B, T], bool.
+        stop_future: let gradients into the step's own `u_t` only, not into the later ones, so that every log-ratio is
+            scaled by one residual (OREO, Wang et al. 2024, https://arxiv.org/abs/2412.16145); the values are the same.
+    """
+    check_shapes("BT", value_t=value_t, u_t=u_t, mask_BT=mask_BT)
+    check_shapes("B", bootstrap_B=bootstrap_B)
+    mask = mask_BT.bool()
+    following = bootstrap_B
+    returns: list[torch.Tensor] = []
+    for t in reversed(range(u_t.shape[1])):
+        following = torch.where(mask[:, t], u_t[:, t] + gamma * following, following)
+        returns.append(following)
+        if stop_future:
+            following = following.detach()
+    return_BT = torch.stack(returns[::-1], dim=1) if returns else torch.zeros_like(u_t)
+    return torch.where(mask, return_BT - value_t, 0.0)
+
+
+def residuals(
+    value_t: torch.Tensor, u_t: torch.Tensor, bootstrap_B: torch.Tensor, gamma: float, mask_BT: torch.Tensor
+) -> torch.Tensor:
+    """Return `C(i, j)` of every pair of states of every row: the obvious path beside the two fast ones.
+
+    Memory grows with T^3: for tests and diagnosis. `C(0, n)` is the residual of trajectory balance (Malkin et al. 2022,
+    https://arxiv.org/abs/2201.13259), with `V(s_0)` as `log Z`.
+
+    Args:
+        value_t: V(s_t), [B, T], nats.
+        u_t: reward minus log-ratio, [B, T], nats.
+        bootstrap_B: V(s_n) after each row's last real step, [B].
+        gamma: discount in [0, 1].
+        mask_BT: [B, T], bool.
+
+    Returns:
+        [B, T+1, T+1]: `C(i, j)` at `i < j <= n`, 0 elsewhere.
+    """
+    check_shapes("BT", value_t=value_t, u_t=u_t, mask_BT=mask_BT)
+    check_shapes("B", bootstrap_B=bootstrap_B)
+    steps = u_t.shape[1]
+    length_B1 = mask_BT.long().sum(1, keepdim=True)
+    state_S = torch.arange(steps + 1, device=u_t.device)
+    value_BS = torch.where(state_S == length_B1, bootstrap_B[:, None], F.pad(value_t, (0, 1)))
+    i, j, t = state_S[:, None, None], state_S[None, :, None], state_S[None, None, :-1]
+    inside_IJT = (i <= t) & (t < j)
+    weight_IJT = torch.where(inside_IJT, u_t.new_tensor(gamma) ** (t - i).clamp(min=0), 0.0)
+    discount_IJ = u_t.new_tensor(gamma) ** (state_S - state_S[:, None]).clamp(min=0)
+    sum_BIJ = torch.einsum("ijt,bt->bij", weight_IJT, u_t)
+    residual_BIJ = -value_BS[:, :, None] + sum_BIJ + discount_IJ * value_BS[:, None, :]
+    valid_BIJ = (state_S > state_S[:, None]) & (state_S <= length_B1[:, :, None])
+    return torch.where(valid_BIJ, residual_BIJ, 0.0)
+
+
+def half_square(residual: torch.Tensor, clip: float | None = None) -> torch.Tensor:
+    """Return `C^2 / 2`, whose gradient in C is C itself; with `clip` the gradient is C held to [-clip, clip].
+
+    Clipping the residual that multiplies the gradient (as Trust-PCL's authors do) is Huber's loss:
+    `clip (|C| - clip / 2)` beyond `clip`.
+    """
+    if clip is None:
+        return residual.square() / 2
+    return F.huber_loss(residual, torch.zeros_like(residual), reduction="none", delta=clip)
+
+
+def masked_mean(value_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """Return the mean over real steps, a scalar; 0 where there is none."""
+    check_shapes("BT", value_BT=value_BT, mask_BT=mask_BT)
+    return torch.where(mask_BT.bool(), value_BT, 0.0).sum() / mask_BT.sum().clamp(min=1)
+
+
+def pcl_loss(
+    single_BT: torch.Tensor,
+    suffix_BT: torch.Tensor,
+    mask_BT: torch.Tensor,
+    *,
+    suffix_weight: float = 0.5,
+    clip: float | None = None,
+    by_length: bool = False,
+) -> torch.Tensor:
+    """Return the mean over real steps of `path_terms`, a scalar; the arguments are the same."""
+    terms = path_terms(single_BT, suffix_BT, mask_BT, suffix_weight=suffix_weight, clip=clip, by_length=by_length)
+    return masked_mean(terms, mask_BT)
+
+
+def path_terms(
+    single_BT: torch.Tensor,
+    suffix_BT: torch.Tensor,
+    mask_BT: torch.Tensor,
+    *,
+    suffix_weight: float = 0.5,
+    clip: float | None = None,
+    by_length: bool = False,
+) -> torch.Tensor:
+    """Return `(1 - w) C(t, t+1)^2 / 2 + w C(t, end)^2 / 2` of each step, [B, T], 0 at padding.
+
+    The average of single-step and whole-suffix residuals is that of Guo et al. 2021, https://arxiv.org/abs/2106.07704
+    (w = 0.5); clipping and division follow Trust-PCL, https://arxiv.org/abs/1707.01891.
+
+    Args:
+        single_BT: `single_step_residuals`, [B, T], nats.
+        suffix_BT: `suffix_residuals`, [B, T], nats.
+        mask_BT: [B, T], bool.
+        suffix_weight: w in [0, 1].
+        clip: hold each residual's gradient to [-clip, clip] nats; None does not.
+        by_length: divide a suffix's residual by its number of steps first, so that it is in nats per token.
+    """
+    check_shapes("BT", single_BT=single_BT, suffix_BT=suffix_BT, mask_BT=mask_BT)
+    if by_length:
+        suffix_BT = suffix_BT / steps_to_end(mask_BT).clamp(min=1)
+    single, suffix = half_square(single_BT, clip), half_square(suffix_BT, clip)
+    return torch.where(mask_BT.bool(), (1 - suffix_weight) * single + suffix_weight * suffix, 0.0)

@@ -1,0 +1,1 @@
+"""Rationales: the words of a source that a teacher's gradients point to."""

@@ -1,0 +1,270 @@
+"""`wheels rationales`: the words of each source that a teacher's gradients point to, written beside the row."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from wheels.config import to_dict, write_resolved
+from wheels.data.rows import Row, read_records, row_of
+from wheels.data.tasks import split_file
+from wheels.distillation.collate import Collator, Example
+from wheels.distillation.generation import write
+from wheels.distillation.run_folder import run_facts
+from wheels.errors import WheelsError
+from wheels.files import check_writable, read_list, write_json, write_jsonl, write_text
+from wheels.json_text import json_digest
+from wheels.models.loading import check_place, load_model, load_tokenizer, model_digest
+from wheels.models.pair import Pair
+from wheels.rationales.attribution import GRADIENTS, embedder, integrated_gradients
+from wheels.rationales.config import RationalesConfig
+from wheels.rationales.page import page
+from wheels.rationales.words import rationale, token_spans, word_scores, words_of
+from wheels.runs import NOTE, begin_run, claimed, holds_run
+
+log = logging.getLogger("wheels")
+
+Record = dict[str, Any]
+CHUNK = 256
+"""Rows per file of what is kept while it runs: what a run that is cut short may lose."""
+# What does not change a rationale: a run may go on with other values of these.
+INCIDENTAL = ("output", "html", "html_rows", "device", "threads")
+# Digits of a score: those that do not depend on which rows shared a batch.
+DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Attributor:
+    """A teacher, and how its gradients are taken."""
+
+    pair: Pair
+    """The teacher, twice, with its tokenizer and prompt."""
+    config: RationalesConfig
+    """What was asked for."""
+
+    def attribute(self, rows: Sequence[Row]) -> list[Record]:
+        """Return `words` (each with its score) and `target` (what was attributed) of each row.
+
+        A row that is longer than the teacher can read has no words.
+        """
+        pair = self.pair
+        sources = pair.encode([row.source for row in rows])
+        targets = self._targets(rows, sources)
+        fits = [row for row in range(len(rows)) if pair.fits(sources[row], targets[row])]
+        found: list[Record] = [{"words": [], "target": pair.decode(target)} for target in targets]
+        if self.config.method == "random":
+            for row in fits:
+                drawn = [word.text for word in words_of(rows[row].source)]
+                found[row]["words"] = _rounded(drawn, random_scores(rows[row].source, len(drawn), self.config.seed))
+            return found
+        # Rows of one length go together: less padding.
+        order = sorted(fits, key=lambda row: (len(sources[row]), len(targets[row]), row))
+        size = self.config.batch_size
+        for batch in (order[start : start + size] for start in range(0, len(order), size)):
+            examples: list[Example] = [{"source": sources[row], "target": targets[row]} for row in batch]
+            for row, scores in zip(batch, self._scores(examples), strict=True):
+                words = words_of(rows[row].source)
+                spans = token_spans(pair.tokenizer, pair.prompt, rows[row].source)[: len(scores)]
+                merged = word_scores(words, spans, scores, merge=self.config.merge)
+                found[row]["words"] = _rounded([word.text for word in words], merged)
+        return found
+
+    def _targets(self, rows: Sequence[Row], sources: Sequence[list[int]]) -> list[list[int]]:
+        """Return the tokens whose probability is attributed."""
+        pair, config = self.pair, self.config
+        if config.of == "reference" or config.method == "random":
+            return pair.encode_targets([row.target for row in rows])
+        return write(
+            pair.teacher, sources, pad_id=pair.pad_id, eos_ids=pair.eos_ids, max_new_tokens=config.max_new_tokens,
+            vocab_size=pair.vocab_size, context=pair.source_limit, batch_size=config.batch_size,
+        )  # fmt: skip
+
+    def _scores(self, examples: Sequence[Example]) -> list[list[float]]:
+        """Return the scores of each example's source tokens."""
+        pair, config = self.pair, self.config
+        lengths = [len(example["source"]) for example in examples]
+        collator = Collator.of(pair)
+        batch = {name: tensor.to(pair.device) for name, tensor in collator(examples).items()}
+        if config.method == "integrated-gradients":
+            baseline_D = self._baseline()
+            scores_BS = integrated_gradients(pair.teacher, batch, baseline_D=baseline_D, steps=config.steps)
+        else:
+            scores_BS = GRADIENTS[config.method](pair.teacher, batch)
+        return [scores[:length] for scores, length in zip(scores_BS.tolist(), lengths, strict=True)]
+
+    def _baseline(self) -> torch.Tensor:
+        """Return the embedding that integrated gradients start from, [D]."""
+        token = {"end": [self.pair.eos_ids[0]], "pad": [self.pair.pad_id], "mean": list(range(self.pair.vocab_size))}
+        ids_N = torch.tensor(token[self.config.baseline], device=self.pair.device)
+        baseline_D: torch.Tensor = embedder(self.pair.teacher)(ids_N).detach().mean(dim=0)
+        return baseline_D
+
+
+def _rounded(words: Sequence[str], scores: Sequence[float]) -> list[list[Any]]:
+    """Return each word with its score, as it is written down."""
+    return [[word, float(f"{score:.{DIGITS}g}")] for word, score in zip(words, scores, strict=True)]
+
+
+def random_scores(text: str, count: int, seed: int) -> list[float]:
+    """Return as many numbers in [0, 1), which depend on the text and the seed alone.
+
+    They are of words, not of tokens: the largest of many tokens' numbers would favour words of many pieces.
+    """
+    key = hashlib.sha256(f"{seed} {text}".encode()).digest()[:7]
+    return torch.rand(count, generator=torch.Generator().manual_seed(int.from_bytes(key))).tolist()
+
+
+def run(config: RationalesConfig) -> Path:
+    """Write the rationales that `config` asks for, and return their file.
+
+    A run that was cut short goes on after its last whole part to the same file; one that is done returns at once.
+
+    Raises:
+        WheelsError: for a teacher, rows or settings that do not fit, or a file that holds another run.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    check_place(config.teacher, "teacher")
+    for path in (config.output, config.html):
+        if path:
+            check_writable(path)
+    output, kept = Path(config.output), Path(f"{config.output}.run")
+    records = _records(config)
+    identity = _identity(config, [record for record, _ in records])
+    if output.exists() and not (kept / NOTE).is_file():
+        raise WheelsError(f"{output} is there already, and no run of this command wrote it; give another --output")
+    with claimed(kept):
+        if _is_done(config, kept, identity):
+            log.info("%s is done already", output)
+        else:
+            tables = _complete(config, records, kept / "parts")
+            write_jsonl(output, tables)
+            write_resolved(config, kept, {"digest": identity["rows_digest"], "rows": len(tables)})
+            write_json(kept / "finished.json", {"rows": len(tables)})
+            shutil.rmtree(kept / "parts", ignore_errors=True)
+        if config.html:
+            _write_page(config, output)
+    return output
+
+
+def _records(config: RationalesConfig) -> list[tuple[Record, Row]]:
+    """Return the records of the file with their rows.
+
+    Raises:
+        WheelsError: for no such file, a bad row, or a column that the rationale would overwrite.
+    """
+    path = Path(config.data)
+    if path.is_dir():
+        found = split_file(path, config.split)
+        if found is None:
+            raise WheelsError(f"{path}: no {config.split}.jsonl or {config.split}.jsonl.gz is in this folder")
+        path = found
+    records = []
+    for place, record in read_records(path, config.limit):
+        if config.column in record:
+            raise WheelsError(f"{place}: there is a column {config.column!r} already; name another by --column")
+        row = row_of(record, place, config.source, config.target, config.of == "reference")
+        records.append((record, row))
+    return records
+
+
+def _identity(config: RationalesConfig, records: Sequence[Record]) -> Record:
+    """Return everything that the rationales depend on."""
+    settings = to_dict(config, INCIDENTAL)
+    settings["prompt"] = config.prompt or own_prompt(config.teacher)
+    return settings | {"teacher_digest": model_digest(config.teacher), "rows_digest": json_digest(records)}
+
+
+def _is_done(config: RationalesConfig, kept: Path, identity: Record) -> bool:
+    """Take the place for a run, and return whether this very run is done already.
+
+    Raises:
+        WheelsError: where the place holds another run.
+    """
+    advice = f"give another --output, or remove it and {kept}"
+    if holds_run(kept, "rationales", identity, name=config.output, advice=advice):
+        return (kept / "finished.json").is_file() and Path(config.output).is_file()
+    begin_run(kept, "rationales", config, identity)
+    return False
+
+
+def _kept(file: Path, count: int) -> list[Record]:
+    """Return the rationales of `count` rows that a file keeps."""
+    found = read_list(file)
+    if len(found) != count or not all(isinstance(one, dict) and {"words", "target"} <= set(one) for one in found):
+        raise WheelsError(f"{file} does not hold {count} rationales; delete it to have them made again")
+    return found
+
+
+def _complete(config: RationalesConfig, records: Sequence[tuple[Record, Row]], parts: Path) -> list[Record]:
+    """Return each record with its rationale; parts of `CHUNK` rows are kept on the way."""
+    attributor: Attributor | None = None
+    completed: list[Record] = []
+    with tqdm(total=len(records), desc="rationales", unit="row") as bar:
+        for number, start in enumerate(range(0, len(records), CHUNK)):
+            part, file = records[start : start + CHUNK], parts / f"{number:05d}.json"
+            if not file.is_file():
+                attributor = attributor or load_attributor(config)
+                write_json(file, attributor.attribute([row for _, row in part]))
+            found = _kept(file, len(part))
+            completed += [_with(config, record, one) for (record, _), one in zip(part, found, strict=True)]
+            bar.update(len(part))
+    missing = sum(not one[f"{config.column}_words"] for one in completed)
+    if missing:
+        log.warning(
+            "%d of %d rows are longer than the teacher reads, or have no words: no rationale", missing, len(records)
+        )
+    return completed
+
+
+def _with(config: RationalesConfig, record: Record, found: Record) -> Record:
+    """Return a record with its rationale, the scores of all words and, where it is the teacher's own, the target."""
+    words, scores = [word for word, _ in found["words"]], [score for _, score in found["words"]]
+    added = {config.column: rationale(words, scores, config.top_k) or None, f"{config.column}_words": found["words"]}
+    return record | added | ({f"{config.column}_of": found["target"]} if config.of == "own" else {})
+
+
+def load_attributor(config: RationalesConfig) -> Attributor:
+    """Load the teacher of a configuration.
+
+    Raises:
+        WheelsError: for a model that cannot be loaded.
+    """
+    model = load_model(config.teacher, device=config.device, role="teacher")
+    tokenizer = load_tokenizer(config.teacher, role="teacher")
+    return Attributor(Pair.alone(model, tokenizer, prompt=config.prompt or own_prompt(config.teacher)), config)
+
+
+def own_prompt(folder: str | Path) -> str:
+    """Return the prompt that a model of `wheels pretrain` was trained with; `{source}` for any other."""
+    return str(run_facts(folder).get("prompt", "{source}"))
+
+
+def _write_page(config: RationalesConfig, output: Path) -> None:
+    """Write the page of the first rows."""
+    assert config.html is not None, "asked for"
+    rows = list(_page_rows(config, output))
+    of = "the teacher's own output" if config.of == "own" else "the reference"
+    facts = {
+        "teacher": config.teacher,
+        "method": f"{config.method}, of {of}",
+        "rationale": f"the {config.top_k} words of largest weight",
+        "rows": f"the first {len(rows)} of {config.output}",
+    }
+    write_text(config.html, page(rows, facts))
+
+
+def _page_rows(config: RationalesConfig, output: Path) -> Iterator[tuple[str, str, list[tuple[str, float]], int]]:
+    """Yield source, target, words with their scores, and k, of the first rows."""
+    for place, record in read_records(output, config.html_rows):
+        row = row_of(record, place, config.source, config.target, False)
+        target = record.get(f"{config.column}_of", row.target)
+        yield row.source, target, [(word, score) for word, score in record[f"{config.column}_words"]], config.top_k
