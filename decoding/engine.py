@@ -353,7 +353,7 @@ class Engine:
             follow_R = torch.tensor(follows, device=slots_R.device)
             self.slots.write(followed, slots_R[follow_R], tokens[follow_R], by_teacher=True)
         for runner in (self.student, self.teacher):
-            runner.rewind(slots_R, self.slots.length_S[slots_R] - 1)
+            runner.rollback(slots_R, self.slots.length_S[slots_R] - 1)
         if self.controller is not None:
             self.controller.settle(self.slots.row(slot) for slot in slots)
         return self._go_on(slots)

@@ -67,7 +67,7 @@ class Writing:
         _check_rows(rows, settings)
         self.sources = prepare_rows(pair, [row.source for row in rows], settings.max_new_tokens)
         # An environment may outlive its student's weights: an agent trains them between two steps.
-        self.student = checked_runner(pair.student, size, pair.vocab_size, lean=False)
+        self.student = checked_runner(pair.student, size, pair.vocab_size, fast=False)
         self.teacher = checked_runner(pair.teacher, size, pair.vocab_size)
         self.student_constraints = Constraints.of(pair.student)
         self.teacher_constraints = Constraints.of(pair.teacher)

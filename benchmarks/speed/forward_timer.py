@@ -1,4 +1,4 @@
-"""Bare forward passes, timed one after the other: of the library with its own cache, or the engine's lean ones.
+"""Bare forward passes, timed one after the other: of the library with its own cache, or the engine's fast ones.
 
 What a decode costs beyond the sum of the passes that it ran is the scheduler's; what they cost beyond the machine's
 bandwidth and peak is the library's, or ours.
@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from wheels.decoding.models.cache import cache_argument
-from wheels.decoding.models.linear import linear_of
+from wheels.decoding.models.linear import make_linear
 from wheels.decoding.models.runner import Runner
-from wheels.decoding.models.sources import projections_of
+from wheels.decoding.models.sources import cross_projections
 from wheels.models.pair import Pair
 
 GRID = 32
@@ -95,7 +95,7 @@ class Machine:
         # Random, for some processors multiply zeros faster.
         size = 1024 if on_cpu else 8192
         matrix = torch.rand(size, size, device=device).to(dtype)
-        product, packed = torch.empty_like(matrix), linear_of(matrix)
+        product, packed = torch.empty_like(matrix), make_linear(matrix)
         # Whichever library is faster here: a bound that one of them beats is none.
         squares = (lambda: torch.matmul(matrix, matrix, out=product), lambda: packed(matrix))
         flops = min(best_seconds(square, device) for square in squares)
@@ -134,7 +134,7 @@ class Bare:
     def seconds(self, shape: Shape) -> float:
         """Return the seconds of a forward pass, timed now where it was not yet."""
         if shape not in self.known:
-            timed = self._encode if shape.encodes else self._lean if shape.kind == "lean" else self._decode
+            timed = self._encode if shape.encodes else self._fast if shape.kind == "lean" else self._decode
             self.known[shape] = timed(shape)
         return self.known[shape]
 
@@ -149,7 +149,7 @@ class Bare:
         """Time the encoder over sources, and the keys and values that the decoder reads of it."""
         model = self._model(shape)
         ids, seen = _ids(model, shape.rows, shape.width), _seen(model, shape.rows, shape.width)
-        encoder = Runner(model, 1, self.pair.vocab_size, lean=shape.kind == "lean-encode").encoder
+        encoder = Runner(model, 1, self.pair.vocab_size, fast=shape.kind == "lean-encode").encoder
         assert encoder is not None, "a model with an encoder"
         encoder(ids, seen)
         return best_seconds(lambda: encoder(ids, seen), model.device)
@@ -177,12 +177,12 @@ class Bare:
         limit = self.pair.source_limit
         return shape if limit is None else shape._replace(context=max(0, min(shape.context, limit - shape.width)))
 
-    def _lean(self, shape: Shape) -> float:
-        """Time a lean pass behind a context that was read before: on a CPU what lies within the forward alone."""
+    def _fast(self, shape: Shape) -> float:
+        """Time a fast pass behind a context that was read before: on a CPU what lies within the forward alone."""
         model, shape = self._model(shape), self._with_room(shape)
         whole = 2**30  # tokens: nothing is read in parts
         runner = Runner(model, shape.rows, self.pair.vocab_size, chunk=whole, overhead=whole)
-        assert runner.lean is not None, "a model that the engine reads without its modules"
+        assert runner.fast_decoder is not None, "a model that the engine reads without its modules"
         rows_B = torch.arange(shape.rows, device=model.device)
         before_B = torch.full_like(rows_B, shape.context)
         after_B = before_B + shape.width
@@ -194,7 +194,7 @@ class Bare:
             runner.read(None, tokens_BT, after_B, wanted_B)
 
         def put_back() -> None:
-            runner.rewind(rows_B, before_B)
+            runner.rollback(rows_B, before_B)
 
         work()  # of the context too
         put_back()
@@ -289,7 +289,7 @@ def _weights(model: PreTrainedModel, *, cross: bool) -> tuple[int, int]:
     """
     decoder: Any = model.get_decoder()
     skipped = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
-    for projection in projections_of(model) if cross else []:
+    for projection in cross_projections(model) if cross else []:
         skipped |= {id(weight) for part in (projection.key, projection.value) for weight in part.parameters()}
     body = sum(weight.numel() for weight in decoder.parameters() if id(weight) not in skipped and weight.dim() > 1)
     return body, int(model.get_output_embeddings().weight.numel())
@@ -302,5 +302,5 @@ def _entries(model: PreTrainedModel) -> int:
     kept = getattr(config, "num_key_value_heads", None) or heads
     size = getattr(config, "d_kv", None) or getattr(config, "head_dim", None) or config.hidden_size // heads
     # A configuration of text alone forgets how many layers a decoder has that differs from its encoder.
-    layers = len(projections_of(model)) if model.config.is_encoder_decoder else config.num_hidden_layers
+    layers = len(cross_projections(model)) if model.config.is_encoder_decoder else config.num_hidden_layers
     return int(2 * kept * size * layers)

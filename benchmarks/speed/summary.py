@@ -3,7 +3,7 @@
 Four ratios say where time goes. The scheduler's overhead: seconds over the sum of the bare forward passes that were
 really run. The loop's: seconds over those within the forward passes of the same run. The distance to the limit: seconds
 over the formula of `wheels.benchmarks.speed.limits`. The overhead of a forward pass: its seconds over the bound of the
-machine. Where the engine has a lean pass of its own, its contestants are held against that: the library's would be
+machine. Where the engine has a fast pass of its own, its contestants are held against that: the library's would be
 no limit.
 """
 

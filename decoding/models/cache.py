@@ -30,12 +30,12 @@ def cache_argument(model: type[torch.nn.Module]) -> str:
 
 
 @dataclass
-class Write:
+class CacheWrite:
     """Where one forward pass writes, and how far it reads."""
 
     rows_R: torch.Tensor | None
     """The rows that take part; None: all of them, in order."""
-    slots_RK: torch.Tensor
+    positions_RK: torch.Tensor
     """The slot of each new position; `[1, N]` where the new positions of all rows stand in a line."""
     owner_N: torch.Tensor | None
     """The row that each position of a line belongs to; None where every row has positions of its own."""
@@ -58,7 +58,7 @@ class Write:
         return self._pages[1]
 
 
-class Room:
+class GatherBuffer:
     """Room for what is gathered of a store: one for all layers, for each is done with it when the next one comes.
 
     Memory that was just in use is written faster than new memory: 32 of 64 rows of 95 positions, 512 numbers each, take
@@ -69,7 +69,7 @@ class Room:
     def __init__(self) -> None:
         self.numbers: torch.Tensor | None = None
 
-    def gathered(self, store_BHCD: torch.Tensor, write: Write) -> torch.Tensor:
+    def gathered(self, store_BHCD: torch.Tensor, write: CacheWrite) -> torch.Tensor:
         """Return the visible part of the rows that take part, `[R, H, visible, D]`; the next call overwrites it."""
         _, heads, capacity, width = store_BHCD.shape
         page_N, size = write.pages(heads, capacity), PAGE * width
@@ -81,7 +81,7 @@ class Room:
         return gathered_NX.view(-1, heads, -(-write.visible // PAGE) * PAGE, width)[:, :, : write.visible]
 
 
-Rooms = tuple[Room, Room]
+GatherBuffers = tuple[GatherBuffer, GatherBuffer]
 """For keys and for values."""
 
 
@@ -95,10 +95,10 @@ class SelfAttentionLayer(CacheLayerMixin):
     is_croppable = False
     is_sliding = False
 
-    def __init__(self, rows: int, rooms: Rooms) -> None:
+    def __init__(self, rows: int, buffers: GatherBuffers) -> None:
         super().__init__()
-        self.rows, self.rooms = rows, rooms
-        self.write: Write | None = None
+        self.rows, self.buffers = rows, buffers
+        self.write: CacheWrite | None = None
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Make empty stores of the right shape."""
@@ -109,18 +109,21 @@ class SelfAttentionLayer(CacheLayerMixin):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the new positions and return all that is visible, for the rows that take part."""
-        return self.put(key_states.transpose(1, 2), value_states.transpose(1, 2))
+        return self.append(key_states.transpose(1, 2), value_states.transpose(1, 2))
 
-    def put(self, keys_RKHD: torch.Tensor, values_RKHD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def append(self, keys_RKHD: torch.Tensor, values_RKHD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the new positions, and return all that is visible, `[R, H, visible, D]`."""
         if not self.is_initialized:
             self.lazy_initialization(keys_RKHD.transpose(1, 2), values_RKHD.transpose(1, 2))
         write = self.write
         assert write is not None and self.keys is not None and self.values is not None
-        self.keys, self.values = _grown(self.keys, write.visible), _grown(self.values, write.visible)
+        self.keys, self.values = (
+            _ensure_capacity(self.keys, write.visible),
+            _ensure_capacity(self.values, write.visible),
+        )
         _write(self.keys, keys_RKHD, write)
         _write(self.values, values_RKHD, write)
-        return _shown(self.keys, write, self.rooms[0]), _shown(self.values, write, self.rooms[1])
+        return _visible(self.keys, write, self.buffers[0]), _visible(self.values, write, self.buffers[1])
 
     def get_seq_length(self) -> int:
         """The cursors are the runner's: for the model itself the cache always looks empty."""
@@ -138,10 +141,10 @@ class SelfAttentionLayer(CacheLayerMixin):
 class CrossAttentionLayer(SelfAttentionLayer):
     """Keys and values over the source of all rows in one layer: filled once for a row, then only read."""
 
-    def __init__(self, rows: int, rooms: Rooms) -> None:
+    def __init__(self, rows: int, buffers: GatherBuffers) -> None:
         self._keys: torch.Tensor | None = None
         self._values: torch.Tensor | None = None
-        super().__init__(rows, rooms)
+        super().__init__(rows, buffers)
 
     def fill(self, rows_R: torch.Tensor, keys_RHSD: torch.Tensor, values_RHSD: torch.Tensor) -> None:
         """Keep what the sources of `rows_R` project to."""
@@ -149,14 +152,14 @@ class CrossAttentionLayer(SelfAttentionLayer):
             self._keys, self._values = _empty(self.rows, keys_RHSD), _empty(self.rows, values_RHSD)
             self.is_initialized = True
         length = keys_RHSD.shape[2]
-        self._keys, self._values = _grown(self._keys, length), _grown(self._values, length)
+        self._keys, self._values = _ensure_capacity(self._keys, length), _ensure_capacity(self._values, length)
         self._keys[rows_R, :, :length] = keys_RHSD
         self._values[rows_R, :, :length] = values_RHSD
 
     @property
     def keys(self) -> torch.Tensor | None:
         """The stored keys of the rows that take part."""
-        return self._read(self._keys, self.rooms[0])
+        return self._read(self._keys, self.buffers[0])
 
     @keys.setter
     def keys(self, value: torch.Tensor | None) -> None:
@@ -165,25 +168,25 @@ class CrossAttentionLayer(SelfAttentionLayer):
     @property
     def values(self) -> torch.Tensor | None:
         """The stored values of the rows that take part."""
-        return self._read(self._values, self.rooms[1])
+        return self._read(self._values, self.buffers[1])
 
     @values.setter
     def values(self, value: torch.Tensor | None) -> None:
         self._values = value
 
-    def _read(self, store: torch.Tensor | None, room: Room) -> torch.Tensor | None:
+    def _read(self, store: torch.Tensor | None, buffer: GatherBuffer) -> torch.Tensor | None:
         if store is None or self.write is None:
             return store
-        return _shown(store, self.write, room)
+        return _visible(store, self.write, buffer)
 
 
 class RaggedCache:
     """The caches of one model for `rows` rows: self-attention, and cross-attention where there is an encoder."""
 
     def __init__(self, layers: int, rows: int, *, cross: bool) -> None:
-        rooms = Room(), Room()
-        self.self_layers = [SelfAttentionLayer(rows, rooms) for _ in range(layers)]
-        self.cross_layers = [CrossAttentionLayer(rows, rooms) for _ in range(layers)] if cross else []
+        buffers = GatherBuffer(), GatherBuffer()
+        self.self_layers = [SelfAttentionLayer(rows, buffers) for _ in range(layers)]
+        self.cross_layers = [CrossAttentionLayer(rows, buffers) for _ in range(layers)] if cross else []
         self_cache = Cache(layers=list(self.self_layers))
         self.cache: Cache = (
             EncoderDecoderCache(self_cache, Cache(layers=list(self.cross_layers))) if cross else self_cache
@@ -194,11 +197,11 @@ class RaggedCache:
         for layer, (keys_RHSD, values_RHSD) in zip(self.cross_layers, projections, strict=True):
             layer.fill(rows_R, keys_RHSD, values_RHSD)
 
-    def prepare(self, write: Write, *, source_visible: int = 0) -> Cache:
+    def prepare(self, write: CacheWrite, *, source_visible: int = 0) -> Cache:
         """Return the cache for one forward pass that writes at `write`, and reads the sources filled before."""
         for layer in self.self_layers:
             layer.write = write
-        of_sources = Write(write.rows_R, write.slots_RK, None, None, source_visible, write.whole)
+        of_sources = CacheWrite(write.rows_R, write.positions_RK, None, None, source_visible, write.whole)
         for cross in self.cross_layers:
             cross.write = of_sources
         if isinstance(self.cache, EncoderDecoderCache):
@@ -211,7 +214,7 @@ def _empty(rows: int, like_RHKD: torch.Tensor) -> torch.Tensor:
     return like_RHKD.new_zeros(rows, like_RHKD.shape[1], 0, like_RHKD.shape[3])
 
 
-def _grown(store_BHCD: torch.Tensor, needed: int) -> torch.Tensor:
+def _ensure_capacity(store_BHCD: torch.Tensor, needed: int) -> torch.Tensor:
     """Return the store with room for `needed` positions: at least doubled where it grows, so copies are rare."""
     rows, heads, capacity, width = store_BHCD.shape
     if needed <= capacity:
@@ -222,19 +225,19 @@ def _grown(store_BHCD: torch.Tensor, needed: int) -> torch.Tensor:
     return larger
 
 
-def _write(store_BHCD: torch.Tensor, new_RKHD: torch.Tensor, write: Write) -> None:
+def _write(store_BHCD: torch.Tensor, new_RKHD: torch.Tensor, write: CacheWrite) -> None:
     """Write the new positions."""
     if write.owner_N is not None:
-        store_BHCD[write.owner_N, :, write.slots_RK[0]] = new_RKHD[0]
+        store_BHCD[write.owner_N, :, write.positions_RK[0]] = new_RKHD[0]
     elif write.rows_R is None and write.uniform is not None:
         store_BHCD[:, :, write.uniform : write.uniform + new_RKHD.shape[1]] = new_RKHD.transpose(1, 2)
     else:
         rows = write.rows_R if write.rows_R is not None else torch.arange(len(store_BHCD), device=store_BHCD.device)
-        store_BHCD[rows[:, None], :, write.slots_RK] = new_RKHD
+        store_BHCD[rows[:, None], :, write.positions_RK] = new_RKHD
 
 
-def _shown(store_BHCD: torch.Tensor, write: Write, room: Room) -> torch.Tensor:
+def _visible(store_BHCD: torch.Tensor, write: CacheWrite, buffer: GatherBuffer) -> torch.Tensor:
     """Return the visible part of the rows that take part, `[R, H, visible, D]`, or of all of them."""
     if write.rows_R is None or write.whole:
         return store_BHCD[:, :, : write.visible]
-    return room.gathered(store_BHCD, write)
+    return buffer.gathered(store_BHCD, write)

@@ -96,5 +96,5 @@ def _best(pair: Pair, model: PreTrainedModel, rows: int, context: int, width: in
         start = time.perf_counter()
         runner.read(None, tokens_BT, before_B + width).logits_RV.argmax(-1).tolist()
         best = min(best, time.perf_counter() - start)
-        runner.rewind(torch.arange(rows, device=model.device), before_B)
+        runner.rollback(torch.arange(rows, device=model.device), before_B)
     return best

@@ -20,7 +20,7 @@ CHUNK = 512
 
 
 @dataclass(frozen=True)
-class Span:
+class ForwardBatch:
     """One forward pass: the rows that take part, by their place in the request, and how much each reads."""
 
     rows: list[int]
@@ -29,9 +29,9 @@ class Span:
     """Whether it reads the last token of its rows, after which scores are wanted."""
 
 
-def spans_of(
+def plan_forward_batches(
     counts: Sequence[int], *, overhead: int = OVERHEAD, chunk: int = CHUNK, wanted: Sequence[int] | None = None
-) -> Iterator[Span]:
+) -> Iterator[ForwardBatch]:
     """Yield the passes in which rows with `counts` tokens to read are read at the least cost.
 
     Args:
@@ -42,20 +42,20 @@ def spans_of(
     """
     left = list(counts)
     wanted = wanted if wanted is not None else [1] * len(left)
-    for group in _together(left, overhead):
+    for group in group_rows(left, overhead):
         while sum(left[row] for row in group) > chunk:
             width = max(1, chunk // len(group))
             rows = [row for row in group if left[row] > max(width, wanted[row])]
             if not rows:
                 break
             step = [min(width, left[row] - wanted[row]) for row in rows]
-            yield Span(rows, step, final=False)
+            yield ForwardBatch(rows, step, final=False)
             for row, count in zip(rows, step, strict=True):
                 left[row] -= count
-        yield Span(group, [left[row] for row in group], final=True)
+        yield ForwardBatch(group, [left[row] for row in group], final=True)
 
 
-def _together(counts: Sequence[int], overhead: int) -> list[list[int]]:
+def group_rows(counts: Sequence[int], overhead: int) -> list[list[int]]:
     """Part rows into groups that are read together: the least `sum over groups of overhead + padding / 16`.
 
     Rows sorted by count, the best groups are neighbours; dynamic programming over where the last group begins.

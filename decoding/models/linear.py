@@ -28,7 +28,7 @@ class Linear(Protocol):
 
 
 @dataclass(frozen=True)
-class Plain:
+class TorchLinear:
     """A linear map by torch's own matrix product."""
 
     weight_XY: torch.Tensor
@@ -49,7 +49,7 @@ class Plain:
 
 
 @dataclass(frozen=True)
-class Packed:
+class PrepackedLinear:
     """A linear map by oneDNN, with weights that it has laid out."""
 
     weight: torch.Tensor
@@ -69,14 +69,14 @@ class Packed:
         return total
 
 
-def linear_of(weight_YX: torch.Tensor, bias_Y: torch.Tensor | None = None) -> Linear:
+def make_linear(weight_YX: torch.Tensor, bias_Y: torch.Tensor | None = None) -> Linear:
     """Return the linear map with these weights."""
-    if can_pack(weight_YX):
-        return Packed(torch.ops.mkldnn._reorder_linear_weight(weight_YX.contiguous()), bias_Y)
-    return Plain(weight_YX.t(), bias_Y)
+    if can_prepack(weight_YX):
+        return PrepackedLinear(torch.ops.mkldnn._reorder_linear_weight(weight_YX.contiguous()), bias_Y)
+    return TorchLinear(weight_YX.t(), bias_Y)
 
 
-def can_pack(weight_YX: torch.Tensor) -> bool:
+def can_prepack(weight_YX: torch.Tensor) -> bool:
     """Tell whether oneDNN can take a matrix here, and whether that pays."""
     least = SMALLEST.get(weight_YX.dtype)
     if weight_YX.device.type != "cpu" or least is None or weight_YX.numel() < least:

@@ -44,11 +44,11 @@ class Packing:
         row_N = torch.arange(len(counts), device=device).repeat_interleave(count_R)
         return cls(row_N, torch.arange(len(row_N), device=device) - start_R[row_N], start_R, len(counts), max(counts))
 
-    def packed(self, values_RW: torch.Tensor) -> torch.Tensor:
+    def pack(self, values_RW: torch.Tensor) -> torch.Tensor:
         """Put what stands by row and column into a line, `[R, W, ...]` to `[1, N, ...]`."""
         return values_RW[self.row_N, self.column_N][None]
 
-    def spread(self, values_1HND: torch.Tensor) -> torch.Tensor:
+    def unpack(self, values_1HND: torch.Tensor) -> torch.Tensor:
         """Spread a line out over the rows, `[1, H, N, D]` to `[R, H, W, D]`; zeros where a row reads less."""
         _, heads, _, width = values_1HND.shape
         spread_RWHD = values_1HND.new_zeros(self.rows, self.width, heads, width)
@@ -74,9 +74,9 @@ def attend(
         # T5 adds zeros as long as the line where a layer has no bias of its own.
         position_bias = position_bias[:, :, : packing.width]
     spread, _ = sdpa_attention_forward(
-        module, packing.spread(query), key, value, attention_mask, position_bias=position_bias, **kwargs
+        module, packing.unpack(query), key, value, attention_mask, position_bias=position_bias, **kwargs
     )
-    return packing.packed(spread), None
+    return packing.pack(spread), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
@@ -90,7 +90,7 @@ def configs_of(model: PreTrainedModel) -> list[PreTrainedConfig]:
 
 
 @contextmanager
-def packed(configs: list[PreTrainedConfig], packing: Packing) -> Iterator[None]:
+def packed_attention(configs: list[PreTrainedConfig], packing: Packing) -> Iterator[None]:
     """Let the attention layers of one forward pass read a line of tokens."""
     before = [config._attn_implementation for config in configs]
     token = _active.set(packing)

@@ -38,11 +38,11 @@ PLAIN_KINDS = ("full_attention", "full", "original_full", "local")
 class Positions(Protocol):
     """How one family of models is told its rows' positions."""
 
-    def __call__(self, position_RK: torch.Tensor, visible: int, packing: Packing | None = None) -> Any:
+    def __call__(self, positions_RK: torch.Tensor, visible: int, packing: Packing | None = None) -> Any:
         """Return a context within which the model sees these positions; it yields extra keyword arguments.
 
         Args:
-            position_RK: The position of each token that a row reads.
+            positions_RK: The position of each token that a row reads.
             visible: Positions that attention looks at, from 0.
             packing: How the tokens stand in a line, where they do.
         """
@@ -53,10 +53,10 @@ class PositionIds:
 
     @contextmanager
     def __call__(
-        self, position_RK: torch.Tensor, visible: int, packing: Packing | None = None
+        self, positions_RK: torch.Tensor, visible: int, packing: Packing | None = None
     ) -> Iterator[dict[str, torch.Tensor]]:
         """Hand the positions over as an argument."""
-        yield {"position_ids": position_RK if packing is None else packing.packed(position_RK)}
+        yield {"position_ids": positions_RK if packing is None else packing.pack(positions_RK)}
 
 
 class RelativeBias:
@@ -75,14 +75,14 @@ class RelativeBias:
 
     @contextmanager
     def __call__(
-        self, position_RK: torch.Tensor, visible: int, packing: Packing | None = None
+        self, positions_RK: torch.Tensor, visible: int, packing: Packing | None = None
     ) -> Iterator[dict[str, torch.Tensor]]:
         """Replace the layers' own bias, which knows one position for all rows, by the rows' own.
 
         `bias[r, h, k, j] = table[min(position[r, k] - j, limit), h]`; distances below 0 are masked anyway.
         """
-        key_L = torch.arange(visible, device=position_RK.device)
-        bucket_RKL = self.bucket_D[(position_RK[:, :, None] - key_L).clamp_(0, self.limit)]
+        key_L = torch.arange(visible, device=positions_RK.device)
+        bucket_RKL = self.bucket_D[(positions_RK[:, :, None] - key_L).clamp_(0, self.limit)]
         try:
             for attention in self.attentions:
                 bias = attention.relative_attention_bias(bucket_RKL).permute(0, 3, 1, 2)
@@ -115,13 +115,13 @@ class EmbeddedPositions:
 
     @contextmanager
     def __call__(
-        self, position_RK: torch.Tensor, visible: int, packing: Packing | None = None
+        self, positions_RK: torch.Tensor, visible: int, packing: Packing | None = None
     ) -> Iterator[dict[str, torch.Tensor]]:
         """Look up the rows' own positions in place of the common ones."""
-        position_RK = position_RK if packing is None else packing.packed(position_RK)
+        positions_RK = positions_RK if packing is None else packing.pack(positions_RK)
         own: Callable[..., torch.Tensor] = type(self.embedding).forward
-        embedding, shape = self.embedding, (*position_RK.shape, -1)
-        embedding.forward = lambda first, *args, **kwargs: own(embedding, first, position_ids=position_RK).reshape(
+        embedding, shape = self.embedding, (*positions_RK.shape, -1)
+        embedding.forward = lambda first, *args, **kwargs: own(embedding, first, position_ids=positions_RK).reshape(
             shape
         )
         try:
@@ -130,7 +130,7 @@ class EmbeddedPositions:
             del embedding.forward
 
 
-def positions_of(model: PreTrainedModel) -> Positions:
+def positions_for(model: PreTrainedModel) -> Positions:
     """Return the way in which `model` is told its rows' positions.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which models are read by a lean forward pass, and how long one that was made serves.
+"""Which models are read by a fast forward pass, and how long one that was made serves.
 
 Its weights are copies: a runner whose model is trained meanwhile must be made without (`lean=False`).
 """
@@ -21,18 +21,18 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from wheels.decoding.models.families.bart import LeanBart
-from wheels.decoding.models.families.decoders import Lean, LeanLlama, LeanT5
-from wheels.decoding.models.families.gpt2 import LeanGPT2
+from wheels.decoding.models.families.bart import FastBart
+from wheels.decoding.models.families.decoders import FastDecoder, FastLlama, FastT5
+from wheels.decoding.models.families.gpt2 import FastGPT2
 
-MAKERS: dict[type, Callable[[Any], Lean]] = {
-    LlamaForCausalLM: LeanLlama,
-    Qwen2ForCausalLM: LeanLlama,
-    Qwen3ForCausalLM: LeanLlama,
-    GPT2LMHeadModel: LeanGPT2,
-    T5ForConditionalGeneration: LeanT5,
-    BartForConditionalGeneration: LeanBart,
-    MarianMTModel: LeanBart,
+MAKERS: dict[type, Callable[[Any], FastDecoder]] = {
+    LlamaForCausalLM: FastLlama,
+    Qwen2ForCausalLM: FastLlama,
+    Qwen3ForCausalLM: FastLlama,
+    GPT2LMHeadModel: FastGPT2,
+    T5ForConditionalGeneration: FastT5,
+    BartForConditionalGeneration: FastBart,
+    MarianMTModel: FastBart,
 }
 LARGEST = 250_000_000
 """Weights of a model's layers at most, for they are copied: a gigabyte in float32."""
@@ -44,11 +44,11 @@ KNOWN = ("torch.nn.modules", "transformers.models", "transformers.activations", 
 ROTARY = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary positions whose angles do not depend on the length of the text."""
 
-_made: weakref.WeakKeyDictionary[PreTrainedModel, tuple[object, Lean]] = weakref.WeakKeyDictionary()
+_made: weakref.WeakKeyDictionary[PreTrainedModel, tuple[object, FastDecoder]] = weakref.WeakKeyDictionary()
 
 
-def lean_of(model: PreTrainedModel) -> Lean | None:
-    """Return the lean decoder of `model` with the weights that it has now; None where only the library can run it.
+def fast_decoder_for(model: PreTrainedModel) -> FastDecoder | None:
+    """Return the fast decoder of `model` with the weights that it has now; None where only the library can run it.
 
     That is so for families that are not known here, for large models, for what is unlike the plain model in any way
     (adapters, quantised or hooked modules, number formats), and while it trains. One that was made before is

@@ -11,13 +11,13 @@ from operator import add
 import torch
 from transformers import PreTrainedModel
 
-from wheels.decoding.models.attention import Alone, Sight, pays_alone
-from wheels.decoding.models.cache import RaggedCache, Write, cache_argument
-from wheels.decoding.models.forward_batches import CHUNK, OVERHEAD, Span, spans_of
-from wheels.decoding.models.packing import Packing, configs_of, packed
-from wheels.decoding.models.positions import positions_of
-from wheels.decoding.models.registry import lean_of
-from wheels.decoding.models.sources import Encoder, LibraryEncoder, encode, projections_of
+from wheels.decoding.models.attention import AttentionInputs, RowInputs, attend_per_row_is_faster
+from wheels.decoding.models.cache import CacheWrite, RaggedCache, cache_argument
+from wheels.decoding.models.forward_batches import CHUNK, OVERHEAD, ForwardBatch, plan_forward_batches
+from wheels.decoding.models.packing import Packing, configs_of, packed_attention
+from wheels.decoding.models.positions import positions_for
+from wheels.decoding.models.registry import fast_decoder_for
+from wheels.decoding.models.sources import Encoder, LibraryEncoder, cross_projections, encode
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Runner:
     """A model that reads `rows` texts at their own pace.
 
     A row's text is its prefix (the prompt of a causal model, the start token of an encoder-decoder) and what was
-    generated. `read` brings rows up to date over all that each of them has not read, however much that is; `rewind`
+    generated. `read` brings rows up to date over all that each of them has not read, however much that is; `rollback`
     takes tokens back by moving the cursor.
 
     Args:
@@ -61,7 +61,7 @@ class Runner:
         vocab_size: Scores beyond it are cut off (padding of the vocabulary).
         chunk: Tokens that one forward pass reads at most.
         overhead: The cost of a forward pass beside its tokens, in tokens (`wheels.decoding.models.costs`).
-        lean: Whether a model of a known family is read without its modules (`wheels.decoding.models.registry`), with
+        fast: Whether a model of a known family is read without its modules (`wheels.decoding.models.registry`), with
             the weights that it has now; False: the library's forward pass, for a model that is trained meanwhile.
 
     Raises:
@@ -76,22 +76,22 @@ class Runner:
         *,
         chunk: int = CHUNK,
         overhead: int = OVERHEAD,
-        lean: bool = True,
+        fast: bool = True,
     ) -> None:
         self.model = model
-        self.lean = lean_of(model) if lean else None
+        self.fast_decoder = fast_decoder_for(model) if fast else None
         self.vocab_size = vocab_size
         self.chunk, self.overhead = chunk, overhead
         self.cursor_B = torch.zeros(rows, dtype=torch.long, device=model.device)
         self.cross = bool(model.config.is_encoder_decoder)
-        self.positions = positions_of(model)
+        self.positions = positions_for(model)
         self.configs = configs_of(model)
         self._cache_name = cache_argument(type(model))
         self.encoder: Encoder | None = None
         if self.cross:
-            self.encoder = LibraryEncoder(model) if self.lean is None else self.lean.encoder
+            self.encoder = LibraryEncoder(model) if self.fast_decoder is None else self.fast_decoder.encoder
         config = model.config.get_text_config()
-        layers = len(projections_of(model)) if self.cross else config.num_hidden_layers
+        layers = len(cross_projections(model)) if self.cross else config.num_hidden_layers
         self.cache = RaggedCache(layers, rows, cross=self.cross)
         self.journal: list[Pass] | None = None
         """Where a list is put here, every forward pass is noted in it."""
@@ -115,7 +115,7 @@ class Runner:
         rows_R: torch.Tensor | None,
         tokens_BT: torch.Tensor,
         length_B: torch.Tensor,
-        wanted_R: torch.Tensor | None = None,
+        logits_to_keep_R: torch.Tensor | None = None,
     ) -> Output:
         """Read `tokens_BT[row, cursor:length]` of each row, and move the cursors there.
 
@@ -126,7 +126,7 @@ class Runner:
             rows_R: The rows that read, int64; None for all. Each has at least one token to read.
             tokens_BT: The texts of all rows, prefix included, padded on the right.
             length_B: The length of each row's text.
-            wanted_R: How many of the last positions of each row are to be scored; None: the last one alone.
+            logits_to_keep_R: How many of the last positions of each row are to be scored; None: the last one alone.
 
         Returns:
             Scores after the last token, `[R, V]`; or `[R, max(wanted), V]`, where index 0 is the first position wanted
@@ -138,61 +138,61 @@ class Runner:
         firsts = cursor_R.tolist()
         counts = [length - first for length, first in zip(length_R.tolist(), firsts, strict=True)]
         assert min(counts) > 0, "a row has nothing to read"
-        wanted = None if wanted_R is None else wanted_R.tolist()
-        spans = list(spans_of(counts, overhead=self.overhead, chunk=self.chunk, wanted=wanted))
-        if len(spans) == 1:
-            return self._read_span(rows_R, spans[0], firsts, tokens_BT, wanted_R)
-        said: list[tuple[list[int], Output]] = []
-        for span in spans:
-            index = torch.tensor(span.rows, device=cursor_R.device)
-            some_wanted_R = wanted_R[index] if wanted_R is not None and span.final else None
-            some_R, some_firsts = index if rows_R is None else rows_R[index], [firsts[row] for row in span.rows]
-            part = self._read_span(some_R, span, some_firsts, tokens_BT, some_wanted_R)
-            for row, count in zip(span.rows, span.counts, strict=True):
+        wanted = None if logits_to_keep_R is None else logits_to_keep_R.tolist()
+        batches = list(plan_forward_batches(counts, overhead=self.overhead, chunk=self.chunk, wanted=wanted))
+        if len(batches) == 1:
+            return self._read_batch(rows_R, batches[0], firsts, tokens_BT, logits_to_keep_R)
+        output: list[tuple[list[int], Output]] = []
+        for batch in batches:
+            index = torch.tensor(batch.rows, device=cursor_R.device)
+            some_wanted_R = logits_to_keep_R[index] if logits_to_keep_R is not None and batch.final else None
+            some_R, some_firsts = index if rows_R is None else rows_R[index], [firsts[row] for row in batch.rows]
+            part = self._read_batch(some_R, batch, some_firsts, tokens_BT, some_wanted_R)
+            for row, count in zip(batch.rows, batch.counts, strict=True):
                 firsts[row] += count
-            if span.final:
-                said.append((span.rows, part))
-        return _joined(said, len(counts))
+            if batch.final:
+                output.append((batch.rows, part))
+        return _joined(output, len(counts))
 
-    def rewind(self, rows_R: torch.Tensor, length_R: torch.Tensor) -> None:
+    def rollback(self, rows_R: torch.Tensor, length_R: torch.Tensor) -> None:
         """Forget what `rows_R` read at and beyond `length_R`: the cursor moves, nothing is copied."""
         self.cursor_B[rows_R] = torch.minimum(self.cursor_B[rows_R], length_R)
 
-    def _read_span(
+    def _read_batch(
         self,
         rows_R: torch.Tensor | None,
-        span: Span,
+        batch: ForwardBatch,
         firsts: list[int],
         tokens_BT: torch.Tensor,
-        wanted_R: torch.Tensor | None,
+        logits_to_keep_R: torch.Tensor | None,
     ) -> Output:
         """Run one forward pass over rows that stand at `firsts`, and move their cursors."""
         cursor_R = self.cursor_B if rows_R is None else self.cursor_B[rows_R]
-        width, device = max(span.counts), cursor_R.device
-        slots_RK, packing, count_R = cursor_R[:, None], None, None
+        width, device = max(batch.counts), cursor_R.device
+        positions_RK, packing, count_R = cursor_R[:, None], None, None
         if width > 1:
-            slots_RK = slots_RK + torch.arange(width, device=device)
-            count_R = torch.tensor(span.counts, device=device)
-            if min(span.counts) < width:
-                packing = Packing.of(span.counts, device)
+            positions_RK = positions_RK + torch.arange(width, device=device)
+            count_R = torch.tensor(batch.counts, device=device)
+            if min(batch.counts) < width:
+                packing = Packing.of(batch.counts, device)
                 # What a row reads less than another is never looked at; its position must only be one that there is.
-                slots_RK = slots_RK.minimum((cursor_R + count_R - 1)[:, None])
-        tokens_RK = tokens_BT.gather(1, slots_RK) if rows_R is None else tokens_BT[rows_R[:, None], slots_RK]
-        visible = max(map(add, firsts, span.counts))
+                positions_RK = positions_RK.minimum((cursor_R + count_R - 1)[:, None])
+        tokens_RK = tokens_BT.gather(1, positions_RK) if rows_R is None else tokens_BT[rows_R[:, None], positions_RK]
+        visible = max(map(add, firsts, batch.counts))
         if packing is None:
             common = firsts[0] if min(firsts) == max(firsts) else None
-            write = Write(rows_R, slots_RK, None, common, visible)
+            write = CacheWrite(rows_R, positions_RK, None, common, visible)
         else:
-            tokens_RK = packing.packed(tokens_RK)
+            tokens_RK = packing.pack(tokens_RK)
             owner_N = packing.row_N if rows_R is None else rows_R[packing.row_N]
-            write = Write(rows_R, packing.packed(slots_RK), owner_N, None, visible)
+            write = CacheWrite(rows_R, packing.pack(positions_RK), owner_N, None, visible)
         start = time.perf_counter()
-        output = self._forward(tokens_RK, slots_RK, write, _Wanted(count_R, wanted_R, packing))
+        output = self._forward(tokens_RK, positions_RK, write, _LogitsToKeep(count_R, logits_to_keep_R, packing))
         if self.journal is not None:
             seconds = self._since(start)
-            kind = "decode" if self.lean is None else "lean"
+            kind = "decode" if self.fast_decoder is None else "lean"
             self.journal.append(Pass(len(firsts), width, max(firsts), tokens_RK.numel(), kind, seconds))
-        after_R = slots_RK[:, -1] + 1
+        after_R = positions_RK[:, -1] + 1
         if rows_R is None:
             self.cursor_B = after_R
         else:
@@ -200,43 +200,47 @@ class Runner:
         return output
 
     @torch.no_grad()
-    def _forward(self, tokens_RK: torch.Tensor, slots_RK: torch.Tensor, write: Write, wanted: _Wanted) -> Output:
-        """Run one forward pass: a lean one, where there is one for the model, or the library's."""
-        if self.lean is None:
-            logits_RWV, hidden_RWD = self._library(tokens_RK, slots_RK, write, wanted)
+    def _forward(
+        self, tokens_RK: torch.Tensor, positions_RK: torch.Tensor, write: CacheWrite, wanted: _LogitsToKeep
+    ) -> Output:
+        """Run one forward pass: a fast one, where there is one for the model, or the library's."""
+        if self.fast_decoder is None:
+            logits_RWV, hidden_RWD = self._library(tokens_RK, positions_RK, write, wanted)
         else:
             source, source_RS = self._sources_seen(write.rows_R) if self.cross else (0, None)
-            write.whole = pays_alone(write, wanted.packing, self.lean.key_size, self._no_states.dtype, source)
-            alone = self._alone(write, slots_RK, wanted) if write.whole else None
+            write.whole = attend_per_row_is_faster(
+                write, wanted.packing, self.fast_decoder.key_size, self._no_states.dtype, source
+            )
+            each_row = self._row_inputs(write, positions_RK, wanted) if write.whole else None
             self.cache.prepare(write, source_visible=source)
-            sight = Sight(write, slots_RK, wanted.packing, source_RS, alone)
-            hidden_ND = self.lean(tokens_RK.reshape(-1), self.cache, sight)
+            inputs = AttentionInputs(write, positions_RK, wanted.packing, source_RS, each_row)
+            hidden_ND = self.fast_decoder(tokens_RK.reshape(-1), self.cache, inputs)
             hidden_RWD = wanted.of(hidden_ND.view(*tokens_RK.shape, -1))
             # In two dimensions: in bfloat16 one position in three is multiplied twenty times slower on some processors.
-            logits_RWV = self.lean.head(hidden_RWD.flatten(0, 1)).view(*hidden_RWD.shape[:2], -1)
+            logits_RWV = self.fast_decoder.head(hidden_RWD.flatten(0, 1)).view(*hidden_RWD.shape[:2], -1)
         logits_RWV, hidden_RWD = logits_RWV[..., : self.vocab_size].float(), hidden_RWD.float()
-        if wanted.wanted_R is None:
+        if wanted.logits_to_keep_R is None:
             return Output(logits_RWV[:, -1], hidden_RWD[:, -1])
         return Output(logits_RWV, hidden_RWD)
 
-    def _alone(self, write: Write, slots_RK: torch.Tensor, wanted: _Wanted) -> list[Alone]:
+    def _row_inputs(self, write: CacheWrite, positions_RK: torch.Tensor, wanted: _LogitsToKeep) -> list[RowInputs]:
         """Return the rows of a pass in which each attends by itself."""
         assert wanted.count_R is not None, "rows that read different amounts"
-        rows = list(range(len(slots_RK))) if write.rows_R is None else write.rows_R.tolist()
-        lengths = (slots_RK[:, -1] + 1).tolist()
+        rows = list(range(len(positions_RK))) if write.rows_R is None else write.rows_R.tolist()
+        lengths = (positions_RK[:, -1] + 1).tolist()
         sources = [len(self._sources[row]) for row in rows]
-        return list(map(Alone, rows, wanted.count_R.tolist(), lengths, sources))
+        return list(map(RowInputs, rows, wanted.count_R.tolist(), lengths, sources))
 
     def _library(
-        self, tokens_RK: torch.Tensor, slots_RK: torch.Tensor, write: Write, wanted: _Wanted
+        self, tokens_RK: torch.Tensor, positions_RK: torch.Tensor, write: CacheWrite, wanted: _LogitsToKeep
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the library's own forward pass; return scores and hidden states where they are wanted."""
         packing, visible = wanted.packing, write.visible
-        mask = self._mask(torch.arange(visible, device=slots_RK.device) <= slots_RK[:, :, None], packing)
+        mask = self._mask(torch.arange(visible, device=positions_RK.device) <= positions_RK[:, :, None], packing)
         inputs = self._seen(write, packing) if self.cross else {self._cache_name: self.cache.prepare(write)}
         own, text = ("decoder_attention_mask", "decoder_input_ids") if self.cross else ("attention_mask", "input_ids")
-        line = nullcontext() if packing is None else packed(self.configs, packing)
-        with line, self.positions(slots_RK, visible, packing) as extra, _Head(self.model, wanted) as head:
+        line = nullcontext() if packing is None else packed_attention(self.configs, packing)
+        with line, self.positions(positions_RK, visible, packing) as extra, _Head(self.model, wanted) as head:
             logits = self.model(**{text: tokens_RK, own: mask}, **inputs, **extra, use_cache=True).logits
         return logits, head.hidden_RWD
 
@@ -254,7 +258,7 @@ class Runner:
             ~allowed, torch.finfo(dtype).min
         )
 
-    def _seen(self, write: Write, packing: Packing | None) -> dict[str, object]:
+    def _seen(self, write: CacheWrite, packing: Packing | None) -> dict[str, object]:
         """Return the decoder's view of the sources."""
         visible, seen_RS = self._sources_seen(write.rows_R)
         rows = len(self._known) if write.rows_R is None else len(write.rows_R)
@@ -283,7 +287,7 @@ class Runner:
             return
         assert self.encoder is not None, "only a model with an encoder has sources apart"
         pad, device = self.model.config.pad_token_id or 0, self.cursor_B.device
-        kind = "encode" if self.lean is None else "lean-encode"
+        kind = "encode" if self.fast_decoder is None else "lean-encode"
         start = time.perf_counter()
         for indices, projected in encode(
             self.encoder, [list(self._sources[row]) for row in new], pad, self.chunk, device
@@ -301,22 +305,22 @@ class Runner:
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """Which positions of a pass are scored: the last one of each row, or the last `wanted_R`."""
+class _LogitsToKeep:
+    """Which positions of a pass are scored: the last one of each row, or the last `logits_to_keep_R`."""
 
     count_R: torch.Tensor | None
-    wanted_R: torch.Tensor | None
+    logits_to_keep_R: torch.Tensor | None
     packing: Packing | None
 
     def of(self, hidden_RKD: torch.Tensor) -> torch.Tensor:
         """Return the hidden states there, `[R, W, D]`."""
         if self.count_R is None:  # one token in each row
             return hidden_RKD
-        if self.wanted_R is None:
+        if self.logits_to_keep_R is None:
             place_RW = (self.count_R - 1)[:, None]
         else:
-            step_W = torch.arange(int(self.wanted_R.max()), device=hidden_RKD.device)
-            place_RW = ((self.count_R - self.wanted_R)[:, None] + step_W).minimum((self.count_R - 1)[:, None])
+            step_W = torch.arange(int(self.logits_to_keep_R.max()), device=hidden_RKD.device)
+            place_RW = ((self.count_R - self.logits_to_keep_R)[:, None] + step_W).minimum((self.count_R - 1)[:, None])
         if self.packing is not None:
             return hidden_RKD[0, self.packing.start_R[:, None] + place_RW]
         return hidden_RKD[torch.arange(len(hidden_RKD), device=hidden_RKD.device)[:, None], place_RW]
@@ -327,7 +331,7 @@ class _Head:
 
     hidden_RWD: torch.Tensor
 
-    def __init__(self, model: PreTrainedModel, wanted: _Wanted) -> None:
+    def __init__(self, model: PreTrainedModel, wanted: _LogitsToKeep) -> None:
         self.model, self.wanted = model, wanted
 
     def __enter__(self) -> _Head:
@@ -343,7 +347,7 @@ class _Head:
 
 
 def _joined(parts: list[tuple[list[int], Output]], rows: int) -> Output:
-    """Put what several passes said back into the order of the request; repeats fill up shorter ones."""
+    """Put what several passes output back into the order of the request; repeats fill up shorter ones."""
     return Output(
         _placed([(places, part.logits_RV) for places, part in parts], rows),
         _placed([(places, part.hidden_RD) for places, part in parts], rows),

@@ -33,7 +33,7 @@ _checked: weakref.WeakSet[PreTrainedModel] = weakref.WeakSet()
 
 
 def checked_runner(
-    model: PreTrainedModel, rows: int, vocab_size: int, *, overhead: int = OVERHEAD, lean: bool = True
+    model: PreTrainedModel, rows: int, vocab_size: int, *, overhead: int = OVERHEAD, fast: bool = True
 ) -> Runner:
     """Return a runner of a model whose family is known to be read exactly, or was found to be just now.
 
@@ -54,7 +54,7 @@ def checked_runner(
             what = f"rows of different lengths change each other's scores by {error:.2g} standard deviations"
             raise _refused(model, f"{what} (allowed: {bound:g})")
         _checked.add(model)
-    return Runner(model, rows, vocab_size, overhead=overhead, lean=lean)
+    return Runner(model, rows, vocab_size, overhead=overhead, fast=fast)
 
 
 def _tried(model: PreTrainedModel) -> bool:
@@ -86,13 +86,13 @@ def ragged_error(model: PreTrainedModel, vocab_size: int) -> float:
     runner.admit([0, 1], sources)
     rows_B = torch.arange(2, device=model.device)
     runner.read(None, tokens_BT, torch.tensor([7, 3], device=model.device))
-    runner.rewind(rows_B, torch.tensor([4, 3], device=model.device))
+    runner.rollback(rows_B, torch.tensor([4, 3], device=model.device))
     errors = []
     for lengths in ([9, 5], [10, length]):
-        said = runner.read(None, tokens_BT, torch.tensor(lengths, device=model.device)).logits_RV
+        output = runner.read(None, tokens_BT, torch.tensor(lengths, device=model.device)).logits_RV
         for row, count in enumerate(lengths):
             plain_V = _plain(model, sources[row], tokens_BT[row : row + 1, :count])[:vocab_size]
-            errors.append((said[row] - plain_V).abs().max() / plain_V.std().clamp(min=1e-6))
+            errors.append((output[row] - plain_V).abs().max() / plain_V.std().clamp(min=1e-6))
     return float(torch.stack(errors).max())
 
 

@@ -15,14 +15,14 @@ from transformers import PreTrainedModel
 
 from wheels.distillation.collate import pad_with_mask
 
-Projected = list[tuple[torch.Tensor, torch.Tensor]]
+CrossKeyValues = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of each decoder layer, `[R, heads, S, head_dim]`."""
-Encoder = Callable[[torch.Tensor, torch.Tensor], Projected]
+Encoder = Callable[[torch.Tensor, torch.Tensor], CrossKeyValues]
 """Reads sources, ids and what of them is no padding, both `[R, S]`."""
 
 
 @dataclass(frozen=True)
-class Projection:
+class CrossProjection:
     """The cross-attention of one decoder layer."""
 
     key: torch.nn.Module
@@ -35,24 +35,24 @@ class Projection:
         return self.key(states_RSD).view(shape).transpose(1, 2), self.value(states_RSD).view(shape).transpose(1, 2)
 
 
-def projections_of(model: PreTrainedModel) -> list[Projection]:
+def cross_projections(model: PreTrainedModel) -> list[CrossProjection]:
     """Return the cross-attention of each decoder layer: T5 and its kin, or Marian, BART and theirs."""
     decoder: Any = model.get_decoder()
     if hasattr(decoder, "block"):
         found = [block.layer[1].EncDecAttention for block in decoder.block]
-        return [Projection(each.k, each.v, each.key_value_proj_dim) for each in found]
+        return [CrossProjection(each.k, each.v, each.key_value_proj_dim) for each in found]
     found = [layer.encoder_attn for layer in decoder.layers]
-    return [Projection(each.k_proj, each.v_proj, each.head_dim) for each in found]
+    return [CrossProjection(each.k_proj, each.v_proj, each.head_dim) for each in found]
 
 
 class LibraryEncoder:
     """The library's encoder, and the projections of what it says."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.encoder, self.projections = model.get_encoder(), projections_of(model)
+        self.encoder, self.projections = model.get_encoder(), cross_projections(model)
 
     @torch.no_grad()
-    def __call__(self, ids_RS: torch.Tensor, seen_RS: torch.Tensor) -> Projected:
+    def __call__(self, ids_RS: torch.Tensor, seen_RS: torch.Tensor) -> CrossKeyValues:
         """Read sources, padded on the right."""
         states_RSD = self.encoder(input_ids=ids_RS, attention_mask=seen_RS).last_hidden_state
         return [project(states_RSD) for project in self.projections]
@@ -60,7 +60,7 @@ class LibraryEncoder:
 
 def encode(
     encoder: Encoder, sources: list[list[int]], pad_id: int, limit: int, device: torch.device
-) -> Iterator[tuple[list[int], Projected]]:
+) -> Iterator[tuple[list[int], CrossKeyValues]]:
     """Read `sources` in passes of at most `limit` padded tokens; yield indices, and what they project to.
 
     Sources of like length go together. A source longer than `limit` is read alone: an encoder sees all or nothing.

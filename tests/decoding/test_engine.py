@@ -104,7 +104,7 @@ def test_common_positions_for_all_rows_would_be_seen(pair, monkeypatch):
     init = Runner.__init__
 
     def tampered(self: Runner, *args, **settings) -> None:
-        init(self, *args, **{**settings, "lean": False})
+        init(self, *args, **{**settings, "fast": False})
         right = self.positions
         self.positions = lambda position_RK, visible, packing=None: right(
             torch.zeros_like(position_RK), visible, packing

@@ -167,7 +167,7 @@ def test_a_store_that_grows_for_ever_is_seen(monkeypatch):
         pages = max(1, -(-(needed - store_BHCD.shape[2]) // cache.PAGE))
         return F.pad(store_BHCD, (0, 0, 0, pages * cache.PAGE))
 
-    monkeypatch.setattr(cache, "_grown", grown)
+    monkeypatch.setattr(cache, "_ensure_capacity", grown)
     pair = make_pair("llama")
     rows = prepare_rows(pair, TEXTS * 2, 6)
     engine = Engine(pair, rows, deferral(Every(3)), Request(budget=0.4), batch_size=4, schedule=Schedule(group=1))

@@ -81,7 +81,7 @@ class Walk:
         """Take tokens back, and put others there."""
         rows_R = torch.tensor(rows)
         length_R = (torch.rand(len(rows)) * self.runner.cursor_B[rows_R]).long()
-        self.runner.rewind(rows_R, length_R)
+        self.runner.rollback(rows_R, length_R)
         for row, length in zip(rows, length_R.tolist(), strict=True):
             assert self.runner.cursor_B[row] == length
             self.texts_BT[row, length:] = torch.randint(2, VOCABULARY, (LENGTH - length,))
@@ -127,14 +127,14 @@ def test_a_long_walk_in_bfloat16_is_off_by_its_rounding_alone(family):
 
 def sees_all(runner: Runner) -> None:
     """A mistake: what was rewound, or never written, is seen."""
-    runner.lean = None
+    runner.fast_decoder = None
     right = runner._mask
     runner._mask = lambda allowed_RKL, packing: right(torch.ones_like(allowed_RKL), packing)
 
 
 def one_off(runner: Runner) -> None:
     """A mistake: every position is one too far."""
-    runner.lean = None
+    runner.fast_decoder = None
     right = runner.positions
     runner.positions = lambda position_RK, visible, packing=None: right(
         (position_RK + (position_RK > 3)), visible, packing
@@ -184,7 +184,7 @@ def test_nothing_is_concatenated_at_a_step_and_stores_seldom_grow(family, monkey
     places = []
     for step in range(steps):
         if step % 10 == 9:  # a row is rewound, and reads more than the other
-            runner.rewind(torch.tensor([1]), runner.cursor_B[1:] - 3)
+            runner.rollback(torch.tensor([1]), runner.cursor_B[1:] - 3)
         runner.read(None, texts_BT, torch.tensor([step + 1, step + 3]))
         places.append(stores(runner))
     moves = 1 + sum(before != after for before, after in itertools.pairwise(places))
@@ -208,13 +208,13 @@ def test_other_tokens_are_read_after_a_rewind(family):
     runner = Runner(model, 1, VOCABULARY)
     runner.admit([0], [source])
     first = runner.read(None, texts_BT, torch.tensor([6])).logits_RV
-    runner.rewind(torch.tensor([0]), torch.tensor([9]))
+    runner.rollback(torch.tensor([0]), torch.tensor([9]))
     assert runner.cursor_B.tolist() == [6], "a cursor is never moved on"
-    runner.rewind(torch.tensor([0]), torch.tensor([2]))
+    runner.rollback(torch.tensor([0]), torch.tensor([2]))
     other_BT = torch.tensor([[3, 4, 9, 10, 11, 12]])
     said = runner.read(None, other_BT, torch.tensor([5]), torch.tensor([3])).logits_RV
     torch.testing.assert_close(said.double(), scores(model, [source], other_BT)[:, 2:5], atol=1e-4, rtol=0)
-    runner.rewind(torch.tensor([0]), torch.tensor([2]))
+    runner.rollback(torch.tensor([0]), torch.tensor([2]))
     again = runner.read(None, texts_BT, torch.tensor([6])).logits_RV
     torch.testing.assert_close(again, first, atol=1e-4, rtol=0)
     assert (said[:, -1] - first).abs().max() > 0.1

@@ -26,7 +26,7 @@ from wheels.decoding.methods.method import (
 from wheels.decoding.methods.rules import SIMPLE
 from wheels.decoding.methods.verify import Check, Speculative, Verdict
 from wheels.decoding.models.costs import Costs
-from wheels.decoding.models.registry import lean_of
+from wheels.decoding.models.registry import fast_decoder_for
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
 from wheels.decoding.step import Step
@@ -123,11 +123,11 @@ def test_the_text_is_the_models_own_generate(family, name):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_in_lean_passes_too(family):
+def test_in_fast_passes_too(family):
     """The pairs here are of float64, which the engine leaves to the library's forward; these are not."""
     pair = kin(family)
     for model in (pair.student.float(), pair.teacher.float()):
-        assert lean_of(model) is not None
+        assert fast_decoder_for(model) is not None
     written = [trace.token_ids for trace in decode(pair, TEXTS, speculative(3), batch_size=3, **NONE)]
     assert written == own_generate(pair, "teacher", TEXTS)
     assert len(set(written)) > len(TEXTS) // 2, "the texts differ"

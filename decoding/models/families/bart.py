@@ -8,12 +8,20 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from wheels.decoding.models.attention import Sight, at_positions, attend, causal_mask, of_source, put, source_mask
+from wheels.decoding.models.attention import (
+    AttentionInputs,
+    append,
+    at_positions,
+    attend,
+    causal_mask,
+    source_mask,
+    source_states,
+)
 from wheels.decoding.models.cache import RaggedCache
 from wheels.decoding.models.families.encoders import AllLayers, among, padding_mask
 from wheels.decoding.models.families.parts import LayerNorm, activation, joined
-from wheels.decoding.models.linear import Linear, linear_of
-from wheels.decoding.models.sources import Encoder, Projected
+from wheels.decoding.models.linear import Linear, make_linear
+from wheels.decoding.models.sources import CrossKeyValues, Encoder
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class Half:
         self.embedding = Embedding.of(half)
 
 
-class LeanBart(Half):
+class FastBart(Half):
     """The decoder of BART or Marian."""
 
     def __init__(self, model: Any) -> None:
@@ -79,26 +87,26 @@ class LeanBart(Half):
         bias_V = model.final_logits_bias[0]
         if model.lm_head.bias is not None:
             bias_V = bias_V + model.lm_head.bias.detach()
-        self.head = linear_of(model.lm_head.weight.detach(), bias_V)
-        self.encoder: Encoder | None = LeanBartEncoder(model)
+        self.head = make_linear(model.lm_head.weight.detach(), bias_V)
+        self.encoder: Encoder | None = FastBartEncoder(model)
 
-    def __call__(self, token_N: torch.Tensor, cache: RaggedCache, sight: Sight) -> torch.Tensor:
+    def __call__(self, token_N: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs) -> torch.Tensor:
         """Read tokens, and return what the output head reads of them, `[N, D]`."""
-        states_ND = self.embedding(token_N, at_positions(self.embedding.position_TD, sight))
-        mask, seen = causal_mask(sight, states_ND.dtype), source_mask(sight, states_ND.dtype)
+        states_ND = self.embedding(token_N, at_positions(self.embedding.position_TD, inputs))
+        mask, seen = causal_mask(inputs, states_ND.dtype), source_mask(inputs, states_ND.dtype)
         shape = (len(states_ND), -1, self.head_dim)
         stores = zip(self.layers, cache.self_layers, cache.cross_layers, strict=True)
         for (own, cross, feed_forward), store, source in stores:
             query_NHE, key_NHE, value_NHE = own.into(states_ND).view(shape).split(self.heads, 1)
-            seen_NX = attend(query_NHE, *put(store, key_NHE, value_NHE, sight), mask, sight, self.scale)
+            seen_NX = attend(query_NHE, *append(store, key_NHE, value_NHE, inputs), mask, inputs, self.scale)
             states_ND = own.added(states_ND, seen_NX)
             query_NHE = cross.into(states_ND).view(shape)
-            states_ND = cross.added(states_ND, attend(query_NHE, *of_source(source), seen, sight, self.scale))
+            states_ND = cross.added(states_ND, attend(query_NHE, *source_states(source), seen, inputs, self.scale))
             states_ND = feed_forward.added(states_ND, self.act(feed_forward.into(states_ND)))
         return states_ND
 
 
-class LeanBartEncoder(Half):
+class FastBartEncoder(Half):
     """The encoder of BART or Marian, and the projections of its states in every layer of the decoder."""
 
     def __init__(self, model: Any) -> None:
@@ -108,7 +116,7 @@ class LeanBartEncoder(Half):
         self.project = AllLayers(model)
 
     @torch.no_grad()
-    def __call__(self, ids_RS: torch.Tensor, seen_RS: torch.Tensor) -> Projected:
+    def __call__(self, ids_RS: torch.Tensor, seen_RS: torch.Tensor) -> CrossKeyValues:
         """Read sources, padded on the right; return keys and values of each decoder layer, `[R, H, S, E]`."""
         rows, length = ids_RS.shape
         states_ND = self.embedding(ids_RS.flatten(), self.embedding.position_TD[:length].repeat(rows, 1))

@@ -1,4 +1,4 @@
-"""Lean forward passes: decoders in plain tensor operations.
+"""Fast forward passes: decoders in plain tensor operations.
 
 Much of a pass in the library is not arithmetic, of a small model's most: modules are called, masks and rotary angles
 made anew, settings looked up. Here the weights are taken out of the model once, what belongs together is multiplied at
@@ -16,18 +16,18 @@ import torch
 from torch.nn import functional as F
 
 from wheels.decoding.models.attention import (
-    Seen,
-    Sight,
+    AttentionBias,
+    AttentionInputs,
+    append,
     at_positions,
     attend,
     causal_mask,
-    of_source,
-    put,
-    seen_of_text,
     source_mask,
+    source_states,
+    text_bias,
 )
 from wheels.decoding.models.cache import RaggedCache
-from wheels.decoding.models.families.encoders import LeanT5Encoder
+from wheels.decoding.models.families.encoders import FastT5Encoder
 from wheels.decoding.models.families.parts import (
     Attention,
     FeedForward,
@@ -47,7 +47,7 @@ FIRST_TABLE = 256
 Table = tuple[torch.Tensor, ...]
 
 
-class Lean(Protocol):
+class FastDecoder(Protocol):
     """The decoder of one model."""
 
     head: Linear
@@ -57,7 +57,7 @@ class Lean(Protocol):
     key_size: int
     """Numbers of a position's keys in a layer."""
 
-    def __call__(self, token_N: torch.Tensor, cache: RaggedCache, sight: Sight) -> torch.Tensor:
+    def __call__(self, token_N: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs) -> torch.Tensor:
         """Read tokens, and return what the output head reads of them, `[N, D]`."""
 
 
@@ -70,7 +70,7 @@ class CrossAttention:
     out: Linear
 
 
-class LeanLlama:
+class FastLlama:
     """Llama, and Qwen 3 with its norms of queries and keys."""
 
     encoder: Encoder | None = None
@@ -89,16 +89,16 @@ class LeanLlama:
         self.angles = body.rotary_emb
         self.rotation = self._rotation(FIRST_TABLE)
 
-    def __call__(self, token_N: torch.Tensor, cache: RaggedCache, sight: Sight) -> torch.Tensor:
+    def __call__(self, token_N: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs) -> torch.Tensor:
         """Read tokens, and return what the output head reads of them, `[N, D]`."""
         states_ND = F.embedding(token_N, self.embedding_VD)
-        turn, mask = self._turn(sight), causal_mask(sight, states_ND.dtype)
+        turn, mask = self._turn(inputs), causal_mask(inputs, states_ND.dtype)
         for (attention, feed_forward), store in zip(self.layers, cache.self_layers, strict=True):
             both_NGE, value_NHE = self._projected(states_ND, attention)
             both_NGE = rotated(both_NGE, *turn)
             query_NHE, key_NHE = both_NGE.split((self.heads, self.kept), 1)
-            keys, values = put(store, key_NHE, value_NHE, sight)
-            seen_NX = attend(query_NHE, keys, values, mask, sight, self.scale)
+            keys, values = append(store, key_NHE, value_NHE, inputs)
+            seen_NX = attend(query_NHE, keys, values, mask, inputs, self.scale)
             states_ND = attention.out.added(states_ND, seen_NX)
             states_ND = feed_forward.add_to(states_ND, self.eps)
         return normed(states_ND, self.final_norm_D, self.eps)
@@ -122,15 +122,15 @@ class LeanLlama:
         sign_E[: self.head_dim // 2] = -1
         return cos_1TE[0, :, None].contiguous(), (sin_1TE[0, :, None] * sign_E).contiguous()
 
-    def _turn(self, sight: Sight) -> Table:
+    def _turn(self, inputs: AttentionInputs) -> Table:
         """Return the cosines and sines of the tokens' positions."""
-        visible = sight.write.visible
+        visible = inputs.write.visible
         if visible > len(self.rotation[0]):
             self.rotation = self._rotation(2 * visible)
-        return tuple(at_positions(table, sight) for table in self.rotation)
+        return tuple(at_positions(table, inputs) for table in self.rotation)
 
 
-class LeanT5:
+class FastT5:
     """The decoder of T5: a bias by distance in place of positions, and attention to the source."""
 
     def __init__(self, model: Any) -> None:
@@ -143,27 +143,27 @@ class LeanT5:
         self.final_norm_D = decoder.final_layer_norm.weight.detach()
         self.head = joined(model.lm_head)
         self.head_scale = model.model_dim**-0.5 if model.config.scale_decoder_outputs else 1.0
-        self.encoder: Encoder | None = LeanT5Encoder(model)
+        self.encoder: Encoder | None = FastT5Encoder(model)
         self.layers = [_t5_layer(*block.layer) for block in decoder.block]
         limit = int(first.relative_attention_max_distance)
         distance_T = torch.arange(limit + 1, device=self.embedding_VD.device)
         self.bias_HT = t5_biases(first, -distance_T, bidirectional=False)
         self.ramp_HT = self._ramp(FIRST_TABLE)
 
-    def __call__(self, token_N: torch.Tensor, cache: RaggedCache, sight: Sight) -> torch.Tensor:
+    def __call__(self, token_N: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs) -> torch.Tensor:
         """Read tokens, and return what the output head reads of them, `[N, D]`."""
         states_ND = F.embedding(token_N, self.embedding_VD)
-        bias, seen = self._bias(sight), source_mask(sight, states_ND.dtype)
+        bias, seen = self._bias(inputs), source_mask(inputs, states_ND.dtype)
         shape = (len(states_ND), -1, self.head_dim)
         stores = zip(self.layers, cache.self_layers, cache.cross_layers, strict=True)
         for (own, cross, feed_forward), store, source in stores:
             all_NX = own.into(normed(states_ND, own.norm_D, self.eps))
             query_NHE, key_NHE, value_NHE = all_NX.view(shape).split(self.heads, 1)
-            keys, values = put(store, key_NHE, value_NHE, sight)
-            seen_NX = attend(query_NHE, keys, values, bias, sight, self.scale)
+            keys, values = append(store, key_NHE, value_NHE, inputs)
+            seen_NX = attend(query_NHE, keys, values, bias, inputs, self.scale)
             states_ND = own.out.added(states_ND, seen_NX)
             query_NHE = cross.query(normed(states_ND, cross.norm_D, self.eps)).view(shape)
-            seen_NX = attend(query_NHE, *of_source(source), seen, sight, self.scale)
+            seen_NX = attend(query_NHE, *source_states(source), seen, inputs, self.scale)
             states_ND = cross.out.added(states_ND, seen_NX)
             states_ND = feed_forward.add_to(states_ND, self.eps)
         states_ND = normed(states_ND, self.final_norm_D, self.eps)
@@ -174,16 +174,16 @@ class LeanT5:
         distance_T = torch.arange(length - 1, -1, -1, device=self.bias_HT.device).clamp(max=self.bias_HT.shape[1] - 1)
         return F.pad(self.bias_HT[:, distance_T], (0, length), value=-torch.inf)
 
-    def _bias(self, sight: Sight) -> Seen:
+    def _bias(self, inputs: AttentionInputs) -> AttentionBias:
         """Return what is added to the scores of attention: `[R, H, K, visible]`, or `[1, H, 1, visible]` for all."""
-        visible, length = sight.write.visible, self.ramp_HT.shape[1] // 2
+        visible, length = inputs.write.visible, self.ramp_HT.shape[1] // 2
         if visible > length:
             length = 2 * visible
             self.ramp_HT = self._ramp(length)
-        if sight.alike:
+        if inputs.aligned:
             return self.ramp_HT[None, :, None, length - visible : length]
-        key_L = torch.arange(length - 1, length - 1 + visible, device=sight.position_RK.device)
-        return seen_of_text(sight, self.ramp_HT[:, key_L - sight.position_RK[:, :, None]].transpose(0, 1))
+        key_L = torch.arange(length - 1, length - 1 + visible, device=inputs.positions_RK.device)
+        return text_bias(inputs, self.ramp_HT[:, key_L - inputs.positions_RK[:, :, None]].transpose(0, 1))
 
 
 def rotated(values_NHE: torch.Tensor, cos_N1E: torch.Tensor, sin_N1E: torch.Tensor) -> torch.Tensor:

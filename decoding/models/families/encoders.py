@@ -1,4 +1,4 @@
-"""A lean encoder: T5's in plain tensor operations, to the keys and values that its decoder attends to.
+"""A fast encoder: T5's in plain tensor operations, to the keys and values that its decoder attends to.
 
 As `wheels.decoding.models.families.decoders`, which has the decoders; the projections of all decoder layers are one
 product.
@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from wheels.decoding.models.families.parts import joined, mask_of, normed, t5_attention, t5_biases, t5_feed_forward
-from wheels.decoding.models.sources import Projected, projections_of
+from wheels.decoding.models.sources import CrossKeyValues, cross_projections
 
 
 def among(all_RS3HE: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:
@@ -31,11 +31,11 @@ class AllLayers:
     """The projections of an encoder's states in every layer of the decoder, as one linear map."""
 
     def __init__(self, model: Any) -> None:
-        layers: list[Any] = projections_of(model)
+        layers: list[Any] = cross_projections(model)
         self.layers, self.head_dim = len(layers), layers[0].head_dim
         self.linear = joined(*(part for each in layers for part in (each.key, each.value)))
 
-    def __call__(self, states_ND: torch.Tensor, rows: int) -> Projected:
+    def __call__(self, states_ND: torch.Tensor, rows: int) -> CrossKeyValues:
         """Return keys and values of each layer, `[R, H, S, E]`; the states are those of R sources of one length."""
         all_NX = self.linear(states_ND)
         shape = (rows, len(states_ND) // rows, 2 * self.layers, -1, self.head_dim)
@@ -43,7 +43,7 @@ class AllLayers:
         return list(zip(parts[::2], parts[1::2], strict=True))
 
 
-class LeanT5Encoder:
+class FastT5Encoder:
     """The encoder of T5, and the projections of its states in every layer of the decoder."""
 
     def __init__(self, model: Any) -> None:
@@ -61,7 +61,7 @@ class LeanT5Encoder:
         self.bias_1HSS = self._bias(1)
 
     @torch.no_grad()
-    def __call__(self, ids_RS: torch.Tensor, seen_RS: torch.Tensor) -> Projected:
+    def __call__(self, ids_RS: torch.Tensor, seen_RS: torch.Tensor) -> CrossKeyValues:
         """Read sources, padded on the right; return keys and values of each decoder layer, `[R, H, S, E]`."""
         rows, length = ids_RS.shape
         states_ND = F.embedding(ids_RS.flatten(), self.embedding_VD)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from wheels.decoding.models.attention import Sight, at_positions, attend, causal_mask, put
+from wheels.decoding.models.attention import AttentionInputs, append, at_positions, attend, causal_mask
 from wheels.decoding.models.cache import RaggedCache
 from wheels.decoding.models.families.parts import LayerNorm, activation, joined
 from wheels.decoding.models.linear import Linear
@@ -27,7 +27,7 @@ class Part:
     """Of the scores of attention."""
 
 
-class LeanGPT2:
+class FastGPT2:
     """GPT-2."""
 
     encoder: Encoder | None = None
@@ -43,14 +43,14 @@ class LeanGPT2:
         self.final_norm = LayerNorm.of(body.ln_f)
         self.head = joined(model.lm_head)
 
-    def __call__(self, token_N: torch.Tensor, cache: RaggedCache, sight: Sight) -> torch.Tensor:
+    def __call__(self, token_N: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs) -> torch.Tensor:
         """Read tokens, and return what the output head reads of them, `[N, D]`."""
-        states_ND = F.embedding(token_N, self.token_VD) + at_positions(self.position_TD, sight)
-        mask = causal_mask(sight, states_ND.dtype)
+        states_ND = F.embedding(token_N, self.token_VD) + at_positions(self.position_TD, inputs)
+        mask = causal_mask(inputs, states_ND.dtype)
         for (own, feed_forward), store in zip(self.layers, cache.self_layers, strict=True):
             all_NX = own.into(own.norm(states_ND)).view(len(states_ND), -1, self.head_dim)
             query_NHE, key_NHE, value_NHE = all_NX.split(self.heads, 1)
-            seen_NX = attend(query_NHE, *put(store, key_NHE, value_NHE, sight), mask, sight, own.scale)
+            seen_NX = attend(query_NHE, *append(store, key_NHE, value_NHE, inputs), mask, inputs, own.scale)
             states_ND = own.out.added(states_ND, seen_NX)
             inner_NF = self.act(feed_forward.into(feed_forward.norm(states_ND)))
             states_ND = feed_forward.out.added(states_ND, inner_NF)

@@ -1,4 +1,4 @@
-"""What lean forward passes are made of: weights taken out of a model once, and what is done with them."""
+"""What fast forward passes are made of: weights taken out of a model once, and what is done with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers.activations import NewGELUActivation, SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
-from wheels.decoding.models.linear import Linear, linear_of
+from wheels.decoding.models.linear import Linear, make_linear
 from wheels.decoding.models.positions import buckets_of
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
@@ -89,9 +89,9 @@ def joined(*parts: Any) -> Linear:
     weights_YX = [each.weight.detach().t() if isinstance(each, Conv1D) else each.weight.detach() for each in parts]
     biases_Y = [each.bias for each in parts]
     if all(bias is None for bias in biases_Y):
-        return linear_of(_cat(weights_YX))
+        return make_linear(_cat(weights_YX))
     pairs = zip(biases_Y, weights_YX, strict=True)
-    return linear_of(_cat(weights_YX), _cat([w.new_zeros(len(w)) if b is None else b.detach() for b, w in pairs]))
+    return make_linear(_cat(weights_YX), _cat([w.new_zeros(len(w)) if b is None else b.detach() for b, w in pairs]))
 
 
 def _cat(parts: list[torch.Tensor]) -> torch.Tensor:

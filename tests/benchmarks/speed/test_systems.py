@@ -18,7 +18,7 @@ from wheels.benchmarks.speed.systems import KNOWN, shapes_of
 from wheels.decoding.methods.method import deferral, speculative, verified_deferral
 from wheels.decoding.methods.rules import SIMPLE
 from wheels.decoding.models.cache import cache_argument
-from wheels.decoding.models.families.encoders import LeanT5Encoder
+from wheels.decoding.models.families.encoders import FastT5Encoder
 from wheels.decoding.models.runner import Output, Pass, Runner
 from wheels.distillation.collate import pad_with_mask
 from wheels.models.pair import Pair
@@ -133,13 +133,13 @@ def test_a_bare_forward_always_stands_behind_its_own_context(pair: Pair, context
 
 @pytest.mark.parametrize("family", ["llama", "t5"])
 @pytest.mark.parametrize("context", [0, 5])
-def test_a_bare_lean_forward_is_one_pass_behind_its_context(family: str, context: int, monkeypatch) -> None:
+def test_a_bare_fast_forward_is_one_pass_behind_its_context(family: str, context: int, monkeypatch) -> None:
     passes: list[Pass] = []
 
     class Noted(Runner):
-        def _read_span(self, *args: Any) -> Output:
+        def _read_batch(self, *args: Any) -> Output:
             self.journal = [] if self.journal is None else self.journal
-            said = super()._read_span(*args)
+            said = super()._read_batch(*args)
             passes.append(self.journal[-1])
             return said
 
@@ -166,15 +166,15 @@ def test_a_shape_is_timed_once(pair: Pair, monkeypatch) -> None:
 
 
 def test_sources_are_timed_as_they_were_read(monkeypatch) -> None:
-    """Ours by the lean encoder, transformers' by its own."""
+    """Ours by the fast encoder, transformers' by its own."""
     pair, read = make_pair("t5"), []
     for model in (pair.student, pair.teacher):
         model.float()
     passes = {name: KNOWN[name].run(wish_of(pair), 6).passes for name in ("deferral", "hf-teacher")}
     kinds = {name: {shape.kind for shape in each} for name, each in passes.items()}
     assert kinds == {"deferral": {"lean", "lean-encode"}, "hf-teacher": {"decode", "encode"}}
-    right = LeanT5Encoder.__call__
-    monkeypatch.setattr(LeanT5Encoder, "__call__", lambda *inputs: read.append(inputs[1].shape) or right(*inputs))
+    right = FastT5Encoder.__call__
+    monkeypatch.setattr(FastT5Encoder, "__call__", lambda *inputs: read.append(inputs[1].shape) or right(*inputs))
     bare, shape = Bare(pair, 4), Shape("teacher", "lean-encode", 2, 4, 0, 0)
     assert bare.seconds(shape._replace(kind="encode")) > 0 and not read
     assert bare.seconds(shape) > 0 and set(read) == {(2, 4)}

@@ -14,24 +14,31 @@ from tests.decoding.models.test_families import (
     replace_everywhere,
     worst_error,
 )
-from wheels.decoding.models import attention as lean_attention
-from wheels.decoding.models.attention import Seen, View, causal_mask, pays_alone, seen_of_text, source_mask
-from wheels.decoding.models.cache import Write
+from wheels.decoding.models import attention as fast_attention
+from wheels.decoding.models.attention import (
+    AttentionBias,
+    RowView,
+    attend_per_row_is_faster,
+    causal_mask,
+    source_mask,
+    text_bias,
+)
+from wheels.decoding.models.cache import CacheWrite
 from wheels.decoding.models.packing import Packing
 
 
 @pytest.fixture
 def one_by_one(monkeypatch):
     """Small as they are, let rows that read different amounts attend one by one, and keep what each of them sees."""
-    counted: list[View] = []
-    attend_alone = lean_attention._attend_alone
+    counted: list[RowView] = []
+    attend_row = fast_attention._attend_row
 
     def counting(query_KHE, keys_BGCE, values_BGCE, view, scale):
         counted.append(view)
-        return attend_alone(query_KHE, keys_BGCE, values_BGCE, view, scale)
+        return attend_row(query_KHE, keys_BGCE, values_BGCE, view, scale)
 
-    monkeypatch.setattr(lean_attention, "ALONE", dict.fromkeys(lean_attention.ALONE, 0))
-    monkeypatch.setattr(lean_attention, "_attend_alone", counting)
+    monkeypatch.setattr(fast_attention, "PER_ROW_LEAST", dict.fromkeys(fast_attention.PER_ROW_LEAST, 0))
+    monkeypatch.setattr(fast_attention, "_attend_row", counting)
     return counted
 
 
@@ -52,22 +59,24 @@ def test_small_rows_attend_together(name, monkeypatch):
     def refused(*args):
         raise AssertionError("a call for each row costs more than it saves")
 
-    monkeypatch.setattr(lean_attention, "_attend_alone", refused)
+    monkeypatch.setattr(fast_attention, "_attend_row", refused)
     worst_error(build(name))
 
 
-def longer(view: View) -> View:
+def longer(view: RowView) -> RowView:
     """A mistake: a position too many is seen, or one too few where there is a mask."""
     return replace(view, length=view.length + 1) if view.mask is None else replace(view, mask=None)
 
 
-def of_another(view: View) -> View:
+def of_another(view: RowView) -> RowView:
     """A mistake: the row beside it is read."""
     return replace(view, row=view.row ^ 1)
 
 
-def mistaken(right: Callable[..., Seen], mistake: Callable[[View], View]) -> Callable[..., Seen]:
-    def wrong(*args: object) -> Seen:
+def mistaken(
+    right: Callable[..., AttentionBias], mistake: Callable[[RowView], RowView]
+) -> Callable[..., AttentionBias]:
+    def wrong(*args: object) -> AttentionBias:
         seen = right(*args)
         return [mistake(view) for view in seen] if isinstance(seen, list) else seen
 
@@ -78,7 +87,7 @@ def mistaken(right: Callable[..., Seen], mistake: Callable[[View], View]) -> Cal
 @pytest.mark.parametrize("name", MODELS)
 def test_a_wrong_view_of_a_text_is_seen(name, mistake, one_by_one, monkeypatch):
     """The negative control."""
-    for each, right in (("causal_mask", causal_mask), ("seen_of_text", seen_of_text)):
+    for each, right in (("causal_mask", causal_mask), ("text_bias", text_bias)):
         replace_everywhere(monkeypatch, each, mistaken(right, mistake))
     assert worst_error(build(name)) > 100 * TOLERANCE
 
@@ -91,9 +100,9 @@ def test_a_wrong_view_of_a_source_is_seen(name, mistake, one_by_one, monkeypatch
     assert worst_error(build(name)) > 100 * TOLERANCE
 
 
-def write_of(rows: list[int] | None, visible: int, device: str = "cpu") -> Write:
-    slots_RK = torch.zeros(2, 1, dtype=torch.long, device=device)
-    return Write(None if rows is None else torch.tensor(rows), slots_RK, None, None, visible)
+def write_of(rows: list[int] | None, visible: int, device: str = "cpu") -> CacheWrite:
+    positions_RK = torch.zeros(2, 1, dtype=torch.long, device=device)
+    return CacheWrite(None if rows is None else torch.tensor(rows), positions_RK, None, None, visible)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +120,7 @@ def write_of(rows: list[int] | None, visible: int, device: str = "cpu") -> Write
 )
 def test_one_by_one_pays_where_there_is_much_to_copy_or_pad(write, counts, size, source, pays):
     packing = None if counts is None else Packing.of(counts, torch.device("cpu"))
-    assert pays_alone(write, packing, size, torch.float32, source) is pays
-    assert pays_alone(write, packing, 4 * size, torch.bfloat16, source) is pays
-    assert not pays_alone(write, packing, size, torch.bfloat16, source)
-    assert not pays_alone(write, packing, 4 * size, torch.float16, source)  # not measured
+    assert attend_per_row_is_faster(write, packing, size, torch.float32, source) is pays
+    assert attend_per_row_is_faster(write, packing, 4 * size, torch.bfloat16, source) is pays
+    assert not attend_per_row_is_faster(write, packing, size, torch.bfloat16, source)
+    assert not attend_per_row_is_faster(write, packing, 4 * size, torch.float16, source)  # not measured

@@ -1,4 +1,4 @@
-"""Lean encoders against the library's, and what a wrong one does."""
+"""Fast encoders against the library's, and what a wrong one does."""
 
 from typing import Any
 
@@ -7,21 +7,21 @@ import torch
 
 from tests.decoding.models.test_families import SEQ2SEQ_MODELS, TOLERANCE, build, laid_out
 from tests.decoding.tiny import VOCABULARY
-from wheels.decoding.models.families import bart as lean_bart
-from wheels.decoding.models.families import encoders as lean_encoder
-from wheels.decoding.models.registry import lean_of
+from wheels.decoding.models.families import bart as fast_bart
+from wheels.decoding.models.families import encoders as fast_encoder
+from wheels.decoding.models.registry import fast_decoder_for
 from wheels.decoding.models.runner import Runner
-from wheels.decoding.models.sources import LibraryEncoder, projections_of
+from wheels.decoding.models.sources import LibraryEncoder, cross_projections
 from wheels.distillation.collate import pad_with_mask
 
 __all__ = ["laid_out"]
 
 
 def encoded(model: Any, lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what the lean encoder makes of sources, and what the library makes of them, where they are no padding."""
+    """Return what the fast encoder makes of sources, and what the library makes of them, where they are no padding."""
     ids_RS, seen_RS = pad_with_mask([torch.randint(2, VOCABULARY, (length,)).tolist() for length in lengths], 0)
-    both = lean_of(model).encoder(ids_RS, seen_RS), LibraryEncoder(model)(ids_RS, seen_RS)  # type: ignore[union-attr, misc]
-    assert [len(each) for each in both] == [len(projections_of(model))] * 2
+    both = fast_decoder_for(model).encoder(ids_RS, seen_RS), LibraryEncoder(model)(ids_RS, seen_RS)  # type: ignore[union-attr, misc]
+    assert [len(each) for each in both] == [len(cross_projections(model))] * 2
     own, theirs = (torch.stack([torch.stack(layer) for layer in each]).movedim(-2, 3) for each in both)
     kept = seen_RS.bool()
     return own[:, :, kept], theirs[:, :, kept]
@@ -45,9 +45,9 @@ def test_a_wrong_mask_or_distance_of_the_sources_is_seen(name, wrong, monkeypatc
     """The negative control."""
     model = build(name)
     if wrong == "mask":
-        monkeypatch.setattr(lean_encoder if name == "t5-plain" else lean_bart, "padding_mask", all_seen)
+        monkeypatch.setattr(fast_encoder if name == "t5-plain" else fast_bart, "padding_mask", all_seen)
     else:
-        made: Any = lean_of(model)
+        made: Any = fast_decoder_for(model)
         made.encoder.bias_HT = made.encoder.bias_HT.flip(-1)
     own, theirs = encoded(model, [3, 9, 5])
     assert (own - theirs).abs().max() > 100 * TOLERANCE * theirs.abs().max()
@@ -55,7 +55,7 @@ def test_a_wrong_mask_or_distance_of_the_sources_is_seen(name, wrong, monkeypatc
 
 def test_an_encoder_that_is_hooked_is_left_to_the_library():
     model = build("t5-plain")
-    assert lean_of(model) is not None
+    assert fast_decoder_for(model) is not None
     model.encoder.block[1].register_forward_hook(lambda *args: None)
-    assert lean_of(model) is None
+    assert fast_decoder_for(model) is None
     assert isinstance(Runner(model, 1, VOCABULARY).encoder, LibraryEncoder)

@@ -1,4 +1,4 @@
-"""The lean forward against the library's, in every form of pass; what it leaves to the library; weights that change."""
+"""The fast forward against the library's, in every form of pass; what it leaves to the library; weights that change."""
 
 import gc
 import itertools
@@ -32,14 +32,13 @@ from transformers import (
 from transformers.activations import GELUActivation, NewGELUActivation, SiLUActivation
 
 from tests.decoding.tiny import VOCABULARY
-from wheels.decoding.models import linear
-from wheels.decoding.models import registry as lean_choice
+from wheels.decoding.models import linear, registry
 from wheels.decoding.models import runner as running
-from wheels.decoding.models.families import bart as lean_bart
-from wheels.decoding.models.families import decoders as lean
-from wheels.decoding.models.families import gpt2 as lean_gpt2
+from wheels.decoding.models.families import bart as fast_bart
+from wheels.decoding.models.families import decoders as fast
+from wheels.decoding.models.families import gpt2 as fast_gpt2
 from wheels.decoding.models.families.parts import activation, normed
-from wheels.decoding.models.registry import lean_of
+from wheels.decoding.models.registry import fast_decoder_for
 from wheels.decoding.models.runner import Output, Runner
 
 TOLERANCE = 1e-5
@@ -132,10 +131,10 @@ def texts() -> tuple[torch.Tensor, list[list[int]]]:
 
 
 def worst_error(model: PreTrainedModel, tamper: Callable[[Runner], object] = lambda runner: None) -> float:
-    """Let two runners read and rewind alike, one lean; return the worst of a pass, in parts of its largest."""
+    """Let two runners read and rollback alike, one fast; return the worst of a pass, in parts of its largest."""
     texts_BT, sources = texts()
-    runners = [Runner(model, ROWS, VOCABULARY - 1, overhead=1, chunk=8, lean=each) for each in (True, False)]
-    assert runners[0].lean is not None and runners[1].lean is None
+    runners = [Runner(model, ROWS, VOCABULARY - 1, overhead=1, chunk=8, fast=each) for each in (True, False)]
+    assert runners[0].fast_decoder is not None and runners[1].fast_decoder is None
     for runner in runners:
         runner.admit(range(ROWS), sources)
         runner.journal = []
@@ -150,12 +149,12 @@ def worst_error(model: PreTrainedModel, tamper: Callable[[Runner], object] = lam
         to_B = to_B.clamp(max=LENGTH - 8) if turn % 5 == 4 else before_B.clamp(max=LENGTH - 8)
         counts = torch.ones(ROWS, dtype=torch.long) if turn % 4 < 2 else torch.randint(1, 7, (ROWS,))
         counts = counts[:1].repeat(ROWS) if turn % 4 == 2 else counts
-        wanted_R = (torch.rand(len(rows)) * counts[rows]).long() + 1 if turn % 2 else None
-        said: list[Output] = []
+        logits_to_keep_R = (torch.rand(len(rows)) * counts[rows]).long() + 1 if turn % 2 else None
+        output: list[Output] = []
         for runner in runners:
-            runner.rewind(torch.arange(ROWS), to_B)
-            said.append(runner.read(rows_R, texts_BT, to_B + counts, wanted_R))
-        pairs = [(getattr(said[0], each), getattr(said[1], each)) for each in ("logits_RV", "hidden_RD")]
+            runner.rollback(torch.arange(ROWS), to_B)
+            output.append(runner.read(rows_R, texts_BT, to_B + counts, logits_to_keep_R))
+        pairs = [(getattr(output[0], each), getattr(output[1], each)) for each in ("logits_RV", "hidden_RD")]
         worst = max(worst, *(float((own - theirs).abs().max() / theirs.abs().max()) for own, theirs in pairs))
     assert all(each.seconds > 0 for each in runners[0].journal + runners[1].journal), "and each pass is timed"
     passes = {(each.rows, each.width, each.tokens == each.rows * each.width) for each in runners[0].journal}
@@ -167,17 +166,17 @@ def worst_error(model: PreTrainedModel, tamper: Callable[[Runner], object] = lam
 @pytest.fixture(params=["plain", "packed"])
 def laid_out(request, monkeypatch):
     """Whether weights are packed by oneDNN, which pays only for larger ones than these."""
-    if request.param == "packed" and not linear.can_pack(torch.empty(256, 256)):
+    if request.param == "packed" and not linear.can_prepack(torch.empty(256, 256)):
         pytest.skip("there is no oneDNN here")
     monkeypatch.setattr(linear, "SMALLEST", {torch.float32: 1 if request.param == "packed" else 10**9})
-    return {"plain": linear.Plain, "packed": linear.Packed}[request.param]
+    return {"plain": linear.TorchLinear, "packed": linear.PrepackedLinear}[request.param]
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_lean_pass_says_what_the_library_says(name, laid_out):
+def test_a_fast_pass_says_what_the_library_says(name, laid_out):
     model = build(name)
-    made: Any = lean_of(model)
-    assert type(made) is lean_choice.MAKERS[type(model)] and (made.encoder is not None) == (name in SEQ2SEQ_MODELS)
+    made: Any = fast_decoder_for(model)
+    assert type(made) is registry.MAKERS[type(model)] and (made.encoder is not None) == (name in SEQ2SEQ_MODELS)
     assert type(made.head) is type(made.layers[0][0].into) is laid_out
     assert worst_error(model) < TOLERANCE
 
@@ -191,33 +190,33 @@ def test_an_activation_is_the_librarys_and_in_bfloat16_to_the_last_bit(module):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_in_bfloat16_a_lean_pass_is_off_by_rounding_alone(name):
+def test_in_bfloat16_a_fast_pass_is_off_by_rounding_alone(name):
     assert worst_error(build(name).bfloat16()) < 4e-2
 
 
 def moved(runner: Runner) -> None:
     """A mistake: positions beyond 3 are one too far."""
-    right: Any = runner.lean
+    right: Any = runner.fast_decoder
 
-    def wrong(token_N, cache, sight):
-        write = replace(sight.write, uniform=None) if runner.cross else sight.write
-        place = replace(sight, position_RK=sight.position_RK + (sight.position_RK > 3), write=write)
+    def wrong(token_N, cache, inputs):
+        write = replace(inputs.write, uniform=None) if runner.cross else inputs.write
+        place = replace(inputs, positions_RK=inputs.positions_RK + (inputs.positions_RK > 3), write=write)
         return right(token_N, cache, place)
 
     wrong.head, wrong.key_size = right.head, right.key_size  # type: ignore[attr-defined]
-    runner.lean = wrong  # type: ignore[assignment]
+    runner.fast_decoder = wrong  # type: ignore[assignment]
 
 
 def replace_everywhere(monkeypatch: pytest.MonkeyPatch, name: str, wrong: Any) -> None:
     """Replace a function of `lean` in every module that uses it."""
-    for module in (lean, lean_bart, lean_gpt2):
+    for module in (fast, fast_bart, fast_gpt2):
         if hasattr(module, name):
             monkeypatch.setattr(module, name, wrong)
 
 
 def unmasked(runner: Runner) -> None:
     """A mistake: all that was ever written is seen."""
-    right: Any = runner.lean
+    right: Any = runner.fast_decoder
     if hasattr(right, "ramp_HT"):
         right.ramp_HT = right.ramp_HT.nan_to_num(neginf=0.0)
 
@@ -227,47 +226,47 @@ def unmasked(runner: Runner) -> None:
 def test_a_wrong_position_or_mask_is_seen(name, tamper, monkeypatch):
     """The negative control."""
     if tamper is unmasked:
-        replace_everywhere(monkeypatch, "causal_mask", lambda sight, dtype: None)
+        replace_everywhere(monkeypatch, "causal_mask", lambda inputs, dtype: None)
     assert worst_error(build(name), tamper) > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize("name", SEQ2SEQ_MODELS)
 def test_sources_of_other_lengths_are_masked(name, monkeypatch):
     """The negative control of the sources' mask."""
-    replace_everywhere(monkeypatch, "source_mask", lambda sight, dtype: None)
+    replace_everywhere(monkeypatch, "source_mask", lambda inputs, dtype: None)
     assert worst_error(build(name)) > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_both_read_the_same_store_in_turn(name):
     model, (texts_BT, sources) = build(name), texts()
-    mixed, plain = Runner(model, ROWS, VOCABULARY), Runner(model, ROWS, VOCABULARY, lean=False)
-    own = mixed.lean
+    mixed, plain = Runner(model, ROWS, VOCABULARY), Runner(model, ROWS, VOCABULARY, fast=False)
+    own = mixed.fast_decoder
     for runner in (mixed, plain):
         runner.admit(range(ROWS), sources)
     for turn in range(12):
-        mixed.lean = own if turn % 2 else None
+        mixed.fast_decoder = own if turn % 2 else None
         length_B = torch.tensor([1, 3, 2, 4]) + 2 * turn
-        said = [runner.read(None, texts_BT, length_B).logits_RV for runner in (mixed, plain)]
-        assert (said[0] - said[1]).abs().max() < TOLERANCE * said[1].abs().max()
+        output = [runner.read(None, texts_BT, length_B).logits_RV for runner in (mixed, plain)]
+        assert (output[0] - output[1]).abs().max() < TOLERANCE * output[1].abs().max()
 
 
 def test_positions_beyond_the_first_table_are_read():
-    model, length = build("llama"), lean.FIRST_TABLE + 20
+    model, length = build("llama"), fast.FIRST_TABLE + 20
     for each in (model, build("t5-plain")):
-        said = []
+        output = []
         for way in (True, False):
-            runner = Runner(each, 1, VOCABULARY, lean=way)
+            runner = Runner(each, 1, VOCABULARY, fast=way)
             runner.admit([0], [[3, 4]])
             text_1T = (torch.arange(length) % 9 + 3)[None]
             runner.read(None, text_1T, torch.tensor([length - 1]))
-            said.append(runner.read(None, text_1T, torch.tensor([length])).logits_RV)
-        assert (said[0] - said[1]).abs().max() < TOLERANCE * said[1].abs().max()
+            output.append(runner.read(None, text_1T, torch.tensor([length])).logits_RV)
+        assert (output[0] - output[1]).abs().max() < TOLERANCE * output[1].abs().max()
 
 
 @pytest.mark.parametrize("name", ["llama", "t5-plain", "marian"])
 def test_a_runner_reads_the_weights_that_the_model_has_when_it_is_made(name):
-    """And not those of before: of a model that is trained meanwhile, a lean runner's scores are stale."""
+    """And not those of before: of a model that is trained meanwhile, a fast runner's scores are stale."""
     model, (texts_BT, sources) = build(name), texts()
 
     def scores(runner: Runner) -> torch.Tensor:
@@ -279,7 +278,7 @@ def test_a_runner_reads_the_weights_that_the_model_has_when_it_is_made(name):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    expected = scores(Runner(model, ROWS, VOCABULARY, lean=False))
+    expected = scores(Runner(model, ROWS, VOCABULARY, fast=False))
     assert (scores(Runner(model, ROWS, VOCABULARY)) - expected).abs().max() < TOLERANCE * expected.abs().max()
     assert (scores(old) - expected).abs().max() > 100 * TOLERANCE * expected.abs().max()
 
@@ -298,32 +297,32 @@ def elsewhere(weight: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("change", [in_place, through_data, elsewhere])
-def test_a_lean_pass_is_made_again_only_when_the_weights_changed(change):
+def test_a_fast_pass_is_made_again_only_when_the_weights_changed(change):
     model = build("llama")
-    made = lean_of(model)
-    assert lean_of(model) is made
+    made = fast_decoder_for(model)
+    assert fast_decoder_for(model) is made
     change(model.model.layers[1].mlp.up_proj.weight)
-    assert lean_of(model) is not made
-    assert lean_of(build("llama")) is not made, "each model has its own"
+    assert fast_decoder_for(model) is not made
+    assert fast_decoder_for(build("llama")) is not made, "each model has its own"
 
 
 def test_a_bias_of_the_scores_that_changes_is_seen():
     """It is no parameter."""
     model = build("marian")
-    made = lean_of(model)
+    made = fast_decoder_for(model)
     model.final_logits_bias[0, 3] += 1
-    assert lean_of(model) is not made
+    assert fast_decoder_for(model) is not made
 
 
 def test_a_model_made_in_inference_mode_is_read_too():
     with torch.inference_mode():
         model = build("llama")
-    assert lean_of(model) is lean_of(model) is not None
+    assert fast_decoder_for(model) is fast_decoder_for(model) is not None
 
 
-def test_a_lean_pass_is_forgotten_with_its_model():
+def test_a_fast_pass_is_forgotten_with_its_model():
     model = build("llama")
-    made = weakref.ref(lean_of(model))
+    made = weakref.ref(fast_decoder_for(model))
     assert made() is not None
     del model
     gc.collect()
@@ -362,31 +361,31 @@ UNLIKE: dict[str, Callable[[Any], object]] = {
 @pytest.mark.parametrize("change", UNLIKE.values(), ids=UNLIKE)
 def test_what_is_unlike_the_plain_model_is_left_to_the_library(change):
     model = build("llama")
-    assert lean_of(model) is not None
+    assert fast_decoder_for(model) is not None
     change(model)
-    assert lean_of(model) is None
+    assert fast_decoder_for(model) is None
 
 
 def test_attention_in_another_order_is_left_to_the_library():
     model = build("gpt2")
-    assert lean_of(model) is not None
+    assert fast_decoder_for(model) is not None
     model.config.reorder_and_upcast_attn = True
-    assert lean_of(model) is None
+    assert fast_decoder_for(model) is None
 
 
 def test_large_models_and_other_families_are_left_to_the_library(monkeypatch):
-    assert lean_of(GPTNeoXForCausalLM(GPTNeoXConfig(**CAUSAL)).eval()) is None
+    assert fast_decoder_for(GPTNeoXForCausalLM(GPTNeoXConfig(**CAUSAL)).eval()) is None
     model = build("t5-plain")
-    assert lean_of(model) is not None
-    monkeypatch.setattr(lean_choice, "LARGEST", 1000)
-    assert lean_of(model) is None
+    assert fast_decoder_for(model) is not None
+    monkeypatch.setattr(registry, "LARGEST", 1000)
+    assert fast_decoder_for(model) is None
 
 
-@pytest.mark.parametrize(("is_lean", "kind"), [(True, "lean"), (False, "decode")])
-def test_a_pass_is_noted_with_its_kind_and_seconds(monkeypatch, is_lean, kind):
+@pytest.mark.parametrize(("is_fast", "kind"), [(True, "lean"), (False, "decode")])
+def test_a_pass_is_noted_with_its_kind_and_seconds(monkeypatch, is_fast, kind):
     ticks = itertools.count()
     monkeypatch.setattr(running, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
-    chosen = Runner(build("llama"), 1, VOCABULARY, lean=is_lean)
+    chosen = Runner(build("llama"), 1, VOCABULARY, fast=is_fast)
     chosen.admit([0], [[2, 3]])
     chosen.journal = []
     chosen.read(None, torch.tensor([[2, 3, 4]]), torch.tensor([3]))

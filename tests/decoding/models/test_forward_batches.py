@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wheels.decoding.models.forward_batches import CHUNK, PADDING, Span, _together, spans_of
+from wheels.decoding.models.forward_batches import CHUNK, PADDING, ForwardBatch, group_rows, plan_forward_batches
 
 COUNTS = st.lists(st.integers(1, 40), min_size=1, max_size=7)
 
 
-def plain(spans: Sequence[Span]) -> list[tuple[list[int], list[int], bool]]:
-    return [(span.rows, span.counts, span.final) for span in spans]
+def plain(batches: Sequence[ForwardBatch]) -> list[tuple[list[int], list[int], bool]]:
+    return [(batch.rows, batch.counts, batch.final) for batch in batches]
 
 
 HAND = [
@@ -33,31 +33,33 @@ HAND = [
 @pytest.mark.parametrize("case", HAND, ids=lambda case: case[0])
 def test_passes_by_hand(case):
     _, counts, options, expected = case
-    assert plain(spans_of(counts, **options)) == expected
+    assert plain(plan_forward_batches(counts, **options)) == expected
 
 
 @given(counts=COUNTS, overhead=st.integers(1, 60), chunk=st.integers(1, 50), data=st.data())
 def test_every_token_is_read_once_and_in_order(counts, overhead, chunk, data):
     wanted = [data.draw(st.integers(1, count)) for count in counts]
     left, ended = list(counts), []
-    for span in spans_of(counts, overhead=overhead, chunk=chunk, wanted=wanted):
-        assert span.rows and len(span.rows) == len(set(span.rows)) == len(span.counts) and min(span.counts) >= 1
-        assert not set(span.rows) & set(ended), "nothing is read behind the final pass of a row"
-        for row, count in zip(span.rows, span.counts, strict=True):
+    for batch in plan_forward_batches(counts, overhead=overhead, chunk=chunk, wanted=wanted):
+        assert batch.rows and len(batch.rows) == len(set(batch.rows)) == len(batch.counts) and min(batch.counts) >= 1
+        assert not set(batch.rows) & set(ended), "nothing is read behind the final pass of a row"
+        for row, count in zip(batch.rows, batch.counts, strict=True):
             left[row] -= count
-            assert left[row] == 0 if span.final else left[row] >= wanted[row], "wanted positions stay in the final pass"
-            assert not span.final or count >= wanted[row]
-        if span.final:
-            ended += span.rows
+            assert left[row] == 0 if batch.final else left[row] >= wanted[row], (
+                "wanted positions stay in the final pass"
+            )
+            assert not batch.final or count >= wanted[row]
+        if batch.final:
+            ended += batch.rows
     assert left == [0] * len(counts) and sorted(ended) == list(range(len(counts)))
 
 
 @given(counts=COUNTS, overhead=st.integers(1, 60), chunk=st.integers(1, 50), data=st.data())
 def test_no_pass_is_larger_than_a_chunk_unless_a_row_wants_more(counts, overhead, chunk, data):
     wanted = [data.draw(st.integers(1, count)) for count in counts]
-    for span in spans_of(counts, overhead=overhead, chunk=chunk, wanted=wanted):
-        enough = max([wanted[row] for row in span.rows] if span.final else [1])
-        assert sum(span.counts) <= max(chunk, len(span.rows) * enough)
+    for batch in plan_forward_batches(counts, overhead=overhead, chunk=chunk, wanted=wanted):
+        enough = max([wanted[row] for row in batch.rows] if batch.final else [1])
+        assert sum(batch.counts) <= max(chunk, len(batch.rows) * enough)
 
 
 def cost(groups: Sequence[Sequence[int]], counts: Sequence[int], overhead: int) -> int:
@@ -76,7 +78,7 @@ def partitions(rows: list[int]) -> list[list[list[int]]]:
 
 @given(counts=COUNTS, overhead=st.integers(0, 60))
 def test_a_division_never_costs_more_than_one_pass_or_each_row_alone(counts, overhead):
-    found, rows = cost(_together(counts, overhead), counts, overhead), range(len(counts))
+    found, rows = cost(group_rows(counts, overhead), counts, overhead), range(len(counts))
     assert found <= cost([list(rows)], counts, overhead) and found <= cost([[row] for row in rows], counts, overhead)
 
 
@@ -85,15 +87,19 @@ def test_a_division_never_costs_more_than_one_pass_or_each_row_alone(counts, ove
 def test_no_division_costs_less(counts, overhead):
     """Against all partitions of up to six rows."""
     best = min(cost(groups, counts, overhead) for groups in partitions(list(range(len(counts)))))
-    assert cost(_together(counts, overhead), counts, overhead) == best
+    assert cost(group_rows(counts, overhead), counts, overhead) == best
 
 
 def test_a_worse_division_would_be_seen():
     """The negative control: neighbours as they came, not as they are sorted, cost more."""
     counts = [2, 50, 2, 49]
-    assert cost(_together(counts, 2), counts, 2) == 32 + 4 + 32 + 100 < cost([[0, 3], [1, 2]], counts, 2)
+    assert cost(group_rows(counts, 2), counts, 2) == 32 + 4 + 32 + 100 < cost([[0, 3], [1, 2]], counts, 2)
 
 
 def test_as_it_is_set_a_batch_of_single_tokens_is_one_pass():
-    assert plain(spans_of([1] * 64)) == [(list(range(64)), [1] * 64, True)]
-    assert plain(spans_of([600, 1])) == [([1], [1], True), ([0], [CHUNK], False), ([0], [600 - CHUNK], True)]
+    assert plain(plan_forward_batches([1] * 64)) == [(list(range(64)), [1] * 64, True)]
+    assert plain(plan_forward_batches([600, 1])) == [
+        ([1], [1], True),
+        ([0], [CHUNK], False),
+        ([0], [600 - CHUNK], True),
+    ]

@@ -4,21 +4,23 @@ import pytest
 import torch
 
 from wheels.decoding.models import linear
-from wheels.decoding.models.linear import Packed, Plain, can_pack, linear_of
+from wheels.decoding.models.linear import PrepackedLinear, TorchLinear, can_prepack, make_linear
 
 ROWS = (1, 3, 40)
-packs_float32 = pytest.mark.skipif(not can_pack(torch.empty(256, 256)), reason="there is no oneDNN here")
+packs_float32 = pytest.mark.skipif(not can_prepack(torch.empty(256, 256)), reason="there is no oneDNN here")
 packs_bfloat16 = pytest.mark.skipif(
-    not can_pack(torch.empty(8, 8, dtype=torch.bfloat16)), reason="oneDNN does not multiply bfloat16 here"
+    not can_prepack(torch.empty(8, 8, dtype=torch.bfloat16)), reason="oneDNN does not multiply bfloat16 here"
 )
 
 
-def maps(dtype: torch.dtype, bias_Y: torch.Tensor | None = None) -> tuple[list[Plain | Packed], torch.Tensor]:
+def maps(
+    dtype: torch.dtype, bias_Y: torch.Tensor | None = None
+) -> tuple[list[TorchLinear | PrepackedLinear], torch.Tensor]:
     """Return the same map in both forms, and its weights."""
     weight_YX = torch.randn(48, 48).to(dtype)
-    packed = linear_of(weight_YX, bias_Y)
-    assert isinstance(packed, Packed)
-    return [packed, Plain(weight_YX.t(), bias_Y)], weight_YX
+    packed = make_linear(weight_YX, bias_Y)
+    assert isinstance(packed, PrepackedLinear)
+    return [packed, TorchLinear(weight_YX.t(), bias_Y)], weight_YX
 
 
 @pytest.mark.parametrize(
@@ -36,12 +38,12 @@ def test_both_multiply(
     values_NX, states_NY = torch.randn(rows, 48).to(dtype), torch.randn(rows, 48).to(dtype)
     product = values_NX.double() @ weight_YX.double().t() + (0 if bias_Y is None else bias_Y.double())
     for each in both:
-        said, added = each(values_NX), each.added(states_NY, values_NX)
-        assert said.dtype == added.dtype == dtype
-        assert (said.double() - product).abs().max() <= bound * product.abs().max()
+        output, added = each(values_NX), each.added(states_NY, values_NX)
+        assert output.dtype == added.dtype == dtype
+        assert (output.double() - product).abs().max() <= bound * product.abs().max()
         total = states_NY.double() + product
         assert (added.double() - total).abs().max() <= 2 * bound * total.abs().max()
-        assert not torch.equal(said, added)
+        assert not torch.equal(output, added)
 
 
 @packs_bfloat16
@@ -74,27 +76,27 @@ def test_what_pays_is_packed(
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.setattr(linear, "multiplies_bfloat16", lambda: multiplies)
     expected = packed == "always" or (packed == "where multiplied" and multiplies)
-    assert can_pack(torch.randn(shape).to(dtype)) is expected
+    assert can_prepack(torch.randn(shape).to(dtype)) is expected
 
 
 def test_the_choice_is_the_form() -> None:
     for shape in ((256, 256), (255, 256)):
         weight_YX = torch.randn(shape)
-        assert isinstance(linear_of(weight_YX), Packed if can_pack(weight_YX) else Plain)
+        assert isinstance(make_linear(weight_YX), PrepackedLinear if can_prepack(weight_YX) else TorchLinear)
 
 
 def test_without_onednn_torch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     weight_YX = torch.randn(300, 300)
-    made = linear_of(weight_YX)
-    assert isinstance(made, Plain)
+    made = make_linear(weight_YX)
+    assert isinstance(made, TorchLinear)
     torch.testing.assert_close(made(torch.ones(2, 300)), weight_YX.sum(1).expand(2, -1), rtol=1e-4, atol=1e-4)
 
 
 @packs_float32
 def test_a_packed_map_does_not_see_later_changes() -> None:
     weight_YX = torch.randn(300, 300)
-    made, values_NX = linear_of(weight_YX), torch.randn(2, 300)
+    made, values_NX = make_linear(weight_YX), torch.randn(2, 300)
     before = made(values_NX)
     weight_YX.zero_()
     assert torch.equal(made(values_NX), before)

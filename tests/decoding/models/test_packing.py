@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.decoding.tiny import FAMILIES, VOCABULARY, make_model
-from wheels.decoding.models.packing import ATTENTION, Packing, configs_of, packed
+from wheels.decoding.models.packing import ATTENTION, Packing, configs_of, packed_attention
 from wheels.decoding.models.runner import Runner
 
 
@@ -14,23 +14,23 @@ def test_a_packing_by_hand():
     assert packing.column_N.tolist() == [0, 1, 0, 0, 1, 2]
     assert (packing.start_R.tolist(), packing.rows, packing.width) == ([0, 2, 3], 3, 3)
     values_RW = torch.tensor([[1, 2, 0], [3, 0, 0], [4, 5, 6]])
-    assert packing.packed(values_RW).tolist() == [[1, 2, 3, 4, 5, 6]]
+    assert packing.pack(values_RW).tolist() == [[1, 2, 3, 4, 5, 6]]
 
 
 def test_a_line_is_spread_out_and_put_together_again():
     packing = Packing.of([2, 1, 3], torch.device("cpu"))
     line_1HND = torch.randn(1, 2, 6, 4)
-    spread_RHWD = packing.spread(line_1HND)
+    spread_RHWD = packing.unpack(line_1HND)
     assert spread_RHWD.shape == (3, 2, 3, 4)
     assert spread_RHWD[1, :, 0].equal(line_1HND[0, :, 2]) and not spread_RHWD[1, :, 1:].any()
-    assert packing.packed(spread_RHWD.transpose(1, 2)).equal(line_1HND.transpose(1, 2))
+    assert packing.pack(spread_RHWD.transpose(1, 2)).equal(line_1HND.transpose(1, 2))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_padding_goes_through_a_model_and_its_attention_is_its_own_again(family):
     model, seen = make_model(family, 16, seed=1), []
     before = [config._attn_implementation for config in configs_of(model)]
-    runner = Runner(model, 4, VOCABULARY, lean=False)
+    runner = Runner(model, 4, VOCABULARY, fast=False)
     runner.journal = []
     runner.admit(range(4), [[3, 4], [5], [6, 7, 8], [9]])
     model.register_forward_pre_hook(
@@ -49,7 +49,7 @@ def test_an_error_leaves_the_attention_as_it_was():
     model = make_model("t5", 16, seed=1)
     configs = configs_of(model)
     before = [config._attn_implementation for config in configs]
-    with pytest.raises(KeyError), packed(configs, Packing.of([1, 2], torch.device("cpu"))):
+    with pytest.raises(KeyError), packed_attention(configs, Packing.of([1, 2], torch.device("cpu"))):
         assert {config._attn_implementation for config in configs} == {ATTENTION}
         raise KeyError
     assert [config._attn_implementation for config in configs] == before

@@ -48,7 +48,7 @@ def from_scratch(model: PreTrainedModel, source: list[int], text: torch.Tensor) 
 
 
 def worst_error(model: PreTrainedModel, tamper: Callable[[Runner], None] = lambda runner: None) -> float:
-    """Read and rewind at random, some rows or all; return the largest error of any score."""
+    """Read and rollback at random, some rows or all; return the largest error of any score."""
     runner, texts_BT, sources = start(model)
     tamper(runner)
     worst = 0.0
@@ -57,20 +57,20 @@ def worst_error(model: PreTrainedModel, tamper: Callable[[Runner], None] = lambd
         rows = list(range(ROWS)) if rows_R is None else rows_R.tolist()
         if turn % 3 == 2:
             chosen_R = torch.tensor(rows)
-            runner.rewind(chosen_R, (torch.rand(len(rows)) * runner.cursor_B[chosen_R]).long())
+            runner.rollback(chosen_R, (torch.rand(len(rows)) * runner.cursor_B[chosen_R]).long())
             continue
-        runner.rewind(torch.arange(ROWS), torch.full((ROWS,), LENGTH - 4))  # room for what follows
+        runner.rollback(torch.arange(ROWS), torch.full((ROWS,), LENGTH - 4))  # room for what follows
         length_B = runner.cursor_B.clone()
         length_B[rows] += torch.randint(1, 5, (len(rows),))
-        said = runner.read(rows_R, texts_BT, length_B)
+        output = runner.read(rows_R, texts_BT, length_B)
         assert runner.cursor_B[rows].equal(length_B[rows])
         for place, row in enumerate(rows):
             expected_V = from_scratch(model, sources[row], texts_BT[row, : length_B[row]])
-            worst = max(worst, float((said.logits_RV[place] - expected_V).abs().max()))
+            worst = max(worst, float((output.logits_RV[place] - expected_V).abs().max()))
     return worst
 
 
-def test_ragged_reads_and_rewinds_equal_reading_from_scratch(model):
+def test_ragged_reads_and_rollbacks_equal_reading_from_scratch(model):
     assert worst_error(model) < TOLERANCE
 
 
@@ -78,10 +78,10 @@ def test_rows_that_are_told_common_positions_are_wrong(model):
     """The negative control: with the positions 0..K for every row, the same rounds fail by far."""
 
     def tamper(runner: Runner) -> None:
-        runner.lean = None
+        runner.fast_decoder = None
         right = runner.positions
-        runner.positions = lambda position_RK, visible, packing=None: right(
-            torch.arange(position_RK.shape[1]).expand_as(position_RK), visible, packing
+        runner.positions = lambda positions_RK, visible, packing=None: right(
+            torch.arange(positions_RK.shape[1]).expand_as(positions_RK), visible, packing
         )
 
     assert worst_error(model, tamper) > 1000 * TOLERANCE
@@ -91,7 +91,7 @@ def test_rows_that_see_what_lies_beyond_their_cursor_are_wrong(model):
     """The negative control of the mask: what was rewound, or never written, must not be seen."""
 
     def tamper(runner: Runner) -> None:
-        runner.lean = None
+        runner.fast_decoder = None
         right = runner._mask
         runner._mask = lambda allowed_RKL, packing: right(torch.ones_like(allowed_RKL), packing)
 
@@ -99,7 +99,7 @@ def test_rows_that_see_what_lies_beyond_their_cursor_are_wrong(model):
 
 
 def test_what_several_passes_said_is_put_in_order_and_filled_up_by_hand():
-    """Rows 2 and 0 read one token, row 1 three: the last one said fills up the shorter ones."""
+    """Rows 2 and 0 read one token, row 1 three: the last one output fills up the shorter ones."""
     short, long = torch.tensor([[[1.0]], [[2.0]]]), torch.tensor([[[3.0], [4.0], [5.0]]])
     assert _placed([([2, 0], short), ([1], long)], 3)[..., 0].tolist() == [[2.0] * 3, [3.0, 4.0, 5.0], [1.0] * 3]
     assert _placed([([1], short[:1, 0]), ([0], short[1:, 0])], 2).tolist() == [[2.0], [1.0]]
@@ -107,9 +107,9 @@ def test_what_several_passes_said_is_put_in_order_and_filled_up_by_hand():
 
 def test_the_hidden_state_is_what_the_head_read(model):
     runner, texts_BT, _ = start(model)
-    said = runner.read(None, texts_BT, torch.tensor([1, 4, 2, 7, 3]))
-    scores_RV = model.get_output_embeddings()(said.hidden_RD.double())
-    torch.testing.assert_close(scores_RV.float(), said.logits_RV, atol=TOLERANCE, rtol=0)
+    output = runner.read(None, texts_BT, torch.tensor([1, 4, 2, 7, 3]))
+    scores_RV = model.get_output_embeddings()(output.hidden_RD.double())
+    torch.testing.assert_close(scores_RV.float(), output.logits_RV, atol=TOLERANCE, rtol=0)
 
 
 def test_a_new_text_moves_into_a_live_slot(model):
@@ -120,10 +120,10 @@ def test_a_new_text_moves_into_a_live_slot(model):
     runner.admit([1, 3], [sources[1], sources[3]])
     assert runner.cursor_B.tolist() == [6, 0, 9, 0, 1]
     for length_B in (torch.tensor([7, 1, 11, 3, 2]), torch.tensor([8, 5, 12, 4, 9])):
-        said = runner.read(None, texts_BT, length_B)
+        output = runner.read(None, texts_BT, length_B)
         for row in range(ROWS):
             expected_V = from_scratch(model, sources[row], texts_BT[row, : length_B[row]])
-            torch.testing.assert_close(said.logits_RV[row], expected_V.float(), atol=TOLERANCE, rtol=0)
+            torch.testing.assert_close(output.logits_RV[row], expected_V.float(), atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("family", SEQ2SEQ)
@@ -147,10 +147,10 @@ def test_a_row_at_the_end_of_the_context_is_read_beside_one_that_reads_much():
     runner = Runner(model, 2, VOCABULARY)
     runner.admit([0, 1], [[], []])
     runner.read(None, texts_BT, torch.tensor([31, 1]))
-    said = runner.read(None, texts_BT, torch.tensor([32, 9]))
+    output = runner.read(None, texts_BT, torch.tensor([32, 9]))
     for row, length in enumerate((32, 9)):
         expected_V = from_scratch(model, [], texts_BT[row, :length])
-        torch.testing.assert_close(said.logits_RV[row], expected_V.float(), atol=TOLERANCE, rtol=0)
+        torch.testing.assert_close(output.logits_RV[row], expected_V.float(), atol=TOLERANCE, rtol=0)
 
 
 def test_a_padded_vocabulary_is_cut_to_the_common_range():

@@ -90,15 +90,15 @@ def test_small_scores_hide_nothing():
     assert ragged_error(model, VOCABULARY) == pytest.approx(error, rel=1e-3) and error > TOLERANCE[torch.float32]
 
 
-def test_what_a_rewind_spoils_is_seen(monkeypatch):
-    model, right = make_model("llama", 16, seed=1), Runner.rewind
+def test_what_a_rollback_spoils_is_seen(monkeypatch):
+    model, right = make_model("llama", 16, seed=1), Runner.rollback
 
     def spoils(runner, rows, lengths):
         right(runner, rows, lengths)
         for layer in runner.cache.self_layers:
             layer.values.zero_()
 
-    monkeypatch.setattr(Runner, "rewind", spoils)
+    monkeypatch.setattr(Runner, "rollback", spoils)
     assert ragged_error(model, VOCABULARY) > TOLERANCE[torch.float32]
 
 
