@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import gymnasium
+
+from wheels.lazy import lazy
 
 ENV_ID = "wheels/Deferral-v0"
 
@@ -18,3 +22,18 @@ def register() -> None:
 
 
 register()
+
+if TYPE_CHECKING:
+    from wheels.envs.deferral import DeferralEnv as DeferralEnv
+    from wheels.envs.settings import Settings as Settings
+    from wheels.envs.vector import DeferralVectorEnv as DeferralVectorEnv
+else:
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "wheels.envs.deferral": ("DeferralEnv",),
+            "wheels.envs.settings": ("Settings",),
+            "wheels.envs.vector": ("DeferralVectorEnv",),
+        },
+        ("ENV_ID", "register"),
+    )

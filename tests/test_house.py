@@ -20,7 +20,7 @@ from wheels.config import parse
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"wheels": "wheels", "decoding": "wheels.decoding", "envs": "wheels.envs", "agents": "wheels.agents"}
 FOLDERS["benchmarks"] = "wheels.benchmarks"
-ORDER = ["core", "decoding", "envs", "agents", "benchmarks", "cli"]
+ORDER = ["core", "decoding", "envs", "agents", "api", "benchmarks", "cli"]
 """A file imports from its own folder and from those before it."""
 HEAVY = {"torch", "transformers", "trl", "gymnasium", "accelerate", "datasets", "matplotlib", "numpy", "babel", "yaml"}
 
@@ -45,9 +45,14 @@ def level(module: str) -> str:
 
 
 def imports(name: str, source: str, known: set[str]) -> set[str]:
-    """Return the modules of ours that `source` imports, at its top or anywhere inside."""
+    """Return the modules of ours that `source` imports, at its top or anywhere inside.
+
+    What an `__init__` shows to editors alone (`if TYPE_CHECKING`) it imports only when it is asked for it.
+    """
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if not is_facade(node)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -56,6 +61,11 @@ def imports(name: str, source: str, known: set[str]) -> set[str]:
                 inner = f"{node.module}.{alias.name}"
                 found.add(inner if inner in known else str(node.module))
     return {module for module in found if module.split(".")[0] == "wheels"} - {name}
+
+
+def is_facade(node: ast.AST) -> bool:
+    """Tell whether a statement is a package's block of lazy names: `if TYPE_CHECKING: ... else: ... = lazy(...)`."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and "lazy(" in ast.unparse(node)
 
 
 def graph(sources: Mapping[str, str]) -> dict[str, set[str]]:

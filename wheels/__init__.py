@@ -1,8 +1,9 @@
 """Adaptive inference: a small student writes, and calls a large teacher for a token where that is worth its price."""
 
 import os.path as _path
-from importlib import import_module as _import_module
-from typing import Any as _Any
+from typing import TYPE_CHECKING
+
+from wheels.lazy import lazy as _lazy
 
 __version__ = "0.1.0"
 
@@ -10,9 +11,46 @@ __version__ = "0.1.0"
 if not _path.isdir(_path.join(_path.dirname(__file__), "envs")):
     __path__.append(_path.dirname(_path.dirname(_path.abspath(__file__))))
 
-
-def __getattr__(name: str) -> _Any:
-    """Return `decode`, the hook for transformers' `generate` (`wheels.decoding.hf.generate`); it brings torch."""
-    if name == "decode":
-        return _import_module("wheels.decoding.hf.generate").decode
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if TYPE_CHECKING:
+    from wheels import agents as agents
+    from wheels import annotation as annotation
+    from wheels import data as data
+    from wheels import decoding as decoding
+    from wheels import distillation as distillation
+    from wheels import envs as envs
+    from wheels import metrics as metrics
+    from wheels import rationales as rationales
+    from wheels.agents.config import TrainConfig as TrainConfig
+    from wheels.decoding.engine import decode as decode
+    from wheels.decoding.engine import stream as stream
+    from wheels.decoding.hf.generate import hf_generate as hf_generate
+    from wheels.decoding.methods.method import Method as Method
+    from wheels.decoding.methods.method import bild as bild
+    from wheels.decoding.methods.method import cascade as cascade
+    from wheels.decoding.methods.method import deferral as deferral
+    from wheels.decoding.methods.method import prompt_lookup as prompt_lookup
+    from wheels.decoding.methods.method import speculative as speculative
+    from wheels.decoding.methods.rules import Rule as Rule
+    from wheels.decoding.sampling import Sampling as Sampling
+    from wheels.decoding.trace import Trace as Trace
+    from wheels.distillation.config import PretrainConfig as PretrainConfig
+    from wheels.errors import WheelsError as WheelsError
+    from wheels.models.pair import Pair as Pair
+else:
+    __all__, __getattr__, __dir__ = _lazy(
+        __name__,
+        {
+            "wheels": ("agents", "annotation", "data", "decoding", "distillation", "envs", "metrics", "rationales"),
+            "wheels.agents.config": ("TrainConfig",),
+            "wheels.decoding.engine": ("decode", "stream"),
+            "wheels.decoding.hf.generate": ("hf_generate",),
+            "wheels.decoding.methods.method": ("Method", "bild", "cascade", "deferral", "prompt_lookup", "speculative"),
+            "wheels.decoding.methods.rules": ("Rule",),
+            "wheels.decoding.sampling": ("Sampling",),
+            "wheels.decoding.trace": ("Trace",),
+            "wheels.distillation.config": ("PretrainConfig",),
+            "wheels.errors": ("WheelsError",),
+            "wheels.models.pair": ("Pair",),
+        },
+        ("__version__",),
+    )

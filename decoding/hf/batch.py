@@ -22,7 +22,7 @@ from transformers import (
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 
-from wheels.decoding.hf.pair import HandedPair
+from wheels.decoding.hf.pair import GeneratePair
 from wheels.decoding.sequences import Slots
 from wheels.errors import WheelsError
 
@@ -30,7 +30,7 @@ STATEFUL = (SynthIDTextWatermarkLogitsProcessor, UnbatchedClassifierFreeGuidance
 """Processors that keep a state from call to call: they must see every step once, and drafts are scored again."""
 
 
-class HandedBatch:
+class GenerateBatch:
     """The inputs of one call, for the engine's rows.
 
     Args:
@@ -120,7 +120,7 @@ class HandedBatch:
         tokens = torch.tensor(rows, dtype=self.prompts_BL.dtype, device=self.prompts_BL.device)
         return torch.cat([self.prompts_BL, tokens], 1)
 
-    def pair(self, student: PreTrainedModel, teacher: PreTrainedModel) -> HandedPair:
+    def pair(self, student: PreTrainedModel, teacher: PreTrainedModel) -> GeneratePair:
         """Return the two models with the special tokens of the call.
 
         Raises:
@@ -131,7 +131,7 @@ class HandedBatch:
             if bool((self.prompts_BL != self.prompts_BL[:1]).any()):
                 raise WheelsError("decoder_input_ids differ from row to row; decode rows that begin alike together")
             start = tuple(self.prompts_BL[0].tolist())
-        return HandedPair(student, teacher, eos_ids=self.eos_ids, pad_id=self.pad_id or 0, start_ids=start)
+        return GeneratePair(student, teacher, eos_ids=self.eos_ids, pad_id=self.pad_id or 0, start_ids=start)
 
 
 def unpadded(ids_BS: torch.Tensor, mask_BS: torch.Tensor | None) -> list[list[int]]:

@@ -1,14 +1,12 @@
-"""Deferral inside transformers' own `generate`: `student.generate(..., custom_generate=wheels.decode, teacher=...)`.
+"""Deferral inside transformers' `generate`: `student.generate(..., custom_generate=wheels.hf_generate, teacher=p)`.
 
-`generate` prepares the call (inputs, masks, processors, criteria, settings) and hands it to `decode`, which runs the
-engine and returns what `generate` would. The source of a sequence-to-sequence model comes as `inputs_tensor`, which
-`generate` gives to whatever names it in its signature: so the caller writes nothing extra, and the teacher's encoder
-reads the ids too. The student's encoder reads them twice, once in `generate` and once in the engine.
+`generate` prepares the call (inputs, masks, processors, criteria, settings), then calls `hf_generate`, which runs the
+engine and returns what `generate` would. `generate` passes the source of a sequence-to-sequence model as
+`inputs_tensor`, because the signature names it. Each model encodes the source itself.
 
-Processors, criteria, lengths, end tokens, sampling and `num_return_sequences` are those of the call, for both models:
-budget 0 is the student's own `generate`, and budget 1 the teacher's with the same settings. Draws follow
-`torch.manual_seed`. Nobody compares the tokenizers of models in memory: the caller vouches that they are one. Not
-honoured: a context longer than the models', which ends a row here.
+Processors, criteria, lengths, end tokens, sampling and `num_return_sequences` apply to both models: budget 0 is the
+student's own `generate`, budget 1 the teacher's. Draws follow `torch.manual_seed`. Tokenizers of models in memory are
+not compared: the caller vouches that both share one. Not honoured: a context longer than the models', which ends a row.
 """
 
 from __future__ import annotations
@@ -26,9 +24,9 @@ from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList,
 from transformers.generation import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput, GenerationMode
 
 from wheels.decoding.engine import Engine
-from wheels.decoding.hf.batch import HandedBatch
+from wheels.decoding.hf.batch import GenerateBatch
 from wheels.decoding.hf.method import method_of
-from wheels.decoding.hf.pair import HandedPair, teacher_of
+from wheels.decoding.hf.pair import GeneratePair, teacher_of
 from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.rules import Rule
 from wheels.decoding.params import Request
@@ -44,7 +42,7 @@ PREPARED = frozenset(
 CACHES = ("cache", "past_key_values")
 """A key-value cache, by its name from transformers 5.24 on and before."""
 UNREAD = (*CACHES, "encoder_outputs", "cache_implementation", "cache_config", "prefill_chunk_size")
-"""What looks the same in `decode`, whether a caller gave it or `generate` made it, and would be lost."""
+"""What looks the same in `hf_generate`, whether a caller gave it or `generate` made it, and would be lost."""
 KEPT = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 """What `generate` can return beside the tokens, and the engine does not keep."""
 
@@ -73,7 +71,7 @@ class DeferralEncoderDecoderOutput(GenerateEncoderDecoderOutput):
     """And of the student."""
 
 
-def decode(
+def hf_generate(
     model: PreTrainedModel,
     input_ids: torch.Tensor,
     logits_processor: LogitsProcessorList,
@@ -89,7 +87,7 @@ def decode(
     inputs_tensor: torch.Tensor | None = None,
     **model_kwargs: Any,
 ) -> torch.Tensor | DeferralDecoderOnlyOutput | DeferralEncoderDecoderOutput:
-    """Write with two models inside `student.generate(..., custom_generate=wheels.decode, teacher=..., ...)`.
+    """Write with two models inside `student.generate(..., custom_generate=wheels.hf_generate, teacher=..., ...)`.
 
     Args:
         model: The student; `generate` gives this argument, the next four, and `inputs_tensor`.
@@ -117,14 +115,14 @@ def decode(
     sources, mask = _sources(model, input_ids, inputs_tensor), model_kwargs.get("attention_mask")
     check_caller(sys._getframe(1))
     prompts = input_ids.to(model.device)
-    batch = HandedBatch(prompts, sources, mask, logits_processor, stopping_criteria, generation_config)
+    batch = GenerateBatch(prompts, sources, mask, logits_processor, stopping_criteria, generation_config)
     pair = batch.pair(model, teacher_of(teacher, model))
     how = method_of(pair, method, rule, threshold, teacher_budget, budget_mode)
     rows = _write(batch, pair, how, teacher_budget, budget_mode)
     return _output(batch, rows, generation_config, input_ids.device, is_seq2seq=pair.is_seq2seq)
 
 
-def _write(batch: HandedBatch, pair: HandedPair, method: Method, budget: float | None, mode: str) -> list[Row]:
+def _write(batch: GenerateBatch, pair: GeneratePair, method: Method, budget: float | None, mode: str) -> list[Row]:
     """Let the engine write all rows."""
     wish = Request(
         budget=budget,
@@ -152,10 +150,10 @@ def check_call(config: GenerationConfig) -> None:
         beams = config.num_beams or 1
         what = f"num_beams={beams}" if beams > 1 else str(mode.value)
         raise WheelsError(
-            f"wheels.decode writes one text at a time per row, got {what}; call generate with num_beams=1"
+            f"wheels.hf_generate writes one text at a time per row, got {what}; call generate with num_beams=1"
         )
     if config.return_dict_in_generate and (asked := [name for name in KEPT if getattr(config, name, None)]):
-        raise WheelsError(f"wheels.decode does not keep what {asked[0]} asks for; leave it, or use plain generate")
+        raise WheelsError(f"wheels.hf_generate does not keep what {asked[0]} asks for; leave it, or use plain generate")
 
 
 def check_inputs(inputs: Mapping[str, Any], prompts_BL: torch.Tensor) -> None:
@@ -185,7 +183,7 @@ def check_inputs(inputs: Mapping[str, Any], prompts_BL: torch.Tensor) -> None:
 
 def _unread(name: str) -> WheelsError:
     """Return the error for an input of the caller's own that would be lost."""
-    return WheelsError(f"wheels.decode does not read {name}; give input_ids and attention_mask alone")
+    return WheelsError(f"wheels.hf_generate does not read {name}; give input_ids and attention_mask alone")
 
 
 def _positions(mask_BL: torch.Tensor | None, prompts_BL: torch.Tensor) -> torch.Tensor:
@@ -217,7 +215,7 @@ def check_caller(caller: FrameType) -> None:
     }
     for name, what in advice.items():
         if caller.f_locals.get(name) is not None:
-            raise WheelsError(f"wheels.decode takes no {name}: {what}")
+            raise WheelsError(f"wheels.hf_generate takes no {name}: {what}")
     own = caller.f_locals["kwargs"]
     for name in UNREAD:
         if own.get(name) is not None:
@@ -234,12 +232,14 @@ def _sources(model: PreTrainedModel, input_ids: torch.Tensor, inputs: torch.Tens
         return input_ids
     # generate fills in -100 where encoder_outputs were given without ids.
     if inputs is None or inputs.dim() != 2 or inputs.is_floating_point() or bool((inputs < 0).any()):
-        raise WheelsError("each model encodes the source itself, so wheels.decode needs its ids; give input_ids=...")
+        raise WheelsError(
+            "each model encodes the source itself, so wheels.hf_generate needs its ids; give input_ids=..."
+        )
     return inputs.repeat_interleave(len(input_ids) // len(inputs), 0)
 
 
 def _output(
-    batch: HandedBatch, rows: list[Row], config: GenerationConfig, device: torch.device, *, is_seq2seq: bool
+    batch: GenerateBatch, rows: list[Row], config: GenerationConfig, device: torch.device, *, is_seq2seq: bool
 ) -> torch.Tensor | DeferralDecoderOnlyOutput | DeferralEncoderDecoderOutput:
     """Return what `generate` would."""
     sequences = batch.padded([row.tokens for row in rows]).to(device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from wheels.decoding.hf.pair import HandedPair, folder_of
+from wheels.decoding.hf.pair import GeneratePair, folder_of
 from wheels.decoding.methods.method import Method, deferral
 from wheels.decoding.methods.rules import Rule, ThresholdRule, calibrated, scorer
 from wheels.errors import WheelsError, check_kind, check_number
@@ -16,14 +16,14 @@ from wheels.policy.head import HeadConfig
 
 
 def method_of(
-    pair: HandedPair,
+    pair: GeneratePair,
     method: Method | None = None,
     rule: str | Rule | None = None,
     threshold: float | None = None,
     budget: float | None = None,
     mode: str = "average",
 ) -> Method:
-    """Return how to decode; see `decode`.
+    """Return how to decode; see `hf_generate`.
 
     Raises:
         WheelsError: for arguments that do not go together, or a rule without a threshold.
@@ -66,7 +66,7 @@ def _threshold_rule(rule: Rule) -> ThresholdRule:
 
 
 def _named_rule(
-    pair: HandedPair, name: str | None, threshold: float | None, budget: float | None, mode: str
+    pair: GeneratePair, name: str | None, threshold: float | None, budget: float | None, mode: str
 ) -> ThresholdRule:
     """Return a rule by name, at the threshold given or calibrated."""
     folder = folder_of(pair.student)
@@ -84,7 +84,7 @@ def _named_rule(
         raise WheelsError(f"{error}, or give threshold=...") from None
 
 
-def read_deferral(pair: HandedPair, folder: Path) -> Artefact:
+def read_deferral(pair: GeneratePair, folder: Path) -> Artefact:
     """Return what `wheels train` and `wheels calibrate` left in a student's folder, for models in memory.
 
     Raises:

@@ -29,7 +29,7 @@ class _NoTokenizer:
     model_max_length = NO_LIMIT
 
 
-class HandedPair(Pair):
+class GeneratePair(Pair):
     """Two models with the special tokens of one call of `generate`, in place of a tokenizer's and their own.
 
     Args:

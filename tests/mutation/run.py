@@ -29,10 +29,10 @@ LIST = Path(__file__).with_name("mutants.jsonl")
 LOSSES = [f"wheels/distillation/{name}.py" for name in ("losses", "topk_losses", "path_loss", "multitask")]
 MODULES = ["decoding/**/*.py", "envs/*.py", *LOSSES, "wheels/policy/path_consistency.py"]
 TESTS = ["tests/decoding", "tests/envs", "tests/distillation", "tests/annotation", "tests/agents"]
-HANDED = ["tests/decoding/hf/test_generate.py"]
-BY_NAME = {f"decoding/hf/{name}.py": HANDED for name in ("generate", "batch", "method", "pair")}
+HOOK = ["tests/decoding/hf/test_generate.py"]
+BY_NAME = {f"decoding/hf/{name}.py": HOOK for name in ("generate", "batch", "method", "pair")}
 BY_NAME["envs/__init__.py"] = ["tests/envs/test_contract.py"]
-"""What is reached without an import that could be read: `wheels.decode`, and gymnasium's registry."""
+"""What is reached without an import that could be read: `wheels.hf_generate`, and gymnasium's registry."""
 OWN = ("wheels", "tests", "conftest", "test_")
 CPU_SECONDS = 120
 """Of one change, at most: what loops for ever is found out by this. Processor time does not depend on the company."""

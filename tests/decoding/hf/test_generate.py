@@ -1,4 +1,4 @@
-"""`student.generate(custom_generate=wheels.decode)` against the models' own `generate`, and against the engine."""
+"""`student.generate(custom_generate=wheels.hf_generate)` against the models' own `generate`, and against the engine."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ import wheels
 from tests.decoding.tiny import FAMILIES, make_model, make_pair, save_artefact
 from tests.envs.tiny import EOS, PAD, SOURCES, tokenizer_of
 from wheels.decoding.engine import decode
-from wheels.decoding.hf import pair as handed_pair
+from wheels.decoding.hf import pair as generate_pair
 from wheels.decoding.hf.batch import _most_tokens
 from wheels.decoding.methods.method import bild, deferral, prompt_lookup, speculative
 from wheels.decoding.methods.rules import SIMPLE, calibrated
@@ -57,7 +57,7 @@ def batch_of(pair: Pair, texts: list[str]) -> dict[str, torch.Tensor]:
 def ours(pair: Pair, texts: list[str] = TEXTS, **settings):
     """Return what the hook writes; `generate` is called as a user calls it."""
     given = {"max_new_tokens": LIMIT, "do_sample": False, "teacher": pair.teacher, **settings}
-    return pair.student.generate(**batch_of(pair, texts), custom_generate=wheels.decode, **given)
+    return pair.student.generate(**batch_of(pair, texts), custom_generate=wheels.hf_generate, **given)
 
 
 def own(pair: Pair, model: str, texts: list[str] = TEXTS, **settings) -> torch.Tensor:
@@ -145,7 +145,9 @@ def test_a_batch_without_a_mask_is_read_as_generate_reads_it(pair):
     settings = {"max_new_tokens": 5, "do_sample": False}
     expected = pair.student.generate(ids, **settings)
     assert same(
-        pair.student.generate(ids, custom_generate=wheels.decode, teacher=pair.teacher, teacher_budget=0, **settings),
+        pair.student.generate(
+            ids, custom_generate=wheels.hf_generate, teacher=pair.teacher, teacher_budget=0, **settings
+        ),
         expected,
     )
 
@@ -239,9 +241,15 @@ def test_the_first_token_is_drawn_from_the_teachers_processed_law(family, how):
     warpers = {"temperature": 9.0, "top_k": 9, "repetition_penalty": 1.6}
     torch.manual_seed(5)
     written = pair.student.generate(
-        ids, custom_generate=wheels.decode, teacher=p, max_new_tokens=2, do_sample=True, num_return_sequences=draws,
-        **warpers, **how,
-    )  # fmt: skip
+        ids,
+        custom_generate=wheels.hf_generate,
+        teacher=p,
+        max_new_tokens=2,
+        do_sample=True,
+        num_return_sequences=draws,
+        **warpers,
+        **how,
+    )
     first = written[:, 1 if pair.is_seq2seq else ids.shape[1]]
     count_V = torch.bincount(first, minlength=14).double()
 
@@ -267,7 +275,7 @@ def test_a_trained_students_folder_gives_rule_and_threshold(tmp_path):
         traces = decode(artefact.pair, TEXTS, calibrated(artefact, rule, 0.4), budget=0.4, max_new_tokens=LIMIT)
         settings = {"teacher_budget": 0.4} if rule == "learned" else {"teacher_budget": 0.4, "rule": rule}
         written = student.generate(
-            **batch_of(artefact.pair, TEXTS), custom_generate=wheels.decode, teacher=folder / "teacher",
+            **batch_of(artefact.pair, TEXTS), custom_generate=wheels.hf_generate, teacher=folder / "teacher",
             max_new_tokens=LIMIT, do_sample=False, return_dict_in_generate=True, **settings,
         )  # fmt: skip
         assert [row.sum() for row in written.by_teacher] == [trace.teacher_tokens for trace in traces]
@@ -286,9 +294,9 @@ def test_a_teachers_folder_is_loaded_once(tmp_path, monkeypatch):
     pair, loaded = make_pair("t5"), []
     student, teacher = pair.student.float(), pair.teacher.float()
     pair.save_teacher(tmp_path)
-    right = handed_pair.load_model
+    right = generate_pair.load_model
     monkeypatch.setattr(
-        handed_pair, "load_model", lambda *args, **kwargs: loaded.append(args) or right(*args, **kwargs)
+        generate_pair, "load_model", lambda *args, **kwargs: loaded.append(args) or right(*args, **kwargs)
     )
     float_pair = Pair.of(student, teacher, pair.tokenizer)
     expected = own(float_pair, "teacher")
@@ -299,7 +307,9 @@ def test_a_teachers_folder_is_loaded_once(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_name_brings_torch_only_when_it_is_asked_for():
-    code = "import sys, wheels; before = 'torch' in sys.modules; wheels.decode; print(before, 'torch' in sys.modules)"
+    code = (
+        "import sys, wheels; before = 'torch' in sys.modules; wheels.hf_generate; print(before, 'torch' in sys.modules)"
+    )
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]

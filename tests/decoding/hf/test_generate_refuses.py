@@ -1,4 +1,4 @@
-"""What `student.generate(custom_generate=wheels.decode)` refuses by name: it would be lost, or cannot be done."""
+"""What `student.generate(custom_generate=wheels.hf_generate)` refuses by name: it would be lost, or cannot be done."""
 
 import math
 
@@ -80,14 +80,14 @@ def test_a_row_that_cannot_be_read_is_named(family, mask, message):
     inputs = {"input_ids": torch.tensor([[3, 4, 5]] * 2), "attention_mask": torch.tensor([[1, 1, 1], mask])}
     with pytest.raises(WheelsError, match=message):
         pair.student.generate(
-            **inputs, custom_generate=wheels.decode, teacher=pair.teacher, teacher_budget=0, max_new_tokens=3
+            **inputs, custom_generate=wheels.hf_generate, teacher=pair.teacher, teacher_budget=0, max_new_tokens=3
         )
 
 
 @pytest.mark.parametrize(
     ("family", "name", "message"),
     [
-        ("t5", "encoder_outputs", r"wheels.decode needs its ids; give input_ids=\.\.\."),
+        ("t5", "encoder_outputs", r"wheels.hf_generate needs its ids; give input_ids=\.\.\."),
         ("t5", "inputs_embeds", r"does not read inputs_embeds; give input_ids"),
         ("llama", "inputs_embeds", "does not read inputs_embeds; give input_ids"),
     ],
@@ -97,10 +97,10 @@ def test_states_in_place_of_ids_are_refused(family, name, message):
     states = pair.student.get_encoder()(ids) if name == "encoder_outputs" else pair.student.get_input_embeddings()(ids)
     settings = {"teacher": pair.teacher, "teacher_budget": 0, "max_new_tokens": LIMIT, name: states}
     with pytest.raises(WheelsError, match=message):
-        pair.student.generate(custom_generate=wheels.decode, **settings)
+        pair.student.generate(custom_generate=wheels.hf_generate, **settings)
 
 
-MINE = "wheels.decode does not read {}; give input_ids and attention_mask alone"
+MINE = "wheels.hf_generate does not read {}; give input_ids and attention_mask alone"
 
 
 @pytest.mark.parametrize("family", ["t5", "llama", "gpt2"])
@@ -124,12 +124,12 @@ def test_positions_are_those_of_the_mask_or_refused(family, first, step):
     batch = batch_of(pair, ["a b c", "k"])
     position_ids = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0) * step + first
     settings = {"teacher": pair.teacher, "teacher_budget": 1, "max_new_tokens": LIMIT, "do_sample": False}
-    call = lambda: pair.student.generate(**batch, position_ids=position_ids, custom_generate=wheels.decode, **settings)  # noqa: E731
+    settings |= {"custom_generate": wheels.hf_generate, "position_ids": position_ids}
     if (first, step) == (0, 1):
-        assert same(call(), own(pair, "teacher", ["a b c", "k"]))
+        assert same(pair.student.generate(**batch, **settings), own(pair, "teacher", ["a b c", "k"]))
     else:
         with pytest.raises(WheelsError, match=MINE.format("position_ids")):
-            call()
+            pair.student.generate(**batch, **settings)
 
 
 def test_states_beside_ids_are_refused():

@@ -368,7 +368,7 @@ def test_inside_transformers(folder):
 
     def use(mode: str) -> float:
         said = artefact.pair.student.generate(
-            **batch, custom_generate=wheels.decode, budget_mode=mode, max_new_tokens=LIMIT,
+            **batch, custom_generate=wheels.hf_generate, budget_mode=mode, max_new_tokens=LIMIT,
             return_dict_in_generate=True, **settings,
         )  # fmt: skip
         written = (said.sequences[:, 1:] != artefact.pair.pad_id).sum()
