@@ -1,19 +1,29 @@
-"""The gate of a student that may call its teacher, and what each of its steps is worth: pure functions of tensors.
+"""The gate of a student that may call its teacher, the reward of each step, its residuals: pure functions.
 
 `pi(CALL|s) = g`, `pi(v|s) = (1 - g) q(v|s)`, `g = sigmoid(z)`. `u_t`, a step's reward minus its log-ratio, is what
-path consistency sums (`wheels.agents.rl.pcl`); everything is in nats.
+path consistency sums (`wheels.policy.path_consistency`); everything is in nats. For which policies does it hold?
+
+ - Greedy texts (a token is `argmax q`, a call appends `argmax p`), only the gate learned: on EVERY path.
+ - Sampled texts, tokens and gate learned (the token policy is then `q*(v) ~ p(v) exp(gamma V(s v))`): on every path of
+   written tokens. A sampled call goes to a random state, so its step holds in expectation over `p`.
+ - Sampled texts, only the gate learned, `q` fixed: in expectation only, over `q` for a written token and over `p`
+   for a call, given the state and the gate's decision. `C` then has mean 0 and a variance that no gate removes. Its
+   square has the right minimiser only if `V(s_{t+1})` carries no gradient (a target network, detached): otherwise the
+   loss penalises the variance of the next value too, and both the values and the gate are biased.
+
+Tensors: `_BT` is batch and time. Time is in the names: `value_t` is V(s_t), `value_tp1` is V(s_{t+1}).
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 from wheels.policy.features import LOG_FLOOR
+from wheels.policy.path_consistency import single_step_residuals
 from wheels.shapes import check_shapes
-
-CREDITS = ("consistent", "sampled")
-"""How a call is credited: `consistent` is right, `sampled` a negative control: see `call_reward`."""
 
 LOG_P_FLOOR = LOG_FLOOR
 """Least log-probability that a token is charged with: one impossible token must not outweigh a sentence."""
@@ -44,35 +54,6 @@ def trust_region(call_logit: torch.Tensor, reference_logit: torch.Tensor) -> tor
     log_write, log_call = gate_log_probs(call_logit)
     log_write_reference, log_call_reference = gate_log_probs(reference_logit)
     return log_call.exp() * (log_call - log_call_reference) + log_write.exp() * (log_write - log_write_reference)
-
-
-def gate_value(write_value: torch.Tensor, call_logit: torch.Tensor, alpha: float) -> torch.Tensor:
-    """Return the soft value of a gate from the value of writing: `V = Q_w + alpha log(1 + e^z)`, `z = gain / alpha`.
-
-    "Unified" PCL for the two actions: with `Q_c = Q_w + gain` this is `alpha log(e^(Q_w / alpha) + e^(Q_c / alpha))`,
-    so one head that gives a base value and a gain gives V and the gate, consistent with each other by construction.
-
-    Args:
-        write_value: Q_w, what writing is worth, in nats, any shape.
-        call_logit: z, the same shape.
-        alpha: entropy weight, > 0.
-    """
-    check_shapes(None, write_value=write_value, call_logit=call_logit)
-    return write_value + alpha * F.softplus(call_logit)
-
-
-def unified(q_value: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return `V = alpha logsumexp(Q / alpha)` and `log pi = (Q - V) / alpha` ("Unified" PCL, Nachum et al. 2017).
-
-    Args:
-        q_value: Q of each action, shape [..., A], in nats.
-        alpha: entropy weight, > 0.
-
-    Returns:
-        V of shape [...] and log pi of shape [..., A].
-    """
-    value = alpha * torch.logsumexp(q_value / alpha, dim=-1)
-    return value, (q_value - value.unsqueeze(-1)) / alpha
 
 
 def token_reward(
@@ -111,37 +92,94 @@ def regret_reward(
 
 
 def call_reward(
-    price: torch.Tensor | float,
-    cost: torch.Tensor,
-    log_gate_call: torch.Tensor,
-    alpha: float,
-    *,
-    credit: str = "consistent",
-    log_p_chosen: torch.Tensor | None = None,
+    price: torch.Tensor | float, cost: torch.Tensor, log_gate_call: torch.Tensor, alpha: float
 ) -> torch.Tensor:
     """Return `u_t = -price cost - alpha log g_t` of a call.
 
-    The teacher's token pays its own entropy: `log p(y_t) - log p(y_t) = 0` remains of it (`credit="consistent"`).
-    `credit="sampled"` adds `log p(y_t)` and leaves the entropy out. It is wrong, since the call is then worth
-    `-H(p)` and the student calls where the teacher is confident; it is kept as the negative control of a test.
+    The teacher's token pays its own entropy: of it `log p(y_t) - log p(y_t) = 0` remains. Crediting `log p(y_t)` alone
+    would be wrong: a call would be worth `-H(p)`, and the student would call where the teacher is confident.
 
     Args:
         price: nats per unit of cost, broadcast against `cost`.
         cost: what the call costs, usually 1 (token), any shape.
         log_gate_call: log g_t, the shape of `cost`.
         alpha: weight of the gate's entropy.
-        credit: one of `CREDITS`.
-        log_p_chosen: the teacher's log-probability of the token it wrote; needed by `credit="sampled"`.
-
-    Raises:
-        ValueError: for an unknown credit, or the sampled one without `log_p_chosen`.
     """
-    check_shapes(None, cost=cost, log_gate_call=log_gate_call, log_p_chosen=log_p_chosen)
-    reward = -price * cost - alpha * log_gate_call
-    if credit == "consistent":
-        return reward
-    if credit != "sampled":
-        raise ValueError(f"credit must be one of {', '.join(CREDITS)}, got {credit!r}")
-    if log_p_chosen is None:
-        raise ValueError("credit='sampled' needs log_p_chosen, the teacher's log-probability of its token")
-    return reward + log_p_chosen
+    check_shapes(None, cost=cost, log_gate_call=log_gate_call)
+    return -price * cost - alpha * log_gate_call
+
+
+class BothActions(NamedTuple):
+    """Single-step residuals of both decisions at each state, [B, T], nats, 0 at padding."""
+
+    write: torch.Tensor
+    """-V(s) + r_w - alpha log(1 - g) + gamma V(s after writing)."""
+    call: torch.Tensor
+    """-V(s) + r_c - alpha log g + gamma V(s after a call)."""
+
+
+def gain(
+    write_reward_t: torch.Tensor,
+    call_reward_t: torch.Tensor,
+    write_value_tp1: torch.Tensor,
+    call_value_tp1: torch.Tensor,
+    gamma: float,
+) -> torch.Tensor:
+    """Return what a call is worth beyond writing, `r_c - r_w + gamma (V(s after a call) - V(s after writing))`, nats.
+
+    At the optimum `call_logit = gain / alpha`. Rewards are without entropies: greedy `r_w = -regret`, sampled and in
+    expectation `r_w = -KL(q || p)`; `r_c = -price cost`. At gamma = 0 this is `regret - price cost`.
+
+    Args:
+        write_reward_t: r_w, any shape, nats; known at every state, whatever was done there.
+        call_reward_t: r_c, the same shape.
+        write_value_tp1: V (or its mean over q) after writing, the same shape.
+        call_value_tp1: V (or its mean over p) after a call, the same shape.
+        gamma: discount in [0, 1].
+    """
+    check_shapes(
+        None, write_reward_t=write_reward_t, call_reward_t=call_reward_t, write_value_tp1=write_value_tp1,
+        call_value_tp1=call_value_tp1,
+    )  # fmt: skip
+    return call_reward_t - write_reward_t + gamma * (call_value_tp1 - write_value_tp1)
+
+
+def both_action_residuals(
+    value_t: torch.Tensor,
+    call_logit_t: torch.Tensor,
+    write_reward_t: torch.Tensor,
+    call_reward_t: torch.Tensor,
+    write_value_tp1: torch.Tensor,
+    call_value_tp1: torch.Tensor,
+    gamma: float,
+    alpha: float,
+    mask_BT: torch.Tensor,
+) -> BothActions:
+    """Return the residuals of BOTH actions at each state: the variance-reduced form.
+
+    The immediate reward of both actions is known at every state, so no importance weight and no luck of the gate
+    enters. `call - write = gain - alpha call_logit` has no V(s_t) in it: it trains the gate. Only the difference of the
+    two next values is uncertain. Where one of them was not visited give an estimate (a head's, or a paired
+    continuation's) or the visited one twice, which makes the gate's horizon the present step; never a silent 0.
+
+    Args:
+        value_t: V(s_t), [B, T], nats.
+        call_logit_t: z_t, [B, T].
+        write_reward_t: [B, T], nats, without entropy; see `gain`.
+        call_reward_t: [B, T], nats, without entropy.
+        write_value_tp1: V after writing, [B, T]; usually a target network's, detached.
+        call_value_tp1: V after a call, [B, T].
+        gamma: discount in [0, 1].
+        alpha: entropy weight.
+        mask_BT: [B, T], bool.
+    """
+    check_shapes(
+        "BT", value_t=value_t, call_logit_t=call_logit_t, write_reward_t=write_reward_t, call_reward_t=call_reward_t,
+        write_value_tp1=write_value_tp1, call_value_tp1=call_value_tp1, mask_BT=mask_BT,
+    )  # fmt: skip
+    log_write_t, log_call_t = gate_log_probs(call_logit_t)
+    u_write_t, u_call_t = write_reward_t - alpha * log_write_t, call_reward_t - alpha * log_call_t
+    return BothActions(
+        single_step_residuals(value_t, write_value_tp1, u_write_t, gamma, mask_BT),
+        single_step_residuals(value_t, call_value_tp1, u_call_t, gamma, mask_BT),
+    )

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 
 from tests.test_json_text import DAMAGED
-from wheels.agents.baselines import Baseline
 from wheels.agents.runlog import Checkpoints, Metrics
 from wheels.annotation.pool import Annotation
 from wheels.annotation.selection import Signal
@@ -36,7 +35,6 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "annotations": ("a.json", lambda folder: read_list_of(folder / "a.json", Annotation)),
     "signals": ("a.json", lambda folder: read_list_of(folder / "a.json", Signal)),
     "checkpoint": ("latest.json", lambda folder: Checkpoints(folder, ACCELERATOR).latest()),
-    "baseline": ("agent.json", Baseline.load),
     "stages": ("stages.json", lambda folder: Ledger.open(folder, [], {})),
 }
 OTHERS = {

@@ -131,8 +131,8 @@ def test_every_import_of_ours_exists(edges):
             "def f():\n    import wheels.envs.deferral",
             "wheels.decoding.engine -> wheels.envs.deferral",
         ),
-        ("wheels.envs.deferral", "from wheels.agents.rl.pcl import x", "wheels.envs.deferral -> wheels.agents.rl.pcl"),
-        ("wheels.agents.rl.pcl", "from wheels import benchmarks", "wheels.agents.rl.pcl -> wheels.benchmarks"),
+        ("wheels.envs.deferral", "from wheels.agents.gate import x", "wheels.envs.deferral -> wheels.agents.gate"),
+        ("wheels.agents.gate", "from wheels import benchmarks", "wheels.agents.gate -> wheels.benchmarks"),
         ("wheels.benchmarks.curve.run", "from wheels.cli import main", "wheels.benchmarks.curve.run -> wheels.cli"),
     ],
 )
@@ -144,9 +144,7 @@ def test_an_arrow_up_is_seen(name, source, arrow):
 def test_an_arrow_down_is_allowed():
     assert (
         arrows_up(
-            graph(
-                {"wheels.agents.rl.pcl": "import wheels.envs, wheels.models.pair\nfrom wheels.decoding.step import S"}
-            )
+            graph({"wheels.agents.gate": "import wheels.envs, wheels.models.pair\nfrom wheels.decoding.step import S"})
         )
         == []
     )

@@ -4,7 +4,7 @@ The undiscounted path residuals of the two actions at one state differ by `gain*
 
     gain*(s) = R(text after a call at s) - R(text after writing at s) - price
 
-where `R` is a terminal reward and both texts go on under one policy (`wheels.agents.rl.pcl.gain` at gamma = 1, both
+where `R` is a terminal reward and both texts go on under one policy (`wheels.agents.gate.gain` at gamma = 1, both
 next values sampled). No value has to be learned for it, and the luck of the prefix cancels. What is left is the luck of
 the suffix, so few numbers are fitted: `shift(s, b)` on top of the regressed regret.
 """

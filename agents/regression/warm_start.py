@@ -1,7 +1,7 @@
 """The warm start: a regression of the expected regret, which is also a rule of its own, `regret`.
 
 `gain(s) ~ E[min(regret, clip) | s]` in squared error: what a call saves in nats, on average over what the features do
-not tell. It is the fixed point of path consistency at gamma = 0 (`wheels.agents.rl.pcl`). The same network is fitted to
+not tell. It is the fixed point of path consistency at gamma = 0 (`wheels.agents.gate`). The same network is fitted to
 other targets for the rules `gate` and `router`, which it is compared with.
 """
 

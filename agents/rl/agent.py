@@ -15,10 +15,9 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from wheels.agents.gate import call_reward, gate_log_probs, regret_reward, trust_region
+from wheels.agents.gate import both_action_residuals, call_reward, gate_log_probs, regret_reward, trust_region
 from wheels.agents.rl.episode import EpisodeBatch
 from wheels.agents.rl.lagrangian import Gains, PriceTable
-from wheels.agents.rl.pcl import both_action_residuals
 from wheels.errors import MOST_NUMBER, WheelsError, check_number
 from wheels.files import read_object, write_bytes, write_json
 from wheels.finite import check_finite, check_weights

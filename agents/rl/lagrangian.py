@@ -112,36 +112,6 @@ def pid_update(state: PIDState, use: float, budget: float, gains: Gains) -> PIDS
     return PIDState(min(gains.price_max, price), integral, proportional, history)
 
 
-def newton_price(
-    price: float,
-    use: float,
-    budget: float,
-    cost_variance: float,
-    alpha: float,
-    *,
-    step_max: float = 1.0,
-    price_max: float = 20.0,
-) -> float:
-    """Return the price one Newton step nearer to `use(price) = budget`: `price + (use - budget) alpha / Var(c)`.
-
-    The gate's entropy makes the dual smooth, `d use / d price = -Var(c) / alpha`. For decisions that change nothing but
-    their own step `Var(c)` is the mean of `g (1 - g) cost^2` over states; else it is the variance of a text's summed
-    cost over its mean length.
-
-    Args:
-        price: nats, the present one.
-        use: measured at that price.
-        budget: the allowed share.
-        cost_variance: Var(c), >= 0; 0 (a gate that has saturated) gives the full `step_max` in the right direction.
-        alpha: entropy weight of the gate, nats.
-        step_max: greatest change, nats: far from the budget the slope says little.
-        price_max: greatest price, nats.
-    """
-    excess = use - budget
-    step = excess * alpha / cost_variance if cost_variance > 0 else math.copysign(math.inf, excess) if excess else 0.0
-    return min(price_max, max(0.0, price + min(step_max, max(-step_max, step))))
-
-
 def non_increasing(values: Sequence[float], weights: Sequence[float] | None = None) -> list[float]:
     """Return the non-increasing sequence nearest to `values` in weighted squares: pool adjacent violators.
 
@@ -231,16 +201,6 @@ class PriceTable:
             for budget, state in zip(self.budgets, self.states, strict=True)
         )
         self._project(None if weights is None else [weights.get(budget, 1.0) for budget in self.budgets])
-
-    def set_prices(self, prices: Mapping[float, float]) -> None:
-        """Put some budgets at a known price (a Newton step, a calibration) and restart their controllers there."""
-        states = dict(zip(self.budgets, self.states, strict=True))
-        for budget, price in prices.items():
-            if budget not in states:
-                raise WheelsError(f"budget {budget} is not of the grid {list(self.budgets)}; price the grid's own")
-            states[budget] = pid_start(self._bounded(price))
-        self.states = tuple(states.values())
-        self._project(None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything `load_state_dict` needs, as plain numbers that JSON keeps exactly."""

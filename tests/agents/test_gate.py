@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from tests.agents.rl.reference import CREDITS, credited_call, gate_value, unified
 from wheels.agents import gate as rewards
 
 LN2, LN4 = math.log(2), math.log(4)
@@ -49,8 +50,8 @@ def test_trust_region_moves_the_gate_and_not_its_reference() -> None:
 
 def test_unified_value_and_policy_of_two_actions_are_the_gate() -> None:
     alpha, write_value, gain = 0.3, tensor(-1.0, 0.5, 2.0), tensor(0.7, 0.0, -40.0)
-    value, log_pi = rewards.unified(torch.stack([write_value, write_value + gain], -1), alpha)
-    torch.testing.assert_close(rewards.gate_value(write_value, gain / alpha, alpha), value)
+    value, log_pi = unified(torch.stack([write_value, write_value + gain], -1), alpha)
+    torch.testing.assert_close(gate_value(write_value, gain / alpha, alpha), value)
     torch.testing.assert_close(torch.stack(rewards.gate_log_probs(gain / alpha), -1), log_pi)
     assert value[1].item() == pytest.approx(0.5 + alpha * LN2)
     assert value[2].item() == pytest.approx(2.0)
@@ -90,7 +91,7 @@ def test_regret_reward(regret: float, log_write: float, alpha: float, expected: 
     ],
 )
 def test_call_reward(price: float, cost: float, log_call: float, alpha: float, credit: str, expected: float) -> None:
-    reward = rewards.call_reward(price, tensor(cost), tensor(log_call), alpha, credit=credit, log_p_chosen=tensor(-1.5))
+    reward = credited_call(price, tensor(cost), tensor(log_call), alpha, tensor(-1.5), credit)
     assert reward.item() == pytest.approx(expected)
 
 
@@ -102,10 +103,6 @@ def test_each_row_has_its_own_price() -> None:
 
 def test_rewards_refuse_what_they_cannot_mean() -> None:
     zero = torch.zeros(2)
-    with pytest.raises(ValueError, match=r"credit must be one of consistent, sampled, got 'teacher'"):
-        rewards.call_reward(1.0, zero, zero, 1.0, credit="teacher")
-    with pytest.raises(ValueError, match="needs log_p_chosen"):
-        rewards.call_reward(1.0, zero, zero, 1.0, credit="sampled")
     with pytest.raises(ValueError, match=r"log_q_chosen must have the shape of log_p_chosen, \(2,\), got \(2, 1\)"):
         rewards.token_reward(zero, zero[:, None], zero, 1.0)
     with pytest.raises(ValueError, match=r"log_gate_write must have the shape of regret"):
@@ -125,7 +122,7 @@ def call_probability(log_p: torch.Tensor, log_q: torch.Tensor, credit: str, pric
     """g at the optimum of a one-step text: expectations of our rewards without the gate's own entropy."""
     zero = torch.zeros(3, dtype=torch.float64)
     write = log_q.exp() @ rewards.token_reward(log_p, log_q, zero, 1.0)
-    call = log_p.exp() @ rewards.call_reward(price, zero + 1, zero, 1.0, credit=credit, log_p_chosen=log_p)
+    call = log_p.exp() @ credited_call(price, zero + 1, zero, 1.0, log_p, credit)
     return float(torch.sigmoid(call - write))
 
 
@@ -142,7 +139,7 @@ def test_our_credit_calls_where_the_student_is_wrong_and_the_sampled_one_where_t
     sure, unsure, wrong = law_of_entropy(0.38), law_of_entropy(1.05), law_of_entropy(0.9, top=1)
     divergence = float(wrong.exp() @ (wrong - unsure))
     assert 0.1 < divergence < 1.05 - 0.38
-    right_student = {credit: call_probability(sure, sure, credit) for credit in rewards.CREDITS}
-    wrong_student = {credit: call_probability(unsure, wrong, credit) for credit in rewards.CREDITS}
+    right_student = {credit: call_probability(sure, sure, credit) for credit in CREDITS}
+    wrong_student = {credit: call_probability(unsure, wrong, credit) for credit in CREDITS}
     assert wrong_student["consistent"] > right_student["consistent"] + 0.03
     assert wrong_student["sampled"] < right_student["sampled"] - 0.03

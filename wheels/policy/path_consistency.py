@@ -5,11 +5,11 @@ At the optimum of an entropy-regularised decision process every path `s_i .. s_j
     C(i, j) = -V(s_i) + gamma^(j-i) V(s_j) + sum_{t=i}^{j-1} gamma^(t-i) u_t
 
 (Nachum et al. 2017, https://arxiv.org/abs/1702.08892). `u_t` is the step's reward minus its log-ratio. Who acts says
-what that is: a gate that may call a teacher (`wheels.agents.rl.pcl`, `wheels.agents.gate`), or a student that writes
+what that is: a gate that may call a teacher (`wheels.agents.gate`), or a student that writes
 every token itself (`wheels.distillation.path_loss`).
 
-Tensors: `_BT` is batch and time. `mask_BT` is true at real steps; those of a row stand side by side (in `residuals`
-they come first). Time is in the names: `value_t` is V(s_t), `value_tp1` is V(s_{t+1}); logarithms are natural.
+Tensors: `_BT` is batch and time. `mask_BT` is true at real steps, which are contiguous in a row. Time is in the names:
+`value_t` is V(s_t), `value_tp1` is V(s_{t+1}); logarithms are natural.
 Not here: the closed-form `log Z` of VarGrad, and a learned temperature.
 """
 
@@ -116,40 +116,6 @@ def suffix_residuals(
             following = following.detach()
     return_BT = torch.stack(returns[::-1], dim=1) if returns else torch.zeros_like(u_t)
     return torch.where(mask, return_BT - value_t, 0.0)
-
-
-def residuals(
-    value_t: torch.Tensor, u_t: torch.Tensor, bootstrap_B: torch.Tensor, gamma: float, mask_BT: torch.Tensor
-) -> torch.Tensor:
-    """Return `C(i, j)` of every pair of states of every row: the obvious path beside the two fast ones.
-
-    Memory grows with T^3: for tests and diagnosis. `C(0, n)` is the residual of trajectory balance (Malkin et al. 2022,
-    https://arxiv.org/abs/2201.13259), with `V(s_0)` as `log Z`.
-
-    Args:
-        value_t: V(s_t), [B, T], nats.
-        u_t: reward minus log-ratio, [B, T], nats.
-        bootstrap_B: V(s_n) after each row's last real step, [B].
-        gamma: discount in [0, 1].
-        mask_BT: [B, T], bool.
-
-    Returns:
-        [B, T+1, T+1]: `C(i, j)` at `i < j <= n`, 0 elsewhere.
-    """
-    check_shapes("BT", value_t=value_t, u_t=u_t, mask_BT=mask_BT)
-    check_shapes("B", bootstrap_B=bootstrap_B)
-    steps = u_t.shape[1]
-    length_B1 = mask_BT.long().sum(1, keepdim=True)
-    state_S = torch.arange(steps + 1, device=u_t.device)
-    value_BS = torch.where(state_S == length_B1, bootstrap_B[:, None], F.pad(value_t, (0, 1)))
-    i, j, t = state_S[:, None, None], state_S[None, :, None], state_S[None, None, :-1]
-    inside_IJT = (i <= t) & (t < j)
-    weight_IJT = torch.where(inside_IJT, u_t.new_tensor(gamma) ** (t - i).clamp(min=0), 0.0)
-    discount_IJ = u_t.new_tensor(gamma) ** (state_S - state_S[:, None]).clamp(min=0)
-    sum_BIJ = torch.einsum("ijt,bt->bij", weight_IJT, u_t)
-    residual_BIJ = -value_BS[:, :, None] + sum_BIJ + discount_IJ * value_BS[:, None, :]
-    valid_BIJ = (state_S > state_S[:, None]) & (state_S <= length_B1[:, :, None])
-    return torch.where(valid_BIJ, residual_BIJ, 0.0)
 
 
 def half_square(residual: torch.Tensor, clip: float | None = None) -> torch.Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from tests.agents.rl.reference import credited_call
 from wheels.agents import gate as rewards
 from wheels.policy.path_consistency import bootstrap, next_values
 
@@ -212,10 +213,9 @@ def rewards_of(process: TextProcess, seen: PathBatch, table: Tables, credit: str
         write_BT = rewards.regret_reward(seen.regret_BT, log_write_BT, process.alpha)
     else:
         write_BT = rewards.token_reward(seen.log_p_BT, log_q_BT, log_write_BT, process.alpha)
-    call_BT = rewards.call_reward(
-        process.price, torch.ones_like(log_call_BT), log_call_BT, process.alpha,
-        credit=credit, log_p_chosen=seen.log_p_BT,
-    )  # fmt: skip
+    call_BT = credited_call(
+        process.price, torch.ones_like(log_call_BT), log_call_BT, process.alpha, seen.log_p_BT, credit
+    )
     return torch.where(seen.call_BT, call_BT, write_BT)
 
 

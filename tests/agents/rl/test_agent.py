@@ -9,13 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from wheels.agents.baselines import Baseline
 from wheels.agents.regression.warm_start import WarmStart, explained, fit_regret
 from wheels.agents.rl.agent import LagrangianAgent, PCLAgent, PCLSettings, price_for, starting_prices
 from wheels.agents.rl.episode import Episode, EpisodeBatch, collate
 from wheels.agents.rl.lagrangian import PriceTable
 from wheels.errors import WheelsError
-from wheels.policy.features import feature_width, scalar
 from wheels.policy.head import DeferralHead, HeadConfig
 
 WIDTH = 4
@@ -215,33 +213,3 @@ def test_starting_prices_keep_the_budgets_of_the_warm_start() -> None:
     agent = LagrangianAgent(head, PCLSettings(), table)
     for budget in BUDGETS:
         assert float(agent.predict(states, torch.full((1000,), budget)).mean()) == pytest.approx(budget, abs=1e-3)
-
-
-@pytest.mark.parametrize("name", ["maxprob", "entropy", "margin", "oracle", "random"])
-def test_baselines_share_the_four_verbs(name: str, tmp_path: Path) -> None:
-    episodes = [
-        replace(e, features_TF=torch.rand(8, feature_width(0)), final_features_F=torch.zeros(feature_width(0)))
-        for e in draw_episodes(50, 0)
-    ]
-    batch = collate(episodes)
-    rule = Baseline(name, BUDGETS)
-    rule.learn(batch)
-    rule.save(tmp_path)
-    again = Baseline.load(tmp_path)
-    budget_BT = torch.full(batch.mask_BT.shape, 0.3)
-    call_BT = again.predict(batch.features_BTF, budget_BT, batch.regret_BT)
-    assert float(call_BT.mean()) == pytest.approx(0.3, abs=0.01)
-    assert torch.equal(call_BT, rule.predict(batch.features_BTF, budget_BT, batch.regret_BT))
-    if name == "oracle":
-        called, written = batch.regret_BT[call_BT > 0], batch.regret_BT[call_BT == 0]
-        assert called.min() >= written.max()
-        with pytest.raises(WheelsError, match="needs the true regret"):
-            rule.predict(batch.features_BTF, budget_BT)
-    if name == "maxprob":
-        best_BT = scalar(batch.features_BTF, "top_probability")
-        assert best_BT[call_BT > 0].max() <= best_BT[call_BT == 0].min()
-
-
-def test_an_unknown_baseline_is_refused() -> None:
-    with pytest.raises(WheelsError, match="did you mean 'entropy'"):
-        Baseline("entrop", BUDGETS)

@@ -20,7 +20,6 @@ from wheels.agents.rl.lagrangian import (
     Gains,
     PIDState,
     PriceTable,
-    newton_price,
     non_increasing,
     pid_start,
     pid_update,
@@ -92,22 +91,6 @@ def test_gains_are_checked(field: str, value: float, message: str) -> None:
         Gains(**{field: value})
 
 
-@pytest.mark.parametrize(
-    ("price", "use", "variance", "options", "expected"),
-    [
-        (1.0, 0.3, 0.25, {}, 1.0 + 0.1 * 0.5 / 0.25),
-        (1.0, 0.1, 0.25, {}, 0.8),
-        (0.1, 0.0, 0.25, {}, 0.0),  # never below 0
-        (1.0, 0.9, 0.0, {}, 2.0),  # saturated: one full step up
-        (1.0, 0.0, 0.0, {"step_max": 0.25}, 0.75),
-        (1.0, 0.2, 0.0, {}, 1.0),
-        (1.0, 0.9, 0.01, {"step_max": 9.0, "price_max": 3.0}, 3.0),
-    ],
-)
-def test_newton_by_hand(price: float, use: float, variance: float, options: dict[str, float], expected: float) -> None:
-    assert newton_price(price, use, 0.2, variance, 0.5, **options) == pytest.approx(expected)
-
-
 # --- the grid ---------------------------------------------------------------------------------------------------------
 
 
@@ -162,8 +145,6 @@ def test_an_update_moves_what_was_measured_and_keeps_the_order() -> None:
     assert table.prices == pytest.approx((2.1, 2.1, 1.0))  # the integrals went along
     table.update({0.2: 0.6}, weights={0.2: 3.0})
     assert table.prices == pytest.approx((2.4, 2.4, 1.0))
-    table.set_prices({0.4: 5.0, 0.1: 5.0})
-    assert table.prices == pytest.approx((5.0, 3.7, 3.7))
 
 
 @given(
@@ -195,7 +176,6 @@ def test_a_table_resumes_exactly_through_json(updates: list[dict[float, float]],
         (lambda: PriceTable([0.1], prices=[1.0, 2.0]), "for each of its 1 budgets"),
         (lambda: PriceTable([0.1], prices=[-1.0]), "a price in"),
         (lambda: PriceTable([0.1]).update({0.3: 0.1}), "budget 0.3 is not of the grid"),
-        (lambda: PriceTable([0.1]).set_prices({0.3: 0.1}), "budget 0.3 is not of the grid"),
         (lambda: PriceTable([0.1]).load_state_dict(PriceTable([0.2]).state_dict()), r"of the grid \[0.2\]"),
     ],
 )
@@ -300,14 +280,6 @@ def test_without_the_integral_use_stays_off_the_budget() -> None:
     whole = controlled(process, Gains(1, 1, 0, smoothing=0.5), updates=100)
     assert evaluate(process, whole.price)[0] == pytest.approx(BUDGET, abs=1e-3)
     assert evaluate(process, proportional.price)[0] > BUDGET + 0.05
-
-
-def test_newton_finds_the_price_in_a_few_steps() -> None:
-    process, price = constrained(0, alpha=0.5), 0.0
-    for _ in range(8):
-        use, _, variance = evaluate(process, price)
-        price = newton_price(price, use, BUDGET, variance, process.alpha)
-    assert evaluate(process, price)[0] == pytest.approx(BUDGET, abs=1e-3)
 
 
 def test_the_slope_of_use_is_the_variance_of_cost_over_alpha() -> None:

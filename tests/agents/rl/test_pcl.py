@@ -22,8 +22,8 @@ from tests.agents.rl.mdp import (
     tables,
     values_of,
 )
+from tests.agents.rl.reference import residuals, unified
 from wheels.agents import gate as rewards
-from wheels.agents.rl import pcl
 from wheels.policy import path_consistency as paths
 
 EXACT = 1e-6  # float64; what a right residual may be off, and a wrong one must exceed by far
@@ -77,7 +77,7 @@ def test_residuals_by_hand(gamma: float, single: list[list[float]], suffix: list
 def test_the_fast_residuals_are_entries_of_all_pairs(gamma: float, lengths: tuple[int, ...]) -> None:
     value, reward = torch.randn(2, 4, 4, dtype=torch.float64)
     boot, real = torch.randn(4, dtype=torch.float64), mask(*lengths, steps=4)
-    pairs = paths.residuals(value, reward, boot, gamma, real)
+    pairs = residuals(value, reward, boot, gamma, real)
     single = paths.single_step_residuals(value, paths.next_values(value, boot, real), reward, gamma, real)
     suffix = paths.suffix_residuals(value, reward, boot, gamma, real)
     for row, length in enumerate(lengths):
@@ -93,7 +93,7 @@ def test_no_steps_and_no_rows() -> None:
         single = paths.single_step_residuals(empty, paths.next_values(empty, boot, real), empty, 1.0, real)
         suffix = paths.suffix_residuals(empty, empty, boot, 1.0, real)
         assert single.shape == suffix.shape == (rows, steps)
-        assert paths.residuals(empty, empty, boot, 1.0, real).shape == (rows, steps + 1, steps + 1)
+        assert residuals(empty, empty, boot, 1.0, real).shape == (rows, steps + 1, steps + 1)
         assert paths.pcl_loss(single, suffix, real).item() == 0.0
 
 
@@ -151,9 +151,9 @@ def test_shapes_are_a_contract() -> None:
     with pytest.raises(ValueError, match=r"value_t must have axes \[B, T\], got shape \(3,\)"):
         paths.single_step_residuals(VALUE[0], VALUE, REWARD, 1.0, LENGTHS)
     with pytest.raises(ValueError, match=r"mask_BT must have the shape of value_t, \(3, 3\), got \(3, 1\)"):
-        paths.residuals(VALUE, REWARD, BOOTSTRAP, 1.0, LENGTHS[:, :1])
+        residuals(VALUE, REWARD, BOOTSTRAP, 1.0, LENGTHS[:, :1])
     with pytest.raises(ValueError, match=r"bootstrap_B must have axes \[B\]"):
-        paths.residuals(VALUE, REWARD, BOOTSTRAP[:, None], 1.0, LENGTHS)
+        residuals(VALUE, REWARD, BOOTSTRAP[:, None], 1.0, LENGTHS)
 
 
 # --- consistency at the exact optimum ---------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def solved(seed: int, **options: float | bool) -> tuple[TextProcess, PathBatch, 
 
 
 def all_pairs(process: TextProcess, seen: PathBatch, table: Tables, u_BT: torch.Tensor, gamma: float) -> torch.Tensor:
-    return paths.residuals(table.value_S[seen.state_BT], u_BT, seen.bootstrap_B, gamma, seen.mask_BT)
+    return residuals(table.value_S[seen.state_BT], u_BT, seen.bootstrap_B, gamma, seen.mask_BT)
 
 
 @SETTINGS
@@ -185,7 +185,7 @@ def test_every_path_is_consistent_at_the_soft_optimum(law: str, gamma: float, al
 @SETTINGS
 def test_paths_of_written_tokens_are_consistent_with_a_sampling_teacher(gamma: float, alpha: float) -> None:
     process, seen, table = solved(0, gamma=gamma, alpha=alpha, free=True)
-    residual_BT = paths.residuals(*parts(process, seen, table)).diagonal(1, 1, 2)
+    residual_BT = residuals(*parts(process, seen, table)).diagonal(1, 1, 2)
     written = seen.mask_BT & ~seen.call_BT
     assert residual_BT[written].abs().max() < EXACT
     if gamma:
@@ -238,11 +238,11 @@ def test_residuals_of_both_actions_vanish_given_the_mean_next_values(gamma: floa
         process = random_process(3, gamma=gamma, alpha=alpha, **options)
         solution = solve(process)
         given = both_action_inputs(process, solution)
-        residual = pcl.both_action_residuals(*given, gamma, alpha, torch.ones_like(given[0], dtype=torch.bool))
+        residual = rewards.both_action_residuals(*given, gamma, alpha, torch.ones_like(given[0], dtype=torch.bool))
         assert torch.stack(residual).abs().max() < EXACT
         value_t, call_logit_t, *rest = given
-        torch.testing.assert_close(pcl.gain(*rest, gamma) / alpha, call_logit_t)
-        moved = pcl.both_action_residuals(
+        torch.testing.assert_close(rewards.gain(*rest, gamma) / alpha, call_logit_t)
+        moved = rewards.both_action_residuals(
             value_t + 1, call_logit_t + 1, *rest, gamma, alpha, torch.ones_like(value_t, dtype=torch.bool)
         )
         torch.testing.assert_close(moved.call - moved.write, torch.full_like(value_t, -alpha))  # no value in it
@@ -274,7 +274,7 @@ def test_the_flat_policy_over_tokens_and_the_call_is_the_gate_and_its_tokens() -
     for s, logit in solution.call_logit.items():
         next_V = torch.tensor([solution.value[(*s, v)] for v in range(3)], dtype=torch.float64)
         q_value = torch.cat([process.log_p[s] + 0.5 * next_V, torch.tensor([solution.call_value[s]])])
-        value, log_pi = rewards.unified(q_value, 1.0)
+        value, log_pi = unified(q_value, 1.0)
         log_write, log_call = rewards.gate_log_probs(torch.tensor(logit, dtype=torch.float64))
         assert value.item() == pytest.approx(solution.value[s])
         torch.testing.assert_close(log_pi, torch.cat([log_write + solution.log_token[s], log_call[None]]))
@@ -311,8 +311,8 @@ def test_wrong_variants_are_not_consistent(
 def test_a_cut_text_is_not_an_ended_one() -> None:
     process, seen, table = solved(0, greedy=True, free=True)
     cut_as_ended = replace(seen, terminated_B=torch.ones_like(seen.terminated_B))
-    assert paths.residuals(*parts(process, cut_as_ended, table))[~seen.terminated_B].abs().max() > SEEN
-    assert paths.residuals(*parts(process, cut_as_ended, table))[seen.terminated_B].abs().max() < EXACT
+    assert residuals(*parts(process, cut_as_ended, table))[~seen.terminated_B].abs().max() > SEEN
+    assert residuals(*parts(process, cut_as_ended, table))[seen.terminated_B].abs().max() < EXACT
 
 
 @pytest.mark.parametrize("stopped", [True, False])
