@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from wheels.lazy import lazy
 
 if TYPE_CHECKING:
-    from wheels.agents.baselines import Agent as Agent
-    from wheels.agents.baselines import Baseline as Baseline
     from wheels.agents.config import TrainConfig as TrainConfig
+    from wheels.agents.gate import both_action_residuals as both_action_residuals
+    from wheels.agents.gate import gain as gain
     from wheels.agents.rl.agent import LagrangianAgent as LagrangianAgent
     from wheels.agents.rl.agent import PCLAgent as PCLAgent
     from wheels.agents.rl.agent import PCLSettings as PCLSettings
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from wheels.agents.rl.episode import EpisodeBatch as EpisodeBatch
     from wheels.agents.rl.episode import collate as collate
     from wheels.agents.rl.lagrangian import PriceTable as PriceTable
-    from wheels.agents.rl.pcl import both_action_residuals as both_action_residuals
-    from wheels.agents.rl.pcl import gain as gain
     from wheels.agents.rl.replay import Replay as Replay
     from wheels.agents.rl.rollout import Behaviour as Behaviour
     from wheels.agents.rl.rollout import GateRule as GateRule
@@ -26,21 +24,21 @@ if TYPE_CHECKING:
     from wheels.policy.head import DeferralHead as DeferralHead
     from wheels.policy.head import HeadConfig as HeadConfig
     from wheels.policy.path_consistency import pcl_loss as pcl_loss
-    from wheels.policy.path_consistency import residuals as residuals
+    from wheels.policy.path_consistency import single_step_residuals as single_step_residuals
+    from wheels.policy.path_consistency import suffix_residuals as suffix_residuals
 else:
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
-            "wheels.agents.baselines": ("Agent", "Baseline"),
             "wheels.agents.config": ("TrainConfig",),
+            "wheels.agents.gate": ("both_action_residuals", "gain"),
             "wheels.agents.rl.agent": ("LagrangianAgent", "PCLAgent", "PCLSettings"),
             "wheels.agents.rl.episode": ("Episode", "EpisodeBatch", "collate"),
             "wheels.agents.rl.lagrangian": ("PriceTable",),
-            "wheels.agents.rl.pcl": ("both_action_residuals", "gain"),
             "wheels.agents.rl.replay": ("Replay",),
             "wheels.agents.rl.rollout": ("Behaviour", "GateRule", "roll_out"),
             "wheels.agents.rl.student": ("StudentAgent", "StudentSettings"),
             "wheels.policy.head": ("DeferralHead", "HeadConfig"),
-            "wheels.policy.path_consistency": ("pcl_loss", "residuals"),
+            "wheels.policy.path_consistency": ("pcl_loss", "single_step_residuals", "suffix_residuals"),
         },
     )
