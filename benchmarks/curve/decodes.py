@@ -34,7 +34,7 @@ from wheels.policy.calibration import UNCALIBRATED, Calibration
 
 
 @dataclass(frozen=True)
-class Plan:
+class CurvePlan:
     """What is to be decoded, by which model."""
 
     artefact: Artefact
@@ -60,7 +60,7 @@ def load_artefact(config: CurveConfig) -> Artefact:
     return Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
 
 
-def make_plan(config: CurveConfig, data_digest: str) -> Plan:
+def make_plan(config: CurveConfig, data_digest: str) -> CurvePlan:
     """Load the model, calibrate it where that is asked for, and return what is to be decoded.
 
     Args:
@@ -80,7 +80,7 @@ def make_plan(config: CurveConfig, data_digest: str) -> Plan:
         _calibrate_on(config, artefact, seeds, data_digest)
     if config.prompt is not None:
         artefact.pair.prompt = config.prompt
-    return Plan(artefact, artefact.digest, seeds, _thresholds(config, artefact, seeds, data_digest), notes)
+    return CurvePlan(artefact, artefact.digest, seeds, _thresholds(config, artefact, seeds, data_digest), notes)
 
 
 def default_rules(config: CurveConfig, artefact: Artefact) -> tuple[CurveConfig, str]:
@@ -203,7 +203,7 @@ def _thresholds(
 
 
 def decode_all(
-    config: CurveConfig, plan: Plan, sources: Sequence[str], data_digest: str
+    config: CurveConfig, plan: CurvePlan, sources: Sequence[str], data_digest: str
 ) -> dict[PointKey, list[Record]]:
     """Return the records of every decode, from `points/` where they are kept there, and keep the others."""
     folder, outputs = Path(config.output) / "points", {}
@@ -216,7 +216,7 @@ def decode_all(
     return outputs
 
 
-def points_digest(config: CurveConfig, plan: Plan, data_digest: str) -> str:
+def points_digest(config: CurveConfig, plan: CurvePlan, data_digest: str) -> str:
     """Return the digest of all that the outputs depend on: models, heads, thresholds, rows and settings."""
     return json_digest([signature_of(config, plan, key, data_digest, 0) for key in plan.thresholds])
 
@@ -241,7 +241,7 @@ def _decode(
     return [Record.of(trace) for trace in traces]
 
 
-def signature_of(config: CurveConfig, plan: Plan, key: PointKey, data_digest: str, rows: int) -> dict[str, Any]:
+def signature_of(config: CurveConfig, plan: CurvePlan, key: PointKey, data_digest: str, rows: int) -> dict[str, Any]:
     """Return everything that the outputs of a decode depend on.
 
     The batch size is, in online mode, whose threshold all rows move, and below float32, where sums of another batch

@@ -1,4 +1,4 @@
-"""A closer look at one curve: where the calls go, how well they are predicted, and what training paid for them."""
+"""A diagnostics look at one curve: where the calls go, how well they are predicted, and what training paid for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from wheels.benchmarks.core.cell import PointKey, Record
 from wheels.benchmarks.curve.calls import Rate, overall_rate, quarters, rates_by_frequency, rates_by_position
 from wheels.benchmarks.curve.config import CurveConfig
-from wheels.benchmarks.curve.decodes import Plan, signature_of
+from wheels.benchmarks.curve.decodes import CurvePlan, signature_of
 from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.price_plot import Prices, read_prices
 from wheels.benchmarks.curve.reliability import Reliability, kept_or_judged, reliability, spread
@@ -59,7 +59,7 @@ class Predicted:
 
 
 @dataclass(frozen=True)
-class Closer:
+class Diagnostics:
     """All of it; None or empty where there is nothing to look at, and `why` says so."""
 
     calls: Calls | None = None
@@ -76,7 +76,7 @@ class Closer:
         }
 
 
-def look_closer(config: CurveConfig, plan: Plan, measured: Measured, task: Task, data_digest: str) -> Closer:
+def diagnose(config: CurveConfig, plan: CurvePlan, measured: Measured, task: Task, data_digest: str) -> Diagnostics:
     """Look at the decodes of `measured` near use 0.2; the models read again what they wrote, once, and it is kept.
 
     Args:
@@ -92,7 +92,7 @@ def look_closer(config: CurveConfig, plan: Plan, measured: Measured, task: Task,
     if not prices:
         why["prices"] = "The model's folder holds no metrics.jsonl with the prices of its training."
     calls = _calls(plan.artefact.pair, measured, task, config.split, why)
-    return Closer(calls, _predicted(config, plan, measured, data_digest, why), prices, why)
+    return Diagnostics(calls, _predicted(config, plan, measured, data_digest, why), prices, why)
 
 
 def _calls(pair: Pair, measured: Measured, task: Task, split: str, why: dict[str, str]) -> Calls | None:
@@ -125,7 +125,7 @@ def _counted_rows(task: Task, measured: Measured, split: str) -> tuple[list[str]
 
 
 def _predicted(
-    config: CurveConfig, plan: Plan, measured: Measured, data_digest: str, why: dict[str, str]
+    config: CurveConfig, plan: CurvePlan, measured: Measured, data_digest: str, why: dict[str, str]
 ) -> Predicted | None:
     """Return how well the regret is predicted; None, and why, where there is nothing to judge."""
     rule = next((rule for rule in PREDICT_REGRET if rule in measured.rules), None)

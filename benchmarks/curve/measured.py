@@ -9,7 +9,7 @@ from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Reco
 from wheels.errors import WheelsError
 
 SHOWN = 0.2
-"""The budget that the closer looks are taken at, or the nearest to it."""
+"""The budget that the diagnostics looks are taken at, or the nearest to it."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The sections of a curve's page that look closer, each with its picture and the sentences that it needs."""
+"""The sections of a curve's page that look diagnostics, each with its picture and the sentences that it needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wheels.benchmarks.core.bootstrap import Comparison
 from wheels.benchmarks.curve.adherence_plot import draw_adherence
 from wheels.benchmarks.curve.at_budget import BASELINE
 from wheels.benchmarks.curve.calls_plot import draw_calls
-from wheels.benchmarks.curve.diagnostics import Calls, Closer, Predicted
+from wheels.benchmarks.curve.diagnostics import Calls, Diagnostics, Predicted
 from wheels.benchmarks.curve.plot import metric_name
 from wheels.benchmarks.curve.price_plot import draw_prices
 from wheels.benchmarks.curve.reliability_plot import draw_reliability
@@ -20,13 +20,13 @@ from wheels.benchmarks.curve.table import number, row_at
 from wheels.visible import html
 
 
-def sections(curve: Curve, closer: Closer) -> list[str]:
+def sections(curve: Curve, diagnostics: Diagnostics) -> list[str]:
     """Return the sections in the order of the page; those between the ends only where something was decoded there."""
     parts = [_at_budget(curve), _adherence(curve)] if curve.interior else []
-    if closer.calls is not None:
-        parts.append(_calls(closer.calls, closer.why))
+    if diagnostics.calls is not None:
+        parts.append(_calls(diagnostics.calls, diagnostics.why))
     if curve.interior:
-        parts += [_reliability(closer.predicted, closer.why), _prices(closer)]
+        parts += [_reliability(diagnostics.predicted, diagnostics.why), _prices(diagnostics)]
     return parts
 
 
@@ -144,14 +144,14 @@ def _found(value: Comparison) -> str:
     return f"{number(value.difference, 2)} [{number(value.low, 2)}, {number(value.high, 2)}]"
 
 
-def _prices(closer: Closer) -> str:
+def _prices(diagnostics: Diagnostics) -> str:
     """Return the prices of the training."""
     title = "<h2>The price of a call in training</h2>"
-    if not closer.prices:
-        return f"{title}<p>{html(closer.why.get('prices', ''))}</p>"
+    if not diagnostics.prices:
+        return f"{title}<p>{html(diagnostics.why.get('prices', ''))}</p>"
     return (
         f"{title}<p>In training each teacher budget has a price in nats per teacher token, the multiplier of its "
         "constraint: it rises while the calls are more than the budget allows and falls while they are fewer. Lines "
         "that have become level say that the budgets were kept; a smaller budget has a higher price.</p>"
-        + image("price of each budget by round of training", draw_prices(closer.prices), narrow=True)
+        + image("price of each budget by round of training", draw_prices(diagnostics.prices), narrow=True)
     )

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from wheels.benchmarks.core.bootstrap import Statistics
 from wheels.benchmarks.curve.config import CurveConfig
-from wheels.benchmarks.curve.decodes import Plan, decode_all, make_plan, points_digest, rows_digest
-from wheels.benchmarks.curve.diagnostics import look_closer
+from wheels.benchmarks.curve.decodes import CurvePlan, decode_all, make_plan, points_digest, rows_digest
+from wheels.benchmarks.curve.diagnostics import diagnose
 from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.plot import draw
 from wheels.benchmarks.curve.report import render
@@ -59,7 +59,7 @@ def _another(config: CurveConfig, model: str, place: int) -> CurveConfig:
     return replace(config, model=model, also=(), output=str(Path(config.output) / f"also-{place}"))
 
 
-def _decoded(config: CurveConfig, plan: Plan, task: Task, data_digest: str) -> Measured:
+def _decoded(config: CurveConfig, plan: CurvePlan, task: Task, data_digest: str) -> Measured:
     """Return the outputs of one model."""
     rows = task.rows(config.split)[: config.limit]
     outputs = decode_all(config, plan, [row.source for row in rows], data_digest)
@@ -80,29 +80,29 @@ def _decoded(config: CurveConfig, plan: Plan, task: Task, data_digest: str) -> M
 
 
 def _measure(
-    config: CurveConfig, folder: Path, task: Task, plan: Plan, runs: Sequence[Measured], data_digest: str
+    config: CurveConfig, folder: Path, task: Task, plan: CurvePlan, runs: Sequence[Measured], data_digest: str
 ) -> Curve:
-    """Score, write and print; what looks closer is of the first model alone."""
+    """Score, write and print; what looks diagnostics is of the first model alone."""
     measured = runs[0] if len(runs) == 1 else Measured.pooled(runs)
     curve = summarise(measured, _with_progress(len(measured.outputs) * len(task.metrics)))
     curve.metric_signatures.update({metric: signature(metric, measured.references) for metric in task.metrics})
     curve.versions.update(versions())
     write_resolved(config, folder, {"data_digest": data_digest, "model_digest": plan.model_digest})
-    closer = look_closer(config, plan, runs[0], task, data_digest)
-    curve.details.update(closer.to_json())
-    write_results(curve, measured, folder, sections(curve, closer), as_command("wheels bench curve", config))
+    diagnostics = diagnose(config, plan, runs[0], task, data_digest)
+    curve.details.update(diagnostics.to_json())
+    write_results(curve, measured, folder, sections(curve, diagnostics), as_command("wheels bench curve", config))
     print(as_text(curve))
     print(f"written to {folder}: curve.json, curve.csv, curve.png, report.html")
     return curve
 
 
-def write_results(curve: Curve, measured: Measured, folder: Path, closer: Sequence[str], command: str) -> None:
-    """Write the curve as JSON, CSV, picture and page; `closer` are more sections of the page."""
+def write_results(curve: Curve, measured: Measured, folder: Path, diagnostics: Sequence[str], command: str) -> None:
+    """Write the curve as JSON, CSV, picture and page; `diagnostics` are more sections of the page."""
     picture = draw(curve)
     write_json(folder / "curve.json", curve.to_json())
     write_text(folder / "curve.csv", as_csv(curve))
     write_bytes(folder / "curve.png", picture)
-    write_text(folder / "report.html", render(curve, picture, measured, closer, command))
+    write_text(folder / "report.html", render(curve, picture, measured, diagnostics, command))
 
 
 def _with_progress(total: int) -> SentenceStatistics:

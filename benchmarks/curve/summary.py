@@ -39,7 +39,7 @@ QUANTILES = (5, 25, 50, 75, 95)
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """One decode of the whole split."""
 
     rule: str
@@ -83,7 +83,7 @@ class Curve:
     """Name and metrics of the student alone, and what its decode took."""
     teacher: dict[str, Any]
     """The same of the teacher alone."""
-    points: list[Point]
+    points: list[CurvePoint]
     """Every rule, seed and budget; the ends 0 and 1 were decoded once and stand under every rule."""
     apgr: dict[str, dict[str, float]]
     """Area under PGR over measured use, by interval; mean over seeds."""
@@ -119,7 +119,7 @@ class Curve:
         """Name of the metric on the y axis."""
         return self.metrics[0]
 
-    def of(self, rule: str, seed: int) -> list[Point]:
+    def of(self, rule: str, seed: int) -> list[CurvePoint]:
         """Return one rule's points in order of budget."""
         return sorted((p for p in self.points if (p.rule, p.seed) == (rule, seed)), key=lambda point: point.budget)
 
@@ -182,7 +182,7 @@ def summarise(measured: Measured, statistics: SentenceStatistics) -> Curve:
     )
 
 
-def _point(measured: Measured, sample: Resampled, key: PointKey, rule: str, seed: int) -> Point:
+def _point(measured: Measured, sample: Resampled, key: PointKey, rule: str, seed: int) -> CurvePoint:
     """Return the point of one decode, under the name of `rule` and `seed` (the ends belong to all)."""
     records = measured.outputs[key]
     tokens = max(1, sum(record.tokens for record in records))
@@ -190,7 +190,7 @@ def _point(measured: Measured, sample: Resampled, key: PointKey, rule: str, seed
     quality = measured.metrics[0]
     student, teacher = (end_R[0] for end_R in sample.ends(quality))
     place = (measured.task, len(records), measured.student, measured.teacher, rule, f"{key.budget:g}", seed)
-    return Point(
+    return CurvePoint(
         rule=rule,
         budget=key.budget,
         use=float(sample.use[key][0]),
@@ -206,7 +206,7 @@ def _point(measured: Measured, sample: Resampled, key: PointKey, rule: str, seed
     )
 
 
-def _points(measured: Measured, sample: Resampled, rule: str) -> list[Point]:
+def _points(measured: Measured, sample: Resampled, rule: str) -> list[CurvePoint]:
     """Return the points of `rule` at every budget that was asked for."""
     ends = {0.0: STUDENT_END, 1.0: TEACHER_END}
     return [

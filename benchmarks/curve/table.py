@@ -10,7 +10,7 @@ from typing import Any
 
 from wheels.benchmarks.core.bootstrap import APART, LEAST_GAP
 from wheels.benchmarks.curve.plot import metric_name
-from wheels.benchmarks.curve.summary import Curve, Point, uses_shown
+from wheels.benchmarks.curve.summary import Curve, CurvePoint, uses_shown
 from wheels.tables import align
 
 
@@ -147,7 +147,7 @@ def as_csv(curve: Curve) -> str:
     return buffer.getvalue()
 
 
-def _cell(point: Point, column: str) -> str:
+def _cell(point: CurvePoint, column: str) -> str:
     """Return one value of a point as text."""
     value = point.metrics[column] if column in point.metrics else getattr(point, column)
     if isinstance(value, float):

@@ -16,7 +16,7 @@ from typing import Any
 from wheels.benchmarks.core.recipe import with_digests
 from wheels.benchmarks.core.stages import Stage
 from wheels.benchmarks.distillation.config import CacheConfig
-from wheels.benchmarks.distillation.plan import Kind, Plan
+from wheels.benchmarks.distillation.plan import DistillationPlan, Kind
 from wheels.data.tasks import Task
 from wheels.distillation.config import PretrainConfig
 from wheels.files import read_object, write_json, write_text
@@ -24,7 +24,7 @@ from wheels.files import read_object, write_json, write_text
 WAYS = ("live", "cache")
 
 
-def student_of(plan: Plan, way: str, seed: int, output: Path) -> PretrainConfig:
+def student_of(plan: DistillationPlan, way: str, seed: int, output: Path) -> PretrainConfig:
     """Return the training of a student with soft labels: `live`, `cache`, or `hard` for comparison."""
     cache = plan.cache
     size = cache.size or plan.sizes[0]
@@ -37,7 +37,7 @@ def student_of(plan: Plan, way: str, seed: int, output: Path) -> PretrainConfig:
     return plan.student_config(Kind(size, "soft", 1.0, cache.temperature), seed, output, **ours)
 
 
-def cache_stages(plan: Plan, task: Task) -> list[Stage]:
+def cache_stages(plan: DistillationPlan, task: Task) -> list[Stage]:
     """Return the stages of the measurement, the table last."""
     folder, config = plan.output / "cached", plan.cache
     sections = plan.recipe.sections
@@ -63,7 +63,7 @@ def cache_stages(plan: Plan, task: Task) -> list[Stage]:
     return stages
 
 
-def train_and_score(plan: Plan, student: PretrainConfig, place: Path) -> None:
+def train_and_score(plan: DistillationPlan, student: PretrainConfig, place: Path) -> None:
     """Train a student; keep what it writes for the validation rows, and the seconds of a training without a pause."""
     from wheels.benchmarks.distillation.texts import texts_of
     from wheels.distillation.run import run as pretrain
@@ -76,7 +76,7 @@ def train_and_score(plan: Plan, student: PretrainConfig, place: Path) -> None:
     write_json(place, {**facts, "seconds": seconds, "texts": texts})
 
 
-def measure_sizes(plan: Plan, task: Task, place: Path) -> None:
+def measure_sizes(plan: DistillationPlan, task: Task, place: Path) -> None:
     """Write bytes, seconds and errors of caches of every size, the whole vocabulary's last."""
     from wheels.benchmarks.distillation.cache_error import errors, weigh
     from wheels.distillation.collate import Collator
@@ -106,7 +106,7 @@ def measure_sizes(plan: Plan, task: Task, place: Path) -> None:
     write_json(place, {"rows": len(examples), "vocab_size": pair.vocab_size, "weights": weights, "errors": found})
 
 
-def measure_steps(plan: Plan, task: Task, place: Path) -> None:
+def measure_steps(plan: DistillationPlan, task: Task, place: Path) -> None:
     """Time training steps: live, from the cache, and with hard labels."""
     from wheels.benchmarks.distillation.cache_steps import time_steps
 
@@ -117,7 +117,7 @@ def measure_steps(plan: Plan, task: Task, place: Path) -> None:
     write_json(place, time_steps(every, task, folder, config.rounds, config.steps))
 
 
-def measure_memory(plan: Plan, task: Task, place: Path) -> None:
+def measure_memory(plan: DistillationPlan, task: Task, place: Path) -> None:
     """Measure the memory of a training: live, from a cache that is whole, and with hard labels."""
     from wheels.benchmarks.distillation.cache_steps import peak_memory_mb
 
@@ -125,12 +125,12 @@ def measure_memory(plan: Plan, task: Task, place: Path) -> None:
     write_json(place, {way: peak_memory_mb(student, Path(student.output)) for way, student in ways.items()})
 
 
-def _vocabulary(plan: Plan) -> int:
+def _vocabulary(plan: DistillationPlan) -> int:
     """Return V, as the stage before has found it."""
     return int(read_object(plan.output / "cached" / "sizes.json", "vocab_size")["vocab_size"])
 
 
-def write_cache_summary(plan: Plan, task: Task, folder: Path) -> None:
+def write_cache_summary(plan: DistillationPlan, task: Task, folder: Path) -> None:
     """Write `cache.json` and `cache.csv`, and print the tables."""
     from wheels.benchmarks.distillation.cache_summary import as_csv, as_text, summarise
 

@@ -61,7 +61,7 @@ def kinds_of(
 
 
 @dataclass(frozen=True)
-class Plan:
+class DistillationPlan:
     """What is compared, of what, and where."""
 
     recipe: Recipe
@@ -76,7 +76,7 @@ class Plan:
     """CPU threads."""
 
     @classmethod
-    def of(cls, config: DistillationConfig) -> Plan:
+    def of(cls, config: DistillationConfig) -> DistillationPlan:
         """Read the recipe and check every setting in it.
 
         Raises:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from wheels.benchmarks.curve.plot import COLOURS, GRID, INK, PALE, STYLE, as_png, metric_name
-from wheels.benchmarks.distillation.summary import Line, Summary
+from wheels.benchmarks.distillation.summary import KindScores, SweepSummary
 from wheels.benchmarks.distillation.table import kind_name
 
 PALETTE = tuple(COLOURS[name] for name in ("learned", "regret", "maxprob", "margin", "gate", "router", "every-k"))
@@ -24,7 +24,7 @@ LEAST_TOP = 1.0
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 
 
-def draw(summary: Summary) -> bytes:
+def draw(summary: SweepSummary) -> bytes:
     """Return the picture as PNG."""
     quality = summary.metrics[0]
     rows = 2 if len({line.w for line in summary.lines if line.label == "both"}) > 1 else 1
@@ -48,7 +48,7 @@ def draw(summary: Summary) -> bytes:
         return as_png(figure)
 
 
-def _draw_temperatures(axes: Axes, summary: Summary, size: str) -> None:
+def _draw_temperatures(axes: Axes, summary: SweepSummary, size: str) -> None:
     """Draw one size over temperatures, hard labels and the teacher across."""
     quality = summary.metrics[0]
     names = list(dict.fromkeys(kind_name(line) for line in summary.lines if line.temperature is not None))
@@ -72,7 +72,7 @@ def _draw_temperatures(axes: Axes, summary: Summary, size: str) -> None:
     axes.set_title(f"{size}: {lines[0].parameters:,} parameters", loc="left", size=9.5, color=INK)
 
 
-def _draw_weights(axes: Axes, summary: Summary, size: str) -> None:
+def _draw_weights(axes: Axes, summary: SweepSummary, size: str) -> None:
     """Draw one size over weights: from hard labels, w = 0, to soft ones, w = 1."""
     lines = [line for line in summary.lines if line.size == size]
     for place, temperature in enumerate(temperatures(summary)):
@@ -85,12 +85,12 @@ def _draw_weights(axes: Axes, summary: Summary, size: str) -> None:
     axes.set_xlabel("weight w (0: hard labels, 1: soft labels)")
 
 
-def temperatures(summary: Summary) -> list[float]:
+def temperatures(summary: SweepSummary) -> list[float]:
     """Return the temperatures of a sweep, lowest first."""
     return sorted({line.temperature for line in summary.lines if line.temperature is not None})
 
 
-def _draw_frame(axes: Axes, summary: Summary) -> None:
+def _draw_frame(axes: Axes, summary: SweepSummary) -> None:
     """Draw grid, scale and the teacher's line; one that would press all others together is told in words instead."""
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -107,7 +107,7 @@ def _draw_frame(axes: Axes, summary: Summary) -> None:
                   bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
 
 
-def _draw_points(axes: Axes, x: Sequence[float], lines: list[Line], quality: str, place: int, name: str) -> None:
+def _draw_points(axes: Axes, x: Sequence[float], lines: list[KindScores], quality: str, place: int, name: str) -> None:
     """Draw one line over `x` with its band."""
     if not lines:
         return

@@ -18,9 +18,9 @@ from wheels.benchmarks.core.recipe import with_digests
 from wheels.benchmarks.core.stages import Stage, in_words, run_stages
 from wheels.benchmarks.distillation.baselines import baselines
 from wheels.benchmarks.distillation.config import DistillationConfig
-from wheels.benchmarks.distillation.plan import Kind, Plan
+from wheels.benchmarks.distillation.plan import DistillationPlan, Kind
 from wheels.benchmarks.distillation.plot import draw
-from wheels.benchmarks.distillation.summary import Cell, Measured, summarise
+from wheels.benchmarks.distillation.summary import ModelOutputs, SweepOutputs, summarise
 from wheels.benchmarks.distillation.table import as_csv, as_text
 from wheels.benchmarks.distillation.texts import read_texts, write_texts
 from wheels.config import write_resolved
@@ -54,7 +54,7 @@ def run(config: DistillationConfig) -> None:
     Raises:
         WheelsError: for a recipe that does not fit, a folder that holds something else, and whatever a part raises.
     """
-    plan = Plan.of(config)
+    plan = DistillationPlan.of(config)
     task = load_task(config.data)
     task.check_splits(SPLITS)  # what is scored at the end is looked for first
     with claimed(plan.output):
@@ -62,7 +62,7 @@ def run(config: DistillationConfig) -> None:
         _run_parts(config, plan, task)
 
 
-def _run_parts(config: DistillationConfig, plan: Plan, task: Task) -> None:
+def _run_parts(config: DistillationConfig, plan: DistillationPlan, task: Task) -> None:
     """Train the teacher, then run the parts that are asked for."""
     inputs = prepare(plan, task)
     seconds: dict[str, float] = {}
@@ -77,7 +77,7 @@ def _run_parts(config: DistillationConfig, plan: Plan, task: Task) -> None:
     print(f"everything is in {plan.output}; the stages took {in_words(sum(seconds.values()))} in all")
 
 
-def prepare(plan: Plan, task: Task) -> dict[str, Any]:
+def prepare(plan: DistillationPlan, task: Task) -> dict[str, Any]:
     """Train the teacher where none was given, and return what all stages depend on."""
     from wheels.distillation.run import run as pretrain
     from wheels.models.loading import check_place, model_digest
@@ -94,7 +94,7 @@ def prepare(plan: Plan, task: Task) -> dict[str, Any]:
     }
 
 
-def sweep_stages(plan: Plan) -> list[Stage]:
+def sweep_stages(plan: DistillationPlan) -> list[Stage]:
     """Return the training and writing of each student, the teacher's writing, and the table."""
     places, sections = Places(plan.output / "sweep"), plan.recipe.sections
     shared = {name: sections[name] for name in ("student", "scores")} | {"cached": plan.sweep.cached_logits}
@@ -117,28 +117,28 @@ def sweep_stages(plan: Plan) -> list[Stage]:
     return stages
 
 
-def train_and_write(plan: Plan, student: PretrainConfig, place: Path) -> None:
+def train_and_write(plan: DistillationPlan, student: PretrainConfig, place: Path) -> None:
     """Train a student, and write the test rows with it."""
     distil(student)
     write_texts(plan, Path(student.output), place)
 
 
-def measured(plan: Plan, places: Places, task: Task) -> Measured:
+def measured(plan: DistillationPlan, places: Places, task: Task) -> SweepOutputs:
     """Return what was written, and what it is held against."""
     rows = task.rows("test")[: plan.scores.limit]
-    cells: dict[Kind, list[Cell]] = {}
+    cells: dict[Kind, list[ModelOutputs]] = {}
     for kind in plan.kinds:
         for seed in range(plan.sweep.seeds):
             facts, texts = read_texts(places.texts(f"{kind.name}-s{seed}"))
-            cells.setdefault(kind, []).append(Cell(texts, facts["parameters"], facts["finished"].get("value")))
+            cells.setdefault(kind, []).append(ModelOutputs(texts, facts["parameters"], facts["finished"].get("value")))
     facts, texts = read_texts(places.texts(TEACHER))
     metrics = plan.scores.metrics or task.metrics
-    return Measured(
+    return SweepOutputs(
         task=task.name,
         references=[row.target for row in rows],
         metrics=metrics,
         cells=cells,
-        teacher=Cell(texts, facts["parameters"], None),
+        teacher=ModelOutputs(texts, facts["parameters"], None),
         baselines=baselines(task, rows, metrics),
         cached_logits=plan.sweep.cached_logits,
         objective=plan.sweep.objective,
@@ -147,7 +147,7 @@ def measured(plan: Plan, places: Places, task: Task) -> Measured:
     )
 
 
-def training_words(plan: Plan) -> str:
+def training_words(plan: DistillationPlan) -> str:
     """Say how long each student is trained."""
     one = plan.student_config(plan.kinds[0], 0, plan.output)
     length = f"{one.max_steps} steps" if one.max_steps else f"{one.epochs:g} epochs"
@@ -155,7 +155,7 @@ def training_words(plan: Plan) -> str:
     return f"{length}{rows}, batches of {one.batch_size * one.gradient_accumulation}"
 
 
-def write_summary(plan: Plan, places: Places) -> None:
+def write_summary(plan: DistillationPlan, places: Places) -> None:
     """Write table, JSON and picture, and print the table."""
     summary = summarise(measured(plan, places, load_task(plan.data)))
     write_text(plan.output / "distillation.csv", as_csv(summary))

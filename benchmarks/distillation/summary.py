@@ -24,7 +24,7 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Cell:
+class ModelOutputs:
     """One trained model."""
 
     texts: Sequence[str]
@@ -36,7 +36,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Measured:
+class SweepOutputs:
     """Everything that a summary is computed from; plain data, no model."""
 
     task: str
@@ -44,9 +44,9 @@ class Measured:
     """What the test rows should have become."""
     metrics: Sequence[str]
     """The first is the quality."""
-    cells: Mapping[Kind, Sequence[Cell]]
+    cells: Mapping[Kind, Sequence[ModelOutputs]]
     """The students of each kind, by seed."""
-    teacher: Cell
+    teacher: ModelOutputs
     baselines: Mapping[str, float]
     """Quality of what needs no model."""
     cached_logits: int
@@ -60,7 +60,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Line:
+class KindScores:
     """One kind of student."""
 
     name: str
@@ -84,7 +84,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Summary:
+class SweepSummary:
     """A sweep with all that is said about it: the content of `distillation.json`."""
 
     task: str
@@ -96,7 +96,7 @@ class Summary:
     teacher: dict[str, Any]
     """Parameters and scores."""
     baselines: dict[str, float]
-    lines: list[Line]
+    lines: list[KindScores]
     contrasts: list[dict[str, Any]]
     """Differences of the quality that a claim is about, each with its interval."""
     metric_signatures: dict[str, str]
@@ -112,7 +112,7 @@ class Summary:
         return asdict(self)
 
 
-def summarise(measured: Measured) -> Summary:
+def summarise(measured: SweepOutputs) -> SweepSummary:
     """Return the summary of a sweep."""
     weights_RN = resample_sentences(len(measured.references), measured.resamples, SEED)
     sample = {
@@ -124,7 +124,7 @@ def summarise(measured: Measured) -> Summary:
     chosen = chosen_kinds(measured)
     quality = measured.metrics[0]
     teacher_R = {metric: _resampled(measured, metric, measured.teacher, weights_RN) for metric in measured.metrics}
-    return Summary(
+    return SweepSummary(
         task=measured.task,
         sentences=len(measured.references),
         metrics=list(measured.metrics),
@@ -141,7 +141,7 @@ def summarise(measured: Measured) -> Summary:
     )
 
 
-def chosen_kinds(measured: Measured) -> dict[tuple[str, str], Kind]:
+def chosen_kinds(measured: SweepOutputs) -> dict[tuple[str, str], Kind]:
     """Return, for each size and label, the kind that is best on validation rows; the first of equals."""
     best: dict[tuple[str, str], Kind] = {}
     for kind in measured.cells:
@@ -151,7 +151,7 @@ def chosen_kinds(measured: Measured) -> dict[tuple[str, str], Kind]:
     return best
 
 
-def validation(measured: Measured, kind: Kind) -> float | None:
+def validation(measured: SweepOutputs, kind: Kind) -> float | None:
     """Return a kind's mean score on validation rows; None where there are none."""
     values = [cell.validation for cell in measured.cells[kind]]
     return None if None in values else float(np.mean([value for value in values if value is not None]))
@@ -208,18 +208,18 @@ def interval(values_R: Floats) -> dict[str, float]:
     return {"mean": float(values_R[0]), "low": float(low), "high": float(high)}
 
 
-def _resampled(measured: Measured, metric: str, cell: Cell, weights_RN: Floats) -> Floats:
+def _resampled(measured: SweepOutputs, metric: str, cell: ModelOutputs, weights_RN: Floats) -> Floats:
     """Return a model's score of each resample, [R]."""
     return sentence_statistics(metric, list(cell.texts), list(measured.references)).resampled(weights_RN)
 
 
 def _line(
-    measured: Measured,
+    measured: SweepOutputs,
     kind: Kind,
     sample: Mapping[tuple[str, Kind], Floats],
     means: Mapping[tuple[str, Kind], Floats],
     chosen: bool,
-) -> Line:
+) -> KindScores:
     """Return what is said about one kind."""
     cells = measured.cells[kind]
     hard = next((k for k in measured.cells if (k.size, k.label) == (kind.size, "hard")), None)
@@ -230,7 +230,7 @@ def _line(
     parts = (measured.task, "test", len(measured.references), kind.name, f"{cells[0].parameters} of "
              f"{measured.teacher.parameters} parameters", measured.objective, cache,
              f"seeds:{len(cells)}", f"wheels:{wheels.__version__}")  # fmt: skip
-    return Line(
+    return KindScores(
         name=kind.name,
         size=kind.size,
         parameters=cells[0].parameters,

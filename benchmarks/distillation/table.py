@@ -7,11 +7,11 @@ import io
 
 from wheels.benchmarks.curve.plot import metric_name
 from wheels.benchmarks.curve.table import number
-from wheels.benchmarks.distillation.summary import Line, Summary
+from wheels.benchmarks.distillation.summary import KindScores, SweepSummary
 from wheels.tables import align
 
 
-def as_text(summary: Summary) -> str:
+def as_text(summary: SweepSummary) -> str:
     """Return the tables for a terminal: a line a kind of student, then the comparisons."""
     teacher = ", ".join(f"{metric_name(name)} {summary.teacher[name]['mean']:.2f}" for name in summary.metrics)
     cache = f"a cache of {summary.cached_logits} tokens" if summary.cached_logits else "a live teacher"
@@ -28,7 +28,7 @@ def as_text(summary: Summary) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _students(summary: Summary) -> str:
+def _students(summary: SweepSummary) -> str:
     names = [metric_name(metric) for metric in summary.metrics]
     columns = [column for name in names for column in (name, "95%", "- hard", "95%")]
     rows = [["student", "parameters", "T", "seeds", "validation", *columns]]
@@ -48,7 +48,7 @@ def _students(summary: Summary) -> str:
     return f"students (*: the best of its label and size on validation rows):\n{align(rows)}"
 
 
-def _contrasts(summary: Summary) -> str:
+def _contrasts(summary: SweepSummary) -> str:
     rows = [["difference", metric_name(summary.metrics[0]), "95%", "p"]]
     for one in summary.contrasts:
         band = f"[{number(one['low'], 2)}, {number(one['high'], 2)}]"
@@ -56,17 +56,17 @@ def _contrasts(summary: Summary) -> str:
     return f"differences, paired bootstrap over sentences and seeds:\n{align(rows)}"
 
 
-def kind_name(line: Line) -> str:
+def kind_name(line: KindScores) -> str:
     """Return `hard`, `soft` or `both, w 0.5`."""
     return f"both, w {line.w:g}" if line.label == "both" else line.label
 
 
-def temperature_text(line: Line) -> str:
+def temperature_text(line: KindScores) -> str:
     """Return T, or a dash for labels that have none."""
     return "-" if line.temperature is None else f"{line.temperature:g}"
 
 
-def as_csv(summary: Summary) -> str:
+def as_csv(summary: SweepSummary) -> str:
     """Return a line a kind of student, and one for the teacher."""
     scores = [f"{metric}{end}" for metric in summary.metrics for end in ("", "_low", "_high")]
     minus = [f"{metric}_minus_hard{end}" for metric in summary.metrics for end in ("", "_low", "_high")]

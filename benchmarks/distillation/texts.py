@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from wheels.benchmarks.core.cell import save_lines
-from wheels.benchmarks.distillation.plan import Plan
+from wheels.benchmarks.distillation.plan import DistillationPlan
 from wheels.data.tasks import load_task
 from wheels.distillation.run_folder import run_facts
 from wheels.errors import WheelsError
 from wheels.json_text import parse_object
 
 
-def texts_of(plan: Plan, model: Path, split: str) -> tuple[dict[str, Any], list[str]]:
+def texts_of(plan: DistillationPlan, model: Path, split: str) -> tuple[dict[str, Any], list[str]]:
     """Return the facts of a model, and what it writes for a split: the engine at budget 0, as on every curve."""
     from wheels.decoding.engine import decode
     from wheels.decoding.methods.rules import SIMPLE
@@ -33,7 +33,7 @@ def texts_of(plan: Plan, model: Path, split: str) -> tuple[dict[str, Any], list[
     return facts, [trace.text for trace in traces]
 
 
-def write_texts(plan: Plan, model: Path, place: Path) -> None:
+def write_texts(plan: DistillationPlan, model: Path, place: Path) -> None:
     """Keep what a model writes for the test rows."""
     facts, texts = texts_of(plan, model, "test")
     save_lines(place, facts, [{"text": text} for text in texts])

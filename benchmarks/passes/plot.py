@@ -66,7 +66,7 @@ def draw(points: Sequence[Placed], bands: Sequence[Mapping[str, Any]], metric: s
 
     Args:
         points: means over seeds; the first two are the student and the teacher alone.
-        bands: the rule-driven curves with their 95% intervals (`Lines.bands`).
+        bands: the rule-driven curves with their 95% intervals (`PassCurves.bands`).
         metric: on the y axis.
         title: over the picture.
     """

@@ -25,7 +25,7 @@ from wheels.benchmarks.passes.config import PassesConfig
 from wheels.benchmarks.passes.plot import draw
 from wheels.benchmarks.passes.settings import Setting, ends, seeds_of, settings_of, sweep_of, tuned
 from wheels.benchmarks.passes.summary import (
-    Lines,
+    PassCurves,
     PassPoint,
     against_envelope,
     at_equal_passes,
@@ -114,7 +114,7 @@ def _begin(config: PassesConfig, folder: Path, artefact: Artefact, settings: Seq
 def _found(settings: Sequence[Setting], sample: Resampled, points: Sequence[PassPoint]) -> dict[str, Any]:
     """Return all that is said of the outputs."""
     metrics = list(points[0].metrics)
-    lines = Lines(settings, sample)
+    lines = PassCurves(settings, sample)
     return {
         "metrics": {metric: signature(metric, sample.references) for metric in metrics},
         "versions": versions(),

@@ -133,7 +133,7 @@ def reached(value_R: Floats) -> Comparison | None:
     return compare(value_R[there_R] if there_R[1:].mean() >= SAID else value_R)
 
 
-class Lines:
+class PassCurves:
     """The curves over passes, resample by resample.
 
     Args:
@@ -197,7 +197,7 @@ class Lines:
         return rows
 
 
-def at_equal_passes(lines: Lines, metrics: Sequence[str], costs: Sequence[float] = COSTS) -> list[dict[str, Any]]:
+def at_equal_passes(lines: PassCurves, metrics: Sequence[str], costs: Sequence[float] = COSTS) -> list[dict[str, Any]]:
     """Return every line's metrics at equal cost; nan where it was not measured, no entry where it needs more."""
     rows = []
     for line, metric, cost in itertools.product(lines.family, metrics, costs):
@@ -215,7 +215,7 @@ def _named(value: Comparison | None, names: Sequence[str]) -> dict[str, float]:
     return dict(zip(names, shown, strict=True))
 
 
-def against_envelope(lines: Lines, metrics: Sequence[str], costs: Sequence[float] = COSTS) -> list[dict[str, Any]]:
+def against_envelope(lines: PassCurves, metrics: Sequence[str], costs: Sequence[float] = COSTS) -> list[dict[str, Any]]:
     """Return the paired difference of every verified, priced and tuned line to the best baseline at equal cost.
 
     The baseline is the line of `ENVELOPE` with the best value on this very sample, and the same one in all resamples:

@@ -52,7 +52,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RationalesPlan:
     """Where a run is made, and of what."""
 
     recipe: Recipe
@@ -113,7 +113,7 @@ def run(config: BenchRationalesConfig) -> None:
     grid = recipe.configure("grid", GridConfig)
     if grid.captum and find_spec("captum") is None:
         raise WheelsError("captum: true needs Captum; `pip install captum`, or take it out of the recipe")
-    plan = Plan(recipe, grid, config.data, output, config.threads)
+    plan = RationalesPlan(recipe, grid, config.data, output, config.threads)
     task = load_task(config.data)
     task.check_splits(SPLITS)  # what is scored at the end is looked for first
     seconds = run_stages(
@@ -126,12 +126,12 @@ def run(config: BenchRationalesConfig) -> None:
     print(f"everything is in {output}; the stages took {in_words(sum(seconds.values()))} in all")
 
 
-def rationale_stages(plan: Plan) -> list[Stage]:
+def rationale_stages(plan: RationalesPlan) -> list[Stage]:
     """Return the stages, their settings checked."""
     return [*teacher_stages(plan), *attribution_stages(plan), *student_stages(plan), summary_stage(plan)]
 
 
-def teacher_stages(plan: Plan) -> list[Stage]:
+def teacher_stages(plan: RationalesPlan) -> list[Stage]:
     """Return the training of the teacher, its score, and its untrained twin."""
     settings, folder = plan.recipe.sections["teacher"], plan.output / "teacher"
     config = plan.recipe.configure(
@@ -165,7 +165,7 @@ def teacher_stages(plan: Plan) -> list[Stage]:
     return stages
 
 
-def attribution_stages(plan: Plan) -> list[Stage]:
+def attribution_stages(plan: RationalesPlan) -> list[Stage]:
     """Return the attribution of the training rows by every method and control that needs one."""
     names: dict[str, tuple[str, str, int]] = {method: (method, "teacher", 0) for method in plan.grid.methods}
     if "untrained-teacher" in plan.grid.controls:
@@ -186,7 +186,7 @@ def attribution_stages(plan: Plan) -> list[Stage]:
     return stages
 
 
-def student_stages(plan: Plan) -> list[Stage]:
+def student_stages(plan: RationalesPlan) -> list[Stage]:
     """Return the training and the scoring of every student."""
     stages = []
     for variant in plan.variants:
@@ -202,7 +202,7 @@ def student_stages(plan: Plan) -> list[Stage]:
     return stages
 
 
-def train_and_score(plan: Plan, variant: Variant, seed: int, place: Path) -> None:
+def train_and_score(plan: RationalesPlan, variant: Variant, seed: int, place: Path) -> None:
     """Train one student and write its score."""
     name = variant.attribution(seed)
     if name is not None:
@@ -211,7 +211,7 @@ def train_and_score(plan: Plan, variant: Variant, seed: int, place: Path) -> Non
     score_cell(plan.grid, plan.data, plan.cell(variant, seed), place)
 
 
-def summary_stage(plan: Plan) -> Stage:
+def summary_stage(plan: RationalesPlan) -> Stage:
     """Return the comparison of all students."""
     scores = {
         (variant.name, variant.k, seed): plan.output / "scores" / f"{variant.label}-{seed}.json"
@@ -227,6 +227,6 @@ def summary_stage(plan: Plan) -> Stage:
     return Stage("summary", "comparing the students", place, settings, work, shown=True, again=True)
 
 
-def _scored(plan: Plan) -> dict[str, Any]:
+def _scored(plan: RationalesPlan) -> dict[str, Any]:
     """Return what a score depends on, beside the model."""
     return {"metric": plan.grid.metric, "limit": plan.grid.limit}

@@ -10,8 +10,8 @@ from wheels.fields import check_fields, option, threads_option
 from wheels.paths import PLACE, RUN, SETTINGS
 
 REFERENCE = "hf-teacher"
-"""What every other contestant is compared with, in speed and in what it writes: it always runs."""
-CONTESTANTS = (
+"""What every other system is compared with, in speed and in what it writes: it always runs."""
+SYSTEMS = (
     REFERENCE,
     "hf-student",
     "hf-assisted",
@@ -35,7 +35,7 @@ EMBEDDED_DATA = "embedded-translation"
 
 
 def is_library(name: str) -> bool:
-    """Tell whether a contestant is transformers' own."""
+    """Tell whether a system is transformers' own."""
     return name.startswith("hf-")
 
 
@@ -57,13 +57,13 @@ class SpeedConfig:
         None, "task, folder, file or hub:owner/name (default: the embedded pair's own test rows)", reads=PLACE
     )
     split: str = option("test", "split of the data that is decoded")
-    rows: int = option(64, "texts that each contestant decodes", minimum=1)
+    rows: int = option(64, "texts that each system decodes", minimum=1)
     batch_sizes: tuple[int, ...] = option((1, 8, 32), "rows of a forward pass", minimum=1)
-    rounds: int = option(5, "times that each contestant runs, all of them in turn", minimum=1)
+    rounds: int = option(5, "times that each system runs, all of them in turn", minimum=1)
     teacher_budget: float = option(0.2, "share of the tokens that the teacher writes in deferral", share=True)
     draft_length: int = option(5, "K, tokens of a draft", minimum=1, maximum=1024)
     methods: tuple[str, ...] = option(
-        (), f"contestants, always with {REFERENCE} (default: all that are possible)", choices=CONTESTANTS
+        (), f"systems, always with {REFERENCE} (default: all that are possible)", choices=SYSTEMS
     )
     max_new_tokens: int = option(64, "longest output, in tokens (with --random-weights: as its file says)", minimum=1)
     random_weights: str | None = option(
@@ -78,14 +78,14 @@ class SpeedConfig:
     threads: int | None = threads_option()
 
     def __post_init__(self) -> None:
-        """Check every value; each batch size and each contestant stands once."""
+        """Check every value; each batch size and each system stands once."""
         check_fields(self)
         if not self.batch_sizes:
             raise WheelsError("batch_sizes must hold at least one value, got none")
         if not 0.0 < self.teacher_budget < 1.0:
             raise WheelsError(
                 f"teacher_budget must lie between 0 and 1, got {self.teacher_budget:g}: "
-                "the ends are contestants of their own, student and teacher"
+                "the ends are systems of their own, student and teacher"
             )
         if self.random_weights is not None:
             self._check_random()
@@ -93,7 +93,7 @@ class SpeedConfig:
             raise WheelsError("--data TEXT is missing: the texts that the model of --model is to be timed on")
         object.__setattr__(self, "batch_sizes", tuple(sorted({int(size) for size in self.batch_sizes})))
         chosen = (REFERENCE, *self.methods) if self.methods else ()
-        object.__setattr__(self, "methods", tuple(name for name in CONTESTANTS if name in chosen))
+        object.__setattr__(self, "methods", tuple(name for name in SYSTEMS if name in chosen))
 
     def _check_random(self) -> None:
         """Refuse what a pair with random weights cannot be asked for."""

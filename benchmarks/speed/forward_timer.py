@@ -1,4 +1,4 @@
-"""Bare forward passes, timed one after the other: of the library with its own cache, or the engine's fast ones.
+"""ForwardTimer forward passes, timed one after the other: of the library with its own cache, or the engine's fast ones.
 
 What a decode costs beyond the sum of the passes that it ran is the scheduler's; what they cost beyond the machine's
 bandwidth and peak is the library's, or ours.
@@ -116,7 +116,7 @@ class Cost:
 
 
 @dataclass
-class Bare:
+class ForwardTimer:
     """The bare forward passes of a pair, each timed once.
 
     Args:

@@ -36,8 +36,8 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What all contestants are asked for."""
+class Workload:
+    """What all systems are asked for."""
 
     prompts: Prompts
     """The texts, encoded, and the pair."""
@@ -51,7 +51,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one contestant did in one round."""
+    """What one system did in one round."""
 
     outputs: list[Tokens]
     """The tokens of each text, up to and with the first that ends it."""
@@ -73,11 +73,11 @@ class Outcome:
         return sum(map(len, self.outputs))
 
 
-def padded(model: str) -> Callable[[Wish, int], Outcome]:
+def padded(model: str) -> Callable[[Workload, int], Outcome]:
     """Return a function that runs one model's `generate` in padded batches of texts of like length."""
 
-    def run(wish: Wish, batch_size: int) -> Outcome:
-        outcome = _generate(wish.prompts, model, batch_size, 1, {})
+    def run(workload: Workload, batch_size: int) -> Outcome:
+        outcome = _generate(workload.prompts, model, batch_size, 1, {})
         written = outcome.tokens if model == "teacher" else 0
         return Outcome(outcome.outputs, outcome.seconds, outcome.passes, written)
 

@@ -1,4 +1,4 @@
-"""The picture of a comparison of speed: tokens a second of every contestant, and what it could reach at best."""
+"""The picture of a comparison of speed: tokens a second of every system, and what it could reach at best."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from wheels.benchmarks.curve.plot import GRID, INK, PALE, STYLE
 from wheels.benchmarks.speed.config import REFERENCE, is_library
-from wheels.benchmarks.speed.summary import Batch, Figures, Speed
+from wheels.benchmarks.speed.summary import BatchFigures, Figures, Speed
 from wheels.benchmarks.speed.table import counted
 
 # Of Okabe and Ito's palette, as in the picture of a curve.
@@ -28,7 +28,7 @@ LIMIT_MARK = {"color": INK, "marker": "D", "markersize": 5, "markeredgecolor": "
 
 
 def colour(name: str) -> str:
-    """Return the colour of a contestant: what kind of decoding it is."""
+    """Return the colour of a system: what kind of decoding it is."""
     if is_library(name):
         return THEIRS
     if name in ("teacher", "student"):
@@ -37,7 +37,7 @@ def colour(name: str) -> str:
 
 
 def draw(speed: Speed) -> bytes:
-    """Return the picture as PNG: a panel for each batch size, a bar for each contestant."""
+    """Return the picture as PNG: a panel for each batch size, a bar for each system."""
     count, bars = len(speed.batches), max(len(batch.figures) for batch in speed.batches)
     with matplotlib.rc_context(STYLE):
         # A figure of its own, not pyplot's: no window and no state is left behind.
@@ -72,8 +72,8 @@ def _keys(speed: Speed) -> list[Patch | Line2D]:
     return keys
 
 
-def _draw_batch(axes: Axes, batch: Batch, *, named: bool) -> None:
-    """Draw the bars of one batch size, the first contestant on top."""
+def _draw_batch(axes: Axes, batch: BatchFigures, *, named: bool) -> None:
+    """Draw the bars of one batch size, the first system on top."""
     shown = batch.figures
     places = list(range(len(shown)))
     rates = [each.tokens_per_second for each in shown]

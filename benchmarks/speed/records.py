@@ -17,8 +17,8 @@ SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Played:
-    """What one contestant did in one round."""
+class Timing:
+    """What one system did in one round."""
 
     seconds: float
     tokens: int
@@ -37,7 +37,7 @@ class Played:
     """Of `seconds` those within the models' forwards; None: not told."""
 
     @classmethod
-    def of(cls, outcome: Outcome, wanted: Sequence[Tokens] | None) -> Played:
+    def of(cls, outcome: Outcome, wanted: Sequence[Tokens] | None) -> Timing:
         """Sum up an outcome, held against the outputs that it must repeat."""
         different = None
         if wanted is not None:
@@ -64,17 +64,17 @@ class Played:
 
 @dataclass(frozen=True)
 class Round:
-    """One round: every contestant once."""
+    """One round: every system once."""
 
     order: list[str]
     """Who ran after whom."""
     load_average: list[float]
     """Of the machine, over 1, 5 and 15 minutes, when the round began."""
-    played: dict[str, Played]
+    timings: dict[str, Timing]
     machine: Machine
     """What the machine could do just then."""
     forwards: list[list[Any]]
-    """What bare forward passes took right behind the contestants: shapes, each with its seconds."""
+    """What bare forward passes took right behind the systems: shapes, each with its seconds."""
 
     @property
     def seconds(self) -> dict[Shape, float]:
@@ -87,17 +87,17 @@ def round_file(folder: Path, batch_size: int, number: int) -> Path:
     return folder / "rounds" / f"batch-{batch_size}-round-{number}.json"
 
 
-def save_round(path: Path, played: Round) -> None:
+def save_round(path: Path, timed: Round) -> None:
     """Keep a round: whole or not at all."""
-    write_json(path, asdict(played))
+    write_json(path, asdict(timed))
 
 
 def load_round(path: Path) -> Round | None:
-    """Return a round that was kept; None where there is none, or none that can be read: it is then played again."""
+    """Return a round that was kept; None where there is none, or none that can be read: it is then timed again."""
     try:
         content = read_object(path)
-        played = {name: Played(**each) for name, each in content["played"].items()}
+        timings = {name: Timing(**each) for name, each in content["timings"].items()}
         machine = Machine(**content["machine"])
-        return Round(content["order"], content["load_average"], played, machine, content["forwards"])
+        return Round(content["order"], content["load_average"], timings, machine, content["forwards"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

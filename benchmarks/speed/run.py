@@ -1,6 +1,6 @@
 """`wheels bench speed`: time every way of decoding in turn, beside transformers' own and the best there could be.
 
-Each batch size has rounds; in a round every contestant decodes the same texts once, in an order that is rotated from
+Each batch size has rounds; in a round every system decodes the same texts once, in an order that is rotated from
 round to round, and the bare forward passes are timed behind them: a machine that others slow down slows all alike.
 Each round is kept as soon as it is done.
 """
@@ -23,20 +23,20 @@ import torch
 from tqdm import tqdm
 
 from wheels.benchmarks.curve.decodes import rows_digest
-from wheels.benchmarks.speed.config import CONTESTANTS, EMBEDDED_DATA, WITH_RANDOM_WEIGHTS, SpeedConfig
-from wheels.benchmarks.speed.forward_timer import Bare, Machine
-from wheels.benchmarks.speed.hf_systems import Outcome, Prompts, Wish
+from wheels.benchmarks.speed.config import EMBEDDED_DATA, SYSTEMS, WITH_RANDOM_WEIGHTS, SpeedConfig
+from wheels.benchmarks.speed.forward_timer import ForwardTimer, Machine
+from wheels.benchmarks.speed.hf_systems import Outcome, Prompts, Workload
 from wheels.benchmarks.speed.limits import rotated
 from wheels.benchmarks.speed.plot import draw
 from wheels.benchmarks.speed.random_pair import RandomPair
 from wheels.benchmarks.speed.records import (
-    Played,
     Round,
+    Timing,
     load_round,
     round_file,
     save_round,
 )
-from wheels.benchmarks.speed.summary import Batch, Setting, Speed, summarise, time_forwards
+from wheels.benchmarks.speed.summary import BatchFigures, Speed, WorkloadFacts, summarise, time_forwards
 from wheels.benchmarks.speed.systems import KNOWN
 from wheels.benchmarks.speed.table import as_csv, as_text
 from wheels.config import to_dict, versions, write_resolved
@@ -54,12 +54,12 @@ TIMED = ("forward_timer", "systems", "hf_systems")
 
 
 @dataclass(frozen=True)
-class Plan:
+class SpeedPlan:
     """Who decodes what."""
 
-    wish: Wish
+    workload: Workload
     names: list[str]
-    """The contestants."""
+    """The systems."""
     task: str
     student: str
     teacher: str
@@ -70,7 +70,7 @@ class Plan:
 
 
 def run(config: SpeedConfig) -> Speed:
-    """Time all contestants, write the results to `config.output`, print the tables, and return them.
+    """Time all systems, write the results to `config.output`, print the tables, and return them.
 
     Raises:
         WheelsError: for what the user can mend: data, model, a rule that is missing, a folder of another run.
@@ -85,21 +85,21 @@ def run(config: SpeedConfig) -> Speed:
         return _time(config, folder, plan, made_by)
 
 
-def _time(config: SpeedConfig, folder: Path, plan: Plan, made_by: dict[str, Any]) -> Speed:
-    """Time all contestants, and write and print the results."""
-    setting = setting_of(config, plan)
-    batches = [measure(config, plan, setting, size) for size in config.batch_sizes]
+def _time(config: SpeedConfig, folder: Path, plan: SpeedPlan, made_by: dict[str, Any]) -> Speed:
+    """Time all systems, and write and print the results."""
+    facts = facts_of(config, plan)
+    batches = [measure(config, plan, facts, size) for size in config.batch_sizes]
     about = {
         "config": to_dict(config),
         "task": plan.task,
         "student": plan.student,
         "teacher": plan.teacher,
-        "rows": setting.rows,
+        "rows": facts.rows,
         **made_by["machine"],
         "load_average": list(os.getloadavg()),
         **plan.digests,
         "code_digest": made_by["code_digest"],
-        "signature": f"{setting.place}|{config.dtype}|threads:{torch.get_num_threads()}",
+        "signature": f"{facts.place}|{config.dtype}|threads:{torch.get_num_threads()}",
     }
     speed = Speed(about, [*plan.notes, *busy(config, batches)], batches)
     write_json(folder / "speed.json", speed.to_json())
@@ -111,7 +111,7 @@ def _time(config: SpeedConfig, folder: Path, plan: Plan, made_by: dict[str, Any]
     return speed
 
 
-def busy(config: SpeedConfig, batches: list[Batch]) -> list[str]:
+def busy(config: SpeedConfig, batches: list[BatchFigures]) -> list[str]:
     """Return a note where others worked on the machine: a decode waits then, the best of several forwards does not."""
     load = max(each.load_average[0] for batch in batches for each in batch.rounds)
     cores = os.cpu_count() or 1
@@ -120,11 +120,11 @@ def busy(config: SpeedConfig, batches: list[Batch]) -> list[str]:
     return [f"the machine was busy (load up to {load:.1f} on {cores} cores): of overhead and distance trust the least"]
 
 
-def make_plan(config: SpeedConfig) -> Plan:
+def make_plan(config: SpeedConfig) -> SpeedPlan:
     """Load the pair and the texts, and say who can decode them.
 
     Raises:
-        WheelsError: where a contestant that was asked for needs a rule that the model does not have.
+        WheelsError: where a system that was asked for needs a rule that the model does not have.
     """
     if config.random_weights is not None:
         return _random_plan(config, RandomPair.read(config.random_weights))
@@ -135,8 +135,8 @@ def make_plan(config: SpeedConfig) -> Plan:
     if len(rows) < config.rows:
         notes.append(f"{task.name} has {len(rows)} of the {config.rows} rows asked for")
     prompts = Prompts(artefact.pair, [row.source for row in rows], config.max_new_tokens)
-    return Plan(
-        Wish(prompts, config.teacher_budget, rule, config.draft_length),
+    return SpeedPlan(
+        Workload(prompts, config.teacher_budget, rule, config.draft_length),
         names,
         task.name,
         artefact.student_name,
@@ -151,8 +151,8 @@ def make_plan(config: SpeedConfig) -> Plan:
 
 
 def _rule(config: SpeedConfig, artefact: Artefact) -> tuple[Rule | None, list[str], list[str]]:
-    """Return the learned rule at the budget, the contestants, and a note where the rule is missing."""
-    names = list(config.methods or CONTESTANTS)
+    """Return the learned rule at the budget, the systems, and a note where the rule is missing."""
+    names = list(config.methods or SYSTEMS)
     try:
         return calibrated(artefact, "learned", config.teacher_budget), names, []
     except WheelsError as error:
@@ -163,13 +163,13 @@ def _rule(config: SpeedConfig, artefact: Artefact) -> tuple[Rule | None, list[st
         return None, kept, [f"without {', '.join(needy)}: {error}"] if needy else []
 
 
-def _random_plan(config: SpeedConfig, sizes: RandomPair) -> Plan:
+def _random_plan(config: SpeedConfig, sizes: RandomPair) -> SpeedPlan:
     """Return the plan for a pair that nobody trained, whose calls are drawn by lot."""
     pair = sizes.build(dtype=config.dtype, device=config.device)
     rule = SIMPLE["random"].at(1.0 - config.teacher_budget)
     prompts = Prompts(pair, sizes.sources(config.rows), sizes.new_tokens)
-    return Plan(
-        Wish(prompts, config.teacher_budget, rule, config.draft_length),
+    return SpeedPlan(
+        Workload(prompts, config.teacher_budget, rule, config.draft_length),
         [name for name in WITH_RANDOM_WEIGHTS if name in (config.methods or WITH_RANDOM_WEIGHTS)],
         "random words",
         _size_name(pair.student, sizes.family),
@@ -187,7 +187,7 @@ def _size_name(model: torch.nn.Module, family: str) -> str:
     return f"random {family} {sum(weight.numel() for weight in model.parameters()) / 1e6:.1f}M"
 
 
-def made_by_of(config: SpeedConfig, plan: Plan) -> dict[str, Any]:
+def made_by_of(config: SpeedConfig, plan: SpeedPlan) -> dict[str, Any]:
     """Return everything that a round depends on; more rounds and more batch sizes may be added to those there are."""
     machine = {
         "versions": versions(),
@@ -224,12 +224,12 @@ def _processor(device: str) -> str:
     return processor_name()
 
 
-def setting_of(config: SpeedConfig, plan: Plan) -> Setting:
-    """Return what the figures of all contestants have in common."""
-    prompts = plan.wish.prompts
+def facts_of(config: SpeedConfig, plan: SpeedPlan) -> WorkloadFacts:
+    """Return what the figures of all systems have in common."""
+    prompts = plan.workload.prompts
     pair: Pair = prompts.pair
     length = round(statistics.mean(map(len, pair.encode(prompts.texts))))
-    return Setting(
+    return WorkloadFacts(
         rows=len(prompts.texts),
         prefix=len(pair.start_ids) if pair.is_seq2seq else length,
         source=length if pair.is_seq2seq else 0,
@@ -240,8 +240,8 @@ def setting_of(config: SpeedConfig, plan: Plan) -> Setting:
     )
 
 
-def measure(config: SpeedConfig, plan: Plan, setting: Setting, batch_size: int) -> Batch:
-    """Return the figures at one batch size: from the rounds that were kept, and the others played now."""
+def measure(config: SpeedConfig, plan: SpeedPlan, facts: WorkloadFacts, batch_size: int) -> BatchFigures:
+    """Return the figures at one batch size: kept rounds as they are, the missing ones timed now."""
     files = [round_file(Path(config.output), batch_size, number) for number in range(config.rounds)]
     rounds = {number: kept for number, file in enumerate(files) if (kept := load_round(file)) is not None}
     left = [number for number in range(config.rounds) if number not in rounds]
@@ -250,42 +250,42 @@ def measure(config: SpeedConfig, plan: Plan, setting: Setting, batch_size: int) 
 
         def one(name: str, word: str) -> Outcome:
             bar.set_description(f"batch {batch_size}, {word}: {name}")
-            outcome = KNOWN[name].run(plan.wish, batch_size)
+            outcome = KNOWN[name].run(plan.workload, batch_size)
             bar.update()
             return outcome
 
         for name in plan.names if left else []:
             one(name, "warm-up")
         for number in left:
-            rounds[number] = play(plan, setting, batch_size, number, one, bar)
+            rounds[number] = time_round(plan, facts, batch_size, number, one, bar)
             save_round(files[number], rounds[number])
-    return summarise(setting, batch_size, [rounds[number] for number in range(config.rounds)], plan.wish.prompts.pair)
+    return summarise(facts, batch_size, [rounds[number] for number in range(config.rounds)], plan.workload.prompts.pair)
 
 
-def play(
-    plan: Plan,
-    setting: Setting,
+def time_round(
+    plan: SpeedPlan,
+    facts: WorkloadFacts,
     batch_size: int,
     number: int,
     one: Callable[[str, str], Outcome],
     bar: tqdm[NoReturn],
 ) -> Round:
-    """Let `one` run every contestant once, hold the outputs of each against those that it must repeat, and time.
+    """Let `one` run every system once, hold the outputs of each against those that it must repeat, and time.
 
-    The bare forward passes are timed in every round, right behind the contestants: a machine that others slow down
+    The bare forward passes are timed in every round, right behind the systems: a machine that others slow down
     then slows down both, and the ratios stand.
     """
     load, order = list(os.getloadavg()), rotated(plan.names, number)
     outcomes = {name: one(name, f"round {number + 1}") for name in order}
-    played = {}
+    timings = {}
     for name in plan.names:
         wanted = outcomes.get(KNOWN[name].same_as or "")
-        played[name] = Played.of(outcomes[name], None if wanted is None else wanted.outputs)
-    pair = plan.wish.prompts.pair
-    bare = Bare(pair, setting.source)
+        timings[name] = Timing.of(outcomes[name], None if wanted is None else wanted.outputs)
+    pair = plan.workload.prompts.pair
+    timer = ForwardTimer(pair, facts.source)
     bar.set_description(f"batch {batch_size}, round {number + 1}: bare forwards")
     shapes = itertools.count(1)
-    time_forwards(setting, batch_size, played, bare, lambda: bar.set_postfix_str(f"shape {next(shapes)}"))
+    time_forwards(facts, batch_size, timings, timer, lambda: bar.set_postfix_str(f"shape {next(shapes)}"))
     bar.set_postfix_str("")
     machine = Machine.measure(pair.device, pair.dtype)
-    return Round(order, load, played, machine, [[*shape, bare.known[shape]] for shape in sorted(bare.known)])
+    return Round(order, load, timings, machine, [[*shape, timer.known[shape]] for shape in sorted(timer.known)])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from wheels.benchmarks.speed.config import REFERENCE
 from wheels.benchmarks.speed.forward_timer import ENCODES, Shape, on_grid, wait_for
-from wheels.benchmarks.speed.hf_systems import Outcome, Wish, assisted, looked_up, padded
+from wheels.benchmarks.speed.hf_systems import Outcome, Workload, assisted, looked_up, padded
 from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import (
     LONGEST_DRAFT,
@@ -39,14 +39,14 @@ ALWAYS_OR_NEVER = SIMPLE["random"]
 
 
 @dataclass(frozen=True)
-class Contestant:
+class System:
     """One way of decoding."""
 
     name: str
-    run: Callable[[Wish, int], Outcome]
+    run: Callable[[Workload, int], Outcome]
     """Decodes all prompts at a batch size."""
     same_as: str | None = None
-    """The contestant whose outputs it must repeat, token by token; None: it may write something else."""
+    """The system whose outputs it must repeat, token by token; None: it may write something else."""
     formula: str | None = None
     """What it is held against at best: `teacher`, `student`, `deferral`, `speculation`, `best speculation`."""
     by_row: bool = False
@@ -60,13 +60,13 @@ class Contestant:
 
 
 def ours(
-    make: Callable[[Wish], tuple[Method, float | None]], schedule: Schedule = GROUPED
-) -> Callable[[Wish, int], Outcome]:
+    make: Callable[[Workload], tuple[Method, float | None]], schedule: Schedule = GROUPED
+) -> Callable[[Workload, int], Outcome]:
     """Return a function that runs the engine with the method and the budget of `make`."""
 
-    def run(wish: Wish, batch_size: int) -> Outcome:
-        method, budget = make(wish)
-        prompts = wish.prompts
+    def run(workload: Workload, batch_size: int) -> Outcome:
+        method, budget = make(workload)
+        prompts = workload.prompts
         journal: dict[str, list[Pass]] = {}
         wait_for(prompts.pair.device)
         start = time.perf_counter()
@@ -119,37 +119,41 @@ def _scored(each: Pass, method: Method) -> int:
     return min(each.width, (LONGEST_DRAFT if method.adaptive else method.draft) + 1)
 
 
-def _rule(wish: Wish) -> Rule:
-    """Return the rule of the wish: who asks needs one."""
-    assert wish.rule is not None, "a contestant that needs a rule runs only where there is one"
-    return wish.rule
+def _rule(workload: Workload) -> Rule:
+    """Return the rule of the workload: who asks needs one."""
+    assert workload.rule is not None, "a system that needs a rule runs only where there is one"
+    return workload.rule
 
 
-def _deferral(wish: Wish) -> tuple[Method, float | None]:
+def _deferral(workload: Workload) -> tuple[Method, float | None]:
     """Return deferral at the budget."""
-    return deferral(_rule(wish)), wish.budget
+    return deferral(_rule(workload)), workload.budget
 
 
-CONTESTANT_LIST = (
-    Contestant("hf-teacher", padded("teacher"), None, "teacher"),
-    Contestant("hf-student", padded("student"), None, "student"),
-    Contestant("hf-assisted", lambda wish, _: assisted(wish.prompts, wish.draft), REFERENCE, by_row=True),
-    Contestant("hf-lookup", lambda wish, _: looked_up(wish.prompts, wish.draft), REFERENCE, by_row=True),
-    Contestant("teacher", ours(lambda _: (deferral(ALWAYS_OR_NEVER), 1.0)), REFERENCE, "teacher"),
-    Contestant("student", ours(lambda _: (deferral(ALWAYS_OR_NEVER), 0.0)), "hf-student", "student"),
-    Contestant("deferral", ours(_deferral), None, "deferral", needs_rule=True),
-    Contestant("deferral-lockstep", ours(_deferral, LOCKSTEP), None, "deferral", needs_rule=True),
-    Contestant("speculative", ours(lambda wish: (speculative(wish.draft), None)), REFERENCE, "speculation"),
-    Contestant(
+IN_ORDER = (
+    System("hf-teacher", padded("teacher"), None, "teacher"),
+    System("hf-student", padded("student"), None, "student"),
+    System("hf-assisted", lambda workload, _: assisted(workload.prompts, workload.draft), REFERENCE, by_row=True),
+    System("hf-lookup", lambda workload, _: looked_up(workload.prompts, workload.draft), REFERENCE, by_row=True),
+    System("teacher", ours(lambda _: (deferral(ALWAYS_OR_NEVER), 1.0)), REFERENCE, "teacher"),
+    System("student", ours(lambda _: (deferral(ALWAYS_OR_NEVER), 0.0)), "hf-student", "student"),
+    System("deferral", ours(_deferral), None, "deferral", needs_rule=True),
+    System("deferral-lockstep", ours(_deferral, LOCKSTEP), None, "deferral", needs_rule=True),
+    System("speculative", ours(lambda workload: (speculative(workload.draft), None)), REFERENCE, "speculation"),
+    System(
         "speculative-adaptive",
-        ours(lambda wish: (speculative(wish.draft, adaptive=True), None)),
+        ours(lambda workload: (speculative(workload.draft, adaptive=True), None)),
         REFERENCE,
         "best speculation",
     ),
-    Contestant("lookup", ours(lambda wish: (prompt_lookup(wish.draft), None)), REFERENCE),
-    Contestant("bild", ours(lambda _: (bild(), None))),
-    Contestant("cascade-opt", ours(lambda wish: (cascade("opt", ALPHA, wish.draft), None))),
-    Contestant("verified", ours(lambda wish: (verified_deferral(_rule(wish), REGRET), wish.budget)), needs_rule=True),
+    System("lookup", ours(lambda workload: (prompt_lookup(workload.draft), None)), REFERENCE),
+    System("bild", ours(lambda _: (bild(), None))),
+    System("cascade-opt", ours(lambda workload: (cascade("opt", ALPHA, workload.draft), None))),
+    System(
+        "verified",
+        ours(lambda workload: (verified_deferral(_rule(workload), REGRET), workload.budget)),
+        needs_rule=True,
+    ),
 )
-KNOWN = {contestant.name: contestant for contestant in CONTESTANT_LIST}
-"""Every contestant by its name, in the order of the tables."""
+KNOWN = {system.name: system for system in IN_ORDER}
+"""Every system by its name, in the order of the tables."""

@@ -8,11 +8,11 @@ import math
 
 from wheels.benchmarks.speed.config import REFERENCE
 from wheels.benchmarks.speed.limits import Spread
-from wheels.benchmarks.speed.summary import MODELS, Batch, Figures, Forward, Speed
+from wheels.benchmarks.speed.summary import MODELS, BatchFigures, Figures, Forward, Speed
 from wheels.tables import align
 
 HEAD = (
-    "contestant", "seconds", "tokens/s", "(min-max)", f"x {REFERENCE}", "(min-max)", "use", "accepted", "wasted",
+    "system", "seconds", "tokens/s", "(min-max)", f"x {REFERENCE}", "(min-max)", "use", "accepted", "wasted",
     "passes q", "p", "positions q", "p", "overhead", "(least)", "loop", "limit", "distance", "(least)", "differ",
 )  # fmt: skip
 LEGEND = f"""\
@@ -42,8 +42,8 @@ def counted(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
-def _batch(batch: Batch) -> str:
-    """Return one batch size: the contestants, then the bare forward passes."""
+def _batch(batch: BatchFigures) -> str:
+    """Return one batch size: the systems, then the bare forward passes."""
     rows = [HEAD, *(_row(figures) for figures in batch.figures)]
     title = f"batch size {batch.batch_size}, medians of {counted(len(batch.rounds), 'round')}:"
     forwards = "; ".join(map(_forward, batch.forwards))
@@ -58,7 +58,7 @@ def _forward(forward: Forward) -> str:
 
 
 def _row(figures: Figures) -> tuple[str, ...]:
-    """Return the cells of one contestant."""
+    """Return the cells of one system."""
     passes, positions = figures.passes_per_token, figures.positions_per_token
     return (
         figures.label,
@@ -86,7 +86,7 @@ def _row(figures: Figures) -> tuple[str, ...]:
 
 
 def _differences(speed: Speed) -> list[str]:
-    """Return a warning for each contestant whose outputs are not what they must be."""
+    """Return a warning for each system whose outputs are not what they must be."""
     return [
         f"WARNING: batch size {batch.batch_size}: {each.differing} outputs of {each.name} are not those of "
         f"{each.same_as}, such as that of row {each.different[0] + 1}"
@@ -109,7 +109,7 @@ def _number(value: float | None) -> str:
 
 
 def as_csv(speed: Speed) -> str:
-    """Return a line for each contestant and batch size; a number that does not exist is an empty cell."""
+    """Return a line for each system and batch size; a number that does not exist is an empty cell."""
     lines = [_cells(batch, figures) for batch in speed.batches for figures in batch.figures]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(lines[0]), lineterminator="\n")
@@ -118,8 +118,8 @@ def as_csv(speed: Speed) -> str:
     return buffer.getvalue()
 
 
-def _cells(batch: Batch, figures: Figures) -> dict[str, str]:
-    """Return the cells of one contestant by their columns."""
+def _cells(batch: BatchFigures, figures: Figures) -> dict[str, str]:
+    """Return the cells of one system by their columns."""
     values: dict[str, object] = {
         "batch_size": batch.batch_size,
         "contestant": figures.name,

@@ -32,7 +32,7 @@ SECTIONS = ("teacher", "students", "scores", "policy", "calibrate", "curve", "pa
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """Where a study is made, and of what."""
 
     recipe: Recipe
@@ -91,7 +91,7 @@ def run(config: StudyConfig) -> None:
         WheelsError: for a recipe that does not fit, a folder that holds something else, and whatever a stage raises.
     """
     output = Path(config.output)
-    plan = Plan(read_recipe(config.recipe, config.teacher), config.data, output, config.threads, config.teacher)
+    plan = StudyPlan(read_recipe(config.recipe, config.teacher), config.data, output, config.threads, config.teacher)
     stages = study_stages(plan)
     task = load_task(config.data)
     task.check_splits(SPLITS)  # what is scored at the end is looked for first
@@ -149,7 +149,7 @@ def read_recipe(name: str, teacher: str | None = None) -> Recipe:
     return recipe
 
 
-def study_stages(plan: Plan) -> list[Stage]:
+def study_stages(plan: StudyPlan) -> list[Stage]:
     """Return the stages, their settings checked.
 
     Raises:
@@ -158,7 +158,7 @@ def study_stages(plan: Plan) -> list[Stage]:
     return [*model_stages(plan), *score_stages(plan), *policy_stages(plan)]
 
 
-def model_stages(plan: Plan) -> list[Stage]:
+def model_stages(plan: StudyPlan) -> list[Stage]:
     """Return the training of the teacher and of each student."""
     stages = []
     for name in plan.trained:
@@ -171,7 +171,7 @@ def model_stages(plan: Plan) -> list[Stage]:
     return stages
 
 
-def score_stages(plan: Plan) -> list[Stage]:
+def score_stages(plan: StudyPlan) -> list[Stage]:
     """Return the scoring of each model alone, and the table of all."""
     config = plan.recipe.configure("scores", ScoresConfig)
     settings = plan.recipe.sections["scores"]
@@ -188,7 +188,7 @@ def score_stages(plan: Plan) -> list[Stage]:
     return stages
 
 
-def policy_stages(plan: Plan) -> list[Stage]:
+def policy_stages(plan: StudyPlan) -> list[Stage]:
     """Return the training of the policy and what is measured of it, as far as the recipe has it."""
     recipe, output, model = plan.recipe, plan.output, str(plan.output / "model")
     if not recipe.sections["policy"]:

@@ -11,21 +11,19 @@ from typing import Any
 import numpy as np
 
 from tests.benchmarks.curve import synthetic
-from wheels.benchmarks.annotation.cells import Bench
-from wheels.benchmarks.annotation.cells import Cell as Point
+from wheels.benchmarks.annotation.cells import Bench, Cell
 from wheels.benchmarks.annotation.config import AnnotationConfig
 from wheels.benchmarks.core.cell import PointKey, Record
 from wheels.benchmarks.curve.resampled import Resampled
-from wheels.benchmarks.curve.summary import Curve
-from wheels.benchmarks.curve.summary import Point as CurvePoint
+from wheels.benchmarks.curve.summary import Curve, CurvePoint
 from wheels.benchmarks.distillation.plan import Kind
-from wheels.benchmarks.distillation.summary import Cell, Line, Measured, Summary
+from wheels.benchmarks.distillation.summary import KindScores, ModelOutputs, SweepOutputs, SweepSummary
 from wheels.benchmarks.passes.settings import Setting, ends
 from wheels.benchmarks.passes.summary import PassPoint
 from wheels.benchmarks.speed.forward_timer import Machine
 from wheels.benchmarks.speed.limits import Spread
 from wheels.benchmarks.speed.records import Round
-from wheels.benchmarks.speed.summary import Batch, Figures, Forward, Speed
+from wheels.benchmarks.speed.summary import BatchFigures, Figures, Forward, Speed
 from wheels.config import build
 from wheels.data.tasks import Row, Task
 from wheels.decoding.methods.method import deferral
@@ -85,7 +83,7 @@ def references(rng: np.random.Generator, count: int) -> list[str]:
     return [" ".join(rng.choice(WORDS, size=6)) for _ in range(count)]
 
 
-def sweep_outputs() -> Measured:
+def sweep_outputs() -> SweepOutputs:
     """Two sizes, three labels, two temperatures, two seeds; a teacher, and something that needs no model."""
     rng = np.random.default_rng(5)
     wanted = references(rng, 20)
@@ -93,18 +91,18 @@ def sweep_outputs() -> Measured:
              for rest in (("hard", 0.0, None), ("soft", 1.0, 1.0), ("soft", 1.0, 5.0), ("both", 0.5, 1.0))]  # fmt: skip
     cells = {
         kind: [
-            Cell([sentence(rng, 0.5 - 0.04 * n, one.split()) for one in wanted], 1000 * (n + 1), 40.0 + n)
+            ModelOutputs([sentence(rng, 0.5 - 0.04 * n, one.split()) for one in wanted], 1000 * (n + 1), 40.0 + n)
             for _ in range(2)
         ]
         for n, kind in enumerate(kinds)
     }
-    teacher = Cell([sentence(rng, 0.1, one.split()) for one in wanted], 123_456, None)
-    return Measured(task="words", references=wanted, metrics=("bleu", "exact"), cells=cells, teacher=teacher,
+    teacher = ModelOutputs([sentence(rng, 0.1, one.split()) for one in wanted], 123_456, None)
+    return SweepOutputs(task="words", references=wanted, metrics=("bleu", "exact"), cells=cells, teacher=teacher,
                     baselines={"the commonest target": 1.5}, cached_logits=20, objective="kl", resamples=100,
                     training="2 epochs, batches of 8")  # fmt: skip
 
 
-def grid_results() -> tuple[Bench, dict[Point, dict[str, Any]], list[str]]:
+def grid_results() -> tuple[Bench, dict[Cell, dict[str, Any]], list[str]]:
     """Four strategies with two seeds, an ablation of the warm-up among them."""
     files = {"data": "d", "pool": "p", "student": "s", "assistants": ("runs/a",), "output": "o"}
     more = {"budgets": (8,), "seeds": 2, "metric": "chrf", "metrics": ("chrf", "exact"), "resamples": 100}
@@ -116,7 +114,7 @@ def grid_results() -> tuple[Bench, dict[Point, dict[str, Any]], list[str]]:
     results = {}
     for strategy, warm_up in grid:
         for seed in range(2):
-            cell = Point(strategy, 8, warm_up, "references:0.3", "runs/a", seed)
+            cell = Cell(strategy, 8, warm_up, "references:0.3", "runs/a", seed)
             labels = [
                 {"right": bool(rng.random() < 0.7), "accepted": bool(rng.random() < 0.8), "stage": "main", "grade": 1}
                 | {"score": round(100 * rng.random(), 3)}
@@ -189,9 +187,9 @@ def committed_passes(folder: str) -> tuple[dict[str, Any], list[PassPoint]]:
     return or_nan(content) | {"speculation": content["speculation"]}, points
 
 
-def committed_sweep(folder: str) -> Summary:
+def committed_sweep(folder: str) -> SweepSummary:
     content = committed(folder, "distillation")
-    return Summary(**{**content, "lines": [Line(**line) for line in content["lines"]]})
+    return SweepSummary(**{**content, "lines": [KindScores(**line) for line in content["lines"]]})
 
 
 def committed_speed(folder: str) -> Speed:
@@ -212,5 +210,5 @@ def committed_speed(folder: str) -> Speed:
             for each in one["rounds"]
         ]  # fmt: skip
         figures, forwards = made(Figures, one["contestants"]), made(Forward, one["forwards"])
-        batches.append(Batch(one["batch_size"], figures, forwards, rounds))
+        batches.append(BatchFigures(one["batch_size"], figures, forwards, rounds))
     return Speed(content, content.pop("notes"), batches)

@@ -71,7 +71,7 @@ def passes() -> dict[str, str]:
     settings, outputs, sample = inputs.passes_outputs()
     metrics = ["bleu", "chrf"]
     points = passes_summary.points_of(settings, outputs, sample, metrics, ("words", "small", "large"))
-    lines = passes_summary.Lines(settings, sample)
+    lines = passes_summary.PassCurves(settings, sample)
     summary = {
         "notes": ["a note"],
         "points": [asdict(point) for point in points],

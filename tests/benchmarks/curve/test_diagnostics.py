@@ -12,7 +12,7 @@ import torch
 from tests.decoding.tiny import save_artefact
 from tests.envs.tiny import SOURCES
 from wheels.benchmarks.core.cell import PointKey, Record
-from wheels.benchmarks.curve import diagnostics as closer
+from wheels.benchmarks.curve import diagnostics as diagnostics
 from wheels.benchmarks.curve import reliability
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.reliability import judge
@@ -109,7 +109,7 @@ def test_without_a_trained_rule_there_is_no_prediction(model: Path, data: Path) 
 
 @pytest.mark.slow
 def test_outputs_without_token_ids_are_said(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closer, "_have_ids", lambda runs: False)
+    monkeypatch.setattr(diagnostics, "_have_ids", lambda runs: False)
     curve = run(settings(model, data))
     assert page(data).count("The kept outputs hold no token ids") == 2
     assert curve.details["calls"]["frequency"] == [] and curve.details["calls"]["position"]

@@ -135,7 +135,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(decodes, "load_artefact", lambda config: artefact)
     monkeypatch.setattr(decodes, "calibrated", lambda artefact, name, budget, seed, mode: PointKey(name, seed, budget))
     monkeypatch.setattr(curves, "draw", lambda curve: b"\x89PNG")  # its own tests draw
-    monkeypatch.setattr(curves, "sections", lambda curve, closer: ["<h2>Closer</h2>"])
+    monkeypatch.setattr(curves, "sections", lambda curve, diagnostics: ["<h2>Diagnostics</h2>"])
     return World(artefact, write_rows(tmp_path / "scored.jsonl", TEST_ROWS), tmp_path / "out", monkeypatch)
 
 
@@ -162,7 +162,7 @@ def test_a_run_decodes_each_point_once_and_writes_everything(world: World, capsy
     assert resolved["config"]["budgets"] == [0.0, 0.2, 0.5, 1.0]
     assert curve.to_json() == found
     page = (world.output / "report.html").read_text()
-    assert "<h2>Closer</h2>" in page and f"wheels bench curve --data {world.data} --budgets 0,0.2,0.5,1" in page
+    assert "<h2>Diagnostics</h2>" in page and f"wheels bench curve --data {world.data} --budgets 0,0.2,0.5,1" in page
 
 
 def test_the_decoder_gets_the_settings(world: World) -> None:

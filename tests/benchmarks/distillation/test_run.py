@@ -17,9 +17,9 @@ from wheels.benchmarks.distillation import cache as distillation_cache
 from wheels.benchmarks.distillation import run as distillation
 from wheels.benchmarks.distillation.baselines import baselines, frequent_name, last_repeated
 from wheels.benchmarks.distillation.config import CacheConfig, DistillationConfig, SweepConfig
-from wheels.benchmarks.distillation.plan import Kind, Plan, kinds_of
+from wheels.benchmarks.distillation.plan import DistillationPlan, Kind, kinds_of
 from wheels.benchmarks.distillation.plot import draw
-from wheels.benchmarks.distillation.summary import Cell, Measured, summarise
+from wheels.benchmarks.distillation.summary import ModelOutputs, SweepOutputs, summarise
 from wheels.benchmarks.distillation.table import as_csv, as_text
 from wheels.data.tasks import Row, Task
 from wheels.distillation import cached_teacher
@@ -136,7 +136,7 @@ def test_ratios_are_taken_round_by_round():
 
 
 def test_ways_differ_in_the_cache_alone(tmp_path, data):
-    plan = Plan.of(settings(tmp_path, data, "out"))
+    plan = DistillationPlan.of(settings(tmp_path, data, "out"))
     live, cache = (distillation_cache.student_of(plan, way, 1, tmp_path / "o") for way in ("live", "cache"))
     assert (live.cached_logits, cache.cached_logits) == (0, 8)
     same = ("seed", "objective", "temperature", "w", "width", "max_steps", "batch_size", "learning_rate", "teacher")
@@ -167,7 +167,9 @@ def test_the_grid():
 def test_a_size_may_have_fewer_temperatures_and_its_students_stay_the_same(tmp_path, data):
     wide = RECIPE.replace("sizes: {w8: {width: 8}}", "sizes: {w8: {width: 8}, w16: {width: 16}}")
     narrow = wide.replace("w16: {width: 16}", "w16: {width: 16, temperatures: [1]}")
-    plans = [Plan.of(settings(tmp_path, data, "o", recipe=recipe_of(tmp_path, text))) for text in (wide, narrow)]
+    plans = [
+        DistillationPlan.of(settings(tmp_path, data, "o", recipe=recipe_of(tmp_path, text))) for text in (wide, narrow)
+    ]
     names = [{kind.name for kind in plan.kinds} for plan in plans]
     assert names[0] - names[1] == {"w16-soft-T5"} and names[1] < names[0]
     keys = [{s.name: stage_key(s, {}) for s in distillation.sweep_stages(plan)} for plan in plans]
@@ -179,16 +181,16 @@ def test_a_size_may_have_fewer_temperatures_and_its_students_stay_the_same(tmp_p
 REFERENCES = ["the red dog runs", "a blue cat sleeps", "two men stand there", "one woman sings a song"]
 
 
-def measured(quality: dict[tuple[str, float | None], tuple[int, float]], sizes=("s", "l")) -> Measured:
+def measured(quality: dict[tuple[str, float | None], tuple[int, float]], sizes=("s", "l")) -> SweepOutputs:
     """Students that write the first so many references right, with a score on validation rows."""
     cells = {}
     for size in sizes:
         for (label, temperature), (right, validation) in quality.items():
             kind = Kind(size, label, {"hard": 0.0, "soft": 1.0, "both": 0.5}[label], temperature)
             texts = [text if n < right else "nothing" for n, text in enumerate(REFERENCES)]
-            cells[kind] = [Cell(texts, 10, validation), Cell(texts, 10, validation)]
-    teacher = Cell(REFERENCES, 100, None)
-    return Measured("t", REFERENCES, ("exact", "chrf"), cells, teacher, {"copy": 1.0}, 64, "kl", 200, "2 epochs")
+            cells[kind] = [ModelOutputs(texts, 10, validation), ModelOutputs(texts, 10, validation)]
+    teacher = ModelOutputs(REFERENCES, 100, None)
+    return SweepOutputs("t", REFERENCES, ("exact", "chrf"), cells, teacher, {"copy": 1.0}, 64, "kl", 200, "2 epochs")
 
 
 def test_the_temperature_is_chosen_on_validation_rows_not_on_those_that_are_scored():
@@ -213,7 +215,7 @@ def test_the_temperature_is_chosen_on_validation_rows_not_on_those_that_are_scor
 def test_capacity_is_the_gain_of_one_size_minus_that_of_another():
     parts = [measured({("hard", None): (1, 1.0), ("soft", 1.0): (2, 1.0)}, sizes=("s",))]
     parts += [measured({("hard", None): (1, 1.0), ("soft", 1.0): (4, 1.0)}, sizes=("l",))]
-    both = Measured(**(vars(parts[0]) | {"cells": {**parts[0].cells, **parts[1].cells}}))
+    both = SweepOutputs(**(vars(parts[0]) | {"cells": {**parts[0].cells, **parts[1].cells}}))
     (found,) = (one for one in summarise(both).contrasts if one["claim"] == "capacity")
     assert (found["of"], found["difference"]) == ("(soft - hard) at l", 50.0)
 
@@ -221,8 +223,8 @@ def test_capacity_is_the_gain_of_one_size_minus_that_of_another():
 def test_weights_are_held_against_the_lowest_and_have_a_row_of_the_picture(monkeypatch):
     one = measured({("hard", None): (1, 1.0), ("both", 1.0): (2, 1.0), ("soft", 1.0): (4, 2.0)})
     heavier = {replace(kind, w=0.9): cells for kind, cells in one.cells.items() if kind.label == "both"}
-    right = [Cell([*REFERENCES[:3], "nothing"], 10, 1.0)] * 2
-    two = Measured(**(vars(one) | {"cells": {**one.cells, **dict.fromkeys(heavier, right)}}))
+    right = [ModelOutputs([*REFERENCES[:3], "nothing"], 10, 1.0)] * 2
+    two = SweepOutputs(**(vars(one) | {"cells": {**one.cells, **dict.fromkeys(heavier, right)}}))
     found = [(c["of"], c["minus"], c["difference"]) for c in summarise(two).contrasts if c["claim"] == "weight"]
     assert found[:2] == [("s-soft-T1", "s-both-0.5-T1", 50.0), ("l-soft-T1", "l-both-0.5-T1", 50.0)]
     assert found[2:] == [("s-both-0.9-T1", "s-both-0.5-T1", 25.0), ("l-both-0.9-T1", "l-both-0.5-T1", 25.0)]
@@ -267,7 +269,7 @@ def test_words_copied_from_the_source():
     "name", ["distillation-multi30k", "distillation-multi30k-rate", "distillation-cache", "distillation-lambada"]
 )
 def test_shipped_recipes_are_whole(tmp_path, name):
-    plan = Plan.of(DistillationConfig(recipe=name, data="d", teacher="t", output=str(tmp_path)))
+    plan = DistillationPlan.of(DistillationConfig(recipe=name, data="d", teacher="t", output=str(tmp_path)))
     assert plan.cache.size is None or plan.cache.size in plan.sizes
     soft = next(kind for kind in plan.kinds if kind.label == "soft")
     assert plan.student_config(soft, 2, tmp_path).seed == 2

@@ -11,7 +11,7 @@ from wheels.benchmarks.curve.resampled import Resampled
 from wheels.benchmarks.passes.plot import draw
 from wheels.benchmarks.passes.settings import Setting, ends
 from wheels.benchmarks.passes.summary import (
-    Lines,
+    PassCurves,
     PassPoint,
     against_envelope,
     at_cost,
@@ -75,7 +75,7 @@ def world() -> tuple[list[Setting], dict, Resampled]:
 
 def test_equal_passes_by_hand():
     settings, _, sample = world()
-    rows = at_equal_passes(Lines(settings, sample), ["bleu"], (0.05, 0.1, 0.15, 0.2))
+    rows = at_equal_passes(PassCurves(settings, sample), ["bleu"], (0.05, 0.1, 0.15, 0.2))
     found = {(each["line"], each["passes"]): (each["value"], each["gap"]) for each in rows}
     # Means over both seeds: 25, 29, 33 along deferral. Beyond its last point a line stays as good as there.
     assert found == {
@@ -95,7 +95,7 @@ def test_equal_passes_by_hand():
 
 def test_the_baseline_is_the_best_there_lossless_speculation_where_it_can_be_had():
     settings, _, sample = world()
-    lines = Lines(settings, sample)
+    lines = PassCurves(settings, sample)
     baselines = [lines.envelope("bleu", cost) for cost in (0.02, 0.05, 0.1, 0.175, 0.2)]
     assert baselines == [None, "deferral", "deferral", "take-back", "speculative"]
     only, _ = against_envelope(lines, ["bleu"], (0.02, 0.05, 0.1, 0.2))
@@ -107,7 +107,7 @@ def test_the_baseline_is_the_best_there_lossless_speculation_where_it_can_be_had
 
 def test_bands_are_of_the_rule_driven_families_with_their_seeds():
     settings, _, sample = world()
-    bands = Lines(settings, sample).bands(["bleu"])
+    bands = PassCurves(settings, sample).bands(["bleu"])
     assert [(band["line"], band["passes"]) for band in bands] == [
         ("deferral", 0.05), ("deferral", 0.15), ("verified, 2 nats", 0.1)
     ]  # fmt: skip
@@ -145,7 +145,7 @@ def test_costs_are_per_token_and_shares_of_the_gap_by_hand():
 
 def test_tables_say_where_a_curve_does_not_reach():
     settings, outputs, sample = world()
-    lines, points = Lines(settings, sample), points_of(settings, outputs, sample, ["bleu"])
+    lines, points = PassCurves(settings, sample), points_of(settings, outputs, sample, ["bleu"])
     costs = (0.05, 0.1, 0.15, 0.2)
     rows, tests = at_equal_passes(lines, ["bleu"], costs), against_envelope(lines, ["bleu"], costs)
     line = next(line for line in equal_text(rows, "bleu").splitlines() if line.startswith("verified"))
@@ -157,11 +157,11 @@ def test_tables_say_where_a_curve_does_not_reach():
     assert "note: few seeds" in text and "lossless speculation was not measured" in text
 
 
-def lines_of(place: dict[Setting, tuple[float, int]]) -> Lines:
+def lines_of(place: dict[Setting, tuple[float, int]]) -> PassCurves:
     settings = [*ends(), *place]
     results = dict(zip(settings, [(20.0, 0), (40.0, 20), *place.values()], strict=True))
     outputs = {setting.key: [row(*results[setting])] * 4 for setting in settings}
-    return Lines(settings, Resampled(outputs, ["x"] * 4, ["bleu"], statistics, 100, 0))
+    return PassCurves(settings, Resampled(outputs, ["x"] * 4, ["bleu"], statistics, 100, 0))
 
 
 def test_a_cost_in_a_wide_gap_of_a_curve_is_not_measured():
@@ -200,7 +200,7 @@ def test_the_picture_of_any_families(families):
     settings, outputs, sample = world()
     settings = [each for each in settings if each.family in ("student", "teacher", *families)]
     points = means(points_of(settings, outputs, sample, ["bleu"]))
-    assert draw(points, Lines(settings, sample).bands(["bleu"]), "bleu", "title").startswith(b"\x89PNG")
+    assert draw(points, PassCurves(settings, sample).bands(["bleu"]), "bleu", "title").startswith(b"\x89PNG")
 
 
 def test_a_gap_too_small_has_no_share():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wheels.benchmarks.core.recipe import shipped_recipe
-from wheels.benchmarks.speed.config import CONTESTANTS, REFERENCE, WITH_RANDOM_WEIGHTS, SpeedConfig
+from wheels.benchmarks.speed.config import REFERENCE, SYSTEMS, WITH_RANDOM_WEIGHTS, SpeedConfig
 from wheels.benchmarks.speed.random_pair import RandomPair
 from wheels.benchmarks.speed.systems import KNOWN
 from wheels.config import parse
@@ -30,9 +30,9 @@ def test_the_command_line_of_the_issue_is_understood() -> None:
     assert config.methods == (REFERENCE, "teacher", "lookup")
 
 
-def test_all_contestants_are_known() -> None:
-    assert tuple(KNOWN) == CONTESTANTS
-    assert all(contestant.same_as in (None, *CONTESTANTS) for contestant in KNOWN.values())
+def test_all_systems_are_known() -> None:
+    assert tuple(KNOWN) == SYSTEMS
+    assert all(system.same_as in (None, *SYSTEMS) for system in KNOWN.values())
     assert not {name for name in WITH_RANDOM_WEIGHTS if KNOWN[name].formula == "speculation"}
 
 
@@ -45,7 +45,7 @@ def test_all_contestants_are_known() -> None:
         ({"rounds": 0}, "rounds must be at least 1"),
         ({"methods": ("specultive",)}, "did you mean 'speculative'"),
         ({"teacher_budget": 20.0}, "did you mean 0.2"),
-        ({"teacher_budget": 1.0}, "must lie between 0 and 1, got 1: the ends are contestants of their own"),
+        ({"teacher_budget": 1.0}, "must lie between 0 and 1, got 1: the ends are systems of their own"),
         ({"model": "m"}, "--data TEXT is missing"),
         ({"random_weights": "f", "model": "m"}, "--model and --random-weights do not go together"),
         ({"random_weights": "f", "data": "d"}, "--data and --random-weights do not go together"),

@@ -84,7 +84,7 @@ def test_a_spread() -> None:
     assert Spread.of([1.0, 2.0]).median == 1.5
 
 
-def test_every_contestant_has_every_place_once() -> None:
+def test_every_system_has_every_place_once() -> None:
     names = ["a", "b", "c"]
     orders = [limits.rotated(names, number) for number in range(4)]
     assert orders == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]]

@@ -17,13 +17,13 @@ from tests.benchmarks.speed.test_config import SIZES
 from tests.decoding.tiny import make_pair, save_artefact
 from wheels.benchmarks.speed import plot as speed_plot
 from wheels.benchmarks.speed import run as speed_module
-from wheels.benchmarks.speed.config import CONTESTANTS, WITH_RANDOM_WEIGHTS, SpeedConfig
-from wheels.benchmarks.speed.forward_timer import Bare, Machine, Shape
+from wheels.benchmarks.speed.config import SYSTEMS, WITH_RANDOM_WEIGHTS, SpeedConfig
+from wheels.benchmarks.speed.forward_timer import ForwardTimer, Machine, Shape
 from wheels.benchmarks.speed.hf_systems import Outcome
 from wheels.benchmarks.speed.limits import Spread
-from wheels.benchmarks.speed.records import Played, Round, load_round, round_file, save_round
+from wheels.benchmarks.speed.records import Round, Timing, load_round, round_file, save_round
 from wheels.benchmarks.speed.run import make_plan, run
-from wheels.benchmarks.speed.summary import Setting, Speed, summarise, time_forwards
+from wheels.benchmarks.speed.summary import Speed, WorkloadFacts, summarise, time_forwards
 from wheels.benchmarks.speed.systems import KNOWN
 from wheels.benchmarks.speed.table import as_csv, as_text
 from wheels.cli import main
@@ -47,15 +47,15 @@ def config(tmp_path: Path) -> SpeedConfig:
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """The contestants in the order in which they run, each with its batch size."""
+    """The systems in the order in which they run, each with its batch size."""
     runs: list[tuple[str, int]] = []
-    for name, contestant in list(KNOWN.items()):
+    for name, system in list(KNOWN.items()):
 
-        def noted(wish, batch_size, name=name, contestant=contestant):
+        def noted(workload, batch_size, name=name, system=system):
             runs.append((name, batch_size))
-            return contestant.run(wish, batch_size)
+            return system.run(workload, batch_size)
 
-        monkeypatch.setitem(KNOWN, name, dataclasses.replace(contestant, run=noted))
+        monkeypatch.setitem(KNOWN, name, dataclasses.replace(system, run=noted))
     return runs
 
 
@@ -80,7 +80,7 @@ def test_everything_is_written(config: SpeedConfig, capsys: pytest.CaptureFixtur
         for each in batch["contestants"]:
             assert each["tokens"] == 4 * 6, "every text has the length that was asked for"
             assert len(each["seconds"]) == 2
-            assert each["seconds"] == [played["seconds"][each["name"]] for played in batch["rounds"]]
+            assert each["seconds"] == [round_["seconds"][each["name"]] for round_ in batch["rounds"]]
             ours = not each["name"].startswith("hf-")
             assert each["loop_overhead"]["low"] > 1 if ours else each["loop_overhead"] is None
             assert each["scheduler_overhead"]["median"] > 0 and each["distance"]["median"] > 0
@@ -99,7 +99,7 @@ def test_everything_is_written(config: SpeedConfig, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.slow
-def test_contestants_take_turns_behind_a_warm_up(config: SpeedConfig, ran: list[tuple[str, int]]) -> None:
+def test_systems_take_turns_behind_a_warm_up(config: SpeedConfig, ran: list[tuple[str, int]]) -> None:
     run(config)
     names = list(WITH_RANDOM_WEIGHTS)
     turns = [*names, *names, *names[1:], names[0]]
@@ -114,10 +114,10 @@ def test_an_interrupted_run_goes_on_where_it_was(
 ) -> None:
     names, student = list(WITH_RANDOM_WEIGHTS), KNOWN["student"]
 
-    def interrupted(wish, batch_size):
+    def interrupted(workload, batch_size):
         if len(ran) > 2 * len(names):
             raise KeyboardInterrupt
-        return student.run(wish, batch_size)
+        return student.run(workload, batch_size)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setitem(KNOWN, "student", dataclasses.replace(student, run=interrupted))
@@ -126,7 +126,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert not round_file(Path(config.output), 1, 1).exists()
     ran.clear()
     run(config)
-    assert [size for _, size in ran] == [1] * 2 * len(names) + [3] * 3 * len(names), "round 1 is not played again"
+    assert [size for _, size in ran] == [1] * 2 * len(names) + [3] * 3 * len(names), "round 1 is not timed again"
     assert round_file(Path(config.output), 1, 0).read_bytes() == kept
     before = (Path(config.output) / "speed.csv").read_bytes()
     ran.clear()
@@ -159,8 +159,8 @@ def test_outputs_that_differ_are_never_hidden(
 ) -> None:
     teacher = KNOWN["teacher"]
 
-    def wrong(wish, batch_size) -> Outcome:
-        outcome = teacher.run(wish, batch_size)
+    def wrong(workload, batch_size) -> Outcome:
+        outcome = teacher.run(workload, batch_size)
         return dataclasses.replace(outcome, outputs=[*outcome.outputs[:2], (5,), outcome.outputs[3]])
 
     monkeypatch.setitem(KNOWN, "teacher", dataclasses.replace(teacher, run=wrong))
@@ -184,14 +184,14 @@ def test_a_busy_machine_is_named(config: SpeedConfig, monkeypatch: pytest.Monkey
 
 def test_a_round_that_cannot_be_read_counts_as_none(tmp_path: Path) -> None:
     forwards = [["student", "decode", 1, 1, 32, 1, 0.25]]
-    played = Round(["a"], [0.0, 0.0, 0.0], {"a": Played(1.0, 2, 1, 0, 0, 0, None, [], [], 0.5)}, MACHINE, forwards)
+    timed = Round(["a"], [0.0, 0.0, 0.0], {"a": Timing(1.0, 2, 1, 0, 0, 0, None, [], [], 0.5)}, MACHINE, forwards)
     path = round_file(tmp_path, 1, 0)
     assert load_round(path) is None
-    save_round(path, played)
-    assert load_round(path) == played and played.seconds == {Shape("student", "decode", 1, 1, 32, 1): 0.25}
+    save_round(path, timed)
+    assert load_round(path) == timed and timed.seconds == {Shape("student", "decode", 1, 1, 32, 1): 0.25}
     whole = path.read_text()
     old = json.loads(whole)
-    del old["played"]["a"]["forward_seconds"]
+    del old["timings"]["a"]["forward_seconds"]
     for content in (whole[:-20], json.dumps(old)):
         path.write_text(content)
         assert load_round(path) is None, "cut off, or of a time that noted less"
@@ -204,7 +204,7 @@ def test_a_trained_pair_is_timed_with_all_that_it_can_do(tmp_path: Path) -> None
     config = SpeedConfig(model=str(folder), data=str(tmp_path / "rows.jsonl"), rows=9, max_new_tokens=5)
     plan = make_plan(config)
     without = ("deferral", "deferral-lockstep", "verified")
-    assert plan.names == [name for name in CONTESTANTS if name not in without]
+    assert plan.names == [name for name in SYSTEMS if name not in without]
     assert plan.notes[0].startswith("without deferral, deferral-lockstep, verified: ")
     assert plan.notes[1] == "rows has 2 of the 9 rows asked for"
     with pytest.raises(WheelsError, match="calibrat"):
@@ -216,19 +216,19 @@ def test_a_trained_pair_is_timed_with_all_that_it_can_do(tmp_path: Path) -> None
     assert code == 0 and (tmp_path / "out" / "speed.json").is_file()
 
 
-def played(seconds: float, tokens: int, **others: object) -> Played:
-    plain = Played(seconds, tokens, 0, 0, 0, 0, None, [], [["student", "decode", 1, 1, 32, 1, tokens]], None)
+def timing(seconds: float, tokens: int, **others: object) -> Timing:
+    plain = Timing(seconds, tokens, 0, 0, 0, 0, None, [], [["student", "decode", 1, 1, 32, 1, tokens]], None)
     return dataclasses.replace(plain, **others)
 
 
-def held(setting: Setting, batch_size: int, played: dict[str, Played]) -> Round:
+def held(setting: WorkloadFacts, batch_size: int, timings: dict[str, Timing]) -> Round:
     """A round whose forward passes took what `Given` says."""
-    bare = Given(make_pair("llama"), setting.source)
-    time_forwards(setting, batch_size, played, bare, lambda: None)
-    return Round([], [0.0], played, MACHINE, [[*shape, seconds] for shape, seconds in bare.known.items()])
+    timer = Given(make_pair("llama"), setting.source)
+    time_forwards(setting, batch_size, timings, timer, lambda: None)
+    return Round([], [0.0], timings, MACHINE, [[*shape, seconds] for shape, seconds in timer.known.items()])
 
 
-class Given(Bare):
+class Given(ForwardTimer):
     """A student's 0.01, a teacher's 0.1 and 0.02 for each further token; a lean one takes half."""
 
     def seconds(self, shape: Shape) -> float:
@@ -245,16 +245,16 @@ ABOUT = {
 
 @pytest.fixture
 def by_hand() -> Speed:
-    setting = Setting(rows=2, prefix=1, source=0, longest=10, draft=2, budget=0.2, place="t|2|s|p")
+    setting = WorkloadFacts(rows=2, prefix=1, source=0, longest=10, draft=2, budget=0.2, place="t|2|s|p")
     teacher = [["teacher", "decode", 1, 1, 32, 1, 20]]
     drafts = {"teacher_tokens": 10, "drafted": 12, "accepted": 6, "checked": 12, "different": []}
     both = [["student", "decode", 1, 1, 32, 1, 12], ["teacher", "decode", 2, 3, 32, 3, 4]]
     rounds = [
         held(setting, 1, {
-            "hf-teacher": played(4.0 * slow, 20, teacher_tokens=20, passes=teacher),
-            "student": played(0.5 * slow, 40),
-            "deferral": played(2.0 * slow, 20, teacher_tokens=4, forward_seconds=1.6),
-            "speculative": played(1.0 * slow, 20, differing=slow, **(drafts | {"different": [1]}), passes=both),
+            "hf-teacher": timing(4.0 * slow, 20, teacher_tokens=20, passes=teacher),
+            "student": timing(0.5 * slow, 40),
+            "deferral": timing(2.0 * slow, 20, teacher_tokens=4, forward_seconds=1.6),
+            "speculative": timing(1.0 * slow, 20, differing=slow, **(drafts | {"different": [1]}), passes=both),
         })
         for slow in (1, 2)
     ]  # fmt: skip
@@ -285,16 +285,16 @@ def test_the_figures_by_hand(by_hand: Speed) -> None:
     assert (speculative.differing, deferral.differing) == (2, None), "the worst round counts"
     student_step, teacher_step, verification = by_hand.batches[0].forwards
     assert (student_step.seconds.median, teacher_step.seconds.median) == (0.01, 0.1)
-    cost = Bare(make_pair("llama"), 0).cost(Shape("teacher", "decode", 1, 3, 32, 3))
+    cost = ForwardTimer(make_pair("llama"), 0).cost(Shape("teacher", "decode", 1, 3, 32, 3))
     assert verification.overhead.median == pytest.approx(0.14 / max(cost.moved / 1e10, cost.flops / 1e11))
 
 
 def test_each_round_is_held_against_its_own_forward_passes() -> None:
     """A machine that is half as fast in one round slows both sides: the ratios stand."""
-    setting = Setting(rows=2, prefix=1, source=0, longest=10, draft=2, budget=0.2, place="t")
+    setting = WorkloadFacts(rows=2, prefix=1, source=0, longest=10, draft=2, budget=0.2, place="t")
     passes = [["teacher", "decode", 1, 1, 32, 1, 20]]
-    fast = held(setting, 1, {"hf-teacher": played(4.0, 20, teacher_tokens=20, passes=passes)})
-    slow = held(setting, 1, {"hf-teacher": played(8.0, 20, teacher_tokens=20, passes=passes)})
+    fast = held(setting, 1, {"hf-teacher": timing(4.0, 20, teacher_tokens=20, passes=passes)})
+    slow = held(setting, 1, {"hf-teacher": timing(8.0, 20, teacher_tokens=20, passes=passes)})
     slow = dataclasses.replace(slow, forwards=[[*shape, 2 * seconds] for *shape, seconds in slow.forwards])
     (figures,) = summarise(setting, 1, [fast, slow], make_pair("llama")).figures
     assert figures.scheduler_overhead == figures.distance == Spread(2.0, 2.0, 2.0)
@@ -302,12 +302,12 @@ def test_each_round_is_held_against_its_own_forward_passes() -> None:
 
 def test_ours_are_held_against_the_lean_passes_that_they_ran() -> None:
     """And not against the library's, beside which a slow loop would look fast."""
-    setting = Setting(rows=2, prefix=1, source=0, longest=10, draft=2, budget=0.2, place="t")
+    setting = WorkloadFacts(rows=2, prefix=1, source=0, longest=10, draft=2, budget=0.2, place="t")
     rounds = [
         held(setting, 1, {
-            "hf-teacher": played(4.0, 20, teacher_tokens=20, passes=[["teacher", "decode", 1, 1, 32, 1, 20]]),
-            "teacher": played(2.0, 20, teacher_tokens=20, passes=[["teacher", "lean", 1, 1, 32, 1, 20]]),
-            "student": played(0.4, 20, passes=[["student", "decode", 1, 1, 32, 1, 20]]),
+            "hf-teacher": timing(4.0, 20, teacher_tokens=20, passes=[["teacher", "decode", 1, 1, 32, 1, 20]]),
+            "teacher": timing(2.0, 20, teacher_tokens=20, passes=[["teacher", "lean", 1, 1, 32, 1, 20]]),
+            "student": timing(0.4, 20, passes=[["student", "decode", 1, 1, 32, 1, 20]]),
         })
     ]  # fmt: skip
     shown = summarise(setting, 1, rounds, make_pair("llama"))
@@ -325,11 +325,11 @@ def test_ours_are_held_against_the_lean_passes_that_they_ran() -> None:
 
 
 def test_sources_are_part_of_the_limit_in_whose_way_they_are_read() -> None:
-    setting = Setting(rows=2, prefix=1, source=5, longest=10, draft=2, budget=0.2, place="t")
+    setting = WorkloadFacts(rows=2, prefix=1, source=5, longest=10, draft=2, budget=0.2, place="t")
     passes = {kind: [["teacher", kind, 1, 1, 32, 1, 20]] for kind in ("decode", "lean")}
     who = {"hf-teacher": "decode", "teacher": "lean"}
     rounds = [
-        held(setting, 1, {name: played(2.0, 20, teacher_tokens=20, passes=passes[kind]) for name, kind in who.items()})
+        held(setting, 1, {name: timing(2.0, 20, teacher_tokens=20, passes=passes[kind]) for name, kind in who.items()})
     ]
     theirs, ours = summarise(setting, 1, rounds, make_pair("llama")).figures
     # Five more positions, read at once for each of two rows, and 20 tokens one after the other.
@@ -338,8 +338,8 @@ def test_sources_are_part_of_the_limit_in_whose_way_they_are_read() -> None:
 
 
 def test_prompts_are_part_of_the_limit() -> None:
-    setting = Setting(rows=4, prefix=6, source=0, longest=10, draft=2, budget=0.2, place="t")
-    rounds = [held(setting, 2, {"hf-teacher": played(1.0, 20, teacher_tokens=20), "student": played(1.0, 20)})]
+    setting = WorkloadFacts(rows=4, prefix=6, source=0, longest=10, draft=2, budget=0.2, place="t")
+    rounds = [held(setting, 2, {"hf-teacher": timing(1.0, 20, teacher_tokens=20), "student": timing(1.0, 20)})]
     teacher, student = summarise(setting, 2, rounds, make_pair("llama")).figures
     # Two batches of two rows: prompts without their last token, then 20 tokens in passes of two.
     assert teacher.limit_tokens_per_second == pytest.approx(20 / (2 * (0.1 + 4 * 0.02) + 20 * 0.1 / 2))

@@ -1,4 +1,4 @@
-"""Who is timed, and what a bare forward pass is, on tiny random pairs."""
+"""Who is timed, and what a timer forward pass is, on tiny random pairs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from tests.decoding.tiny import make_pair
 from tests.envs.tiny import SOURCES
 from wheels.benchmarks.speed import forward_timer as bare_module
-from wheels.benchmarks.speed.forward_timer import Bare, Machine, Shape, on_grid
-from wheels.benchmarks.speed.hf_systems import Outcome, Prompts, Wish, until_end
-from wheels.benchmarks.speed.records import Played
+from wheels.benchmarks.speed.forward_timer import ForwardTimer, Machine, Shape, on_grid
+from wheels.benchmarks.speed.hf_systems import Outcome, Prompts, Workload, until_end
+from wheels.benchmarks.speed.records import Timing
 from wheels.benchmarks.speed.systems import KNOWN, shapes_of
 from wheels.decoding.methods.method import deferral, speculative, verified_deferral
 from wheels.decoding.methods.rules import SIMPLE
@@ -32,8 +32,8 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     return make_pair(request.param)
 
 
-def wish_of(pair: Pair, rule=RULE) -> Wish:
-    return Wish(Prompts(pair, SOURCES, 12), 0.3, rule, 3)
+def wish_of(pair: Pair, rule=RULE) -> Workload:
+    return Workload(Prompts(pair, SOURCES, 12), 0.3, rule, 3)
 
 
 @pytest.mark.slow
@@ -52,11 +52,11 @@ def test_those_that_must_repeat_another_do(pair: Pair, batch_size: int) -> None:
 def test_a_difference_is_counted() -> None:
     passes = Counter({Shape("teacher", "decode", 2, 1, 0, 1): 3})
     outcome = Outcome([(5, 1), (6, 1), (7,)], 2.0, passes, 3)
-    assert Played.of(outcome, [(5, 1), (6, 1), (7,)]).differing == 0
-    played = Played.of(outcome, [(5, 1), (6, 7), (8,)])
-    assert (played.differing, played.different, played.tokens) == (2, [1, 2], 5)
-    assert Played.of(outcome, None).differing is None
-    assert played.shapes == passes
+    assert Timing.of(outcome, [(5, 1), (6, 1), (7,)]).differing == 0
+    timed = Timing.of(outcome, [(5, 1), (6, 7), (8,)])
+    assert (timed.differing, timed.different, timed.tokens) == (2, [1, 2], 5)
+    assert Timing.of(outcome, None).differing is None
+    assert timed.shapes == passes
 
 
 def test_generate_is_counted_pass_by_pass(pair: Pair) -> None:
@@ -122,9 +122,9 @@ def test_a_bare_forward_always_stands_behind_its_own_context(pair: Pair, context
         with_kwargs=True,
     )
     after = pair.teacher.get_output_embeddings().register_forward_hook(lambda *call: scored.append(call[2].shape[0]))
-    bare = Bare(pair, 4)
-    assert bare.seconds(Shape("teacher", "decode", 3, 2, context, 1)) > 0
-    bare.seconds(Shape("teacher", "decode", 3, 4, context, 4))
+    timer = ForwardTimer(pair, 4)
+    assert timer.seconds(Shape("teacher", "decode", 3, 2, context, 1)) > 0
+    timer.seconds(Shape("teacher", "decode", 3, 4, context, 4))
     before.remove(), after.remove()
     timed = [each for each in seen if each[2] in (2, 4)]
     assert set(timed) == {(context, 3, 2), (context, 3, 4)} and len(timed) >= 2 * (1 + bare_module.LEAST)
@@ -146,8 +146,8 @@ def test_a_bare_fast_forward_is_one_pass_behind_its_context(family: str, context
     monkeypatch.setattr(bare_module, "Runner", Noted)
     pair = make_pair(family)
     pair.teacher.float()
-    bare = Bare(pair, 4)
-    timed = {width: bare.seconds(Shape("teacher", "lean", 3, width, context, width)) for width in (2, 3)}
+    timer = ForwardTimer(pair, 4)
+    timed = {width: timer.seconds(Shape("teacher", "lean", 3, width, context, width)) for width in (2, 3)}
     for width, seconds in timed.items():
         own = [each for each in passes if (each.width, each.context) == (width, context)]
         timed_own = own if context else own[1:]  # the first one read the context too
@@ -158,11 +158,11 @@ def test_a_bare_fast_forward_is_one_pass_behind_its_context(family: str, context
 def test_a_shape_is_timed_once(pair: Pair, monkeypatch) -> None:
     timed = []
     monkeypatch.setattr(bare_module, "best_seconds", lambda work, *rest: timed.append(work()) or 0.5)
-    bare, shape, told = Bare(pair, 4), Shape("student", "decode", 2, 1, 32, 1), []
-    bare.measure([shape, shape], lambda: told.append(1))
-    assert (bare.seconds(shape), len(timed), len(told)) == (0.5, 1, 1)
+    timer, shape, told = ForwardTimer(pair, 4), Shape("student", "decode", 2, 1, 32, 1), []
+    timer.measure([shape, shape], lambda: told.append(1))
+    assert (timer.seconds(shape), len(timed), len(told)) == (0.5, 1, 1)
     if pair.is_seq2seq:
-        assert bare.seconds(Shape("student", "encode", 2, 4, 0, 0)) == 0.5
+        assert timer.seconds(Shape("student", "encode", 2, 4, 0, 0)) == 0.5
 
 
 def test_sources_are_timed_as_they_were_read(monkeypatch) -> None:
@@ -175,27 +175,27 @@ def test_sources_are_timed_as_they_were_read(monkeypatch) -> None:
     assert kinds == {"deferral": {"lean", "lean-encode"}, "hf-teacher": {"decode", "encode"}}
     right = FastT5Encoder.__call__
     monkeypatch.setattr(FastT5Encoder, "__call__", lambda *inputs: read.append(inputs[1].shape) or right(*inputs))
-    bare, shape = Bare(pair, 4), Shape("teacher", "lean-encode", 2, 4, 0, 0)
-    assert bare.seconds(shape._replace(kind="encode")) > 0 and not read
-    assert bare.seconds(shape) > 0 and set(read) == {(2, 4)}
+    timer, shape = ForwardTimer(pair, 4), Shape("teacher", "lean-encode", 2, 4, 0, 0)
+    assert timer.seconds(shape._replace(kind="encode")) > 0 and not read
+    assert timer.seconds(shape) > 0 and set(read) == {(2, 4)}
 
 
 @pytest.mark.parametrize("family", ["gpt2", "marian", "bart"])
 def test_learned_positions_are_not_left(family: str) -> None:
     """Rounded up to the grid, the last contexts would lie behind the last of 32 positions."""
     pair = make_pair(family)
-    bare = Bare(pair, 5)
+    timer = ForwardTimer(pair, 5)
     for name in ("hf-teacher", "deferral", "speculative"):
-        outcome = KNOWN[name].run(Wish(Prompts(pair, SOURCES, 20), 0.3, RULE, 3), 4)
-        bare.measure(outcome.passes, lambda: None)
-        assert all(bare.known[shape] > 0 for shape in outcome.passes)
+        outcome = KNOWN[name].run(Workload(Prompts(pair, SOURCES, 20), 0.3, RULE, 3), 4)
+        timer.measure(outcome.passes, lambda: None)
+        assert all(timer.known[shape] > 0 for shape in outcome.passes)
 
 
 def test_the_cost_of_a_pass_by_hand() -> None:
     """Llama, width 24, one layer of 2 heads, feed-forward 16, vocabulary 14, in float64."""
     pair = make_pair("llama")
     body, head, entries = 4 * 24 * 24 + 3 * 24 * 16, 14 * 24, 2 * 24
-    cost = Bare(pair, 0).cost(Shape("teacher", "decode", 3, 2, 32, 1))
+    cost = ForwardTimer(pair, 0).cost(Shape("teacher", "decode", 3, 2, 32, 1))
     assert cost.moved == 8 * (body + head + 3 * 34 * entries)
     assert cost.flops == 2 * 3 * (2 * body + head + 2 * 34 * entries)
 
@@ -205,7 +205,7 @@ def test_keys_and_values_of_the_source_are_not_made_again_by_a_step() -> None:
     pair = make_pair("t5")
     own, cross, gated = 4 * 24 * 16, 2 * 24 * 16, 3 * 24 * 16
     bias = pair.teacher.config.relative_attention_num_buckets * 2
-    cost = Bare(pair, 4).cost(Shape("teacher", "decode", 1, 1, 0, 1))
+    cost = ForwardTimer(pair, 4).cost(Shape("teacher", "decode", 1, 1, 0, 1))
     assert cost.moved == 8 * (own + cross + gated + bias + 14 * 24 + (1 + 4) * 2 * 16)
 
 

@@ -92,18 +92,18 @@ def test_a_study_goes_on_where_it_was_killed_and_compares_its_students(data, tmp
 
 
 def test_missing_sections_are_left_out(data, tmp_path):
-    plan = study.Plan(study.read_recipe(recipe_of(tmp_path, TINY)), data, tmp_path / "out", None)
+    plan = study.StudyPlan(study.read_recipe(recipe_of(tmp_path, TINY)), data, tmp_path / "out", None)
     names = [stage.name for stage in study.study_stages(plan)]
     assert names[:4] == ["teacher", "student-ce", "student-seqkd", "student-pcl-on"]
     assert names[4:] == ["score-teacher", "score-ce", "score-seqkd", "score-pcl-on", "students"]
     text = TINY + POLICY.split("curve:")[0]
-    plan = study.Plan(study.read_recipe(recipe_of(tmp_path, text)), data, tmp_path, None)
+    plan = study.StudyPlan(study.read_recipe(recipe_of(tmp_path, text)), data, tmp_path, None)
     assert [stage.name for stage in study.study_stages(plan)][9:] == ["policy", "calibrate"]
 
 
 @pytest.mark.parametrize("name", ["multi30k", "tatoeba", "sentence-compression"])
 def test_shipped_recipes_are_whole(tmp_path, name):
-    plan = study.Plan(study.read_recipe(name), "data", tmp_path, 2)
+    plan = study.StudyPlan(study.read_recipe(name), "data", tmp_path, 2)
     objectives = {student: plan.pretrained(student) for student in plan.students}
     assert {c.objective for c in objectives.values()} == {"ce", "kl", "jsd", "seqkd", "pcl"}
     assert objectives["ce"].teacher is None and objectives["ce"].tokenizer == str(tmp_path / "teacher")
@@ -115,7 +115,7 @@ def test_shipped_recipes_are_whole(tmp_path, name):
 
 
 def test_the_objectives_are_compared_alike(tmp_path):
-    plan = study.Plan(study.read_recipe("objectives", "there"), "data", tmp_path, 2, "there")
+    plan = study.StudyPlan(study.read_recipe("objectives", "there"), "data", tmp_path, 2, "there")
     configs = {student: plan.pretrained(student) for student in plan.students}
     rates = {"ce-more": 3e-3, "kl": 1e-2, "gkd": 3e-3, "pcl-law": 3e-3, "pcl-off": 1e-3, "pcl-on": 1e-3}
     assert set(configs) == {"ce", *(f"{kind}-{seed}" for kind in rates for seed in range(3))}
