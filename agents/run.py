@@ -20,7 +20,7 @@ from tqdm import tqdm
 from wheels.agents.config import TrainConfig
 from wheels.agents.regression.paired import Fit, collect_pairs, fit_pairs
 from wheels.agents.regression.states import collect, stacked
-from wheels.agents.regression.trained_baselines import Rivals, collect_gains
+from wheels.agents.regression.trained_baselines import TrainedBaselines, collect_gains
 from wheels.agents.regression.warm_start import WarmStart, explained, fit_regret
 from wheels.agents.rl.agent import LagrangianAgent, PCLAgent, PCLSettings, starting_prices
 from wheels.agents.rl.episode import Episode, collate
@@ -71,7 +71,7 @@ def _train(config: TrainConfig, task: Task) -> None:
     accelerator = Accelerator(cpu=config.device == "cpu")
     rows = task.train[: config.limit]
     episodes = collect(pair, rows, config, output / ".training", accelerator)
-    rivals = _rivals(config, pair, rows, task, episodes, accelerator) if config.train == "head" else None
+    baselines = _trained_baselines(config, pair, rows, task, episodes, accelerator) if config.train == "head" else None
     heads: dict[str, list[DeferralHead]] = {"learned": [], "regret": []}
     prices = []
     for seed in range(config.seed, config.seed + config.seeds):
@@ -79,21 +79,21 @@ def _train(config: TrainConfig, task: Task) -> None:
         agent = trainer.train(episodes)
         heads["learned"].append(agent.head)
         heads["regret"].append(agent.reference if config.train == "head" else trainer.refit())
-        for rule, head in (rivals.fit(seed, trainer.metrics) if rivals is not None else {}).items():
+        for rule, head in (baselines.fit(seed, trainer.metrics) if baselines is not None else {}).items():
             heads.setdefault(rule, []).append(head)
         prices.append(agent.price(torch.tensor(config.budgets)).tolist())
     if accelerator.is_main_process:
         finish(config, pair, task, heads, prices)
 
 
-def _rivals(
+def _trained_baselines(
     config: TrainConfig, pair: Pair, rows: Sequence[Row], task: Task, episodes: Sequence[Episode],
     accelerator: Accelerator,
-) -> Rivals:  # fmt: skip
+) -> TrainedBaselines:  # fmt: skip
     """Return what fits the rules that the agent is compared with."""
     folder = Path(config.output) / ".training"
     gains = collect_gains(pair, rows, _sentence_metric(config, task), config, folder, accelerator)
-    return Rivals(config, episodes, gains, pair.vocab_size, folder, accelerator)
+    return TrainedBaselines(config, episodes, gains, pair.vocab_size, folder, accelerator)
 
 
 def _sentence_metric(config: TrainConfig, task: Task) -> str:
@@ -178,7 +178,7 @@ class Trainer:
         regret_N = regret_N.clamp(max=config.regret_clip)
         if fresh:
             head = self._warm_start(features_NF, regret_N)
-            warm = head.twin()
+            warm = head.frozen_copy()
             if self.paired:
                 self._fit_pairs(head, features_NF)
         else:

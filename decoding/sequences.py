@@ -11,7 +11,7 @@ import torch
 from wheels.decoding.methods.choices import ON_ERROR
 from wheels.errors import WheelsError, check_choice, check_kind, check_texts
 from wheels.models.pair import Pair
-from wheels.policy.copy_features import Place
+from wheels.policy.copy_features import CopyPointer
 
 
 @dataclass
@@ -47,9 +47,9 @@ class Row:
     """Why it cannot be written."""
 
     @cached_property
-    def place(self) -> Place:
+    def place(self) -> CopyPointer:
         """Where in its source the text is, as far as it copies."""
-        return Place(self.source)
+        return CopyPointer(self.source)
 
     @property
     def gap(self) -> int:
@@ -186,7 +186,7 @@ class Slots:
         for slot, best in zip(slots_R.tolist(), token_RK.tolist(), strict=True):
             row = self.row(slot)
             row.place.follow(row.tokens)
-            numbers.append(row.place.numbers(best))
+            numbers.append(row.place.features(best))
         return torch.tensor(numbers, device=token_RK.device)
 
     def write(self, slots: Sequence[int], slots_R: torch.Tensor, token_R: torch.Tensor, *, by_teacher: bool) -> None:

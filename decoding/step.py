@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 
-from wheels.policy.features import LOG_FLOOR, Places, features
+from wheels.policy.features import LOG_FLOOR, CopyFeatures, features
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Step:
     """Each row's place among the inputs: what tells one text from another."""
     noise: Callable[[torch.Tensor], torch.Tensor]
     """Draws each row's number at a position `[B]`: few rules draw lots, and the others need not pay for them."""
-    places: Places
+    places: CopyFeatures
     """Says where each text is in its source, as far as it copies, while the rule decides: few rules read features, and
     the others need not pay for them."""
     log_p_BV: torch.Tensor | None = None

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from wheels.decoding.step import regret
 from wheels.distillation.collate import pad_with_mask
 from wheels.models.pair import Pair
-from wheels.policy.features import LOG_FLOOR, features, text_places
+from wheels.policy.features import LOG_FLOOR, features, text_copy_features
 
 LOGITS_AT_A_TIME = 2**26
 """Scores that are held at once, for each model: 256 MiB in float32."""
@@ -78,7 +78,7 @@ def _examine_batch(pair: Pair, sources: list[Sequence[int]], texts: list[Sequenc
         log_q_SV, log_p_TV = q[row].log_softmax(-1), p[row][:steps].log_softmax(-1)
         position_S = torch.arange(steps + 1, device=log_q_SV.device)
         source_S = torch.full_like(position_S, len(sources[row]))
-        seen_SF = features(hidden[row], log_q_SV, position_S, source_S, text_places(sources[row], text))
+        seen_SF = features(hidden[row], log_q_SV, position_S, source_S, text_copy_features(sources[row], text))
         token_T1 = torch.tensor(text, device=log_q_SV.device)[:, None]
         yield Examined(
             features_TF=seen_SF[:steps].cpu(),

@@ -23,8 +23,8 @@ from wheels.envs.settings import Settings, Start
 from wheels.errors import WheelsError, check_kind
 from wheels.models.generation_settings import Constraints
 from wheels.models.pair import Pair
-from wheels.policy.copy_features import Place
-from wheels.policy.features import Places
+from wheels.policy.copy_features import CopyPointer
+from wheels.policy.features import CopyFeatures
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Writing:
         count = torch.zeros(size, dtype=torch.long, device=pair.device)
         self.length_B, self.position_B, self.calls_B = count.clone(), count.clone(), count.clone()
         self.source_B = count.clone() + 1
-        self.places = [Place([pair.pad_id]) for _ in range(size)]
+        self.places = [CopyPointer([pair.pad_id]) for _ in range(size)]
         self.limit_B, self.index_B, self.seed_B = count.clone() + 1, count.clone(), count.clone()
         self.budget_B = torch.zeros(size, dtype=torch.float64, device=pair.device)
         self.price_B, self.ended_B = self.budget_B.clone(), count == 0
@@ -98,7 +98,7 @@ class Writing:
             self.tokens_BT[slot, : len(prefix)] = torch.tensor(prefix, device=self.tokens_BT.device)
             self.length_B[slot], self.limit_B[slot] = len(prefix), source.limit
             self.source_B[slot] = len(source.source)
-            self.places[slot] = Place(source.source)
+            self.places[slot] = CopyPointer(source.source)
             self.position_B[slot] = self.calls_B[slot] = 0
             self.index_B[slot], self.seed_B[slot] = start.index, start.seed
             self.budget_B[slot], self.price_B[slot], self.ended_B[slot] = start.budget, start.price, False
@@ -203,7 +203,7 @@ class Writing:
         seeds, index_B = self.seed_B.cpu().numpy().copy(), self.index_B.clone()
         return lambda at_B: uniforms(seeds, index_B, at_B, RULE_STREAM)
 
-    def _places(self) -> Places:
+    def _places(self) -> CopyFeatures:
         """Return what says where each text of this state is in its source."""
         lengths, texts = self.position_B.tolist(), self.output_BT.tolist()
         now = [(place, text[:length]) for place, text, length in zip(self.places, texts, lengths, strict=True)]
@@ -212,7 +212,7 @@ class Writing:
             numbers = []
             for (place, text), best in zip(now, token_BK.tolist(), strict=True):
                 place.follow(text)
-                numbers.append(place.numbers(best))
+                numbers.append(place.features(best))
             return torch.tensor(numbers, device=token_BK.device)
 
         return places

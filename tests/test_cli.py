@@ -68,7 +68,7 @@ def call(capsys, *argv: str) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("fail", "message"),
     [
-        ("memory", "error: out of memory (too); a smaller batch size, shorter outputs or a smaller model need less\n"),
+        ("memory", "error: out of memory (too); use a smaller batch size, shorter outputs or a smaller model\n"),
         ("memory of a GPU", "error: out of memory (too); a smaller batch size"),
         ("allocation", "error: out of memory ("),
         ("meta", "error: the device failed (Cannot copy out of meta tensor"),

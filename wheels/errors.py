@@ -150,12 +150,12 @@ def is_of_machine(error: BaseException) -> bool:
 
 def machine_failure(error: BaseException) -> str:
     """Return such an error in one line, with what may help."""
-    said = str(error).strip().partition("\n")[0]
+    message = str(error).strip().partition("\n")[0]
     if _lacks_memory(error):
         return (
-            f"out of memory{said and f' ({said})'}; a smaller batch size, shorter outputs or a smaller model need less"
+            f"out of memory{message and f' ({message})'}; use a smaller batch size, shorter outputs or a smaller model"
         )
-    return f"the device failed ({said}); try another one, or the processor (cpu)"
+    return f"the device failed ({message}); try another one, or the processor (cpu)"
 
 
 def _lacks_memory(error: BaseException) -> bool:

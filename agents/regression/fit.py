@@ -14,7 +14,7 @@ Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
-class Descent:
+class FitConfig:
     """AdamW under one rise and fall of the learning rate (OneCycle), with batches in a seeded order."""
 
     epochs: int = 6
@@ -28,11 +28,11 @@ class Descent:
     """Share of the steps in which the learning rate rises."""
 
 
-def descend(
+def fit(
     parameters: Sequence[torch.nn.Parameter],
     loss_of: Callable[[torch.Tensor], torch.Tensor],
     count: int,
-    settings: Descent,
+    settings: FitConfig,
     progress: Progress | None = None,
     *,
     name: str = "fit",

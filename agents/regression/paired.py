@@ -20,7 +20,7 @@ import torch
 from accelerate import Accelerator
 
 from wheels.agents.config import TrainConfig
-from wheels.agents.regression.fit import Descent, descend
+from wheels.agents.regression.fit import FitConfig, fit
 from wheels.agents.runlog import kept_chunks, reading
 from wheels.data.tasks import Row
 from wheels.decoding.engine import decode
@@ -62,7 +62,7 @@ class Pairs:
 
 
 @dataclass
-class Priced:
+class GainThresholdRule:
     """Calls where a head's gain exceeds the threshold of the row's budget; keeps the gains."""
 
     head: DeferralHead
@@ -84,7 +84,7 @@ class Priced:
 
 
 @dataclass
-class Flipped:
+class FlippedRule:
     """Another rule, that decides otherwise at one position of each row; keeps the features there."""
 
     rule: Rule
@@ -111,8 +111,15 @@ def thresholds_of(head: DeferralHead, features_NF: torch.Tensor) -> dict[float, 
     return {budget: float(torch.quantile(gain_N, 1.0 - budget)) for budget in BUDGETS}
 
 
-def continued(
-    pair: Pair, rows: Sequence[Row], rule: Priced, metric: str, *, seed: int, batch_size: int, max_new_tokens: int
+def counterfactual_pairs(
+    pair: Pair,
+    rows: Sequence[Row],
+    rule: GainThresholdRule,
+    metric: str,
+    *,
+    seed: int,
+    batch_size: int,
+    max_new_tokens: int,
 ) -> tuple[Pairs, torch.Tensor]:
     """Write each row's text under a policy, flip one decision in it, and write the rest again.
 
@@ -140,7 +147,7 @@ def continued(
     for row in range(len(rows)):
         gains = rule.gains.pop(row)
         at.append(draw.choices(list(gains), [max(gain, LEAST) for gain in gains.values()])[0])
-    flipped = Flipped(rule, at)
+    flipped = FlippedRule(rule, at)
     second = write(flipped)
     rule.gains.clear()
     called_N = torch.tensor([trace.authors[place] == TEACHER for trace, place in zip(first, at, strict=True)])
@@ -175,10 +182,10 @@ def collect_pairs(
 
     def make(number: int) -> dict[str, torch.Tensor]:
         places = range(number * CHUNK, min((number + 1) * CHUNK, count))
-        found, length_N = continued(
+        found, length_N = counterfactual_pairs(
             pair,
             [rows[place % len(rows)] for place in places],
-            Priced(head, thresholds),
+            GainThresholdRule(head, thresholds),
             metric,
             seed=config.seed * 1_000_003 + number,
             batch_size=config.batch_size,
@@ -196,7 +203,7 @@ def collect_pairs(
 
 
 @dataclass(frozen=True)
-class Fit(Descent):
+class Fit(FitConfig):
     """How `shift` is fitted."""
 
     epochs: int = 10
@@ -252,7 +259,7 @@ def _descend(head: DeferralHead, pairs: Pairs, target_N: torch.Tensor, fitted: t
         return ((gain_N - target_N[places]) / unit).square().mean()
 
     smaller = replace(settings, batch=min(settings.batch, max(1, len(fitted) // LEAST_STEPS)))
-    descend(parameters, loss, len(fitted), smaller, name="paired texts")
+    fit(parameters, loss, len(fitted), smaller, name="paired texts")
 
 
 def _slope(base_N: torch.Tensor, gain_N: torch.Tensor) -> float:

@@ -31,7 +31,7 @@ Fitted = tuple[DeferralHead, dict[str, Any]]
 """A head, and what was measured on the tenth of its states that it did not see."""
 
 
-class Rivals:
+class TrainedBaselines:
     """Fits a gate and a router for each seed; what is finished is kept in `folder` for a run that is continued."""
 
     def __init__(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from wheels.agents.regression.fit import Descent, Progress, descend
+from wheels.agents.regression.fit import FitConfig, Progress, fit
 from wheels.policy.head import DeferralHead, HeadConfig
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -21,7 +21,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class WarmStart(Descent):
+class WarmStart(FitConfig):
     """How a head is fitted, and its shape."""
 
     width: int = 256
@@ -118,7 +118,7 @@ def _fit(
     def loss(batch: torch.Tensor) -> torch.Tensor:
         return loss_of(head.gain(features_NF[batch], torch.zeros(len(batch))), target_N[batch])
 
-    descend(head.regressed(), loss, len(target_N), settings, progress, name=name)
+    fit(head.regressed(), loss, len(target_N), settings, progress, name=name)
     return head.eval()
 
 

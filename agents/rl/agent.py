@@ -85,8 +85,8 @@ class PCLAgent:
 
     def __init__(self, head: DeferralHead, settings: PCLSettings, price: float = 2.0) -> None:
         self.settings = settings
-        self.reference = head.twin()
-        self.target = head.twin()
+        self.reference = head.frozen_copy()
+        self.target = head.frozen_copy()
         self.head = head.requires_grad_(True).train()
         self.fixed_price = price
         self.optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=0.0)

@@ -1,4 +1,4 @@
-"""Texts decoded with a gate that draws lots, and what both models knew at each of their states: episodes."""
+"""Texts decoded with a random gate, and what both models knew at each of their states: episodes."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class Behaviour:
 
 def random_behaviour() -> Behaviour:
     """Calls at each row's budget, at random: states from mixed paths, for the warm start."""
-    return Behaviour(BudgetLots(), on_policy=False)
+    return Behaviour(RandomBudgetRule(), on_policy=False)
 
 
 @dataclass(frozen=True)
-class BudgetLots:
+class RandomBudgetRule:
     """Calls with a probability that is the row's budget."""
 
-    name: str = "lots"
+    name: str = "random"
     needs_teacher: bool = False
 
     def __call__(self, step: Step) -> torch.Tensor:

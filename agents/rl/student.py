@@ -19,7 +19,7 @@ from wheels.agents.rl.episode import Episode, EpisodeBatch, collate
 from wheels.agents.rl.lagrangian import PriceTable
 from wheels.decoding.teacher_forcing import read_texts
 from wheels.models.pair import Pair
-from wheels.policy.features import LOG_FLOOR, features, text_places
+from wheels.policy.features import LOG_FLOOR, features, text_copy_features
 from wheels.policy.head import DeferralHead
 from wheels.policy.path_consistency import add_terminal, masked_mean
 
@@ -78,7 +78,7 @@ class StudentAgent(LagrangianAgent):
             log_q_TV = logits[row][:steps].log_softmax(-1)
             position_T = torch.arange(steps, device=log_q_TV.device)
             source_T = torch.full_like(position_T, len(episode.source_ids))
-            places = text_places(episode.source_ids, episode.token_ids)
+            places = text_copy_features(episode.source_ids, episode.token_ids)
             seen_TF = features(hidden[row][:steps], log_q_TV, position_T, source_T, places)
             token_T1 = torch.tensor(episode.token_ids, device=log_q_TV.device)[:, None]
             short = features_BTF.shape[1] - steps

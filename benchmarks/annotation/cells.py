@@ -15,7 +15,7 @@ from wheels.annotation.answer import Answer, without_thinking
 from wheels.annotation.config import AnnotateConfig
 from wheels.annotation.ledger import Ledger
 from wheels.annotation.local_model import LocalModel
-from wheels.annotation.pool import Annotation, Material, annotate_pool
+from wheels.annotation.pool import Annotation, AnnotationContext, annotate_pool
 from wheels.annotation.purchase import Local, Responder
 from wheels.benchmarks.annotation.config import AnnotationConfig, error_share, last_part
 from wheels.benchmarks.annotation.errors import is_right, with_errors
@@ -171,7 +171,7 @@ def run_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
     labelled = bench.task.train if bench.config.rehearse else []
     train = partial(models.retrain, settings, labelled, bench.task.validation)
     with Ledger(folder / "ledger.jsonl", budget=cell.budget, run=cell.name) as ledger:
-        material = Material(
+        context = AnnotationContext(
             pool=[row.source for row in bench.pool],
             teacher=bench.responder(cell, settings),
             teacher_prompt=str,
@@ -179,7 +179,7 @@ def run_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
             load_assistant=_assistant(bench, cell, settings),
             retrain=train,
         )
-        annotations = annotate_pool(settings, material, folder, ledger)
+        annotations = annotate_pool(settings, context, folder, ledger)
     rows = [Row(one.source, one.target) for one in annotations if one.accepted]
     model = models.load_local(settings, train(rows, folder / "final"), "student")
     answers = model.answers([row.source for row in bench.test])

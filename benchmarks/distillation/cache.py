@@ -80,8 +80,8 @@ def measure_sizes(plan: DistillationPlan, task: Task, place: Path) -> None:
     """Write bytes, seconds and errors of caches of every size, the whole vocabulary's last."""
     from wheels.benchmarks.distillation.cache_error import errors, weigh
     from wheels.distillation.collate import Collator
-    from wheels.distillation.material import load_material, training_examples
     from wheels.distillation.teacher_cache import CacheSettings
+    from wheels.distillation.training_data import load_training_data, training_examples
     from wheels.models.loading import model_digest
     from wheels.models.pair import Pair
 
@@ -91,7 +91,7 @@ def measure_sizes(plan: DistillationPlan, task: Task, place: Path) -> None:
     pair = Pair.load(student, plan.teacher, prompt=prompt)
     pair.student.requires_grad_(True)
     settings = student_of(plan, "live", 0, student)
-    examples = training_examples(settings, load_material(settings, task), task.train[: config.rows], folder)
+    examples = training_examples(settings, load_training_data(settings, task), task.train[: config.rows], folder)
     made = CacheSettings(
         teacher=model_digest(plan.teacher), dtype="float32", k=1, temperatures=config.temperatures,
         vocab_size=pair.vocab_size, start_ids=pair.start_ids,

@@ -16,7 +16,7 @@ from wheels.distillation.cached_teacher import numbered
 from wheels.distillation.collate import Batch, Collator, Example, target_logits_and_labels
 from wheels.distillation.losses import divergence, select
 from wheels.distillation.teacher_cache import CacheSettings, TeacherCache
-from wheels.distillation.topk_losses import bucket_divergence
+from wheels.distillation.topk_losses import topk_divergence
 from wheels.models.pair import Pair
 
 ERROR_ROWS = 256
@@ -91,8 +91,8 @@ def _batch_errors(
         full_N = divergence(objective, student_logits_NV, teacher_logits_NV, temperature)
         true = gradient(full_N)
         for k, cache in caches.items():
-            law = cache.law(batch["rows"], temperature)
-            merged_N = bucket_divergence(student_logits_NV, law, objective, temperature)
+            law = cache.distribution(batch["rows"], temperature)
+            merged_N = topk_divergence(student_logits_NV, law, objective, temperature)
             rest_N = torch.zeros_like(merged_N) if law.ids_NK is None else law.outcomes_NJ.softmax(-1)[:, -1]
             found[k, temperature] = {
                 "full": full_N.tolist(),

@@ -20,10 +20,10 @@ from wheels.config import as_command
 from wheels.data.tasks import Task
 from wheels.distillation.collate import Batch, count_targets
 from wheels.distillation.config import PretrainConfig
-from wheels.distillation.material import load_material, training_examples
 from wheels.distillation.run import make_trainer
 from wheels.distillation.run_folder import RunFolder
 from wheels.distillation.trainer import CausalKDTrainer, KDTrainer
+from wheels.distillation.training_data import load_training_data, training_examples
 from wheels.errors import WheelsError
 
 # Linux tells a process its own highest resident memory; what a parent learns of a child holds the parent's own too.
@@ -45,11 +45,11 @@ class Stepper:
 
     def __init__(self, config: PretrainConfig, task: Task, folder: Path) -> None:
         """Prepare the models; `folder` is for what the trainer wants to keep."""
-        material = load_material(config, task)
+        data = load_training_data(config, task)
         rows = task.train[: config.limit]
-        examples = training_examples(config, material, rows, folder)
+        examples = training_examples(config, data, rows, folder)
         self.trainer: KDTrainer | CausalKDTrainer = make_trainer(
-            config, material, examples, RunFolder(folder), (), task.metrics
+            config, data, examples, RunFolder(folder), (), task.metrics
         )
         self.trainer.create_optimizer()
         self._batches = itertools.cycle(list(itertools.islice(self.trainer.get_train_dataloader(), 64)))

@@ -21,7 +21,7 @@ import torch
 from tests.decoding.tiny import make_pair
 from wheels.agents import run as train
 from wheels.agents.config import TrainConfig
-from wheels.agents.regression import trained_baselines as rivals
+from wheels.agents.regression import trained_baselines
 from wheels.agents.regression.warm_start import WarmStart
 from wheels.agents.rl.agent import PCLAgent
 from wheels.agents.run import Trainer, run
@@ -161,9 +161,9 @@ def test_a_killed_run_ends_in_the_same_bytes(
     monkeypatch.setattr(Trainer, "_round", once)
     if part == "head":
         monkeypatch.setattr(train, "fit_regret", lambda *_: pytest.fail("the warm start ran again"))
-        monkeypatch.setattr(rivals, "text_gains", lambda *_: pytest.fail("whole texts were written again"))
+        monkeypatch.setattr(trained_baselines, "text_gains", lambda *_: pytest.fail("whole texts were written again"))
         for name in ("fit_gate", "fit_router"):
-            monkeypatch.setattr(rivals, name, only_seed_1(getattr(rivals, name)))
+            monkeypatch.setattr(trained_baselines, name, only_seed_1(getattr(trained_baselines, name)))
     run(config)
     assert files_of(Path(config.output)) == files_of(Path(whole.output))
     weights = [(Path(folder) / "model.safetensors").read_bytes() for folder in (config.output, whole.output)]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from wheels.agents.regression.fit import Descent, descend
+from wheels.agents.regression.fit import FitConfig, fit
 from wheels.distillation import run as pretrain
 from wheels.distillation.config import PretrainConfig
 from wheels.distillation.trainer import KDTrainer
@@ -111,9 +111,9 @@ def test_a_fit_stops_at_its_loss_and_at_its_weights() -> None:
         return weight.sum() * (math.nan if next(steps) == 2 else 1.0)
 
     with pytest.raises(WheelsError, match=r"^step 3 of the gate: the loss is nan"):
-        descend([weight], loss, 8, Descent(epochs=2, batch=2), name="gate")
+        fit([weight], loss, 8, FitConfig(epochs=2, batch=2), name="gate")
     with pytest.raises(WheelsError, match=r"^step 1 of the fit: the sum of the weights is nan"):
-        descend([weight], lambda batch: (weight * 0).sqrt().sum(), 2, Descent(epochs=1, batch=2, rise=0.5))
+        fit([weight], lambda batch: (weight * 0).sqrt().sum(), 2, FitConfig(epochs=1, batch=2, rise=0.5))
 
 
 def test_weights_are_named() -> None:

@@ -16,9 +16,9 @@ from wheels.data.tasks import load_task
 from wheels.distillation.collate import Collator, Example
 from wheels.distillation.config import PretrainConfig
 from wheels.distillation.generation import write
-from wheels.distillation.material import load_material, training_examples
 from wheels.distillation.multitask import count_tasks, load_rationales, prefixed, token_weights
 from wheels.distillation.run import run
+from wheels.distillation.training_data import load_training_data, training_examples
 from wheels.errors import WheelsError
 from wheels.files import read_json, write_text
 from wheels.models.pair import Pair
@@ -76,8 +76,8 @@ def test_the_first_loss_is_the_formula(folder, tmp_path, family):
     task = load_task(folder)
     rationales = load_rationales(settings, "{source} =>" if family == "llama" else "{source}")
     assert rationales is not None
-    material = load_material(settings, task, rationales)
-    pair = material.pair
+    data = load_training_data(settings, task, rationales)
+    pair = data.pair
     total, tokens = {"predict: ": 0.0, "explain: ": 0.0}, {"predict: ": 0, "explain: ": 0}
     for row, why in zip(task.train, rationales.texts, strict=True):
         for prefix, target in (("predict: ", row.target), ("explain: ", why)):
@@ -164,9 +164,9 @@ def test_rationales_beyond_the_limits_are_left_out(folder, tmp_path, caplog):
     text = (folder / "train.jsonl").read_text()
     write_text(folder / "train.jsonl", text.replace('"why": "', '"why": "' + "weil " * 20, 1))
     task, rationales = load_task(folder), load_rationales(settings, "{source}")
-    material = load_material(settings, task, rationales)
+    data = load_training_data(settings, task, rationales)
     with caplog.at_level("WARNING", logger="wheels"):
-        examples = training_examples(settings, material, task.train, tmp_path / "x", rationales)
+        examples = training_examples(settings, data, task.train, tmp_path / "x", rationales)
     kept = sum("rationale" in example for example in examples)
     assert len(examples) > kept
     assert "rationales are longer than the limits and left out" in caplog.text

@@ -70,7 +70,7 @@ def test_no_option_is_taken_and_refused() -> None:
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(data, tmp_path, monkeypatch, text: str, said: str) -> None:
-    monkeypatch.setattr(pretrain, "load_material", pytest.fail)
+    monkeypatch.setattr(pretrain, "load_training_data", pytest.fail)
     with pytest.raises(WheelsError, match=rf"o\.yaml: [^\n]*{said}[^\n]*\Z"):
         pretrain.run(config(data, tmp_path, text))
     assert not (tmp_path / "out").exists()
@@ -91,7 +91,7 @@ def test_a_package_that_is_absent_is_named_before_any_work(
 ) -> None:
     if importlib.util.find_spec(package) is not None:
         pytest.skip(f"{package} is there")
-    monkeypatch.setattr(pretrain, "load_material", pytest.fail)
+    monkeypatch.setattr(pretrain, "load_training_data", pytest.fail)
     with pytest.raises(WheelsError, match=rf"o\.yaml: [^\n]*(?i:{package})"):
         pretrain.run(config(data, tmp_path, text))
 

@@ -18,7 +18,7 @@ from wheels.distillation.path_loss import (
     PathValue,
     attach_value,
     detach_value,
-    law_terms,
+    distribution_terms,
     path_losses,
     set_value_rate,
     student_path_loss,
@@ -176,8 +176,8 @@ def test_law_terms_by_hand():
     """p = (1/4, 3/4, e^-40) and q = (1/2, 1/4, 1/4): squared log-ratios, the last floored at -20."""
     p, q = torch.tensor([[0.25, 0.75, 1e-18]]).log(), torch.tensor([[0.5, 0.25, 0.25]]).log()
     squares = [math.log(2) ** 2, math.log(3) ** 2, (20 - math.log(4)) ** 2]
-    student, kl = law_terms(q + 5.0, p - 2.0, "student")
-    both, same = law_terms(q, p, "both")
+    student, kl = distribution_terms(q + 5.0, p - 2.0, "student")
+    both, same = distribution_terms(q, p, "both")
     assert student.item() == pytest.approx(sum(m * x for m, x in zip((0.5, 0.25, 0.25), squares, strict=True)) / 2)
     assert both.item() == pytest.approx(sum(m * x for m, x in zip((0.375, 0.5, 0.125), squares, strict=True)) / 2)
     assert kl.item() == same.item() == pytest.approx(0.5 * math.log(2) - 0.25 * math.log(3) + 5 - 0.25 * math.log(4))
@@ -189,7 +189,7 @@ def law_gradient(logits_SV, teacher_SV, value_S, law: str, gamma: float) -> torc
     log_q_PT, log_p_PT, value_PT = log_laws(logits_SV), log_laws(teacher_SV), value_S[STATE_PT]
     law_P, divergence_PT, terms_PT = log_q_PT.detach().sum(1).exp(), None, 0.0
     if law != "written":
-        terms_S, divergence_S = law_terms(logits_SV, teacher_SV, law)
+        terms_S, divergence_S = distribution_terms(logits_SV, teacher_SV, law)
         terms_PT = torch.where(MASK_PT, terms_S[STATE_PT], 0.0)
         divergence_PT = torch.where(MASK_PT, divergence_S[STATE_PT], 0.0)
         value_PT = value_PT + divergence_PT
@@ -214,7 +214,7 @@ def test_over_the_students_law_the_mean_gradient_is_that_of_the_written_token(ga
 
 def test_without_a_horizon_nothing_is_left_but_the_divergence_of_each_state(t5, task, tmp_path):
     """gamma = 0: the gradient is that of GKD's reverse divergence, and the value has nothing to say."""
-    settings = PathSettings(law="student", gamma=0.0)
+    settings = PathSettings(distribution="student", gamma=0.0)
     batch = dict(collator(t5)(examples(t5, task, 4)))
     gradients = []
     for objective in (Objective("pcl", vocab_size=t5.vocab_size, paths=settings), Objective("rkl")):

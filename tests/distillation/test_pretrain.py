@@ -140,7 +140,7 @@ def test_the_best_checkpoint_is_kept(data, tmp_path, monkeypatch):
     scores = iter([50.0, 40.0, 30.0])
     at_first: dict[str, torch.Tensor] = {}
 
-    def evaluator(config, material, rows, names):
+    def evaluator(config, data, rows, names):
         def evaluate(model) -> dict[str, float]:
             if not at_first:
                 at_first.update({name: value.clone() for name, value in model.state_dict().items()})
@@ -206,7 +206,7 @@ def test_second_run_is_instant_and_another_is_refused(data, tmp_path, monkeypatc
     run(settings)
     before = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
     with monkeypatch.context() as patch:
-        patch.setattr("wheels.distillation.run.load_material", None)
+        patch.setattr("wheels.distillation.run.load_training_data", None)
         assert run(settings) == tmp_path / "out"
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(
@@ -220,7 +220,7 @@ def test_second_run_is_instant_and_another_is_refused(data, tmp_path, monkeypatc
 def test_a_run_whose_data_was_moved_is_the_same(data, tmp_path, monkeypatch):
     run(config(data, tmp_path / "out", max_steps=2))
     elsewhere = str(shutil.copytree(data, tmp_path / "elsewhere"))
-    monkeypatch.setattr("wheels.distillation.run.load_material", None)
+    monkeypatch.setattr("wheels.distillation.run.load_training_data", None)
     assert run(config(elsewhere, tmp_path / "out", max_steps=2)) == tmp_path / "out"
 
 
@@ -257,7 +257,7 @@ def divergence_of_samples(student: str | Path, teacher: str, task) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [{"value_rate": 0.0}, {"lmbda": 0.5}, {"lmbda": 0.5, "path_law": "both", "path_gamma": 0.5}],
+    [{"value_rate": 0.0}, {"lmbda": 0.5}, {"lmbda": 0.5, "path_distribution": "both", "path_gamma": 0.5}],
     ids=["off-policy, V = 0", "on-policy", "over both laws"],
 )
 def test_path_consistency_brings_the_student_to_the_teacher(data, task, tmp_path, options):

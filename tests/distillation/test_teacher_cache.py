@@ -17,7 +17,7 @@ from wheels.distillation.collate import target_logits_and_labels
 from wheels.distillation.config import PretrainConfig
 from wheels.distillation.losses import select
 from wheels.distillation.run import run
-from wheels.distillation.teacher_cache import CacheSettings, TeacherCache, law_of, shard_of
+from wheels.distillation.teacher_cache import CacheSettings, TeacherCache, distribution_of, shard_of
 from wheels.distillation.trainer import Objective
 from wheels.errors import WheelsError
 from wheels.files import read_json
@@ -69,7 +69,7 @@ def test_laws_are_the_teachers_at_every_temperature(request, task, tmp_path, fam
     sharpen(pair)
     cache = written(pair, task, tmp_path, 8)
     chosen = [11, 0, 7, 4]
-    law = cache.law(torch.tensor(chosen), temperature)
+    law = cache.distribution(torch.tensor(chosen), temperature)
     p = (teacher_logits(pair, [cache.examples[row] for row in chosen]) / temperature).double().softmax(-1)
     torch.testing.assert_close(law.ids_NK[:, 0], p.argmax(-1))
     kept = p.gather(-1, law.ids_NK)
@@ -77,14 +77,14 @@ def test_laws_are_the_teachers_at_every_temperature(request, task, tmp_path, fam
     found = law.outcomes_NJ.double().softmax(-1)
     torch.testing.assert_close(found.sum(-1), torch.ones(len(found)).double())
     torch.testing.assert_close(found.log(), exact.log(), **HALF)
-    other = cache.law(torch.tensor(chosen), 1.0 if temperature == 10.0 else 10.0)
+    other = cache.distribution(torch.tensor(chosen), 1.0 if temperature == 10.0 else 10.0)
     assert (other.outcomes_NJ.double().softmax(-1) - exact).abs().max() > 0.02, "the rest of another T must miss"
 
 
 def test_the_whole_vocabulary_is_kept_in_its_order(t5, task, tmp_path):
     sharpen(t5)
     cache = written(t5, task, tmp_path, t5.vocab_size)
-    law = cache.law(torch.tensor([2, 3]), 2.0)
+    law = cache.distribution(torch.tensor([2, 3]), 2.0)
     assert law.ids_NK is None
     p = (teacher_logits(t5, cache.examples[2:4]) / 2.0).log_softmax(-1)
     torch.testing.assert_close(law.outcomes_NJ.log_softmax(-1), p, **HALF)
@@ -110,7 +110,7 @@ def test_ids_of_large_vocabularies(size, kind):
     logits[0, size - 1], logits[1, 40_000] = 5.0, 5.0
     shard = shard_of(logits, 1, (1.0,))
     assert shard["ids"].dtype == kind
-    assert law_of(shard, 1.0, 0).ids_NK.tolist() == [[size - 1], [40_000]]
+    assert distribution_of(shard, 1.0, 0).ids_NK.tolist() == [[size - 1], [40_000]]
 
 
 class Dies:
@@ -150,16 +150,16 @@ def test_a_folder_is_named_for_all_it_depends_on(t5, task, tmp_path):
 def test_refuses(t5, task, tmp_path):
     cache = written(t5, task, tmp_path, 8)
     with pytest.raises(WheelsError, match="temperatures 1, 2, 10, got 3; make one with --cache-temperatures"):
-        cache.law(torch.tensor([0]), 3.0)
+        cache.distribution(torch.tensor([0]), 3.0)
     with pytest.raises(WheelsError, match=r"cached_logits must be between 1 and the .* logits, got 100000"):
         settings_of(t5, 100_000)
     fresh = TeacherCache(tmp_path, cache.settings, cache.examples)
     cache.files[0].write_bytes(cache.files[1].read_bytes())
     with pytest.raises(WheelsError, match=r"00000.safetensors does not hold \d+ tokens of 8; delete it"):
-        fresh.law(torch.tensor([0]), 1.0)
+        fresh.distribution(torch.tensor([0]), 1.0)
     cache.files[0].write_bytes(b"torn")
     with pytest.raises(WheelsError, match=r"cannot read .*00000.safetensors: .*; delete it"):
-        fresh.law(torch.tensor([0]), 1.0)
+        fresh.distribution(torch.tensor([0]), 1.0)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wheels.distillation.losses import distillation_loss, divergence
-from wheels.distillation.topk_losses import BucketLaw, bucket_divergence, bucket_loss, merge
+from wheels.distillation.topk_losses import TopKDistribution, topk_divergence, topk_loss, topk_with_rest
 
 N, V = 6, 9
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
@@ -22,9 +22,9 @@ def logits() -> tuple[torch.Tensor, torch.Tensor]:
     return q, p
 
 
-def law(p: torch.Tensor, k: int, temperature: float) -> BucketLaw:
+def law(p: torch.Tensor, k: int, temperature: float) -> TopKDistribution:
     ids = p.topk(k, dim=-1).indices
-    return BucketLaw(ids, merge(p, ids, temperature))
+    return TopKDistribution(ids, topk_with_rest(p, ids, temperature))
 
 
 def by_hand(p: torch.Tensor, ids: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -62,9 +62,9 @@ def value_and_gradient(loss, student: torch.Tensor) -> tuple[torch.Tensor, torch
 def test_the_whole_vocabulary_is_the_full_loss(logits, objective, beta, temperature, whole):
     q, p = logits
     labels = torch.arange(N)
-    teacher = law(p, V, temperature) if whole == "every token kept" else BucketLaw(None, p / temperature)
+    teacher = law(p, V, temperature) if whole == "every token kept" else TopKDistribution(None, p / temperature)
     settings = {"objective": objective, "beta": beta, "temperature": temperature, "w": 0.7}
-    value, gradient = value_and_gradient(lambda x: bucket_loss(x, teacher, labels, **settings), q)
+    value, gradient = value_and_gradient(lambda x: topk_loss(x, teacher, labels, **settings), q)
     full, its_gradient = value_and_gradient(lambda x: distillation_loss(x, p, labels, **settings), q)
     torch.testing.assert_close(value, full, **CLOSE)
     torch.testing.assert_close(gradient, its_gradient, **CLOSE)
@@ -78,10 +78,10 @@ def test_few_tokens_are_the_law_merged_by_hand(logits, objective, beta, k, tempe
     teacher = law(p, k, temperature)
     p_hand, q_hand = (by_hand(x, teacher.ids_NK, temperature) for x in (p, q))
     torch.testing.assert_close(teacher.outcomes_NJ.softmax(-1), p_hand, **CLOSE)
-    found = bucket_divergence(q, teacher, objective, temperature, beta)
+    found = topk_divergence(q, teacher, objective, temperature, beta)
     torch.testing.assert_close(found, plain(objective, beta, p_hand, q_hand), **CLOSE)
     if temperature == 1.0:
-        assert bucket_divergence(q, teacher, objective, beta=beta).equal(found), "the temperature is 1 unless told"
+        assert topk_divergence(q, teacher, objective, beta=beta).equal(found), "the temperature is 1 unless told"
 
 
 @pytest.mark.parametrize(("objective", "beta"), OBJECTIVES)
@@ -90,7 +90,7 @@ def test_gradient_is_that_of_the_merged_divergence(logits, objective, beta):
     q, p = logits
     teacher = law(p, 3, 2.0)
     leaf = q.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: bucket_divergence(x, teacher, objective, 2.0, beta).sum(), leaf)
+    assert torch.autograd.gradcheck(lambda x: topk_divergence(x, teacher, objective, 2.0, beta).sum(), leaf)
 
 
 @pytest.mark.parametrize(("objective", "beta"), OBJECTIVES)
@@ -100,7 +100,7 @@ def test_merging_never_adds_divergence(objective, beta):
     q, p = (4 * torch.randn(400, V, generator=generator, dtype=torch.float64) for _ in range(2))
     last = torch.zeros(400, dtype=torch.float64)
     for k in range(1, V + 1):
-        found = bucket_divergence(q, law(p, k, 2.0), objective, 2.0, beta)
+        found = topk_divergence(q, law(p, k, 2.0), objective, 2.0, beta)
         assert (found >= last - 1e-12).all()
         assert k == V or (found > last + 1e-3).any(), "V - 1 tokens leave a rest of one, and lose nothing"
         last = found
@@ -117,7 +117,7 @@ def test_without_the_rest_the_student_may_do_as_it_likes(logits):
     q = p.clone()
     others = torch.ones(N, V, dtype=torch.bool).scatter(-1, ids, False)
     q[others] += 5.0
-    assert (bucket_divergence(q, law(p, 2, 1.0)) > 0.5).all()
+    assert (topk_divergence(q, law(p, 2, 1.0)) > 0.5).all()
     torch.testing.assert_close(divergence("kl", q.gather(-1, ids), p.gather(-1, ids)), torch.zeros(N).double(), **CLOSE)
 
 
@@ -128,13 +128,13 @@ def test_impossible_tokens_and_an_unlikely_rest_stay_finite(logits, objective):
     ids = p.topk(3, dim=-1).indices
     for low in (-40.0, -torch.inf):
         sharp_p, sharp_q = (torch.full_like(x, low).scatter(-1, ids, x.gather(-1, ids)) for x in (p, q))
-        teacher = BucketLaw(ids, merge(sharp_p, ids))
+        teacher = TopKDistribution(ids, topk_with_rest(sharp_p, ids))
         if low > -torch.inf:
             rest = teacher.outcomes_NJ.log_softmax(-1)[:, -1]
             exact = sharp_p.double().log_softmax(-1).scatter(-1, ids, -torch.inf).logsumexp(-1)
             torch.testing.assert_close(rest.double(), exact, rtol=1e-5, atol=1e-5)
         value, gradient = value_and_gradient(
-            lambda x, t=teacher: bucket_loss(x, t, ids[:, 0], objective=objective), sharp_q
+            lambda x, t=teacher: topk_loss(x, t, ids[:, 0], objective=objective), sharp_q
         )
         full = distillation_loss(sharp_q, sharp_p, ids[:, 0], objective=objective)
         torch.testing.assert_close(value, full, rtol=1e-4, atol=1e-5)
@@ -145,7 +145,7 @@ def test_mixture_and_denominator_are_those_of_the_full_loss(logits):
     q, p = logits
     labels = torch.arange(N)
     teacher = law(p, 4, 2.0)
-    both = bucket_loss(q, teacher, labels, temperature=2.0, w=0.25, num_items=3)
-    soft = 4.0 * bucket_divergence(q, teacher, "kl", 2.0).sum()
+    both = topk_loss(q, teacher, labels, temperature=2.0, w=0.25, num_items=3)
+    soft = 4.0 * topk_divergence(q, teacher, "kl", 2.0).sum()
     hard = torch.nn.functional.cross_entropy(q, labels, reduction="sum")
     torch.testing.assert_close(both, (0.25 * soft + 0.75 * hard) / 3, **CLOSE)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wheels.policy.copy_features import NUMBERS, Place, numbers_of
+from wheels.policy.copy_features import NAMES, CopyPointer, copy_features
 
 TOKENS = st.lists(st.integers(0, 4), min_size=1, max_size=12)
 
@@ -27,12 +27,12 @@ def by_definition(source: list[int], text: list[int], best: list[int]) -> list[f
     return [(place + 1) / len(source), math.log(1 + row), *goes_on, *ahead, *jump]
 
 
-def named(place: Place, best: list[int]) -> dict[str, float]:
-    return dict(zip(NUMBERS, place.numbers(best), strict=True))
+def named(place: CopyPointer, best: list[int]) -> dict[str, float]:
+    return dict(zip(NAMES, place.features(best), strict=True))
 
 
 def test_a_text_that_copies_by_hand() -> None:
-    place = Place([10, 11, 12, 13, 11])
+    place = CopyPointer([10, 11, 12, 13, 11])
     assert named(place, [10, 11]) == pytest.approx({
         "place": 0.0, "copied": 0.0, "goes_on": 1.0, "goes_on_2": 0.0, "ahead": 1.0, "ahead_2": 1.0,
         "jump": math.log(2), "jump_2": math.log(3),
@@ -50,21 +50,21 @@ def test_a_text_that_copies_by_hand() -> None:
 
 @given(TOKENS, TOKENS, st.lists(st.integers(0, 4), min_size=2, max_size=2))
 def test_it_is_the_definition(source: list[int], text: list[int], best: list[int]) -> None:
-    place = Place(source)
+    place = CopyPointer(source)
     place.follow(text)
-    assert place.numbers(best) == pytest.approx(by_definition(source, text, best))
+    assert place.features(best) == pytest.approx(by_definition(source, text, best))
 
 
 @given(TOKENS, st.lists(TOKENS, min_size=1, max_size=5), st.lists(st.integers(0, 4), min_size=2, max_size=2))
 def test_what_is_taken_back_leaves_no_trace(source: list[int], texts: list[list[int]], best: list[int]) -> None:
-    place = Place(source)
+    place = CopyPointer(source)
     for text in texts:
         place.follow(text)
-    assert place.numbers(best) == pytest.approx(by_definition(source, texts[-1], best))
+    assert place.features(best) == pytest.approx(by_definition(source, texts[-1], best))
 
 
 def test_a_whole_text_has_a_state_before_each_token_and_one_behind_the_last() -> None:
     source, text, best = [1, 2, 3], [1, 3], [[1, 2], [2, 3], [3, 1]]
     expected = [by_definition(source, text[:state], best[state]) for state in range(3)]
-    found = numbers_of(source, text, best)
+    found = copy_features(source, text, best)
     assert len(found) == 3 and all(row == pytest.approx(by_hand) for row, by_hand in zip(found, expected, strict=True))

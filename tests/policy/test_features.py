@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from wheels.policy.copy_features import NUMBERS, Place
+from wheels.policy.copy_features import NAMES, CopyPointer
 from wheels.policy.features import (
     CANDIDATES,
     LOG_FLOOR,
@@ -15,11 +15,11 @@ from wheels.policy.features import (
     feature_width,
     features,
     scalar,
-    text_places,
+    text_copy_features,
 )
 
 SOURCE = 6
-WHERE = [float(number) / 8 for number in range(len(NUMBERS))]
+WHERE = [float(number) / 8 for number in range(len(NAMES))]
 TOKENS = [f"token_{rank}" for rank in range(1, CANDIDATES + 1)]
 
 
@@ -47,7 +47,7 @@ def test_a_state_by_hand():
         **{f"log_q_{rank}": value for rank, value in enumerate(best, 1)},
         "log_source_length": math.log(6.0),
         "progress": 0.5,
-        **dict(zip(NUMBERS, WHERE, strict=True)),
+        **dict(zip(NAMES, WHERE, strict=True)),
         **dict(zip(TOKENS, [1, 3, 0, 2], strict=True)),
     }
     assert found == pytest.approx(expected, abs=1e-6)
@@ -97,9 +97,9 @@ def test_entropy_takes_what_is_impossible_as_nothing():
 
 def test_the_places_of_a_whole_text_are_those_of_its_prefixes():
     source, text, token_TK = [5, 6, 7, 6], [6, 9, 7], torch.tensor([[6, 5], [7, 6], [7, 5], [6, 9]])
-    found = text_places(source, text)(token_TK).tolist()
-    place = Place(source)
+    found = text_copy_features(source, text)(token_TK).tolist()
+    place = CopyPointer(source)
     for state, best in enumerate(token_TK.tolist()):
         place.follow(text[:state])
-        assert found[state] == pytest.approx(place.numbers(best))
+        assert found[state] == pytest.approx(place.features(best))
     assert found[0] != found[3]

@@ -116,7 +116,7 @@ def test_features_are_standardised_and_those_that_never_vary_only_centred():
 
 def test_a_twin_is_a_frozen_copy():
     made = head()
-    twin = made.twin()
+    twin = made.frozen_copy()
     state = torch.randn(4, 2), torch.rand(4)
     assert twin(*state).gain_B.equal(made(*state).gain_B)
     assert not any(parameter.requires_grad for parameter in twin.parameters()) and not twin.training

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from wheels.annotation.answer import CUT, Answer, without_thinking
-from wheels.annotation.confidence import Cuts
+from wheels.annotation.confidence import ConfidenceThresholds
 from wheels.annotation.grades import UNREADABLE, parse_grade
 from wheels.annotation.ledger import Ledger
 from wheels.annotation.purchase import Advance, Responder
@@ -24,7 +24,10 @@ class LikelihoodAssistant:
     """An assistant too small to follow a prompt: the likelihood of the answer, cut at calibrated places."""
 
     def __init__(
-        self, log_likelihoods: Callable[[Sequence[str], Sequence[str]], list[float]], cuts: Cuts, batch_size: int
+        self,
+        log_likelihoods: Callable[[Sequence[str], Sequence[str]], list[float]],
+        cuts: ConfidenceThresholds,
+        batch_size: int,
     ) -> None:
         """Grade by `log_likelihoods` (nats per token) and `cuts`, `batch_size` rows at a time."""
         self.log_likelihoods = log_likelihoods

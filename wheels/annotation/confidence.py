@@ -11,7 +11,7 @@ from wheels.errors import WheelsError
 
 
 @dataclass(frozen=True)
-class Cuts:
+class ConfidenceThresholds:
     """Where the likelihood of an answer, in nats per token, falls into the four grades."""
 
     very_confident: float
@@ -30,8 +30,10 @@ class Cuts:
         return 2 if log_likelihood >= self.wrong else 3
 
 
-def calibrate_cuts(right: Sequence[float], wrong: Sequence[float], quantiles: Sequence[float]) -> Cuts:
-    """Return the cuts at quantiles of the likelihoods of answers that are known to be right, or wrong.
+def calibrate_confidence(
+    right: Sequence[float], wrong: Sequence[float], quantiles: Sequence[float]
+) -> ConfidenceThresholds:
+    """Return the thresholds at quantiles of the likelihoods of answers that are known to be right, or wrong.
 
     very confident: above the quantile `quantiles[0]` of the right ones; confident: above their quantile `quantiles[1]`,
     so that with 0.1 nine right answers in ten are let through; wrong answer: below the quantile `quantiles[2]` of the
@@ -54,4 +56,4 @@ def calibrate_cuts(right: Sequence[float], wrong: Sequence[float], quantiles: Se
         raise WheelsError("grades need labelled validation rows to be calibrated on, got none")
     very, confident = (float(np.quantile(right, quantile)) for quantile in quantiles[:2])
     low = float(np.quantile(wrong, quantiles[2])) if len(wrong) else confident
-    return Cuts(very, confident, min(low, confident))
+    return ConfidenceThresholds(very, confident, min(low, confident))

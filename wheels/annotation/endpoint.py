@@ -204,8 +204,8 @@ class Endpoint:
                 if attempt + 1 < self.patience.attempts:
                     self.stopped.wait(wait + (failure.wait or 0.0))
             except (RequestRefused, ServerRefused) as refusal:
-                raise type(refusal)(self._said(str(refusal))) from None
-        raise RequestFailed(self._said(f"gives no answer: {reason}"))
+                raise type(refusal)(self._with_address(str(refusal))) from None
+        raise RequestFailed(self._with_address(f"gives no answer: {reason}"))
 
     def _attempt(self, prompt: str, key: str) -> Answer:
         """Return the answer to one request; what the server does not take of its options is left out at once."""
@@ -226,13 +226,13 @@ class Endpoint:
                 raise Again(f"{type(error).__name__} {error}".strip()) from None
             if 200 <= code < 300:
                 return answer_of(content)
-            said = message_of(content) if code >= 400 else f"it redirects to {headers.get('Location', 'nowhere')!r}"
-            if code in (400, 422) and self._adapt(options, said):
+            message = message_of(content) if code >= 400 else f"it redirects to {headers.get('Location', 'nowhere')!r}"
+            if code in (400, 422) and self._adapt(options, message):
                 continue
-            kind = fault_of(code, said)
+            kind = fault_of(code, message)
             if kind is Again:
                 raise Again(f"code {code}", wait_of(headers, datetime.now(UTC)))
-            raise kind(f"answers with code {code}: {said}")
+            raise kind(f"answers with code {code}: {message}")
 
     async def _send(self, body: Mapping[str, Any], key: str) -> tuple[int, Mapping[str, str], bytes]:
         """Return the code, the headers and the content of one answer, within the time and the size it may take."""
@@ -252,20 +252,20 @@ class Endpoint:
                     raise RequestRefused(f"sends an answer of more than {LARGEST} bytes")
             return response.status_code, response.headers, bytes(content)
 
-    def _adapt(self, sent: Mapping[str, float], said: str) -> bool:
+    def _adapt(self, sent: Mapping[str, float], message: str) -> bool:
         """Rename or leave out the option that a server says it does not take; return whether to send again."""
         changed = dict(sent)
-        if _UNSUPPORTED.search(said):
-            if "max_tokens" in sent and re.search(r"max_(?:completion_)?tokens", said):
+        if _UNSUPPORTED.search(message):
+            if "max_tokens" in sent and re.search(r"max_(?:completion_)?tokens", message):
                 changed["max_completion_tokens"] = changed.pop("max_tokens")
-            elif "temperature" in sent and "temperature" in said:
+            elif "temperature" in sent and "temperature" in message:
                 del changed["temperature"]
                 log.warning("%s takes no temperature: its answers are not greedy", self.model)
         if changed != sent:
             self._options = changed
         return changed != sent
 
-    def _said(self, text: str) -> str:
+    def _with_address(self, text: str) -> str:
         """Return the line of an error, without the key, which some servers repeat."""
         return self._key.mask(f"{self.url} {' '.join(self._key.mask(text).split())[:SHOWN]}")
 

@@ -98,13 +98,13 @@ class LocalModel:
         """
         if len(sources) != len(answers):
             raise WheelsError(f"each source needs one answer, got {len(sources)} sources and {len(answers)} answers")
-        read, said = self.pair.encode(sources), self.pair.encode_targets(answers)
-        order = sorted(range(len(read)), key=lambda row: len(read[row]) + len(said[row]))
+        read, answer_text = self.pair.encode(sources), self.pair.encode_targets(answers)
+        order = sorted(range(len(read)), key=lambda row: len(read[row]) + len(answer_text[row]))
         found = [0.0] * len(read)
         with evaluating(self.model):
             for start in range(0, len(order), self.batch_size):
                 rows = order[start : start + self.batch_size]
-                examples: list[Example] = [{"source": read[row], "target": said[row]} for row in rows]
+                examples: list[Example] = [{"source": read[row], "target": answer_text[row]} for row in rows]
                 for row, value in zip(rows, self._means(examples).tolist(), strict=True):
                     found[row] = value
         return found

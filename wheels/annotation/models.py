@@ -111,12 +111,12 @@ def assistant_loader(
 def calibrate(
     config: AnnotateConfig, assistant: LocalModel, student: Student, validation: Sequence[Row]
 ) -> LikelihoodAssistant:
-    """Return an assistant whose cuts are quantiles of likelihoods on labelled rows; see `cuts.calibrate_cuts`.
+    """Return an assistant with thresholds at quantiles of likelihoods on labelled rows (`calibrate_confidence`).
 
     Right answers are the references. Wrong ones are a sample of the student's for each row, as far as it scores below
     `RIGHT` by the metric: the answers that the assistant has to tell from right ones.
     """
-    from wheels.annotation.confidence import calibrate_cuts
+    from wheels.annotation.confidence import calibrate_confidence
     from wheels.metrics import sentence_scores
 
     sources, references = [row.source for row in validation], [row.target for row in validation]
@@ -126,7 +126,7 @@ def calibrate(
     scores = sentence_scores(config.metric, answers, references)
     missed = [place for place, score in enumerate(scores) if score < RIGHT and answers[place]]
     wrong = assistant.log_likelihoods([sources[place] for place in missed], [answers[place] for place in missed])
-    cuts = calibrate_cuts(right, wrong, config.grade_quantiles)
+    cuts = calibrate_confidence(right, wrong, config.grade_quantiles)
     return LikelihoodAssistant(assistant.log_likelihoods, cuts, config.batch_size)
 
 

@@ -76,7 +76,7 @@ class Student(Protocol):
 
 
 @dataclass(frozen=True)
-class Material:
+class AnnotationContext:
     """What a run works with."""
 
     pool: Sequence[str]
@@ -103,7 +103,7 @@ def stages_of(config: AnnotateConfig, first_budget: int | None = None) -> list[S
     return [stage for stage in stages if stage.budget]
 
 
-def annotate_pool(config: AnnotateConfig, material: Material, folder: Path, ledger: Ledger) -> list[Annotation]:
+def annotate_pool(config: AnnotateConfig, context: AnnotationContext, folder: Path, ledger: Ledger) -> list[Annotation]:
     """Spend the budget and return every annotation that was paid for, in the order of choice.
 
     Each part leaves its result in `folder`, so that a run that was cut short goes on after it.
@@ -121,39 +121,39 @@ def annotate_pool(config: AnnotateConfig, material: Material, folder: Path, ledg
         if isinstance(lines, list):
             found += [record_of(Annotation, line, str(file)) for line in lines]
         else:
-            new = _run_stage(config, material, stage, student_folder, place, ledger, found)
+            new = _run_stage(config, context, stage, student_folder, place, ledger, found)
             write_json(file, {"budget": stage.budget, "annotations": [asdict(one) for one in new]})
             found += new
         if stage is not stages[-1]:
             rows = [Row(one.source, one.target) for one in found if one.accepted]
-            student_folder = material.retrain(rows, place)
+            student_folder = context.retrain(rows, place)
     return found
 
 
 def _run_stage(
-    config: AnnotateConfig, material: Material, stage: Stage, student_folder: str, place: Path, ledger: Ledger,
+    config: AnnotateConfig, context: AnnotationContext, stage: Stage, student_folder: str, place: Path, ledger: Ledger,
     before: Sequence[Annotation],
 ) -> list[Annotation]:  # fmt: skip
     """Choose, buy and grade the rows of one stage."""
     asked = {one.source for one in before}
-    rows = [row for row, source in enumerate(material.pool) if source not in asked]
+    rows = [row for row, source in enumerate(context.pool) if source not in asked]
     needs_student = stage.select != "random" or config.calibrates
-    student = material.load_student(student_folder) if needs_student else None
+    student = context.load_student(student_folder) if needs_student else None
     assistant = None
-    if material.load_assistant is not None and (config.filter or stage.select == "assistant"):
-        assistant = material.load_assistant(student)
+    if context.load_assistant is not None and (config.filter or stage.select == "assistant"):
+        assistant = context.load_assistant(student)
     signals: list[Signal] | None = None
     if stage.select != "random":
         assert student is not None, "doubt needs a student"
         grader = assistant if stage.select == "assistant" else None
-        signals = gather_signals(config, [material.pool[row] for row in rows], student, grader, place / "signals")
+        signals = gather_signals(config, [context.pool[row] for row in rows], student, grader, place / "signals")
     known = dict(zip(rows, signals, strict=True)) if signals is not None else {}
     ranked = choose(stage.select, len(rows), rows=rows, seed=config.seed, signals=signals)
-    prompts = (material.teacher_prompt(material.pool[row]) for row in ranked)
+    prompts = (context.teacher_prompt(context.pool[row]) for row in ranked)
     with tqdm(total=min(stage.budget, len(rows)), desc=f"{stage.name}: annotations", unit="row") as bar:
-        answers = material.teacher.respond(prompts, ledger, bar.update, bar.total)
+        answers = context.teacher.respond(prompts, ledger, bar.update, bar.total)
     found = [
-        _annotation(material.pool[row], without_thinking(answer), known.get(row), stage)
+        _annotation(context.pool[row], without_thinking(answer), known.get(row), stage)
         for row, answer in zip(ranked, answers, strict=False)  # as many rows as it took
     ]
     return graded(found, assistant, stage.name) if config.filter and assistant is not None else found

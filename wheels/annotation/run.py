@@ -15,7 +15,7 @@ from wheels.annotation import models
 from wheels.annotation.config import DEMONSTRATION, AnnotateConfig, is_address
 from wheels.annotation.endpoint import Endpoint
 from wheels.annotation.ledger import Account, Ledger, read_account
-from wheels.annotation.pool import Annotation, Material, annotate_pool, as_record
+from wheels.annotation.pool import Annotation, AnnotationContext, annotate_pool, as_record
 from wheels.annotation.summary import as_text, preview, summarise
 from wheels.config import to_dict, write_resolved
 from wheels.data.rows import Row, load_rows
@@ -82,8 +82,8 @@ def run(config: AnnotateConfig) -> None:
             Ledger(folder / "ledger.jsonl", budget=config.annotation_budget, run=_run_name(identity))
         )
         _take(config, folder, identity)
-        material = open_material(config, inputs, folder, ledger.account.run, endpoints, stack)
-        annotations = annotate_pool(config, material, folder, ledger)
+        context = open_context(config, inputs, folder, ledger.account.run, endpoints, stack)
+        annotations = annotate_pool(config, context, folder, ledger)
         _finish(config, inputs, folder, annotations, ledger)
 
 
@@ -199,10 +199,10 @@ def teacher_prompt(config: AnnotateConfig, labelled: Sequence[Row], source: str)
     return config.teacher_prompt.format(source=source, demonstrations=text)
 
 
-def open_material(
+def open_context(
     config: AnnotateConfig, inputs: Inputs, folder: Path, run_name: str, endpoints: Mapping[str, Endpoint],
     stack: ExitStack,
-) -> Material:  # fmt: skip
+) -> AnnotationContext:  # fmt: skip
     """Return the models of a run.
 
     Raises:
@@ -212,7 +212,7 @@ def open_material(
     load_assistant = None
     if config.assistant is not None:
         load_assistant = models.assistant_loader(config, inputs.validation, folder, run_name, endpoints, stack)
-    return Material(
+    return AnnotationContext(
         pool=inputs.pool,
         teacher=teacher,
         teacher_prompt=partial(teacher_prompt, config, inputs.labelled),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from wheels.distillation.collate import Collator, Example
 from wheels.distillation.config import PretrainConfig
-from wheels.distillation.material import Material
 from wheels.distillation.teacher_cache import CacheSettings, TeacherCache
+from wheels.distillation.training_data import TrainingData
 from wheels.errors import WheelsError
 from wheels.models.loading import load_config, load_model, model_digest
 from wheels.models.pair import Pair, check_same_kind, kind_of, logits_size, name_of
@@ -25,13 +25,13 @@ def numbered(examples: list[Example]) -> list[Example]:
 
 
 def open_cache(
-    config: PretrainConfig, material: Material, examples: list[Example], folder: Path, collator: Collator
+    config: PretrainConfig, data: TrainingData, examples: list[Example], folder: Path, collator: Collator
 ) -> TeacherCache:
     """Return the whole cache of a run; the teacher is loaded only where a part of it is missing.
 
     Args:
         config: with `cached_logits` above 0, and a teacher.
-        material: the student and its tokenizer.
+        data: the student and its tokenizer.
         examples: the training rows.
         folder: of the run.
         collator: makes batches of them, as in training.
@@ -40,7 +40,7 @@ def open_cache(
         WheelsError: for a teacher that does not fit the student, or a place that cannot be written.
     """
     assert config.teacher is not None, "a cache is of a teacher"
-    pair, theirs = material.pair, load_config(config.teacher, role="teacher")
+    pair, theirs = data.pair, load_config(config.teacher, role="teacher")
     check_same_kind(kind_of(pair.student.config), kind_of(theirs), name_of(pair.student), config.teacher)
     settings = CacheSettings(
         teacher=model_digest(config.teacher),

@@ -14,7 +14,7 @@ OBJECTIVES = ("ce", "kl", "rkl", "jsd", "seqkd", "pcl")
 JUDGED = ("kl", "rkl", "jsd", "pcl")
 # Those that a cache of the teacher's probabilities serves.
 CACHED = ("kl", "rkl", "jsd")
-LAWS = ("written", "student", "both")
+PATH_DISTRIBUTIONS = ("written", "student", "both")
 PATHS = ("references", "teacher", "both")
 TRAINERS = ("wheels", "trl")
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
@@ -77,8 +77,10 @@ class PretrainConfig:
     path_warm_up: float = option(0.1, "of pcl: share of the steps (or number) before the first samples", minimum=0.0)
     path_clip: float | None = option(10.0, "of pcl: a residual pulls with at most this, in nats", minimum=0.01)
     path_by_length: bool = option(False, "of pcl: divide the residual of a suffix by its length")
-    path_law: str = option(
-        "written", "of pcl: what a step is judged by: the token written, or all by the law of ...", choices=LAWS
+    path_distribution: str = option(
+        "written",
+        "of pcl: what a step is judged by: the token written, or all by the distribution of ...",
+        choices=PATH_DISTRIBUTIONS,
     )
     path_gamma: float = option(1.0, "of pcl: discount of what follows a step; 0: each state for itself", share=True)
     value_rate: float = option(0.1, "of pcl: learning rate of the value over the student's; 0: V = 0", minimum=0.0)

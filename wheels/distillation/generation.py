@@ -1,6 +1,6 @@
 """What a model writes by itself: greedy for scores and teacher outputs, sampled for on-policy training.
 
-Tokens come from the law of the engine (`wheels.decoding`): the model's scores of the first V ids, with what its own
+Tokens come from the engine's distribution (`wheels.decoding`): the model's scores of the first V ids, with what its own
 settings forbid and force (`wheels.models.generation_settings`), and nothing else of them. A penalty for repetition,
 `min_p` and the like in its `generation_config.json` shape what transformers' `generate` writes, and nothing here.
 """
@@ -23,8 +23,8 @@ from wheels.models.pair import logits_size, start_tokens
 
 
 @dataclass(frozen=True)
-class Law:
-    """Changes the scores of a batch as the engine does; it is a processor of `generate`."""
+class EngineProcessor:
+    """A logits processor for `generate`: masks what the engine masks."""
 
     constraints: Constraints
     """Of the model."""
@@ -68,12 +68,14 @@ def write(
         vocab_size: V; ids from there on (padding of the vocabulary) are never written.
         context: the longest sequence that is read (`Pair.source_limit`): an output ends there, and a source that leaves
             no room gets an empty one. None: no limit is known.
-        sample: draw from the model's law, else take its likeliest token.
-        temperature: of the law that is drawn from.
+        sample: draw from the model's distribution, else take its likeliest token.
+        temperature: of the distribution.
         batch_size: rows at a time; sources of similar length go together.
         advance: called with the rows done after each batch.
     """
-    law = Law(Constraints.of(model), vocab_size or logits_size(model), len(start_tokens(model)), max_new_tokens)
+    processor = EngineProcessor(
+        Constraints.of(model), vocab_size or logits_size(model), len(start_tokens(model)), max_new_tokens
+    )
     limits = [
         room(len(source), max_new_tokens, context, is_seq2seq=model.config.is_encoder_decoder) for source in sources
     ]
@@ -82,7 +84,7 @@ def write(
     with evaluating(model), replacing_settings(model, settings):
         for limit, rows in _batches(sources, limits, batch_size):
             if limit:
-                outputs = _generate(model, [sources[row] for row in rows], pad_id, replace(law, limit=limit))
+                outputs = _generate(model, [sources[row] for row in rows], pad_id, replace(processor, limit=limit))
                 for row, output in zip(rows, outputs, strict=True):
                     written[row] = cut(output, eos_ids)
             if advance is not None:
@@ -119,16 +121,21 @@ def _batches(
             yield limit, rows[start : start + batch_size]
 
 
-def _generate(model: PreTrainedModel, sources: Sequence[list[int]], pad_id: int, law: Law) -> list[list[int]]:
+def _generate(
+    model: PreTrainedModel, sources: Sequence[list[int]], pad_id: int, processor: EngineProcessor
+) -> list[list[int]]:
     """Return what `model.generate` writes after one batch of sources, prompts and start tokens left out."""
     causal = not model.config.is_encoder_decoder
     ids_BS, mask_BS = (part.to(model.device) for part in pad_with_mask(sources, pad_id, left=causal))
-    law = replace(law, begin=ids_BS.shape[1]) if causal else law
+    processor = replace(processor, begin=ids_BS.shape[1]) if causal else processor
     generate: Any = model.generate
     outputs_BT = generate(
-        input_ids=ids_BS, attention_mask=mask_BS, max_new_tokens=law.limit, logits_processor=LogitsProcessorList([law])
+        input_ids=ids_BS,
+        attention_mask=mask_BS,
+        max_new_tokens=processor.limit,
+        logits_processor=LogitsProcessorList([processor]),
     )
-    rows: list[list[int]] = outputs_BT[:, law.begin :].tolist()
+    rows: list[list[int]] = outputs_BT[:, processor.begin :].tolist()
     return rows
 
 

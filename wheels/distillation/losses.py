@@ -52,7 +52,7 @@ def forward_kl(
     student_logits_NV: torch.Tensor, teacher_logits_NV: torch.Tensor, temperature: float = 1.0
 ) -> torch.Tensor:
     """Return `KL(p_T || q_T) = sum_v p_T(v) [log p_T(v) - log q_T(v)]` of each row, shape [N]. No factor T^2."""
-    log_q_NV, log_p_NV = _log_laws(student_logits_NV, teacher_logits_NV, temperature)
+    log_q_NV, log_p_NV = _log_probs(student_logits_NV, teacher_logits_NV, temperature)
     return _kl(log_p_NV, log_q_NV)
 
 
@@ -60,7 +60,7 @@ def reverse_kl(
     student_logits_NV: torch.Tensor, teacher_logits_NV: torch.Tensor, temperature: float = 1.0
 ) -> torch.Tensor:
     """Return `KL(q_T || p_T) = sum_v q_T(v) [log q_T(v) - log p_T(v)]` of each row, shape [N]. No factor T^2."""
-    log_q_NV, log_p_NV = _log_laws(student_logits_NV, teacher_logits_NV, temperature)
+    log_q_NV, log_p_NV = _log_probs(student_logits_NV, teacher_logits_NV, temperature)
     return _kl(log_q_NV, log_p_NV)
 
 
@@ -80,7 +80,7 @@ def jsd(
     """
     if not 0.0 <= beta <= 1.0:
         raise WheelsError(f"beta must be in [0, 1], got {beta}")
-    log_q_NV, log_p_NV = _log_laws(student_logits_NV, teacher_logits_NV, temperature)
+    log_q_NV, log_p_NV = _log_probs(student_logits_NV, teacher_logits_NV, temperature)
     if beta == 0.0:
         return _kl(log_p_NV, log_q_NV)
     if beta == 1.0:
@@ -153,7 +153,7 @@ def mixed(
     return total / items
 
 
-def _log_laws(
+def _log_probs(
     student_logits_NV: torch.Tensor, teacher_logits_NV: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return `log q_T` and `log p_T`, floored at `LOG_ZERO`."""

@@ -10,9 +10,9 @@ whole texts, `V* = 0` in every state of a student without limits, and a step is 
 sum of `C(t, t+1)^2 / 2` and `C(t, end)^2 / 2` (Guo et al. 2021, https://arxiv.org/abs/2106.07704). It is true of every
 path, so references and the teacher's outputs (off-policy) and the student's own samples (on-policy) all serve.
 
-**Over a law** (`law`). Of a state's many one-token paths the written token is one, and its residual is mostly luck.
-With `law` other than `written` the step's own part is taken over all of them, weighed by m (no gradient): the student's
-law q, or `both`, (p + q) / 2, half of the paths on-policy and half off-policy:
+**Over a distribution** (`distribution`). The written token is one of many one-token paths from a state, and its
+residual is mostly luck. With `distribution` other than `written` the step's own part covers all of them, weighted by m
+(no gradient): the student's q, or `both`, (p + q) / 2, half of the paths on-policy and half off-policy:
 
     L_t = sum_v m(v) [log p(v) - log q(v)]^2 / 2  -  C log q(y_t)  +  C^2 / 2        u_k = -KL(q || p) at s_k in C
 
@@ -24,7 +24,7 @@ teacher all the same, and a token that the student has forgotten pulls as well.
 
 **Horizon** (`gamma`). Undiscounted, every further token costs a weak student its divergence, while an end that comes
 too early costs `-log p(end)` once: its optimum may be the empty text. At gamma = 0 each state stands for itself, as in
-GKD (Agarwal et al. 2023, https://arxiv.org/abs/2306.13649), and the law's term is all that is left of L_t.
+GKD (Agarwal et al. 2023, https://arxiv.org/abs/2306.13649), and the distribution's term is all that is left of L_t.
 
 The value is a small network of its own on the student's last hidden state. It stops the gradient there (fitting it
 does not move the student, as in OREO, Wang et al. 2024, https://arxiv.org/abs/2412.16145), starts at 0, and is dropped
@@ -70,8 +70,8 @@ class PathSettings:
     """Hold the gradient of each residual to [-clip, clip] nats; None does not."""
     by_length: bool = False
     """Divide the residual of a suffix by its number of steps."""
-    law: str = "written"
-    """What a step's own part is taken over: the `written` token, the law of the `student`, or of `both`."""
+    distribution: str = "written"
+    """What a step's own part is taken over: the `written` token, the distribution of the `student`, or of `both`."""
     gamma: float = 1.0
     """Discount of what follows a step, in [0, 1]."""
     value_rate: float = 0.1
@@ -133,21 +133,21 @@ def path_losses(
     return path_terms(single_BT, suffix_BT, steps_BT, clip=clip, by_length=by_length)
 
 
-def law_terms(
-    student_logits_NV: torch.Tensor, teacher_logits_NV: torch.Tensor, law: str, floor: float = LOG_FLOOR
+def distribution_terms(
+    student_logits_NV: torch.Tensor, teacher_logits_NV: torch.Tensor, distribution: str, floor: float = LOG_FLOOR
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return `sum_v m(v) [log p(v) - log q(v)]^2 / 2` and `KL(q || p)` of each state, [N] each; the latter for reading.
 
     Args:
         student_logits_NV: logits of q.
         teacher_logits_NV: logits of p.
-        law: m is q (`student`), or (p + q) / 2 (`both`).
+        distribution: m is q (`student`), or (p + q) / 2 (`both`).
         floor: least `log p`.
     """
     log_q_NV = precise(student_logits_NV).log_softmax(-1)
     log_p_NV = precise(teacher_logits_NV).log_softmax(-1).clamp(min=floor)
     q_NV = log_q_NV.detach().exp()
-    m_NV = q_NV if law == "student" else (q_NV + log_p_NV.exp()) / 2
+    m_NV = q_NV if distribution == "student" else (q_NV + log_p_NV.exp()) / 2
     u_NV = log_p_NV - log_q_NV
     return (m_NV * u_NV.square()).sum(-1) / 2, -(q_NV * u_NV.detach()).sum(-1)
 
@@ -179,15 +179,15 @@ def student_path_loss(
         for logits_NV in (teacher_logits_NV, student_logits_NV)
     )
     ends_BT = torch.isin(labels_BT, torch.tensor(list(eos_ids), device=labels_BT.device))
-    law_N, divergence_BT = torch.zeros(1, device=labels_BT.device), None
-    if settings.law != "written":
-        law_N, divergence_N = law_terms(student_logits_NV, teacher_logits_NV, settings.law)
+    distribution_N, divergence_BT = torch.zeros(1, device=labels_BT.device), None
+    if settings.distribution != "written":
+        distribution_N, divergence_N = distribution_terms(student_logits_NV, teacher_logits_NV, settings.distribution)
         divergence_BT = torch.zeros_like(value_t).masked_scatter(mask_BT, divergence_N.to(value_t))
     losses_BT = path_losses(
         log_p_BT, log_q_BT, value_t, target_value_t, mask_BT, (last_step(mask_BT) & ends_BT).any(1),
         divergence_BT=divergence_BT, gamma=settings.gamma, clip=settings.clip, by_length=settings.by_length,
     )  # fmt: skip
-    return losses_BT.sum() + law_N.sum()
+    return losses_BT.sum() + distribution_N.sum()
 
 
 class PathValue(nn.Module):

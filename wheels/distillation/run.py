@@ -20,13 +20,19 @@ from wheels.distillation.callbacks import train_to_end
 from wheels.distillation.collate import Collator, Example
 from wheels.distillation.config import JUDGED, PretrainConfig
 from wheels.distillation.generation import write
-from wheels.distillation.material import Material, load_material, plain_prompt, targets_of, training_examples
 from wheels.distillation.multitask import Rationales, load_rationales
 from wheels.distillation.path_loss import PathSettings, attach_value, detach_value
 from wheels.distillation.run_folder import RunFolder
 from wheels.distillation.teacher_cache import TeacherCache
 from wheels.distillation.teacher_outputs import TEACHER_OUTPUTS, tokens_written
 from wheels.distillation.trainer import CausalKDTrainer, Evaluator, KDTrainer, Objective
+from wheels.distillation.training_data import (
+    TrainingData,
+    load_training_data,
+    plain_prompt,
+    targets_of,
+    training_examples,
+)
 from wheels.errors import WheelsError, check_choice
 from wheels.fields import fields_of
 from wheels.metrics import METRICS, score
@@ -78,32 +84,32 @@ def _train_into(
     folder: RunFolder, config: PretrainConfig, task: Task, rationales: Rationales | None, metrics: Sequence[str]
 ) -> None:
     """Train the student, and write it and what is said of the run into its folder."""
-    material = load_material(config, task, rationales)
-    examples = training_examples(config, material, task.train, folder.path / TEACHER_OUTPUTS, rationales)
+    data = load_training_data(config, task, rationales)
+    examples = training_examples(config, data, task.train, folder.path / TEACHER_OUTPUTS, rationales)
     if config.trainer == "trl":
         from wheels.distillation.trl_baseline import train_with_trl
 
-        facts = train_with_trl(config, material, examples, folder)
+        facts = train_with_trl(config, data, examples, folder)
     else:
-        facts = train(config, material, examples, folder, _validation(config, task), metrics)
-    save_model(material.student, material.pair.tokenizer, folder.path)
-    write_resolved(config, folder.path, {"data_digest": task.digest, "prompt": material.pair.prompt})
+        facts = train(config, data, examples, folder, _validation(config, task), metrics)
+    save_model(data.student, data.pair.tokenizer, folder.path)
+    write_resolved(config, folder.path, {"data_digest": task.digest, "prompt": data.pair.prompt})
     folder.finish(facts)
 
 
 def train(
     config: PretrainConfig,
-    material: Material,
+    data: TrainingData,
     examples: list[Example],
     folder: RunFolder,
     validation: Sequence[Row],
     metrics: Sequence[str],
 ) -> dict[str, Any]:
-    """Train the student of `material` in place; it ends with the best checkpoint's weights.
+    """Train the student of `data` in place; it ends with the best checkpoint's weights.
 
     Args:
         config: what to do.
-        material: the models.
+        data: the models.
         examples: the training rows.
         folder: where checkpoints and `metrics.jsonl` go.
         validation: rows to score; empty: nothing is scored and the last weights are kept.
@@ -112,13 +118,13 @@ def train(
     Returns:
         the steps taken, and the best step with its score.
     """
-    trainer = make_trainer(config, material, examples, folder, validation, metrics)
+    trainer = make_trainer(config, data, examples, folder, validation, metrics)
     state = train_to_end(trainer, folder, config.options)
-    detach_value(material.student)
-    facts: dict[str, Any] = {"steps": state.global_step, "rows": len(examples), "prompt": material.pair.prompt}
+    detach_value(data.student)
+    facts: dict[str, Any] = {"steps": state.global_step, "rows": len(examples), "prompt": data.pair.prompt}
     if config.rationale is not None:
         facts["rationales"] = sum("rationale" in example for example in examples)
-    if material.teacher is not None:
+    if data.teacher is not None:
         written = tokens_written(folder.path / TEACHER_OUTPUTS) if targets_of(config) != "references" else 0
         facts["teacher_tokens"] = trainer.tokens_scored() + written
     if trainer.cache is not None:
@@ -131,36 +137,36 @@ def train(
 
 def make_trainer(
     config: PretrainConfig,
-    material: Material,
+    data: TrainingData,
     examples: list[Example],
     folder: RunFolder,
     validation: Sequence[Row],
     metrics: Sequence[str],
 ) -> KDTrainer | CausalKDTrainer:
     """Return the trainer of a run, ready to start; the arguments are those of `train`."""
-    pair = material.pair
+    pair = data.pair
     seq2seq = pair.is_seq2seq
     arguments = training_arguments(config, folder, len(examples), metrics[0] if validation else None, seq2seq=seq2seq)
     kind = KDTrainer if seq2seq else CausalKDTrainer
     collator = Collator.of(pair)
-    cache = open_cache(config, material, examples, folder.path, collator) if config.cached_logits else None
-    objective = _objective(config, material, cache)
+    cache = open_cache(config, data, examples, folder.path, collator) if config.cached_logits else None
+    objective = _objective(config, data, cache)
     value = attach_value(pair.student, objective.paths, config.seed) if config.objective == "pcl" else None
     with blaming(config.options):
         return kind(
             pair.student,
             arguments,
-            teacher=material.teacher if config.objective in JUDGED else None,
+            teacher=data.teacher if config.objective in JUDGED else None,
             objective=objective,
             collator=collator,
             train_examples=numbered(examples) if cache else examples,
-            evaluator=_evaluator(config, material, validation, metrics) if validation else None,
+            evaluator=_evaluator(config, data, validation, metrics) if validation else None,
             value=value,
             cache=cache,
         )
 
 
-def _objective(config: PretrainConfig, material: Material, cache: TeacherCache | None) -> Objective:
+def _objective(config: PretrainConfig, data: TrainingData, cache: TeacherCache | None) -> Objective:
     """Return the part of the configuration that the trainer needs, with what it must know of the tokens."""
     return Objective(
         name=config.objective,
@@ -169,14 +175,14 @@ def _objective(config: PretrainConfig, material: Material, cache: TeacherCache |
         beta=config.beta,
         lmbda=config.lmbda,
         max_new_tokens=config.max_target_length,
-        eos_ids=material.pair.eos_ids,
-        vocab_size=cache.settings.vocab_size if cache else material.pair.vocab_size,
-        context=material.pair.source_limit,
+        eos_ids=data.pair.eos_ids,
+        vocab_size=cache.settings.vocab_size if cache else data.pair.vocab_size,
+        context=data.pair.source_limit,
         rationale_weight=None if config.rationale is None else config.rationale_weight,
         paths=PathSettings(
             clip=config.path_clip,
             by_length=config.path_by_length,
-            law=config.path_law,
+            distribution=config.path_distribution,
             gamma=config.path_gamma,
             value_rate=config.value_rate,
             value_tau=config.value_tau,
@@ -185,9 +191,9 @@ def _objective(config: PretrainConfig, material: Material, cache: TeacherCache |
     )
 
 
-def _evaluator(config: PretrainConfig, material: Material, rows: Sequence[Row], metrics: Sequence[str]) -> Evaluator:
+def _evaluator(config: PretrainConfig, data: TrainingData, rows: Sequence[Row], metrics: Sequence[str]) -> Evaluator:
     """Return a function that scores a model's greedy outputs for the validation rows."""
-    pair = material.pair
+    pair = data.pair
     sources = pair.encode([row.source for row in rows])
     references = [row.target for row in rows]
 

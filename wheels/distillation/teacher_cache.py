@@ -19,7 +19,7 @@ the vocabulary, `2 V` bytes a token.
 For each T that was asked for, `relative / T` and `rest` are logits of the k + 1 outcomes at T, up to a constant:
 p_T(v) of the k tokens follows at any T from what is kept at T = 1, but the mass of the rest does not, for it is a sum
 of powers of numbers that are gone. Hence a `rest` for each temperature, and no answer for any other. How much of the
-law the rest hides grows with T (the mass of all but 64 of 4,000 tokens: .05 at T = 1, .55 at 2, .97 at 10, for a
+probability the rest hides grows with T (mass of all but 64 of 4,000 tokens: .05 at T = 1, .55 at 2, .97 at 10, for a
 teacher of captions): a small k is for T = 1, and high temperatures want k = V. A softmax over
 the k + 1 logits sums to 1 whatever was rounded; a float16 is off by 2^-11 of itself at most, so that log p_T(v) is off
 by about `2^-11 * log(p_T(first) / p_T(v))`: the less, the more a token counts.
@@ -41,7 +41,7 @@ from transformers import PreTrainedModel
 
 from wheels.distillation.collate import Collator, Example, target_logits_and_labels
 from wheels.distillation.losses import precise, select
-from wheels.distillation.topk_losses import BucketLaw, merge
+from wheels.distillation.topk_losses import TopKDistribution, topk_with_rest
 from wheels.errors import WheelsError
 from wheels.files import write_bytes, write_json
 from wheels.models.loading import first_line
@@ -66,7 +66,7 @@ class CacheSettings:
     k: int
     """The tokens that are kept."""
     temperatures: tuple[float, ...]
-    """T of each law that can be asked for."""
+    """T of each distribution that can be asked for."""
     vocab_size: int
     """V, the range of ids that student and teacher have."""
     start_ids: tuple[int, ...]
@@ -102,7 +102,9 @@ def shard_of(logits_NV: torch.Tensor, k: int, temperatures: Sequence[float]) -> 
         return {"relative": (logits_NV - logits_NV.amax(dim=-1, keepdim=True)).to(torch.float16)}
     top_NK, ids_NK = logits_NV.topk(k, dim=-1)
     best_N1 = top_NK[:, :1]
-    rests = [merge(logits_NV, ids_NK, temperature)[:, -1:] - best_N1 / temperature for temperature in temperatures]
+    rests = [
+        topk_with_rest(logits_NV, ids_NK, temperature)[:, -1:] - best_N1 / temperature for temperature in temperatures
+    ]
     return {
         "ids": ids_NK.to(torch.uint16 if logits_NV.shape[1] <= SHORT_IDS else torch.int32),
         "relative": (top_NK - best_N1).to(torch.float16),
@@ -110,13 +112,13 @@ def shard_of(logits_NV: torch.Tensor, k: int, temperatures: Sequence[float]) -> 
     }
 
 
-def law_of(shard: Shard, temperature: float, column: int) -> BucketLaw:
-    """Return the law at a temperature, that of a column of `rest`."""
+def distribution_of(shard: Shard, temperature: float, column: int) -> TopKDistribution:
+    """Return the distribution at a temperature, that of a column of `rest`."""
     outcomes_NK = shard["relative"].float() / temperature
     if "rest" not in shard:
-        return BucketLaw(None, outcomes_NK)
+        return TopKDistribution(None, outcomes_NK)
     outcomes_NJ = torch.cat([outcomes_NK, shard["rest"][:, column : column + 1]], dim=-1)
-    return BucketLaw(long_ids(shard["ids"]), outcomes_NJ)
+    return TopKDistribution(long_ids(shard["ids"]), outcomes_NJ)
 
 
 def long_ids(ids: torch.Tensor) -> torch.Tensor:
@@ -182,8 +184,8 @@ class TeacherCache:
                 write_bytes(self.files[number], save(shard))
                 bar.update(len(rows))
 
-    def law(self, rows_B: torch.Tensor, temperature: float) -> BucketLaw:
-        """Return the teacher's law at the target positions of some rows, one row after the other.
+    def distribution(self, rows_B: torch.Tensor, temperature: float) -> TopKDistribution:
+        """Return the teacher's distribution at the target positions of some rows, one row after the other.
 
         Args:
             rows_B: the places of the rows among the examples.
@@ -195,7 +197,7 @@ class TeacherCache:
         column = self.settings.column(temperature)
         parts = [self._row(row) for row in rows_B.tolist()]
         shard = {name: torch.cat([part[name] for part in parts]).to(rows_B.device) for name in parts[0]}
-        return law_of(shard, temperature, column)
+        return distribution_of(shard, temperature, column)
 
     @torch.no_grad()
     def _score(self, teacher: PreTrainedModel, rows: Sequence[Example], collator: Collator, batch_size: int) -> Shard:

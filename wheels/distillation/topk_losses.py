@@ -4,9 +4,9 @@ Of the vocabulary's V outcomes, k tokens stay as they are and the V - k others b
 
     p'(v) = p_T(v) for v among the k,   p'(rest) = sum of p_T(v) over the others;   q' from q_T in the same way.
 
-Both are laws of k + 1 outcomes that sum to 1, so a divergence of them is a true one: not negative, and 0 only where
-they are equal. Merging outcomes is a map that both laws go through, so by the data-processing inequality (Cover &
-Thomas, Elements of Information Theory, 2.8; Csiszar 1967 for every f-divergence, as kl, rkl and jsd are)
+Both are distributions of k + 1 outcomes that sum to 1, so a divergence of them is a true one: not negative, and 0 only
+where they are equal. Merging outcomes is a map that both distributions go through, so by the data-processing inequality
+(Cover & Thomas, Elements of Information Theory, 2.8; Csiszar 1967 for every f-divergence, as kl, rkl and jsd are)
 
     D(p', q') <= D(p_T, q_T),     with equality at k = V, or where p_T / q_T is constant over the others.
 
@@ -25,8 +25,8 @@ from wheels.distillation.losses import divergence, mixed, precise
 
 
 @dataclass(frozen=True)
-class BucketLaw:
-    """What is known of a teacher's law at one temperature."""
+class TopKDistribution:
+    """What is known of a teacher's distribution at one temperature."""
 
     ids_NK: torch.Tensor | None
     """The K tokens that stay, int64, none twice in a row; None: all tokens, in their order, and no rest."""
@@ -34,7 +34,7 @@ class BucketLaw:
     """Logits of the outcomes at that temperature, up to a constant of each row: `p' = softmax(outcomes)`."""
 
 
-def merge(logits_NV: torch.Tensor, ids_NK: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+def topk_with_rest(logits_NV: torch.Tensor, ids_NK: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     """Return logits of the J outcomes, [N, J]: `logits(v) / T` of the tokens that stay, then the rest's.
 
     The rest's is `logsumexp` over the others, not `log(1 - sum)` of what stays, which loses every digit where the rest
@@ -47,9 +47,9 @@ def merge(logits_NV: torch.Tensor, ids_NK: torch.Tensor, temperature: float = 1.
     return torch.cat([scaled_NV.gather(-1, ids_NK), others_NV.logsumexp(dim=-1, keepdim=True)], dim=-1)
 
 
-def bucket_loss(
+def topk_loss(
     student_logits_NV: torch.Tensor,
-    teacher: BucketLaw,
+    teacher: TopKDistribution,
     labels_N: torch.Tensor,
     *,
     objective: str = "kl",
@@ -58,11 +58,11 @@ def bucket_loss(
     beta: float = 0.5,
     num_items: float | torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return `losses.distillation_loss` with the divergence of the merged laws, a scalar.
+    """Return `losses.distillation_loss` with the divergence of the merged distributions, a scalar.
 
     Args:
         student_logits_NV: logits of q at the N target positions.
-        teacher: the law of p at the same positions, at this very temperature.
+        teacher: the distribution of p at the same positions, at this very temperature.
         labels_N: the target tokens; their cross-entropy is that of the whole vocabulary.
         objective: `kl`, `rkl` or `jsd`.
         temperature: T > 0.
@@ -70,21 +70,21 @@ def bucket_loss(
         beta: of `jsd`.
         num_items: the target tokens of the whole accumulated batch; None: N.
     """
-    divergence_N = bucket_divergence(student_logits_NV, teacher, objective, temperature, beta)
+    divergence_N = topk_divergence(student_logits_NV, teacher, objective, temperature, beta)
     return mixed(divergence_N, student_logits_NV, labels_N, temperature=temperature, w=w, num_items=num_items)
 
 
-def bucket_divergence(
+def topk_divergence(
     student_logits_NV: torch.Tensor,
-    teacher: BucketLaw,
+    teacher: TopKDistribution,
     objective: str = "kl",
     temperature: float = 1.0,
     beta: float = 0.5,
 ) -> torch.Tensor:
-    """Return the divergence of the merged laws of each row, shape [N]. No factor T^2."""
+    """Return the divergence of the merged distributions of each row, shape [N]. No factor T^2."""
     if teacher.ids_NK is None:
         outcomes_NJ = precise(student_logits_NV) / temperature
     else:
-        outcomes_NJ = merge(student_logits_NV, teacher.ids_NK, temperature)
+        outcomes_NJ = topk_with_rest(student_logits_NV, teacher.ids_NK, temperature)
     # Both sides are at T already.
     return divergence(objective, outcomes_NJ, teacher.outcomes_NJ, beta=beta)

@@ -17,7 +17,7 @@ from wheels.distillation.losses import IGNORED, cross_entropy, distillation_loss
 from wheels.distillation.multitask import count_tasks, token_weights
 from wheels.distillation.path_loss import FollowValue, PathSettings, PathValue, set_value_rate, student_path_loss
 from wheels.distillation.teacher_cache import TeacherCache
-from wheels.distillation.topk_losses import bucket_loss
+from wheels.distillation.topk_losses import topk_loss
 from wheels.errors import WheelsError
 from wheels.finite import check_finite
 
@@ -240,8 +240,8 @@ class _Distils(Trainer):
         if self.cache is None:
             return distillation_loss(student_logits_NV, teacher_logits_NV, labels_N, **settings)
         assert rows_B is not None, "with a cache each example says which row it is"
-        law = self.cache.law(rows_B, self.objective.temperature)
-        return bucket_loss(student_logits_NV, law, labels_N, **settings)
+        teacher = self.cache.distribution(rows_B, self.objective.temperature)
+        return topk_loss(student_logits_NV, teacher, labels_N, **settings)
 
     def _path_loss(
         self, outputs: Any, student_logits_NV: torch.Tensor, teacher_logits_NV: torch.Tensor, labels_BT: torch.Tensor

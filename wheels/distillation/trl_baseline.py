@@ -18,9 +18,9 @@ from wheels.distillation.arguments import blaming, common_arguments, make_argume
 from wheels.distillation.callbacks import train_to_end
 from wheels.distillation.collate import Batch, Collator, Example, pad
 from wheels.distillation.config import PretrainConfig
-from wheels.distillation.material import Material
 from wheels.distillation.options import OF_TRL, further_options
 from wheels.distillation.run_folder import RunFolder
+from wheels.distillation.training_data import TrainingData
 from wheels.errors import WheelsError, check_choice
 from wheels.models.pair import logits_size, name_of
 
@@ -51,25 +51,25 @@ class PromptCollator:
 
 
 def train_with_trl(
-    config: PretrainConfig, material: Material, examples: list[Example], folder: RunFolder
+    config: PretrainConfig, data: TrainingData, examples: list[Example], folder: RunFolder
 ) -> dict[str, Any]:
-    """Train the student of `material` in place with GKDTrainer; the last weights are kept.
+    """Train the student of `data` in place with GKDTrainer; the last weights are kept.
 
     Raises:
         WheelsError: for a pair or a setting that TRL's trainer does not have.
     """
-    check_trl(config, material)
-    assert material.teacher is not None, "check_trl allows divergences alone, which have a teacher"
+    check_trl(config, data)
+    assert data.teacher is not None, "check_trl allows divergences alone, which have a teacher"
     # TRL reports each start of a trainer to the Hub.
     constants.HF_HUB_DISABLE_TELEMETRY = True
-    pair = material.pair
+    pair = data.pair
     if pair.tokenizer.pad_token is None:
         pair.tokenizer.pad_token_id = pair.pad_id
     arguments = trl_arguments(config, folder, len(examples))
     with blaming(config.options):
         trainer = GKDTrainer(
             model=pair.student,
-            teacher_model=material.teacher,
+            teacher_model=data.teacher,
             args=arguments,
             data_collator=PromptCollator(Collator(False, pair.pad_id)),
             train_dataset=Dataset.from_list([dict(example) for example in examples]),
@@ -79,11 +79,11 @@ def train_with_trl(
     return {"steps": state.global_step, "rows": len(examples), "prompt": pair.prompt, "trainer": "trl"}
 
 
-def check_trl(config: PretrainConfig, material: Material) -> None:
+def check_trl(config: PretrainConfig, data: TrainingData) -> None:
     """Raise a `WheelsError` for what TRL's trainer does not have."""
     advice = "use --trainer wheels"
-    if material.pair.is_seq2seq:
-        name = name_of(material.student)
+    if data.pair.is_seq2seq:
+        name = name_of(data.student)
         raise WheelsError(
             f"--trainer trl needs a causal pair, for TRL's trainers feed no encoder: student {name!r} is "
             f"sequence-to-sequence; {advice}"
@@ -91,7 +91,7 @@ def check_trl(config: PretrainConfig, material: Material) -> None:
     check_choice("objective of --trainer trl", config.objective, BETAS)
     if config.w != 1.0 or config.temperature != 1.0:
         raise WheelsError(f"--trainer trl has neither w nor a temperature in its loss: both must be 1; {advice}")
-    sizes = logits_size(material.student), logits_size(material.pair.teacher)
+    sizes = logits_size(data.student), logits_size(data.pair.teacher)
     if sizes[0] != sizes[1]:
         raise WheelsError(f"--trainer trl needs equal vocabulary sizes, got {sizes[0]} and {sizes[1]}; {advice}")
 

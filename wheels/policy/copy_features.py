@@ -1,11 +1,11 @@
-"""The place that a text has come to in its source, as far as it copies from it.
+"""Copy features: how far an output has copied its source, and whether the next token would go on copying.
 
-A text that copies walks through its source: the token `y_t` moves the place `e_t` on to the next occurrence of itself,
+A pointer walks through the source with the output: token `y_t` moves it to its own next occurrence,
 
     e_0 = -1,    e_t = min {j > e_{t-1} : x_j = y_t}, or e_{t-1} where there is none.
 
-A student that copies badly is told by it from one that copies well, and by nothing that its own probabilities say:
-the token behind the place is what a copy would go on with.
+The source token after the pointer is what a copy would write next. These features tell a student that copies badly from
+one that copies well; its own probabilities do not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
-NUMBERS = (
+NAMES = (
     "place",
     "copied",
     "goes_on",
@@ -24,15 +24,15 @@ NUMBERS = (
     "jump",
     "jump_2",
 )
-"""What `Place.numbers` gives, in order: `(e + 1) / source`; `log(1 + tokens copied in a row)`; then of the student's
-best and second-best token whether it is the one behind the place, whether it stands anywhere ahead, and `log(1 +
-distance)` to where it does (0 where it does not)."""
+"""What `CopyPointer.features` returns, in order: `(e + 1) / source`; `log(1 + tokens copied in a row)`; then for the
+student's best and second-best token: whether it is the next source token, whether it occurs anywhere ahead, and
+`log(1 + distance)` to that occurrence (0 without one)."""
 START = (-1, 0)
-"""Place and tokens copied in a row, before anything is written."""
+"""Position in the source and tokens copied in a row, before anything is written."""
 
 
-class Place:
-    """The place of one text.
+class CopyPointer:
+    """The position in its source that one output has copied up to.
 
     Args:
         source: Tokens of the source (the prompt, of causal models), at least one.
@@ -47,7 +47,7 @@ class Place:
         self._states = [START]
 
     def follow(self, tokens: Sequence[int]) -> None:
-        """Go to the end of the text as it is now, whatever of it was taken back since the last time."""
+        """Advance to the end of the text; tokens that were rolled back since the last call are undone first."""
         tokens = list(tokens)
         same = len(self._tokens)
         if tokens[:same] != self._tokens:
@@ -60,8 +60,8 @@ class Place:
             self._states.append((place + distance, row + 1 if distance == 1 else 0))
         self._tokens = tokens
 
-    def numbers(self, best: Sequence[int]) -> list[float]:
-        """Return `NUMBERS`.
+    def features(self, best: Sequence[int]) -> list[float]:
+        """Return `NAMES`.
 
         Args:
             best: The student's best tokens for what comes next, the best first, at least two.
@@ -77,7 +77,7 @@ class Place:
         ]
 
     def _distance(self, token: int, place: int) -> int:
-        """Return how far behind a place a token stands next; 0 where it does not."""
+        """Return the distance from a position to the next occurrence of a token; 0 without one."""
         places = self._places.get(token)
         if places is None:
             return 0
@@ -85,16 +85,16 @@ class Place:
         return places[behind] - place if behind < len(places) else 0
 
 
-def numbers_of(source: Sequence[int], tokens: Sequence[int], best_TK: Sequence[Sequence[int]]) -> list[list[float]]:
-    """Return `NUMBERS` at each state of a text: state t is the one before token t.
+def copy_features(source: Sequence[int], tokens: Sequence[int], best_TK: Sequence[Sequence[int]]) -> list[list[float]]:
+    """Return `NAMES` at each state of a text: state t is the one before token t.
 
     Args:
         source: Tokens of the source or prompt.
         tokens: Tokens of the text; one fewer than states will do.
         best_TK: The student's best tokens at each state, the best first, at least two.
     """
-    place, found = Place(source), []
+    place, found = CopyPointer(source), []
     for state, best in enumerate(best_TK):
         place.follow(tokens[:state])
-        found.append(place.numbers(best))
+        found.append(place.features(best))
     return found

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from wheels.policy.copy_features import NUMBERS, numbers_of
+from wheels.policy.copy_features import NAMES, copy_features
 
 TOP_K = 8
 """Log-probabilities of the student's best tokens that are handed over."""
@@ -21,7 +21,7 @@ SCALARS = (
     *(f"log_q_{rank}" for rank in range(1, TOP_K + 1)),
     "log_source_length",
     "progress",
-    *NUMBERS,
+    *NAMES,
 )
 """The features that follow the hidden state, in order."""
 
@@ -34,8 +34,8 @@ def entropy(log_q_BV: torch.Tensor) -> torch.Tensor:
     return -(log_q_BV.exp() * log_q_BV.clamp(min=-100.0)).sum(-1)
 
 
-Places = Callable[[torch.Tensor], torch.Tensor]
-"""From the best tokens `[B, CANDIDATES]` to their `wheels.policy.copy_features` `[B, len(NUMBERS)]`."""
+CopyFeatures = Callable[[torch.Tensor], torch.Tensor]
+"""From the best tokens `[B, CANDIDATES]` to their `wheels.policy.copy_features` `[B, len(NAMES)]`."""
 
 
 def features(
@@ -43,7 +43,7 @@ def features(
     log_q_BV: torch.Tensor,
     position_B: torch.Tensor,
     source_B: torch.Tensor,
-    places: Places,
+    places: CopyFeatures,
 ) -> torch.Tensor:
     """Compute the features of B states.
 
@@ -72,11 +72,11 @@ def features(
     return torch.cat([hidden_BD.float(), scalars, best_BK, lengths, places(token_BK), token_BK], dim=-1).float()
 
 
-def text_places(source: Sequence[int], tokens: Sequence[int]) -> Places:
+def text_copy_features(source: Sequence[int], tokens: Sequence[int]) -> CopyFeatures:
     """Return the places of a whole text's states: state t is the one before token t."""
 
     def places(token_TK: torch.Tensor) -> torch.Tensor:
-        return torch.tensor(numbers_of(source, tokens, token_TK.tolist()), device=token_TK.device)
+        return torch.tensor(copy_features(source, tokens, token_TK.tolist()), device=token_TK.device)
 
     return places
 

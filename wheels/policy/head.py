@@ -136,7 +136,7 @@ class DeferralHead(nn.Module):
         parts = [self.trunk, self.base, *([] if self.token is None else [self.token])]
         return [parameter for part in parts for parameter in part.parameters()]
 
-    def twin(self) -> DeferralHead:
+    def frozen_copy(self) -> DeferralHead:
         """Return a copy that is not trained: a target network, or a reference to stay near."""
         return copy.deepcopy(self).requires_grad_(False).eval()
 

@@ -15,11 +15,11 @@ from wheels.agents.regression import paired
 from wheels.agents.regression.paired import (
     BUDGETS,
     Fit,
-    Flipped,
+    FlippedRule,
+    GainThresholdRule,
     Pairs,
-    Priced,
     collect_pairs,
-    continued,
+    counterfactual_pairs,
     fit_pairs,
     thresholds_of,
 )
@@ -62,10 +62,10 @@ def written(pair: Pair, rows: list[Row], rule: Any) -> list[Trace]:
 
 def test_one_decision_is_another_and_the_rest_follows(pair: Pair, head: DeferralHead) -> None:
     rows = rows_of(9)
-    rule = Priced(head, thresholds_of(head, states_of(pair, rows)))
+    rule = GainThresholdRule(head, thresholds_of(head, states_of(pair, rows)))
     first = written(pair, rows, rule)
     at = [place % len(trace.authors) for place, trace in enumerate(first)]
-    flipped = Flipped(rule, at)
+    flipped = FlippedRule(rule, at)
     for row, (old, new) in enumerate(zip(first, written(pair, rows, flipped), strict=True)):
         place = at[row]
         assert old.authors[:place] == new.authors[:place] and old.token_ids[:place] == new.token_ids[:place]
@@ -76,17 +76,17 @@ def test_one_decision_is_another_and_the_rest_follows(pair: Pair, head: Deferral
 
 def test_the_gain_is_that_of_the_call_whichever_text_has_it(pair: Pair, head: DeferralHead) -> None:
     rows = rows_of(30)
-    rule = Priced(head, thresholds_of(head, states_of(pair, rows)))
+    rule = GainThresholdRule(head, thresholds_of(head, states_of(pair, rows)))
     first = written(pair, rows, rule)
     # The first text is right: a call in it gains, and one instead of its writing loses.
     rows = [Row(row.source, trace.text or "a") for row, trace in zip(rows, first, strict=True)]
-    pairs, length_N = continued(pair, rows, rule, "chrf", seed=1, batch_size=8, max_new_tokens=LIMIT)
+    pairs, length_N = counterfactual_pairs(pair, rows, rule, "chrf", seed=1, batch_size=8, max_new_tokens=LIMIT)
     assert length_N.tolist() == [trace.tokens for trace in first] and not rule.gains
     own = sentence_scores("chrf", [trace.text for trace in first], [row.target for row in rows])
     moved = [(gain, score) for gain, score in zip(pairs.gain_N.tolist(), own, strict=True) if gain]
     assert any(gain > 0 for gain, _ in moved) and any(gain < 0 for gain, _ in moved)
     assert all(abs(gain) <= score + 1e-4 for gain, score in moved)
-    again, _ = continued(pair, rows, rule, "chrf", seed=1, batch_size=30, max_new_tokens=LIMIT)
+    again, _ = counterfactual_pairs(pair, rows, rule, "chrf", seed=1, batch_size=30, max_new_tokens=LIMIT)
     assert again.gain_N.equal(pairs.gain_N) and again.features_NF.equal(pairs.features_NF)
 
 
@@ -101,10 +101,10 @@ def test_pairs_are_kept_and_weighted_by_length(
 
     def counted(pair: Pair, chosen: list[Row], *more: Any, **named: Any) -> Any:
         sizes.append(len(chosen))
-        return continued(pair, chosen, *more, **named)
+        return counterfactual_pairs(pair, chosen, *more, **named)
 
     monkeypatch.setattr(paired, "CHUNK", 4)
-    monkeypatch.setattr(paired, "continued", counted)
+    monkeypatch.setattr(paired, "counterfactual_pairs", counted)
     states_NF = states_of(pair, rows)
     for _ in range(2):
         found = collect_pairs(pair, rows, head, states_NF, "chrf", config(pairs=6), tmp_path, Accelerator(cpu=True))

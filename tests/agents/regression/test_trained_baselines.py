@@ -11,7 +11,7 @@ from accelerate import Accelerator
 
 from tests.decoding.commands.test_calibrate import LIMIT, soft_pair, sources
 from wheels.agents.config import TrainConfig
-from wheels.agents.regression import trained_baselines as rivals
+from wheels.agents.regression import trained_baselines
 from wheels.agents.regression.trained_baselines import collect_gains, text_gains
 from wheels.data.tasks import Row
 from wheels.decoding.engine import decode
@@ -79,8 +79,8 @@ def test_as_many_rows_are_read_as_asked_for_and_none_twice(
         read.append(len(rows))
         return text_gains(pair, rows, *more)
 
-    monkeypatch.setattr(rivals, "CHUNK", 4)
-    monkeypatch.setattr(rivals, "text_gains", counted)
+    monkeypatch.setattr(trained_baselines, "CHUNK", 4)
+    monkeypatch.setattr(trained_baselines, "text_gains", counted)
     rows = [Row(source, "a b") for source in sources(10)]
     for _ in range(2):
         found = collect_gains(pair, rows, "chrf", config(router_rows=asked), tmp_path, Accelerator(cpu=True))

@@ -127,7 +127,7 @@ def test_the_objectives_are_compared_alike(tmp_path):
         assert (config.max_steps, config.learning_rate, config.batch_size) == (400, rates[name[:-2]], 32)
         assert config.lmbda == (0.5 if name.startswith(("gkd", "pcl-law", "pcl-on")) else 0.0)
         laws = ("both", 0.0) if name.startswith("pcl-law") else ("written", 1.0)
-        assert (config.path_law, config.path_gamma) == laws
+        assert (config.path_distribution, config.path_gamma) == laws
         assert config.teacher == (None if name.startswith("ce") else "there")
 
 

@@ -11,7 +11,7 @@ from wheels.decoding.methods.rules import SEEDED, SIMPLE, TRAINED, ThresholdRule
 from wheels.decoding.step import Step, regret
 from wheels.errors import WheelsError
 from wheels.policy.calibration import Calibration, Point
-from wheels.policy.copy_features import NUMBERS
+from wheels.policy.copy_features import NAMES
 from wheels.policy.features import LOG_FLOOR, feature_width
 from wheels.policy.head import DeferralHead, HeadConfig
 
@@ -37,7 +37,7 @@ def state(**change) -> Step:
         "calls_B": torch.tensor([0, 1, 2]),
         "budget_B": torch.tensor([0.2, 0.2, 0.5], dtype=torch.float64),
         "noise": noise,
-        "places": lambda token_BK: torch.zeros(len(token_BK), len(NUMBERS)),
+        "places": lambda token_BK: torch.zeros(len(token_BK), len(NAMES)),
         "log_p_BV": torch.tensor(P, dtype=torch.float64).log(),
     }
     return Step(**(values | change))

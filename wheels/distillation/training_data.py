@@ -23,7 +23,7 @@ log = logging.getLogger("wheels")
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingData:
     """The models of a run."""
 
     pair: Pair
@@ -37,7 +37,7 @@ class Material:
         return self.pair.student
 
 
-def load_material(config: PretrainConfig, task: Task, rationales: Rationales | None = None) -> Material:
+def load_training_data(config: PretrainConfig, task: Task, rationales: Rationales | None = None) -> TrainingData:
     """Load or build the student, load the teacher, and check that they belong together.
 
     Raises:
@@ -53,9 +53,9 @@ def load_material(config: PretrainConfig, task: Task, rationales: Rationales | N
     if config.teacher is None or config.cached_logits:
         pair = Pair(student, student, tokenizer, prompt)
         check_vocabulary(pair)
-        return Material(pair, None)
+        return TrainingData(pair, None)
     teacher = load_model(config.teacher, dtype=config.dtype, device=config.device, role="teacher")
-    return Material(Pair.of(student, teacher, tokenizer, prompt=prompt), teacher)
+    return TrainingData(Pair.of(student, teacher, tokenizer, prompt=prompt), teacher)
 
 
 def _kind(name: str) -> str:
@@ -115,7 +115,7 @@ def targets_of(config: PretrainConfig) -> str:
 
 def training_examples(
     config: PretrainConfig,
-    material: Material,
+    data: TrainingData,
     rows: Sequence[Row],
     folder: Path,
     rationales: Rationales | None = None,
@@ -130,14 +130,14 @@ def training_examples(
     Raises:
         WheelsError: where no row is left.
     """
-    pair = material.pair
+    pair = data.pair
     sources = pair.encode([row.source for row in rows])
     kind = targets_of(config)
     targets: list[list[int]] = []
     if kind != "teacher":
         targets += pair.encode_targets([row.target for row in rows])
     if kind != "references":
-        targets += _teacher_targets(config, material, sources, folder)
+        targets += _teacher_targets(config, data, sources, folder)
     sources = sources * (len(targets) // len(sources)) if sources else []
     whole: list[Example] = [
         {"source": source, "target": target} for source, target in zip(sources, targets, strict=True)
@@ -180,21 +180,21 @@ def _fits(config: PretrainConfig, pair: Pair, source: Sequence[int], target: Seq
 
 
 def _teacher_targets(
-    config: PretrainConfig, material: Material, sources: Sequence[list[int]], folder: Path
+    config: PretrainConfig, data: TrainingData, sources: Sequence[list[int]], folder: Path
 ) -> list[list[int]]:
     """Return the teacher's outputs; a source that is left out anyway gets an empty one."""
-    assert material.teacher is not None and config.teacher is not None, "objectives with outputs of a teacher have one"
-    kept = [row for row, source in enumerate(sources) if _fits(config, material.pair, source, ())]
+    assert data.teacher is not None and config.teacher is not None, "objectives with outputs of a teacher have one"
+    kept = [row for row, source in enumerate(sources) if _fits(config, data.pair, source, ())]
     written = teacher_outputs(
-        material.teacher,
+        data.teacher,
         [sources[row] for row in kept],
         folder,
         name=model_digest(config.teacher),
-        pad_id=material.pair.pad_id,
-        eos_ids=material.pair.eos_ids,
+        pad_id=data.pair.pad_id,
+        eos_ids=data.pair.eos_ids,
         max_new_tokens=config.max_target_length,
-        vocab_size=material.pair.vocab_size,
-        context=material.pair.source_limit,
+        vocab_size=data.pair.vocab_size,
+        context=data.pair.source_limit,
         batch_size=config.batch_size,
     )
     targets: list[list[int]] = [[0] * (config.max_target_length + 1) for _ in sources]
