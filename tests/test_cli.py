@@ -69,7 +69,7 @@ def call(capsys, *argv: str) -> tuple[int, str, str]:
     ("fail", "message"),
     [
         ("memory", "error: out of memory (too); use a smaller batch size, shorter outputs or a smaller model\n"),
-        ("memory of a GPU", "error: out of memory (too); a smaller batch size"),
+        ("memory of a GPU", "error: out of memory (too); use a smaller batch size"),
         ("allocation", "error: out of memory ("),
         ("meta", "error: the device failed (Cannot copy out of meta tensor"),
         ("device", "error: the device failed (CUDA error: device-side assert triggered); try another one, or the"),
