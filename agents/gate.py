@@ -138,9 +138,12 @@ def gain(
         gamma: discount in [0, 1].
     """
     check_shapes(
-        None, write_reward_t=write_reward_t, call_reward_t=call_reward_t, write_value_tp1=write_value_tp1,
+        None,
+        write_reward_t=write_reward_t,
+        call_reward_t=call_reward_t,
+        write_value_tp1=write_value_tp1,
         call_value_tp1=call_value_tp1,
-    )  # fmt: skip
+    )
     return call_reward_t - write_reward_t + gamma * (call_value_tp1 - write_value_tp1)
 
 
@@ -174,9 +177,15 @@ def both_action_residuals(
         mask_BT: [B, T], bool.
     """
     check_shapes(
-        "BT", value_t=value_t, call_logit_t=call_logit_t, write_reward_t=write_reward_t, call_reward_t=call_reward_t,
-        write_value_tp1=write_value_tp1, call_value_tp1=call_value_tp1, mask_BT=mask_BT,
-    )  # fmt: skip
+        "BT",
+        value_t=value_t,
+        call_logit_t=call_logit_t,
+        write_reward_t=write_reward_t,
+        call_reward_t=call_reward_t,
+        write_value_tp1=write_value_tp1,
+        call_value_tp1=call_value_tp1,
+        mask_BT=mask_BT,
+    )
     log_write_t, log_call_t = gate_log_probs(call_logit_t)
     u_write_t, u_call_t = write_reward_t - alpha * log_write_t, call_reward_t - alpha * log_call_t
     return BothActions(

@@ -87,9 +87,13 @@ def _train(config: TrainConfig, task: Task) -> None:
 
 
 def _trained_baselines(
-    config: TrainConfig, pair: Pair, rows: Sequence[Row], task: Task, episodes: Sequence[Episode],
+    config: TrainConfig,
+    pair: Pair,
+    rows: Sequence[Row],
+    task: Task,
+    episodes: Sequence[Episode],
     accelerator: Accelerator,
-) -> TrainedBaselines:  # fmt: skip
+) -> TrainedBaselines:
     """Return what fits the rules that the agent is compared with."""
     folder = Path(config.output) / ".training"
     gains = collect_gains(pair, rows, _sentence_metric(config, task), config, folder, accelerator)
@@ -117,12 +121,19 @@ def finish(
     if config.calibrate:
         calibrate_model(
             CalibrateConfig(
-                model=str(output), data=config.data, teacher=config.teacher, source=config.source,
-                target=config.target, limit=config.calibration_limit, seeds=config.seeds,
-                max_new_tokens=config.max_new_tokens, device=config.device, dtype=config.dtype,
+                model=str(output),
+                data=config.data,
+                teacher=config.teacher,
+                source=config.source,
+                target=config.target,
+                limit=config.calibration_limit,
+                seeds=config.seeds,
+                max_new_tokens=config.max_new_tokens,
+                device=config.device,
+                dtype=config.dtype,
                 batch_size=config.batch_size,
             )
-        )  # fmt: skip
+        )
     write_resolved(config, output, {"data_digest": task.digest, "finished": True})
     shutil.rmtree(output / ".training", ignore_errors=True)
     print(f"written to {output}: the student, and deferral/ with {config.seeds} trained seed(s)")
@@ -184,10 +195,15 @@ class Trainer:
         else:
             head = DeferralHead(self._regression().head(features_NF.shape[1]))
         settings = PCLSettings(
-            gamma=config.gamma, alpha=config.alpha, suffix_weight=config.suffix_weight, path=config.path,
+            gamma=config.gamma,
+            alpha=config.alpha,
+            suffix_weight=config.suffix_weight,
+            path=config.path,
             trust=config.trust,
-            regret_clip=config.regret_clip, learning_rate=config.learning_rate, target_rate=config.target_rate,
-        )  # fmt: skip
+            regret_clip=config.regret_clip,
+            learning_rate=config.learning_rate,
+            target_rate=config.target_rate,
+        )
         agent: PCLAgent
         if config.agent == "pcl":
             agent = PCLAgent(head, settings, config.price)
@@ -205,9 +221,12 @@ class Trainer:
         """Return how the warm start is fitted."""
         config = self.config
         return WarmStart(
-            epochs=config.warm_epochs, learning_rate=config.warm_learning_rate, seed=self.seed, width=config.width,
+            epochs=config.warm_epochs,
+            learning_rate=config.warm_learning_rate,
+            seed=self.seed,
+            width=config.width,
             vocab_size=self.pair.vocab_size,
-        )  # fmt: skip
+        )
 
     def _warm_start(self, features_NF: torch.Tensor, regret_N: torch.Tensor) -> DeferralHead:
         """Fit the regression, and note how much it explains on the last tenth, which it does not see."""
@@ -238,10 +257,16 @@ class Trainer:
         sampling = Sampling(temperature=1.0) if self.full else GREEDY
         behaviour = Behaviour(GateRule(agent.head, agent.price, config.alpha), on_policy=True, sampling=sampling)
         episodes, traces = roll_out(
-            self.pair, sources, budgets, behaviour, seed=_mixed(self.seed, self.accelerator, 1000 + number),
-            batch_size=config.batch_size, max_new_tokens=config.max_new_tokens, terminal=self._terminal(references),
+            self.pair,
+            sources,
+            budgets,
+            behaviour,
+            seed=_mixed(self.seed, self.accelerator, 1000 + number),
+            batch_size=config.batch_size,
+            max_new_tokens=config.max_new_tokens,
+            terminal=self._terminal(references),
             keep_texts=self.full,
-        )  # fmt: skip
+        )
         use, tokens = self._use(traces)
         if isinstance(agent, LagrangianAgent):
             agent.observe(use, tokens)
@@ -315,9 +340,13 @@ class Trainer:
 
     def _bar(self, first: int) -> tqdm[Any]:
         return tqdm(
-            total=self.config.iterations, initial=first, desc=f"agent (seed {self.seed})", unit="round",
-            file=sys.stderr, disable=not self.accelerator.is_main_process or None,
-        )  # fmt: skip
+            total=self.config.iterations,
+            initial=first,
+            desc=f"agent (seed {self.seed})",
+            unit="round",
+            file=sys.stderr,
+            disable=not self.accelerator.is_main_process or None,
+        )
 
 
 def _mixed(seed: int, accelerator: Accelerator, stream: int) -> int:

@@ -23,7 +23,7 @@ VARIABLES = (
     *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"),
     *("CUBLAS_WORKSPACE_CONFIG", "PYTORCH_ENABLE_MPS_FALLBACK"),
     *("HF_HOME", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "NO_COLOR"),
-)  # fmt: skip
+)
 """The variables of the environment that change what runs; none of them holds a secret."""
 FEATURES = re.compile("avx2|avx512|fma|amx|asimd|bf16|sve|i8mm|f16c")
 """What of a processor decides which kernels run; its other features are shown by `--json` alone."""

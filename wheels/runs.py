@@ -105,9 +105,15 @@ def others_in(folder: Path, note: str = NOTE) -> list[str]:
 
 
 def holds_run(
-    folder: Path, command: str, identity: Mapping[str, Any], *, kept: bool | None = None, grows: bool = False,
-    name: str | None = None, advice: str = "give another --output, or remove that folder",
-) -> bool:  # fmt: skip
+    folder: Path,
+    command: str,
+    identity: Mapping[str, Any],
+    *,
+    kept: bool | None = None,
+    grows: bool = False,
+    name: str | None = None,
+    advice: str = "give another --output, or remove that folder",
+) -> bool:
     """Return whether a folder holds this very run; False where it holds none, or one that has left nothing.
 
     Args:

@@ -159,9 +159,15 @@ def counterfactual_pairs(
 
 
 def collect_pairs(
-    pair: Pair, rows: Sequence[Row], head: DeferralHead, features_NF: torch.Tensor, metric: str, config: TrainConfig,
-    folder: Path, accelerator: Accelerator,
-) -> Pairs:  # fmt: skip
+    pair: Pair,
+    rows: Sequence[Row],
+    head: DeferralHead,
+    features_NF: torch.Tensor,
+    metric: str,
+    config: TrainConfig,
+    folder: Path,
+    accelerator: Accelerator,
+) -> Pairs:
     """Return `config.pairs` pairs of the training rows, or `A_ROW` of each where these are few.
 
     Each chunk is written when it is done, so a killed run decodes none of them twice. Under several processes each

@@ -65,10 +65,16 @@ def _collect_chunk(pair: Pair, rows: Sequence[Row], config: TrainConfig, path: P
         return
     budgets = [MIXED_BUDGETS[place % len(MIXED_BUDGETS)] for place in range(len(rows))]
     episodes, _ = roll_out(
-        pair, [row.source for row in rows], budgets, random_behaviour(), seed=config.seed * 1_000_003 + number,
-        batch_size=config.batch_size, max_new_tokens=config.max_new_tokens, keep_texts=config.train == "student",
+        pair,
+        [row.source for row in rows],
+        budgets,
+        random_behaviour(),
+        seed=config.seed * 1_000_003 + number,
+        batch_size=config.batch_size,
+        max_new_tokens=config.max_new_tokens,
+        keep_texts=config.train == "student",
         progress=bar.update,
-    )  # fmt: skip
+    )
     save_state(path, pack(episodes))
 
 

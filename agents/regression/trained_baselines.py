@@ -35,9 +35,14 @@ class TrainedBaselines:
     """Fits a gate and a router for each seed; what is finished is kept in `folder` for a run that is continued."""
 
     def __init__(
-        self, config: TrainConfig, episodes: Sequence[Episode], gains: tuple[torch.Tensor, torch.Tensor] | None,
-        vocab_size: int, folder: Path, accelerator: Accelerator,
-    ) -> None:  # fmt: skip
+        self,
+        config: TrainConfig,
+        episodes: Sequence[Episode],
+        gains: tuple[torch.Tensor, torch.Tensor] | None,
+        vocab_size: int,
+        folder: Path,
+        accelerator: Accelerator,
+    ) -> None:
         self.config, self.episodes, self.gains, self.vocab_size = config, episodes, gains, vocab_size
         self.folder, self.accelerator = folder, accelerator
 
@@ -83,9 +88,13 @@ class TrainedBaselines:
         """Return the settings of the warm start, with other batches."""
         config = self.config
         return WarmStart(
-            epochs=config.warm_epochs, batch=batch, learning_rate=config.warm_learning_rate, seed=seed,
-            width=config.width, vocab_size=self.vocab_size,
-        )  # fmt: skip
+            epochs=config.warm_epochs,
+            batch=batch,
+            learning_rate=config.warm_learning_rate,
+            seed=seed,
+            width=config.width,
+            vocab_size=self.vocab_size,
+        )
 
 
 def collect_gains(
@@ -130,10 +139,15 @@ def text_gains(
     sources, targets = [row.source for row in rows], [row.target for row in rows]
     student, teacher = (
         decode(
-            pair, sources, SIMPLE["random"], budget=share, batch_size=batch_size, max_new_tokens=max_new_tokens,
+            pair,
+            sources,
+            SIMPLE["random"],
+            budget=share,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
         )
         for share in (0.0, 1.0)
-    )  # fmt: skip
+    )
     student_N, teacher_N = (
         torch.tensor(sentence_scores(metric, [trace.text for trace in traces], targets))
         for traces in (student, teacher)

@@ -182,9 +182,16 @@ class PCLAgent:
         """
         settings = self.settings
         residual = both_action_residuals(
-            ahead.value_B, logit_BT, -self._regret(batch), -price_BT * batch.cost_BT,
-            ahead.after_write_B, ahead.after_call_B, settings.gamma, settings.alpha, batch.mask_BT,
-        )  # fmt: skip
+            ahead.value_B,
+            logit_BT,
+            -self._regret(batch),
+            -price_BT * batch.cost_BT,
+            ahead.after_write_B,
+            ahead.after_call_B,
+            settings.gamma,
+            settings.alpha,
+            batch.mask_BT,
+        )
         return masked_mean((residual.call - residual.write).square() / 2, batch.mask_BT)
 
     def _regret(self, batch: EpisodeBatch) -> torch.Tensor:

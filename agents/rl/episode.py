@@ -166,8 +166,14 @@ def unpack(packed: Mapping[str, Any]) -> list[Episode]:
 
 
 _PER_STEP = (
-    "features_TF", "call_T", "regret_T", "log_p_token_T", "log_q_token_T", "call_logit_T", "cost_T",
-)  # fmt: skip
+    "features_TF",
+    "call_T",
+    "regret_T",
+    "log_p_token_T",
+    "log_q_token_T",
+    "call_logit_T",
+    "cost_T",
+)
 _PER_EPISODE = {
     "budget": torch.float32,
     "price": torch.float32,

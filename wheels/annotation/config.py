@@ -55,8 +55,9 @@ class AnnotateConfig:
     target: str = option("target", "column of the targets of labelled rows", metavar="NAME")
     limit: int | None = option(None, "read only so many rows of each file", minimum=1)
 
-    select: str = option("assistant", "rows to annotate: by the student's doubt (and its assistant's)",
-                         choices=SELECTIONS)  # fmt: skip
+    select: str = option(
+        "assistant", "rows to annotate: by the student's doubt (and its assistant's)", choices=SELECTIONS
+    )
     filter: bool = option(True, "leave out annotations that the assistant is not confident in")
     warm_up: float = option(0.1, "share of the budget spent at random first, to retrain the student on", share=True)
     retrain: str | None = option(None, "YAML of flags of `wheels pretrain` for that", metavar="FILE", reads=SETTINGS)

@@ -26,8 +26,21 @@ if TYPE_CHECKING:
 
 RIGHT = 50.0
 """An answer with at least this sentence score, 0 to 100, is not a wrong one when grades are calibrated."""
-OURS = ("output", "data", "student", "teacher", "tokenizer", "objective", "source", "target", "limit", "seed",
-        "threads", "device", "prompt")  # fmt: skip
+OURS = (
+    "output",
+    "data",
+    "student",
+    "teacher",
+    "tokenizer",
+    "objective",
+    "source",
+    "target",
+    "limit",
+    "seed",
+    "threads",
+    "device",
+    "prompt",
+)
 
 
 def open_endpoints(config: AnnotateConfig, stack: ExitStack) -> dict[str, Endpoint]:
@@ -90,9 +103,13 @@ def load_student(config: AnnotateConfig, folder: str) -> LocalModel:
 
 
 def assistant_loader(
-    config: AnnotateConfig, validation: Sequence[Row], folder: Path, run_name: str, endpoints: Mapping[str, Endpoint],
+    config: AnnotateConfig,
+    validation: Sequence[Row],
+    folder: Path,
+    run_name: str,
+    endpoints: Mapping[str, Endpoint],
     stack: ExitStack,
-) -> Callable[[Student | None], Assistant]:  # fmt: skip
+) -> Callable[[Student | None], Assistant]:
     """Return what makes the assistant for a student; the models are loaded once."""
     if config.how_graded == "prompt":
         responder = open_responder(config, "assistant", endpoints)

@@ -131,9 +131,14 @@ def annotate_pool(config: AnnotateConfig, context: AnnotationContext, folder: Pa
 
 
 def _run_stage(
-    config: AnnotateConfig, context: AnnotationContext, stage: Stage, student_folder: str, place: Path, ledger: Ledger,
+    config: AnnotateConfig,
+    context: AnnotationContext,
+    stage: Stage,
+    student_folder: str,
+    place: Path,
+    ledger: Ledger,
     before: Sequence[Annotation],
-) -> list[Annotation]:  # fmt: skip
+) -> list[Annotation]:
     """Choose, buy and grade the rows of one stage."""
     asked = {one.source for one in before}
     rows = [row for row, source in enumerate(context.pool) if source not in asked]
@@ -201,9 +206,10 @@ def gather_signals(
                 grades: list[int | None] = [None] * len(rows)
                 if assistant is not None:
                     grades = [*assistant.grade(rows, [one.answer for one in found], lambda _: None)]
-                write_json(file, [
-                    asdict(Signal(one.answer, one.share, grade)) for one, grade in zip(found, grades, strict=True)
-                ])  # fmt: skip
+                write_json(
+                    file,
+                    [asdict(Signal(one.answer, one.share, grade)) for one, grade in zip(found, grades, strict=True)],
+                )
             signals += read_list_of(file, Signal)
             bar.update(len(rows))
     return signals

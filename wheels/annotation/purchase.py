@@ -83,9 +83,7 @@ class Remote:
         again = sum(item in ledger.recovered for item in asked)
         if again:
             log.info("%d requests of a run that was cut short are sent again under their reservations", again)
-        failures = buy(
-            ledger, asked, self.endpoint.ask, self.workers, self.endpoint.stopped, advance, self.skip_failed
-        )  # fmt: skip
+        failures = buy(ledger, asked, self.endpoint.ask, self.workers, self.endpoint.stopped, advance, self.skip_failed)
         if failures:
             raise RequestFailed(
                 f"{len(failures)} of {len(asked)} requests got no answer, and their units are free again; run the same "
@@ -94,9 +92,14 @@ class Remote:
 
 
 def buy(
-    ledger: Ledger, prompts: dict[str, str], ask: Ask, workers: int, stopped: Event, advance: Advance,
+    ledger: Ledger,
+    prompts: dict[str, str],
+    ask: Ask,
+    workers: int,
+    stopped: Event,
+    advance: Advance,
     skip_failed: bool = False,
-) -> list[RequestFailed]:  # fmt: skip
+) -> list[RequestFailed]:
     """Ask for each item under a reservation, `workers` at a time; return what failed in a way that may pass.
 
     A reservation is on disk before its request is sent, and the answer is on disk before the item counts as done.

@@ -31,8 +31,20 @@ from wheels.visible import visible
 log = logging.getLogger("wheels")
 
 # What a run may go on with other values of: it changes no answer, or, as the budget, only how many there are.
-INCIDENTAL = ("output", "annotation_budget", "teacher_key", "assistant_key", "workers", "timeout", "attempts",
-              "backoff", "skip_failed", "dry_run", "device", "threads")  # fmt: skip
+INCIDENTAL = (
+    "output",
+    "annotation_budget",
+    "teacher_key",
+    "assistant_key",
+    "workers",
+    "timeout",
+    "attempts",
+    "backoff",
+    "skip_failed",
+    "dry_run",
+    "device",
+    "threads",
+)
 PARTS = (NOTE, "grades.jsonl", "warm-up", "main")
 """What a run keeps in its folder beside its ledger, in order to go on."""
 
@@ -109,8 +121,11 @@ def read_inputs(config: AnnotateConfig) -> Inputs:
     rows = load_rows(config.input, source=config.source, target=config.target, require_target=False, limit=config.limit)
     pool = list(dict.fromkeys(row.source for row in rows))
     if len(pool) < len(rows):
-        log.info("%s: %d rows have a source that stands there before; each is asked for once", config.input,
-                 len(rows) - len(pool))  # fmt: skip
+        log.info(
+            "%s: %d rows have a source that stands there before; each is asked for once",
+            config.input,
+            len(rows) - len(pool),
+        )
     labelled: list[Row] = []
     validation: list[Row] = []
     if config.data is not None:
@@ -121,8 +136,10 @@ def read_inputs(config: AnnotateConfig) -> Inputs:
             if wanted:
                 task.rows(split)
     if len(labelled) < config.demonstrations:
-        raise WheelsError(f"demonstrations must be at most the {len(labelled)} labelled rows of {config.data}/train, "
-                          f"got {config.demonstrations}")  # fmt: skip
+        raise WheelsError(
+            f"demonstrations must be at most the {len(labelled)} labelled rows of {config.data}/train, "
+            f"got {config.demonstrations}"
+        )
     every = {"pool": [Row(source, "") for source in pool], "train": labelled, "validation": validation}
     return Inputs(pool, labelled, validation, digest(every))
 
@@ -200,9 +217,13 @@ def teacher_prompt(config: AnnotateConfig, labelled: Sequence[Row], source: str)
 
 
 def open_context(
-    config: AnnotateConfig, inputs: Inputs, folder: Path, run_name: str, endpoints: Mapping[str, Endpoint],
+    config: AnnotateConfig,
+    inputs: Inputs,
+    folder: Path,
+    run_name: str,
+    endpoints: Mapping[str, Endpoint],
     stack: ExitStack,
-) -> AnnotationContext:  # fmt: skip
+) -> AnnotationContext:
     """Return the models of a run.
 
     Raises:

@@ -24,8 +24,12 @@ def summarise(
     for name in dict.fromkeys(one.stage for one in annotations):
         here = [one for one in annotations if one.stage == name]
         kept = [one for one in here if one.accepted]
-        stages[name] = {"selected": len(here), "annotated": sum(bool(one.target) for one in here),
-                        "accepted": len(kept), "rejected": len(here) - len(kept)}  # fmt: skip
+        stages[name] = {
+            "selected": len(here),
+            "annotated": sum(bool(one.target) for one in here),
+            "accepted": len(kept),
+            "rejected": len(here) - len(kept),
+        }
     return {
         "pool": pool,
         "budget": account.budget,

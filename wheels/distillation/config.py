@@ -64,9 +64,11 @@ class PretrainConfig:
     beta: float = option(0.5, "of jsd: 0 is kl, 1 is rkl", minimum=0.0, maximum=1.0)
     lmbda: float = option(0.0, "share of batches whose targets the student samples itself", share=True)
     cached_logits: int = option(
-        0, "score with the teacher once and keep its K likeliest tokens and their rest on disk; 0: a live teacher",
-        minimum=0, metavar="K",
-    )  # fmt: skip
+        0,
+        "score with the teacher once and keep its K likeliest tokens and their rest on disk; 0: a live teacher",
+        minimum=0,
+        metavar="K",
+    )
     cache: str | None = option(
         None, "folder for such caches, which runs may share (without it: within --output)", metavar="DIR", writes=RUN
     )

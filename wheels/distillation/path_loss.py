@@ -184,9 +184,17 @@ def student_path_loss(
         distribution_N, divergence_N = distribution_terms(student_logits_NV, teacher_logits_NV, settings.distribution)
         divergence_BT = torch.zeros_like(value_t).masked_scatter(mask_BT, divergence_N.to(value_t))
     losses_BT = path_losses(
-        log_p_BT, log_q_BT, value_t, target_value_t, mask_BT, (last_step(mask_BT) & ends_BT).any(1),
-        divergence_BT=divergence_BT, gamma=settings.gamma, clip=settings.clip, by_length=settings.by_length,
-    )  # fmt: skip
+        log_p_BT,
+        log_q_BT,
+        value_t,
+        target_value_t,
+        mask_BT,
+        (last_step(mask_BT) & ends_BT).any(1),
+        divergence_BT=divergence_BT,
+        gamma=settings.gamma,
+        clip=settings.clip,
+        by_length=settings.by_length,
+    )
     return losses_BT.sum() + distribution_N.sum()
 
 

@@ -234,9 +234,12 @@ class _Distils(Trainer):
     ) -> torch.Tensor:
         """Return the loss against a live teacher, a cached one, or none."""
         settings: dict[str, Any] = {
-            "objective": self.objective.name, "temperature": self.objective.temperature, "w": w,
-            "beta": self.objective.beta, "num_items": num_items,
-        }  # fmt: skip
+            "objective": self.objective.name,
+            "temperature": self.objective.temperature,
+            "w": w,
+            "beta": self.objective.beta,
+            "num_items": num_items,
+        }
         if self.cache is None:
             return distillation_loss(student_logits_NV, teacher_logits_NV, labels_N, **settings)
         assert rows_B is not None, "with a cache each example says which row it is"
@@ -252,9 +255,13 @@ class _Distils(Trainer):
         hidden_BTD = (outputs.decoder_hidden_states if seq2seq else outputs.hidden_states)[-1]
         hidden_BTD, labels_BT = target_logits_and_labels(hidden_BTD, labels_BT, is_seq2seq=seq2seq)
         return student_path_loss(
-            student_logits_NV, teacher_logits_NV, labels_BT, *self.value(hidden_BTD),
-            eos_ids=self.objective.eos_ids, settings=self.objective.paths,
-        )  # fmt: skip
+            student_logits_NV,
+            teacher_logits_NV,
+            labels_BT,
+            *self.value(hidden_BTD),
+            eos_ids=self.objective.eos_ids,
+            settings=self.objective.paths,
+        )
 
     def _targets(self, logits_BTV: torch.Tensor, labels_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the logits that predict targets, in the common range of ids, and those targets."""

@@ -37,8 +37,9 @@ class RationalesConfig:
 
     top_k: int = option(5, "words of a rationale", minimum=1)
     method: str = option("saliency", "how a token's weight is measured", choices=METHODS)
-    of: str = option("reference", "the target whose probability is attributed; own: what the teacher writes itself",
-                     choices=TARGETS)  # fmt: skip
+    of: str = option(
+        "reference", "the target whose probability is attributed; own: what the teacher writes itself", choices=TARGETS
+    )
     merge: str = option("max", "a word's score from those of its tokens", choices=MERGES)
     steps: int = option(32, "of integrated-gradients: points on the way from the baseline", minimum=1)
     baseline: str = option(

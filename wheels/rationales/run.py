@@ -83,9 +83,15 @@ class Attributor:
         if config.of == "reference" or config.method == "random":
             return pair.encode_targets([row.target for row in rows])
         return write(
-            pair.teacher, sources, pad_id=pair.pad_id, eos_ids=pair.eos_ids, max_new_tokens=config.max_new_tokens,
-            vocab_size=pair.vocab_size, context=pair.source_limit, batch_size=config.batch_size,
-        )  # fmt: skip
+            pair.teacher,
+            sources,
+            pad_id=pair.pad_id,
+            eos_ids=pair.eos_ids,
+            max_new_tokens=config.max_new_tokens,
+            vocab_size=pair.vocab_size,
+            context=pair.source_limit,
+            batch_size=config.batch_size,
+        )
 
     def _scores(self, examples: Sequence[Example]) -> list[list[float]]:
         """Return the scores of each example's source tokens."""
