@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 import wheels
-from wheels import cli
+from wheels import cli, cli_commands
 from wheels.errors import WheelsError
 from wheels.fields import option
 
@@ -38,6 +38,10 @@ def run(config: EchoConfig) -> None:
         bar.update(1)
         logging.getLogger("wheels.x").warning("said \x1b[31m in between")
         raise WheelsError("behind a bar")
+    if config.fail == "remark":
+        logging.getLogger("wheels.x").info("a remark")
+        logging.getLogger("wheels.x").warning("a warning")
+        logging.getLogger("others").info("a library's")
     if config.fail.startswith("memory"):
         raise {"memory": MemoryError, "memory of a GPU": torch.OutOfMemoryError}[config.fail]("too\nmuch")
     if config.fail == "allocation":
@@ -54,7 +58,7 @@ def run(config: EchoConfig) -> None:
 @pytest.fixture(autouse=True)
 def echo(monkeypatch):
     monkeypatch.setitem(
-        cli.COMMANDS, "echo", cli.Command(f"{__name__}:EchoConfig", f"{__name__}:run", "print the text")
+        cli.COMMANDS, "echo", cli_commands.Command(f"{__name__}:EchoConfig", f"{__name__}:run", "print the text")
     )
     monkeypatch.setitem(cli.COMMANDS, "bench echo", cli.COMMANDS["echo"])
 
@@ -195,10 +199,10 @@ def test_an_interrupt_that_the_caller_ignores_stays_ignored():
 def test_ctrl_c_raises_again_once_a_command_works():
     code = """
 import os, signal, sys
-from wheels import __main__, cli, interrupts
+from wheels import __main__, cli, cli_commands, interrupts
 interrupts.leave_at_once()
 class Config: pass
-cli.COMMANDS["x"] = cli.Command("m:C", "m:r", "", continues=False)
+cli.COMMANDS["x"] = cli_commands.Command("m:C", "m:r", "", continues=False)
 cli._load = lambda place: (lambda config: os.kill(os.getpid(), signal.SIGINT)) if place == "m:r" else Config
 cli.parse = lambda *args, **more: Config()
 sys.exit(cli.main(["x"]))
@@ -302,3 +306,64 @@ def test_text_that_the_terminal_cannot_show_is_replaced(monkeypatch):
     monkeypatch.setattr(sys, "stdout", narrow)
     assert cli.main(["echo", "für 5 €"]) == 0
     assert narrow.buffer.getvalue() == b"f?r 5 ?\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "shown"),
+    [
+        ([], "a remark\na warning\n"),
+        (["--log-level", "info"], "a remark\na warning\n"),
+        (["--quiet"], "a warning\n"),
+        (["--log-level=warning"], "a warning\n"),
+        (["--quiet", "--log-level", "warning"], "a warning\n"),
+        (["--log-level", "error"], ""),
+        (["--log-level", "debug"], "a remark\na warning\nINFO:others:a library's\n"),
+    ],
+)
+@pytest.mark.parametrize("behind", [True, False])
+def test_how_much_is_said(flags, shown, behind):
+    words = ["echo", "--fail", "remark", "hallo"]
+    argv = [*words, *flags] if behind else [*flags, *words]
+    code = f"from tests import test_cli; test_cli.run_echo({argv!r})"
+    done = python(code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hallo\n", shown)
+
+
+def run_echo(argv: list[str]) -> None:
+    """Run the command `echo` of this module, as the process's own."""
+    cli.COMMANDS["echo"] = cli_commands.Command(f"{__name__}:EchoConfig", f"{__name__}:run", "print the text")
+    sys.argv = ["wheels", *argv]
+    sys.exit(cli.main())
+
+
+def test_a_text_after_two_dashes_is_no_flag(capsys):
+    assert call(capsys, "echo", "--", "--quiet") == (0, "--quiet\n", "")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--quiet", "--log-level", "info"], "give --quiet or one --log-level, not both"),
+        (["--log-level", "loud"], "log_level must be one of debug, info, warning, error, got 'loud'"),
+        (["--log-level"], "log_level must be one of debug, info, warning, error, got ''"),
+        (["--log-levl", "info"], "unknown flag '--log-levl'; did you mean '--log-level'?"),
+        (["--quite"], "unknown flag '--quite'; did you mean '--quiet'?"),
+    ],
+)
+def test_a_level_that_is_none_is_refused(capsys, flags, message):
+    code, out, err = call(capsys, "echo", "hallo", *flags)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {message}")
+
+
+def test_level_debug_shows_where_an_error_comes_from(capsys):
+    code, _, err = call(capsys, "echo", "--fail", "user", "--log-level", "debug")
+    assert code == 2
+    assert err.startswith("Traceback") and err.endswith("\nerror: text must be short, got long\n")
+
+
+@pytest.mark.parametrize(("flags", "bars"), [([], True), (["--quiet"], False), (["--log-level", "debug"], True)])
+def test_quiet_draws_no_bar_even_on_a_terminal(flags, bars):
+    code = "import sys; sys.stderr.isatty = lambda: True; from wheels.cli import main\n"
+    code += f"sys.argv = ['wheels', '--version', *{flags!r}]; main(); from tqdm.auto import tqdm; list(tqdm([1]))"
+    assert ("1/1" in python(code).stderr) is bars

@@ -200,7 +200,7 @@ def test_help_shows_meaning_choices_and_default(capsys):
     assert "--teacher-budget X the share of 20% and so on; default 0.2" in shown
     assert "--rule learned|entropy|margin the rule; default learned" in shown
     assert "--rules TEXT,... several rules; one of learned, entropy; default learned" in shown
-    assert "--limit N rows --resume" in shown
+    assert "--limit N rows --[no-]resume" in shown
     assert "TEXT what to say" in shown
 
 

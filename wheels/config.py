@@ -5,7 +5,6 @@ Nothing here imports torch: `wheels train --help` answers at once.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 import platform
@@ -13,12 +12,13 @@ import shlex
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import wheels
 from wheels.errors import WheelsError
 from wheels.fields import Field, check_fields, check_known, convert, fields_of
 from wheels.files import write_json
+from wheels.flags import config_parser, flags_of, join_values, metavar, on_every_command
 from wheels.paths import check_paths
 
 Config = TypeVar("Config")
@@ -46,9 +46,9 @@ def parse(config_class: type[Config], argv: Sequence[str], *, prog: str, descrip
         SystemExit: after `--help` was printed.
     """
     fields = fields_of(config_class)
-    parser = _parser(fields, prog, description)
-    namespace, unknown = parser.parse_known_args(_join_values(argv, fields))
-    flags = ["--config", "--help", *(flag for field in fields for flag in _flags(field))]
+    parser = config_parser(fields, prog, description)
+    namespace, unknown = parser.parse_known_args(join_values(argv, fields))
+    flags = [*on_every_command(), *(flag for field in fields for flag in flags_of(field))]
     check_known([argument.split("=")[0] for argument in unknown if argument.startswith("-")], flags, "flag")
     if unknown:
         raise WheelsError(f"{prog} has no use for {unknown[0]!r}; put text that has spaces in quotes")
@@ -82,7 +82,7 @@ def _construct(config_class: type[Config], fields: Sequence[Field], values: dict
     for field in fields:
         if field.required and field.name not in values:
             meaning = field.metadata.get("help", "")
-            wanted = _metavar(field) if field.positional else f"{field.flag} {_metavar(field)}"
+            wanted = metavar(field) if field.positional else f"{field.flag} {metavar(field)}"
             raise WheelsError(f"{wanted} is missing{': ' if meaning else ''}{meaning}")
     config = config_class(**values)
     check_fields(config)
@@ -182,97 +182,6 @@ def _read_value(name: str, value: Any, fields: Sequence[Field], place: str) -> A
         raise WheelsError(f"{place}: {error}") from None
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ours: one line, no usage in front of it."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print."""
-        raise WheelsError(message.removeprefix("argument "))
-
-
-def _parser(fields: Sequence[Field], prog: str, description: str) -> _Parser:
-    """Return a parser that collects text; `convert` gives it its types afterwards."""
-    parser = _Parser(
-        prog=prog,
-        description=description,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=_width()),
-    )
-    parser.add_argument("--config", metavar="FILE", help="a YAML file of `key: value` lines; flags win over it")
-    for field in fields:
-        assert field.name != "config", "the name belongs to --config"
-        if field.positional:
-            parser.add_argument(field.name, nargs="?", metavar=_metavar(field), help=_help(field))
-        elif field.kind is bool:
-            parser.add_argument(field.flag, action=argparse.BooleanOptionalAction, dest=field.name, help=_help(field))
-        else:
-            parser.add_argument(field.flag, dest=field.name, metavar=_metavar(field), help=_help(field))
-    return parser
-
-
-def _flags(field: Field) -> list[str]:
-    """Return the flags that set `field`."""
-    if field.positional:
-        return []
-    return [field.flag, f"--no-{field.flag[2:]}"] if field.kind is bool else [field.flag]
-
-
-def _width() -> int:
-    """Return how wide help is printed: the terminal's width, between 60 and 120 columns."""
-    import shutil
-
-    return max(60, min(120, shutil.get_terminal_size((100, 24)).columns))
-
-
-def _join_values(argv: Sequence[str], fields: Sequence[Field]) -> list[str]:
-    """Write `--flag value` as `--flag=value`, for argparse takes values such as `-1e-3` or `-inf` for flags."""
-    valued = {field.flag for field in fields if field.kind is not bool and not field.positional}
-    joined: list[str] = []
-    rest = list(argv)
-    while rest:
-        argument = rest.pop(0)
-        if argument == "--":
-            return [*joined, argument, *rest]
-        if argument in valued and rest and not rest[0].startswith("--"):
-            argument = f"{argument}={rest.pop(0)}"
-        joined.append(argument)
-    return joined
-
-
-def _metavar(field: Field) -> str:
-    """Return the word that stands for the value in help and in errors."""
-    if "metavar" in field.metadata:
-        return str(field.metadata["metavar"])
-    if field.positional:
-        return field.name.upper()
-    if "choices" in field.metadata and not field.many and len(field.metadata["choices"]) <= 4:
-        return "|".join(field.metadata["choices"])
-    word = {str: "TEXT", int: "N", float: "X", bool: ""}[field.kind]
-    return f"{word},..." if field.many else word
-
-
-def _help(field: Field) -> str:
-    """Return the line of `--help`: the meaning, the choices that the metavar does not show, the default."""
-    parts = [field.metadata.get("help", "")]
-    if "choices" in field.metadata and "|" not in _metavar(field):
-        parts.append(f"one of {', '.join(map(str, field.metadata['choices']))}")
-    if field.required:
-        parts.append("required")
-    elif field.default not in (None, (), "") and field.default is not False:
-        parts.append(f"default {_show(field.default)}")
-    return "; ".join(part for part in parts if part).replace("%", "%%")
-
-
-def _show(value: Any) -> str:
-    """Return a default as the user would write it."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, tuple):
-        return ",".join(map(_show, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def as_command(name: str, config: Any) -> str:
     """Return the command line that gives `config`: `name`, then a flag for every value that is not its default."""
     words, last = name.split(), []
@@ -284,7 +193,7 @@ def as_command(name: str, config: Any) -> str:
         if field.positional:
             last += ["--", text]
         elif field.kind is bool:
-            words.append(_flags(field)[0 if value else 1])
+            words.append(flags_of(field)[0 if value else 1])
         else:
             words += [f"{field.flag}={text}"] if text.startswith("-") else [field.flag, text]
     return shlex.join(words + last)

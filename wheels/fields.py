@@ -3,6 +3,7 @@
 A configuration is a flat frozen dataclass. The metadata of a field may carry:
 
     help        what the field means, for `--help`
+    group       the title that it stands under in `--help`; without one it is among the common ones, shown first
     choices     the values allowed (of each element, for a tuple)
     minimum     the smallest value allowed (default: -MOST)
     maximum     the largest value allowed (default: MOST)
@@ -16,9 +17,10 @@ A configuration is a flat frozen dataclass. The metadata of a field may carry:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wheels.errors import (
@@ -71,15 +73,30 @@ class Field:
         """Whether the value is given without its flag."""
         return bool(self.metadata.get("positional"))
 
+    @property
+    def group(self) -> str:
+        """The title that it stands under in `--help`; empty for a common one."""
+        return str(self.metadata.get("group", ""))
+
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
     """Return a dataclass field with its line of help and the rest of its metadata (see the top of this file)."""
     return dataclasses.field(default=default, metadata={"help": help, **metadata})
 
 
+def option_group(title: str) -> Callable[..., Any]:
+    """Return an `option` whose fields stand under `title` in `--help`."""
+    return functools.partial(option, group=title)
+
+
+MACHINE = "machine"
+"""The title of what says where a command runs, and how it computes there."""
+machine_option = option_group(MACHINE)
+
+
 def threads_option() -> Any:
     """Return the field of a command's CPU threads."""
-    return option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
+    return machine_option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
 
 
 REQUIRED = dataclasses.MISSING
@@ -94,6 +111,15 @@ def fields_of(config_class: type) -> list[Field]:
     """
     hints = typing.get_type_hints(config_class)
     return [_field(field, hints[field.name]) for field in dataclasses.fields(config_class) if field.init]
+
+
+def grouped(fields: Sequence[Field]) -> dict[str, list[Field]]:
+    """Return the fields by the title of their group: the common ones first, under an empty title, the machine last."""
+    groups: dict[str, list[Field]] = {"": []}
+    for field in fields:
+        groups.setdefault(field.group, []).append(field)
+    machine = groups.pop(MACHINE, [])
+    return {title: members for title, members in (*groups.items(), (MACHINE, machine)) if members}
 
 
 def _field(field: dataclasses.Field[Any], hint: Any) -> Field:

@@ -21,7 +21,17 @@ from wheels.data.equations import TOLERANCE, same_value
 from wheels.data.writing_systems import bleu_tokenizer, spaced
 from wheels.errors import WheelsError, check_choice
 
-METRICS = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "rougeLsum", "exact", "equation")
+METRICS = {
+    "bleu": "BLEU of the corpus, by sacrebleu; single texts are scored with chrF",
+    "chrf": "chrF: F-score of character n-grams, by sacrebleu",
+    "rouge1": "ROUGE-1: F-score of words",
+    "rouge2": "ROUGE-2: F-score of pairs of words",
+    "rougeL": "ROUGE-L: F-score of the longest common subsequence",
+    "rougeLsum": "ROUGE-L, sentence by sentence",
+    "exact": "share of texts that equal the reference",
+    "equation": "share of equations that come to the reference's value",
+}
+"""The metrics, each with a line on what it measures. All run from 0 to 100; more is better."""
 _BLEU_ORDER = 4
 _CHRF_ORDER = 6
 _CHRF_BETA = 2

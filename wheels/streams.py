@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 
+from wheels.errors import WheelsError, check_choice
+from wheels.flags import LEVELS
 from wheels.visible import one_line, visible
 
 LONGEST = 2000
@@ -25,12 +28,39 @@ def open_missing() -> None:
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", errors="backslashreplace"))
 
 
-def bars_on_terminals_only() -> None:
-    """Let tqdm draw nothing where standard error is no terminal, in libraries and child processes too.
+def take_level(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """Return how much is to be said, one of `LEVELS`, and the arguments without `--quiet` and `--log-level`.
+
+    Both may stand anywhere before a `--`. `--quiet` is level warning.
+
+    Raises:
+        WheelsError: for a level that is none, or both flags at once.
+    """
+    rest, given = list(argv), []
+    end = rest.index("--") if "--" in rest else len(rest)
+    before, after = rest[:end], rest[end:]
+    while "--quiet" in before:
+        before.remove("--quiet")
+        given.append("warning")
+    for place in range(len(before) - 1, -1, -1):
+        flag, equals, value = before[place].partition("=")
+        if flag == "--log-level":
+            words = before[place + 1 : place + 2]
+            given.append(check_choice("log_level", value if equals else "".join(words), LEVELS))
+            del before[place : place + 1 + (not equals)]
+    if len(set(given)) > 1:
+        raise WheelsError("give --quiet or one --log-level, not both: --quiet is --log-level warning without bars")
+    return given[0] if given else "info", before + after
+
+
+def bars_where_they_are_seen(level: str) -> None:
+    """Let tqdm draw nothing below level info or where standard error is no terminal, in libraries and children too.
 
     tqdm reads the variable when it is first imported (https://tqdm.github.io/docs/tqdm/#environment-variables).
     """
-    if not sys.stderr.isatty():
+    if LEVELS.index(level) > LEVELS.index("info"):
+        os.environ["TQDM_DISABLE"] = "1"
+    elif not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
 
 
@@ -57,8 +87,12 @@ def _end_bars() -> None:
             bar.close()
 
 
-def log_to_stderr() -> None:
-    """Show what `wheels` logs as plain lines on standard error, so that standard output stays clean."""
+def log_to_stderr(level: str = "info") -> None:
+    """Show what `wheels` logs as plain lines on standard error, so that standard output stays clean.
+
+    Args:
+        level: the least that is shown; debug shows what libraries log too, from info on.
+    """
     import logging  # on demand: `--help` has nothing to log
 
     class Lines(logging.Handler):
@@ -78,4 +112,8 @@ def log_to_stderr() -> None:
     logger = logging.getLogger("wheels")
     if not logger.handlers:
         logger.addHandler(Lines())
-        logger.setLevel(logging.INFO)
+    logger.setLevel(level.upper())
+    logger.propagate = level != "debug"
+    if level == "debug":
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "info")  # its logger does not reach the root's
+        logging.basicConfig(level=logging.INFO, handlers=[Lines()])

@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 from wheels.annotation.config import METRICS
 from wheels.errors import WheelsError, check_budget
-from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
+from wheels.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
 from wheels.paths import PLACE, RUN
 
 REFERENCES = "references"
 """The teacher that labels with the references of the pool; `references:0.3` with 30% of them exchanged."""
 STRATEGIES = ("random", "random+filter", "consistency", "assistant", "full")
 """At random, unfiltered and filtered; (I); (I) + TA-student; (I) + TA-student + TA-teacher."""
+
+selection_option = option_group("selection")
+training_option = option_group("training")
+data_option = option_group("data and statistics")
 
 
 @dataclass(frozen=True)
@@ -42,27 +46,27 @@ class AnnotationConfig:
 
     strategies: tuple[str, ...] = option(STRATEGIES, "what is compared at every budget", choices=STRATEGIES)
     budgets: tuple[int, ...] = option((100, 300, 900), "annotations; ablations are made at the middle one", minimum=2)
-    warm_up: float = option(0.1, "share of the budget spent at random first", share=True)
-    warm_ups: tuple[float, ...] = option(
+    warm_up: float = selection_option(0.1, "share of the budget spent at random first", share=True)
+    warm_ups: tuple[float, ...] = selection_option(
         (0.0, 0.05, 0.2, 0.3), "other shares, of 'full' at the middle budget; 0: one stage"
     )
     seeds: int = option(3, "runs of each, with other rows, errors, samples and order of training", minimum=1)
     metric: str = option("exact", "by which answers agree, and are right", choices=METRICS)
-    metrics: tuple[str, ...] = option((), "of the table, the first for the plot (default: --metric)")
-    samples: int = option(5, "answers that the student samples for each row", minimum=2)
-    temperature: float = option(1.0, "of these samples", minimum=0.01)
-    grade_quantiles: tuple[float, ...] = option((0.5, 0.1, 0.5), "see `wheels annotate`")
+    metrics: tuple[str, ...] = data_option((), "of the table, the first for the plot (default: --metric)")
+    samples: int = selection_option(5, "answers that the student samples for each row", minimum=2)
+    temperature: float = selection_option(1.0, "of these samples", minimum=0.01)
+    grade_quantiles: tuple[float, ...] = selection_option((0.5, 0.1, 0.5), "see `wheels annotate`")
 
-    rehearse: bool = option(False, "train on the labelled rows too, not only on annotations")
-    epochs: float = option(4.0, "passes over the annotations in each training", minimum=0.1)
-    learning_rate: float = option(1e-3, "highest learning rate", minimum=0.0)
-    train_batch: int = option(32, "rows per step of training", minimum=1)
-    max_new_tokens: int = option(64, "longest answer, in tokens", minimum=1)
-    batch_size: int = option(256, "rows at a time when models write or read", minimum=1)
-    pool_limit: int | None = option(None, "use only so many rows of the pool", minimum=2)
-    test_limit: int | None = option(None, "score only so many test rows", minimum=1)
-    resamples: int = option(1000, "of the paired bootstrap", minimum=10, maximum=100_000)
-    threads: int = option(0, "CPU threads; 0: torch's choice", minimum=0, maximum=MOST_THREADS)
+    rehearse: bool = training_option(False, "train on the labelled rows too, not only on annotations")
+    epochs: float = training_option(4.0, "passes over the annotations in each training", minimum=0.1)
+    learning_rate: float = training_option(1e-3, "highest learning rate", minimum=0.0)
+    train_batch: int = training_option(32, "rows per step of training", minimum=1)
+    max_new_tokens: int = data_option(64, "longest answer, in tokens", minimum=1)
+    batch_size: int = machine_option(256, "rows at a time when models write or read", minimum=1)
+    pool_limit: int | None = data_option(None, "use only so many rows of the pool", minimum=2)
+    test_limit: int | None = data_option(None, "score only so many test rows", minimum=1)
+    resamples: int = data_option(1000, "of the paired bootstrap", minimum=10, maximum=100_000)
+    threads: int = machine_option(0, "CPU threads; 0: torch's choice", minimum=0, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:
         """Check every value."""

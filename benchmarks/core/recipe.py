@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
 from wheels.config import build, load_yaml
-from wheels.errors import WheelsError
+from wheels.errors import WheelsError, did_you_mean
 from wheels.fields import check_known, fields_of
 from wheels.paths import settings_digests
 
@@ -26,18 +28,17 @@ class Recipe:
     """The settings of each stage, as they stand in the file."""
 
     @classmethod
-    def read(cls, path: str | Path | None, shipped: str, sections: Sequence[str]) -> Recipe:
-        """Read a file, or the one that comes with the package.
+    def read(cls, name: str | Path, sections: Sequence[str]) -> Recipe:
+        """Read a file, or the shipped recipe of that name.
 
         Args:
-            path: the user's own file, or None.
-            shipped: the name of ours, without its ending.
+            name: a path, or the name of one of ours without its ending.
             sections: the sections it may have; one that is missing is empty.
 
         Raises:
             WheelsError: naming the file, for what cannot be read, is not YAML, or has an unknown section.
         """
-        place = Path(path) if path is not None else shipped_recipe(shipped)
+        place = find_recipe(name)
         content, _ = load_yaml(place)
         content = {} if content is None else content
         if not isinstance(content, dict) or not all(isinstance(part, dict | None) for part in content.values()):
@@ -75,6 +76,36 @@ def with_digests(settings: Mapping[str, Any], config: Any) -> dict[str, Any]:
     return {**settings, **settings_digests(fields_of(type(config)), config)}
 
 
+def find_recipe(name: str | Path) -> Path:
+    """Return the file of that path, or the shipped recipe of that name.
+
+    Raises:
+        WheelsError: where there is neither: with all shipped ones, and the nearest.
+    """
+    if Path(name).is_file() or "/" in str(name):
+        return Path(name)
+    shipped, name = shipped_recipes(), str(name)
+    if name in shipped:
+        return shipped[name]
+    raise WheelsError(
+        f"no recipe {name!r}: neither a file, nor one of {', '.join(shipped)}{did_you_mean(name, shipped)}"
+    )
+
+
 def shipped_recipe(name: str) -> Path:
     """Return the file of a recipe that comes with the package."""
-    return Path(str(resources.files("wheels.benchmarks"))) / "recipes" / f"{name}.yaml"
+    return shipped_recipes()[name]
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the recipes that come with the package, by name."""
+    folder = Path(str(resources.files("wheels.benchmarks"))) / "recipes"
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def about(recipe: Path) -> tuple[str, str]:
+    """Return the command that reads a shipped recipe, and what it is for, as its comment names them."""
+    lines = takewhile(lambda line: line.startswith("#"), recipe.read_text(encoding="utf-8").splitlines())
+    comment = " ".join(line.removeprefix("#").strip() for line in lines)
+    command = re.search(r"`wheels (bench [a-z]+|demo)", comment)
+    return command[1] if command else "", re.split(r"[.;](?: |$)", comment)[0]

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 
 from wheels.decoding.methods.choices import DTYPES, MODE_HELP, MODES, RULES
 from wheels.errors import WheelsError
-from wheels.fields import check_fields, option, threads_option
+from wheels.fields import check_fields, machine_option, option, option_group, threads_option
 from wheels.paths import PLACE, RUN
+
+model_option = option_group("models")
+data_option = option_group("data")
+statistics_option = option_group("statistics")
 
 
 @dataclass(frozen=True)
@@ -21,19 +25,17 @@ class CurveConfig:
     model: str | None = option(
         None, "folder of a trained model (default: the embedded pair)", metavar="DIR", reads=PLACE
     )
-    teacher: str | None = option(
-        None, "folder or hub id of the teacher, if not the one that the model folder names", reads=PLACE
-    )
-    also: tuple[str, ...] = option(
+    teacher: str | None = model_option(None, "folder or hub id of the teacher (default: the model's own)", reads=PLACE)
+    also: tuple[str, ...] = model_option(
         (),
         "more trained models of the same pair, each trained and calibrated on its own: their seeds are further ones",
         reads=PLACE,
     )
     data: str = option("embedded-translation", "task, folder, file or hub:owner/name to score on", reads=PLACE)
-    split: str = option("test", "split of the data that is scored")
-    source: str = option("source", "column of the source; dotted names reach nested columns")
-    target: str = option("target", "column of the reference")
-    prompt: str | None = option(None, "template with {source}, for causal models (default: the model's own)")
+    split: str = data_option("test", "split of the data that is scored")
+    source: str = data_option("source", "column of the source; dots reach nested ones")
+    target: str = data_option("target", "column of the reference")
+    prompt: str | None = data_option(None, "template with {source}, for causal models (default: the model's own)")
     metrics: tuple[str, ...] = option((), "metrics; the first is the quality of the curve (default: the task's own)")
     budgets: tuple[float, ...] = option(
         (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0),
@@ -43,18 +45,18 @@ class CurveConfig:
     rules: tuple[str, ...] | None = option(
         None, "rules to compare (default: all that the model has heads and thresholds for)", choices=RULES
     )
-    seeds: int = option(3, "trained heads of a rule, and draws of random and every-k", minimum=1)
+    seeds: int = statistics_option(3, "trained heads of a rule, and draws of random and every-k", minimum=1)
     mode: str = option("average", MODE_HELP, choices=MODES)
-    calibration_data: str | None = option(
+    calibration_data: str | None = data_option(
         None, "data to calibrate on first; never the data that is scored", reads=PLACE
     )
     limit: int | None = option(None, "score only the first rows", minimum=1)
-    batch_size: int = option(64, "rows decoded at once", minimum=1)
-    max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)
-    resamples: int = option(1000, "bootstrap resamples of sentences and seeds", minimum=100, maximum=100_000)
+    batch_size: int = machine_option(64, "rows decoded at once", minimum=1)
+    max_new_tokens: int = data_option(128, "longest output, in tokens", minimum=1)
+    resamples: int = statistics_option(1000, "bootstrap resamples of sentences and seeds", minimum=100, maximum=100_000)
     output: str = option("curve", "folder for the results; a rerun into it continues", metavar="DIR", writes=RUN)
-    device: str = option("cpu", "device of both models, such as cpu or cuda")
-    dtype: str = option("float32", "number format of both models", choices=DTYPES)
+    device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
+    dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
     threads: int | None = threads_option()
 
     def __post_init__(self) -> None:

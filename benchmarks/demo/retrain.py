@@ -13,7 +13,7 @@ from typing import Any
 import wheels
 from wheels.agents.config import TrainConfig
 from wheels.benchmarks.core.commands import calibrate, distil, embedded_pair, train
-from wheels.benchmarks.core.recipe import Recipe, with_digests
+from wheels.benchmarks.core.recipe import Recipe, shipped_recipe, with_digests
 from wheels.benchmarks.core.stages import Stage, in_words, run_stages
 from wheels.benchmarks.demo.config import DemoConfig
 from wheels.config import write_resolved
@@ -35,7 +35,7 @@ def run(config: DemoConfig) -> None:
         WheelsError: where the place cannot be written, and whatever a stage raises.
     """
     output, work = output_folder(config), Path(config.work)
-    recipe = Recipe.read(config.recipe, RECIPE, SECTIONS)
+    recipe = Recipe.read(config.recipe or shipped_recipe(RECIPE), SECTIONS)
     stages = retrain_stages(config, work, recipe)
     seconds = run_stages(work, stages, {"command": "demo --retrain", "wheels": wheels.__version__})
     facts = read_object(work / "facts.json")

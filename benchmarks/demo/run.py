@@ -12,7 +12,7 @@ from typing import Any
 import wheels
 from wheels.agents.config import TrainConfig
 from wheels.benchmarks.core.commands import calibrate, curve, distil, embedded_pair, folder_digest, train
-from wheels.benchmarks.core.recipe import Recipe, with_digests
+from wheels.benchmarks.core.recipe import Recipe, shipped_recipe, with_digests
 from wheels.benchmarks.core.stages import Stage, in_words, run_stages
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.demo.config import OUTPUT, DemoConfig, ExamplesConfig, SentencesConfig
@@ -36,7 +36,7 @@ def run(config: DemoConfig) -> None:
         return
     start = time.perf_counter()
     output = Path(config.output or OUTPUT)
-    recipe = Recipe.read(config.recipe, "demo", SECTIONS)
+    recipe = Recipe.read(config.recipe or shipped_recipe("demo"), SECTIONS)
     stages = demo_stages(config, output, recipe)
     seconds = run_stages(
         output, stages, {"command": "demo", "wheels": wheels.__version__, "pair": folder_digest(embedded_pair())}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wheels.benchmarks.core.recipe import Recipe, shipped_recipe
+from wheels.benchmarks.core.recipe import Recipe
 from wheels.benchmarks.distillation.config import CacheConfig, DistillationConfig, SweepConfig
 from wheels.benchmarks.study.config import ScoresConfig
 from wheels.distillation.config import PretrainConfig
@@ -181,9 +181,8 @@ def read_recipe(name: str) -> Recipe:
     Raises:
         WheelsError: for a recipe that cannot be read, or has no sizes.
     """
-    shipped = shipped_recipe(name)
-    path = shipped if not Path(name).exists() and "/" not in name and shipped.is_file() else Path(name)
-    recipe = Recipe.read(path, name, SECTIONS)
+    recipe = Recipe.read(name, SECTIONS)
+    path = recipe.path
     sizes: Mapping[str, Any] = recipe.sections["sizes"]
     if not sizes:
         raise WheelsError(f"{path}: must have the section sizes, with at least one, such as `w48: {{width: 48}}`")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wheels.decoding.methods.choices import DTYPES, RULES
 from wheels.errors import WheelsError
-from wheels.fields import check_fields, option, threads_option
+from wheels.fields import check_fields, machine_option, option, option_group, threads_option
 from wheels.paths import PLACE, RUN
 
 FAMILIES = (
@@ -23,6 +23,11 @@ FAMILIES = (
 )
 """The families of methods that are compared, each at several settings (`wheels.benchmarks.passes.settings`)."""
 
+data_option = option_group("data")
+method_option = option_group("methods")
+tuning_option = option_group("tuning of the family `tuned`")
+statistics_option = option_group("statistics")
+
 
 @dataclass(frozen=True)
 class PassesConfig:
@@ -35,13 +40,11 @@ class PassesConfig:
     model: str | None = option(
         None, "folder of a trained model (default: the embedded pair)", metavar="DIR", reads=PLACE
     )
-    teacher: str | None = option(
-        None, "folder or hub id of the teacher, if not the one that the model folder names", reads=PLACE
-    )
+    teacher: str | None = option(None, "folder or hub id of the teacher (default: the model's own)", reads=PLACE)
     data: str = option("embedded-translation", "task, folder, file or hub:owner/name to score on", reads=PLACE)
-    split: str = option("test", "split of the data that is scored")
-    source: str = option("source", "column of the source; dotted names reach nested columns")
-    target: str = option("target", "column of the reference")
+    split: str = data_option("test", "split of the data that is scored")
+    source: str = data_option("source", "column of the source; dots reach nested ones")
+    target: str = data_option("target", "column of the reference")
     metrics: tuple[str, ...] = option((), "metrics; the first is the quality of the curve (default: the task's own)")
     rule: str = option("learned", "the rule that calls in deferral and in its verified forms", choices=RULES)
     budgets: tuple[float, ...] = option(
@@ -50,23 +53,25 @@ class PassesConfig:
         share=True,
     )
     families: tuple[str, ...] = option(FAMILIES, "families of methods to compare", choices=FAMILIES)
-    scales: tuple[float, ...] = option((1.0,), "priced: nats of regret let pass for each nat of the call's price")
-    longest: int | None = option(
+    scales: tuple[float, ...] = method_option(
+        (1.0,), "priced: nats of regret let pass for each nat of the call's price"
+    )
+    longest: int | None = method_option(
         None, "student tokens after which a verified or priced row calls anyway (default: no limit)", minimum=1
     )
-    seeds: int = option(3, "trained heads that learned and regret are decoded with", minimum=1)
-    tune_data: str | None = option(
+    seeds: int = statistics_option(3, "trained heads that learned and regret are decoded with", minimum=1)
+    tune_data: str | None = tuning_option(
         None, "data on which the family tuned chooses its settings; never the rows that are scored", reads=PLACE
     )
-    tune_split: str = option("validation", "split of the data that is tuned on")
-    tune_limit: int | None = option(None, "tune on the first rows only", minimum=1)
+    tune_split: str = tuning_option("validation", "split of the data that is tuned on")
+    tune_limit: int | None = tuning_option(None, "tune on the first rows only", minimum=1)
     limit: int | None = option(None, "score only the first rows", minimum=1)
-    batch_size: int = option(64, "rows of a forward pass", minimum=1)
-    max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)
-    resamples: int = option(1000, "bootstrap resamples of rows and seeds", minimum=100, maximum=100_000)
+    batch_size: int = machine_option(64, "rows of a forward pass", minimum=1)
+    max_new_tokens: int = data_option(128, "longest output, in tokens", minimum=1)
+    resamples: int = statistics_option(1000, "bootstrap resamples of rows and seeds", minimum=100, maximum=100_000)
     output: str = option("passes", "folder for the results; a rerun into it continues", metavar="DIR", writes=RUN)
-    device: str = option("cpu", "device of both models, such as cpu or cuda")
-    dtype: str = option("float32", "number format of both models", choices=DTYPES)
+    device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
+    dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
     threads: int | None = threads_option()
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import wheels
 from wheels.benchmarks.core.commands import distil
-from wheels.benchmarks.core.recipe import Recipe, shipped_recipe, with_digests
+from wheels.benchmarks.core.recipe import Recipe, with_digests
 from wheels.benchmarks.core.stages import Stage, in_words, run_stages
 from wheels.benchmarks.rationales.cells import attribute, score_cell, untrained, write_rows
 from wheels.benchmarks.rationales.config import BenchRationalesConfig, GridConfig
@@ -103,9 +103,7 @@ def run(config: BenchRationalesConfig) -> None:
     Raises:
         WheelsError: for a recipe that does not fit, a folder that holds something else, and whatever a stage raises.
     """
-    shipped = shipped_recipe(config.recipe)
-    path = shipped if not Path(config.recipe).exists() and "/" not in config.recipe and shipped.is_file() else None
-    recipe = Recipe.read(path or config.recipe, config.recipe, SECTIONS)
+    recipe = Recipe.read(config.recipe, SECTIONS)
     for section in ("teacher", "student"):
         if not recipe.sections[section]:
             raise WheelsError(f"{recipe.path}: must have the section {section}, with at least one setting")

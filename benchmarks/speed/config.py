@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wheels.decoding.methods.choices import DTYPES
 from wheels.errors import WheelsError
-from wheels.fields import check_fields, option, threads_option
+from wheels.fields import check_fields, machine_option, option, option_group, threads_option
 from wheels.paths import PLACE, RUN, SETTINGS
 
 REFERENCE = "hf-teacher"
@@ -39,6 +39,9 @@ def is_library(name: str) -> bool:
     return name.startswith("hf-")
 
 
+text_option = option_group("models and texts")
+
+
 @dataclass(frozen=True)
 class SpeedConfig:
     """Settings of one comparison of speed.
@@ -50,13 +53,11 @@ class SpeedConfig:
     model: str | None = option(
         None, "folder of a trained model (default: the embedded pair)", metavar="DIR", reads=PLACE
     )
-    teacher: str | None = option(
-        None, "folder or hub id of the teacher, if not the one that the model folder names", reads=PLACE
-    )
+    teacher: str | None = text_option(None, "folder or hub id of the teacher (default: the model's own)", reads=PLACE)
     data: str | None = option(
         None, "task, folder, file or hub:owner/name (default: the embedded pair's own test rows)", reads=PLACE
     )
-    split: str = option("test", "split of the data that is decoded")
+    split: str = text_option("test", "split of the data that is decoded")
     rows: int = option(64, "texts that each system decodes", minimum=1)
     batch_sizes: tuple[int, ...] = option((1, 8, 32), "rows of a forward pass", minimum=1)
     rounds: int = option(5, "times that each system runs, all of them in turn", minimum=1)
@@ -65,16 +66,18 @@ class SpeedConfig:
     methods: tuple[str, ...] = option(
         (), f"systems, always with {REFERENCE} (default: all that are possible)", choices=SYSTEMS
     )
-    max_new_tokens: int = option(64, "longest output, in tokens (with --random-weights: as its file says)", minimum=1)
-    random_weights: str | None = option(
+    max_new_tokens: int = text_option(
+        64, "longest output, in tokens (with --random-weights: as its file says)", minimum=1
+    )
+    random_weights: str | None = text_option(
         None,
-        "YAML file with the sizes of a pair that nobody trained, in place of a model",
+        "sizes of an untrained pair, in place of a model: YAML file or shipped recipe",
         metavar="FILE",
         reads=SETTINGS,
     )
     output: str = option("speed", "folder for the results; a rerun into it continues", metavar="DIR", writes=RUN)
-    device: str = option("cpu", "device of both models, such as cpu or cuda")
-    dtype: str = option("float32", "number format of both models", choices=DTYPES)
+    device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
+    dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
     threads: int | None = threads_option()
 
     def __post_init__(self) -> None:

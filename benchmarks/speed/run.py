@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import torch
 from tqdm import tqdm
 
+from wheels.benchmarks.core.recipe import find_recipe
 from wheels.benchmarks.curve.decodes import rows_digest
 from wheels.benchmarks.speed.config import EMBEDDED_DATA, SYSTEMS, WITH_RANDOM_WEIGHTS, SpeedConfig
 from wheels.benchmarks.speed.forward_timer import ForwardTimer, Machine
@@ -127,7 +128,7 @@ def make_plan(config: SpeedConfig) -> SpeedPlan:
         WheelsError: where a system that was asked for needs a rule that the model does not have.
     """
     if config.random_weights is not None:
-        return _random_plan(config, RandomPair.read(config.random_weights))
+        return _random_plan(config, RandomPair.read(find_recipe(config.random_weights)))
     task = load_task(config.data or EMBEDDED_DATA, require_target=False)
     rows = task.rows(config.split)[: config.rows]
     artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)

@@ -16,7 +16,7 @@ from typing import Any
 import wheels
 from wheels.agents.config import TrainConfig
 from wheels.benchmarks.core.commands import calibrate, curve, distil, passes, train
-from wheels.benchmarks.core.recipe import Recipe, shipped_recipe, with_digests
+from wheels.benchmarks.core.recipe import Recipe, with_digests
 from wheels.benchmarks.core.score import score_model, write_table
 from wheels.benchmarks.core.stages import Stage, in_words, run_stages
 from wheels.benchmarks.curve.config import CurveConfig
@@ -122,9 +122,8 @@ def read_recipe(name: str, teacher: str | None = None) -> Recipe:
     Raises:
         WheelsError: for a recipe that cannot be read, has no teacher, or names a student that it does not make.
     """
-    shipped = shipped_recipe(name)
-    path = shipped if not Path(name).exists() and "/" not in name and shipped.is_file() else Path(name)
-    recipe = Recipe.read(path, name, SECTIONS)
+    recipe = Recipe.read(name, SECTIONS)
+    path = recipe.path
     students, policy = recipe.sections["students"], recipe.sections["policy"]
     if not recipe.sections["teacher"] and teacher is None:
         raise WheelsError(

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from wheels.decoding.methods.choices import DTYPES, RULES
 from wheels.errors import WheelsError
-from wheels.fields import REQUIRED, check_fields, option, threads_option
+from wheels.fields import REQUIRED, check_fields, machine_option, option, option_group, threads_option
 from wheels.paths import PLACE
+
+data_option = option_group("data")
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,11 @@ class CalibrateConfig:
     data: str = option(
         REQUIRED, "task, folder, file or hub:owner/name to calibrate on; never the data to be scored", reads=PLACE
     )
-    teacher: str | None = option(
-        None, "folder or hub id of the teacher, if not the one that the model folder names", reads=PLACE
-    )
-    split: str = option("validation", "split of the data that is used")
-    source: str = option("source", "column of the source; dotted names reach nested columns")
-    target: str = option("target", "column of the reference")
-    limit: int | None = option(None, "use only the first rows", minimum=1)
+    teacher: str | None = option(None, "folder or hub id of the teacher (default: the model's own)", reads=PLACE)
+    split: str = data_option("validation", "split of the data that is used")
+    source: str = data_option("source", "column of the source; dots reach nested ones")
+    target: str = data_option("target", "column of the reference")
+    limit: int | None = data_option(None, "use only the first rows", minimum=1)
     budgets: tuple[float, ...] = option(
         (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7), "teacher budgets to find thresholds for", share=True
     )
@@ -39,9 +39,9 @@ class CalibrateConfig:
     )
     seeds: int = option(3, "how many trained heads, and draws of the random rule, are calibrated", minimum=1)
     max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)
-    batch_size: int = option(64, "rows decoded at once", minimum=1)
-    device: str = option("cpu", "device of both models, such as cpu or cuda")
-    dtype: str = option("float32", "number format of both models", choices=DTYPES)
+    batch_size: int = machine_option(64, "rows decoded at once", minimum=1)
+    device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
+    dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
     threads: int | None = threads_option()
 
     def __post_init__(self) -> None:

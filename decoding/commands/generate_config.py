@@ -18,9 +18,14 @@ from wheels.decoding.methods.choices import (
     RULES,
 )
 from wheels.errors import WheelsError
-from wheels.fields import check_fields, option, threads_option
+from wheels.fields import check_fields, machine_option, option, option_group, threads_option
 from wheels.paths import FILE, PLACE
 from wheels.policy.calibration import UNCALIBRATED
+
+input_option = option_group("input and output")
+pair_option = option_group("another pair")
+draft_option = option_group("methods that verify drafts")
+sampling_option = option_group("sampling")
 
 
 @dataclass(frozen=True)
@@ -35,56 +40,54 @@ class GenerateConfig:
     input: str | None = option(
         None, "a file with one text a line, or .jsonl rows; - for standard input", metavar="FILE", reads=PLACE
     )
-    input_format: str = option(
-        "auto", "what a line is: a text, or a row (jsonl); auto asks the name and the first line", choices=INPUT_FORMATS
+    input_format: str = input_option(
+        "auto", "a line is a text, or a row (jsonl); auto: by name and first line", choices=INPUT_FORMATS
     )
-    source: str = option("source", "the column of .jsonl rows that holds the text; dotted names reach nested columns")
+    source: str = input_option("source", "column of the text in .jsonl rows; dots reach nested ones")
     model: str | None = option(
         None, "folder of a trained model (default: the embedded pair)", metavar="DIR", reads=PLACE
     )
-    student: str | None = option(
+    student: str | None = pair_option(
         None,
-        "folder or hub id of a student that no rule was trained for, in place of --model; needs --teacher",
+        "folder or hub id of a student, in place of --model",
         reads=PLACE,
     )
-    teacher: str | None = option(
-        None, "folder or hub id of the teacher, if not the one that the model folder names", reads=PLACE
-    )
+    teacher: str | None = pair_option(None, "folder or hub id of the teacher (default: the model's own)", reads=PLACE)
     method: str = option("deferral", "how the two models write together", choices=METHODS)
-    teacher_budget: float | None = option(
-        None, "share of the tokens that the teacher may write, in [0, 1] (default: 0.2; deferral, verified)", share=True
-    )
+    teacher_budget: float | None = option(None, "share of tokens the teacher may write (default: 0.2)", share=True)
     budget_mode: str = option("average", MODE_HELP, choices=MODES)
     rule: str = option("learned", "what decides to call the teacher", choices=RULES)
-    draft_length: int | None = option(
+    draft_length: int | None = draft_option(
         None,
         "student tokens that the teacher verifies at once (default: 5; bild: 10; verified: no limit)",
         minimum=1,
         maximum=1024,
     )
-    adaptive_draft: bool = option(False, "let each text's acceptance choose its draft length (speculative, lookup)")
-    tolerance: float | None = option(
+    adaptive_draft: bool = draft_option(
+        False, "let each text's acceptance choose its draft length (speculative, lookup)"
+    )
+    tolerance: float | None = draft_option(
         None,
         "how much worse than the teacher's a draft token may be: lenience in [0, 1) for speculative and lookup "
         "(default: 0, lossless), nats for bild (3) and verified (2), alpha for cascade (0.3)",
         minimum=0.0,
     )
-    cascade: str = option("opt", "the rule of a speculative cascade", choices=CASCADES)
-    fallback: float = option(0.6, "bild calls the teacher where the student's best probability is lower", share=True)
-    format: str = option("text", "how the result is shown", choices=FORMATS)
-    output: str | None = option(
-        None, "where the result is written (default: standard output)", metavar="FILE", writes=FILE
+    cascade: str = draft_option("opt", "the rule of a speculative cascade", choices=CASCADES)
+    fallback: float = draft_option(
+        0.6, "bild calls the teacher where the student's best probability is lower", share=True
     )
-    color: str = option("auto", "whether the teacher's tokens stand out in colour", choices=COLORS)
+    format: str = option("text", "how the result is shown", choices=FORMATS)
+    output: str | None = option(None, "file of the result (default: standard output)", metavar="FILE", writes=FILE)
+    color: str = input_option("auto", "show the teacher's tokens in colour", choices=COLORS)
     max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)
-    batch_size: int = option(64, "texts decoded at once", minimum=1)
-    temperature: float = option(0.0, "0 takes the most probable token; above 0 samples", minimum=0.0)
-    top_k: int = option(0, "sample among this many tokens only; 0 for all", minimum=0)
-    top_p: float = option(1.0, "sample among the fewest tokens that hold this probability", minimum=0.0, maximum=1.0)
-    on_error: str = option("stop", "what an input that cannot be read does to the others", choices=ON_ERROR)
-    seed: int = option(0, "seed of sampling and of the random rule; which trained head is used", minimum=0)
-    device: str = option("cpu", "device of both models, such as cpu or cuda")
-    dtype: str = option("float32", "number format of both models", choices=DTYPES)
+    batch_size: int = machine_option(64, "texts decoded at once", minimum=1)
+    temperature: float = sampling_option(0.0, "0: the most probable token; above: samples", minimum=0.0)
+    top_k: int = sampling_option(0, "sample among this many tokens only; 0 for all", minimum=0)
+    top_p: float = sampling_option(1.0, "sample among the fewest tokens of this probability", minimum=0.0, maximum=1.0)
+    on_error: str = input_option("stop", "what happens at an input that cannot be read", choices=ON_ERROR)
+    seed: int = sampling_option(0, "of sampling and the random rule; also which head decides", minimum=0)
+    device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
+    dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
     threads: int | None = threads_option()
 
     def __post_init__(self) -> None:

@@ -80,7 +80,7 @@ def test_plain_transformers_loads_both_ends():
 
 def test_it_was_made_by_the_recipe_beside_it():
     resolved = json.loads((embedded_folder() / "resolved.json").read_text(encoding="utf-8"))
-    assert resolved["recipe"] == Recipe.read(None, RECIPE, SECTIONS).sections
+    assert resolved["recipe"] == Recipe.read(RECIPE, SECTIONS).sections
     assert resolved["test"]["teacher"]["chrf"] - resolved["test"]["student"]["chrf"] >= LEAST_GAP
     card = (embedded_folder() / "README.md").read_text(encoding="utf-8")
     for scores in resolved["test"].values():
@@ -163,5 +163,5 @@ def test_a_pair_that_is_put_together_can_be_moved(tiny, tmp_path):
 
 
 def test_the_recipe_gives_stages_for_a_work_folder_anywhere(tmp_path):
-    stages = retrain_stages(DemoConfig(), tmp_path, Recipe.read(None, RECIPE, SECTIONS))
+    stages = retrain_stages(DemoConfig(), tmp_path, Recipe.read(RECIPE, SECTIONS))
     assert all(tmp_path in stage.result.parents for stage in stages)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from wheels.annotation.grades import GRADE_PROMPT, check_grade_prompt
 from wheels.data.tasks import check_prompt, check_template
 from wheels.errors import WheelsError
-from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
+from wheels.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
 from wheels.paths import PLACE, RUN, SETTINGS
 from wheels.secret import DEFAULT_KEY, read_secret
 
@@ -25,6 +25,14 @@ def is_address(name: str | None) -> bool:
     return name is not None and re.match(r"\s*[a-z][a-z0-9+.-]*://", name.casefold()) is not None
 
 
+data_option = option_group("data")
+endpoint_option = option_group("endpoints")
+selection_option = option_group("selection")
+retrain_option = option_group("retraining of the student")
+grade_option = option_group("the assistant's grades")
+prompt_option = option_group("prompts and answers")
+
+
 @dataclass(frozen=True)
 class AnnotateConfig:
     """A run of `wheels annotate`: an unlabelled file in, a labelled training file out, under a budget."""
@@ -33,59 +41,59 @@ class AnnotateConfig:
     output: str = option(
         REQUIRED, "folder for the labelled file, the ledger and the summary", metavar="DIR", writes=RUN
     )
-    annotation_budget: int = option(
-        REQUIRED, "annotations that the teacher may be asked for; more of them continue a run", minimum=1
-    )
+    annotation_budget: int = option(REQUIRED, "annotations to ask the teacher for; more continue a run", minimum=1)
     teacher: str = option(REQUIRED, "folder of a model, or http(s)://... of an OpenAI-compatible endpoint", reads=PLACE)
-    teacher_model: str | None = option(None, "name of the teacher at its endpoint", metavar="NAME")
-    teacher_key: str = option(DEFAULT_KEY, "environment variable that holds its key", metavar="NAME")
-    assistant: str | None = option(
-        None, "the same for the teaching assistant; without it nothing is graded", reads=PLACE
-    )
-    assistant_model: str | None = option(None, "name of the assistant at its endpoint", metavar="NAME")
-    assistant_key: str = option(DEFAULT_KEY, "environment variable that holds its key", metavar="NAME")
+    teacher_model: str | None = endpoint_option(None, "name of the teacher at its endpoint", metavar="NAME")
+    teacher_key: str = endpoint_option(DEFAULT_KEY, "environment variable that holds its key", metavar="NAME")
+    assistant: str | None = option(None, "the teaching assistant, as --teacher; without it no grades", reads=PLACE)
+    assistant_model: str | None = endpoint_option(None, "name of the assistant at its endpoint", metavar="NAME")
+    assistant_key: str = endpoint_option(DEFAULT_KEY, "environment variable that holds its key", metavar="NAME")
     student: str | None = option(None, "model whose doubts choose the rows", metavar="DIR", reads=PLACE)
     data: str | None = option(
         None,
-        "folder of labelled rows: train for demonstrations and retraining, validation to calibrate grades",
+        "folder of labelled rows: train (demonstrations, retraining), validation (grades)",
         metavar="DATA",
         reads=PLACE,
     )
-    source: str = option("source", "column of the sources; dots reach nested ones", metavar="NAME")
-    target: str = option("target", "column of the targets of labelled rows", metavar="NAME")
+    source: str = data_option("source", "column of the sources; dots reach nested ones", metavar="NAME")
+    target: str = data_option("target", "column of the targets of labelled rows", metavar="NAME")
     limit: int | None = option(None, "read only so many rows of each file", minimum=1)
 
     select: str = option(
         "assistant", "rows to annotate: by the student's doubt (and its assistant's)", choices=SELECTIONS
     )
-    filter: bool = option(True, "leave out annotations that the assistant is not confident in")
-    warm_up: float = option(0.1, "share of the budget spent at random first, to retrain the student on", share=True)
-    retrain: str | None = option(None, "YAML of flags of `wheels pretrain` for that", metavar="FILE", reads=SETTINGS)
-    rehearse: bool = option(True, "retrain on the labelled rows too, not only on annotations")
-    samples: int = option(5, "answers that the student samples for each row", minimum=2)
-    temperature: float = option(1.0, "of these samples", minimum=0.01)
-    metric: str = option("exact", "by which answers agree, and are right", choices=METRICS)
+    filter: bool = selection_option(True, "leave out annotations that the assistant is not confident in")
+    warm_up: float = selection_option(
+        0.1, "share of the budget spent at random first, to retrain the student on", share=True
+    )
+    retrain: str | None = retrain_option(None, "YAML of flags of `wheels pretrain`", metavar="FILE", reads=SETTINGS)
+    rehearse: bool = retrain_option(True, "retrain on the labelled rows too, not only on annotations")
+    samples: int = selection_option(5, "answers that the student samples for each row", minimum=2)
+    temperature: float = selection_option(1.0, "temperature of these samples", minimum=0.01)
+    metric: str = selection_option("exact", "tells which answers agree, and are right", choices=METRICS)
 
-    grading: str | None = option(None, "how the assistant grades (default: endpoints by prompt)", choices=GRADINGS)
-    grade_quantiles: tuple[float, ...] = option(
+    grading: str | None = grade_option(
+        None, "how the assistant grades (default: endpoints by prompt)", choices=GRADINGS
+    )
+    grade_quantiles: tuple[float, ...] = grade_option(
         (0.5, 0.1, 0.5), "cuts of likelihoods: very confident, confident (of right answers), wrong (of wrong ones)"
     )
-    grade_prompt: str = option(GRADE_PROMPT, "text with {source} and {answer}", metavar="TEXT")
-    demonstrations: int = option(0, "labelled rows shown in each prompt of the teacher", minimum=0)
-    teacher_prompt: str = option(TEACHER_PROMPT, "text with {source} and {demonstrations}", metavar="TEXT")
-    prompt: str = option("{source}", "text that causal models in folders read, with {source}", metavar="TEXT")
+    grade_prompt: str = grade_option(GRADE_PROMPT, "text with {source} and {answer}", metavar="TEXT")
+    demonstrations: int = prompt_option(0, "labelled rows shown in each prompt of the teacher", minimum=0)
+    teacher_prompt: str = prompt_option(TEACHER_PROMPT, "text with {source} and {demonstrations}", metavar="TEXT")
+    prompt: str = prompt_option("{source}", "text that causal models in folders read, with {source}", metavar="TEXT")
 
-    workers: int = option(8, "requests at once", minimum=1, maximum=256)
-    timeout: float = option(60.0, "seconds for one request", minimum=0.01)
-    attempts: int = option(8, "requests for one item that fails", minimum=1)
-    skip_failed: bool = option(False, "leave out rows that get no answer after that, and ask for others")
-    backoff: float = option(0.5, "seconds of the first wait between attempts, doubled each time", minimum=0.0)
-    max_new_tokens: int = option(128, "longest answer, in tokens", minimum=1)
-    batch_size: int = option(64, "rows at a time, of models in folders", minimum=1)
-    seed: int = option(0, "of the order of rows, the samples and the retraining", minimum=0)
+    workers: int = endpoint_option(8, "requests at once", minimum=1, maximum=256)
+    timeout: float = endpoint_option(60.0, "seconds for one request", minimum=0.01)
+    attempts: int = endpoint_option(8, "requests for one item that fails", minimum=1)
+    skip_failed: bool = endpoint_option(False, "leave out rows that get no answer after that, and ask for others")
+    backoff: float = endpoint_option(0.5, "seconds of the first wait between attempts, doubled each time", minimum=0.0)
+    max_new_tokens: int = prompt_option(128, "longest answer, in tokens", minimum=1)
+    batch_size: int = machine_option(64, "rows at a time, of models in folders", minimum=1)
+    seed: int = selection_option(0, "seed of the order of rows, samples and retraining", minimum=0)
     dry_run: bool = option(False, "print what would be spent, and send nothing")
-    device: str = option("cpu", "device of models in folders, such as cpu or cuda")
-    threads: int = option(0, "CPU threads; 0: torch's choice", minimum=0, maximum=MOST_THREADS)
+    device: str = machine_option("cpu", "device of models in folders, such as cpu or cuda")
+    threads: int = machine_option(0, "CPU threads; 0: torch's choice", minimum=0, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:
         """Check what the fields alone can tell.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wheels.data.tasks import check_prompt
 from wheels.errors import WheelsError
-from wheels.fields import MOST_THREADS, REQUIRED, check_fields, option
+from wheels.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
 from wheels.paths import PLACE, RUN, SETTINGS
 
 OBJECTIVES = ("ce", "kl", "rkl", "jsd", "seqkd", "pcl")
@@ -22,105 +22,110 @@ RESUMES = ("auto", "never")
 FAMILIES = ("t5", "llama")
 DTYPES = ("float32", "bfloat16", "float16")
 
+data_option = option_group("data")
+built_option = option_group("a student built from scratch (without --student)")
+objective_option = option_group("objective")
+cache_option = option_group("cache of the teacher's probabilities")
+pcl_option = option_group("path consistency (--objective pcl)")
+rationale_option = option_group("rationales as a second task")
+optimizer_option = option_group("optimization")
+logging_option = option_group("evaluation, logging and checkpoints")
+
 
 @dataclass(frozen=True)
 class PretrainConfig:
     """A run of static distillation, or of plain training on references (`objective` ce)."""
 
-    output: str = option(REQUIRED, "folder to write the trained student to", metavar="DIR", writes=RUN)
+    output: str = option(REQUIRED, "folder of the trained student; a rerun continues there", metavar="DIR", writes=RUN)
     data: str = option(
         "embedded-translation",
-        "embedded corpus, folder or file of rows, or hub:owner/name",
+        "embedded corpus, folder, file or hub:owner/name",
         metavar="DATA",
         reads=PLACE,
     )
-    source: str = option("source", "column of the sources; dots reach nested ones", metavar="NAME")
-    target: str = option("target", "column of the targets", metavar="NAME")
-    prompt: str | None = option(None, "text the model reads, with {source} in it")
+    source: str = data_option("source", "column of the sources; dots reach nested ones", metavar="NAME")
+    target: str = data_option("target", "column of the targets", metavar="NAME")
+    prompt: str | None = data_option(None, "text the model reads, with {source} in it")
     limit: int | None = option(None, "read only so many rows of each split", minimum=1)
 
     student: str | None = option(
-        None, "model to start from; without it one is built as below", metavar="DIR", reads=PLACE
+        None, "model to start from (default: one is built, see below)", metavar="DIR", reads=PLACE
     )
-    family: str = option("t5", "family of a built student", choices=FAMILIES)
-    width: int = option(48, "width of a built student", minimum=1, maximum=16384)
-    layers: int = option(1, "layers of a built student", minimum=1, maximum=256)
-    decoder_layers: int | None = option(None, "layers of its decoder, if other than --layers", minimum=1, maximum=256)
-    heads: int = option(2, "attention heads of a built student", minimum=1, maximum=256)
-    ff: int = option(96, "feed-forward width of a built student", minimum=1, maximum=65536)
-    dropout: float = option(0.0, "dropout of a built student", minimum=0.0, maximum=0.9)
-    vocab_size: int = option(4000, "pieces of a built tokenizer", minimum=259, maximum=1000000)
-    tokenizer: str | None = option(
+    family: str = built_option("t5", "model family", choices=FAMILIES)
+    width: int = built_option(48, "hidden size", minimum=1, maximum=16384)
+    layers: int = built_option(1, "layers (of the encoder)", minimum=1, maximum=256)
+    decoder_layers: int | None = built_option(None, "decoder layers (default: --layers)", minimum=1, maximum=256)
+    heads: int = built_option(2, "attention heads", minimum=1, maximum=256)
+    ff: int = built_option(96, "feed-forward size", minimum=1, maximum=65536)
+    dropout: float = built_option(0.0, "dropout", minimum=0.0, maximum=0.9)
+    vocab_size: int = built_option(4000, "pieces of a tokenizer built with it", minimum=259, maximum=1000000)
+    tokenizer: str | None = built_option(
         None,
-        "take the tokenizer of this model for a built student (without it: the teacher's)",
+        "model whose tokenizer it takes (default: the teacher's)",
         metavar="DIR",
         reads=PLACE,
     )
     teacher: str | None = option(None, "model to learn from; ce needs none", metavar="DIR", reads=PLACE)
 
     objective: str = option("ce", "what to minimise", choices=OBJECTIVES)
-    temperature: float = option(1.0, "T of both models in kl, rkl and jsd", minimum=0.01)
-    w: float = option(1.0, "weight of the divergence (or pcl); the rest is cross-entropy on the references", share=True)
-    beta: float = option(0.5, "of jsd: 0 is kl, 1 is rkl", minimum=0.0, maximum=1.0)
-    lmbda: float = option(0.0, "share of batches whose targets the student samples itself", share=True)
-    cached_logits: int = option(
+    temperature: float = objective_option(1.0, "temperature of both models in kl, rkl and jsd", minimum=0.01)
+    w: float = objective_option(1.0, "weight of the divergence or pcl; references have the rest", share=True)
+    beta: float = objective_option(0.5, "jsd between kl (0) and rkl (1)", minimum=0.0, maximum=1.0)
+    lmbda: float = objective_option(0.0, "share of batches whose targets the student samples", share=True)
+    cached_logits: int = cache_option(
         0,
-        "score with the teacher once and keep its K likeliest tokens and their rest on disk; 0: a live teacher",
+        "keep the teacher's K most probable tokens on disk; 0: it runs",
         minimum=0,
         metavar="K",
     )
-    cache: str | None = option(
-        None, "folder for such caches, which runs may share (without it: within --output)", metavar="DIR", writes=RUN
+    cache: str | None = cache_option(
+        None, "folder of caches that runs share (default: within --output)", metavar="DIR", writes=RUN
     )
-    cache_temperatures: tuple[float, ...] = option(
-        (1.0, 2.0, 5.0, 10.0), "temperatures that a cache is made for", minimum=0.01
+    cache_temperatures: tuple[float, ...] = cache_option(
+        (1.0, 2.0, 5.0, 10.0), "temperatures the cache serves", minimum=0.01
     )
-    paths: str = option("references", "of pcl: off-policy rows, which a teacher's outputs may be too", choices=PATHS)
-    path_warm_up: float = option(0.1, "of pcl: share of the steps (or number) before the first samples", minimum=0.0)
-    path_clip: float | None = option(10.0, "of pcl: a residual pulls with at most this, in nats", minimum=0.01)
-    path_by_length: bool = option(False, "of pcl: divide the residual of a suffix by its length")
-    path_distribution: str = option(
-        "written",
-        "of pcl: what a step is judged by: the token written, or all by the distribution of ...",
-        choices=PATH_DISTRIBUTIONS,
+    paths: str = pcl_option("references", "off-policy texts", choices=PATHS)
+    path_warm_up: float = pcl_option(0.1, "steps before the first samples: share, or number", minimum=0.0)
+    path_clip: float | None = pcl_option(10.0, "clip of a residual, in nats", minimum=0.01)
+    path_by_length: bool = pcl_option(False, "divide the residual of a suffix by its length")
+    path_distribution: str = pcl_option(
+        "written", "a step's residual: of the token, or expected under the student or both", choices=PATH_DISTRIBUTIONS
     )
-    path_gamma: float = option(1.0, "of pcl: discount of what follows a step; 0: each state for itself", share=True)
-    value_rate: float = option(0.1, "of pcl: learning rate of the value over the student's; 0: V = 0", minimum=0.0)
-    value_tau: float = option(
-        0.05, "of pcl: rate of the next value's Polyak average; 1: none", minimum=1e-4, maximum=1.0
-    )
+    path_gamma: float = pcl_option(1.0, "discount of later steps; 0: each step by itself", share=True)
+    value_rate: float = pcl_option(0.1, "value's learning rate over the student's; 0: no value", minimum=0.0)
+    value_tau: float = pcl_option(0.05, "Polyak rate of the target value; 1: no average", minimum=1e-4, maximum=1.0)
 
-    rationale: str | None = option(None, "column of rationales, which are learnt as a second task", metavar="NAME")
-    rationale_weight: float = option(0.5, "of the rationales' loss; the targets' has the rest", share=True)
-    label_prefix: str = option("predict: ", "with --rationale: begins the prompt for the target")
-    rationale_prefix: str = option("explain: ", "with --rationale: begins the prompt for the rationale")
+    rationale: str | None = rationale_option(None, "column of the rationales", metavar="NAME")
+    rationale_weight: float = rationale_option(0.5, "weight of the rationales' loss; targets have the rest", share=True)
+    label_prefix: str = rationale_option("predict: ", "prefix of the prompt for the target")
+    rationale_prefix: str = rationale_option("explain: ", "prefix of the prompt for the rationale")
 
     epochs: float = option(3.0, "passes over the training rows", minimum=0.0)
-    max_steps: int | None = option(None, "optimizer steps, instead of epochs", minimum=1)
+    max_steps: int | None = optimizer_option(None, "optimizer steps, instead of epochs", minimum=1)
     batch_size: int = option(32, "rows per forward pass", minimum=1)
-    gradient_accumulation: int = option(1, "forward passes per optimizer step", minimum=1)
-    learning_rate: float = option(1e-3, "highest learning rate of AdamW", minimum=0.0)
-    warmup: float = option(0.05, "share of the steps (or number, from 1 on) in which it rises", minimum=0.0)
-    schedule: str = option("cosine", "how it falls afterwards", choices=SCHEDULES)
-    max_source_length: int = option(256, "leave out rows whose source has more tokens", minimum=1)
-    max_target_length: int = option(256, "leave out rows whose target has more; longest output", minimum=2)
-    options: str | None = option(
+    gradient_accumulation: int = optimizer_option(1, "forward passes per optimizer step", minimum=1)
+    learning_rate: float = option(1e-3, "peak learning rate of AdamW", minimum=0.0)
+    warmup: float = optimizer_option(0.05, "steps in which it rises: share, or number from 1 on", minimum=0.0)
+    schedule: str = optimizer_option("cosine", "how the learning rate falls", choices=SCHEDULES)
+    max_source_length: int = data_option(256, "leave out rows whose source has more tokens", minimum=1)
+    max_target_length: int = data_option(256, "leave out rows whose target has more; longest output", minimum=2)
+    options: str | None = optimizer_option(
         None,
-        "YAML of further options of transformers' TrainingArguments (--trainer trl: GKDConfig)",
+        "YAML of further TrainingArguments (trl: GKDConfig)",
         metavar="FILE",
         reads=SETTINGS,
     )
 
-    metric: str | None = option(None, "picks the best checkpoint; without it the task's first")
-    eval_every: int = option(0, "steps between evaluations and checkpoints; 0: once per epoch", minimum=0)
-    eval_limit: int = option(200, "rows of the validation split that are scored; 0: none", minimum=0)
-    log_every: int = option(20, "steps between lines of metrics.jsonl", minimum=1)
-    seed: int = option(0, "of weights, order of rows, dropout and samples", minimum=0)
-    resume: str = option("auto", "auto: continue a run that was cut short; never: start anew", choices=RESUMES)
-    trainer: str = option("wheels", "trl: TRL's GKDTrainer, for causal pairs", choices=TRAINERS)
-    device: str = option("cpu", "cpu or cuda")
-    dtype: str = option("float32", "precision of the teacher; bfloat16, float16: mixed for the student", choices=DTYPES)
-    threads: int = option(0, "CPU threads; 0: torch's choice", minimum=0, maximum=MOST_THREADS)
+    metric: str | None = logging_option(None, "picks the best checkpoint (default: the task's first)")
+    eval_every: int = logging_option(0, "steps between evaluations and checkpoints; 0: once per epoch", minimum=0)
+    eval_limit: int = logging_option(200, "validation rows that are scored; 0: none", minimum=0)
+    log_every: int = logging_option(20, "steps between lines of metrics.jsonl", minimum=1)
+    seed: int = option(0, "seed of weights, order of rows, dropout and samples", minimum=0)
+    resume: str = logging_option("auto", "auto continues a run that was cut short; never starts anew", choices=RESUMES)
+    trainer: str = objective_option("wheels", "ours, or TRL's GKDTrainer (causal pairs)", choices=TRAINERS)
+    device: str = machine_option("cpu", "cpu or cuda")
+    dtype: str = machine_option("float32", "of the teacher; the student trains in float32 or mixed", choices=DTYPES)
+    threads: int = machine_option(0, "CPU threads; 0: torch's choice", minimum=0, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:
         """Check what the fields alone can tell.

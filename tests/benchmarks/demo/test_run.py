@@ -215,9 +215,9 @@ def test_a_recipe_that_is_not_there_is_refused(tmp_path):
 
 
 def test_the_shipped_recipes_are_whole(tmp_path):
-    recipe = Recipe.read(None, "demo", demo.SECTIONS)
+    recipe = Recipe.read("demo", demo.SECTIONS)
     assert [stage.name for stage in demo.demo_stages(DemoConfig(), tmp_path, recipe)] == list(demo.SECTIONS)
-    recipe = Recipe.read(None, retrain.RECIPE, retrain.SECTIONS)
+    recipe = Recipe.read(retrain.RECIPE, retrain.SECTIONS)
     names = [stage.name for stage in retrain.retrain_stages(DemoConfig(), tmp_path, recipe)]
     assert [name for name in names if name in retrain.SECTIONS] == list(retrain.SECTIONS)
 

@@ -1,0 +1,106 @@
+import argparse
+
+import pytest
+
+from wheels import cli_commands
+from wheels.cli import _load
+from wheels.errors import WheelsError
+from wheels.fields import MACHINE, fields_of, grouped, option, option_group
+from wheels.flags import COMMON, EVERYWHERE, config_parser, on_every_command
+
+MOST_COMMON = 10
+COMMANDS = {name: fields_of(_load(command.config)) for name, command in cli_commands.COMMANDS.items()}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_common_options_are_few(name):
+    common = grouped(COMMANDS[name])[""]
+    assert 1 <= len(common) <= MOST_COMMON, [field.name for field in common]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_must_be_given_is_common(name):
+    assert [field.name for field in COMMANDS[name] if field.required and field.group] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_group_is_worth_its_title(name):
+    groups = grouped(COMMANDS[name])
+    assert sum(map(len, groups.values())) == len(COMMANDS[name])
+    assert [title for title, members in groups.items() if len(members) < 2 and title not in ("", MACHINE)] == []
+    assert MACHINE not in groups or list(groups)[-1] == MACHINE
+    assert {field.name for field in COMMANDS[name]} & {"device", "dtype", "threads"} == {
+        field.name for field in groups.get(MACHINE, ()) if field.name != "batch_size"
+    }
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_says_what_each_option_means(name):
+    assert [field.name for field in COMMANDS[name] if len(field.metadata.get("help", "")) < 5] == []
+
+
+def titles(shown: str) -> list[str]:
+    return [line.removesuffix(":") for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_the_groups_in_order(name):
+    shown = config_parser(COMMANDS[name], f"wheels {name}", "what it does").format_help()
+    assert titles(shown) == [COMMON, *list(grouped(COMMANDS[name]))[1:], EVERYWHERE]
+    for flag in on_every_command():
+        assert flag in shown.split(f"{EVERYWHERE}:")[1]
+
+
+def helped(monkeypatch, **fields) -> str:
+    from dataclasses import make_dataclass
+
+    monkeypatch.setenv("COLUMNS", "100")
+    made = make_dataclass("Made", [(name, kind, value) for name, (kind, value) in fields.items()], frozen=True)
+    return config_parser(fields_of(made), "wheels made", "what it does").format_help()
+
+
+def test_the_text_of_help(monkeypatch):
+    shown = helped(
+        monkeypatch,
+        device=(str, option_group(MACHINE)("cpu", "where")),
+        place=(str, option_group("the rest")("here", "a place")),
+        far=(bool, option_group("the rest")(False, "whether it is 20% away")),
+        name=(str, option("x " * 60, "its name")),
+    )
+    assert (
+        shown
+        == """usage: wheels made [--flag value ...]
+
+what it does
+
+common options:
+  --name TEXT                   its name; default x x x x x x x x x x x x x x x x x x x x x x x x x
+                                x x x ...
+
+the rest:
+  --place TEXT                  a place; default here
+  --[no-]far                    whether it is 20% away
+
+machine:
+  --device TEXT                 where; default cpu
+
+on every command:
+  --config FILE                 a YAML file of `key: value` lines; flags win over it
+  --quiet                       print results, warnings and errors only: no bars, no remarks
+  --log-level debug|info|warning|error
+                                debug adds tracebacks and what libraries log; default info
+  -h, --help                    show this message
+"""
+    )
+
+
+def test_no_option_takes_the_name_of_a_flag_of_every_command(monkeypatch):
+    with pytest.raises(AssertionError, match="--quiet is a flag of every command"):
+        helped(monkeypatch, quiet=(str, option("", "silence")))
+
+
+def test_an_error_of_argparse_is_ours():
+    parser = config_parser([], "wheels made", "")
+    assert isinstance(parser, argparse.ArgumentParser)
+    with pytest.raises(WheelsError, match=r"^wrong$"):
+        parser.error("argument wrong")
