@@ -48,5 +48,5 @@ def test_an_unknown_recipe_is_answered_with_the_list(capsys, tmp_path, command):
 
 def test_a_path_that_is_not_there_stays_a_path():
     assert str(find_recipe("runs/mine.yaml")) == "runs/mine.yaml"
-    with pytest.raises(WheelsError, match="no recipe 'mine.yaml'"):
+    with pytest.raises(WheelsError, match=r"no recipe 'mine\.yaml'"):
         find_recipe("mine.yaml")

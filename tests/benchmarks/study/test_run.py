@@ -153,7 +153,7 @@ def test_a_bad_recipe_is_refused_before_any_work(data, tmp_path, text, message):
 
 
 def test_a_recipe_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(WheelsError, match=r"cannot read .*multi31k"):
+    with pytest.raises(WheelsError, match=r"no recipe .multi31k.: .*did you mean .multi30k"):
         study.read_recipe("multi31k")
 
 
