@@ -1,4 +1,4 @@
-"""What `wheels train` can be asked for. Imports nothing heavy, so that `--help` is instant."""
+"""The configuration of `wheels train`. Imports nothing heavy, so that `--help` is instant."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def gain(
     call_value_tp1: torch.Tensor,
     gamma: float,
 ) -> torch.Tensor:
-    """Return what a call is worth beyond writing, `r_c - r_w + gamma (V(s after a call) - V(s after writing))`, nats.
+    """Return the gain of a call over writing, `r_c - r_w + gamma (V(s after a call) - V(s after writing))`, nats.
 
     At the optimum `call_logit = gain / alpha`. Rewards are without entropies: greedy `r_w = -regret`, sampled and in
     expectation `r_w = -KL(q || p)`; `r_c = -price cost`. At gamma = 0 this is `regret - price cost`.

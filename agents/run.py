@@ -1,4 +1,4 @@
-"""`wheels train`: states, warm start, rounds of rollout and update, thresholds; a killed run continues where it was.
+"""`wheels train`: states, warm start, rounds of rollout and update, thresholds; a killed run resumes.
 
 Runs on accelerate, in one process or in several under `torchrun`: each process decodes its share of the sources and the
 gradients are averaged.
@@ -94,14 +94,14 @@ def _trained_baselines(
     episodes: Sequence[Episode],
     accelerator: Accelerator,
 ) -> TrainedBaselines:
-    """Return what fits the rules that the agent is compared with."""
+    """Return the trained baselines that the agent is compared with."""
     folder = Path(config.output) / ".training"
     gains = collect_gains(pair, rows, _sentence_metric(config, task), config, folder, accelerator)
     return TrainedBaselines(config, episodes, gains, pair.vocab_size, folder, accelerator)
 
 
 def _sentence_metric(config: TrainConfig, task: Task) -> str:
-    """Return the metric that one text is scored with: the task's first, but chrF for BLEU, which is of a corpus."""
+    """Return the metric of single texts: the task's first, but chrF for BLEU, which is a corpus metric."""
     metric = check_choice("metric", config.metric or task.metrics[0], METRICS)
     return metric if metric != "bleu" else "chrf"
 
@@ -240,7 +240,7 @@ class Trainer:
         return head
 
     def _fit_pairs(self, head: DeferralHead, features_NF: torch.Tensor) -> None:
-        """Let paired continuations say what a call is worth beyond the regret."""
+        """Fit the worth of a call beyond the regret from counterfactual pairs."""
         folder = Path(self.config.output) / ".training"
         metric = _sentence_metric(self.config, self.task)
         pairs = collect_pairs(self.pair, self.rows, head, features_NF, metric, self.config, folder, self.accelerator)
@@ -249,7 +249,7 @@ class Trainer:
     def _round(self, agent: PCLAgent, number: int) -> dict[str, Any]:
         """Decode with the present policy, move the prices, and learn from the replay.
 
-        A gate that was fitted to paired continuations stands at the fixed point of its residuals: values and prices
+        A gate that was fitted to counterfactual pairs is at the fixed point of its residuals: values and prices
         alone are learned.
         """
         config = self.config
@@ -295,7 +295,7 @@ class Trainer:
         return agent.learn(batch, critic_only=critic_only, share=self._average, step=step)
 
     def refit(self) -> DeferralHead:
-        """Return a regression of the regret of the student as it is now: its `regret` rule."""
+        """Return a regression of the current student's regret: its `regret` rule."""
         folder = Path(self.config.output) / ".training" / f"refit-{self.seed}"
         features_NF, regret_N = stacked(collect(self.pair, self.rows, self.config, folder, self.accelerator))
         return self._warm_start(features_NF, regret_N.clamp(max=self.config.regret_clip))
@@ -312,7 +312,7 @@ class Trainer:
         return [row.source for row in rows], [row.target for row in rows], [budgets[place] for place in mine]
 
     def _terminal(self, references: list[str]) -> Callable[[list[Trace]], list[float]] | None:
-        """Return what rewards a whole text: its sentence metric against the reference, scaled; None at weight 0."""
+        """Return the terminal reward: the scaled sentence metric against the reference; None at weight 0."""
         weight, metric = self.config.terminal, _sentence_metric(self.config, self.task)
         if weight == 0:
             return None
@@ -350,5 +350,5 @@ class Trainer:
 
 
 def _mixed(seed: int, accelerator: Accelerator, stream: int) -> int:
-    """Return a seed of its own for each (seed, process, stream)."""
+    """Return a distinct seed for each (seed, process, stream)."""
     return (seed * 64 + accelerator.process_index) * 1_000_003 + stream

@@ -1,4 +1,4 @@
-"""What a run leaves on disk while it goes on: checkpoints, metrics, and the settings that it must be continued with."""
+"""What a training run keeps on disk: checkpoints, metrics, and the settings that a resumed run must have."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MACHINE = ("device", "threads", "checkpoint_every", "output")
 
 
 def is_to_do(output: Path, config: TrainConfig, data_digest: str) -> bool:
-    """Tell whether there is anything to do: False where this very run is finished in `output`.
+    """Return whether there is work left: False where this very run is finished in `output`.
 
     Raises:
         WheelsError: where `output` holds a run of other settings, models or data: names the first that differs.
@@ -62,7 +62,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def reading(path: Path, advice: str = "delete it to have it made again") -> Iterator[None]:
-    """Turn what goes wrong while a kept state is read and taken into one line.
+    """Turn errors while a kept state is read into one line.
 
     Raises:
         WheelsError: naming the file or folder.
@@ -78,7 +78,7 @@ def reading(path: Path, advice: str = "delete it to have it made again") -> Iter
 def kept_chunks(
     folder: Path, name: str, count: int, make: Callable[[int], Mapping[str, Any]], title: str, accelerator: Accelerator
 ) -> list[dict[str, Any]]:
-    """Return `count` chunks of work, each written to `folder` when it is done: a killed run makes none of them twice.
+    """Return `count` chunks of work, each written to `folder` when done, so that a resumed run repeats none.
 
     Under several processes each makes every n-th chunk, and all read all.
 
@@ -102,7 +102,7 @@ def kept_chunks(
 
 
 class Checkpoints:
-    """The last complete checkpoint of one seed: one file for each process, then the word that all are there."""
+    """The last complete checkpoint of one seed: a file for each process, then a marker that all are there."""
 
     def __init__(self, folder: Path, accelerator: Accelerator) -> None:
         self.folder, self.accelerator = folder, accelerator
@@ -154,7 +154,7 @@ class Metrics:
             file.write(json.dumps({"seed": self.seed, **figures}) + "\n")
 
     def keep_before(self, first: int) -> None:
-        """Drop this seed's rounds from `first` on, and a line that was cut: they are going to be written again."""
+        """Drop this seed's rounds from `first` on, and a truncated line: they will be written again."""
         if not self.enabled or not self.path.is_file():
             return
         kept = []

@@ -90,7 +90,7 @@ def _counted(count: int, word: str) -> str:
 
 
 def as_html(traces: Sequence[Trace], sources: Sequence[str], *, student: str, teacher: str) -> str:
-    """Return a page that needs nothing beside itself and runs nothing: whatever stands in the texts is only shown.
+    """Return a self-contained page without scripts: whatever the texts hold is only shown.
 
     Args:
         traces: The outputs of one decode, at least one.

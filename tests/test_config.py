@@ -157,7 +157,7 @@ def test_a_file_is_read_first_and_flags_win_over_it(tmp_path):
         (b"text: 2026-02-30\n", "run.yaml: not YAML that can be read: day is out of range for month"),
         (b"epochs: " + b"9" * 5000 + b"\n", "run.yaml: not YAML that can be read: Exceeds the limit"),
         (b"text: " + b"[" * 5000, "run.yaml:1: a configuration has no 21 levels$"),
-        (b"text: &a [*a]\n", "run.yaml: its aliases stand within each other; write it out$"),
+        (b"text: &a [*a]\n", "run.yaml: its aliases are nested in themselves; write it out$"),
         (b"text: " + b"x" * (1 << 19), "run.yaml: larger than 256 KiB; a configuration is a few lines$"),
     ],
 )

@@ -7,7 +7,7 @@ from wheels.lazy import lazy as _lazy
 
 __version__ = "0.1.0"
 
-# In a checkout `envs/`, `agents/`, ... stand beside this folder; an installed package has them inside it.
+# A checkout has `envs/`, `agents/`, ... beside this folder; an installed package has them inside it.
 if not _path.isdir(_path.join(_path.dirname(__file__), "envs")):
     __path__.append(_path.dirname(_path.dirname(_path.abspath(__file__))))
 

@@ -1,4 +1,4 @@
-"""The command line `wheels`: finds the command, fills its configuration, runs it, and turns errors into one line.
+"""The command line `wheels`: finds the command, parses its configuration, runs it, and prints errors as one line.
 
 Nothing heavy is imported before a command really runs, so `--help` answers at once.
 """
@@ -150,6 +150,6 @@ def _run(name: str, arguments: list[str], level: str) -> int:
 
 
 def _load(place: str) -> Any:
-    """Import what `module:name` says."""
+    """Import `module:name`."""
     module, name = place.split(":")
     return getattr(importlib.import_module(module), name)

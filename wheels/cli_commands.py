@@ -10,7 +10,7 @@ import wheels
 
 @dataclass(frozen=True)
 class Command:
-    """One command: where its configuration and its work live, both imported only when they are needed."""
+    """One command: its configuration and its function, both imported only when needed."""
 
     config: str
     """`module:Class` of the configuration, in a module that does not import torch."""
@@ -19,7 +19,7 @@ class Command:
     help: str
     """One line for `wheels --help`."""
     continues: bool = True
-    """Whether the same command goes on with what it had done when it was interrupted."""
+    """Whether running the same command again resumes an interrupted run."""
     section: str = "measure"
     """The title that it stands under in `wheels --help`."""
 

@@ -138,7 +138,7 @@ def load_yaml(path: Path | str) -> tuple[Any, Any]:
     except WheelsError:
         raise
     except RecursionError:
-        raise WheelsError(f"{path}: its aliases stand within each other; write it out") from None
+        raise WheelsError(f"{path}: its aliases are nested in themselves; write it out") from None
     except (ValueError, TypeError) as error:  # of PyYAML's own making: the 30th of February, a number of 5000 digits
         raise WheelsError(f"{path}: not YAML that can be read: {error}") from error
 
@@ -157,7 +157,7 @@ def read_mapping(path: Path | str) -> dict[str, tuple[Any, int]]:
     """Return the keys of a YAML file, each with its value and its line.
 
     Raises:
-        WheelsError: naming the file and the line, for what is not YAML, not a mapping, or a key that stands twice.
+        WheelsError: naming the file and the line, for what is not YAML, not a mapping, or has a key twice.
     """
     content, root = load_yaml(path)
     if content is None:
@@ -225,10 +225,10 @@ def versions() -> dict[str, str]:
 
 
 def write_resolved(config: Any, folder: Path | str, extra: Mapping[str, Any] | None = None) -> Path:
-    """Write `folder/resolved.json`: what made the result that stands beside it.
+    """Write `folder/resolved.json`: everything that made the result in the same folder.
 
     Args:
-        config: the configuration that ran; its `seed`, where it has one, stands at the top again.
+        config: the configuration that ran; its `seed`, if any, is repeated at the top level.
         folder: the folder of the result.
         extra: what only the run knows, such as `{"data_digest": task.digest}`.
 

@@ -9,7 +9,7 @@ A configuration is a flat frozen dataclass. The metadata of a field may carry:
     maximum     the largest value allowed (default: MOST)
     share       True for a number in [0, 1], such as a teacher budget
     positional  True for a value that is given without its flag
-    metavar     the word that stands for the value in `--help`
+    metavar     the placeholder for the value in `--help`
     reads       for a path: what is read there, `wheels.paths.SETTINGS` or `PLACE`
     writes      for a path: what is written there, `wheels.paths.FILE` or `RUN`
 """

@@ -133,7 +133,7 @@ def write_jsonl(path: Path | str, records: Iterable[Mapping[str, Any]]) -> Path:
 
 
 def read_json(path: Path | str, *, finite: bool = True) -> Any:
-    """Return the JSON value that stands in `path`; see `wheels.json_text.parse_json`.
+    """Return the JSON value in `path`; see `wheels.json_text.parse_json`.
 
     Raises:
         WheelsError: where the file is missing, or is not JSON: names the file and the line.
@@ -142,7 +142,7 @@ def read_json(path: Path | str, *, finite: bool = True) -> Any:
 
 
 def read_object(path: Path | str, *needed: str, finite: bool = True) -> dict[str, Any]:
-    """Return the JSON object that stands in `path`, which must have every key that is `needed`.
+    """Return the JSON object in `path`, which must have every key of `needed`.
 
     Raises:
         WheelsError: as `read_json`; and for another kind of value, or a key that is missing.
@@ -151,7 +151,7 @@ def read_object(path: Path | str, *needed: str, finite: bool = True) -> dict[str
 
 
 def read_list(path: Path | str) -> list[Any]:
-    """Return the JSON list that stands in `path`.
+    """Return the JSON list in `path`.
 
     Raises:
         WheelsError: as `read_json`; and for another kind of value.
@@ -163,7 +163,7 @@ def read_list(path: Path | str) -> list[Any]:
 
 
 def read_list_of(path: Path | str, kind: type[Kind]) -> list[Kind]:
-    """Return the dataclasses `kind` whose fields stand in the list of objects in `path`.
+    """Return dataclasses of `kind` from the list of objects in `path`.
 
     Raises:
         WheelsError: as `read_list` and `wheels.json_text.record_of`.

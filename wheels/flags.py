@@ -32,7 +32,7 @@ def on_every_command() -> list[str]:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ours: one line, no usage in front of it."""
+    """An argument parser with our errors: one line without the usage."""
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print."""
@@ -135,7 +135,7 @@ def join_values(argv: Sequence[str], fields: Sequence[Field]) -> list[str]:
 
 
 def metavar(field: Field) -> str:
-    """Return the word that stands for the value in help and in errors."""
+    """Return the placeholder for the value in help and errors."""
     if "metavar" in field.metadata:
         return str(field.metadata["metavar"])
     if field.positional:

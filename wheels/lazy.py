@@ -16,7 +16,7 @@ def lazy(
     Args:
         package: Its `__name__`.
         places: Public names by the module that defines them; under the package's own name: its modules.
-        own: Public names that stand in the package already.
+        own: Public names that the package defines itself.
     """
     module_of = {name: module for module, names in places.items() for name in names}
     public = sorted({*own, *module_of})

@@ -1,6 +1,6 @@
 """Scores of texts against references, with the statistics that a bootstrap needs.
 
-BLEU and chrF are sacrebleu's, ROUGE is rouge-score's; `exact` compares texts, `equation` what arithmetic comes to. Each
+BLEU and chrF are sacrebleu's, ROUGE is rouge-score's; `exact` compares texts, `equation` the values of arithmetic. Each
 score carries the signature that reproduces it. BLEU's words are cut as the references' script asks
 (`wheels.data.writing_systems.bleu_tokenizer`). ROUGE's words are those of rouge-score on ASCII text, and any letters of
 Unicode elsewhere, where rouge-score would drop them.

@@ -1,4 +1,4 @@
-"""What a user is told once, however often it comes up."""
+"""Warnings that are shown once, however often they occur."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def check_paths(fields: Sequence[Any], config: Any, config_file: str | None = No
 def settings_digests(fields: Sequence[Any], config: Any) -> dict[str, str]:
     """Return `<field>_digest` of each file of settings that is named: 16 hexadecimal digits of its SHA-256.
 
-    What stands in such a file decides the result, so it belongs to what a run is known by.
+    The content of such a file decides the result, so it is part of a run's identity.
 
     Raises:
         WheelsError: where one cannot be read.
@@ -90,7 +90,7 @@ def _same(path: str, other: str) -> bool:
 
 
 def _is_within(path: str, folder: str) -> bool:
-    """Whether a file stands in a folder, at any depth."""
+    """Whether a file is inside a folder, at any depth."""
     return os.path.isdir(folder) and Path(folder).resolve() in Path(path).resolve().parents
 
 

@@ -89,7 +89,7 @@ def check_free(folder: Path, note: str = NOTE) -> None:
         note: the file that tells a run's folder.
 
     Raises:
-        WheelsError: naming something that stands there; and where no folder can be made or written.
+        WheelsError: naming an item found there; and where no folder can be made or written.
     """
     if folder.exists() and not folder.is_dir():
         raise WheelsError(f"cannot write {folder}: it is no folder; choose another place")

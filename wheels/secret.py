@@ -14,9 +14,9 @@ DEFAULT_KEY = "OPENAI_API_KEY"
 """The environment variable that may hold a key, and may be missing; one that the user names must be there."""
 MASK = "[key]"
 RUN = 8
-"""So many characters of a key in a row are taken for a part of it; a shorter key is masked where it stands alone."""
+"""A run of this many characters of a key counts as part of it; a shorter key is masked only as a whole word."""
 CUT = 6
-"""So many are, at the beginning of the key, where a text is cut off behind them."""
+"""This many characters at the start of the key count where the text is cut off after them."""
 DEPTH = 4
 """How often a text may be escaped: JSON within JSON, an address within JSON ..."""
 _SHOWN = re.compile(r"[!-~]+")
@@ -34,10 +34,10 @@ class Secret:
     """What is sent to the server."""
 
     def mask(self, text: str) -> str:
-        """Return a text with `[key]` wherever the key, or a part of it, stands.
+        """Return a text with `[key]` in place of the key or any part of it.
 
         Found are the key itself in any case of its letters; the key escaped as in JSON, a `repr`, an address or HTML,
-        up to `DEPTH` times over; any `RUN` of its characters; its beginning where the text is cut off behind it.
+        up to `DEPTH` times over; any `RUN` of its characters; its beginning where the text is cut off after it.
         """
         spans = sorted(self._spans(text))
         parts: list[str] = []
@@ -49,7 +49,7 @@ class Secret:
         return "".join([*parts, text[done:]])
 
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:
-        """Yield where parts of the key stand in a text, at every depth of escaping."""
+        """Yield the spans of the key's parts in a text, at every depth of escaping."""
         level = text
         starts: Sequence[int] = range(len(text))
         ends: Sequence[int] = range(1, len(text) + 1)
@@ -63,7 +63,7 @@ class Secret:
 
 
 def _find(key: str, text: str) -> Iterator[tuple[int, int]]:
-    """Yield where a key, a run of its characters, or its cut-off beginning stands."""
+    """Yield the spans of a key, of a run of its characters, or of its cut-off beginning."""
     if len(key) < RUN:
         yield from (match.span() for match in re.finditer(rf"(?<![a-z0-9]){re.escape(key)}(?![a-z0-9])", text))
         return
@@ -78,7 +78,7 @@ def _find(key: str, text: str) -> Iterator[tuple[int, int]]:
 
 
 def _unescape(text: str, starts: Sequence[int], ends: Sequence[int]) -> tuple[str, Sequence[int], Sequence[int]]:
-    """Return a text with one layer of escapes taken off, and where each of its characters stands in the whole."""
+    """Return a text with one layer of escapes removed, and the offset of each character in the original."""
     letters: list[str] = []
     first: list[int] = []
     last: list[int] = []
@@ -98,7 +98,7 @@ def _unescape(text: str, starts: Sequence[int], ends: Sequence[int]) -> tuple[st
 
 
 def _meant(match: re.Match[str]) -> str:
-    """Return what an escape stands for."""
+    """Return the character that an escape encodes."""
     if match["e"]:
         return html.unescape(match["e"])
     if match["c"]:

@@ -6,7 +6,7 @@ import torch
 
 
 def check_shapes(axes: str | None, **tensors: torch.Tensor | None) -> None:
-    """Hold the tensors to one shape with as many axes as `axes` has letters (None: any number); None is skipped.
+    """Check that the tensors have one shape, an axis for each letter of `axes` (None: any number); None is skipped.
 
     Raises:
         ValueError: naming both tensors and both shapes.

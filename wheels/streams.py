@@ -1,4 +1,4 @@
-"""The three standard streams of a command: there, on their own lines, and with bars on terminals only."""
+"""The standard streams of a command: always open, one message a line, progress bars on terminals only."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def bars_where_they_are_seen(level: str) -> None:
 
 
 def replace_what_cannot_be_shown() -> None:
-    """Let a narrow terminal show `?` rather than end with an error."""
+    """Show `?` for characters that a terminal cannot encode, instead of failing."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 
 
 def say(line: str) -> None:
-    """Print one line on standard error, behind no bar, and of bounded length."""
+    """Print one line of bounded length on standard error, after ending any progress bar."""
     _end_bars()
     shown = one_line(line)
     if len(shown) > LONGEST:
@@ -81,14 +81,14 @@ def say(line: str) -> None:
 
 
 def _end_bars() -> None:
-    """End the lines of bars that an error has left open."""
+    """End the lines of progress bars that an error left open."""
     if (tqdm := sys.modules.get("tqdm")) is not None:
         for bar in list(getattr(tqdm.tqdm, "_instances", ())):
             bar.close()
 
 
 def log_to_stderr(level: str = "info") -> None:
-    """Show what `wheels` logs as plain lines on standard error, so that standard output stays clean.
+    """Log `wheels` as plain lines on standard error; standard output stays clean.
 
     Args:
         level: the least that is shown; debug shows what libraries log too, from info on.

@@ -1,4 +1,4 @@
-"""Text of models, files and servers as it is shown: a terminal and a page get what they show, and nothing they obey."""
+"""Untrusted text made safe to show: no control characters for terminals, no markup for pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud8
 
 
 def visible(text: str) -> str:
-    """Return `text` with a replacement character for each one that a terminal or a page would obey."""
+    """Return `text` with control characters replaced."""
     return _OBEYED.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
@@ -24,10 +24,10 @@ def one_line(text: str) -> str:
 
 
 def html(text: str) -> str:
-    """Return `text` for a page: `visible`, its markup shown and not read."""
+    """Return `text` for a page: `visible`, with its markup escaped."""
     return escape(visible(text))
 
 
 def json_line(value: Any) -> str:
-    """Return `value` as JSON on one line, complete: what a terminal would obey stands as its escape."""
+    """Return `value` as JSON on one line; characters that a terminal would obey are escaped."""
     return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))

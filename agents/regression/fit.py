@@ -1,4 +1,4 @@
-"""Gradient descent on one fixed set of examples, as every head that is fitted apart from the agent takes it."""
+"""Supervised fitting on a fixed set of examples: the training loop of every head but the agent's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class FitConfig:
-    """AdamW under one rise and fall of the learning rate (OneCycle), with batches in a seeded order."""
+    """AdamW with a OneCycle learning rate and batches in a seeded order."""
 
     epochs: int = 6
     batch: int = 1024

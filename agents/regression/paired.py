@@ -1,4 +1,4 @@
-"""Paired continuations: what a call is worth in the task's own metric, from texts that were finished both ways.
+"""Counterfactual pairs: the worth of a call in the task's own metric, from texts finished with and without it.
 
 The undiscounted path residuals of the two actions at one state differ by `gain* - alpha z`, with
 
@@ -50,7 +50,7 @@ HELD = 10
 
 @dataclass(frozen=True)
 class Pairs:
-    """States, and what a call gained there."""
+    """States, and the gain of a call in each."""
 
     features_NF: torch.Tensor
     """float32."""
@@ -85,7 +85,7 @@ class GainThresholdRule:
 
 @dataclass
 class FlippedRule:
-    """Another rule, that decides otherwise at one position of each row; keeps the features there."""
+    """A rule with its decision flipped at one position of each row; keeps the features there."""
 
     rule: Rule
     at: Sequence[int]
@@ -105,7 +105,7 @@ class FlippedRule:
 
 
 def thresholds_of(head: DeferralHead, features_NF: torch.Tensor) -> dict[float, float]:
-    """Return the gain that a share of `BUDGETS` of these states exceeds, nats."""
+    """Return the quantile of the gain for each of `BUDGETS`: the share of states that exceed it, nats."""
     with torch.no_grad():
         gain_N = head.gain(features_NF, torch.zeros(len(features_NF)))
     return {budget: float(torch.quantile(gain_N, 1.0 - budget)) for budget in BUDGETS}
@@ -121,7 +121,7 @@ def counterfactual_pairs(
     batch_size: int,
     max_new_tokens: int,
 ) -> tuple[Pairs, torch.Tensor]:
-    """Write each row's text under a policy, flip one decision in it, and write the rest again.
+    """Write each row under a policy, flip one decision, and rewrite the rest.
 
     Args:
         pair: Both models.
@@ -168,7 +168,7 @@ def collect_pairs(
     folder: Path,
     accelerator: Accelerator,
 ) -> Pairs:
-    """Return `config.pairs` pairs of the training rows, or `A_ROW` of each where these are few.
+    """Return `config.pairs` pairs from the training rows, at most `A_ROW` of each row.
 
     Each chunk is written when it is done, so a killed run decodes none of them twice. Under several processes each
     takes every n-th chunk, and all read all.
@@ -210,7 +210,7 @@ def collect_pairs(
 
 @dataclass(frozen=True)
 class Fit(FitConfig):
-    """How `shift` is fitted."""
+    """The settings of the fit of `shift`."""
 
     epochs: int = 10
     batch: int = 512
@@ -221,7 +221,7 @@ class Fit(FitConfig):
 
 
 def fit_pairs(head: DeferralHead, pairs: Pairs, settings: Fit) -> dict[str, float]:
-    """Fit `shift(s, b)` in place, so that the gain foretells what a call gains in the metric; return what was measured.
+    """Fit `shift(s, b)` in place, so that the gain predicts a call's gain in the metric; return the diagnostics.
 
     Minimises the mean of `(base(s) + shift(s, b) - gain / kappa)^2`, half of which is the squared difference of both
     actions' residuals. `kappa`, points of the metric for a nat of predicted regret, is the least-squares slope of the
@@ -229,7 +229,7 @@ def fit_pairs(head: DeferralHead, pairs: Pairs, settings: Fit) -> dict[str, floa
     the base alone, or calls gain nothing, the shift stays 0.
 
     Args:
-        head: Its base is fitted; everything but the shift stands still.
+        head: Its base is fitted; only the shift is trained.
         pairs: States and gains, in points.
         settings: Of the fit.
     """
@@ -275,6 +275,6 @@ def _slope(base_N: torch.Tensor, gain_N: torch.Tensor) -> float:
 
 
 def _explained(gain_N: torch.Tensor, pairs: Pairs, held_N: torch.Tensor) -> float:
-    """Return the squared correlation of predictions with what calls gained, on the pairs held out."""
+    """Return the squared correlation of predicted and true gains on the held-out pairs."""
     both = torch.stack([gain_N[held_N], pairs.gain_N[held_N]])
     return float(torch.corrcoef(both)[0, 1].nan_to_num(0.0).square())

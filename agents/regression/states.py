@@ -1,4 +1,4 @@
-"""Episodes from mixed paths, collected once for all seeds and kept on disk while training goes on."""
+"""Episodes from mixed paths, collected once for all seeds and kept on disk during training."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MIXED_BUDGETS = (0.0, 0.1, 0.2, 0.3, 0.5)
 def collect(
     pair: Pair, rows: Sequence[Row], config: TrainConfig, folder: Path, accelerator: Accelerator
 ) -> list[Episode]:
-    """Return episodes with random calls until `config.states` states are there or the rows end.
+    """Return episodes with random calls until there are `config.states` states, or no more rows.
 
     Each chunk of sources is written when it is done, so a killed run decodes none of them twice. Under several
     processes each takes every n-th chunk, and all read all.
@@ -59,7 +59,7 @@ def collect(
 
 
 def _collect_chunk(pair: Pair, rows: Sequence[Row], config: TrainConfig, path: Path, number: int, bar: tqdm) -> None:
-    """Decode one chunk and write its episodes, unless they are there."""
+    """Decode one chunk and write its episodes, unless they exist."""
     if path.is_file():
         bar.update(len(rows))
         return

@@ -32,7 +32,7 @@ Fitted = tuple[DeferralHead, dict[str, Any]]
 
 
 class TrainedBaselines:
-    """Fits a gate and a router for each seed; what is finished is kept in `folder` for a run that is continued."""
+    """Fits a gate and a router for each seed; finished ones are kept in `folder` for a resumed run."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ def collect_gains(
 def text_gains(
     pair: Pair, rows: Sequence[Row], metric: str, max_new_tokens: int, batch_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Write each row's text with the student alone and with the teacher alone, and compare.
+    """Write each row with the student alone and with the teacher alone; return the difference in the metric.
 
     Returns:
         The student's state before anything is written, `[N, F]`; and the metric of the teacher's text against the

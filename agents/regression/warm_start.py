@@ -1,4 +1,4 @@
-"""The warm start: a regression of the expected regret, which is also a rule of its own, `regret`.
+"""The warm start: a regression of the expected regret. It is also a rule, `regret`.
 
 `gain(s) ~ E[min(regret, clip) | s]` in squared error: what a call saves in nats, on average over what the features do
 not tell. It is the fixed point of path consistency at gamma = 0 (`wheels.agents.gate`). The same network is fitted to
@@ -22,7 +22,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class WarmStart(FitConfig):
-    """How a head is fitted, and its shape."""
+    """The settings of the fit of a head, and its size."""
 
     width: int = 256
     vocab_size: int = 0
@@ -107,7 +107,7 @@ def _fit(
     progress: Progress | None,
     name: str,
 ) -> DeferralHead:
-    """Fit a new head's trunk and base to a target; `start` is what it says before it has learned anything."""
+    """Fit a new head's trunk and base to a target; `start` is its initial output."""
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         head = DeferralHead(settings.head(features_NF.shape[1]))
@@ -123,7 +123,7 @@ def _fit(
 
 
 def explained(head: DeferralHead, features_NF: torch.Tensor, regret_N: torch.Tensor) -> float:
-    """Compute the share of the variance of what was regressed that the head's gain explains, at most 1."""
+    """Compute the explained variance of the head's gain, at most 1."""
     with torch.no_grad():
         error = head.gain(features_NF, torch.zeros(len(regret_N))) - regret_N
     return 1.0 - float(error.square().mean() / regret_N.var(unbiased=False).clamp(min=1e-12))

@@ -96,7 +96,7 @@ class PCLAgent:
         return torch.full_like(budget_B, self.fixed_price)
 
     def parameters(self) -> list[torch.nn.Parameter]:
-        """Return everything that is trained."""
+        """Return the trained parameters."""
         return list(self.head.parameters())
 
     def predict(self, features_BF: torch.Tensor, budget_B: torch.Tensor) -> torch.Tensor:
@@ -117,7 +117,7 @@ class PCLAgent:
 
         Args:
             batch: Episodes, on-policy and off-policy.
-            critic_only: Fit values alone; the gate stands still. Values must come first: a gate that follows random
+            critic_only: Fit values alone; the gate is frozen. Values must come first: a gate that follows random
                 ones loses its warm start.
             share: Averages the gradients of the given parameters over processes.
             step: Names the step, in errors.
@@ -195,7 +195,7 @@ class PCLAgent:
         return masked_mean((residual.call - residual.write).square() / 2, batch.mask_BT)
 
     def _regret(self, batch: EpisodeBatch) -> torch.Tensor:
-        """Return the regrets, each counted for at most `regret_clip`."""
+        """Return the regrets, clipped at `regret_clip`."""
         return batch.regret_BT.clamp(max=self.settings.regret_clip)
 
     def _rewards(self, batch: EpisodeBatch, logit_BT: torch.Tensor, price_BT: torch.Tensor) -> torch.Tensor:
@@ -209,7 +209,7 @@ class PCLAgent:
 
     @torch.no_grad()
     def _follow(self) -> None:
-        """Move the target network a step towards the head."""
+        """Move the target network a step towards the head (Polyak averaging)."""
         for target, own in zip(self.target.parameters(), self.head.parameters(), strict=True):
             target.lerp_(own, self.settings.target_rate)
 
@@ -228,7 +228,7 @@ class PCLAgent:
             getattr(self, name).load_state_dict(state[name])
 
     def save(self, folder: Path | str) -> None:
-        """Write the head and its prices to a folder: what `load` and `predict` need."""
+        """Write the head and its prices to a folder, for `load`."""
         folder = Path(folder)
         tensors = {name: value.contiguous() for name, value in self.head.state_dict().items()}
         write_bytes(folder / "head.safetensors", save_tensors(tensors))
@@ -265,7 +265,7 @@ class PCLAgent:
 class LagrangianAgent(PCLAgent):
     """The same under budgets: `max J subject to E[teacher tokens] <= b E[tokens]`, a price for each budget of a grid.
 
-    One head serves all budgets: it is told the budget. Prices follow the measured use (`wheels.agents.rl.lagrangian`).
+    One head serves all budgets: its inputs include the budget. Prices follow the measured use (`agents.rl.lagrangian`).
 
     Args:
         head: The warm start; it is trained in place.
@@ -307,7 +307,7 @@ class LagrangianAgent(PCLAgent):
 
 
 def _next_error(batch: EpisodeBatch, output: HeadOutput, next_BT: torch.Tensor) -> torch.Tensor:
-    """Compute the squared error of the next value that was predicted for the action that was taken."""
+    """Compute the squared error of the predicted next value of the taken action."""
     predicted_BT = torch.where(batch.call_BT, output.after_call_B, output.after_write_B)
     return masked_mean((predicted_BT - next_BT).square() / 2, batch.mask_BT)
 
@@ -324,7 +324,7 @@ def _cost_error(batch: EpisodeBatch, output: HeadOutput, ahead: HeadOutput, fina
 def starting_prices(
     head: DeferralHead, budgets: tuple[float, ...], alpha: float, features_NF: torch.Tensor
 ) -> PriceTable:
-    """Return the prices at which a warm start keeps each budget on the given states.
+    """Return the prices at which a warm start meets each budget on the given states.
 
     Solves `mean sigmoid((gain - price) / alpha) = budget` for each budget, by bisection.
     """

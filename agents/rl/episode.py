@@ -1,4 +1,4 @@
-"""What agents learn from: decoded sentences with what was known at each of their states, and padded batches of them."""
+"""Episodes: decoded sentences with the features of each state, and padded batches of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """One decoded sentence of T >= 1 steps; a step is a state, a decision there, and the token that was appended.
+    """One decoded sentence of T >= 1 steps: at each a state, a decision and the appended token.
 
     Both decisions' immediate rewards are known at every state: `regret_T` for writing, `cost_T` for a call.
     """
@@ -34,9 +34,9 @@ class Episode:
     cost_T: torch.Tensor
     """What a call costs at each state, whether made or not, >= 0, float32; 1 where cost is teacher tokens."""
     budget: float
-    """The teacher budget the policy was told, in [0, 1]."""
+    """The teacher budget given to the policy, in [0, 1]."""
     price: float
-    """The price in force while decoding, nats per unit of cost; training computes rewards anew with its own price."""
+    """The price in force while decoding, nats per unit of cost; training recomputes rewards with its own price."""
     terminated: bool
     """True where the text ended by itself, false where the limit cut it."""
     terminal_reward: float = 0.0
@@ -69,7 +69,7 @@ class Episode:
                 raise ValueError(f"{name} must be >= 0 at every state, got {float(getattr(self, name).min())}")
 
     def __len__(self) -> int:
-        """Return T, the number of states that were decided in."""
+        """Return T, the number of decisions."""
         return len(self.call_T)
 
     @property
@@ -80,7 +80,7 @@ class Episode:
 
 @dataclass(frozen=True, eq=False)
 class EpisodeBatch:
-    """Episodes side by side, padded at the right with zeros; every field of `Episode` but the texts, stacked."""
+    """A batch of episodes, right-padded with zeros: every field of `Episode` but the texts, stacked."""
 
     features_BTF: torch.Tensor
     """float32."""

@@ -22,7 +22,7 @@ from wheels.errors import WheelsError, check_budget
 
 @dataclass(frozen=True)
 class Gains:
-    """How strongly a price follows the use that was measured."""
+    """The gains of the PID controller of a price."""
 
     integral: float = 0.5
     """K_i: nats for each unit of use over budget, added at every update. The only term that ends at the budget."""
@@ -59,7 +59,7 @@ class Gains:
 
 @dataclass(frozen=True)
 class PIDState:
-    """What a controller remembers between two updates."""
+    """The state of a controller between two updates."""
 
     price: float = 0.0
     """lambda, nats per unit of cost, in [0, price_max]."""
@@ -72,7 +72,7 @@ class PIDState:
 
 
 def pid_start(price: float) -> PIDState:
-    """Return the state that stands at `price` as long as use is on budget: for a price that is already known."""
+    """Return the state that keeps `price` while use equals the budget: for a price that is already known."""
     return PIDState(price=price, integral=price)
 
 
@@ -88,7 +88,7 @@ def pid_update(state: PIDState, use: float, budget: float, gains: Gains) -> PIDS
         price = min(price_max, max(0, K_p P + I + K_d D))
 
     P starts at 0; ema(use) starts at the first measurement, so that D is 0 there instead of a jump from nothing; with
-    fewer than k updates behind, D compares with the oldest. Their rescaling of the objective by the price is left out.
+    fewer than k updates so far, D compares with the oldest. Their rescaling of the objective by the price is left out.
 
     Args:
         state: before the measurement.
@@ -117,7 +117,7 @@ def non_increasing(values: Sequence[float], weights: Sequence[float] | None = No
 
     Args:
         values: of any length, usually prices by rising budget.
-        weights: > 0, usually the tokens behind each value; None: all the same.
+        weights: > 0, usually the number of tokens of each value; None: equal.
 
     Raises:
         ValueError: for weights that are not one positive number per value.

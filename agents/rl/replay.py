@@ -1,4 +1,4 @@
-"""A bounded store of episodes, sampled from its own seed, that a killed run continues exactly."""
+"""A bounded replay buffer of episodes with its own seed; a resumed run continues exactly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wheels.errors import WheelsError
 
 
 class Replay:
-    """Episodes of the policy and episodes of others, mixed in a given ratio in every batch.
+    """On-policy and off-policy episodes, mixed in a given ratio in every batch.
 
     Bounded by states, since a state is what takes memory: about `capacity * (4 F + 25)` bytes for features of width F.
     When full, the oldest episode goes of the kind that holds more than its part of the room (`on_policy_share` of it
@@ -55,7 +55,7 @@ class Replay:
         return len(self._kept[on_policy])
 
     def add(self, episodes: Iterable[Episode]) -> None:
-        """Keep episodes, and let the oldest go where there is no room for all.
+        """Add episodes; the oldest are dropped when the buffer is full.
 
         Raises:
             WheelsError: for an episode that is longer than the whole room.
@@ -115,7 +115,7 @@ class Replay:
         return [kept[i] for i in torch.randint(len(kept), (count,), generator=self._generator).tolist()]
 
     def _drop_oldest(self, newcomer: Episode) -> None:
-        """Let the oldest episode go of the kind that, `newcomer` included, exceeds its part of the room the most."""
+        """Drop the oldest episode of the kind that, with `newcomer`, exceeds its share of the capacity most."""
         room = {True: self.on_policy_share * self.capacity, False: (1 - self.on_policy_share) * self.capacity}
         wanted = {kind: self._states[kind] + len(newcomer) * (kind == newcomer.on_policy) for kind in room}
         crowded = max(room, key=lambda kind: wanted[kind] - room[kind])

@@ -1,4 +1,4 @@
-"""Texts decoded with a random gate, and what both models knew at each of their states: episodes."""
+"""Rollouts: texts decoded with a random gate, then scored by both models at each state."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Behaviour:
 
 
 def random_behaviour() -> Behaviour:
-    """Calls at each row's budget, at random: states from mixed paths, for the warm start."""
+    """Random calls at each row's budget: states from mixed paths, for the warm start."""
     return Behaviour(RandomBudgetRule(), on_policy=False)
 
 
@@ -78,12 +78,12 @@ def roll_out(
     keep_texts: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[list[Episode], list[Trace]]:
-    """Decode each source under its budget, read the text again with both models, and return the episodes.
+    """Decode each source under its budget, score the text with both models, and return the episodes.
 
     Args:
         pair: Both models.
         sources: The texts to write from.
-        budgets: The budget that each row is told, a share.
+        budgets: The budget given to each row, a share.
         behaviour: The rule that calls.
         seed: Of the rule's draws.
         batch_size: Rows decoded, and read again, at once.
@@ -112,7 +112,7 @@ def roll_out(
 
 
 def _episode(trace: Trace, budget: float, known: Examined, behaviour: Behaviour, reward: float) -> Episode:
-    """Put one text together with what was known at its states."""
+    """Build the episode of one text from its trace and scores."""
     call_T = torch.tensor([author == TEACHER for author in trace.authors])
     price, logit_T = 0.0, torch.zeros(len(call_T))
     if isinstance(behaviour.rule, GateRule):

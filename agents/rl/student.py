@@ -1,4 +1,4 @@
-"""The full policy: student and gate learn together, `pi(CALL|s) = g(s)` and `pi(v|s) = (1 - g(s)) q(v|s)`.
+"""The full policy: student and gate are trained together, `pi(CALL|s) = g(s)` and `pi(v|s) = (1 - g(s)) q(v|s)`.
 
 The student's own log-probabilities are part of every residual: a token that it writes earns
 `u_t = log p(y_t) - log q(y_t) - alpha log(1 - g_t)` (`wheels.agents.gate.token_reward`), so path consistency moves
@@ -26,7 +26,7 @@ from wheels.policy.path_consistency import add_terminal, masked_mean
 
 @dataclass(frozen=True)
 class StudentSettings:
-    """How the student itself learns."""
+    """The settings of the student's own training."""
 
     learning_rate: float = 1e-5
     anchor: float = 0.01
@@ -66,7 +66,7 @@ class StudentAgent(LagrangianAgent):
         return self.learn(self._seen_by_student(batch, episodes), **options)
 
     def _seen_by_student(self, batch: EpisodeBatch, episodes: Sequence[Episode]) -> EpisodeBatch:
-        """Return the batch with the features and token log-probabilities of the student as it is now."""
+        """Return the batch with the features and token log-probabilities of the current student."""
         logits, hidden = read_texts(
             self.pair, self.pair.student, [e.source_ids for e in episodes], [e.token_ids for e in episodes]
         )

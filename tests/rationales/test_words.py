@@ -110,5 +110,5 @@ def test_a_tokenizer_without_places_is_refused():
     class Slow:
         is_fast = False
 
-    with pytest.raises(WheelsError, match=r"Slow does not say where its tokens stand .* use a fast tokenizer"):
+    with pytest.raises(WheelsError, match=r"Slow does not give the offsets of its tokens.* use a fast tokenizer"):
         token_spans(Slow(), "{source}", "a")

@@ -1,4 +1,4 @@
-"""What a model said, and whether that is a whole answer: the one place where half an answer is told from a label."""
+"""A model's answer, and whether it is complete: only complete answers become labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ THINKING = "thinking"
 EMPTY = "empty"
 """There is no text."""
 REFUSED = "refused"
-"""The server would not answer; what it said follows."""
+"""The server refused; its message follows."""
 
 _TAG = re.compile(
     r"<(?P<end>/?)(?:\w+:)?(?:think|thinking|thought|reasoning)>|\[(?P<end2>/?)think\]|\u25c1(?P<end3>/?)think\u25b7"
@@ -26,7 +26,7 @@ class Answer:
     """One answer of a model."""
 
     text: str
-    """What it said."""
+    """The text of the answer."""
     flaw: str | None = None
     """Why it is no label, one word first (`cut`, `empty`, `refused: code 400 ...`); None: it may be one."""
     thought: bool = False

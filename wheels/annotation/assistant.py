@@ -1,4 +1,4 @@
-"""The teaching assistant: says how far an answer is to be trusted, in four grades."""
+"""The teaching assistant: grades how far an answer can be trusted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wheels.annotation.purchase import Advance, Responder
 
 
 class Assistant(Protocol):
-    """Whatever grades answers."""
+    """Grades answers."""
 
     def grade(self, sources: Sequence[str], answers: Sequence[str], advance: Advance) -> list[int]:
         """Return the grade of each answer, 0 (very confident) to 3 (wrong answer)."""
@@ -21,7 +21,7 @@ class Assistant(Protocol):
 
 
 class LikelihoodAssistant:
-    """An assistant too small to follow a prompt: the likelihood of the answer, cut at calibrated places."""
+    """An assistant too small to follow a prompt: it grades by the answer's likelihood against calibrated thresholds."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class LikelihoodAssistant:
 
 
 class PromptAssistant:
-    """An assistant that is asked in words; each reply is kept in a ledger, for it may have been paid for."""
+    """An assistant that is prompted. Each reply is kept in a ledger: it may have been paid for."""
 
     def __init__(self, responder: Responder, prompt: str, ledger: Ledger) -> None:
         """Ask `responder` with `prompt`, which has `{source}` and `{answer}` in it."""
@@ -58,7 +58,7 @@ class PromptAssistant:
         self.ledger = ledger
 
     def grade(self, sources: Sequence[str], answers: Sequence[str], advance: Advance) -> list[int]:
-        """Return the grade that each reply names; one that names none, was cut or was refused is not confident."""
+        """Return the grade that each reply names; without one, or if truncated or refused, it is not confident."""
         prompts = [
             self.prompt.format(source=source, answer=answer) for source, answer in zip(sources, answers, strict=True)
         ]
@@ -66,7 +66,7 @@ class PromptAssistant:
 
 
 def _grade_of(reply: Answer) -> int:
-    """Return the grade that a reply names; of one that was cut the first line is whole, where there is a second."""
+    """Return the grade that a reply names; of a truncated reply, only a first line that is complete."""
     reply = without_thinking(reply)
     text = reply.text if reply.flaw is None else ""
     if reply.flaw == CUT and "\n" in reply.text:

@@ -1,4 +1,4 @@
-"""What a server of chat completions says: an answer, a fault that passes, or a refusal, of one request or of all."""
+"""Replies of a chat-completions server: an answer, a temporary fault, or a refusal of one request or of all."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ _CUT = frozenset({"length", "max_tokens", "model_length", "max_output_tokens", "
 
 
 class RequestFailed(WheelsError):
-    """A request that got no answer after all attempts; it may get one later."""
+    """A request without an answer after all attempts; a later run may get one."""
 
 
 class RequestRefused(WheelsError):
-    """A request that the server will not answer, however often it is sent; others it may."""
+    """A request that the server always refuses; it may accept others."""
 
 
 class ServerRefused(WheelsError):
-    """A refusal that is about every request: the key, the address, the model."""
+    """A refusal of every request: wrong key, address or model."""
 
 
 class Again(Exception):
-    """An attempt that failed in a way that passes; `wait` is what the server asks for, in seconds."""
+    """An attempt with a temporary failure; `wait` is the server's requested delay in seconds."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -53,7 +53,7 @@ class Again(Exception):
 
 
 def fault_of(code: int, said: str) -> type[Exception]:
-    """Return what an answer of another code than 2xx is: `Again`, `RequestRefused` or `ServerRefused`."""
+    """Return the class of a status code other than 2xx: `Again`, `RequestRefused` or `ServerRefused`."""
     if code == 429 and _QUOTA.search(said):
         return ServerRefused
     if code in AGAIN or code >= 500:
@@ -64,7 +64,7 @@ def fault_of(code: int, said: str) -> type[Exception]:
 
 
 def message_of(body: bytes) -> str:
-    """Return what a server says of an error: the message and the codes in its JSON, else the text itself."""
+    """Return a server's error message: the message and codes in its JSON, else the text itself."""
     try:
         whole: Any = json.loads(body)
     except (ValueError, RecursionError):
@@ -85,7 +85,7 @@ def _message(whole: Any) -> str:
 
 
 def answer_of(body: bytes) -> Answer:
-    """Return the first choice of a completion, and what is wrong with it.
+    """Return the first choice of a completion, and its flaw if it has one.
 
     An answer that has arrived whole may have been paid for, so that it is never asked for again, whatever it holds.
 
@@ -117,7 +117,7 @@ def answer_of(body: bytes) -> Answer:
 
 
 def _refuse(whole: Any) -> None:
-    """Raise what an answer without a completion is; nothing where its tokens were counted, and so paid for."""
+    """Raise the error of a reply without a completion; return where its tokens were counted, and so paid for."""
     if _mapping(_mapping(whole).get("usage")).get("total_tokens"):
         return
     error, said = _mapping(whole).get("error"), _message(whole)
@@ -141,7 +141,7 @@ def _text(content: Any) -> str:
 
 
 def _flaw(reason: Any, message: Mapping[str, Any], text: str) -> str | None:
-    """Return why a choice is no whole answer, by the reason that the server gives for its end."""
+    """Return why a choice is incomplete, by the server's finish reason; None for a complete one."""
     ended = str(reason or "").lower()
     if ended in _CUT:
         return CUT

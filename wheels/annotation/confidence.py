@@ -1,4 +1,4 @@
-"""Grades for an assistant too small to follow a prompt: the likelihood of an answer, cut at calibrated quantiles."""
+"""Confidence grades from the likelihood of an answer, with thresholds at calibrated quantiles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wheels.errors import WheelsError
 
 @dataclass(frozen=True)
 class ConfidenceThresholds:
-    """Where the likelihood of an answer, in nats per token, falls into the four grades."""
+    """Thresholds that turn the log-likelihood of an answer, in nats per token, into the four grades."""
 
     very_confident: float
     """At least this: very confident."""
@@ -37,7 +37,7 @@ def calibrate_confidence(
 
     very confident: above the quantile `quantiles[0]` of the right ones; confident: above their quantile `quantiles[1]`,
     so that with 0.1 nine right answers in ten are let through; wrong answer: below the quantile `quantiles[2]` of the
-    wrong ones, or below `confident` where that is less (wrong answers that look right cannot be told).
+    wrong ones, or below `confident` where that is less (a wrong answer that looks right cannot be recognised).
 
     Args:
         right: log-likelihood per token of references of labelled rows that the assistant was not trained on.

@@ -1,4 +1,4 @@
-"""What `wheels annotate` is told. Imports no torch."""
+"""The configuration of `wheels annotate`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEMONSTRATION = "Question: {source}\nAnswer: {target}\n\n"
 
 
 def is_address(name: str | None) -> bool:
-    """Whether a model is behind an address, of whatever kind, and not in a folder."""
+    """Whether a model is given by an address and not by a folder."""
     return name is not None and re.match(r"\s*[a-z][a-z0-9+.-]*://", name.casefold()) is not None
 
 
@@ -96,7 +96,7 @@ class AnnotateConfig:
     threads: int = machine_option(0, "CPU threads; 0: torch's choice", minimum=0, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:
-        """Check what the fields alone can tell.
+        """Check the fields.
 
         Raises:
             WheelsError: for a value that is not allowed, or fields that contradict each other.
@@ -112,7 +112,7 @@ class AnnotateConfig:
                 raise WheelsError(f"{name} must not be empty")
 
     def _check_models(self) -> None:
-        """Hold each address to a model's name, and each way of grading to a model that can follow it."""
+        """Check that each address comes with a model's name, and that the assistant can grade in the chosen way."""
         for role in ("teacher", "assistant"):
             place, name = getattr(self, role), getattr(self, f"{role}_model")
             if is_address(place) and not name:
@@ -130,7 +130,7 @@ class AnnotateConfig:
             raise WheelsError(f"grading {self.grading!r} needs --assistant")
 
     def _check_stages(self) -> None:
-        """Hold the stages to what they need."""
+        """Check what each stage needs."""
         if self.select == "assistant" and self.assistant is None:
             raise WheelsError("select 'assistant' needs --assistant; without one use --select consistency or random")
         if self.select != "random" and self.student is None:

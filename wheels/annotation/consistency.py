@@ -23,7 +23,7 @@ CLOSED = ("exact", "equation")
 
 @dataclass(frozen=True)
 class Consistency:
-    """What the samples for one source come to."""
+    """The result of the samples for one source."""
 
     answer: str
     """The sample that agrees most with the others; of equals the first."""
@@ -32,7 +32,7 @@ class Consistency:
 
 
 def normalised(text: str, metric: str) -> str | None:
-    """Return what two answers have in common that count as the same; None for what equals nothing, itself included.
+    """Return the key under which equal answers compare equal; None for an answer that equals nothing, not even itself.
 
     Of `equation` the value, to nine digits; of `exact` the words in lower case.
     """
@@ -56,7 +56,7 @@ def agreement(samples: Sequence[str], metric: str) -> NDArray[np.float64]:
 
 
 def _both_ways(pairs: Sequence[tuple[str, str]], metric: str) -> NDArray[np.float64]:
-    """Return the mean score, in [0, 1], of each pair with either text for the reference: it has no sides."""
+    """Return the mean score, in [0, 1], of each pair with either text as the reference, so that it is symmetric."""
     ones, others = [one for one, _ in pairs], [other for _, other in pairs]
     if metric == "chrf":
         # One count of the n-grams serves both ways: which text is the hypothesis changes two columns of three.

@@ -1,4 +1,4 @@
-"""A client of an OpenAI-compatible endpoint that gets through what a network does: 429, 5xx, hangs, broken answers.
+"""A client for OpenAI-compatible endpoints that survives 429, 5xx, hangs and broken replies.
 
 The key comes from an environment variable and is written nowhere: not to a file, not into an error, not into an answer.
 """
@@ -54,7 +54,7 @@ Ask = Callable[[str, str], Answer]
 
 
 def chat_url(url: str) -> httpx2.URL:
-    """Return the address of chat completions below `url`, with its `?api-version=` where it has one.
+    """Return the chat-completions address under `url`, keeping its `?api-version=`.
 
     `url` is a server, an address with a version (`/v1`, `/v1beta/openai`) or a deployment in it, or the whole address.
 
@@ -86,7 +86,7 @@ def chat_url(url: str) -> httpx2.URL:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, in any of the ways to write it."""
+    """Whether a host is this machine, however it is written."""
     name = host.rstrip(".").lower()
     if name in ("localhost", socket.gethostname().lower()) or name.endswith((".localhost", "localhost.localdomain")):
         return True
@@ -102,7 +102,7 @@ def is_loopback(host: str) -> bool:
 
 
 def open_client(url: httpx2.URL, workers: int) -> httpx2.AsyncClient:
-    """Return a client with the certificates and proxies of the environment; this machine is asked without a proxy.
+    """Return a client with the environment's certificates and proxies; loopback hosts bypass the proxy.
 
     Raises:
         WheelsError: where these settings cannot be used.
@@ -119,7 +119,7 @@ def open_client(url: httpx2.URL, workers: int) -> httpx2.AsyncClient:
 
 
 class Endpoint:
-    """One model behind an address; threads share it."""
+    """One model at an address, shared by threads."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class Endpoint:
         self._thread.start()
 
     def close(self) -> None:
-        """Close the connections; requests that are under way, or wait for another attempt, end at once."""
+        """Close the connections; pending requests, and those waiting to retry, end at once."""
         self.stopped.set()
         if self._loop.is_closed():
             return
@@ -178,7 +178,7 @@ class Endpoint:
         await self._client.aclose()
 
     def ask(self, prompt: str, key: str) -> Answer:
-        """Return the model's answer to a prompt, as greedy as the server can.
+        """Return the model's answer to a prompt, decoded as greedily as the server allows.
 
         Args:
             prompt: the text of the one message.
@@ -208,7 +208,7 @@ class Endpoint:
         raise RequestFailed(self._with_address(f"gives no answer: {reason}"))
 
     def _attempt(self, prompt: str, key: str) -> Answer:
-        """Return the answer to one request; what the server does not take of its options is left out at once."""
+        """Return the answer to one request; options that the server rejects are dropped and the rest sent again."""
         while True:
             options = self._options
             body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], **options}
@@ -253,7 +253,7 @@ class Endpoint:
             return response.status_code, response.headers, bytes(content)
 
     def _adapt(self, sent: Mapping[str, float], message: str) -> bool:
-        """Rename or leave out the option that a server says it does not take; return whether to send again."""
+        """Rename or drop the option that a server rejects; return whether to send again."""
         changed = dict(sent)
         if _UNSUPPORTED.search(message):
             if "max_tokens" in sent and re.search(r"max_(?:completion_)?tokens", message):
@@ -266,11 +266,11 @@ class Endpoint:
         return changed != sent
 
     def _with_address(self, text: str) -> str:
-        """Return the line of an error, without the key, which some servers repeat."""
+        """Return the error line with the address, and with the key masked: some servers repeat it."""
         return self._key.mask(f"{self.url} {' '.join(self._key.mask(text).split())[:SHOWN]}")
 
     def _masked(self, answer: Answer) -> Answer:
-        """Return an answer without the key; one that repeats it is no label. A word such as `EMPTY` is no key."""
+        """Return an answer with the key masked; one that repeats it is no label. A word such as `EMPTY` is no key."""
         if len(self._key.value) < RUN and self._key.value.isalpha():
             return answer
         text = self._key.mask(answer.text)

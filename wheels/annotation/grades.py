@@ -1,4 +1,4 @@
-"""Four grades of confidence in an answer, and the words that a prompted model says for them.
+"""Four grades of confidence in an answer, and how they are read from a prompted model's reply.
 
 The prompt of Zhou & Ai 2024 (2406.05322) could not be read; this one is ours, and a parameter.
 """
@@ -54,7 +54,7 @@ _CONFIDENT = re.compile(r"\bconfident\b")
 
 
 def parse_grade(reply: str) -> int | None:
-    """Return the grade that a reply gives to the answer, or None where it gives none.
+    """Return the grade in a reply, or None without one.
 
     Sentence by sentence, the worst one decides: what calls the answer wrong (3), however confidently; then any doubt,
     a confidence that is denied or hedged, and a change of mind (2); then confidence (1, or 0 where it is a strong one).
@@ -69,7 +69,7 @@ def parse_grade(reply: str) -> int | None:
 
 
 def _grade_of_sentence(sentence: str) -> int | None:
-    """Return the grade that one sentence gives."""
+    """Return the grade in one sentence."""
     sentence = _FINE.sub(" fine ", sentence)
     if _SAYS_WRONG.search(sentence):
         return 3
@@ -83,7 +83,7 @@ def _grade_of_sentence(sentence: str) -> int | None:
 
 
 def check_grade_prompt(prompt: str) -> str:
-    """Return `prompt` if a source and an answer can be put into it.
+    """Return `prompt` if it has placeholders for a source and an answer.
 
     Raises:
         WheelsError: where it lacks one of them, or has other braces.

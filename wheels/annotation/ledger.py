@@ -1,4 +1,4 @@
-"""A ledger of what was paid for: every item once, through kills, parallel workers and failures.
+"""A ledger of paid items: each is paid once, through kills, parallel workers and failures.
 
 A file of JSON lines that only grows. A unit is reserved before a request and settled, with the answer, after it:
 
@@ -13,7 +13,7 @@ At every moment settled + open <= budget. A reservation that a killed run left o
 been paid for and lost. It is never given to another item; the next run asks for the same item again under the same
 reservation (and the same idempotency key, see `endpoint`), which costs nothing more where the other side knows the key.
 
-A ledger in which nothing was bought holds nothing: the next run begins it anew, and asks again for what was refused,
+A ledger without purchases is empty: the next run starts it over and asks again for what was refused,
 for without any answer a refusal may have been about every item.
 """
 
@@ -37,7 +37,7 @@ EVENTS = ("reserve", "settle", "release", "refuse")
 
 @dataclass
 class Account:
-    """What the lines of a ledger come to."""
+    """The totals of a ledger's lines."""
 
     budget: int | None
     """The most units that may be settled or open at once; None: no limit."""
@@ -52,7 +52,7 @@ class Account:
     open: set[str] = field(default_factory=set)
     """The items that are reserved: asked for, without an answer yet."""
     refused: dict[str, str] = field(default_factory=dict)
-    """What the server said of each item that it will not answer."""
+    """The server's message for each item that it refuses."""
     released: int = 0
     """How often a request failed, and its unit was freed again."""
 
@@ -61,7 +61,7 @@ class Account:
 
     @property
     def bought(self) -> bool:
-        """Whether anything was paid for, or may have been."""
+        """Whether anything was, or may have been, paid for."""
         return bool(self.settled or self.open)
 
     @property
@@ -107,7 +107,7 @@ class Account:
 
 
 def read_account(path: Path | str) -> Account:
-    """Return what a ledger comes to, every line checked; a last line that was cut short is passed over.
+    """Return a ledger's totals. Every line is checked; a truncated last line is skipped.
 
     Raises:
         WheelsError: naming the file and the line, for anything that no ledger of ours can hold.
@@ -116,7 +116,7 @@ def read_account(path: Path | str) -> Account:
 
 
 def _whole_lines(path: Path) -> list[bytes]:
-    """Return the lines that end; what follows the last line feed was never on disk as a whole."""
+    """Return the complete lines; what follows the last line feed was never fully written."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -177,7 +177,7 @@ class Ledger:
         self.recovered = frozenset(self.account.open)
 
     def _begin(self, wanted: Account) -> Account:
-        """Return the account that stands in the file, or begin one where nothing was bought; cut off a torn line."""
+        """Return the account in the file, or start one where nothing was bought; drop a truncated last line."""
         content = self.path.read_bytes() if self.path.exists() else b""
         whole = content.rfind(b"\n") + 1
         if 0 < whole < len(content):
@@ -217,11 +217,11 @@ class Ledger:
         return self.account.settled.get(item)
 
     def done(self, item: str) -> bool:
-        """Whether an item is not to be asked for (again): it was paid, or the server will not answer it."""
+        """Whether an item is done: paid, or refused by the server."""
         return item in self.account.settled or item in self.account.refused
 
     def reserve(self, item: str) -> bool:
-        """Return whether the caller may ask for `item` now: no where it is done, or another thread asks for it.
+        """Return whether the caller may request `item` now: not if it is done or another thread has reserved it.
 
         A reservation of a run that was killed is taken over, and costs no further unit.
 
@@ -237,26 +237,26 @@ class Ledger:
             return True
 
     def settle(self, item: str, answer: Answer) -> None:
-        """Keep the answer that was paid for, whether or not it is of use."""
+        """Record a paid answer, usable or not."""
         flaw = {"flaw": answer.flaw} if answer.flaw is not None else {}
         with self._mutex:
             self._enter({"event": "settle", "item": item, "answer": answer.text, **flaw})
             self._claimed.discard(item)
 
     def release(self, item: str, reason: str) -> None:
-        """Free the unit of a request that failed: the failure is noted, and nothing is kept in its place."""
+        """Release the unit of a failed request and record the failure."""
         with self._mutex:
             self._enter({"event": "release", "item": item, "reason": reason})
             self._claimed.discard(item)
 
     def refuse(self, item: str, reason: str) -> None:
-        """Free the unit of a request that the server will not answer, and note what it said."""
+        """Release the unit of a request that the server refuses, and record its message."""
         with self._mutex:
             self._enter({"event": "refuse", "item": item, "reason": reason})
             self._claimed.discard(item)
 
     def _enter(self, line: Mapping[str, Any]) -> None:
-        """Check an event, and have it on disk before returning."""
+        """Check an event and write it to disk before returning."""
         self.account.apply(line)
         rest = _line(line)
         while rest:
@@ -270,7 +270,7 @@ def _line(value: Mapping[str, Any]) -> bytes:
 
 
 def _sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""A model in this process that reads and writes texts: answers, samples, and the likelihood of an answer."""
+"""A model in this process: greedy answers, samples, and the likelihood of an answer."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class LocalModel:
         return self.pair.student
 
     def answers(self, sources: Sequence[str]) -> list[str]:
-        """Return the greedy answer to each source, whole or not."""
+        """Return the greedy answer to each source, complete or not."""
         return [self.pair.decode(output) for output in self._write(sources, sample=False, temperature=1.0)]
 
     def labels(self, sources: Sequence[str]) -> list[Answer]:
-        """Return the greedy answer to each source; one that reached the longest answer without an end is cut."""
+        """Return the greedy answer to each source; one without an end token within the limit is marked as cut."""
         ends = set(self.pair.eos_ids)
         return [
             Answer(self.pair.decode(output), None if output and output[-1] in ends else CUT)

@@ -1,4 +1,4 @@
-"""The models of `wheels annotate`, each from where it is: a folder, or an endpoint. Imports torch only for a folder."""
+"""The models of `wheels annotate`, from a folder or an endpoint. Imports torch only for a folder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ OURS = (
 
 
 def open_endpoints(config: AnnotateConfig, stack: ExitStack) -> dict[str, Endpoint]:
-    """Return the teacher and the assistant, as far as they are behind an address; nothing is sent.
+    """Return the teacher and the assistant that are given by address; nothing is sent.
 
     Raises:
         WheelsError: for an address, a key or a proxy that cannot be used.
@@ -65,7 +65,7 @@ def open_endpoints(config: AnnotateConfig, stack: ExitStack) -> dict[str, Endpoi
 
 
 def open_responder(config: AnnotateConfig, role: str, endpoints: Mapping[str, Endpoint]) -> Responder:
-    """Return the teacher, or an assistant that is asked in words.
+    """Return the teacher, or an assistant that is prompted.
 
     Raises:
         WheelsError: for a sequence-to-sequence model that is to follow a prompt, or one that cannot be loaded.
@@ -110,7 +110,7 @@ def assistant_loader(
     endpoints: Mapping[str, Endpoint],
     stack: ExitStack,
 ) -> Callable[[Student | None], Assistant]:
-    """Return what makes the assistant for a student; the models are loaded once."""
+    """Return a factory of the assistant for a student; the models are loaded once."""
     if config.how_graded == "prompt":
         responder = open_responder(config, "assistant", endpoints)
         ledger = stack.enter_context(Ledger(folder / "grades.jsonl", budget=None, run=run_name, unit="grade"))
@@ -130,7 +130,7 @@ def calibrate(
 ) -> LikelihoodAssistant:
     """Return an assistant with thresholds at quantiles of likelihoods on labelled rows (`calibrate_confidence`).
 
-    Right answers are the references. Wrong ones are a sample of the student's for each row, as far as it scores below
+    Right answers are the references. Wrong ones are a sample of the student's for each row that scores below
     `RIGHT` by the metric: the answers that the assistant has to tell from right ones.
     """
     from wheels.annotation.confidence import calibrate_confidence
@@ -150,7 +150,7 @@ def calibrate(
 def retrain(
     config: AnnotateConfig, labelled: Sequence[Row], validation: Sequence[Row], rows: Sequence[Row], place: Path
 ) -> str:
-    """Train the student on `rows`, and the labelled ones where it rehearses, into `place/student`.
+    """Train the student on `rows`, and on the labelled rows when rehearsing, into `place/student`.
 
     A training that is done returns at once; without any row the student stays what it is.
 
@@ -170,7 +170,7 @@ def retrain(
 
 
 def retrain_config(config: AnnotateConfig, place: Path) -> PretrainConfig:
-    """Return how the student is retrained: the settings in the file of `--retrain`, and what the run itself sets.
+    """Return the retraining configuration: the file of `--retrain`, with what the run itself sets.
 
     Raises:
         WheelsError: for a file that cannot be read, an unknown key, or one that the run itself sets.

@@ -30,7 +30,7 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class Annotation:
-    """One row that the teacher was asked for."""
+    """One row that was sent to the teacher."""
 
     source: str
     """What was to be labelled."""
@@ -51,13 +51,13 @@ class Annotation:
 
     @property
     def accepted(self) -> bool:
-        """Whether it enters the training set: it is a whole label, and the assistant is confident, where asked."""
+        """Whether it enters the training set: a complete label and, with a filter, a confident assistant."""
         return self.flaw is None and (self.grade is None or self.grade in ACCEPTED)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the budget, and how it is spent."""
+    """A share of the budget, and how it is spent."""
 
     name: str
     """`warm-up` or `main`."""
@@ -68,7 +68,7 @@ class Stage:
 
 
 class Student(Protocol):
-    """Whatever samples answers; see `LocalModel.samples`."""
+    """Samples answers; see `LocalModel.samples`."""
 
     def samples(self, sources: Sequence[str], count: int, *, temperature: float, seed: int) -> list[list[str]]:
         """Return `count` sampled answers to each source."""
@@ -77,7 +77,7 @@ class Student(Protocol):
 
 @dataclass(frozen=True)
 class AnnotationContext:
-    """What a run works with."""
+    """The pool and the models of one run."""
 
     pool: Sequence[str]
     """The unlabelled sources, each once."""
@@ -94,7 +94,7 @@ class AnnotationContext:
 
 
 def stages_of(config: AnnotateConfig, first_budget: int | None = None) -> list[Stage]:
-    """Return the stages in their order; one without a budget is left out.
+    """Return the stages in order, without those that have no budget.
 
     The warm-up is a share of the budget that the run began with; what a budget has grown by goes to the main stage.
     """
@@ -106,7 +106,7 @@ def stages_of(config: AnnotateConfig, first_budget: int | None = None) -> list[S
 def annotate_pool(config: AnnotateConfig, context: AnnotationContext, folder: Path, ledger: Ledger) -> list[Annotation]:
     """Spend the budget and return every annotation that was paid for, in the order of choice.
 
-    Each part leaves its result in `folder`, so that a run that was cut short goes on after it.
+    Each part leaves its result in `folder`; an interrupted run resumes after the last one.
 
     Raises:
         WheelsError: whatever the teacher, the assistant or the retraining raises.
@@ -179,7 +179,7 @@ def _annotation(source: str, answer: Answer, signal: Signal | None, stage: Stage
 
 
 def graded(annotations: Sequence[Annotation], assistant: Assistant, name: str) -> list[Annotation]:
-    """Return annotations with the assistant's grade of each that is a whole label."""
+    """Return annotations with the assistant's grade of each complete label."""
     there = [one for one in annotations if one.flaw is None]
     with tqdm(total=len(there), desc=f"{name}: grades", unit="row", leave=False) as bar:
         given = iter(assistant.grade([one.source for one in there], [one.target for one in there], bar.update))
@@ -189,7 +189,7 @@ def graded(annotations: Sequence[Annotation], assistant: Assistant, name: str) -
 def gather_signals(
     config: AnnotateConfig, sources: Sequence[str], student: Student, assistant: Assistant | None, folder: Path
 ) -> list[Signal]:
-    """Return the student's answer to each source, how far its samples agree, and the assistant's grade of it.
+    """Return the student's answer to each source, the agreement of its samples, and the assistant's grade.
 
     Kept in files of `CHUNK` rows, each a function of its own rows and the seed.
     """
@@ -218,7 +218,7 @@ def gather_signals(
 def as_record(one: Annotation) -> dict[str, Any]:
     """Return an annotation as a line of a training file, `source` and `target` first, the grade in words.
 
-    What is not always there, the flaw and that a thinking part was taken out, stands only where it is.
+    The flaw and the removed thinking part are written only where there are any.
     """
     more = {"flaw": one.flaw} if one.flaw is not None else {}
     more |= {"thinking": "taken out"} if one.thought else {}

@@ -1,4 +1,4 @@
-"""Buying answers: every one through a ledger, from an endpoint in parallel or from a model in this process."""
+"""Buying answers through a ledger: from an endpoint in parallel, or from a model in this process."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ HOPELESS = 100
 
 
 class Responder(Protocol):
-    """Whatever answers prompts, each paid once."""
+    """Answers prompts, each paid once."""
 
     def respond(
         self, prompts: Iterable[str], ledger: Ledger, advance: Advance, wanted: int | None = None
     ) -> list[Answer]:
-        """Return the answers to the first prompts, from the ledger where they were paid before.
+        """Return the answers to the first prompts; those already paid for come from the ledger.
 
         Args:
             prompts: what to ask, in this order.
@@ -42,12 +42,12 @@ class Responder(Protocol):
 
 
 def item_of(prompt: str) -> str:
-    """Return the name of an item: 24 hexadecimal digits of the SHA-256 of what is asked."""
+    """Return the id of an item: 24 hexadecimal digits of the SHA-256 of its prompt and settings."""
     return hashlib.sha256(prompt.encode("utf-8", "backslashreplace")).hexdigest()[:24]
 
 
 class Remote:
-    """A model behind an endpoint, asked by several threads at once."""
+    """A model at an endpoint, queried by several threads at once."""
 
     def __init__(self, endpoint: Endpoint, workers: int, *, skip_failed: bool = False) -> None:
         """Ask `endpoint` with `workers` threads; `skip_failed` counts a request that gets no answer as refused."""
@@ -76,7 +76,7 @@ class Remote:
         return [_paid(ledger, item) for item in items]
 
     def _buy_all(self, prompts: Sequence[str], ledger: Ledger, advance: Advance) -> None:
-        """Buy the answers to some prompts, as far as they were not bought before."""
+        """Buy the answers to the prompts that have none yet."""
         named = {item_of(prompt): prompt for prompt in prompts}
         asked = {item: prompt for item, prompt in named.items() if not ledger.done(item)}
         advance(len(prompts) - len(asked))
@@ -100,7 +100,7 @@ def buy(
     advance: Advance,
     skip_failed: bool = False,
 ) -> list[RequestFailed]:
-    """Ask for each item under a reservation, `workers` at a time; return what failed in a way that may pass.
+    """Request each item under a reservation, `workers` at a time; return the temporary failures.
 
     A reservation is on disk before its request is sent, and the answer is on disk before the item counts as done.
 
@@ -155,7 +155,7 @@ def _refuse(ledger: Ledger, item: str, error: WheelsError) -> None:
 
 
 def _in_parallel(work: Callable[[str], None], items: Sequence[str], workers: int, stopped: Event) -> None:
-    """Do `work` for each item, `workers` at a time; at the first error, or an interruption, nothing new is begun.
+    """Do `work` for each item, `workers` at a time; after the first error or an interruption, start nothing new.
 
     What is under way then is waited for: its answer may be paid for.
     """
@@ -206,6 +206,6 @@ class Local:
 
 
 def _paid(ledger: Ledger, item: str) -> Answer:
-    """Return an answer that is in the ledger, or what the server said where it refused."""
+    """Return an answer from the ledger, or the server's message where it refused."""
     answer = ledger.answer(item)
     return answer if answer is not None else Answer("", f"{REFUSED}: {ledger.account.refused[item]}")

@@ -1,4 +1,4 @@
-"""How long a request is waited for, how often it is sent again, and how long between two times."""
+"""Timeouts, retries and backoff of a request."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _YEAR = 366 * 86400.0
 
 @dataclass(frozen=True)
 class Patience:
-    """How long and how often a request is tried."""
+    """How long and how often a request is tried, and the waits in between."""
 
     attempts: int = 8
     """Requests for one item, at most."""
@@ -62,13 +62,13 @@ def backoff(attempt: int, patience: Patience, draw: float) -> float:
 
 
 def wait_of(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the seconds that a server asks for, in `Retry-After` or in milliseconds in `retry-after-ms`."""
+    """Return the delay that a server asks for, in seconds, from `Retry-After` or `retry-after-ms`."""
     milliseconds = retry_after(headers.get("retry-after-ms"), now)
     return milliseconds / 1000.0 if milliseconds is not None else retry_after(headers.get("Retry-After"), now)
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
-    """Return the seconds that a `Retry-After` header asks for, finite and >= 0; None for what says nothing.
+    """Return the delay in a `Retry-After` header, in seconds, finite and >= 0; None if it holds none.
 
     A number of seconds or an HTTP date (RFC 9110, 10.2.3); and, as servers write them, a number with a unit (`30s`,
     `1.5 min`), an ISO date, and the seconds since 1970, which no wait of a year is.
@@ -87,7 +87,7 @@ def retry_after(value: str | None, now: datetime) -> float | None:
 
 
 def _date(text: str) -> datetime | None:
-    """Return an HTTP date, or one of ISO 8601; without a zone it is UTC."""
+    """Parse an HTTP or ISO 8601 date; without a zone it is UTC."""
     for read in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             date = read(text)

@@ -64,9 +64,9 @@ class Inputs:
 
 
 def run(config: AnnotateConfig) -> None:
-    """Annotate as `config` says; a run that was cut short goes on, one that is done prints its summary.
+    """Run `wheels annotate`. An interrupted run resumes; a finished one prints its summary.
 
-    A run that is done goes on where it is given a higher budget.
+    A finished run continues when it is given a higher budget.
 
     Raises:
         WheelsError: for inputs or models that do not fit, and for requests that got no answer.
@@ -74,7 +74,7 @@ def run(config: AnnotateConfig) -> None:
     inputs = read_inputs(config)
     folder = Path(config.output)
     with ExitStack() as stack:
-        endpoints = models.open_endpoints(config, stack)  # a bad address or key is told before anything is written
+        endpoints = models.open_endpoints(config, stack)  # a bad address or key is refused before anything is written
         identity = _identity(config, inputs)  # and so is a mistake in the file of --retrain
         _check_same(folder, identity)
         if config.dry_run:
@@ -102,7 +102,7 @@ def run(config: AnnotateConfig) -> None:
 def _finish(
     config: AnnotateConfig, inputs: Inputs, folder: Path, annotations: Sequence[Annotation], ledger: Ledger
 ) -> None:
-    """Write the labelled file, what was left out, and what both come to; print the last."""
+    """Write the labelled file, the rejected rows and the summary; print the summary."""
     write_jsonl(folder / "annotated.jsonl", (as_record(one) for one in annotations if one.accepted))
     write_jsonl(folder / "rejected.jsonl", (as_record(one) for one in annotations if not one.accepted))
     write_resolved(config, folder, {"data_digest": inputs.digest})
@@ -122,7 +122,7 @@ def read_inputs(config: AnnotateConfig) -> Inputs:
     pool = list(dict.fromkeys(row.source for row in rows))
     if len(pool) < len(rows):
         log.info(
-            "%s: %d rows have a source that stands there before; each is asked for once",
+            "%s: %d rows repeat an earlier source; each source is annotated once",
             config.input,
             len(rows) - len(pool),
         )
@@ -145,7 +145,7 @@ def read_inputs(config: AnnotateConfig) -> Inputs:
 
 
 def _identity(config: AnnotateConfig, inputs: Inputs) -> Mapping[str, Any]:
-    """Return everything the result depends on: settings, rows, and the models' content."""
+    """Return everything that the result depends on: settings, rows and the content of the models."""
     identity = to_dict(config, INCIDENTAL)
     for role in ("student", "teacher", "assistant"):
         name = identity[role]
@@ -163,19 +163,19 @@ def _identity(config: AnnotateConfig, inputs: Inputs) -> Mapping[str, Any]:
 
 
 def _check_same(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Refuse a folder that holds another run, or something else."""
+    """Refuse a folder that holds another run or other files."""
     check_free(folder, "ledger.jsonl")
     holds_run(folder, "annotate", identity, kept=_bought(folder), advice="give another --output")
 
 
 def _bought(folder: Path) -> bool:
-    """Whether anything was paid for in a folder; without that a run holds nothing, and another may take its place."""
+    """Whether anything was paid for in a folder; if not, another run may take it over."""
     accounts = [_account(folder / name) for name in ("ledger.jsonl", "grades.jsonl")]
     return any(account is not None and account.bought for account in accounts)
 
 
 def _take(config: AnnotateConfig, folder: Path, identity: Mapping[str, Any]) -> None:
-    """Say whose folder it is, and clear away what a run that bought nothing has left there."""
+    """Record the run in its folder, and remove what an earlier run without purchases left there."""
     note = folder / NOTE
     held = read_object(note, "identity")["identity"] if note.is_file() else identity
     if held != identity and not _bought(folder):
@@ -186,12 +186,12 @@ def _take(config: AnnotateConfig, folder: Path, identity: Mapping[str, Any]) -> 
 
 
 def _account(ledger: Path) -> Account | None:
-    """Return what a ledger comes to; None where there is none."""
+    """Return a ledger's totals; None without a ledger."""
     return read_account(ledger) if ledger.is_file() else None
 
 
 def _run_name(identity: Mapping[str, Any]) -> str:
-    """Return 16 digits that name everything that an answer depends on; a thing with a digest may stand elsewhere."""
+    """Return 16 digits that identify everything an answer depends on; what has a digest may have moved."""
     named = {name: value for name, value in identity.items() if f"{name}_digest" not in identity}
     return json_digest(named)
 
@@ -203,7 +203,7 @@ def _preview(config: AnnotateConfig, inputs: Inputs, folder: Path) -> str:
 
 
 def teacher_prompt(config: AnnotateConfig, labelled: Sequence[Row], source: str) -> str:
-    """Return what the teacher is asked for a source: an endpoint a prompt, a model in a folder the source alone.
+    """Return the teacher's input for a source: a prompt for an endpoint, the source itself for a local model.
 
     With demonstrations any teacher gets the prompt. They are the same rows in every prompt, drawn by the seed.
     """

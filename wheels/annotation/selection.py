@@ -1,4 +1,4 @@
-"""Which unlabelled rows are worth an annotation: those that the student, or its assistant, doubts most."""
+"""Active learning: which unlabelled rows to annotate, by the doubt of the student or its assistant."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wheels.errors import check_choice
 
 @dataclass(frozen=True)
 class Signal:
-    """What is known of one unlabelled row before it is annotated."""
+    """What is known about an unlabelled row before it is annotated."""
 
     answer: str
     """The student's answer."""
@@ -26,7 +26,7 @@ class Signal:
 
 
 def trust(signal: Signal) -> tuple[float, float]:
-    """Return how far an answer is trusted: the lower of consistency and grade, then their sum; both in [0, 1].
+    """Return the trust in an answer: the lower of consistency and grade, then their sum; both in [0, 1].
 
     A grade g counts as 1 - g / 3. The lower of the two, so that a row goes to the teacher where EITHER is low.
     """

@@ -1,4 +1,4 @@
-"""What `wheels annotate` says of a run: before it, what it would spend; after it, what was bought and kept."""
+"""The summary of `wheels annotate`: before a run, what it would spend; after it, what was bought and kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNGRADED = "not graded"
 def summarise(
     annotations: Sequence[Annotation], pool: int, account: Account, grades_refused: int = 0
 ) -> dict[str, Any]:
-    """Return the counts of a run, as values of JSON: by stage, by grade, and by what is wrong with an answer."""
+    """Return the counts of a run for JSON: by stage, by grade and by flaw."""
     stages = {}
     for name in dict.fromkeys(one.stage for one in annotations):
         here = [one for one in annotations if one.stage == name]
@@ -69,7 +69,7 @@ def as_text(summary: Mapping[str, Any]) -> str:
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:
-    """Return a line for each thing that kept answers from being labels."""
+    """Return one line for each reason why answers are not labels."""
     lines = []
     unusable = dict(summary["unusable"])
     refused = unusable.pop(REFUSED, 0)
@@ -88,7 +88,7 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
 
 
 def preview(config: AnnotateConfig, pool: Sequence[str], prompt: Callable[[str], str], account: Account | None) -> str:
-    """Return what a run would spend, and the first thing that it would ask.
+    """Return what a run would spend, and its first prompt.
 
     Args:
         config: the run.

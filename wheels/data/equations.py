@@ -1,4 +1,4 @@
-"""Arithmetic that a model wrote: what it comes to, without running it."""
+"""The value of arithmetic that a model wrote, computed without running it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
 
 
 def value_of(text: str) -> float | None:
-    """Return what `text` comes to, or None where it is no arithmetic of numbers, `+ - * /` and brackets.
+    """Return the value of `text`, or None where it is not arithmetic of numbers, `+ - * /` and brackets.
 
-    A division by zero, and what overflows, come to nothing either.
+    Division by zero and overflow give None too.
     """
     if len(text) > LONGEST:
         return None
@@ -35,7 +35,7 @@ def value_of(text: str) -> float | None:
 
 
 def same_value(one: str, other: str) -> bool:
-    """Whether both come to the same number; what comes to none equals nothing."""
+    """Whether both have the same value; a text without a value equals nothing."""
     first, second = value_of(one), value_of(other)
     return (
         first is not None and second is not None and math.isclose(first, second, rel_tol=TOLERANCE, abs_tol=TOLERANCE)

@@ -70,7 +70,7 @@ def read_records(path: Path | str, limit: int | None = None) -> list[tuple[str, 
 
 
 def records_of(name: str, lines: Iterable[tuple[str, str]]) -> list[tuple[str, dict[str, Any]]]:
-    """Return the records that stand on the lines of the file `name`, each with its place.
+    """Return the records on the lines of the file `name`, each with its line number.
 
     Raises:
         WheelsError: naming the file and the line, for a line that is no JSON object; for no line at all.
@@ -122,7 +122,7 @@ def check_limit(limit: int | None) -> None:
 
 
 def row_of(record: Mapping[str, Any], place: str, source: str, target: str, require_target: bool) -> Row:
-    """Return the row that a record holds in its columns `source` and `target`; `place` says in errors where it stands.
+    """Return the row that a record holds in its columns `source` and `target`; errors name `place`.
 
     Raises:
         WheelsError: where a column is missing, is not a string or is empty.

@@ -32,9 +32,9 @@ class Task:
     """Rows with what is needed to train on them and to score them.
 
     Attributes:
-        name: as it stands in signatures.
+        name: as used in signatures.
         splits: the rows of "train", "validation" and "test", as many of them as there are; or `ONLY`, from one file.
-        prompt: what a causal model reads; `{source}` stands for the source.
+        prompt: what a causal model reads; `{source}` is replaced by the source.
         metrics: names of `wheels.metrics.METRICS`; the first is the quality on a curve.
         digest: the first 16 hexadecimal digits of the SHA-256 of all rows; made from `splits` where "" is given.
     """

@@ -31,7 +31,7 @@ _NOTICED = 0.05
 
 
 def bleu_tokenizer(references: Sequence[str]) -> str:
-    """Return the name of sacrebleu's tokenizer that fits the script in which most letters of `references` stand.
+    """Return the name of sacrebleu's tokenizer for the script of most letters in `references`.
 
     `13a` where words have spaces; `zh` for Chinese; `ja-mecab` and `ko-mecab` where their packages are installed;
     `char` for Japanese and Korean without them, and for Thai, Lao, Khmer, Burmese, Tibetan and their like. Under `13a`

@@ -1,4 +1,4 @@
-"""What `wheels pretrain` is told. Imports no torch."""
+"""The configuration of `wheels pretrain`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class PretrainConfig:
     threads: int = machine_option(0, "CPU threads; 0: torch's choice", minimum=0, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:
-        """Check what the fields alone can tell.
+        """Check the fields.
 
         Raises:
             WheelsError: for a value that is not allowed, or fields that contradict each other.

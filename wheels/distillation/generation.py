@@ -95,7 +95,7 @@ def write(
 def _settings(
     model: PreTrainedModel, pad_id: int, eos_ids: Sequence[int], temperature: float | None
 ) -> GenerationConfig:
-    """Return all that `generate` is told, with nothing of the model's own; temperature None is greedy."""
+    """Return the complete settings for `generate`, none taken from the model; temperature None is greedy."""
     begin = start_tokens(model)
     draws = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     return GenerationConfig(
@@ -112,7 +112,7 @@ def _batches(
 ) -> Iterator[tuple[int, list[int]]]:
     """Yield limits, and rows of like length that have them in common.
 
-    Rows of another limit would read on behind their own end, at positions that their model may not have.
+    Rows with another limit would read past their own end, at positions that the model may not have.
     """
     order = sorted(range(len(sources)), key=lambda row: (-limits[row], len(sources[row])))
     for limit, group in groupby(order, key=limits.__getitem__):

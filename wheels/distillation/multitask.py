@@ -1,4 +1,4 @@
-"""Two tasks in one model, told apart by how their prompts begin: the target, and the rationale for it.
+"""Two tasks in one model, told apart by a prefix of the prompt: the target, and its rationale.
 
     L = (1 - w) L_label + w L_rationale
 

@@ -23,7 +23,7 @@ single-step decomposition of MiniLLM (Gu et al. 2023, https://arxiv.org/abs/2306
 teacher all the same, and a token that the student has forgotten pulls as well.
 
 **Horizon** (`gamma`). Undiscounted, every further token costs a weak student its divergence, while an end that comes
-too early costs `-log p(end)` once: its optimum may be the empty text. At gamma = 0 each state stands for itself, as in
+too early costs `-log p(end)` once: its optimum may be the empty text. At gamma = 0 each state counts alone, as in
 GKD (Agarwal et al. 2023, https://arxiv.org/abs/2306.13649), and the distribution's term is all that is left of L_t.
 
 The value is a small network of its own on the student's last hidden state. It stops the gradient there (fitting it

@@ -54,7 +54,7 @@ OF_RATIONALES = ("rationale", "rationale_weight", "label_prefix", "rationale_pre
 def run(config: PretrainConfig) -> Path:
     """Train as `config` says and return the folder of the student.
 
-    A run that was cut short goes on from its last checkpoint to the same weights; one that is done returns at once.
+    An interrupted run resumes from its last checkpoint and ends with the same weights; a finished one returns at once.
 
     Raises:
         WheelsError: for data, models or settings that do not fit.
@@ -83,7 +83,7 @@ def run(config: PretrainConfig) -> Path:
 def _train_into(
     folder: RunFolder, config: PretrainConfig, task: Task, rationales: Rationales | None, metrics: Sequence[str]
 ) -> None:
-    """Train the student, and write it and what is said of the run into its folder."""
+    """Train the student; write it and the run's summary into its folder."""
     data = load_training_data(config, task, rationales)
     examples = training_examples(config, data, task.train, folder.path / TEACHER_OUTPUTS, rationales)
     if config.trainer == "trl":

@@ -46,7 +46,7 @@ class RunFolder:
             WheelsError: where the folder holds another run.
         """
         kept = config.resume != "never" and (self._finished.exists() or self.last_checkpoint() is not None)
-        advice = "give another --output, or --resume never to start anew"
+        advice = "give another --output, or --resume never to start over"
         if not holds_run(self.path, "pretrain", identity, kept=kept, advice=advice):
             self._clear()
             begin_run(self.path, "pretrain", config, identity)

@@ -6,7 +6,7 @@ and its precision, k, temperatures, V, start tokens, every token of every row), 
     cache.json          the settings in words; nothing reads it
     00000.safetensors   the first `ROWS` rows, target position after target position; 00001, ... the next ones
 
-and each file, whole or absent, so that a run that was cut short goes on after its last whole one, holds tensors
+Files are written atomically, so an interrupted run resumes after the last one. Each file holds tensors
 
     ids       [N, k]   uint16 (int32 where V > 65,536)   the k likeliest tokens, the likeliest first
     relative  [N, k]   float16   their log-probabilities less the likeliest's, at T = 1: l_v - max l, of logits l
@@ -128,7 +128,7 @@ def long_ids(ids: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class TeacherCache:
-    """The cache of one teacher for the rows of one training, as far as it is written."""
+    """The cached distributions of one teacher for the rows of one training run."""
 
     root: Path
     """The folder of caches."""

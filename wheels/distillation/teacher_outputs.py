@@ -37,7 +37,7 @@ def teacher_outputs(
 ) -> list[list[int]]:
     """Return the teacher's greedy output for each source (Kim & Rush 2016, 1606.07947, with a beam of one).
 
-    Files of `chunk` rows, whole or absent, lie in a folder named for all that they depend on: a run goes on after them.
+    Outputs are kept in files of `chunk` rows, in a folder named by everything they depend on; a run resumes after them.
 
     Args:
         teacher: the model that writes.

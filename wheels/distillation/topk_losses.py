@@ -1,4 +1,4 @@
-"""Losses against a teacher of whom only the likeliest tokens are known, and how likely all the others are together.
+"""Distillation losses against a teacher's top-k probabilities and the total mass of the rest.
 
 Of the vocabulary's V outcomes, k tokens stay as they are and the V - k others become one more, `rest`:
 
@@ -10,7 +10,7 @@ where they are equal. Merging outcomes is a map that both distributions go throu
 
     D(p', q') <= D(p_T, q_T),     with equality at k = V, or where p_T / q_T is constant over the others.
 
-Top-k without a rest, normalised anew, has no such bound: it does not see the mass that the student gives to the others.
+Top-k renormalised without a rest has no such bound: it ignores the mass that the student gives to other tokens.
 
 Axes: N target positions, V vocabulary, K likeliest tokens, J = K + 1 outcomes, the rest last.
 """

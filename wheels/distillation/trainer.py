@@ -21,7 +21,7 @@ from wheels.distillation.topk_losses import topk_loss
 from wheels.errors import WheelsError
 from wheels.finite import check_finite
 
-# What stands in a batch and is not for the model.
+# Entries of a batch that are not inputs of the model.
 NOT_READ = ("labels", "on_policy", "rows", "is_rationale", "token_weights")
 
 Evaluator = Callable[[PreTrainedModel], dict[str, float]]
@@ -48,7 +48,7 @@ class Objective:
     vocab_size: int | None = None
     """V, the range of ids both models have; None: they have the same."""
     context: int | None = None
-    """The longest sequence that a sample may come to; None: no limit is known."""
+    """The longest sequence that a sample may reach; None: no known limit."""
     paths: PathSettings = field(default_factory=PathSettings)
     """Of `pcl`."""
     rationale_weight: float | None = None
@@ -137,7 +137,7 @@ class _Distils(Trainer):
         return batches, items
 
     def tokens_scored(self) -> int:
-        """Return how many targets the teacher has scored; a run that goes on has it from the log in its checkpoint."""
+        """Return how many targets the teacher has scored; a resumed run reads it from the log in its checkpoint."""
         if self.teacher_tokens is not None:
             return self.teacher_tokens
         logged = (entry["teacher_tokens"] for entry in reversed(self.state.log_history) if "teacher_tokens" in entry)

@@ -27,7 +27,7 @@ class TrainingData:
     """The models of a run."""
 
     pair: Pair
-    """Student, teacher, tokenizer; without a teacher the student stands in its place."""
+    """Student, teacher and tokenizer; without a teacher, the student takes its place."""
     teacher: PreTrainedModel | None
     """The teacher, if the run has a live one."""
 

@@ -141,7 +141,7 @@ def save_deferral(
     prompt: str,
     trained: Mapping[str, Any],
 ) -> None:
-    """Write `folder/deferral/` beside the student that stands in `folder`; an older calibration there is dropped.
+    """Write `folder/deferral/` next to the student in `folder`; an older calibration there is dropped.
 
     Args:
         folder: the student's folder.
@@ -211,7 +211,7 @@ def read_heads(path: Path, config: HeadConfig) -> dict[str, list[DeferralHead]]:
 
 
 def check_model(folder: Path) -> dict[str, Any]:
-    """Return what stands in `deferral/config.json` of a trained model's folder.
+    """Return the content of `deferral/config.json` in a trained model's folder.
 
     Raises:
         WheelsError: where there is none, or it is damaged.

@@ -21,7 +21,7 @@ UNSUPPORTED = (
     "begin_suppress_tokens",
     "exponential_decay_length_penalty",
 )
-"""Settings that change scores by the text so far: not applied here, and said so."""
+"""Settings that depend on the text so far: not applied here, and warned about."""
 
 
 @dataclass(frozen=True)

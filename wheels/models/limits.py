@@ -20,7 +20,7 @@ def context_limit(model: PreTrainedModel, tokenizer: Tokenizer) -> int | None:
     """The longest sequence a model and its tokenizer are made for, or None where neither says.
 
     Where rotary angles change beyond some length of a pass, for all of its rows, that length is the longest: up to
-    there a text does not depend on its company.
+    so outputs there are batch-invariant.
     """
     limits = [int(tokenizer.model_max_length)]
     if model.config.model_type not in RELATIVE_POSITIONS:

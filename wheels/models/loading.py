@@ -53,7 +53,7 @@ Tokenizer: TypeAlias = PreTrainedTokenizerBase
 def load_model(
     name: str | Path, *, dtype: str = "float32", device: str = "cpu", role: str = "model"
 ) -> PreTrainedModel:
-    """Return the sequence-to-sequence or causal model that stands in a folder or on the Hub, in eval mode.
+    """Return the sequence-to-sequence or causal model of a folder or the Hub, in eval mode.
 
     Args:
         name: a folder made by `save_pretrained`, or a hub id.
@@ -146,7 +146,7 @@ def load_config(name: str | Path, *, role: str = "model") -> PreTrainedConfig:
 
 
 def load_tokenizer(name: str | Path, *, role: str = "model") -> Tokenizer:
-    """Return the tokenizer that stands beside a model.
+    """Return the tokenizer of a model's folder.
 
     Raises:
         WheelsError: where there is none, or it cannot be read.
@@ -185,7 +185,7 @@ def offline() -> bool:
 
 
 def is_cached(hub_id: str) -> bool:
-    """Whether the configuration of `hub_id` stands in the local cache of the Hub."""
+    """Whether the configuration of `hub_id` is in the local cache of the Hub."""
     from huggingface_hub import try_to_load_from_cache
 
     try:
@@ -219,7 +219,7 @@ def check_device(device: str | torch.device) -> torch.device:
 def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: str | Path) -> Path:
     """Save a model and its tokenizer as a plain `save_pretrained` folder, each file whole or absent.
 
-    Other files that stand in `folder` are left alone.
+    Other files in `folder` are left alone.
 
     Raises:
         WheelsError: where the place cannot be written, or a weight is no finite number.

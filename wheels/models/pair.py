@@ -1,4 +1,4 @@
-"""The pair: a student, a teacher, and what both have in common, said once."""
+"""The pair: a student, a teacher, and everything they share."""
 
 from __future__ import annotations
 

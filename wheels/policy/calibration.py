@@ -166,7 +166,7 @@ class Calibration:
         return [point for point in self.points if point.key not in fresh]
 
     def check_alike(self, new: Calibration) -> None:
-        """Hold what another one was measured on to what this one was: only then may the points of both stand together.
+        """Check that another calibration was measured on the same thing: only then can their points be merged.
 
         What a file of an older version does not say is taken to be alike.
 

@@ -94,7 +94,7 @@ class DeferralHead(nn.Module):
 
         Args:
             features_BF: Features of any leading shape `[..., F]` (`wheels.policy.features`).
-            budget_B: The teacher budget told to the head, a share, `[...]`.
+            budget_B: The teacher budget given to the head, a share, `[...]`.
         """
         scaled_BF, budget_B1 = self._scaled(features_BF), budget_B.to(self.mean_F.dtype)[..., None]
         critic_B4 = _run(self.critic, torch.cat([scaled_BF, budget_B1], -1))
@@ -116,7 +116,7 @@ class DeferralHead(nn.Module):
         return (base_B1 + _run(self.shift, torch.cat([*read_BR, budget_B1], -1))).squeeze(-1)
 
     def _with_tokens(self, scaled_BF: torch.Tensor, features_BF: torch.Tensor) -> torch.Tensor:
-        """Return the numbers, and the embedded tokens behind them."""
+        """Return the numeric features followed by the embedded tokens."""
         if self.token is None:
             return scaled_BF
         token_BC = features_BF[..., -self.config.candidates :].long()

@@ -33,7 +33,7 @@ from wheels.distillation.losses import IGNORED, label_log_probs
 
 
 def saliency(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Return `|| d f / d e_i ||`, [B, S], at least 0; 0 where no token of the source stands."""
+    """Return `|| d f / d e_i ||`, [B, S], at least 0; 0 at padding."""
     with differentiable(model):
         embeddings_BSD = embed(model, batch).requires_grad_()
         (gradient_BSD,) = torch.autograd.grad(mean_log_p(model, batch, embeddings_BSD).sum(), embeddings_BSD)
@@ -72,7 +72,7 @@ def integrated_gradients(
     Args:
         model: sequence-to-sequence or causal.
         batch: of a `Collator`.
-        baseline_D: the embedding that stands for "nothing here", [D], such as that of the end token. Zeros (which the
+        baseline_D: the embedding of "nothing here", [D], such as that of the end token. Zeros (which the
             padding of a Llama is) are a poor one where a model normalises what it reads: all of the change on the way
             then lies beside the baseline, and no number of steps finds it.
         steps: points of the Gauss-Legendre rule, each a forward and a backward pass; the sum misses completeness by

@@ -1,4 +1,4 @@
-"""What `wheels rationales` is told. Imports no torch."""
+"""The configuration of `wheels rationales`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class RationalesConfig:
     merge: str = attribution_option("max", "a word's score from those of its tokens", choices=MERGES)
     steps: int = attribution_option(32, "of integrated-gradients: points on the way from the baseline", minimum=1)
     baseline: str = attribution_option(
-        "end", "of integrated-gradients: the token that stands for none (mean: of all)", choices=BASELINES
+        "end", "of integrated-gradients: the token whose embedding is the baseline (mean: of all)", choices=BASELINES
     )
     seed: int = attribution_option(0, "of random", minimum=0)
 

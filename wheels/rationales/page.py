@@ -29,7 +29,7 @@ Shown = tuple[str, str, Sequence[tuple[str, float]], int]
 
 
 def page(rows: Iterable[Shown], facts: Mapping[str, str]) -> str:
-    """Return a page that needs nothing beside itself and runs nothing: whatever stands in the texts is only shown.
+    """Return a self-contained page without scripts: whatever the texts hold is only shown.
 
     Args:
         rows: what is shown; the shade of a word is its size relative to the heaviest word of its own source.

@@ -131,7 +131,7 @@ def random_scores(text: str, count: int, seed: int) -> list[float]:
 def run(config: RationalesConfig) -> Path:
     """Write the rationales that `config` asks for, and return their file.
 
-    A run that was cut short goes on after its last whole part to the same file; one that is done returns at once.
+    An interrupted run resumes after its last complete part and ends with the same file; a finished one returns at once.
 
     Raises:
         WheelsError: for a teacher, rows or settings that do not fit, or a file that holds another run.

@@ -49,7 +49,7 @@ def _is_punctuation(character: str) -> bool:
 
 
 def token_spans(tokenizer: Tokenizer, prompt: str, source: str) -> list[Span | None]:
-    """Return where in the source each token stands that a model reads for it; None for one that is no part of it.
+    """Return the span of the source that each token covers; None for a token that is not part of it.
 
     Args:
         tokenizer: a fast one, which knows the places of its tokens.
@@ -65,7 +65,7 @@ def token_spans(tokenizer: Tokenizer, prompt: str, source: str) -> list[Span | N
     """
     if not tokenizer.is_fast:
         raise WheelsError(
-            f"the tokenizer {type(tokenizer).__name__} does not say where its tokens stand in the text, so no words "
+            f"the tokenizer {type(tokenizer).__name__} does not give the offsets of its tokens, so no words "
             "can be found; use a fast tokenizer (`tokenizer.json`)"
         )
     # A brace that is doubled in the prompt is one in the text, so the place is looked for in the filled prompt.
