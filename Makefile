@@ -1,12 +1,12 @@
 # `make check` is the gate: continuous integration runs the same target.
 
 PYTHON ?= python
-CODE = wheels decoding envs agents benchmarks tests
+CODE = wheels decoding envs agents benchmarks tests docs
 WORKERS ?= 2
 
-.PHONY: check format format-check lint links types test fast clean
+.PHONY: check format format-check lint links types docs tables test fast clean
 
-check: format-check lint types test
+check: format-check lint types docs test
 
 format:
 	$(PYTHON) -m ruff format $(CODE)
@@ -26,6 +26,14 @@ links:
 
 types: links
 	$(PYTHON) -m mypy
+
+# The pages, strictly: dead links and missing anchors fail. Nothing is fetched.
+docs: links
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
+
+# The tables of the results pages, anew from benchmarks/results.
+tables:
+	$(PYTHON) docs/hooks/result_tables.py
 
 test:
 	$(PYTHON) -m pytest -n $(WORKERS)

@@ -86,7 +86,7 @@ def stream(
         pair: Student, teacher and tokenizer.
         sources: The texts to translate, summarize or continue.
         method: How (`wheels.decoding.methods.method`); a rule alone is deferral: the teacher's tokens where it calls.
-        Budget 0 never calls and budget 1 always does, whatever the rule.
+            Budget 0 never calls and budget 1 always does, whatever the rule.
         batch_size: Rows of a forward pass at most. Up to twice as many texts are in flight (`decoding.scheduler`), and
             memory grows with them; results do not depend on it, but in online mode.
         schedule: When the teacher runs; results do not depend on it, but in online mode.

@@ -3,7 +3,6 @@
 import ast
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -14,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from wheels.cli import COMMANDS, _find, _load
-from wheels.config import parse
+from wheels.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"wheels": "wheels", "decoding": "wheels.decoding", "envs": "wheels.envs", "agents": "wheels.agents"}
@@ -228,26 +226,3 @@ def test_no_file_and_no_function_grows_beyond_the_house():
 
 def line_count(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
-
-
-def commands_of(text: str) -> list[list[str]]:
-    """Return the arguments of every `wheels COMMAND ...` in a page: between backticks, or in a block of shell."""
-    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
-    found = re.findall(r"`(wheels [a-z][^`\n]*)`", text) + re.findall(
-        r"(?:^|&& )(wheels [a-z].*)$", blocks, re.MULTILINE
-    )
-    return [shlex.split(line, comments=True)[1:] for line in found]
-
-
-def test_every_command_of_the_readme_has_flags_that_exist():
-    for arguments in commands_of((ROOT / "README.md").read_text(encoding="utf-8")):
-        name, rest = _find(arguments)
-        parse(_load(COMMANDS[name].config), rest, prog=f"wheels {name}")
-
-
-def test_the_commands_of_a_page_are_found():
-    page = (
-        '`wheels demo` and\n```sh\npip install . && wheels generate "a b"  # now\nwheels bench curve --seeds 3\n```\n'
-    )
-    found = [["demo"], ["generate", "a b"], ["bench", "curve", "--seeds", "3"]]
-    assert commands_of(page) == found

@@ -98,12 +98,12 @@ def hf_generate(
         teacher: The large model, or its folder or hub id: loaded once, to where the student is.
         teacher_budget: The share of tokens that the teacher may write, in [0, 1].
         rule: When to call, by name or a rule (`wheels.decoding.methods.rules`). None: `learned` where trained, else
-        `maxprob`.
+            `maxprob`.
         threshold: A rule calls where its score exceeds it, in place of a budget (strict mode takes both). None: as the
             student's folder was calibrated; budgets 0 and 1, and `random`, need none.
         method: A way of decoding in place of a rule (`wheels.decoding.methods.method`), such as `speculative(5)`.
         budget_mode: `average`, `online` or `strict` (`wheels.decoding.methods.budget`); online starts afresh with each
-        call.
+            call.
         inputs_tensor: What the model reads: for a sequence-to-sequence model the ids of the source, `[B, S]`.
         **model_kwargs: Further inputs that `generate` prepared. Caches and encoder states are not read.
 
