@@ -29,7 +29,7 @@ class OwnSettings:
     def __call__(
         self, scores_NV: torch.Tensor, slots: Slots, slot_N: torch.Tensor, position_N: torch.Tensor
     ) -> torch.Tensor:
-        """Return the scores with what is forbidden at minus infinity."""
+        """Return the logits with forbidden tokens at minus infinity."""
         return self.constraints.apply(scores_NV, position_N, slots.limit_S[slot_N])
 
 

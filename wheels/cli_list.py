@@ -24,6 +24,6 @@ def listing() -> str:
 
 
 def _lines(entries: Mapping[str, str]) -> str:
-    """Return a line for each name, its meaning beside it."""
+    """Return one line for each name with its meaning."""
     width = max(map(len, entries)) + 2
     return "".join(f"  {name:<{width}}{meaning}\n" for name, meaning in entries.items())

@@ -105,7 +105,7 @@ def read_yaml(path: Path | str, fields: Sequence[Field]) -> dict[str, Any]:
 
 
 def load_yaml(path: Path | str) -> tuple[Any, Any]:
-    """Return the value of a YAML file, and the node that knows the lines of its parts.
+    """Return the value of a YAML file, and its node, which has the line numbers.
 
     Raises:
         WheelsError: naming the file and the line, for what cannot be read or is not YAML, and for what is larger or
@@ -144,7 +144,7 @@ def load_yaml(path: Path | str) -> tuple[Any, Any]:
 
 
 def _unfolded(node: Any, known: dict[int, int]) -> int:
-    """Return how many values a YAML node holds with every alias written out; `known` keeps those of shared nodes."""
+    """Return the number of values in a YAML node with all aliases expanded; `known` caches shared nodes."""
     if node is None or isinstance(node.value, str):
         return 1
     if id(node) not in known:
@@ -173,7 +173,7 @@ def read_mapping(path: Path | str) -> dict[str, tuple[Any, int]]:
 
 
 def _read_value(name: str, value: Any, fields: Sequence[Field], place: str) -> Any:
-    """Return one value of a file as its field's type; an error names the place."""
+    """Return one value of a file as its field's type; errors name file and line."""
     known = {field.name: field for field in fields}
     try:
         check_known([name], list(known), "key")
@@ -183,7 +183,7 @@ def _read_value(name: str, value: Any, fields: Sequence[Field], place: str) -> A
 
 
 def as_command(name: str, config: Any) -> str:
-    """Return the command line that gives `config`: `name`, then a flag for every value that is not its default."""
+    """Return the command line that makes `config`: `name`, then a flag for every non-default value."""
     words, last = name.split(), []
     for field in fields_of(type(config)):
         value = getattr(config, field.name)
@@ -200,19 +200,19 @@ def as_command(name: str, config: Any) -> str:
 
 
 def _exact(value: Any) -> str:
-    """Return a value as the command line takes it; a number in its shortest form that loses nothing."""
+    """Return a value as a command-line argument; numbers in their shortest exact form."""
     short = f"{value:g}" if isinstance(value, float) else ""
     return short if short and float(short) == value else str(value)
 
 
 def to_dict(config: Any, without: Collection[str] = ()) -> dict[str, Any]:
-    """Return the fields of `config`, `without` some, as values of JSON: tuples become lists."""
+    """Return the fields of `config` as JSON values, `without` some; tuples become lists."""
     values = {name: value for name, value in dataclasses.asdict(config).items() if name not in without}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def versions() -> dict[str, str]:
-    """Return the version of `wheels` and of each package of `RECORDED` that is installed, none of them imported."""
+    """Return the versions of `wheels` and of the installed packages of `RECORDED`, without importing them."""
     from importlib import metadata  # on demand: half of the time that `--help` would take
 
     found = {"wheels": wheels.__version__}

@@ -1,4 +1,4 @@
-"""`wheels env`: what a result depends on beside the code, and what a bug report needs."""
+"""`wheels env`: the machine and package versions, for results and bug reports."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ FEATURES = re.compile("avx2|avx512|fma|amx|asimd|bf16|sve|i8mm|f16c")
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """How `wheels env` prints."""
+    """The configuration of `wheels env`."""
 
     json: bool = option(False, "print one JSON object")
 
 
 def run(config: EnvConfig) -> None:
-    """Print what this machine and its packages are."""
+    """Print the facts of this machine and its packages."""
     facts = environment()
     print(json_line(facts) if config.json else as_text(facts))
 
@@ -64,7 +64,7 @@ def environment() -> dict[str, Any]:
 
 
 def packages() -> dict[str, str]:
-    """Return the version of each package that this one requires, extras left out; "missing" where it is not there."""
+    """Return the version of each required package, without extras; "missing" where it is not installed."""
     try:
         required = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
@@ -83,7 +83,7 @@ def _version(name: str) -> str:
 
 
 def kernels(torch: Any) -> dict[str, Any]:
-    """Return the kernels that torch takes for this processor, and the features that decide it."""
+    """Return the kernels that torch uses on this processor, and the CPU features that decide."""
     told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     flags = next((line for line in _read("/proc/cpuinfo").splitlines() if line.startswith(("flags", "Features"))), "")
     return {
@@ -96,7 +96,7 @@ def kernels(torch: Any) -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """Return what the processor calls itself."""
+    """Return the name of the processor."""
     lines = _read("/proc/cpuinfo").splitlines()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
@@ -123,7 +123,7 @@ def devices(torch: Any) -> list[str]:
 
 
 def memory() -> dict[str, float]:
-    """Return the machine's memory in GiB: all of it, what is free, and what this process's group may take."""
+    """Return the machine's memory in GiB: total, free, and the limit of this process's control group."""
     found = {}
     for line in _read("/proc/meminfo").splitlines():
         name, _, amount = line.partition(":")
@@ -136,7 +136,7 @@ def memory() -> dict[str, float]:
 
 
 def _read(path: str) -> str:
-    """Return a file of the system, or nothing where there is none."""
+    """Return the text of a system file, or "" without one."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -144,7 +144,7 @@ def _read(path: str) -> str:
 
 
 def as_text(facts: dict[str, Any]) -> str:
-    """Return the facts as lines of `name: value`, with those features alone that decide which kernels run."""
+    """Return the facts as lines of `name: value`, with only the CPU features that decide the kernels."""
     shown = dict(facts)
     features = [name for name in facts["processor"].get("features", []) if FEATURES.match(name)]
     shown["processor"] = facts["processor"] | ({"features": features} if "features" in facts["processor"] else {})

@@ -1,4 +1,4 @@
-"""Errors that a user can cause, and the words that help to mend them."""
+"""Errors that a user can cause, with help to mend them."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def check_kind(name: str, given: object, kind: Any, allowed: str) -> None:
 
 
 def check_texts(name: str, given: object) -> list[str]:
-    """Return `given`, a list (or what else is run through) of texts, as a list.
+    """Return `given`, an iterable of texts, as a list.
 
     Raises:
         WheelsError: for one text, whose letters would be taken for texts, and for what holds anything but texts.
@@ -117,7 +117,7 @@ def check_texts(name: str, given: object) -> list[str]:
 
 
 def shown(value: object) -> str:
-    """Return a value as an error names it: in one line, its type alone where it is long."""
+    """Return a value for an error message: on one line, only its type where it is long."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{type(value).__name__} ({text[:40]}...)"
 
@@ -149,7 +149,7 @@ def is_of_machine(error: BaseException) -> bool:
 
 
 def machine_failure(error: BaseException) -> str:
-    """Return such an error in one line, with what may help."""
+    """Return such an error as one line with advice."""
     message = str(error).strip().partition("\n")[0]
     if _lacks_memory(error):
         return (

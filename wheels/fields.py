@@ -43,7 +43,7 @@ MOST_THREADS = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One field of a configuration class, its type taken apart."""
+    """One field of a configuration class, with its type resolved."""
 
     name: str
     """The name in the class and in YAML; the flag is the same with dashes."""
@@ -75,7 +75,7 @@ class Field:
 
     @property
     def group(self) -> str:
-        """The title that it stands under in `--help`; empty for a common one."""
+        """The title of its group in `--help`; empty for a common option."""
         return str(self.metadata.get("group", ""))
 
 
@@ -85,7 +85,7 @@ def option(default: Any, help: str, **metadata: Any) -> Any:
 
 
 def option_group(title: str) -> Callable[..., Any]:
-    """Return an `option` whose fields stand under `title` in `--help`."""
+    """Return an `option` whose fields are listed under `title` in `--help`."""
     return functools.partial(option, group=title)
 
 
@@ -114,7 +114,7 @@ def fields_of(config_class: type) -> list[Field]:
 
 
 def grouped(fields: Sequence[Field]) -> dict[str, list[Field]]:
-    """Return the fields by the title of their group: the common ones first, under an empty title, the machine last."""
+    """Return the fields by group title: the common ones first, under an empty title, the machine last."""
     groups: dict[str, list[Field]] = {"": []}
     for field in fields:
         groups.setdefault(field.group, []).append(field)
@@ -123,7 +123,7 @@ def grouped(fields: Sequence[Field]) -> dict[str, list[Field]]:
 
 
 def _field(field: dataclasses.Field[Any], hint: Any) -> Field:
-    """Take the type `hint` of `field` apart: `X`, `X | None`, `tuple[X, ...]` or `tuple[X, ...] | None`."""
+    """Resolve the type `hint` of `field`: `X`, `X | None`, `tuple[X, ...]` or `tuple[X, ...] | None`."""
     arguments = typing.get_args(hint)
     optional = typing.get_origin(hint) in (types.UnionType, typing.Union) and type(None) in arguments
     if optional:
@@ -155,7 +155,7 @@ def convert(field: Field, value: Any) -> Any:
 
 
 def _split(text: str) -> list[str]:
-    """Return the elements of a list that is written with commas; empty text is the empty list."""
+    """Return the elements of a comma-separated list; empty text is the empty list."""
     return [element.strip() for element in text.split(",")] if text.strip() else []
 
 
@@ -180,7 +180,7 @@ def _convert_one(field: Field, value: Any) -> Any:
 
 
 def check_fields(config: Any) -> None:
-    """Hold every field of `config` to its `choices`, `minimum`, `maximum` and `share`. For `__post_init__`.
+    """Check every field of `config` against its `choices`, `minimum`, `maximum` and `share`, in `__post_init__`.
 
     Raises:
         WheelsError: for the first field that holds something else; for an output that is an input or another output.
@@ -196,7 +196,7 @@ def check_fields(config: Any) -> None:
 
 
 def _check_one(field: Field, value: Any) -> None:
-    """Hold one value of `field` to its limits."""
+    """Check one value of `field` against its limits."""
     if field.kind is str:
         _check_text(field.name, value)
     if "choices" in field.metadata:
@@ -209,7 +209,7 @@ def _check_one(field: Field, value: Any) -> None:
 
 
 def _check_text(name: str, text: Any) -> None:
-    """Refuse what cannot be written to any file and given to any call of the system."""
+    """Refuse text that cannot be written to a file or passed to the system."""
     if not isinstance(text, str):
         raise WheelsError(f"{name} must be text, got {text!r}")
     if "\0" in text:
@@ -221,7 +221,7 @@ def _check_text(name: str, text: Any) -> None:
 
 
 def check_known(names: Sequence[str], known: Sequence[str], word: str) -> None:
-    """Refuse the first of `names` that is not among `known`, with the nearest one that is.
+    """Refuse the first of `names` that is not in `known`, suggesting the nearest.
 
     Raises:
         WheelsError: such as `unknown key 'lerning_rate'; did you mean 'learning_rate'?`.
@@ -232,5 +232,5 @@ def check_known(names: Sequence[str], known: Sequence[str], word: str) -> None:
 
 
 def _all_of(known: Sequence[str]) -> str:
-    """Name everything that is known, for a name that is near none of it."""
+    """List everything known, for a name that is near none of it."""
     return f"; known: {', '.join(known)}" if known else "; none is known"

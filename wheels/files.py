@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: every output is written beside its place and then moved there."""
+"""Atomic files: every output is written to a temporary file in the same folder and then renamed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wheels.json_text import Kind, kind_of_value, parse_json, parse_object, reco
 
 @contextmanager
 def open_output(path: Path | str) -> Iterator[BinaryIO]:
-    """Yield a binary file that becomes `path` as a whole when the block ends without an error.
+    """Yield a binary file that becomes `path` when the block ends without an error.
 
     A reader sees the old file or the new one, never a part. A link stays, and its target is written. A file that is
     there keeps its mode and, where that is possible, its owner; a new one has the mode that the umask leaves. A FIFO, a
@@ -46,7 +46,7 @@ def open_output(path: Path | str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _beside(place: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
-    """Yield a new file beside `place`, which is moved there when it is written; `old` is the file that it replaces."""
+    """Yield a temporary file that is renamed to `place` when written; `old` is the file that it replaces."""
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = place.with_name(f".{place.name}.{os.urandom(4).hex()}")
     try:
@@ -65,7 +65,7 @@ def _beside(place: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
 
 
 def check_writable(path: Path | str) -> None:
-    """Refuse a place that no file can be written to: before the work, not after it.
+    """Refuse a path that cannot be written, before any work is done.
 
     Raises:
         WheelsError: for a folder, a file or a folder that may not be written to, and what is no file.
@@ -88,7 +88,7 @@ def check_writable(path: Path | str) -> None:
 
 
 def _target(path: Path) -> Path:
-    """Return what a link leads to; what is there and no plain file keeps its name, by which it is opened."""
+    """Return the target of a link; anything but a plain file keeps its name, by which it is opened."""
     try:
         return path if path.exists() and not path.is_file() else path.resolve()
     except (OSError, RuntimeError) as error:  # a link to itself; RuntimeError before Python 3.13
@@ -96,7 +96,7 @@ def _target(path: Path) -> Path:
 
 
 def _printed_into(old: os.stat_result) -> int | None:
-    """Return the descriptor, of standard output or error, by which this process writes into that very file."""
+    """Return the descriptor of standard output or error if it writes into that very file."""
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
         with suppress(OSError):
             if os.path.samestat(os.fstat(number), old):
@@ -106,7 +106,7 @@ def _printed_into(old: os.stat_result) -> int | None:
 
 
 def _unwritable(path: Path | str, reason: str, advice: str = "choose another place") -> WheelsError:
-    """Return the error for a place that cannot be written."""
+    """Return the error for a path that cannot be written."""
     return WheelsError(f"cannot write {path}: {reason}; {advice}")
 
 
@@ -180,7 +180,7 @@ def _content(path: Path | str) -> bytes:
 
 @contextmanager
 def new_folder(path: Path | str) -> Iterator[Path]:
-    """Yield a folder to fill, which becomes `path` as a whole when the block ends without an error.
+    """Yield a folder to fill, which becomes `path` when the block ends without an error.
 
     An older folder of that name is replaced only then, and the new one has its mode. A link stays: its target is
     replaced.

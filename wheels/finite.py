@@ -1,4 +1,4 @@
-"""Training ends where its numbers do: what is not finite is named with its step, before anything is made of it."""
+"""Training stops at numbers that are not finite; the error names what and at which step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ADVICE = "lower the learning rate, or look for rows and models that are out of t
 
 
 def check_finite(step: str, figures: Mapping[str, float], advice: str = ADVICE) -> None:
-    """Check what was measured at a step.
+    """Check the numbers of a step.
 
     Args:
         step: names it, such as `step 12`.

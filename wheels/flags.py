@@ -113,14 +113,14 @@ def flags_of(field: Field) -> list[str]:
 
 
 def _width() -> int:
-    """Return how wide help is printed: the terminal's width, between 60 and 120 columns."""
+    """Return the width of help: the terminal's, between 60 and 120 columns."""
     import shutil
 
     return max(60, min(120, shutil.get_terminal_size((100, 24)).columns))
 
 
 def join_values(argv: Sequence[str], fields: Sequence[Field]) -> list[str]:
-    """Write `--flag value` as `--flag=value`, for argparse takes values such as `-1e-3` or `-inf` for flags."""
+    """Write `--flag value` as `--flag=value`: argparse mistakes values such as `-1e-3` or `-inf` for flags."""
     valued = {field.flag for field in fields if field.kind is not bool and not field.positional}
     joined: list[str] = []
     rest = list(argv)
@@ -160,7 +160,7 @@ def _help(field: Field) -> str:
 
 
 def show(value: object) -> str:
-    """Return a default as the user would write it."""
+    """Return a default as a user would write it."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):

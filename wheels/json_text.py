@@ -1,4 +1,4 @@
-"""JSON that somebody else may have written or damaged: read whole, or refused in one line."""
+"""JSON that may be foreign or damaged: parsed completely, or refused in one line."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def parse_json(text: str | bytes, place: str, *, finite: bool = True, lines: boo
 def parse_object(
     text: str | bytes, place: str, *needed: str, finite: bool = True, lines: bool = False
 ) -> dict[str, Any]:
-    """Return the JSON object of a text, which must have every key that is `needed`; see `parse_json`.
+    """Return the JSON object of a text, which must have every key of `needed`; see `parse_json`.
 
     Raises:
         WheelsError: for another kind of value, or a key that is missing.
@@ -67,7 +67,7 @@ def parse_object(
 
 
 def record_of(kind: type[Kind], value: Any, place: str) -> Kind:
-    """Return the dataclass `kind` that a JSON object holds the fields of.
+    """Return a dataclass of `kind` from the fields in a JSON object.
 
     Raises:
         WheelsError: where it is no object, lacks a field, has another one, or one holds another type or NaN.
@@ -85,7 +85,7 @@ def record_of(kind: type[Kind], value: Any, place: str) -> Kind:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Return whether a JSON value is of a plain type, or of one of several; NaN is no number."""
+    """Return whether a JSON value has one of the plain types; NaN is not a number."""
     if options := typing.get_args(hint):
         return any(_fits(value, option) for option in options)
     if hint is float:
@@ -103,7 +103,7 @@ def _finite(digits: str) -> float:
 
 
 def json_digest(value: Any) -> str:
-    """Return 16 hexadecimal digits that name a value of JSON: of its SHA-256, the keys in order."""
+    """Return 16 hexadecimal digits of the SHA-256 of a JSON value with sorted keys."""
     import hashlib  # on demand: `--help` runs without
 
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

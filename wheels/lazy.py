@@ -1,4 +1,4 @@
-"""Public names of a package, imported when they are first asked for."""
+"""Lazy public names of a package, imported on first access."""
 
 from __future__ import annotations
 

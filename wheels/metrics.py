@@ -58,7 +58,7 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class SufficientStatistics:
-    """What a metric needs to know of each sentence; the corpus score is a function of a sum over sentences.
+    """A metric's statistics of each sentence; the corpus score is a function of their sum.
 
     Attributes:
         metric: its name.
@@ -158,7 +158,7 @@ def score(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> 
 
 
 def sentence_statistics(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> SufficientStatistics:
-    """Return the statistics from which `metric` follows for any selection of the sentences.
+    """Return the sufficient statistics of `metric` for any selection of the sentences.
 
     Raises:
         WheelsError: for an unknown metric, no sentences, or lists of different lengths.
@@ -204,7 +204,7 @@ def _check_texts(metric: str, hypotheses: Sequence[str], references: Sequence[st
 
 
 def signature(metric: str, references: Sequence[str]) -> str:
-    """Return what reproduces a score of `metric` against `references`, whose script decides how BLEU cuts words.
+    """Return the signature of a score of `metric` against `references`, whose script decides BLEU's tokenizer.
 
     sacrebleu's own signature, and one in its manner for the others.
     """
@@ -248,7 +248,7 @@ class RougeTokenizer:
     """
 
     def __init__(self) -> None:
-        """Make the stemmer, and remember the words that it has seen."""
+        """Make the stemmer, with a cache of words."""
         from nltk.stem.porter import PorterStemmer
 
         self._stem = lru_cache(maxsize=100_000)(PorterStemmer().stem)

@@ -1,4 +1,4 @@
-"""The paths of a configuration: no output is an input or another output, and settings are known by their content."""
+"""The paths of a configuration: no output overwrites an input or another output; files of settings have digests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILE, RUN = "file", "run"
 
 
 def check_paths(fields: Sequence[Any], config: Any, config_file: str | None = None) -> None:
-    """Refuse an output that is also an input, or another output, whatever the names that lead there.
+    """Refuse an output that is also an input or another output, also through links.
 
     Args:
         fields: those of the configuration, of `wheels.fields.Field`.
@@ -48,7 +48,7 @@ def check_paths(fields: Sequence[Any], config: Any, config_file: str | None = No
 
 
 def settings_digests(fields: Sequence[Any], config: Any) -> dict[str, str]:
-    """Return `<field>_digest` of each file of settings that is named: 16 hexadecimal digits of its SHA-256.
+    """Return `<field>_digest` of each file of settings: 16 hexadecimal digits of its SHA-256.
 
     The content of such a file decides the result, so it is part of a run's identity.
 
@@ -68,7 +68,7 @@ def _digest(path: str) -> str:
 
 
 def _paths(fields: Sequence[Any], config: Any, how: str, kind: str | None = None) -> Iterator[tuple[str, str]]:
-    """Yield the paths that are read or written, each with the name of its field."""
+    """Yield the paths that are read or written, with their fields' names."""
     for field in fields:
         value = getattr(config, field.name)
         if field.metadata.get(how) and kind in (None, field.metadata[how]):
@@ -83,7 +83,7 @@ def _mode(path: str) -> int | None:
 
 
 def _same(path: str, other: str) -> bool:
-    """Whether two names lead to one file or folder; it need not be there yet."""
+    """Whether two paths are the same file or folder, existing or not."""
     if os.path.realpath(path) == os.path.realpath(other):
         return True
     return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
@@ -95,7 +95,7 @@ def _is_within(path: str, folder: str) -> bool:
 
 
 def _is_standard_input(path: str) -> bool:
-    """Whether a file is what the shell has put on standard input, as in `wheels generate --output x < x`."""
+    """Whether a file is redirected to standard input, as in `wheels generate --output x < x`."""
     try:
         return os.path.isfile(path) and os.path.samestat(os.fstat(0), os.stat(path))
     except OSError:

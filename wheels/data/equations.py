@@ -43,7 +43,7 @@ def same_value(one: str, other: str) -> bool:
 
 
 def _evaluate(node: ast.expr) -> float:
-    """Return the value of a node of the kinds that are allowed.
+    """Return the value of an allowed node.
 
     Raises:
         ValueError: for any other node.

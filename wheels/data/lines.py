@@ -1,4 +1,4 @@
-"""Lines of text files, plain or compressed, each with its place."""
+"""Lines of text files, plain or compressed, each with its file and line number."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _BINARY = {
 
 
 class Readable(Protocol):
-    """Bytes that are read by lines: of a file, plain or packed, or of standard input."""
+    """A binary stream that is read by lines: a file, plain or compressed, or standard input."""
 
     def readline(self, size: int, /) -> bytes:
         """Return the next line, or its first `size` bytes; nothing at the end."""
@@ -97,7 +97,7 @@ def text_lines(file: Readable, name: str, most: int | None = None) -> Iterator[t
 
 
 def _refuse_binary(name: str, line: bytes) -> None:
-    """Raise a `WheelsError` where a file that begins with `line` is of a kind that is known and no text."""
+    """Raise a `WheelsError` where the first bytes `line` show a known binary format."""
     for start, (kind, advice) in _BINARY.items():
         if line.startswith(start):
             raise WheelsError(f"{name}: {kind}, not lines of text; {advice}")

@@ -60,7 +60,7 @@ def load_rows(
 
 
 def read_records(path: Path | str, limit: int | None = None) -> list[tuple[str, dict[str, Any]]]:
-    """Return the records of a JSONL file with all their columns, each with its place ("file:line").
+    """Return the records of a JSONL file with all their columns, each with its position ("file:line").
 
     Raises:
         WheelsError: naming the file and the line, for a line that is no JSON object; for an empty file.
@@ -86,7 +86,7 @@ def records_of(name: str, lines: Iterable[tuple[str, str]]) -> list[tuple[str, d
 
 
 def refuse_other_formats(name: str, first: str, columns: Iterable[str] = ()) -> None:
-    """Raise a `WheelsError` where a file's name or its first line shows that its lines are neither texts nor rows.
+    """Raise a `WheelsError` where a file's name or first line shows another format than texts or rows.
 
     Args:
         name: of the file.

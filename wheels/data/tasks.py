@@ -29,7 +29,7 @@ _HUB_SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val",
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Rows with what is needed to train on them and to score them.
+    """Rows, with the prompt and the metrics to train and score on them.
 
     Attributes:
         name: as used in signatures.
@@ -61,7 +61,7 @@ class Task:
         object.__setattr__(self, "digest", self.digest or digest(self.splits))
 
     def rows(self, split: str) -> list[Row]:
-        """Return the rows of `split`; a task from a single file answers with its rows whatever the split.
+        """Return the rows of `split`; a task from a single file has the same rows for every split.
 
         Raises:
             WheelsError: where the split is unknown, or the task has no such split.
@@ -75,7 +75,7 @@ class Task:
         return self.splits[split]
 
     def check_splits(self, splits: Sequence[str]) -> None:
-        """Hold the task to splits of its own: rows of one file are of every split, and no score of them says anything.
+        """Refuse a task without separate splits: scores on the rows that were trained on mean nothing.
 
         Raises:
             WheelsError: where one is missing.
@@ -87,22 +87,22 @@ class Task:
 
     @property
     def train(self) -> list[Row]:
-        """The rows to learn from."""
+        """The rows to train on."""
         return self.rows("train")
 
     @property
     def validation(self) -> list[Row]:
-        """The rows to choose and to calibrate on."""
+        """The rows for model selection and calibration."""
         return self.rows("validation")
 
     @property
     def test(self) -> list[Row]:
-        """The rows to report on."""
+        """The rows for reported scores."""
         return self.rows("test")
 
 
 def check_prompt(prompt: str) -> str:
-    """Return `prompt` if a source can be put into it; see `check_template`."""
+    """Return `prompt` if it has a placeholder for the source; see `check_template`."""
     return check_template("prompt", prompt, "source")
 
 

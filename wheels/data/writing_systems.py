@@ -1,4 +1,4 @@
-"""Scripts that set no spaces between words, and what their texts are cut into where words are counted."""
+"""Writing systems without spaces between words, and how their texts are tokenized for scoring."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def bleu_tokenizer(references: Sequence[str]) -> str:
 
 
 def _with_words(tokenizer: str, language: str) -> str:
-    """Return the tokenizer that knows the words of a language, or `char` where its packages are not installed."""
+    """Return the word tokenizer of a language, or `char` where its packages are not installed."""
     if all(find_spec(name) for name in _NEEDS[tokenizer]):
         return tokenizer
     extra = tokenizer[:2]
@@ -66,14 +66,14 @@ def _with_words(tokenizer: str, language: str) -> str:
 
 @lru_cache
 def _letters(ranges: str) -> re.Pattern[str]:
-    """Return what finds one letter of the given ranges, without marks, digits and punctuation."""
+    """Return a pattern for one letter of the given ranges, without marks, digits and punctuation."""
     signs = map(chr, _points(ranges))
     return re.compile(f"[{''.join(sign for sign in signs if sign.isalpha())}]")
 
 
 @lru_cache
 def _syllables() -> re.Pattern[str]:
-    """Return what finds one letter of South-East Asia with its vowel signs and tones."""
+    """Return a pattern for one letter of South-East Asia with its vowel signs and tones."""
     signs = list(map(chr, _points(_SOUTH_EAST)))
     marks = "".join(sign for sign in signs if unicodedata.category(sign)[0] == "M")
     return re.compile(f"[{''.join(filter(str.isalpha, signs))}][{marks}]*")

@@ -1,4 +1,4 @@
-"""Our configuration in the words of transformers' trainers."""
+"""Our configuration as arguments of transformers' trainers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def training_arguments(
 
 
 def make_arguments(kind: type[Arguments], config: PretrainConfig, values: dict[str, Any]) -> Arguments:
-    """Return the configuration of that kind; what it refuses can only come from the file of options.
+    """Return the arguments; what they refuse can only come from the file of options.
 
     Raises:
         WheelsError: naming the file.
@@ -50,7 +50,7 @@ def make_arguments(kind: type[Arguments], config: PretrainConfig, values: dict[s
 
 
 def check_packages(options: str, arguments: TrainingArguments) -> None:
-    """Refuse options that ask for an optimizer or a log of a package that is not there, before any work is done.
+    """Refuse options that need a missing package (an optimizer, a logger) before any work is done.
 
     Raises:
         WheelsError: naming the file and the package.
@@ -65,7 +65,7 @@ def check_packages(options: str, arguments: TrainingArguments) -> None:
 
 @contextmanager
 def blaming(place: str | None, begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Turn an error of transformers' trainers that comes before their first step into one line.
+    """Turn an error of transformers' trainers before their first step into one line.
 
     Args:
         place: what made it: the file of options, or a checkpoint. None: an error stays what it is.
@@ -85,7 +85,7 @@ def blaming(place: str | None, begun: Callable[[], bool] = lambda: False) -> Ite
 
 
 def common_arguments(config: PretrainConfig, folder: RunFolder, every: int) -> dict[str, Any]:
-    """Return what the configuration's own fields say, in transformers' names."""
+    """Return the configuration's own fields under transformers' names."""
     return {
         "output_dir": str(folder.checkpoints),
         "seed": config.seed,

@@ -1,4 +1,4 @@
-"""A teacher that is asked once: its probabilities from the cache, which is written first where it is not whole."""
+"""The cached teacher of a run: its probabilities are computed once and then read from disk."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CACHES = "teacher_cache"
 
 
 def numbered(examples: list[Example]) -> list[Example]:
-    """Return the examples, each with its place among them, by which a cache knows it."""
+    """Return the examples, each with its index, which is its key in a cache."""
     return [{**example, "row": row} for row, example in enumerate(examples)]
 
 
 def open_cache(
     config: PretrainConfig, data: TrainingData, examples: list[Example], folder: Path, collator: Collator
 ) -> TeacherCache:
-    """Return the whole cache of a run; the teacher is loaded only where a part of it is missing.
+    """Return the complete cache of a run; the teacher is loaded only if part of it is missing.
 
     Args:
         config: with `cached_logits` above 0, and a teacher.

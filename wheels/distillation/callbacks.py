@@ -1,4 +1,4 @@
-"""What a run shows and keeps while it trains: a progress bar, and `metrics.jsonl`."""
+"""Trainer callbacks: a progress bar, `metrics.jsonl`, and a stop at numbers that are not finite."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from wheels.models.loading import quiet_loading
 
 
 class Finite(TrainerCallback):
-    """Stops a run whose gradients, weights or scores are no numbers; no checkpoint is made of them."""
+    """Stops a run whose gradients, weights or scores are not finite, before they reach a checkpoint."""
 
     begun = False
     """Whether a step has begun."""
@@ -41,14 +41,14 @@ class Finite(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Look at the gradients. Those of float16 may be infinite: its scaler leaves such a step out."""
+        """Check the gradients. In float16 they may be infinite: the scaler skips such a step."""
         if not args.fp16:
             gradients = [weight.grad for weight in kwargs["model"].parameters() if weight.grad is not None]
             norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
             check_finite(f"step {state.global_step + 1}", {"gradient's norm": norm}, advice(args))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Look at the weights that are scored or kept."""
+        """Check the weights before they are scored or saved."""
         if control.should_save or control.should_evaluate:
             check_weights(kwargs["model"], f"step {state.global_step}", advice(args))
 
@@ -60,13 +60,13 @@ class Finite(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Look at losses, norms and scores."""
+        """Check losses, norms and scores."""
         numbers = {name: value for name, value in (logs or {}).items() if isinstance(value, float)}
         check_finite(f"step {state.global_step}", numbers, advice(args))
 
 
 def advice(args: TrainingArguments) -> str:
-    """Return what to do where the numbers of a run end."""
+    """Return the advice for a run that is no longer finite."""
     return f"lower learning_rate (it is {args.learning_rate:g}), or look for rows that are out of the ordinary"
 
 
@@ -75,7 +75,7 @@ SHOWN = ("loss", "learning_rate")
 
 
 class Progress(ProgressCallback):
-    """A bar on standard error with the latest loss and scores beside it; nothing on standard output."""
+    """A progress bar on standard error with the latest loss and scores."""
 
     def __init__(self) -> None:
         """Start with nothing to show."""
@@ -90,7 +90,7 @@ class Progress(ProgressCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Put the numbers of `logs` beside the bar."""
+        """Show the numbers of `logs` next to the bar."""
         for name, value in (logs or {}).items():
             if name in SHOWN or name.startswith("eval_"):
                 self._shown[name.removeprefix("eval_")] = f"{value:.3g}"
@@ -111,14 +111,14 @@ class Metrics(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Drop the lines of steps that are yet to come, and a line that was cut short."""
+        """Drop the lines of steps that will be repeated, and a truncated line."""
         if state.is_world_process_zero:
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else []
             kept = [line for line in lines if _is_before(line, state.global_step)]
             write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Log wherever a checkpoint is made, so that the loss between two logs never spans an interruption."""
+        """Log at every checkpoint, so that the loss between two logs never spans an interruption."""
         if control.should_save:
             control.should_log = True
 
@@ -130,7 +130,7 @@ class Metrics(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Append a line; the summary that the trainer logs at the end is left out."""
+        """Append a line; the trainer's final summary is skipped."""
         if not state.is_world_process_zero or not logs or "train_runtime" in logs:
             return
         line = json.dumps({"step": state.global_step, "epoch": round(state.epoch or 0.0, 6), **logs})
@@ -165,7 +165,7 @@ def train_to_end(trainer: Trainer, folder: RunFolder, options: str | None) -> Tr
 
 
 def _is_before(line: str, step: int) -> bool:
-    """Whether `line` is a whole record of a step up to `step`."""
+    """Whether `line` is a complete record of a step up to `step`."""
     try:
         return bool(parse_object(line, "metrics", "step", finite=False)["step"] <= step)
     except (WheelsError, TypeError):

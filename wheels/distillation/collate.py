@@ -40,11 +40,11 @@ class Collator:
 
     @classmethod
     def of(cls, pair: Pair) -> Collator:
-        """Return what makes batches for a pair's models."""
+        """Return the collator for a pair's models."""
         return cls(pair.is_seq2seq, pair.pad_id, pair.start_ids)
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
-        """Return the tensors a model takes, and `labels`.
+        """Return the model's input tensors, and `labels`.
 
         Sequence-to-sequence: `input_ids` and `attention_mask` [B, S]; `decoder_input_ids` and `labels` [B, T], where
         the decoder reads the labels one step late. Causal: `input_ids`, `attention_mask`, `labels` [B, S + T]; the
@@ -62,7 +62,7 @@ class Collator:
         return batch | ({"rows": torch.tensor(rows, dtype=torch.long)} if rows else {})
 
     def _tensors(self, examples: Sequence[Example]) -> Batch:
-        """Return what a model takes, and `labels`."""
+        """Return the model's inputs, and `labels`."""
         sources = [example["source"] for example in examples]
         targets = [example["target"] for example in examples]
         if self.is_seq2seq:
@@ -82,7 +82,7 @@ class Collator:
         }
 
     def sources(self, batch: Batch) -> list[list[int]]:
-        """Return the sources that a batch was made of."""
+        """Return the sources of a batch."""
         read = batch["attention_mask"].bool()
         if not self.is_seq2seq:
             read &= batch["labels"] == IGNORED
@@ -101,14 +101,14 @@ def pad(rows: Sequence[Sequence[int]], filler: int, *, left: bool = False) -> to
 def pad_with_mask(
     rows: Sequence[Sequence[int]], filler: int, *, left: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ragged rows as one tensor, and which of its places are real (1, else 0), both [B, longest]."""
+    """Return ragged rows as one padded tensor and its mask (1 where real), both [B, longest]."""
     return pad(rows, filler, left=left), pad([[1] * len(row) for row in rows], 0, left=left)
 
 
 def target_logits_and_labels(
     logits_BTV: torch.Tensor, labels_BT: torch.Tensor, *, is_seq2seq: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Put each logit beside the token it predicts: a causal model's are one step early."""
+    """Align logits with the tokens they predict: a causal model's are one step early."""
     return (logits_BTV, labels_BT) if is_seq2seq else (logits_BTV[:, :-1], labels_BT[:, 1:])
 
 

@@ -34,7 +34,7 @@ logging_option = option_group("evaluation, logging and checkpoints")
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """A run of static distillation, or of plain training on references (`objective` ce)."""
+    """The settings of static distillation, or of plain training on references (`objective` ce)."""
 
     output: str = option(REQUIRED, "folder of the trained student; a rerun continues there", metavar="DIR", writes=RUN)
     data: str = option(
@@ -157,7 +157,7 @@ class PretrainConfig:
             raise WheelsError("output must be a folder, got ''")
 
     def _check_cache(self) -> None:
-        """Refuse what a cache of probabilities on the training rows cannot serve."""
+        """Refuse settings that a cache of probabilities on the training rows cannot serve."""
         ask = f"cached_logits {self.cached_logits}"
         if self.objective not in CACHED:
             raise WheelsError(f"{ask} needs an objective of {', '.join(CACHED)}, got {self.objective!r}; leave it out")

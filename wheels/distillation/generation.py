@@ -1,4 +1,4 @@
-"""What a model writes by itself: greedy for scores and teacher outputs, sampled for on-policy training.
+"""Generation with one model: greedy for scores and teacher outputs, sampled for on-policy training.
 
 Tokens come from the engine's distribution (`wheels.decoding`): the model's scores of the first V ids, with what its own
 settings forbid and force (`wheels.models.generation_settings`), and nothing else of them. A penalty for repetition,
@@ -110,7 +110,7 @@ def _settings(
 def _batches(
     sources: Sequence[Sequence[int]], limits: Sequence[int], batch_size: int
 ) -> Iterator[tuple[int, list[int]]]:
-    """Yield limits, and rows of like length that have them in common.
+    """Yield output limits, each with batches of rows of similar length that share it.
 
     Rows with another limit would read past their own end, at positions that the model may not have.
     """
@@ -124,7 +124,7 @@ def _batches(
 def _generate(
     model: PreTrainedModel, sources: Sequence[list[int]], pad_id: int, processor: EngineProcessor
 ) -> list[list[int]]:
-    """Return what `model.generate` writes after one batch of sources, prompts and start tokens left out."""
+    """Return the outputs of `model.generate` for one batch, without prompts and start tokens."""
     causal = not model.config.is_encoder_decoder
     ids_BS, mask_BS = (part.to(model.device) for part in pad_with_mask(sources, pad_id, left=causal))
     processor = replace(processor, begin=ids_BS.shape[1]) if causal else processor
@@ -141,7 +141,7 @@ def _generate(
 
 @contextmanager
 def replacing_settings(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
-    """Give a model other settings of generation for a while: `generate` mixes its own into any that it is handed."""
+    """Replace a model's generation settings in a block: `generate` merges them into any that it is given."""
     own = model.generation_config
     model.generation_config = settings
     try:
@@ -160,7 +160,7 @@ def cut(tokens: Sequence[int], eos_ids: Sequence[int]) -> list[int]:
 
 @contextmanager
 def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Switch dropout off for a while."""
+    """Switch dropout off in a block."""
     was_training = model.training
     model.eval()
     try:

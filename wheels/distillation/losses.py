@@ -26,7 +26,7 @@ LOG_ZERO = -1e4
 
 
 def select(logits_BTV: torch.Tensor, labels_BT: torch.Tensor, vocab_size: int | None = None) -> torch.Tensor:
-    """Return `logits_NV` of the N positions whose label counts, cut to the first `vocab_size` ids.
+    """Return `logits_NV` of the N positions with a label, cut to the first `vocab_size` ids.
 
     Rows are taken before any softmax, so that prompts and padding cost nothing.
     """
@@ -35,7 +35,7 @@ def select(logits_BTV: torch.Tensor, labels_BT: torch.Tensor, vocab_size: int | 
 
 
 def label_log_probs(logits_BTV: torch.Tensor, labels_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return `log p(y_t)` in nats, 0 where no label counts, and where one does, both [B, T]."""
+    """Return `log p(y_t)` in nats (0 without a label), and the mask of labels, both [B, T]."""
     there_BT = labels_BT != IGNORED
     logits_BTV = precise(logits_BTV)
     chosen_BT = logits_BTV.gather(-1, labels_BT.clamp(min=0).unsqueeze(-1)).squeeze(-1)
@@ -143,7 +143,7 @@ def mixed(
     w: float = 1.0,
     num_items: float | torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return the loss at the top of this file from its divergences, which may be missing at w = 0."""
+    """Return the loss at the top of this file from cross-entropy and divergence, which may be missing at w = 0."""
     items = max(labels_N.numel(), 1) if num_items is None else num_items
     total = None if divergence_N is None else w * temperature**2 * divergence_N.sum()
     if w < 1.0:

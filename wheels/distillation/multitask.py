@@ -34,7 +34,7 @@ class Rationales:
 
 
 def prefixed(prefix: str, prompt: str) -> str:
-    """Return the prompt that begins with a prefix, whatever braces that has."""
+    """Return the prompt with a prefix; braces in the prefix are escaped."""
     return prefix.replace("{", "{{").replace("}", "}}") + prompt
 
 
@@ -70,7 +70,7 @@ def count_tasks(batches: Sequence[Batch]) -> torch.Tensor:
 
 
 def token_weights(batch: Batch, counts: torch.Tensor, weight: float) -> torch.Tensor:
-    """Return what each target token of a batch counts in the loss, [N], in the order of `labels[labels != IGNORED]`.
+    """Return the loss weight of each target token, [N], in the order of `labels[labels != IGNORED]`.
 
     Args:
         batch: rows of both tasks.

@@ -165,7 +165,7 @@ def check_known_in(path: str | Path, names: list[str], known: list[str]) -> None
 
 
 def _check_kind(path: str | Path, name: str, value: Any, hint: Any) -> None:
-    """Refuse what argparse lets pass: a list, a mapping or None where a field has none, and nan and infinity."""
+    """Refuse what argparse accepts wrongly: a list, a mapping or None where a field has none, nan and infinity."""
     allowed = {typing.get_origin(part) or part for part in (typing.get_args(hint) or (hint,))}
     kind = type(value)
     if kind in (list, dict, type(None)) and not allowed & {kind, Any}:

@@ -1,4 +1,4 @@
-"""Distillation by Path Consistency Learning: the student writes every token, nothing is called.
+"""Distillation by Path Consistency Learning: the student writes every token, without calls.
 
 Distillation as entropy-regularised value optimisation (Liu et al. 2025, https://arxiv.org/abs/2502.17717; our
 reconstruction, from its abstract): with reward `log p(v|s)` and entropy weight 1 the objective is `-KL(q || p)` over
@@ -64,7 +64,7 @@ VALUE = "path_value"
 
 @dataclass(frozen=True)
 class PathSettings:
-    """How the residuals are used."""
+    """The settings of the path-consistency loss."""
 
     clip: float | None = None
     """Hold the gradient of each residual to [-clip, clip] nats; None does not."""
@@ -233,7 +233,7 @@ class PathValue(nn.Module):
 
 
 class FollowValue(TrainerCallback):
-    """Moves the average after each optimizer step, before a checkpoint is made of it."""
+    """Updates the average after each optimizer step, before the checkpoint."""
 
     def __init__(self, value: PathValue) -> None:
         """Follow `value`."""
@@ -245,20 +245,20 @@ class FollowValue(TrainerCallback):
 
 
 def attach_value(student: PreTrainedModel, settings: PathSettings, seed: int) -> PathValue:
-    """Give the student a value, which trains with it and goes into its checkpoints."""
+    """Attach a value network to the student; it trains with it and is part of its checkpoints."""
     value = PathValue(student.config.hidden_size, settings, seed)
     student.add_module(VALUE, value.to(student.device))
     return value
 
 
 def detach_value(student: PreTrainedModel) -> None:
-    """Take the value away, if there is one: what is left is the plain student."""
+    """Detach the value network, if any: the plain student is left."""
     if hasattr(student, VALUE):
         delattr(student, VALUE)
 
 
 def set_value_rate(optimizer: torch.optim.Optimizer, value: PathValue) -> None:
-    """Give the value's parameters a group of their own, with `value_rate` times the learning rate."""
+    """Put the value's parameters into a group of their own, with `value_rate` times the learning rate."""
     ours = {id(parameter) for parameter in value.present.parameters()}
     mine: list[torch.Tensor] = []
     for group in optimizer.param_groups:

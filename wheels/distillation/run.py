@@ -167,7 +167,7 @@ def make_trainer(
 
 
 def _objective(config: PretrainConfig, data: TrainingData, cache: TeacherCache | None) -> Objective:
-    """Return the part of the configuration that the trainer needs, with what it must know of the tokens."""
+    """Return the trainer's objective: its part of the configuration, and the token ids it needs."""
     return Objective(
         name=config.objective,
         temperature=config.temperature,
@@ -215,7 +215,7 @@ def _evaluator(config: PretrainConfig, data: TrainingData, rows: Sequence[Row], 
 
 
 def _check_options(config: PretrainConfig) -> None:
-    """Refuse a file of options that cannot work here: before models are loaded, and a teacher writes."""
+    """Refuse a file of options that cannot work here, before models are loaded."""
     assert config.options is not None, "asked for"
     folder = RunFolder(Path(config.output))
     if config.trainer == "trl":
@@ -235,14 +235,14 @@ def _metrics(config: PretrainConfig, task: Task) -> tuple[str, ...]:
 
 
 def _validation(config: PretrainConfig, task: Task) -> list[Row]:
-    """Return the rows to score; none where the task has no validation split of its own."""
+    """Return the rows to score; none if the task has no separate validation split."""
     if config.eval_limit and "validation" not in task.splits:
         log.warning("%s has no validation split: nothing is scored, the last weights are kept", task.name)
     return list(task.splits.get("validation", ()))[: config.eval_limit]
 
 
 def _identity(config: PretrainConfig, task: Task, rationales: Rationales | None) -> Mapping[str, Any]:
-    """Return everything the result depends on: settings, data, and the models' content."""
+    """Return everything that the result depends on: settings, data and the content of the models."""
     without = [*INCIDENTAL]
     without += () if config.cached_logits else OF_CACHES
     without += () if rationales is not None else OF_RATIONALES

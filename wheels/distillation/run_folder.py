@@ -1,4 +1,4 @@
-"""The folder of a training run: what run it holds, whether it is done, and where it can go on."""
+"""The folder of a training run: its identity, whether it is finished, and where it resumes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where the trainer keeps its checkpoints; gone when the run is done."""
+        """The trainer's checkpoints; removed when the run is finished."""
         return self.path / "checkpoints"
 
     @property
@@ -75,13 +75,13 @@ class RunFolder:
 
 
 def run_facts(folder: Path | str) -> dict[str, Any]:
-    """Return what the run that trained a model noted, its prompt among it; nothing for a model that no run has made."""
+    """Return the facts of the run that trained a model, such as its prompt; empty for any other model."""
     noted = Path(folder) / "finished.json"
     return read_object(noted) if noted.is_file() else {}
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint has the file that the trainer writes last."""
+    """Whether a checkpoint is complete: it has the file that the trainer writes last."""
     try:
         # The trainer writes NaN, for a gradient's norm that overflowed.
         return "global_step" in read_object(checkpoint / "trainer_state.json", finite=False)

@@ -1,4 +1,4 @@
-"""The teacher's probabilities at the target positions of the training rows, kept on disk: they are paid for once.
+"""The teacher's probabilities at the target positions of the training rows, cached on disk.
 
 What is kept, version 1. A folder, named by 16 hexadecimal digits of all that its content depends on (version, teacher
 and its precision, k, temperatures, V, start tokens, every token of every row), holds
@@ -57,7 +57,7 @@ Shard = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """What a cache depends on, beside the rows."""
+    """What a cache depends on, besides the rows."""
 
     teacher: str
     """Names the teacher's weights, such as `loading.model_digest` of its folder."""
@@ -82,7 +82,7 @@ class CacheSettings:
             raise WheelsError(f"cached_logits must be between 1 and the {self.vocab_size} logits, got {self.k}")
 
     def column(self, temperature: float) -> int:
-        """Return which of the temperatures one is.
+        """Return the index of a temperature.
 
         Raises:
             WheelsError: where the cache has no such temperature.
@@ -96,7 +96,7 @@ class CacheSettings:
 
 
 def shard_of(logits_NV: torch.Tensor, k: int, temperatures: Sequence[float]) -> Shard:
-    """Return what is kept of a teacher's logits; see the top of this file."""
+    """Return the cached tensors of a teacher's logits; see the top of this file."""
     logits_NV = precise(logits_NV)
     if k == logits_NV.shape[1]:
         return {"relative": (logits_NV - logits_NV.amax(dim=-1, keepdim=True)).to(torch.float16)}
@@ -122,7 +122,7 @@ def distribution_of(shard: Shard, temperature: float, column: int) -> TopKDistri
 
 
 def long_ids(ids: torch.Tensor) -> torch.Tensor:
-    """Return ids as int64; torch's uint16 can do little but be looked at as int16."""
+    """Return ids as int64; torch supports few operations on uint16."""
     return ids.view(torch.int16).long() & 0xFFFF if ids.dtype == torch.uint16 else ids.long()
 
 
@@ -142,7 +142,7 @@ class TeacherCache:
     _shards: dict[int, Shard] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Find the folder, and the place of each row in it."""
+        """Find the folder, and the position of each row in it."""
         rows = [[example["source"], example["target"]] for example in self.examples]
         key = json.dumps([VERSION, ROWS, asdict(self.settings), rows])
         self.folder = self.root / hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -159,7 +159,7 @@ class TeacherCache:
         return [self.folder / f"{number:05d}.safetensors" for number in range(-(-len(self.examples) // ROWS))]
 
     def missing(self) -> list[int]:
-        """Return the numbers of the files that are not written yet."""
+        """Return the numbers of the missing files."""
         return [number for number, file in enumerate(self.files) if not file.is_file()]
 
     def write(self, teacher: PreTrainedModel, collator: Collator, batch_size: int = 64) -> None:
@@ -201,7 +201,7 @@ class TeacherCache:
 
     @torch.no_grad()
     def _score(self, teacher: PreTrainedModel, rows: Sequence[Example], collator: Collator, batch_size: int) -> Shard:
-        """Return what is kept of the teacher's logits for some rows, in their order."""
+        """Return the cached tensors of some rows, in their order."""
         order = sorted(range(len(rows)), key=lambda row: (len(rows[row]["source"]), len(rows[row]["target"])))
         parts: list[Shard] = [{} for _ in rows]
         for start in range(0, len(order), batch_size):
@@ -226,7 +226,7 @@ class TeacherCache:
         return self.examples[number * ROWS : (number + 1) * ROWS]
 
     def _row(self, row: int) -> Shard:
-        """Return what is kept for one row."""
+        """Return the cached tensors of one row."""
         number = row // ROWS
         before = self._ends[number * ROWS - 1] if number else 0
         end = self._ends[row] - before
@@ -234,7 +234,7 @@ class TeacherCache:
         return {name: tensor[start:end] for name, tensor in self._shard(number).items()}
 
     def _shard(self, number: int) -> Shard:
-        """Return one file's tensors, which stay on the disk until they are read."""
+        """Return one file's tensors, memory-mapped."""
         if number not in self._shards:
             file = self.files[number]
             try:

@@ -1,4 +1,4 @@
-"""The teacher's own outputs for sequence-level distillation, kept on disk so that they are paid for once."""
+"""The teacher's own outputs for sequence-level distillation, cached on disk."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _place(folder: Path | str, settings: list[Any]) -> Path:
 
 
 def tokens_written(folder: Path) -> int:
-    """Return how many tokens the outputs that `teacher_outputs` gave last have; 0 if it has given none."""
+    """Return the number of tokens in the last result of `teacher_outputs`; 0 before the first."""
     file = folder / "tokens.json"
     written = read_json(file) if file.is_file() else 0
     if type(written) is not int:

@@ -26,7 +26,7 @@ from wheels.distillation.losses import divergence, mixed, precise
 
 @dataclass(frozen=True)
 class TopKDistribution:
-    """What is known of a teacher's distribution at one temperature."""
+    """A teacher's distribution at one temperature: k tokens and the rest."""
 
     ids_NK: torch.Tensor | None
     """The K tokens that stay, int64, none twice in a row; None: all tokens, in their order, and no rest."""
@@ -35,7 +35,7 @@ class TopKDistribution:
 
 
 def topk_with_rest(logits_NV: torch.Tensor, ids_NK: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Return logits of the J outcomes, [N, J]: `logits(v) / T` of the tokens that stay, then the rest's.
+    """Return logits of the J outcomes, [N, J]: `logits(v) / T` of the k tokens, then of the rest.
 
     The rest's is `logsumexp` over the others, not `log(1 - sum)` of what stays, which loses every digit where the rest
     is unlikely. Where nothing is left over (k = V) it is the lowest number of the format: exactly probability 0.

@@ -1,4 +1,4 @@
-"""Distillation on transformers' trainers: the student trains, the teacher only looks."""
+"""Distillation on transformers' trainers: the student trains, the teacher is frozen."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Evaluator = Callable[[PreTrainedModel], dict[str, float]]
 
 @dataclass(frozen=True)
 class Objective:
-    """What a trainer minimises; see `losses.distillation_loss`, and for `pcl` `pcl.path_losses`."""
+    """What a trainer minimises; see `losses.distillation_loss`, and for `pcl` `path_loss.path_losses`."""
 
     name: str = "ce"
     """`ce`, `seqkd`, `kl`, `rkl`, `jsd` or `pcl`."""
@@ -56,7 +56,7 @@ class Objective:
 
 
 class _Distils(Trainer):
-    """What both trainers below share.
+    """The distillation loss, shared by the two trainers below.
 
     The loss is an average over the target tokens of the whole accumulated batch, on all processes, so it does not
     change with the number of passes the batch is cut into.
@@ -144,12 +144,12 @@ class _Distils(Trainer):
         return int(next(logged, 0))
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log, beside a loss, how many targets the teacher has scored so far."""
+        """Add to each log how many targets the teacher has scored so far."""
         scored = {"teacher_tokens": self.teacher_tokens} if "loss" in logs and self.teacher_tokens is not None else {}
         super().log(logs | scored, *args, **kwargs)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """Return the optimizer, in which a value has a learning rate of its own."""
+        """Return the optimizer, with a separate learning rate for the value network."""
         fresh = self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)
         if fresh and self.value is not None:
@@ -157,7 +157,7 @@ class _Distils(Trainer):
         return optimizer
 
     def _maybe_on_policy(self, batch: Batch, number: int) -> Batch:
-        """Return `batch`, or with probability `lmbda` one of the same sources with targets the student samples."""
+        """Return `batch`, or with probability `lmbda` one with targets sampled from the student."""
         warm_up = self.objective.paths.warm_up
         if self.state.global_step < (warm_up if warm_up >= 1.0 else warm_up * self.state.max_steps):
             return batch
@@ -185,7 +185,7 @@ class _Distils(Trainer):
         return sampled | {"on_policy": torch.tensor(True)}
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Return the loss of one pass, whose gradients were added to the others of the step."""
+        """Return the loss of one forward pass; its gradients are added to the step's."""
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         check_finite(f"step {self.state.global_step + 1}", {"loss": float(loss)}, advice(self.args))
         return loss
@@ -197,7 +197,7 @@ class _Distils(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return the loss of one pass: its share of the average over the accumulated batch."""
+        """Return the loss of one forward pass: its share of the average over the accumulated batch."""
         on_policy = "on_policy" in inputs
         reads = {name: value for name, value in inputs.items() if name not in NOT_READ}
         outputs = model(**reads, **({} if self.value is None else {"output_hidden_states": True}))
@@ -232,7 +232,7 @@ class _Distils(Trainer):
         w: float,
         num_items: torch.Tensor | int | None,
     ) -> torch.Tensor:
-        """Return the loss against a live teacher, a cached one, or none."""
+        """Return the loss against a live teacher, a cached one or none."""
         settings: dict[str, Any] = {
             "objective": self.objective.name,
             "temperature": self.objective.temperature,
@@ -271,7 +271,7 @@ class _Distils(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval", **_: Any
     ) -> dict[str, float]:
-        """Return and log the evaluator's metrics of the student as it is."""
+        """Return and log the evaluator's metrics of the current student."""
         if self.evaluator is None:
             raise WheelsError("eval_on_start needs rows to score: give a validation split and --eval-limit above 0")
         found = self.evaluator(self.accelerator.unwrap_model(self.model))

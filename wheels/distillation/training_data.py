@@ -1,4 +1,4 @@
-"""What a run of distillation works on: the models, and the rows as tokens."""
+"""The data of a distillation run: the models, and the rows as tokens."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def _kind(name: str) -> str:
 
 
 def plain_prompt(config: PretrainConfig, task: Task) -> str:
-    """Return the prompt given, else the task's; a causal model built here needs the end of the source marked."""
+    """Return the given prompt, else the task's; a causal model built here needs a mark at the end of the source."""
     if config.prompt is not None:
         return config.prompt
     return causal_prompt(task.prompt) if config.student is None and config.family == "llama" else task.prompt
 
 
 def _tokenizer(config: PretrainConfig, task: Task, prompt: str, rationales: Rationales | None) -> Tokenizer:
-    """The student's own tokenizer; for a built student the one it is to share, else a new one."""
+    """Return the student's own tokenizer; for a new student the shared one, else a newly trained one."""
     if config.student is not None:
         tokenizer = load_tokenizer(config.student, role="student")
         if config.teacher is not None:
@@ -92,7 +92,7 @@ def _tokenizer(config: PretrainConfig, task: Task, prompt: str, rationales: Rati
 
 
 def _student(config: PretrainConfig, tokenizer: Tokenizer) -> PreTrainedModel:
-    """Load the student, or build it; its own weights stay in float32, whatever the precision it computes in."""
+    """Load or build the student; its weights stay in float32, whatever precision it computes in."""
     if config.student is not None:
         return load_model(config.student, device=config.device, role="student")
     if tokenizer.eos_token_id is None:
@@ -109,7 +109,7 @@ def _student(config: PretrainConfig, tokenizer: Tokenizer) -> PreTrainedModel:
 
 
 def targets_of(config: PretrainConfig) -> str:
-    """Return whose targets a run trains on: `references`, `teacher` (its own outputs) or `both`."""
+    """Return the source of the targets: `references`, `teacher` (its own outputs) or `both`."""
     return {"seqkd": "teacher", "pcl": config.paths}.get(config.objective, "references")
 
 
@@ -157,7 +157,7 @@ def training_examples(
 def _with_rationales(
     config: PretrainConfig, pair: Pair, examples: list[Example], texts: Sequence[str], rationales: Rationales
 ) -> list[Example]:
-    """Return the rows of these sources with their second task, where it is within the limits."""
+    """Return the second-task rows of these sources that are within the limits."""
     seconds = encode_sources(pair.tokenizer, texts, is_seq2seq=pair.is_seq2seq, prompt=rationales.prompt)
     found, long = [], 0
     for example, second, text, why in zip(
@@ -182,7 +182,7 @@ def _fits(config: PretrainConfig, pair: Pair, source: Sequence[int], target: Seq
 def _teacher_targets(
     config: PretrainConfig, data: TrainingData, sources: Sequence[list[int]], folder: Path
 ) -> list[list[int]]:
-    """Return the teacher's outputs; a source that is left out anyway gets an empty one."""
+    """Return the teacher's outputs; a source beyond the limits gets an empty one."""
     assert data.teacher is not None and config.teacher is not None, "objectives with outputs of a teacher have one"
     kept = [row for row, source in enumerate(sources) if _fits(config, data.pair, source, ())]
     written = teacher_outputs(

@@ -1,4 +1,4 @@
-"""`wheels pretrain --trainer trl`: TRL's GKDTrainer on the same rows, to compare with.
+"""`wheels pretrain --trainer trl`: TRL's GKDTrainer on the same rows, for comparison.
 
 What it does not have: a factor T^2 and a temperature in the loss (`GKDTrainer.compute_loss` leaves `temperature` to the
 sampling), a cross-entropy term, sequence-to-sequence models, vocabularies of different padding. Settings that need
@@ -36,7 +36,7 @@ NO_CHECKPOINTING = (
 
 @dataclass(frozen=True)
 class PromptCollator:
-    """Batches as GKDTrainer wants them: also the prompts alone, padded at the left."""
+    """Batches for GKDTrainer: with the prompts alone as well, left-padded."""
 
     inner: Collator
     """Pads whole sequences."""
@@ -80,7 +80,7 @@ def train_with_trl(
 
 
 def check_trl(config: PretrainConfig, data: TrainingData) -> None:
-    """Raise a `WheelsError` for what TRL's trainer does not have."""
+    """Raise a `WheelsError` for settings that TRL's trainer does not support."""
     advice = "use --trainer wheels"
     if data.pair.is_seq2seq:
         name = name_of(data.student)

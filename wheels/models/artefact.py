@@ -1,4 +1,4 @@
-"""What training leaves and decoding reads: the student's ordinary folder, with `deferral/` beside its weights.
+"""A trained model on disk: the student's ordinary folder, with `deferral/` next to its weights.
 
 DIR/                     student and tokenizer, as `save_pretrained` leaves them: plain tools load it
 DIR/deferral/config.json what was trained, and where the teacher is
@@ -36,7 +36,7 @@ SAYS_NOTHING = ("_name_or_path", "transformers_version")
 
 
 def embedded_folder() -> Path:
-    """Return the folder of the pair that is shipped with the package."""
+    """Return the folder of the embedded pair."""
     return Path(str(resources.files("wheels"))) / "assets" / EMBEDDED
 
 
@@ -64,7 +64,7 @@ class Artefact:
         device: str = "cpu",
         dtype: str = "float32",
     ) -> Artefact:
-        """Read a trained model; without a folder the embedded pair.
+        """Load a trained model; without a folder, the embedded pair.
 
         Args:
             folder: what `wheels train` wrote.
@@ -88,7 +88,7 @@ class Artefact:
 
     @classmethod
     def untrained(cls, student: str, teacher: str, *, device: str = "cpu", dtype: str = "float32") -> Artefact:
-        """Put a student and a teacher together that no rule was trained for: no heads, no thresholds.
+        """Pair a student and a teacher without trained rules: no heads, no thresholds.
 
         Args:
             student: folder or hub id.
@@ -128,7 +128,7 @@ class Artefact:
         return total.hexdigest()[:16]
 
     def head_digest(self, rule: str, seed: int) -> str:
-        """The digest of the head that `rule` reads; "" for a rule without one."""
+        """The digest of the head that `rule` uses; "" for a rule without one."""
         heads = self.heads.get(rule, [])
         return _digest(heads[seed].state_dict()) if seed < len(heads) else ""
 
@@ -172,7 +172,7 @@ def save_deferral(
 
 
 def pair_heads(folder: Path, config: HeadConfig, pair: Pair) -> dict[str, list[DeferralHead]]:
-    """Return the heads of a trained model's folder, on the device of the pair that they are for.
+    """Return the heads of a trained model's folder, on the device of the pair.
 
     Raises:
         WheelsError: as `read_heads`, and where they know another vocabulary.
@@ -233,13 +233,13 @@ def check_model(folder: Path) -> dict[str, Any]:
 
 
 def _short_name(place: str | Path) -> str:
-    """Return what a reader knows a model by: its folder, with the one above where that says only which of a pair."""
+    """Return a short name of a model: its folder, with the parent of a folder such as `student`."""
     path = Path(place).resolve() if Path(place).is_dir() else Path(place)
     return f"{path.parent.name}/{path.name}" if path.name in ("student", "teacher", "model") else path.name
 
 
 def _teacher_of(folder: Path, config: Mapping[str, Any]) -> str:
-    """Return where the teacher is: a path is relative to the model's folder, and anything else a hub id."""
+    """Return the teacher's location: a path relative to the model's folder, or a hub id."""
     name = str(config["teacher"])
     local = folder / name
     if not local.is_dir() and (name == "teacher" or name.startswith((".", "/"))):

@@ -73,7 +73,7 @@ TEACHER_SIZE = ModelSize(width=128, layers=3, heads=4, ff=512, dropout=0.1)
 
 
 class Parts(NamedTuple):
-    """What `Pair.of` puts together."""
+    """The arguments of `Pair.of`."""
 
     student: PreTrainedModel
     teacher: PreTrainedModel
@@ -107,7 +107,7 @@ def build_pair(
 
 
 def causal_prompt(prompt: str) -> str:
-    """Mark the end of the source where the prompt does not."""
+    """Add a mark at the end of the source if the prompt has none."""
     return prompt if prompt.strip() != "{source}" else "{source} =>"
 
 
@@ -162,7 +162,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 4000, ends_source
 def build_model(
     size: ModelSize, *, family: str = "t5", vocab_size: int, seed: int = 0, pad_id: int = PAD_ID, eos_id: int = EOS_ID
 ) -> PreTrainedModel:
-    """Return a model of a family with random weights, which are a function of `seed` and the shape alone.
+    """Return a model of a family with random weights, determined by `seed` and the shape.
 
     Args:
         size: its width, layers, ...

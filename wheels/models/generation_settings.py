@@ -1,4 +1,4 @@
-"""What a model's own generation settings forbid or force, so that budget 0 and 1 equal its own `generate`."""
+"""Tokens that a model's own generation settings forbid or force, so that budget 0 and 1 equal its own `generate`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Constraints:
         return cls(first, forced_last, tuple(suppressed))
 
     def apply(self, scores_BV: torch.Tensor, position_B: torch.Tensor, limit_B: torch.Tensor) -> torch.Tensor:
-        """Return the scores with what is forbidden at minus infinity.
+        """Return the logits with forbidden tokens at minus infinity.
 
         Args:
             scores_BV: Scores of the next token.
@@ -76,7 +76,7 @@ class Constraints:
 
 
 def _forced(scores_BV: torch.Tensor, tokens: tuple[int, ...], rows_B: torch.Tensor) -> torch.Tensor:
-    """Return the scores with only `tokens` possible in the rows named."""
+    """Return the logits with only `tokens` allowed in the given rows."""
     forced_V = torch.full_like(scores_BV[0], -torch.inf)
     forced_V[list(tokens)] = 0.0
     return torch.where(rows_B[:, None], forced_V, scores_BV)

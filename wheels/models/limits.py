@@ -1,4 +1,4 @@
-"""How long a text may be, and what is left of that for an output."""
+"""Context limits, and the room they leave for an output."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def angle_limits(config: PreTrainedConfig) -> list[int]:
 
 
 def room(source: int, max_new_tokens: int, limit: int | None, *, is_seq2seq: bool) -> int:
-    """Return the most tokens that an output may have, within the context; 0 where the source leaves none.
+    """Return the largest output length within the context; 0 where the source leaves no room.
 
     Args:
         source: tokens of the source, or of the prompt.

@@ -1,4 +1,4 @@
-"""Models and tokenizers from folders or the Hub, with errors that a person can act on."""
+"""Models and tokenizers from folders or the Hub, with actionable errors."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def load_model(
 
 
 def _check_weights_file(folder: Path, role: str) -> None:
-    """Raise a `WheelsError` where a model's folder holds its weights in a file that could run code, or not at all."""
+    """Raise a `WheelsError` where a model's folder has no weights, or only a file that could run code."""
     if not folder.is_dir() or (folder / "model.safetensors").is_file():
         return
     index = folder / "model.safetensors.index.json"
@@ -110,7 +110,7 @@ def _check_weights_file(folder: Path, role: str) -> None:
 
 @contextmanager
 def _load_errors(what: str) -> Iterator[None]:
-    """Raise what the libraries raise while they read a folder, or a hub id, as a `WheelsError`."""
+    """Raise the libraries' loading errors as a `WheelsError`."""
     try:
         yield
     except Exception as error:
@@ -217,7 +217,7 @@ def check_device(device: str | torch.device) -> torch.device:
 
 
 def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: str | Path) -> Path:
-    """Save a model and its tokenizer as a plain `save_pretrained` folder, each file whole or absent.
+    """Save a model and its tokenizer as a plain `save_pretrained` folder, each file atomically.
 
     Other files in `folder` are left alone.
 
@@ -241,7 +241,7 @@ def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: str | Path)
 
 
 def model_digest(name: str | Path) -> str:
-    """Return 16 hex digits that name what decides a model's outputs; for a hub id, the id itself.
+    """Return 16 hex digits of everything that determines a model's outputs; for a hub id, the id itself.
 
     In a folder that is its weights, its configurations and its tokenizer.
     """
@@ -265,7 +265,7 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Hold back the bars and reports of transformers while it reads and writes weights: `load_model` checks them."""
+    """Silence the progress bars and reports of transformers while it reads and writes weights."""
     shown, verbosity = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
     hf_logging.disable_progress_bar()
     hf_logging.set_verbosity_error()

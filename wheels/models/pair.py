@@ -77,7 +77,7 @@ class Pair:
     def of(
         cls, student: PreTrainedModel, teacher: PreTrainedModel, tokenizer: Tokenizer, *, prompt: str = "{source}"
     ) -> Pair:
-        """Put two models in memory together, with the same checks as `load`; freezes the teacher."""
+        """Pair two models in memory, with the same checks as `load`; freezes the teacher."""
         for role, model in (("student", student), ("teacher", teacher)):
             check_kind(role, model, PreTrainedModel, "a model in memory (Pair.load takes folders)")
         check_kind("tokenizer", tokenizer, Tokenizer, "a tokenizer")
@@ -88,7 +88,7 @@ class Pair:
 
     @classmethod
     def alone(cls, model: PreTrainedModel, tokenizer: Tokenizer, *, prompt: str = "{source}") -> Pair:
-        """Put one model in both places, for what needs no other: writing by itself, gradients. It is frozen."""
+        """Use one model as both student and teacher, to generate alone or take gradients. It is frozen."""
         return cls._checked(model, model, tokenizer, prompt)
 
     @classmethod
@@ -109,7 +109,7 @@ class Pair:
         vocab_size: int = 4000,
         seed: int = 0,
     ) -> Pair:
-        """Make an untrained pair for a task: a tokenizer from its training text and two models from configurations.
+        """Build an untrained pair for a task: a tokenizer from its training text, two models from configurations.
 
         See `wheels.models.build.build_pair`.
         """
@@ -120,7 +120,7 @@ class Pair:
 
     @property
     def is_seq2seq(self) -> bool:
-        """Whether the models have an encoder of their own for the source."""
+        """Whether the models are encoder-decoders."""
         return bool(self.student.config.is_encoder_decoder)
 
     @property
@@ -130,7 +130,7 @@ class Pair:
 
     @property
     def pad_id(self) -> int:
-        """The token that fills up short rows."""
+        """The padding token."""
         known = (self.tokenizer.pad_token_id, setting(self.student, "pad_token_id"), *self.eos_ids)
         return next(int(token) for token in known if token is not None)
 
@@ -149,12 +149,12 @@ class Pair:
 
     @property
     def device(self) -> torch.device:
-        """Where the student is."""
+        """The student's device."""
         return self.student.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The student's number format."""
+        """The student's dtype."""
         return self.student.dtype
 
     @property
@@ -202,7 +202,7 @@ class Pair:
 def encode_sources(
     tokenizer: Tokenizer, sources: Sequence[str], *, is_seq2seq: bool, prompt: str = "{source}"
 ) -> list[list[int]]:
-    """Return what a model reads before it writes: the prompt with the source put in.
+    """Return the tokens a model reads before it writes: the prompt with the source filled in.
 
     A sequence-to-sequence model: with the end token its tokenizer adds. A causal model: with the begin token its
     tokenizer adds, and without an end token.
@@ -252,7 +252,7 @@ def decode_text(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
 
 
 def check_same_tokenizer(student: Tokenizer, teacher: Tokenizer, student_name: str, teacher_name: str) -> None:
-    """Compare two tokenizers by content: every piece and its id, the special tokens, and how they cut the probes.
+    """Compare two tokenizers by content: every piece and id, the special tokens, and how they split the probes.
 
     Raises:
         WheelsError: naming both models and the first difference.
@@ -266,7 +266,7 @@ def check_same_tokenizer(student: Tokenizer, teacher: Tokenizer, student_name: s
 
 
 def tokenizer_difference(student: Tokenizer, teacher: Tokenizer) -> str | None:
-    """Say in what two tokenizers differ (student first), or return None where they are one."""
+    """Return how two tokenizers differ (student first), or None if they are equal."""
     q_vocabulary, p_vocabulary = student.get_vocab(), teacher.get_vocab()
     if q_vocabulary != p_vocabulary:
         return vocabulary_difference(q_vocabulary, p_vocabulary)
@@ -282,7 +282,7 @@ def tokenizer_difference(student: Tokenizer, teacher: Tokenizer) -> str | None:
 
 
 def vocabulary_difference(student: Mapping[str, int], teacher: Mapping[str, int]) -> str:
-    """Say the sizes of two vocabularies and the piece with the lowest id that they do not share."""
+    """Return the sizes of two vocabularies and the first piece that they do not share."""
     pieces = sorted(set(student.items()) ^ set(teacher.items()), key=lambda item: (item[1], item[0]))
     piece = pieces[0][0]
     ids = " and ".join(
@@ -292,7 +292,7 @@ def vocabulary_difference(student: Mapping[str, int], teacher: Mapping[str, int]
 
 
 def check_same_kind(student_kind: str, teacher_kind: str, student_name: str, teacher_name: str) -> None:
-    """Raise a `WheelsError` for a sequence-to-sequence model beside a causal one."""
+    """Raise a `WheelsError` for a sequence-to-sequence model paired with a causal one."""
     if student_kind != teacher_kind:
         raise WheelsError(
             f"student {student_name!r} is a {student_kind} model and teacher {teacher_name!r} a {teacher_kind} one; "
@@ -311,7 +311,7 @@ def check_same_start(student: PreTrainedModel, teacher: PreTrainedModel) -> None
 
 
 def warn_of_sizes(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-    """Log where the teacher is no larger than its student: no call of it can save anything."""
+    """Warn where the teacher is no larger than its student: calling it cannot save anything."""
     q_size, p_size = student.num_parameters(), teacher.num_parameters()
     if q_size >= p_size:
         sizes = f"student {name_of(student)} has {q_size:,} weights and teacher {name_of(teacher)} {p_size:,}"
@@ -319,7 +319,7 @@ def warn_of_sizes(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
 
 
 def check_vocabulary(pair: Pair) -> None:
-    """Log where padded vocabularies are aligned to the common range.
+    """Log that padded vocabularies are cut to the common range.
 
     Raises:
         WheelsError: where the tokenizer has ids that one of the models gives no logits for.
@@ -358,7 +358,7 @@ def logits_size(model: PreTrainedModel) -> int:
 
 
 def setting(model: PreTrainedModel, name: str) -> Any:
-    """A setting of generation: from the generation configuration, else from the model's."""
+    """Return a generation setting: from the generation configuration, else from the model's."""
     value = getattr(model.generation_config, name, None) if model.generation_config is not None else None
     return value if value is not None else getattr(model.config, name, None)
 

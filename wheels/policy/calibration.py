@@ -1,4 +1,4 @@
-"""Which threshold gives which teacher use: measured on rows that are never scored, kept in `calibration.json`."""
+"""Calibrated thresholds: which threshold gives which teacher use on validation rows, in `calibration.json`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ UNCALIBRATED = ("random", "every-k")
 
 
 class NotCalibrated(WheelsError):
-    """No threshold is known for what was asked for."""
+    """There is no calibrated threshold for the request."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One threshold and what it was measured to give."""
+    """One threshold and its measured teacher use."""
 
     rule: str
     seed: int
@@ -39,7 +39,7 @@ class Point:
     """The measured share of the tokens that the teacher wrote."""
 
     def __post_init__(self) -> None:
-        """Check the numbers; an infinite threshold never, or always, calls, and an infinite use is not measured yet."""
+        """Check the numbers; an infinite threshold calls never or always, an infinite use is not measured yet."""
         check_whole("seed", self.seed)
         check_number("budget", self.budget, 0, 1)
         check_number("threshold", self.threshold, -math.inf, math.inf)
@@ -47,7 +47,7 @@ class Point:
 
     @property
     def key(self) -> tuple[str, int, float]:
-        """What it is the threshold of: rule, seed and budget."""
+        """Its key: rule, seed and budget."""
         return self.rule, self.seed, self.budget
 
 
@@ -119,7 +119,7 @@ class Calibration:
         return -_interpolated(known, budget)
 
     def nearest(self, rule: str, budget: float, seed: int = 0) -> float:
-        """Return the threshold for a budget, or for the nearest use that was calibrated: where online mode starts.
+        """Return the threshold for a budget, or for the nearest calibrated use: the start of online mode.
 
         Raises:
             NotCalibrated: where the rule and seed were not calibrated.
@@ -134,7 +134,7 @@ class Calibration:
             return min(known, key=lambda point: abs(point[0] - budget))[1]
 
     def levels(self, rule: str, seed: int = 0) -> tuple[tuple[float, float], ...]:
-        """Return the measured uses in rising order, each with its threshold: what online mode moves along.
+        """Return the measured uses in rising order with their thresholds: the path of online mode.
 
         A point counts whose threshold is lower than those of smaller uses: the others are noise, or never call. The
         line from (0, 1) to (1, 0) for the rules that call at a known rate.
@@ -156,7 +156,7 @@ class Calibration:
         return tuple(found)
 
     def _finite(self, rule: str, seed: int) -> list[tuple[float, float]]:
-        """Return the measured uses and their thresholds, in rising order of use; those that never call left out."""
+        """Return the measured uses in rising order with their thresholds, without those that never call."""
         points = [point for point in self.points if (point.rule, point.seed) == (rule, seed)]
         return sorted((p.use, p.threshold) for p in points if math.isfinite(p.threshold))
 
@@ -179,13 +179,13 @@ class Calibration:
                 raise WheelsError(f"holds thresholds that were measured with {name} {old!r}, not {now[name]!r}")
 
     def _conditions(self) -> dict[str, Any]:
-        """Return what a threshold's use depends on."""
+        """Return everything that a threshold's use depends on."""
         facts = {"data_digest": self.data_digest, "rows": self.rows, "model_digest": self.model_digest}
         return facts | {name: self.config.get(name) for name in MEASURED_WITH}
 
 
 def _interpolated(known: list[tuple[float, float]], at: float) -> float:
-    """Return the value at `at` on the line through the neighbouring (place, value) points, in rising order."""
+    """Return the linear interpolation at `at` between (x, y) points in rising order."""
     for (left, low), (right, high) in itertools.pairwise(known):
         if left <= at <= right:
             return low if right == left else low + (high - low) * (at - left) / (right - left)

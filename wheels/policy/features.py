@@ -1,4 +1,4 @@
-"""What the deferral head sees of a state: one definition for training, the environment and decoding."""
+"""The features of a state for the deferral head: one definition for training, the environment and decoding."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def features(
 
 
 def text_copy_features(source: Sequence[int], tokens: Sequence[int]) -> CopyFeatures:
-    """Return the places of a whole text's states: state t is the one before token t."""
+    """Return the copy features of a finished text's states: state t is the one before token t."""
 
     def places(token_TK: torch.Tensor) -> torch.Tensor:
         return torch.tensor(copy_features(source, tokens, token_TK.tolist()), device=token_TK.device)
@@ -82,7 +82,7 @@ def text_copy_features(source: Sequence[int], tokens: Sequence[int]) -> CopyFeat
 
 
 def scalar(features_BF: torch.Tensor, name: str) -> torch.Tensor:
-    """Return one of `SCALARS` out of the features."""
+    """Return one of `SCALARS` from the features."""
     return features_BF[..., SCALARS.index(name) - len(SCALARS) - CANDIDATES]
 
 

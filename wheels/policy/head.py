@@ -1,4 +1,4 @@
-"""The deferral head: a small network on the student's features that says what a call is worth."""
+"""The deferral head: a small network that predicts the gain of a call from the student's features."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class HeadConfig:
 
     @classmethod
     def of(cls, features: int, vocab_size: int, width: int = 256) -> HeadConfig:
-        """Return the shape of a head that reads all of `features` entries: numbers, and `CANDIDATES` tokens."""
+        """Return the configuration of a head for `features` entries: numbers, and `CANDIDATES` tokens."""
         return cls(features - CANDIDATES, width, CANDIDATES, vocab_size, shift_reads="numbers")
 
 
 @dataclass(frozen=True)
 class HeadOutput:
-    """What the head says of N states."""
+    """The head's output for N states."""
 
     gain_B: torch.Tensor
     """The expected gain of a call before its price, in nats."""
@@ -101,11 +101,11 @@ class DeferralHead(nn.Module):
         return HeadOutput(self._gain(scaled_BF, features_BF, budget_B1), *critic_B4.unbind(-1))
 
     def gain(self, features_BF: torch.Tensor, budget_B: torch.Tensor) -> torch.Tensor:
-        """Compute the gain alone, `[...]`, which is all that decoding asks: `forward(...).gain_B`."""
+        """Compute only the gain, `[...]`, for decoding: `forward(...).gain_B`."""
         return self._gain(self._scaled(features_BF), features_BF, budget_B.to(self.mean_F.dtype)[..., None])
 
     def _scaled(self, features_BF: torch.Tensor) -> torch.Tensor:
-        """Return the numbers among the features, standardised."""
+        """Return the standardised numeric features."""
         return (features_BF[..., : self.config.features] - self.mean_F) / self.scale_F
 
     def _gain(self, scaled_BF: torch.Tensor, features_BF: torch.Tensor, budget_B1: torch.Tensor) -> torch.Tensor:
@@ -125,7 +125,7 @@ class DeferralHead(nn.Module):
         )
 
     def standardise(self, features_NF: torch.Tensor) -> None:
-        """Take mean and standard deviation from these states; entries that never vary are left as they are."""
+        """Fit mean and standard deviation to these states; constant entries stay unscaled."""
         features_NF = features_NF[:, : self.config.features]
         self.mean_F.copy_(features_NF.mean(0))
         deviation_F = features_NF.std(0)
@@ -137,7 +137,7 @@ class DeferralHead(nn.Module):
         return [parameter for part in parts for parameter in part.parameters()]
 
     def frozen_copy(self) -> DeferralHead:
-        """Return a copy that is not trained: a target network, or a reference to stay near."""
+        """Return a frozen copy: a target network, or the reference of a trust region."""
         return copy.deepcopy(self).requires_grad_(False).eval()
 
 
@@ -146,7 +146,7 @@ def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
 
 
 def _run(mlp: Iterable[Any], values_NX: torch.Tensor) -> torch.Tensor:
-    """Return what an `_mlp` makes of some values; for a few rows, calling its modules costs more than they compute."""
+    """Apply an `_mlp` by hand: for a few rows, calling its modules costs more than the arithmetic."""
     first, _, second = mlp
     hidden_NW = functional.gelu(functional.linear(values_NX, first.weight, first.bias))
     return functional.linear(hidden_NW, second.weight, second.bias)

@@ -1,4 +1,4 @@
-"""Path Consistency Learning, the part that knows no action: pure functions of values and step rewards.
+"""Path Consistency Learning, independent of the actions: pure functions of values and step rewards.
 
 At the optimum of an entropy-regularised decision process every path `s_i .. s_j` satisfies `C(i, j) = 0`, with
 

@@ -1,4 +1,4 @@
-"""How much each token of the source moves what a model says of its target: gradients at the input embeddings.
+"""Attribution: how much each source token moves the target's log-probability, by gradients at the embeddings.
 
 With `f_b = (1/T_b) sum_t log p(y_t | x, y_<t)`, the mean log-probability of row b's target tokens (its end token among
 them), and `e_i` the embedding of source token i:
@@ -109,7 +109,7 @@ def mean_log_p(model: PreTrainedModel, batch: Batch, embeddings_BSD: torch.Tenso
 def target_log_p(
     model: PreTrainedModel, batch: Batch, embeddings_BSD: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return `log p(y_t)`, 0 where there is no target, and where there is one, both [B, T].
+    """Return `log p(y_t)` (0 without a target) and the mask of targets, both [B, T].
 
     Args:
         model: sequence-to-sequence or causal.
@@ -138,21 +138,21 @@ def embed(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
 
 
 def embedder(model: PreTrainedModel) -> torch.nn.Module:
-    """Return the module that turns `input_ids` into vectors: the encoder's, where there is one."""
+    """Return the input embedding: the encoder's, where there is one."""
     reader: Any = model.get_encoder() if model.config.is_encoder_decoder else model
     module: torch.nn.Module = reader.get_input_embeddings()
     return module
 
 
 def source_mask(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Return which places of `input_ids` hold the source, [B, S]: not padding, and no target of a causal model."""
+    """Return the mask of source positions in `input_ids`, [B, S]: not padding, not the target of a causal model."""
     read_BS = batch["attention_mask"].bool()
     return read_BS if model.config.is_encoder_decoder else read_BS & (batch["labels"] == IGNORED)
 
 
 @contextmanager
 def handing(module: torch.nn.Module, output: torch.Tensor) -> Iterator[None]:
-    """Let a module answer `output`, whatever it is asked.
+    """Make a module return `output` for any input, in a block.
 
     Unlike `inputs_embeds` this asks nothing of the model: some scale embeddings only where they look them up.
     """
@@ -165,7 +165,7 @@ def handing(module: torch.nn.Module, output: torch.Tensor) -> Iterator[None]:
 
 @contextmanager
 def differentiable(model: PreTrainedModel) -> Iterator[None]:
-    """Switch gradients on and dropout off, and take no gradient of the weights: nothing is kept for them then."""
+    """Enable gradients and disable dropout in a block, without gradients of the weights, to save memory."""
     learning = [weights for weights in model.parameters() if weights.requires_grad]
     try:
         with torch.enable_grad(), evaluating(model):

@@ -1,4 +1,4 @@
-"""A page that shows the words of each source shaded by their weight, the rationale's words marked."""
+"""The rationale page: the words of each source shaded by weight, the rationale's words marked."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def section(source: str, target: str, scored: Sequence[tuple[str, float]], k: in
 
 
 def shaded(text: str, weight: float) -> str:
-    """Return a word on its shade; `weight` in [-1, 1], below 0 in the colour of what speaks against the target."""
+    """Return a shaded word; `weight` in [-1, 1], negative in the colour of evidence against the target."""
     colour = "against" if weight < 0.0 else "for"
     opacity = STRONGEST * min(1.0, abs(weight))
     return f'<span style="background:rgba(var(--{colour}),{opacity:.2f})" title="{weight:+.2f}">{html(text)}</span>'

@@ -1,4 +1,4 @@
-"""`wheels rationales`: the words of each source that a teacher's gradients point to, written beside the row."""
+"""`wheels rationales`: the words of each source that a teacher's gradients point to, written next to the row."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ DIGITS = 4
 
 @dataclass(frozen=True)
 class Attributor:
-    """A teacher, and how its gradients are taken."""
+    """A teacher and the attribution method."""
 
     pair: Pair
     """The teacher, twice, with its tokenizer and prompt."""
@@ -120,7 +120,7 @@ def _rounded(words: Sequence[str], scores: Sequence[float]) -> list[list[Any]]:
 
 
 def random_scores(text: str, count: int, seed: int) -> list[float]:
-    """Return as many numbers in [0, 1), which depend on the text and the seed alone.
+    """Return as many numbers in [0, 1), determined by the text and the seed.
 
     They are of words, not of tokens: the largest of many tokens' numbers would favour words of many pieces.
     """
@@ -183,14 +183,14 @@ def _records(config: RationalesConfig) -> list[tuple[Record, Row]]:
 
 
 def _identity(config: RationalesConfig, records: Sequence[Record]) -> Record:
-    """Return everything that the rationales depend on."""
+    """Return everything that the rationales depend on: the run's identity."""
     settings = to_dict(config, INCIDENTAL)
     settings["prompt"] = config.prompt or own_prompt(config.teacher)
     return settings | {"teacher_digest": model_digest(config.teacher), "rows_digest": json_digest(records)}
 
 
 def _is_done(config: RationalesConfig, kept: Path, identity: Record) -> bool:
-    """Take the place for a run, and return whether this very run is done already.
+    """Claim the output for a run; return whether this very run is finished.
 
     Raises:
         WheelsError: where the place holds another run.
@@ -203,7 +203,7 @@ def _is_done(config: RationalesConfig, kept: Path, identity: Record) -> bool:
 
 
 def _kept(file: Path, count: int) -> list[Record]:
-    """Return the rationales of `count` rows that a file keeps."""
+    """Return the `count` cached rationales of a file."""
     found = read_list(file)
     if len(found) != count or not all(isinstance(one, dict) and {"words", "target"} <= set(one) for one in found):
         raise WheelsError(f"{file} does not hold {count} rationales; delete it to have them made again")
@@ -211,7 +211,7 @@ def _kept(file: Path, count: int) -> list[Record]:
 
 
 def _complete(config: RationalesConfig, records: Sequence[tuple[Record, Row]], parts: Path) -> list[Record]:
-    """Return each record with its rationale; parts of `CHUNK` rows are kept on the way."""
+    """Return each record with its rationale; finished chunks of `CHUNK` rows are cached."""
     attributor: Attributor | None = None
     completed: list[Record] = []
     with tqdm(total=len(records), desc="rationales", unit="row") as bar:
@@ -250,7 +250,7 @@ def load_attributor(config: RationalesConfig) -> Attributor:
 
 
 def own_prompt(folder: str | Path) -> str:
-    """Return the prompt that a model of `wheels pretrain` was trained with; `{source}` for any other."""
+    """Return the prompt of a model of `wheels pretrain`; `{source}` for any other."""
     return str(run_facts(folder).get("prompt", "{source}"))
 
 

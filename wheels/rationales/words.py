@@ -1,4 +1,4 @@
-"""From scores of tokens to scores of words, and to the few that make a rationale.
+"""From token scores to word scores, and to the top words of a rationale.
 
 A word is a run of characters between white space, without the punctuation (Unicode categories P) at its two ends; a run
 of nothing but punctuation is no word. So `friends?` is `friends`, `(a)` is `a`, `don't` and `1,234.56` are one word
@@ -32,7 +32,7 @@ class Word:
 
 
 def words_of(text: str) -> list[Word]:
-    """Return the words of a text, in its order."""
+    """Return the words of a text, in order."""
     found, place = [], 0
     for run in text.split():
         start = text.index(run, place)
@@ -75,7 +75,7 @@ def token_spans(tokenizer: Tokenizer, prompt: str, source: str) -> list[Span | N
 
 
 def _within(source: str, start: int, end: int) -> Span | None:
-    """Cut a span to the source and its white space off; None where nothing is left."""
+    """Clip a span to the source and strip white space; None where nothing is left."""
     start, end = max(start, 0), min(end, len(source))
     while start < end and source[start].isspace():
         start += 1
@@ -87,7 +87,7 @@ def _within(source: str, start: int, end: int) -> Span | None:
 def word_scores(
     words: Sequence[Word], spans: Sequence[Span | None], scores: Sequence[float], *, merge: str = "max"
 ) -> list[float]:
-    """Return the score of each word from those of the tokens that reach into it.
+    """Return the score of each word from the tokens that overlap it.
 
     Args:
         words: in the order of the text.
@@ -108,11 +108,11 @@ def word_scores(
 
 
 def top_words(scores: Sequence[float], k: int) -> list[int]:
-    """Return the places of the k scores of largest size, in the order of the text; of equal ones the earlier."""
+    """Return the indices of the k scores of largest magnitude, in text order; ties go to the earlier."""
     ranked = sorted(range(len(scores)), key=lambda place: (-abs(scores[place]), place))
     return sorted(ranked[:k])
 
 
 def rationale(words: Sequence[str], scores: Sequence[float], k: int) -> str:
-    """Return the k words that matter most, in the order of the text, with spaces between them."""
+    """Return the k most important words in text order, joined by spaces."""
     return " ".join(words[place] for place in top_words(scores, k))
