@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from wheels.decoding.methods.method import deferral as deferral
     from wheels.decoding.methods.method import prompt_lookup as prompt_lookup
     from wheels.decoding.methods.method import speculative as speculative
+    from wheels.decoding.methods.method import student_only as student_only
+    from wheels.decoding.methods.method import teacher_only as teacher_only
+    from wheels.decoding.methods.method import verified as verified
     from wheels.decoding.methods.rules import Rule as Rule
     from wheels.decoding.methods.verify import Verifier as Verifier
+    from wheels.decoding.params import DecodeParams as DecodeParams
     from wheels.decoding.render import as_html as as_html
     from wheels.decoding.render import as_json as as_json
     from wheels.decoding.render import as_text as as_text
@@ -33,8 +37,19 @@ else:
         {
             "wheels.decoding.engine": ("decode", "stream"),
             "wheels.decoding.hf.generate": ("hf_generate",),
-            "wheels.decoding.methods.method": ("Method", "bild", "cascade", "deferral", "prompt_lookup", "speculative"),
+            "wheels.decoding.methods.method": (
+                "Method",
+                "bild",
+                "cascade",
+                "deferral",
+                "prompt_lookup",
+                "speculative",
+                "student_only",
+                "teacher_only",
+                "verified",
+            ),
             "wheels.decoding.methods.rules": ("Rule",),
+            "wheels.decoding.params": ("DecodeParams",),
             "wheels.decoding.methods.verify": ("Verifier",),
             "wheels.decoding.render": ("as_html", "as_json", "as_text", "summary"),
             "wheels.decoding.sampling": ("GREEDY", "Sampling"),

@@ -1,10 +1,9 @@
 """The engine: texts in flight, two models, and the small policies that say who writes the next token.
 
-One loop for every way of decoding. The scheduler names a model and its rows; the student writes a token in each, or
-its row calls; the teacher reads all that it has not seen, in one pass, judges the draft where the method verifies, and
-writes a token. A text that has ended leaves its slot to the next. Budgets are enforced here and only here. Its own
-cursor and noise keep a row in float32 apart from its company and from how calls are grouped; below, sums of another
-batch may round otherwise. Online mode moves its threshold with all that was written, so order and batch size matter.
+One loop for every way of decoding. The scheduler names a model and its rows. The student writes a token in each, or its
+row calls. The teacher reads all that it has not seen in one pass, verifies the draft where the method does, and writes
+a token. A text that has ended leaves its slot to the next. In float32 a row's output depends neither on its company nor
+on how calls are grouped; below, sums of another batch may round otherwise. In online mode order and batch size matter.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any
 
 import torch
 
@@ -22,13 +20,13 @@ from wheels.decoding.logits_processors import shapers_of
 from wheels.decoding.methods.budget import permitted
 from wheels.decoding.methods.controller import controller_of
 from wheels.decoding.methods.drafts import Drafts
-from wheels.decoding.methods.method import Method, method_of
-from wheels.decoding.methods.rules import Rule, called
+from wheels.decoding.methods.method import Method, check_method
+from wheels.decoding.methods.rules import called
 from wheels.decoding.models.costs import Costs, costs_of
 from wheels.decoding.models.forward_batches import OVERHEAD
 from wheels.decoding.models.runner import Output, Pass
 from wheels.decoding.models.self_check import checked_runner
-from wheels.decoding.params import RULE_STREAM, STUDENT_STREAM, TEACHER_STREAM, Request, check_together, give_budgets
+from wheels.decoding.params import RULE_STREAM, STUDENT_STREAM, TEACHER_STREAM, DecodeParams
 from wheels.decoding.sampling import uniforms
 from wheels.decoding.scheduler import Schedule
 from wheels.decoding.sequences import Row, Slots, prepare_rows
@@ -43,26 +41,34 @@ GROUPED = Schedule()
 def decode(
     pair: Pair,
     sources: Sequence[str],
-    method: Method | Rule,
+    method: Method,
+    params: DecodeParams | None = None,
     *,
+    batch_size: int = 64,
+    schedule: Schedule = GROUPED,
+    journal: dict[str, list[Pass]] | None = None,
+    on_error: str = "stop",
     progress: Callable[[int], object] | None = None,
-    **settings: Any,
 ) -> list[Trace]:
     """Write an output for each source, and return the traces in the sources' order.
 
     Args:
         pair: Student, teacher and tokenizer.
         sources: The texts to translate, summarize or continue.
-        method: How: see `stream`.
+        method: How, and under which budget: see `stream`.
+        params: Lengths, sampling and the like: see `stream`.
+        batch_size: As in `stream`.
+        schedule: As in `stream`.
+        journal: As in `stream`.
+        on_error: As in `stream`.
         progress: Called with the number of outputs that have just become ready.
-        **settings: What `stream` takes; `budget` is required.
-
-    Raises:
-        WheelsError: as `stream`.
     """
     check_kind("progress", progress, (Callable, type(None)), "a function, or None")
     sources, traces = check_texts("sources", sources), dict[int, Trace]()
-    for index, trace in stream(pair, sources, method, **settings):
+    running = stream(
+        pair, sources, method, params, batch_size=batch_size, schedule=schedule, journal=journal, on_error=on_error
+    )
+    for index, trace in running:
         traces[index] = trace
         if progress is not None:
             progress(1)
@@ -72,42 +78,40 @@ def decode(
 def stream(
     pair: Pair,
     sources: Sequence[str],
-    method: Method | Rule,
+    method: Method,
+    params: DecodeParams | None = None,
     *,
     batch_size: int = 64,
     schedule: Schedule = GROUPED,
     journal: dict[str, list[Pass]] | None = None,
     on_error: str = "stop",
-    **request: Any,
 ) -> Iterator[tuple[int, Trace]]:
     """Write an output for each source, and yield its index and trace as soon as it has ended.
 
     Args:
         pair: Student, teacher and tokenizer.
         sources: The texts to translate, summarize or continue.
-        method: How (`wheels.decoding.methods.method`); a rule alone is deferral: the teacher's tokens where it calls.
-            Budget 0 never calls and budget 1 always does, whatever the rule.
+        method: How, and under which budget (`wheels.decoding.methods.method`), such as `deferral(rule, budget=0.2)`.
+        params: Lengths, sampling and the like; None: greedy, at most 128 tokens.
         batch_size: Rows of a forward pass at most. Up to twice as many texts are in flight (`decoding.scheduler`), and
             memory grows with them; results do not depend on it, but in online mode.
         schedule: When the teacher runs; results do not depend on it, but in online mode.
         journal: Every forward pass is noted here, under `student` and `teacher`.
-        on_error: What a source that cannot be read does: `stop` everything before it begins, or `skip`: its trace says
-            why it is empty, and the others are written.
-        **request: The fields of `Request`; `budget` is required.
+        on_error: For a source that cannot be read: `stop` before anything is written, or `skip` it: its trace says why.
 
     Raises:
         WheelsError: for what is of another kind or out of its range, an empty source, or one longer than the context.
     """
     check_kind("journal", journal, (dict, type(None)), "a dict to be filled, or None")
-    wish, method = Request.of(request), method_of(method)
-    rows = prepare_rows(pair, sources, wish.max_new_tokens, on_error=on_error)
-    wish.check_count(len(rows))
+    params, method = DecodeParams() if params is None else params, check_method(method)
+    check_kind("params", params, DecodeParams, "DecodeParams, or None")
+    rows = prepare_rows(pair, sources, params.max_new_tokens, on_error=on_error)
+    method.check_count(len(rows))
     unread, rows = [row for row in rows if row.error is not None], [row for row in rows if row.error is None]
-    engine = Engine(pair, rows, method, wish, batch_size=batch_size, schedule=schedule, journal=journal)
-    give_budgets(unread, wish.budget)
+    engine = Engine(pair, rows, method, params, batch_size=batch_size, schedule=schedule, journal=journal)
     del rows  # what a text wrote is given back as soon as it has been passed on
     for row in chain(unread, engine.run()):
-        yield row.index, trace_of(pair, row, method.name, mode=wish.mode, budgeted=wish.budget is not None)
+        yield row.index, trace_of(pair, row, method)
 
 
 class Engine:
@@ -117,7 +121,7 @@ class Engine:
         pair: Student, teacher and tokenizer.
         rows: The texts that are to be written; the longest sources begin.
         method: How.
-        wish: And with what.
+        params: And with what.
         batch_size: Rows of a forward pass at most.
         schedule: When the teacher runs.
         journal: Every forward pass is noted here.
@@ -128,7 +132,7 @@ class Engine:
         pair: Pair,
         rows: list[Row],
         method: Method,
-        wish: Request,
+        params: DecodeParams,
         *,
         batch_size: int,
         schedule: Schedule = GROUPED,
@@ -136,14 +140,14 @@ class Engine:
     ) -> None:
         check_whole("batch_size", batch_size, 1)
         check_kind("schedule", schedule, Schedule, "a Schedule (wheels.decoding.scheduler)")
-        check_together(method, wish)
-        give_budgets(rows, wish.budget)
-        self.controller = controller_of(method, wish, {row.budget for row in rows})
-        self.pair, self.method, self.wish, self.schedule = pair, method, wish, schedule
+        for row in rows:
+            row.budget = method.budget_of(row.index)
+        self.controller = controller_of(method, {row.budget for row in rows})
+        self.pair, self.method, self.params, self.schedule = pair, method, params, schedule
         self.queue = deque(sorted(rows, key=lambda row: -len(row.source)))
         self.batch_size = min(batch_size, max(len(rows), 1))
         # Where one model writes alone nobody waits for another, and a pass of all rows reads the cache as it lies.
-        alone = method.lookup or (wish.budget is not None and all(row.budget in (0, 1) for row in rows))
+        alone = method.lookup or (method.budget is not None and all(row.budget in (0, 1) for row in rows))
         costs = self._costs(len(rows), alone)
         self.group = schedule.group or (costs.group(self.batch_size) if costs is not None else self.batch_size)
         count = min(schedule.in_flight(self.batch_size, 1 if alone else self.group), max(len(rows), 1))
@@ -154,15 +158,15 @@ class Engine:
         if journal is not None:
             self.student.journal = journal.setdefault("student", [])
             self.teacher.journal = journal.setdefault("teacher", [])
-        shapers = shapers_of(pair) if wish.shaper is None else (wish.shaper, wish.shaper)
-        self.shape_student, self.shape_teacher = shapers
+        given = params.logits_processor
+        self.shape_student, self.shape_teacher = shapers_of(pair) if given is None else (given, given)
         self.eos = frozenset(pair.eos_ids)
         self.running: list[int] = []
         self.calling: list[int] = []
         self.since, self.order = [0] * count, [0] * count
         self.clock = self.entered = 0
-        self.limited = wish.mode == "strict" or any(row.budget == 0 for row in rows)
-        self.drafts = Drafts(pair, method, wish, self.slots, self.shape_teacher, costs)
+        self.limited = method.mode == "strict" or any(row.budget == 0 for row in rows)
+        self.drafts = Drafts(pair, method, params, self.slots, self.shape_teacher, costs)
 
     def _costs(self, rows: int, alone: bool) -> Costs | None:
         """Return the measured costs of passes, where a decision depends on them."""
@@ -235,13 +239,13 @@ class Engine:
 
     def _always(self, row: Row) -> bool:
         """Tell whether the teacher writes every token of a row: then its student need not run."""
-        return self.wish.budget is not None and row.budget >= 1 and self.wish.mode != "strict"
+        return self.method.budget is not None and row.budget >= 1 and self.method.mode != "strict"
 
     def _student_pass(self, slots: list[int], slots_R: torch.Tensor) -> list[int]:
         """Write a token in each row, or let it call; return the rows whose text has ended."""
         self.clock += 1
         del self.running[: len(slots)]
-        said = self.student.read(self._rows(slots, slots_R), self.slots.tokens_ST, self.slots.length_S)
+        said = self.student.read(None if self.slots.all(slots) else slots_R, self.slots.tokens_ST, self.slots.length_S)
         for slot in slots:
             self.slots.row(slot).student_passes += 1
         teacher_RV = self._ask_first(slots, slots_R)
@@ -259,10 +263,6 @@ class Engine:
             writing = [slot for slot, call in zip(slots, calls, strict=True) if not call]
             ended += self._write(writing, slots_R[~call_R], said.logits_RV[~call_R])
         return ended
-
-    def _rows(self, slots: list[int], slots_R: torch.Tensor) -> torch.Tensor | None:
-        """Return the rows of a pass as a runner wants them."""
-        return None if self.slots.all(slots) else slots_R
 
     def _ask_first(self, slots: list[int], slots_R: torch.Tensor) -> torch.Tensor | None:
         """Let the teacher read every row that may ask, for a rule that needs it; the others get zeros."""
@@ -284,7 +284,7 @@ class Engine:
         budget_R, calls_R, index_R = state.budget_S[slots_R], state.calls_S[slots_R], state.index_S[slots_R]
         allowed_R = None
         if self.limited:
-            allowed_R = permitted(self.wish.mode, budget_R, position_R, calls_R, self.wish.burst)
+            allowed_R = permitted(self.method.mode, budget_R, position_R, calls_R, self.method.burst)
             if not bool(allowed_R.any()):
                 return None
         step = Step(
@@ -295,14 +295,14 @@ class Engine:
             calls_B=calls_R,
             budget_B=budget_R,
             index_B=index_R,
-            noise=lambda at_R: uniforms(self.wish.seed, index_R, at_R, RULE_STREAM),
+            noise=lambda at_R: uniforms(self.params.seed, index_R, at_R, RULE_STREAM),
             places=lambda token_RK: state.places(slots_R, token_RK),
             log_p_BV=None if teacher_RV is None else teacher_RV.log_softmax(-1),
         )
         control = self.controller
         wish_R = called(self.method.rule, step) if control is None else control.decide(step, state, slots_R)
         # Budget 1 calls whatever the rule says; outside strict mode such a row never comes here (`_always`).
-        return wish_R if allowed_R is None or self.wish.budget is None else (wish_R | (budget_R >= 1)) & allowed_R
+        return wish_R if allowed_R is None or self.method.budget is None else (wish_R | (budget_R >= 1)) & allowed_R
 
     def _write(self, slots: list[int], slots_R: torch.Tensor, scores_RV: torch.Tensor) -> list[int]:
         """Write the student's token in each row; return the rows whose text has ended."""
@@ -332,7 +332,7 @@ class Engine:
         self, scores_RV: torch.Tensor, slots_R: torch.Tensor, position_R: torch.Tensor, stream: int
     ) -> torch.Tensor:
         """Choose a token from scores: the best, or by the row's own noise."""
-        sampling, seed, noise_R = self.wish.sampling, self.wish.seed, None
+        sampling, seed, noise_R = self.params.sampling, self.params.seed, None
         if not sampling.greedy:
             noise_R = uniforms(seed, self.slots.index_S[slots_R], position_R, stream)
         return sampling.choose(scores_RV, noise_R, ("student", "teacher")[stream])
@@ -348,8 +348,7 @@ class Engine:
         kept, tokens = verdict.kept_R.tolist(), verdict.token_R
         follows = [self.drafts.settle(slot, count) for slot, count in zip(slots, kept, strict=True)]
         self.slots.cut(slots, slots_R, kept)
-        followed = [slot for slot, follow in zip(slots, follows, strict=True) if follow]
-        if followed:
+        if followed := [slot for slot, follow in zip(slots, follows, strict=True) if follow]:
             follow_R = torch.tensor(follows, device=slots_R.device)
             self.slots.write(followed, slots_R[follow_R], tokens[follow_R], by_teacher=True)
         for runner in (self.student, self.teacher):
@@ -362,7 +361,9 @@ class Engine:
         """Let the teacher catch up in some rows, and count what it cost."""
         unread_R = torch.maximum(self.teacher.cursor_B[slots_R], self.slots.prefix_S[slots_R] - 1)
         read = (self.slots.length_S[slots_R] - unread_R).tolist()
-        said = self.teacher.read(self._rows(slots, slots_R), self.slots.tokens_ST, self.slots.length_S, wanted_R)
+        said = self.teacher.read(
+            None if self.slots.all(slots) else slots_R, self.slots.tokens_ST, self.slots.length_S, wanted_R
+        )
         for slot, positions in zip(slots, read, strict=True):
             row = self.slots.row(slot)
             row.passes += 1
@@ -390,9 +391,9 @@ class Engine:
     def _ends(self, slot: int, since: int) -> bool:
         """Tell whether a text has ended with one of its tokens from `since` on; cut what lies behind that one."""
         row = self.slots.row(slot)
-        if self.wish.stopping is not None:
+        if self.params.stopping is not None:
             for written in range(since + 1, len(row.tokens) + 1):
-                if self.wish.stopping(row.index, row.tokens[:written]):
+                if self.params.stopping(row.index, row.tokens[:written]):
                     self.drafts.stop(row, written)
                     return True
         row.finished = bool(row.tokens) and row.tokens[-1] in self.eos

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from wheels.decoding.methods.method import Method
 from wheels.decoding.sequences import Row
 from wheels.models.pair import Pair
 
@@ -109,15 +110,13 @@ class Trace:
         }
 
 
-def trace_of(pair: Pair, row: Row, name: str, *, mode: str, budgeted: bool) -> Trace:
+def trace_of(pair: Pair, row: Row, method: Method) -> Trace:
     """Sum up one output.
 
     Args:
         pair: Whose tokens these are.
         row: What the engine kept of it.
-        name: What decided to call.
-        mode: How the budget was kept.
-        budgeted: Whether there was one.
+        method: How it was written, and under which budget.
     """
     return Trace(
         text=pair.decode(row.tokens),
@@ -127,9 +126,9 @@ def trace_of(pair: Pair, row: Row, name: str, *, mode: str, budgeted: bool) -> T
         teacher_passes=row.passes,
         teacher_positions=row.positions,
         prompt_positions=len(row.source) if row.passes else 0,
-        budget=row.budget if budgeted else None,
-        mode=mode,
-        rule=name,
+        budget=None if method.budget is None else method.budget_of(row.index),
+        mode=method.mode,
+        rule=method.name,
         seconds=row.seconds,
         finished=row.finished,
         student_passes=row.student_passes,

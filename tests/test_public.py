@@ -13,8 +13,9 @@ import wheels
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = """
-    Method Pair PretrainConfig Rule Sampling Trace TrainConfig WheelsError __version__ agents annotation bild cascade
-    data decode decoding deferral distillation envs hf_generate metrics prompt_lookup rationales speculative stream
+    DecodeParams Method Pair PretrainConfig Rule Sampling Trace TrainConfig WheelsError __version__ agents annotation
+    bild cascade data decode decoding deferral distillation envs hf_generate metrics prompt_lookup rationales
+    speculative stream student_only teacher_only verified
 """
 FACADES = {
     "wheels": "wheels/__init__.py",

@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     from wheels.decoding.methods.method import deferral as deferral
     from wheels.decoding.methods.method import prompt_lookup as prompt_lookup
     from wheels.decoding.methods.method import speculative as speculative
+    from wheels.decoding.methods.method import student_only as student_only
+    from wheels.decoding.methods.method import teacher_only as teacher_only
+    from wheels.decoding.methods.method import verified as verified
     from wheels.decoding.methods.rules import Rule as Rule
+    from wheels.decoding.params import DecodeParams as DecodeParams
     from wheels.decoding.sampling import Sampling as Sampling
     from wheels.decoding.trace import Trace as Trace
     from wheels.distillation.config import PretrainConfig as PretrainConfig
@@ -44,8 +48,19 @@ else:
             "wheels.agents.config": ("TrainConfig",),
             "wheels.decoding.engine": ("decode", "stream"),
             "wheels.decoding.hf.generate": ("hf_generate",),
-            "wheels.decoding.methods.method": ("Method", "bild", "cascade", "deferral", "prompt_lookup", "speculative"),
+            "wheels.decoding.methods.method": (
+                "Method",
+                "bild",
+                "cascade",
+                "deferral",
+                "prompt_lookup",
+                "speculative",
+                "student_only",
+                "teacher_only",
+                "verified",
+            ),
             "wheels.decoding.methods.rules": ("Rule",),
+            "wheels.decoding.params": ("DecodeParams",),
             "wheels.decoding.sampling": ("Sampling",),
             "wheels.decoding.trace": ("Trace",),
             "wheels.distillation.config": ("PretrainConfig",),

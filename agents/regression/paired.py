@@ -24,7 +24,9 @@ from wheels.agents.regression.fit import FitConfig, fit
 from wheels.agents.runlog import kept_chunks, reading
 from wheels.data.tasks import Row
 from wheels.decoding.engine import decode
+from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.rules import Rule
+from wheels.decoding.params import DecodeParams
 from wheels.decoding.step import Step
 from wheels.decoding.trace import TEACHER, Trace
 from wheels.metrics import sentence_scores
@@ -139,8 +141,10 @@ def counterfactual_pairs(
     sources, references = [row.source for row in rows], [row.target for row in rows]
     budgets = [BUDGETS[place % len(BUDGETS)] for place in range(len(rows))]
 
+    params = DecodeParams(max_new_tokens=max_new_tokens)
+
     def write(with_rule: Rule) -> list[Trace]:
-        return decode(pair, sources, with_rule, budget=budgets, batch_size=batch_size, max_new_tokens=max_new_tokens)
+        return decode(pair, sources, deferral(with_rule, budgets), params, batch_size=batch_size)
 
     first = write(rule)
     at = []

@@ -16,7 +16,8 @@ from wheels.agents.rl.episode import Episode
 from wheels.agents.runlog import Metrics, kept_chunks, load_state, reading, save_state
 from wheels.data.tasks import Row
 from wheels.decoding.engine import decode
-from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.methods.method import student_only, teacher_only
+from wheels.decoding.params import DecodeParams
 from wheels.decoding.teacher_forcing import examine
 from wheels.metrics import sentence_scores
 from wheels.models.pair import Pair
@@ -137,16 +138,9 @@ def text_gains(
         target minus that of the student's, `[N]`, in points of 100.
     """
     sources, targets = [row.source for row in rows], [row.target for row in rows]
+    params = DecodeParams(max_new_tokens=max_new_tokens)
     student, teacher = (
-        decode(
-            pair,
-            sources,
-            SIMPLE["random"],
-            budget=share,
-            batch_size=batch_size,
-            max_new_tokens=max_new_tokens,
-        )
-        for share in (0.0, 1.0)
+        decode(pair, sources, method, params, batch_size=batch_size) for method in (student_only(), teacher_only())
     )
     student_N, teacher_N = (
         torch.tensor(sentence_scores(metric, [trace.text for trace in traces], targets))

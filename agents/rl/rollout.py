@@ -9,7 +9,9 @@ import torch
 
 from wheels.agents.rl.episode import Episode
 from wheels.decoding.engine import decode
+from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.rules import SIMPLE, Rule
+from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import GREEDY, Sampling
 from wheels.decoding.step import Step
 from wheels.decoding.teacher_forcing import Examined, examine
@@ -92,10 +94,9 @@ def roll_out(
         keep_texts: Keep the tokens in the episodes: training the student needs them.
         progress: Called with the number of texts that have just become ready.
     """
-    traces = decode(
-        pair, sources, behaviour.rule, budget=list(budgets), seed=seed, batch_size=batch_size,
-        max_new_tokens=max_new_tokens, sampling=behaviour.sampling, progress=progress,
-    )  # fmt: skip
+    method = deferral(behaviour.rule, budgets)
+    params = DecodeParams(max_new_tokens=max_new_tokens, sampling=behaviour.sampling, seed=seed)
+    traces = decode(pair, sources, method, params, batch_size=batch_size, progress=progress)
     rewards = terminal(traces) if terminal is not None else [0.0] * len(traces)
     source_ids = pair.encode(sources)
     examined = examine(pair, source_ids, [trace.token_ids for trace in traces], batch_size)

@@ -71,17 +71,16 @@ def scored_rows(task: Task, config: ScoresConfig) -> dict[str, list[Row]]:
 def score_model(config: ScoresConfig, data: str, model: Path, teacher: Path, place: Path) -> None:
     """Write what a model's own greedy outputs are worth: the engine at budget 0, as on every curve."""
     from wheels.decoding.engine import decode
-    from wheels.decoding.methods.rules import SIMPLE
+    from wheels.decoding.methods.method import student_only
+    from wheels.decoding.params import DecodeParams
     from wheels.models.pair import Pair
 
     task = load_task(data)
     pair = Pair.load(model, teacher, prompt=run_facts(model).get("prompt", task.prompt), device=config.device)
     facts: dict[str, Any] = {"parameters": sum(weights.numel() for weights in pair.student.parameters())}
     for split, rows in scored_rows(task, config).items():
-        traces = decode(
-            pair, [row.source for row in rows], SIMPLE["random"], budget=0.0,
-            max_new_tokens=config.max_new_tokens, batch_size=config.batch_size,
-        )  # fmt: skip
+        params = DecodeParams(max_new_tokens=config.max_new_tokens)
+        traces = decode(pair, [row.source for row in rows], student_only(), params, batch_size=config.batch_size)
         texts = [trace.text for trace in traces]
         facts[split] = quality(texts, [row.target for row in rows], config.metrics or task.metrics)
     write_json(place, facts)

@@ -26,7 +26,9 @@ from wheels.decoding.commands.calibration_hint import calibration_hint
 from wheels.decoding.engine import decode
 from wheels.decoding.methods.choices import RULES
 from wheels.decoding.methods.controller import RATE
+from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.rules import SEEDED, TRAINED, calibrated, known_rules, threshold_of
+from wheels.decoding.params import DecodeParams
 from wheels.errors import WheelsError
 from wheels.json_text import json_digest
 from wheels.models.artefact import EMBEDDED, Artefact
@@ -230,12 +232,9 @@ def _decode(
     traces = decode(
         artefact.pair,
         sources,
-        calibrated(artefact, name, key.budget, key.seed, config.mode),
-        budget=key.budget,
-        mode=config.mode,
-        max_new_tokens=config.max_new_tokens,
+        deferral(calibrated(artefact, name, key.budget, key.seed, config.mode), key.budget, config.mode),
+        DecodeParams(max_new_tokens=config.max_new_tokens, seed=key.seed),
         batch_size=config.batch_size,
-        seed=key.seed,
         progress=progress,
     )
     return [Record.of(trace) for trace in traces]

@@ -160,21 +160,23 @@ def measure(pair: Path, data: str, path: Path) -> None:
         "parameters": {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()},
         "vocabulary": artefact.pair.vocab_size,
         "test_rows": len(task.test),
-        "test": {name: ends(artefact, task, budget) for name, budget in (("student", 0.0), ("teacher", 1.0))},
+        "test": ends(artefact, task),
     }
     write_json(path, facts)
 
 
-def ends(artefact: Any, task: Task, budget: float) -> dict[str, float]:
-    """Return the metrics of one model alone on the test split: budget 0 is the student, 1 the teacher."""
+def ends(artefact: Any, task: Task) -> dict[str, dict[str, float]]:
+    """Return the metrics of each model alone on the test split."""
     from wheels.decoding.engine import decode
-    from wheels.decoding.methods.rules import calibrated
+    from wheels.decoding.methods.method import student_only, teacher_only
     from wheels.metrics import score
 
     sources, references = [row.source for row in task.test], [row.target for row in task.test]
-    rule = calibrated(artefact, "random", budget)
-    texts = [trace.text for trace in decode(artefact.pair, sources, rule, budget=budget)]
-    return {metric: round(score(metric, texts, references).value, 2) for metric in task.metrics}
+    found = {}
+    for name, method in (("student", student_only()), ("teacher", teacher_only())):
+        texts = [trace.text for trace in decode(artefact.pair, sources, method)]
+        found[name] = {metric: round(score(metric, texts, references).value, 2) for metric in task.metrics}
+    return found
 
 
 CARD = """# The embedded pair: German to English

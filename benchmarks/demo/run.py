@@ -105,6 +105,7 @@ def write_sentences(config: SentencesConfig, folder: Path) -> None:
 def write_examples(config: ExamplesConfig, model: Path, sentences: Path, page: Path) -> None:
     """Write a page of outputs with the teacher's tokens marked, and print one of them."""
     from wheels.decoding.engine import decode
+    from wheels.decoding.methods.method import deferral
     from wheels.decoding.methods.rules import calibrated
     from wheels.decoding.render import as_html, spans
     from wheels.models.artefact import Artefact
@@ -114,8 +115,7 @@ def write_examples(config: ExamplesConfig, model: Path, sentences: Path, page: P
     sources = [row.source for row in rows]
 
     def write(budget: float) -> list[Any]:
-        rule = calibrated(artefact, config.rule, budget)
-        return decode(artefact.pair, sources, rule, budget=budget)
+        return decode(artefact.pair, sources, deferral(calibrated(artefact, config.rule, budget), budget))
 
     alone, together, teacher = write(0.0), write(config.teacher_budget), write(1.0)
     names = {"student": artefact.student_name, "teacher": artefact.teacher_name}

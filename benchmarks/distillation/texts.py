@@ -18,17 +18,16 @@ from wheels.json_text import parse_object
 def texts_of(plan: DistillationPlan, model: Path, split: str) -> tuple[dict[str, Any], list[str]]:
     """Return the facts of a model, and what it writes for a split: the engine at budget 0, as on every curve."""
     from wheels.decoding.engine import decode
-    from wheels.decoding.methods.rules import SIMPLE
+    from wheels.decoding.methods.method import student_only
+    from wheels.decoding.params import DecodeParams
     from wheels.models.pair import Pair
 
     config, task = plan.scores, load_task(plan.data)
     finished = run_facts(model)
     pair = Pair.load(model, model, prompt=finished.get("prompt", task.prompt), device=config.device)
     rows = task.rows(split)[: config.limit]
-    traces = decode(
-        pair, [row.source for row in rows], SIMPLE["random"], budget=0.0,
-        max_new_tokens=config.max_new_tokens, batch_size=config.batch_size,
-    )  # fmt: skip
+    params = DecodeParams(max_new_tokens=config.max_new_tokens)
+    traces = decode(pair, [row.source for row in rows], student_only(), params, batch_size=config.batch_size)
     facts = {"parameters": sum(weights.numel() for weights in pair.student.parameters()), "finished": finished}
     return facts, [trace.text for trace in traces]
 

@@ -38,6 +38,7 @@ from wheels.benchmarks.passes.tune import Tried, choose
 from wheels.config import to_dict, versions, write_resolved
 from wheels.data.tasks import Row, Task, load_task
 from wheels.decoding.engine import decode
+from wheels.decoding.params import DecodeParams
 from wheels.files import write_bytes, write_json, write_text
 from wheels.json_text import json_digest
 from wheels.metrics import sentence_statistics, signature
@@ -180,8 +181,7 @@ def _decode(
         artefact.pair,
         [row.source for row in rows],
         setting.method,
-        budget=setting.budget,
-        max_new_tokens=config.max_new_tokens,
+        DecodeParams(max_new_tokens=config.max_new_tokens),
         batch_size=config.batch_size,
         progress=progress,
     )

@@ -13,10 +13,10 @@ from wheels.decoding.methods.method import (
     bild,
     cascade,
     deferral,
-    priced_deferral,
+    priced,
     prompt_lookup,
     speculative,
-    verified_deferral,
+    verified,
 )
 from wheels.decoding.methods.rules import SIMPLE, ThresholdRule, calibrated
 from wheels.decoding.methods.verify import TakeBack
@@ -43,12 +43,15 @@ class Setting:
     """Its setting, such as `budget 0.2, 2 nats`."""
     method: Method
     """The way itself."""
-    budget: float | None
-    """The teacher budget that is asked for; None where none is kept."""
     line: str
     """The curve over passes that it lies on: settings of one line differ in one knob, or were chosen together."""
     seed: int | None = None
     """The trained head that it reads; None: none, and the setting stands on the line of every seed."""
+
+    @property
+    def budget(self) -> float | None:
+        """The teacher budget that is asked for; None where none is kept."""
+        return self.method.budgets[0] if self.method.budgets else None
 
     @property
     def name(self) -> str:
@@ -66,8 +69,8 @@ class Setting:
 
 def ends() -> list[Setting]:
     """Return the student alone and the teacher alone."""
-    alone = deferral(SIMPLE["random"])
-    return [Setting(end.rule, ALONE, alone, end.budget, end.rule) for end in (STUDENT_END, TEACHER_END)]
+    both = (STUDENT_END, TEACHER_END)
+    return [Setting(end.rule, ALONE, deferral(SIMPLE["random"], end.budget), end.rule) for end in both]
 
 
 def seeds_of(config: PassesConfig, artefact: Artefact) -> tuple[list[int | None], list[str]]:
@@ -121,17 +124,18 @@ def _ruled(
     for budget, rule in rules.items():
         place = f"budget {budget:g}"
         if family == "deferral":
-            yield Setting(family, place, deferral(rule), budget, family, seed)
+            yield Setting(family, place, deferral(rule, budget), family, seed)
         elif family in ("verified", "verified-all"):
             for nats in TOLERANCES:
-                method = verified_deferral(rule, nats, complete=family == "verified-all", draft=longest)
+                complete = family == "verified-all"
+                method = verified(rule, budget, tolerance=nats, complete=complete, draft=longest)
                 knob = f"{nats:g} nats{end}"
-                yield Setting(family, f"{place}, {knob}", method, budget, f"{family}, {knob}", seed)
+                yield Setting(family, f"{place}, {knob}", method, f"{family}, {knob}", seed)
         elif family == "priced" and config.rule in TRAINED:
             for scale, complete in ((scale, complete) for scale in config.scales for complete in (False, True)):
-                method = priced_deferral(rule, scale, longest=longest, complete=complete)
+                method = priced(rule, budget, scale=scale, draft=longest, complete=complete)
                 knob = f"scale {scale:g}{', to the end' if complete else ''}{end}"
-                yield Setting(family, f"{place}, {knob}", method, budget, f"{family}, {knob}", seed)
+                yield Setting(family, f"{place}, {knob}", method, f"{family}, {knob}", seed)
 
 
 def _fixed(family: str) -> Iterator[Setting]:
@@ -141,25 +145,25 @@ def _fixed(family: str) -> Iterator[Setting]:
     elif family == "bild":
         for fallback, rollback in ((0.3, 4.0), (0.4, 3.0), (0.5, 3.0), (0.6, 3.0), (0.6, 2.0), (0.8, 2.0)):
             label = f"fallback {fallback:g}, rollback {rollback:g}"
-            yield Setting(family, label, bild(fallback, rollback), None, family)
+            yield Setting(family, label, bild(fallback, rollback), family)
     elif family == "cascade":
         for kind, alphas in (("opt", (0.1, 0.3, 0.6)), ("token-v3", (0.3, 0.6, 0.9))):
             for alpha in alphas:
                 line = f"{family}, {kind}"
-                yield Setting(family, f"{kind}, alpha {alpha:g}", cascade(kind, alpha, 8), None, line)
+                yield Setting(family, f"{kind}, alpha {alpha:g}", cascade(kind, alpha, 8), line)
     elif family == "speculative":
         for draft in (2, 3, 5, 8):
-            yield Setting(family, f"drafts of {draft}", speculative(draft), None, family)
+            yield Setting(family, f"drafts of {draft}", speculative(draft), family)
     elif family == "lossy":
         for lenience in (0.5, 0.8, 0.9, 0.95, 0.99):
             label = f"drafts of 8, lenience {lenience:g}"
-            yield Setting(family, label, speculative(8, lenience=lenience), None, family)
+            yield Setting(family, label, speculative(8, lenience=lenience), family)
     else:
-        yield Setting(family, "drafts of 5", prompt_lookup(5), None, family)
+        yield Setting(family, "drafts of 5", prompt_lookup(5), family)
 
 
 def _take_back(draft: int) -> Iterator[Setting]:
     """Yield drafts of one length that are cut by the teacher's regret alone."""
     for nats in TOLERANCES:
         method = Method("take-back", None, TakeBack(nats, complete=True), draft)
-        yield Setting("take-back", f"{draft} tokens, {nats:g} nats", method, None, "take-back")
+        yield Setting("take-back", f"{draft} tokens, {nats:g} nats", method, "take-back")

@@ -167,7 +167,7 @@ def _rule(config: SpeedConfig, artefact: Artefact) -> tuple[Rule | None, list[st
 def _random_plan(config: SpeedConfig, sizes: RandomPair) -> SpeedPlan:
     """Return the plan for a pair that nobody trained, whose calls are drawn by lot."""
     pair = sizes.build(dtype=config.dtype, device=config.device)
-    rule = SIMPLE["random"].at(1.0 - config.teacher_budget)
+    rule = SIMPLE["random"]
     prompts = Prompts(pair, sizes.sources(config.rows), sizes.new_tokens)
     return SpeedPlan(
         Workload(prompts, config.teacher_budget, rule, config.draft_length),

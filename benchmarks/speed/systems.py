@@ -23,10 +23,13 @@ from wheels.decoding.methods.method import (
     deferral,
     prompt_lookup,
     speculative,
-    verified_deferral,
+    student_only,
+    teacher_only,
+    verified,
 )
-from wheels.decoding.methods.rules import SIMPLE, Rule
+from wheels.decoding.methods.rules import Rule
 from wheels.decoding.models.runner import Pass
+from wheels.decoding.params import DecodeParams
 from wheels.decoding.scheduler import Schedule
 
 ALPHA = 0.5
@@ -34,8 +37,6 @@ ALPHA = 0.5
 REGRET = 2.0
 """Nats below the teacher's choice at which verified deferral takes a token back."""
 GROUPED, LOCKSTEP = Schedule("grouped"), Schedule("lockstep")
-ALWAYS_OR_NEVER = SIMPLE["random"]
-"""The rule at budgets of 0 and 1, which nobody asks."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,11 @@ class System:
         return f"{self.name} (row by row)" if self.by_row and batch_size > 1 else self.name
 
 
-def ours(
-    make: Callable[[Workload], tuple[Method, float | None]], schedule: Schedule = GROUPED
-) -> Callable[[Workload, int], Outcome]:
-    """Return a function that runs the engine with the method and the budget of `make`."""
+def ours(make: Callable[[Workload], Method], schedule: Schedule = GROUPED) -> Callable[[Workload, int], Outcome]:
+    """Return a function that runs the engine with the method of `make`."""
 
     def run(workload: Workload, batch_size: int) -> Outcome:
-        method, budget = make(workload)
+        method = make(workload)
         prompts = workload.prompts
         journal: dict[str, list[Pass]] = {}
         wait_for(prompts.pair.device)
@@ -74,10 +73,9 @@ def ours(
             prompts.pair,
             prompts.texts,
             method,
-            budget=budget,
+            DecodeParams(max_new_tokens=prompts.max_new_tokens),
             batch_size=batch_size,
             schedule=schedule,
-            max_new_tokens=prompts.max_new_tokens,
             journal=journal,
         )
         wait_for(prompts.pair.device)
@@ -125,9 +123,9 @@ def _rule(workload: Workload) -> Rule:
     return workload.rule
 
 
-def _deferral(workload: Workload) -> tuple[Method, float | None]:
+def _deferral(workload: Workload) -> Method:
     """Return deferral at the budget."""
-    return deferral(_rule(workload)), workload.budget
+    return deferral(_rule(workload), workload.budget)
 
 
 IN_ORDER = (
@@ -135,23 +133,23 @@ IN_ORDER = (
     System("hf-student", padded("student"), None, "student"),
     System("hf-assisted", lambda workload, _: assisted(workload.prompts, workload.draft), REFERENCE, by_row=True),
     System("hf-lookup", lambda workload, _: looked_up(workload.prompts, workload.draft), REFERENCE, by_row=True),
-    System("teacher", ours(lambda _: (deferral(ALWAYS_OR_NEVER), 1.0)), REFERENCE, "teacher"),
-    System("student", ours(lambda _: (deferral(ALWAYS_OR_NEVER), 0.0)), "hf-student", "student"),
+    System("teacher", ours(lambda _: teacher_only()), REFERENCE, "teacher"),
+    System("student", ours(lambda _: student_only()), "hf-student", "student"),
     System("deferral", ours(_deferral), None, "deferral", needs_rule=True),
     System("deferral-lockstep", ours(_deferral, LOCKSTEP), None, "deferral", needs_rule=True),
-    System("speculative", ours(lambda workload: (speculative(workload.draft), None)), REFERENCE, "speculation"),
+    System("speculative", ours(lambda workload: speculative(workload.draft)), REFERENCE, "speculation"),
     System(
         "speculative-adaptive",
-        ours(lambda workload: (speculative(workload.draft, adaptive=True), None)),
+        ours(lambda workload: speculative(workload.draft, adaptive=True)),
         REFERENCE,
         "best speculation",
     ),
-    System("lookup", ours(lambda workload: (prompt_lookup(workload.draft), None)), REFERENCE),
-    System("bild", ours(lambda _: (bild(), None))),
-    System("cascade-opt", ours(lambda workload: (cascade("opt", ALPHA, workload.draft), None))),
+    System("lookup", ours(lambda workload: prompt_lookup(workload.draft)), REFERENCE),
+    System("bild", ours(lambda _: bild())),
+    System("cascade-opt", ours(lambda workload: cascade("opt", ALPHA, workload.draft))),
     System(
         "verified",
-        ours(lambda workload: (verified_deferral(_rule(workload), REGRET), workload.budget)),
+        ours(lambda workload: verified(_rule(workload), workload.budget, tolerance=REGRET)),
         needs_rule=True,
     ),
 )

@@ -16,7 +16,9 @@ from wheels.config import to_dict
 from wheels.data.tasks import digest, load_task
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.engine import decode
+from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.rules import SEEDED, TRAINED, ThresholdRule, known_rules, scorer
+from wheels.decoding.params import DecodeParams
 from wheels.decoding.step import Step
 from wheels.decoding.trace import teacher_use
 from wheels.errors import WheelsError
@@ -198,11 +200,12 @@ def calibrate(
         batch_size: As in `decode`.
         max_new_tokens: As in `decode`.
     """
+    params = DecodeParams(max_new_tokens=max_new_tokens)
 
     def measure(threshold: float, budget: float) -> tuple[float, torch.Tensor]:
         """Return the use that a threshold gives, and the scores on its path that a threshold can lie between."""
         recording = Recording(rule.at(threshold))
-        traces = decode(pair, sources, recording, budget=budget, batch_size=batch_size, max_new_tokens=max_new_tokens)
+        traces = decode(pair, sources, deferral(recording, budget), params, batch_size=batch_size)
         score_N = torch.cat(recording.scores)
         return teacher_use(traces), score_N[score_N.isfinite()]
 

@@ -18,9 +18,10 @@ from wheels.decoding.methods.method import (
     deferral,
     prompt_lookup,
     speculative,
-    verified_deferral,
+    verified,
 )
 from wheels.decoding.methods.rules import calibrated
+from wheels.decoding.params import DecodeParams
 from wheels.decoding.render import as_html, as_json, as_text, summary
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.trace import Trace
@@ -65,20 +66,18 @@ def load_artefact(config: GenerateConfig) -> Artefact:
 
 def generate(config: GenerateConfig, artefact: Artefact, sources: list[str]) -> list[Trace]:
     """Write an output for each source, with a bar on the terminal where that takes several batches."""
+    sampling = Sampling(config.temperature, config.top_k, config.top_p)
+    params = DecodeParams(max_new_tokens=config.max_new_tokens, sampling=sampling, seed=config.seed)
     several = len(sources) > config.batch_size
     with tqdm(total=len(sources), unit="text", file=sys.stderr, disable=not several or None, leave=False) as bar:
         return decode(
             artefact.pair,
             sources,
             method_of(config, artefact),
+            params,
             batch_size=config.batch_size,
             progress=bar.update,
             on_error=config.on_error,
-            budget=config.budget,
-            mode=config.budget_mode,
-            max_new_tokens=config.max_new_tokens,
-            sampling=Sampling(config.temperature, config.top_k, config.top_p),
-            seed=config.seed,
         )
 
 
@@ -91,7 +90,9 @@ def method_of(config: GenerateConfig, artefact: Artefact) -> Method:
     draft = config.draft_length
     if config.budget is not None:
         rule = calibrated(artefact, config.rule, config.budget, config.seed, config.budget_mode)
-        return deferral(rule) if config.method == "deferral" else verified_deferral(rule, tolerance(2.0), draft=draft)
+        if config.method == "deferral":
+            return deferral(rule, config.budget, config.budget_mode)
+        return verified(rule, config.budget, config.budget_mode, tolerance=tolerance(2.0), draft=draft)
     if config.method == "bild":
         return bild(config.fallback, tolerance(3.0), draft or 10)
     if config.method == "cascade":

@@ -29,7 +29,7 @@ from wheels.decoding.hf.method import method_of
 from wheels.decoding.hf.pair import GeneratePair, teacher_of
 from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.rules import Rule
-from wheels.decoding.params import Request
+from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import GREEDY, Sampling
 from wheels.decoding.sequences import Row, rows_of
 from wheels.errors import WheelsError
@@ -118,23 +118,21 @@ def hf_generate(
     batch = GenerateBatch(prompts, sources, mask, logits_processor, stopping_criteria, generation_config)
     pair = batch.pair(model, teacher_of(teacher, model))
     how = method_of(pair, method, rule, threshold, teacher_budget, budget_mode)
-    rows = _write(batch, pair, how, teacher_budget, budget_mode)
+    rows = _write(batch, pair, how)
     return _output(batch, rows, generation_config, input_ids.device, is_seq2seq=pair.is_seq2seq)
 
 
-def _write(batch: GenerateBatch, pair: GeneratePair, method: Method, budget: float | None, mode: str) -> list[Row]:
+def _write(batch: GenerateBatch, pair: GeneratePair, method: Method) -> list[Row]:
     """Let the engine write all rows."""
-    wish = Request(
-        budget=budget,
-        mode=mode,
+    params = DecodeParams(
         max_new_tokens=batch.max_new_tokens,
         sampling=Sampling(1.0) if batch.samples else GREEDY,
         seed=int(torch.randint(2**60, ())),
-        shaper=batch,
+        logits_processor=batch,
         stopping=batch.stops if batch.criteria else None,
     )
     rows = rows_of(pair, batch.sources, batch.max_new_tokens)
-    for _ in Engine(pair, rows, method, wish, batch_size=len(rows)).run():
+    for _ in Engine(pair, rows, method, params, batch_size=len(rows)).run():
         pass
     return rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from wheels.decoding.hf.pair import GeneratePair, folder_of
@@ -39,14 +40,10 @@ def method_of(
         if method.rule is None and budget is not None:
             raise WheelsError(f"method {method.name!r} verifies every draft and has no budget; leave teacher_budget=")
     elif isinstance(rule, str) or rule is None:
-        return deferral(_named_rule(pair, rule, threshold, budget, mode))
+        return deferral(_named_rule(pair, rule, threshold, budget, mode), budget, mode)
     else:
-        method = deferral(rule if threshold is None else _threshold_rule(rule).at(threshold))
-    own = method.rule
-    moved = mode == "online" and isinstance(own, ThresholdRule) and own.levels
-    if isinstance(own, ThresholdRule) and own.budget is None and math.isfinite(own.threshold) and not moved:
-        _one_knob(own.threshold, budget, mode)
-    return method
+        return deferral(rule if threshold is None else _threshold_rule(rule).at(threshold), budget, mode)
+    return method if budget is None else replace(method, budget=budget, mode=mode)
 
 
 def _one_knob(threshold: float, budget: float | None, mode: str) -> None:

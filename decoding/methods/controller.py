@@ -29,10 +29,8 @@ import torch
 
 from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.rules import EvenRule, Levels, ThresholdRule
-from wheels.decoding.params import Request
 from wheels.decoding.sequences import Row, Slots
 from wheels.decoding.step import Step
-from wheels.errors import WheelsError
 
 RATE = 0.01
 """How much of an error in use a decided state mends. An error is gone after some 1 / RATE = 100 tokens, a few texts; a
@@ -132,28 +130,13 @@ class Controller:
                 tracker.count(found[0] - calls, found[1] - tokens)
 
 
-def controller_of(method: Method, wish: Request, budgets: set[float]) -> Controller | None:
+def controller_of(method: Method, budgets: set[float]) -> Controller | None:
     """Return what moves the threshold of a method's rule; None outside online mode, and where nothing need move.
 
     Nothing need move without a budget between 0 and 1, and for `every-k`, which calls at its rate on any data.
-
-    Raises:
-        WheelsError: for a method without a budget or a threshold, or a rule that was not calibrated.
     """
-    if wish.mode != "online":
-        return None
     rule = method.rule
-    if wish.budget is None or rule is None:
-        raise WheelsError(f"{method.name} keeps no budget, so online mode has nothing to move; use budget_mode average")
-    if method.adaptive:
-        raise WheelsError(f"{method.name} drafts as its times were measured, so online mode would differ by the run")
-    if not any(0 < budget < 1 for budget in budgets) or isinstance(rule, EvenRule):
+    if method.mode != "online" or not any(0 < budget < 1 for budget in budgets) or isinstance(rule, EvenRule):
         return None
-    if not isinstance(rule, ThresholdRule):
-        raise WheelsError(f"rule {rule.name!r} has no threshold that online mode could move; use budget_mode average")
-    if len(rule.levels) < 2:
-        raise WheelsError(
-            f"rule {rule.name!r} does not say which thresholds give which use, and online mode moves along them; use a "
-            "calibrated rule and leave its threshold, or set the rule's levels"
-        )
+    assert isinstance(rule, ThresholdRule), "a method refuses what online mode cannot move"
     return Controller(rule, budgets, rule.levels)

@@ -12,7 +12,7 @@ from wheels.decoding.methods.lookup import copied_draft
 from wheels.decoding.methods.method import LONGEST_DRAFT, Method
 from wheels.decoding.methods.verify import Check
 from wheels.decoding.models.costs import Costs
-from wheels.decoding.params import ACCEPT_STREAM, TEACHER_STREAM, Request
+from wheels.decoding.params import ACCEPT_STREAM, TEACHER_STREAM, DecodeParams
 from wheels.decoding.sampling import uniforms
 from wheels.decoding.sequences import Row, Slots
 from wheels.models.pair import Pair
@@ -24,19 +24,21 @@ class Drafts:
     Args:
         pair: Student, teacher and tokenizer.
         method: How texts are decoded.
-        wish: And with what.
+        params: And with what.
         slots: The texts in flight.
         shape_teacher: Changes the teacher's scores as its settings ask.
         costs: Measured costs, where the length of drafts follows from them.
     """
 
     def __init__(
-        self, pair: Pair, method: Method, wish: Request, slots: Slots, shape_teacher: Shaper, costs: Costs | None
+        self, pair: Pair, method: Method, params: DecodeParams, slots: Slots, shape_teacher: Shaper, costs: Costs | None
     ) -> None:
         self.eos = frozenset(pair.eos_ids)
-        self.method, self.wish, self.slots, self.shape_teacher = method, wish, slots, shape_teacher
+        self.method, self.params, self.slots, self.shape_teacher = method, params, slots, shape_teacher
         self.costs = costs.draft_costs(LONGEST_DRAFT) if costs is not None and method.adaptive else None
-        self.keeps_laws = method.verifier is not None and not method.lookup and method.verifier.needs_law(wish.sampling)
+        self.keeps_laws = (
+            method.verifier is not None and not method.lookup and method.verifier.needs_law(params.sampling)
+        )
         self.laws_SKV: torch.Tensor | None = None
 
     def begin(self, row: Row) -> None:
@@ -68,7 +70,7 @@ class Drafts:
         """Keep the law of each draft token, where the verifier compares it with the teacher's."""
         if not self.keeps_laws:
             return
-        law_RV = self.wish.sampling.law(scores_RV).float()
+        law_RV = self.params.sampling.law(scores_RV).float()
         if self.laws_SKV is None:
             assert self.method.draft is not None
             longest = max(LONGEST_DRAFT if self.method.adaptive else 0, self.method.draft)
@@ -88,15 +90,15 @@ class Drafts:
         scores_NV = self.shape_teacher(scores_RWV.reshape(rows * width, -1), state, flat_slot, seen)
         place_RK = (state.prefix_S[slots_R][:, None] + position_RW[:, :-1]).clamp(max=state.tokens_ST.shape[1] - 1)
         noise = torch.zeros(2, rows, width, dtype=torch.float64, device=slots_R.device)
-        if not self.wish.sampling.greedy:
+        if not self.params.sampling.greedy:
             for place, stream in enumerate((ACCEPT_STREAM, TEACHER_STREAM)):
-                drawn = uniforms(self.wish.seed, state.index_S[flat_slot], flat_position, stream)
+                drawn = uniforms(self.params.seed, state.index_S[flat_slot], flat_position, stream)
                 noise[place] = drawn.view(rows, width)
         return Check(
             scores_RWV=scores_NV.view(scores_RWV.shape),
             draft_RK=state.tokens_ST[slots_R].gather(1, place_RK),
             gap_R=gap_R,
-            sampling=self.wish.sampling,
+            sampling=self.params.sampling,
             q_RKV=None if self.laws_SKV is None else self.laws_SKV[slots_R, : width - 1],
             accept_RK=noise[0][:, :-1],
             token_RW=noise[1],

@@ -1,19 +1,27 @@
-"""What a way of decoding is: when the teacher is called, and what it does with the draft that it then reads.
+"""What a way of decoding is: when the teacher is called, what it does with the draft that it then reads, its budget.
 
 Deferral trusts the draft; speculative decoding, BiLD and cascades verify it. All are one loop (`decoding.engine`) and
-differ in the two small policies that a `Method` names.
+differ in the small policies that a `Method` names.
+
+Who keeps the budget:
+- budget 0 never calls and budget 1 always does, whatever the rule: the engine sees to it;
+- `strict`: the engine, at every prefix of every text (`wheels.decoding.methods.budget`);
+- `average`: the rule's threshold, which was calibrated to this budget; nothing else limits the calls. A rule of another
+  kind, without a threshold, keeps it by itself: it reads `Step.budget_B`;
+- `online`: a threshold that moves with what was spent (`wheels.decoding.methods.controller`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
-from wheels.decoding.methods.rules import SIMPLE, Rule, ThresholdRule
+from wheels.decoding.methods.choices import MODES
+from wheels.decoding.methods.rules import SIMPLE, EvenRule, Rule, ThresholdRule
 from wheels.decoding.methods.verify import Cascade, Speculative, TakeBack, Verifier
-from wheels.errors import WheelsError, check_budget, check_kind, check_number, check_whole, shown
+from wheels.errors import WheelsError, check_budget, check_choice, check_kind, check_number, check_whole, shown
 
 LONGEST_DRAFT = 16
 """Tokens of a draft at most where its length is chosen from the acceptance."""
@@ -24,7 +32,7 @@ class Method:
     """A way of decoding.
 
     Raises:
-        WheelsError: for parts that do not go together.
+        WheelsError: for parts that do not go together, or a budget that nothing would keep.
     """
 
     name: str
@@ -40,14 +48,32 @@ class Method:
     of the text stays, but which of a row's numbers decide depends on K: sampled texts then differ between machines."""
     lookup: bool = False
     """Whether drafts are copied from source and text (`wheels.decoding.methods.lookup`): the student never runs."""
+    budget: float | Sequence[float] | None = None
+    """The share of tokens that the teacher may write, in [0, 1]: for all texts, or one for each. None: the one that the
+    rule's threshold was calibrated to; where there is none, no limit."""
+    mode: str = "average"
+    """Who keeps the budget: `average`, `online` or `strict`."""
+    burst: int = 0
+    """Teacher tokens that strict mode may spend ahead."""
 
     def __post_init__(self) -> None:
-        """Check that the parts go together."""
+        """Check that the parts go together; the rule takes the threshold of the budget."""
+        own = self.rule.budget if self.budget is None and isinstance(self.rule, ThresholdRule) else self.budget
+        object.__setattr__(self, "budget", _budgets_of(own))
+        self._check_parts()
+        check_choice("budget_mode", self.mode, MODES)
+        check_whole("burst", self.burst)
+        self._check_budget()
+        object.__setattr__(self, "rule", self._rule_of_budget())
+
+    def _check_parts(self) -> None:
+        """Raise a `WheelsError` for parts that do not go together."""
         for part in ("rule", "verifier"):
             check_kind(part, getattr(self, part), (Callable, type(None)), f"a {part}, or None")
         if self.draft is not None:
             check_whole("draft length", self.draft)
-        if self.draft is None and (self.rule is None or self.adaptive or self.lookup):
+        one_model = self.rule is None and self.verifier is None and self.budget in (0, 1)
+        if self.draft is None and ((self.rule is None and not one_model) or self.adaptive or self.lookup):
             raise WheelsError(f"{self.name} calls the teacher when a draft is full: give it a draft length")
         if self.verifier is None and (self.adaptive or self.lookup):
             raise WheelsError(f"{self.name} has drafts that nobody verifies; give it a verifier")
@@ -58,32 +84,131 @@ class Method:
                 f"rule {self.rule.name!r} reads the teacher before every token: nothing is left to verify"
             )
 
+    def _check_budget(self) -> None:
+        """Raise a `WheelsError` for a budget or a mode that this method does not keep."""
+        if self.mode == "strict" and self.verifier is not None:
+            raise WheelsError(
+                "strict mode cannot take tokens back; use budget_mode average with a method that verifies"
+            )
+        if self.budget is None:
+            if self.mode != "average":
+                raise WheelsError(
+                    f"{self.name} keeps no budget, so {self.mode} mode has nothing to do; give a budget in [0, 1], or "
+                    "use budget_mode average"
+                )
+            return
+        if self.rule is None and (self.draft is not None or self.between):
+            raise WheelsError(f"{self.name} calls when a draft is full and keeps no budget; give budget=None")
+        if self.complete and 0 in self.budgets:
+            raise WheelsError(
+                f"{self.name} verifies every token and cannot keep budget 0; give a larger one, or deferral"
+            )
+        if self.mode == "online" and self.adaptive:
+            raise WheelsError(f"{self.name} drafts as its times were measured, so online mode would differ by the run")
+
+    def _rule_of_budget(self) -> Rule | None:
+        """Return the rule under the threshold of its budget; budgets 0 and 1 ask none.
+
+        Raises:
+            WheelsError: for a rule that would never call, or whose threshold does not keep the budget.
+        """
+        rule = self.rule
+        if self.mode == "online" and self.between and not isinstance(rule, ThresholdRule):
+            assert rule is not None, "checked before"
+            raise WheelsError(
+                f"rule {rule.name!r} has no threshold that online mode could move; use budget_mode average"
+            )
+        if not isinstance(rule, ThresholdRule):
+            return rule
+        if self.budget is None and rule.threshold == math.inf and self.draft is None:
+            raise WheelsError(f"rule {rule.name!r} has no threshold, so it never calls; give a budget, or rule.at(...)")
+        fitted = [rule.for_budget(budget, self.mode) for budget in self.between]
+        moves = self.mode == "online" and not isinstance(rule, EvenRule)
+        if not moves and any(each.threshold != fitted[0].threshold for each in fitted):
+            raise WheelsError(
+                f"rule {rule.name!r} has one threshold and cannot keep budgets {self.between[0]:g} and "
+                f"{self.between[1]:g} at once; decode the texts of each budget by themselves, or use budget_mode online"
+            )
+        return fitted[0] if fitted else rule
+
     @property
     def complete(self) -> bool:
         """Whether every token must have been verified before a text is final."""
         return self.verifier is not None and self.verifier.complete
 
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """All budgets; none where there is no limit."""
+        if self.budget is None:
+            return ()
+        return tuple(self.budget) if isinstance(self.budget, Sequence) else (self.budget,)
 
-def method_of(given: object) -> Method:
-    """Return a method as it is, and deferral by a rule.
+    @property
+    def between(self) -> list[float]:
+        """The budgets between 0 and 1, which something must keep, each once, in rising order."""
+        return sorted({budget for budget in self.budgets if 0 < budget < 1})
+
+    def budget_of(self, index: int) -> float:
+        """Return the budget of the text at a place among the sources; without one, 1."""
+        if self.budget is None:
+            return 1.0
+        return float(self.budget[index] if isinstance(self.budget, Sequence) else self.budget)
+
+    def check_count(self, inputs: int) -> None:
+        """Raise a `WheelsError` where there are several budgets, but not one for each input."""
+        if isinstance(self.budget, Sequence) and len(self.budget) != inputs:
+            raise WheelsError(
+                f"budget must be one number or one for each of the {inputs} inputs, got {len(self.budget)}"
+            )
+
+
+def _budgets_of(given: Any) -> float | tuple[float, ...] | None:
+    """Return budgets as floats: None, one, or a tuple of them for any list or array."""
+    if given is None:
+        return None
+    several = isinstance(given, Iterable) and getattr(given, "ndim", 1) == 1
+    if several and not isinstance(given, str | bytes | Mapping | Set):
+        return tuple(map(check_budget, given))
+    return check_budget(given)
+
+
+def check_method(given: object) -> Method:
+    """Return a method as it is.
 
     Raises:
         WheelsError: for anything else.
     """
     if isinstance(given, Method):
         return given
-    if not callable(given) or not hasattr(given, "needs_teacher"):
-        hint = (
-            f"; a rule by its name is wheels.decoding.methods.rules.SIMPLE[{given!r}]" if given in tuple(SIMPLE) else ""
-        )
-        raise WheelsError(f"method must be a Method or a rule, got {shown(given)}{hint}")
-    return deferral(cast(Rule, given))
+    hint = "; a rule becomes one by deferral(rule, budget=...)" if hasattr(given, "needs_teacher") else ""
+    raise WheelsError(f"method must be a Method, such as deferral(rule, budget=0.2), got {shown(given)}{hint}")
 
 
-def deferral(rule: Rule) -> Method:
-    """Return deferral: the teacher writes where `rule` calls, and what the student wrote stands."""
+def deferral(
+    rule: Rule, budget: float | Sequence[float] | None = None, mode: str = "average", *, burst: int = 0
+) -> Method:
+    """Return deferral: the teacher writes where `rule` calls, and what the student wrote stands.
+
+    Args:
+        rule: Calls the teacher.
+        budget: The share of tokens that the teacher may write, for all texts, or one for each. A rule with a threshold
+            takes the one that was calibrated to this budget. None: no limit; the rule's own threshold decides alone.
+        mode: Who keeps the budget: `strict` the engine, `average` the calibrated threshold, `online` one that moves. A
+            threshold set by hand (`rule.at(...)`) goes with a budget in strict mode only.
+        burst: Teacher tokens that strict mode may spend ahead.
+    """
     check_kind("rule", rule, Callable, "a rule")
-    return Method(rule.name, rule)
+    return Method(rule.name, rule, budget=budget, mode=mode, burst=burst)
+
+
+def student_only() -> Method:
+    """Return the student alone."""
+    return Method("student", budget=0.0)
+
+
+def teacher_only() -> Method:
+    """Return the teacher alone."""
+    return Method("teacher", budget=1.0)
 
 
 def speculative(draft: int = 5, *, lenience: float = 0.0, adaptive: bool = False) -> Method:
@@ -113,21 +238,41 @@ def cascade(kind: str, alpha: float, draft: int = 5) -> Method:
     return Method(f"cascade-{kind}", None, Cascade(kind, alpha), draft)
 
 
-def verified_deferral(rule: Rule, threshold: float, *, complete: bool = False, draft: int | None = None) -> Method:
-    """Return deferral whose calls also verify the gap that they read anyway.
+def verified(
+    rule: Rule,
+    budget: float | Sequence[float] | None = None,
+    mode: str = "average",
+    *,
+    tolerance: float = 2.0,
+    complete: bool = False,
+    draft: int | None = None,
+) -> Method:
+    """Return deferral whose calls also verify the student tokens since the last one.
+
+    The budget is that of the tokens that stand. Full drafts, and `complete`, call where the rule does not.
 
     Args:
         rule: Calls the teacher.
-        threshold: The first token that is worse than the teacher's choice by more, in nats, is taken back.
+        budget: As in `deferral`.
+        mode: `average` or `online`: strict mode cannot take tokens back.
+        tolerance: The first token that is worse than the teacher's choice by more, in nats, is taken back.
         complete: Whether what was written after the last call is verified too, by a pass of its own.
         draft: The most student tokens between two passes; None: no limit.
     """
     check_kind("rule", rule, Callable, "a rule")
-    return Method(f"{rule.name}-verified", rule, TakeBack(threshold, "regret", complete=complete), draft)
+    verifier = TakeBack(tolerance, "regret", complete=complete)
+    return Method(f"{rule.name}-verified", rule, verifier, draft, budget=budget, mode=mode)
 
 
-def priced_deferral(
-    rule: ThresholdRule, scale: float = 1.0, *, offset: float = 0.0, longest: int | None = None, complete: bool = False
+def priced(
+    rule: ThresholdRule,
+    budget: float | None = None,
+    mode: str = "average",
+    *,
+    scale: float = 1.0,
+    offset: float = 0.0,
+    draft: int | None = None,
+    complete: bool = False,
 ) -> Method:
     """Return deferral whose calls and whose trust in the draft follow one price, lambda, in nats per teacher pass.
 
@@ -136,9 +281,11 @@ def priced_deferral(
 
     Args:
         rule: Calls the teacher; its score is a gain in nats, as that of a trained head.
+        budget: As in `deferral`.
+        mode: `average` or `online`.
         scale: Nats of regret that are let pass for each nat of the price; infinite: nothing is taken back.
         offset: Nats that are let pass, or not, at any price.
-        longest: Student tokens after which a row calls anyway; None: no limit.
+        draft: The most student tokens between two passes; None: no limit.
         complete: Whether what was written after the last call is verified too, by a pass of its own.
 
     Raises:
@@ -147,7 +294,9 @@ def priced_deferral(
     check_kind("rule", rule, ThresholdRule, "a rule with a threshold")
     check_number("scale", scale, 0, math.inf)
     check_number("offset", offset)
+    ruled = Method(rule.name, rule, budget=budget, mode=mode, draft=draft).rule
+    assert isinstance(ruled, ThresholdRule)
     # 0 times an infinite price, which never calls, is no number; and an infinite scale trusts at any price.
-    trusted = scale if math.isinf(scale) else scale and scale * rule.threshold
+    trusted = scale if math.isinf(scale) else scale and scale * ruled.threshold
     verifier = TakeBack(max(0.0, trusted + offset), "regret", complete=complete)
-    return Method(f"{rule.name}-priced", rule, verifier, longest)
+    return Method(f"{rule.name}-priced", ruled, verifier, draft, budget=budget, mode=mode)

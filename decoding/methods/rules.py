@@ -55,6 +55,10 @@ class ThresholdRule:
     """Measured uses and their thresholds, which online mode moves along; it refuses a rule without any."""
     budget: float | None = None
     """The teacher budget that the threshold was calibrated to, the only one that it runs under; None: set by hand."""
+    known_rate: bool = False
+    """Whether it calls at the rate `1 - threshold` on any data: then no budget needs a calibration."""
+    calibrated: Callable[[float, str], ThresholdRule] | None = None
+    """Finds the rule under the threshold that a budget was calibrated to, in a mode; None: there is but one."""
 
     def __post_init__(self) -> None:
         """Check the threshold; an infinite one always or never calls."""
@@ -77,7 +81,50 @@ class ThresholdRule:
 
     def at(self, threshold: float, budget: float | None = None) -> ThresholdRule:
         """Return the same rule at another threshold: set by hand, or calibrated to a budget."""
-        return replace(self, threshold=threshold, budget=budget)
+        return replace(self, threshold=threshold, budget=budget, calibrated=None)
+
+    def for_budget(self, budget: float, mode: str = "average") -> ThresholdRule:
+        """Return the rule under the threshold that keeps a budget in (0, 1).
+
+        Online mode moves along the levels, whatever the threshold. In strict mode a threshold that was set by hand will
+        do: the engine keeps the budget.
+
+        Raises:
+            WheelsError: where there is none, or one that was set by hand or for another budget.
+        """
+        if self.calibrated is not None:
+            return self.calibrated(budget, mode)
+        if mode == "online" and not isinstance(self, EvenRule):
+            return self._moving()
+        if self.budget == budget:
+            return self
+        if self.budget is not None:
+            raise WheelsError(
+                f"rule {self.name!r} is calibrated for budget {self.budget:g} and would not keep {budget:g}; calibrate "
+                "it for that, or ask for its own"
+            )
+        if self.threshold == math.inf:
+            if self.known_rate:
+                return self.at(1.0 - budget, budget)
+            raise WheelsError(
+                f"rule {self.name!r} has no threshold, so it never calls; calibrate it to the budget "
+                "(wheels.decoding.methods.rules.calibrated), or set one with rule.at(threshold) and leave the budget"
+            )
+        if mode == "strict":
+            return self
+        raise WheelsError(
+            f"rule {self.name!r}: threshold {self.threshold:g} decides alone, and teacher_budget={budget:g} would not "
+            "be kept; give one of them, or budget_mode='strict', in which the engine keeps it"
+        )
+
+    def _moving(self) -> ThresholdRule:
+        """Return the rule where online mode can move its threshold."""
+        if len(self.levels) < 2:
+            raise WheelsError(
+                f"rule {self.name!r} does not say which thresholds give which use, and online mode moves along them; "
+                "use a calibrated rule and leave its threshold, or set the rule's levels"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -184,8 +231,8 @@ def router_score(head: DeferralHead) -> Score:
 SIMPLE: dict[str, ThresholdRule] = {
     rule.name: rule
     for rule in (
-        ThresholdRule("random", random_score, levels=((0.0, 1.0), (1.0, 0.0))),
-        EvenRule("every-k", lambda step: step.row_noise_B),
+        ThresholdRule("random", random_score, levels=((0.0, 1.0), (1.0, 0.0)), known_rate=True),
+        EvenRule("every-k", lambda step: step.row_noise_B, known_rate=True),
         ThresholdRule("first-k", first_score),
         ThresholdRule("maxprob", maxprob_score),
         ThresholdRule("entropy", entropy_score),
@@ -197,16 +244,17 @@ SIMPLE: dict[str, ThresholdRule] = {
 
 
 def scorer(artefact: Artefact, name: str, seed: int = 0) -> ThresholdRule:
-    """Return a rule of a trained model that never calls: what is calibrated.
+    """Return a rule of a trained model: under a budget, with the threshold that it was calibrated to.
 
     Raises:
         WheelsError: for an unknown rule, or a seed that was not trained.
     """
     check_choice("rule", name, RULES)
-    if name not in TRAINED:
-        return SIMPLE[name]
-    made = router_score if name == "router" else head_score
-    return ThresholdRule(name, made(artefact.head(name, seed)))
+    found = SIMPLE.get(name)
+    if found is None:
+        made = router_score if name == "router" else head_score
+        found = ThresholdRule(name, made(artefact.head(name, seed)))
+    return replace(found, calibrated=lambda budget, mode: calibrated(artefact, name, budget, seed, mode))
 
 
 def known_rules(artefact: Artefact) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.decoding.tiny import make_pair
+from tests.decoding.tiny import make_pair, write
 from wheels.agents import run as train
 from wheels.agents.config import TrainConfig
 from wheels.agents.regression import trained_baselines
@@ -26,7 +26,7 @@ from wheels.agents.regression.warm_start import WarmStart
 from wheels.agents.rl.agent import PCLAgent
 from wheels.agents.run import Trainer, run
 from wheels.decoding import teacher_forcing as examine
-from wheels.decoding.engine import Engine, decode
+from wheels.decoding.engine import Engine
 from wheels.decoding.methods.choices import RULES, TRAINED
 from wheels.decoding.methods.rules import calibrated
 from wheels.errors import WheelsError
@@ -88,7 +88,7 @@ def test_what_training_leaves_can_be_decoded_with(
         ("random", 0), ("every-k", 0),
     }  # fmt: skip
     rule = calibrated(artefact, "learned", 0.5, seed=1)
-    assert decode(artefact.pair, ["a b c"], rule, budget=0.5, max_new_tokens=8)[0].rule == "learned"
+    assert write(artefact.pair, ["a b c"], rule, budget=0.5, max_new_tokens=8)[0].rule == "learned"
     lines = [json.loads(line) for line in (Path(config.output) / "metrics.jsonl").read_text().splitlines()]
     assert [line["round"] for line in lines if "round" in line] == [0, 1, 2, 3] * 2
     first = next(line for line in lines if "round" in line)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from tests.decoding.tiny import make_pair
+from tests.decoding.tiny import write as write_with
 from tests.envs.tiny import SOURCES
 from wheels.decoding.engine import decode, stream
 from wheels.decoding.methods.method import (
@@ -16,13 +18,15 @@ from wheels.decoding.methods.method import (
     bild,
     cascade,
     deferral,
-    priced_deferral,
+    priced,
     prompt_lookup,
     speculative,
-    verified_deferral,
+    student_only,
+    teacher_only,
+    verified,
 )
 from wheels.decoding.methods.rules import SIMPLE, ThresholdRule
-from wheels.decoding.params import Request
+from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
 from wheels.errors import WheelsError
@@ -31,10 +35,18 @@ from wheels.models.pair import Pair
 RULE = SIMPLE["maxprob"].at(0.5)
 PAIR = make_pair("llama")
 SHORT = {"max_new_tokens": 3}
+SPECULATIVE = speculative(2)
 
 
 def write(sources: Any = SOURCES, method: Any = RULE, pair: Any = PAIR, **settings: Any) -> Any:
-    return decode(pair, sources, method, **{"budget": 0.5, **SHORT, **settings})
+    return write_with(pair, sources, method, **{"budget": 0.5, **SHORT, **settings})
+
+
+class Often:
+    name, needs_teacher = "often", False
+
+    def __call__(self, step: Any) -> torch.Tensor:
+        return step.position_B % 2 == 0
 
 
 CALLS: dict[str, tuple[Callable[[], object], str]] = {
@@ -49,20 +61,22 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
     "tokens": (lambda: write([[4, 5]]), r"sources must be texts, got \[4, 5\] as number 1 of 1"),
     "a model": (lambda: write(pair=PAIR.student), r"pair must be a Pair \(Pair.load, Pair.of\), got LlamaForCausalLM"),
     "two models": (lambda: write(pair=(PAIR.student, PAIR.teacher)), r"pair must be a Pair .*, got tuple"),
-    "a rule by name": (
-        lambda: write(method="maxprob"),
-        r"method must be a Method or a rule, got 'maxprob'; .*SIMPLE\['ma",
+    "a rule by name": (lambda: decode(PAIR, SOURCES, "maxprob"), "method must be a Method, such as .*, got 'maxprob'"),
+    "a rule": (
+        lambda: decode(PAIR, SOURCES, RULE),
+        r"method must be a Method, .*; a rule becomes one by deferral\(rule",
     ),
-    "no method": (lambda: write(method=None), "method must be a Method or a rule, got None"),
-    "a score": (lambda: write(method=RULE.score), "method must be a Method or a rule, got <function"),
-    "a setting": (lambda: write(max_tokens=3), "unknown setting 'max_tokens'; did you mean 'max_new_tokens'"),
-    "no budget": (lambda: decode(PAIR, SOURCES, RULE), r"budget is missing; give a share in \[0, 1\], or None"),
+    "no method": (lambda: decode(PAIR, SOURCES, None), "method must be a Method, such as deferral.*, got None"),
+    "params": (lambda: decode(PAIR, SOURCES, SPECULATIVE, SHORT), r"params must be DecodeParams, or None, got \{"),
     "a percentage": (lambda: write(budget=20), r"teacher_budget must be in \[0, 1\], got 20; did you mean 0.2"),
     "a budget of nan": (lambda: write(budget=math.nan), r"teacher_budget must be in \[0, 1\], got nan"),
     "a word": (lambda: write(budget="much"), r"teacher_budget must be a number in \[0, 1\], got 'much'"),
     "true": (lambda: write(budget=True), r"teacher_budget must be a number in \[0, 1\], got True"),
     "budgets by name": (lambda: write(budget={"a": 0.1}), r"teacher_budget must be a number in \[0, 1\], got \{'a'"),
-    "few budgets": (lambda: write(budget=[0.1, 0.2]), "one number or one for each of the 6 inputs, got 2"),
+    "few budgets": (
+        lambda: write(method=Often(), budget=[0.1, 0.2]),
+        "one number or one for each of the 6 inputs, got 2",
+    ),
     "no rows": (lambda: write(batch_size=0), "batch_size must be at least 1, got 0"),
     "half rows": (lambda: write(batch_size=2.0), r"batch_size must be a whole number, got 2\.0"),
     "no tokens": (lambda: write(max_new_tokens=0), "max_new_tokens must be at least 1, got 0"),
@@ -88,11 +102,11 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
     "a percentage of fallback": (lambda: bild(60), r"fallback must be in \[0, 1\], got 60; did you mean 0\.6"),
     "a rollback": (lambda: bild(0.5, -1.0), r"threshold must be at least 0, got -1\.0"),
     "alpha": (lambda: cascade("opt", math.nan), "alpha must be a number, got nan"),
-    "a rule in words": (lambda: verified_deferral("random", 1.0), "rule must be a rule, got 'random'"),
+    "a rule in words": (lambda: verified("random", tolerance=1.0), "rule must be a rule, got 'random'"),
     "a rule of none": (lambda: deferral(None), "rule must be a rule, got None"),
-    "a price without a threshold": (lambda: priced_deferral(lambda step: step), "rule must be a rule with a threshold"),
-    "scale": (lambda: priced_deferral(RULE, math.nan), "scale must be a number, got nan"),
-    "offset": (lambda: priced_deferral(RULE, offset=math.inf), "offset must be at most .*, got inf"),
+    "a price without a threshold": (lambda: priced(lambda step: step), "rule must be a rule with a threshold"),
+    "scale": (lambda: priced(RULE, scale=math.nan), "scale must be a number, got nan"),
+    "offset": (lambda: priced(RULE, offset=math.inf), "offset must be at most .*, got inf"),
     "threshold": (lambda: RULE.at(math.nan), "threshold must be a number, got nan"),
     "a threshold in words": (lambda: RULE.at("0.5"), r"threshold must be a number, got '0\.5'"),
     "a group": (lambda: Schedule(group=0), "group must be at least 1, got 0"),
@@ -138,42 +152,82 @@ def test_the_ends_of_the_ranges_are_taken(settings):
         assert len(write(method=method, sampling=sampling, **{"budget": budget, **wish})) == len(SOURCES)
 
 
-UNSET = SIMPLE["random"]
-
-
 @pytest.mark.parametrize("budget", [0.2, [0.0, 0.2, 1.0, 0.0, 0.0, 0.0], None])
-@pytest.mark.parametrize("rule", ["random", "every-k", "entropy"])
+@pytest.mark.parametrize("rule", ["entropy", "margin"])
+@pytest.mark.parametrize("make", [deferral, verified])
 @pytest.mark.parametrize("mode", ["average", "strict", "online"])
-def test_a_rule_without_a_threshold_is_refused(rule, budget, mode):
-    if mode == "online" and (rule == "random" or budget is None):
-        pytest.skip("online mode moves along the levels of `random`, and keeps no budget of None")
-    with pytest.raises(
-        WheelsError, match=rf"rule '{rule}' (has no threshold, so it never calls; calibrate it|does not)"
-    ):
-        write(method=SIMPLE[rule], budget=budget, mode=mode)
+def test_a_rule_without_a_threshold_is_refused(mode, make, rule, budget):
+    message = rf"rule '{rule}' (has no threshold, so it never calls; (calibrate it|give a budget)|does not say which)"
+    if (make is verified and mode == "strict") or (budget is None and mode != "average"):
+        message = "strict mode cannot take tokens back|keeps no budget, so (strict|online) mode has nothing to do"
+    with pytest.raises(WheelsError, match=message):
+        make(SIMPLE[rule], budget, mode)
+
+
+@pytest.mark.parametrize("rule", ["random", "every-k"])
+def test_a_rule_of_known_rate_needs_no_calibration(rule):
+    for mode in ("average", "strict", "online"):
+        method = deferral(SIMPLE[rule], 0.2, mode)
+        assert (rule == "random" and mode == "online") or method.rule.threshold == 0.8
+    uses = [trace.teacher_use for trace in decode(PAIR, SOURCES * 40, deferral(SIMPLE[rule], 0.2))]
+    assert 0.15 < sum(uses) / len(uses) < 0.25
+    with pytest.raises(WheelsError, match=r"has one threshold and cannot keep budgets 0\.2 and 0\.4 at once"):
+        deferral(SIMPLE[rule], [0.2, 0.4])
 
 
 def test_what_asks_no_rule_needs_no_threshold():
     for budget in (0.0, 1.0, [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]):
-        write(method=UNSET, budget=budget)
-    assert {
-        author for trace in write(method=UNSET, budget=0.5, mode="online", max_new_tokens=8) for author in trace.authors
-    }
-    drafts = write(method=verified_deferral(UNSET, 1.0, draft=2), budget=0.5)
-    assert any(trace.teacher_passes for trace in drafts), "a full draft calls"
+        decode(PAIR, SOURCES, deferral(SIMPLE["entropy"], budget))
+
+
+def test_the_ends_of_the_budget_are_one_model_alone_whatever_the_rule():
+    (never, always), texts = (SIMPLE["entropy"].at(math.inf), SIMPLE["entropy"].at(-math.inf)), SOURCES
+    for budget, alone, author in ((0.0, student_only(), "student"), (1.0, teacher_only(), "teacher")):
+        expected = decode(PAIR, texts, alone)
+        assert {one for trace in expected for one in trace.authors} == {author} and expected[0].budget == budget
+        for rule in (never, always):
+            for mode in ("average", "strict", "online"):
+                traces = decode(PAIR, texts, deferral(rule, budget, mode))
+                assert [trace.token_ids for trace in traces] == [trace.token_ids for trace in expected]
+                assert {one for trace in traces for one in trace.authors} == {author}
+
+
+def test_a_threshold_set_by_hand_goes_with_a_budget_in_strict_mode_only():
+    rule = SIMPLE["maxprob"].at(0.01)
+    for mode in ("average", "online"):
+        with pytest.raises(
+            WheelsError, match=r"threshold 0.01 decides alone, and teacher_budget=0.2|does not say which"
+        ):
+            deferral(rule, 0.2, mode)
+    free, kept = decode(PAIR, SOURCES, deferral(rule)), decode(PAIR, SOURCES, deferral(rule, 0.2, "strict"))
+    assert free[0].budget is None and kept[0].budget == 0.2
+    assert min(trace.teacher_use for trace in free) > 0.2 >= max(trace.teacher_use for trace in kept) > 0
 
 
 def test_a_calibrated_rule_runs_under_its_own_budget_alone():
     rule = SIMPLE["maxprob"].at(0.5, budget=0.2)
-    write(method=rule, budget=0.2)
-    write(method=rule, budget=[0.0, 0.2, 1.0, 0.2, 0.2, 0.2])
-    for budget in (0.4, None, [0.2, 0.2, 0.2, 0.2, 0.2, 0.3]):
-        with pytest.raises(
-            WheelsError, match=r"rule 'maxprob' is calibrated for budget 0.2 and would not keep (0.4|None|0.3)"
-        ):
-            write(method=rule, budget=budget)
+    assert deferral(rule).budget == deferral(rule, 0.2).budget == 0.2
+    assert deferral(rule, [0.0, 0.2, 1.0]).rule == rule
+    for make in (deferral, verified, priced):
+        for budget in (0.4, [0.2, 0.3]):
+            with pytest.raises(
+                WheelsError, match=r"rule 'maxprob' is calibrated for budget 0.2 and would not keep 0.[43]"
+            ):
+                make(rule, budget)
+    with pytest.raises(WheelsError, match=r"rule 'maxprob' is calibrated for budget 0.2 and would not keep 0.4"):
+        replace(deferral(rule, 0.2), budget=0.4)
     assert SIMPLE["maxprob"].at(math.inf, budget=0.2)(_nothing_above()).tolist() == [False]
-    write(method=SIMPLE["maxprob"].at(math.inf, budget=0.2), budget=0.2)  # calibration found that it must not call
+    deferral(SIMPLE["maxprob"].at(math.inf, budget=0.2), 0.2)  # calibration found that it must not call
+
+
+def test_a_rule_that_knows_its_thresholds_takes_that_of_the_budget():
+    known = {0.2: 0.7, 0.4: 0.5}
+    rule = replace(SIMPLE["maxprob"], calibrated=lambda budget, mode: SIMPLE["maxprob"].at(known[budget], budget))
+    for budget, threshold in known.items():
+        assert deferral(rule, budget).rule.threshold == threshold
+        assert priced(rule, budget).verifier.threshold == threshold
+    with pytest.raises(WheelsError, match=r"cannot keep budgets 0\.2 and 0\.4 at once"):
+        deferral(rule, [0.2, 0.4])
 
 
 def _nothing_above() -> Any:
@@ -194,7 +248,7 @@ def test_a_rule_answers_with_one_truth_value_for_each_row(answer):
             return answer
 
     with pytest.raises(WheelsError, match=r"rule 'odd' must answer with one torch.bool for each of 6 rows, got"):
-        write(method=Rule())
+        decode(PAIR, SOURCES, deferral(Rule(), 0.5))
 
 
 def broken(which: str, family: str) -> Pair:
@@ -210,7 +264,7 @@ METHODS = {
     "speculative": (speculative(2), None),
     "lookup": (prompt_lookup(2), None),
     "cascade": (cascade("opt", 0.1, 2), None),
-    "take-back": (verified_deferral(SIMPLE["random"].at(0.5), 1.0, draft=2), 0.5),
+    "take-back": (verified(SIMPLE["random"].at(0.5), tolerance=1.0, draft=2), 0.5),
 }
 
 
@@ -223,7 +277,7 @@ def test_a_model_that_gives_no_numbers_stops_the_run(which, name, family, sampli
     if which == "student" and name == "lookup":
         pytest.skip("the student never runs")
     with pytest.raises(WheelsError, match=rf"the {which}'s scores are no numbers \(nan\): .* or use float32"):
-        decode(broken(which, family), SOURCES, method, budget=budget, sampling=sampling, max_new_tokens=8)
+        write_with(broken(which, family), SOURCES, method, budget=budget, sampling=sampling, max_new_tokens=8)
 
 
 @pytest.mark.parametrize("mode", ["average", "online"])
@@ -238,8 +292,9 @@ def test_infinite_scores_are_in_order():
     assert {trace.authors[0] for trace in write(method=rule)} == {"teacher"}
 
 
-def test_a_request_is_a_request():
-    assert Request(budget="0.5").budget == 0.5
-    assert Request(budget=[0, 1]).budgets == (0.0, 1.0)
-    assert isinstance(deferral(RULE), Method)
-    assert list(stream(PAIR, [], RULE, budget=0.5)) == []
+def test_a_method_holds_its_budget():
+    assert deferral(Often(), "0.5").budget == 0.5
+    assert deferral(Often(), [0, 1]).budgets == (0.0, 1.0)
+    assert isinstance(deferral(RULE), Method) and deferral(RULE).budgets == ()
+    assert list(stream(PAIR, [], deferral(Often(), 0.5))) == []
+    assert DecodeParams().max_new_tokens == 128

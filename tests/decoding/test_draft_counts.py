@@ -7,10 +7,9 @@ import torch
 
 from tests.decoding.test_engine import LIMIT, TEXTS, Counted, own_generate
 from tests.decoding.test_speculative import MADE_UP, NONE, SAMPLED, SAMPLING, kin, twins
-from tests.decoding.tiny import FAMILIES, make_pair, with_ends
+from tests.decoding.tiny import FAMILIES, make_pair, with_ends, write
 from tests.envs.tiny import EOS
 from wheels.decoding import engine
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import LONGEST_DRAFT, Method, bild, cascade, prompt_lookup, speculative
 from wheels.decoding.models.costs import Costs
 from wheels.decoding.sampling import Sampling
@@ -26,7 +25,7 @@ def no_measurements(monkeypatch):
 @pytest.mark.parametrize("name", SAMPLED)
 def test_counts_fit_together(name):
     for sampling in (Sampling(), SAMPLING):
-        for trace in decode(kin("t5"), TEXTS, SAMPLED[name], sampling=sampling, **NONE):
+        for trace in write(kin("t5"), TEXTS, SAMPLED[name], sampling=sampling, **NONE):
             assert 0 <= trace.accepted <= trace.checked <= trace.drafted
             assert trace.checked - trace.accepted <= trace.teacher_passes
             assert trace.wasted == trace.drafted - trace.accepted
@@ -39,13 +38,13 @@ def test_counts_fit_together(name):
 def test_a_student_that_is_the_teacher_is_never_refused(family):
     pair = with_ends(twins(family), [EOS, 7])
     for draft, sampling in ((1, Sampling()), (3, SAMPLING), (20, Sampling())):
-        traces = decode(pair, TEXTS, speculative(draft), sampling=sampling, batch_size=4, **NONE)
+        traces = write(pair, TEXTS, speculative(draft), sampling=sampling, batch_size=4, **NONE)
         for trace in traces:
             assert trace.drafted == trace.accepted == trace.checked and trace.wasted == 0
             assert trace.teacher_passes == math.ceil(trace.tokens / (draft + 1))
             assert trace.teacher_positions == trace.tokens + (trace.authors[-1] == "student"), "a drafted end is read"
         assert any(trace.finished for trace in traces)
-    alone = decode(pair, TEXTS, speculative(20), **NONE)
+    alone = write(pair, TEXTS, speculative(20), **NONE)
     assert all(trace.teacher_passes == 1 for trace in alone)
 
 
@@ -53,12 +52,12 @@ def test_a_student_that_is_the_teacher_is_never_refused(family):
 def test_counts_by_hand_where_all_is_accepted(family):
     """Ten tokens in drafts of three: sss t, sss t, and one more before the last, since the teacher writes that."""
     pair = with_ends(twins(family), 99)
-    (trace,) = decode(pair, ["a b c"], speculative(3), budget=None, max_new_tokens=10)
+    (trace,) = write(pair, ["a b c"], speculative(3), budget=None, max_new_tokens=10)
     assert "".join(author[0] for author in trace.authors) == "ssst" * 2 + "st"
     assert (trace.teacher_passes, trace.teacher_positions, trace.student_passes) == (3, 4 + 4 + 2, 7)
     assert (trace.drafted, trace.accepted, trace.checked, trace.acceptance) == (7, 7, 7, 1.0)
     assert (trace.prompt_positions, trace.budget) == (len(pair.encode(["a b c"])[0]), None)
-    (trace,) = decode(pair, ["a b c"], cascade("diff", 1.0, 3), budget=None, max_new_tokens=10)
+    (trace,) = write(pair, ["a b c"], cascade("diff", 1.0, 3), budget=None, max_new_tokens=10)
     assert set(trace.authors) == {"student"} and trace.teacher_passes == 4
     assert trace.teacher_positions == 4 + 4 + 4 + 2, "the last token of a draft that stands whole is read again"
 
@@ -96,7 +95,7 @@ def obvious(pair: Pair, source: str, draft: int, limit: int) -> tuple:
 def test_the_engine_is_the_obvious_loop(family):
     pair = with_ends(kin(family), [EOS, 7, 9])
     for draft in (1, 4):
-        traces = decode(pair, TEXTS[:6], speculative(draft), batch_size=4, **NONE)
+        traces = write(pair, TEXTS[:6], speculative(draft), batch_size=4, **NONE)
         for source, t in zip(TEXTS[:6], traces, strict=True):
             counts = (t.token_ids, t.teacher_passes, t.teacher_positions, t.drafted, t.accepted, t.checked)
             assert counts == obvious(pair, source, draft, LIMIT)
@@ -109,10 +108,10 @@ def test_passes_are_the_teachers_forward_calls(name):
     for family in ("llama" if name == "lookup" else "bart",):
         pair = kin(family)
         counted = Counted(pair)
-        traces = decode(pair, TEXTS[:6], SAMPLED[name], batch_size=1, **NONE)
+        traces = write(pair, TEXTS[:6], SAMPLED[name], batch_size=1, **NONE)
         assert counted.passes == counted.rows == sum(trace.teacher_passes for trace in traces) > 0
         alone = counted.passes
-        decode(pair, TEXTS[:6], SAMPLED[name], batch_size=6, schedule=Schedule(group=3), **NONE)
+        write(pair, TEXTS[:6], SAMPLED[name], batch_size=6, schedule=Schedule(group=3), **NONE)
         assert counted.rows - alone == alone > counted.passes - alone
 
 
@@ -121,7 +120,7 @@ def test_passes_are_the_teachers_forward_calls(name):
 def test_a_draft_never_exceeds_the_limit(family, limit):
     pair = kin(family)
     for method in (speculative(20), prompt_lookup(20), cascade("opt", -math.inf, 20), bild(0.1, 0.0, draft=20)):
-        traces = decode(pair, TEXTS, method, batch_size=5, budget=None, max_new_tokens=limit)
+        traces = write(pair, TEXTS, method, batch_size=5, budget=None, max_new_tokens=limit)
         assert [trace.token_ids for trace in traces] == own_generate(pair, "teacher", TEXTS, limit), method.name
         room = limit - method.verifier.bonus
         assert all(trace.drafted <= room * trace.teacher_passes for trace in traces)
@@ -131,7 +130,7 @@ def test_a_draft_never_exceeds_the_limit(family, limit):
 def test_the_student_of_lookup_never_runs():
     pair = kin("llama")
     counted = Counted(Pair(pair.teacher, pair.student, pair.tokenizer))
-    traces = decode(pair, TEXTS, prompt_lookup(4), **NONE)
+    traces = write(pair, TEXTS, prompt_lookup(4), **NONE)
     assert counted.passes == 0 and all(trace.student_passes == 0 for trace in traces)
     assert any(trace.accepted for trace in traces)
 
@@ -139,7 +138,7 @@ def test_the_student_of_lookup_never_runs():
 def test_a_draft_that_is_stopped_counts_what_stands():
     pair = with_ends(twins("t5"), 99)
     stop = {"stopping": lambda index, tokens: len(tokens) == 2}
-    (trace,) = decode(pair, ["a b c"], speculative(5), **NONE, **stop)
+    (trace,) = write(pair, ["a b c"], speculative(5), **NONE, **stop)
     assert (trace.tokens, trace.finished, trace.drafted) == (2, True, 5)
     assert trace.accepted + trace.teacher_tokens == trace.tokens
 
@@ -153,7 +152,7 @@ def longest_drafts(pair: Pair, method: Method, monkeypatch) -> list[int]:
         "check",
         lambda self, slots, gap_R, scores: lengths.append(int(gap_R)) or check(self, slots, gap_R, scores),
     )
-    decode(pair, ["a b c"], method, budget=None, max_new_tokens=40)
+    write(pair, ["a b c"], method, budget=None, max_new_tokens=40)
     return lengths
 
 
@@ -177,5 +176,5 @@ def test_a_rejected_end_does_not_end_the_text():
         lambda module, inputs, scores: scores.index_fill(-1, torch.tensor([7]), 1e4)
     )
     for method in (speculative(3), bild(0.1, 3.0), cascade("opt", -math.inf)):
-        for trace in decode(pair, TEXTS[:4], method, **NONE):
+        for trace in write(pair, TEXTS[:4], method, **NONE):
             assert trace.tokens == LIMIT and not trace.finished and trace.accepted == 0 and trace.drafted > 0

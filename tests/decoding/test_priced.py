@@ -6,9 +6,8 @@ import pytest
 
 from tests.decoding.test_engine import LIMIT, TEXTS, outcome
 from tests.decoding.test_speculative import expected_texts, shared
-from tests.decoding.tiny import SEQ2SEQ
-from wheels.decoding.engine import decode
-from wheels.decoding.methods.method import deferral, priced_deferral
+from tests.decoding.tiny import SEQ2SEQ, write
+from wheels.decoding.methods.method import deferral, priced
 from wheels.decoding.methods.rules import SIMPLE, ThresholdRule
 from wheels.decoding.methods.verify import TakeBack
 from wheels.errors import WheelsError
@@ -22,11 +21,11 @@ def randomly(rate: float) -> ThresholdRule:
 @pytest.mark.parametrize("family", SEQ2SEQ)
 def test_a_price_that_trusts_all_is_plain_deferral_and_one_that_trusts_nothing_is_the_teacher(family):
     request = {"budget": 0.4, "max_new_tokens": LIMIT, "seed": 2}
-    plain = decode(shared(family), TEXTS[:8], deferral(randomly(0.4)), **request)
-    trusting = decode(shared(family), TEXTS[:8], priced_deferral(randomly(0.4), math.inf), **request)
+    plain = write(shared(family), TEXTS[:8], deferral(randomly(0.4)), **request)
+    trusting = write(shared(family), TEXTS[:8], priced(randomly(0.4), scale=math.inf), **request)
     assert outcome(plain) == outcome(trusting)
-    strict = priced_deferral(randomly(0.4), 0.0, complete=True, longest=6)
-    traces = decode(shared(family), TEXTS[:8], strict, **request)
+    strict = priced(randomly(0.4), scale=0.0, complete=True, draft=6)
+    traces = write(shared(family), TEXTS[:8], strict, **request)
     assert [trace.token_ids for trace in traces] == expected_texts(family, "teacher")[:8]
     assert outcome(plain) != outcome(traces) and any(trace.accepted for trace in traces)
 
@@ -39,21 +38,21 @@ def test_a_price_that_trusts_all_is_plain_deferral_and_one_that_trusts_nothing_i
         (2.0, {"scale": 0.5, "offset": 0.25}, 1.25),
         (2.0, {"scale": 0.5, "offset": -3.0}, 0.0),
         (-1.0, {}, 0.0),  # a price below 0 lets nothing pass
-        (math.inf, {}, math.inf),
-        (math.inf, {"scale": 0.0}, 0.0),
+        (math.inf, {"draft": 4}, math.inf),
+        (math.inf, {"scale": 0.0, "draft": 4}, 0.0),
         (-math.inf, {"scale": 0.0}, 0.0),
         (-math.inf, {}, 0.0),
         (-1.0, {"scale": math.inf}, math.inf),
     ],
 )
 def test_the_tolerance_follows_the_price(threshold, given, nats):
-    method = priced_deferral(SIMPLE["entropy"].at(threshold), **given)
+    method = priced(SIMPLE["entropy"].at(threshold), **given)
     assert method.verifier == TakeBack(nats, "regret") and method.rule.threshold == threshold
 
 
 def test_a_row_calls_anyway_where_its_draft_is_longest():
-    method = priced_deferral(SIMPLE["entropy"], longest=2)  # never calls by itself
-    traces = decode(shared("t5"), TEXTS, method, budget=0.4, max_new_tokens=LIMIT)
+    method = priced(SIMPLE["entropy"], draft=2)  # never calls by itself
+    traces = write(shared("t5"), TEXTS, method, max_new_tokens=LIMIT)
     for trace in traces:
         third = ["teacher" if place % 3 == 2 else "student" for place in range(trace.tokens)]
         assert list(trace.authors) == third and trace.teacher_passes == third.count("teacher")
@@ -62,12 +61,12 @@ def test_a_row_calls_anyway_where_its_draft_is_longest():
 
 def test_the_end_is_verified_where_that_is_asked_for():
     never = SIMPLE["entropy"].at(2.0)
-    alone, verified = (priced_deferral(never, 0.0, complete=complete) for complete in (False, True))
+    alone, verified = (priced(never, scale=0.0, complete=complete) for complete in (False, True))
     assert verified.complete and not alone.complete
-    traces = decode(shared("t5"), TEXTS[:8], verified, budget=0.4, max_new_tokens=LIMIT)
+    traces = write(shared("t5"), TEXTS[:8], verified, budget=0.4, max_new_tokens=LIMIT)
     assert [trace.token_ids for trace in traces] == expected_texts("t5", "teacher")[:8]
 
 
 def test_a_scale_below_0_is_refused():
     with pytest.raises(WheelsError, match="scale must be at least 0, got -1"):
-        priced_deferral(SIMPLE["entropy"], -1.0)
+        priced(SIMPLE["entropy"], scale=-1.0)

@@ -5,11 +5,12 @@ import torch
 import torch.nn.functional as F
 
 from tests.decoding.test_engine import LIMIT, TEXTS, Every, outcome, own_generate
-from tests.decoding.tiny import FAMILIES, SEQ2SEQ, make_pair, with_ends
+from tests.decoding.tiny import FAMILIES, SEQ2SEQ, make_pair, method_of, with_ends, write
 from tests.envs.tiny import EOS, PAD
-from wheels.decoding.engine import Engine, Request, decode
+from wheels.decoding.engine import Engine
 from wheels.decoding.methods.method import Method, deferral, prompt_lookup, speculative
 from wheels.decoding.models import cache
+from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
 from wheels.decoding.sequences import prepare_rows
@@ -60,7 +61,7 @@ def test_prompts_at_the_edges_are_answered_as_alone_and_as_by_generate(family):
     for method, budget, model_name in METHODS:
         expected = alone[model_name]
         for size in (1, 3) if method.lookup else (2, 8):
-            traces = decode(pair, texts, method, budget=budget, batch_size=size, max_new_tokens=LIMIT)
+            traces = write(pair, texts, method, budget=budget, batch_size=size, max_new_tokens=LIMIT)
             assert [trace.token_ids for trace in traces] == expected, (method.name, size)
         assert model_name == "student" or len(expected[2]) == (2 if family == "bart" else 1), "it ends at once"
 
@@ -69,7 +70,7 @@ def test_prompts_at_the_edges_are_answered_as_alone_and_as_by_generate(family):
 def test_a_prompt_of_padding_is_a_prompt(family):
     """Not an empty one, and not the same as one of other tokens."""
     pair = make_pair(family)
-    one, three, other = decode(
+    one, three, other = write(
         pair, [PADDING, "<pad> <pad> <pad>", "a a"], speculative(3), budget=None, max_new_tokens=8
     )
     assert [one.prompt_positions, three.prompt_positions] == [
@@ -85,19 +86,19 @@ def test_a_prompt_that_leaves_no_room_is_refused_by_its_number(family):
     tokens = limit + 1 if pair.is_seq2seq else limit
     said = "; shorten" if pair.is_seq2seq else ", output included; shorten"
     with pytest.raises(WheelsError, match=f"input 2 of 3 has {tokens} tokens, .* read at most {limit}{said}"):
-        decode(pair, ["a", of_length(pair, tokens), "b"], speculative(3), budget=None)
+        write(pair, ["a", of_length(pair, tokens), "b"], speculative(3), budget=None)
 
 
 @pytest.mark.parametrize("empty", ["", " ", "\n\t "])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_empty_prompt_is_refused_by_its_number(family, empty):
     with pytest.raises(WheelsError, match="input 3 of 3 is empty; give it some text"):
-        decode(make_pair(family), ["a", "b", empty], speculative(3), budget=None)
+        write(make_pair(family), ["a", "b", empty], speculative(3), budget=None)
 
 
 def test_a_prompt_of_nothing_but_its_end_is_refused_by_its_number():
     with pytest.raises(WheelsError, match="input 2 of 3 gives an empty prompt; give it some text"):
-        decode(make_pair("llama"), ["a", "</s>", "b"], speculative(3), budget=None)
+        write(make_pair("llama"), ["a", "</s>", "b"], speculative(3), budget=None)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -105,9 +106,9 @@ def test_prompts_that_cannot_be_read_are_skipped_and_change_nothing(family):
     """Each budget stays with its own text."""
     pair = make_pair(family)
     texts, budgets = ["a b c", "", "e a e a", "a " * 66, "k j"], [0.0, 0.9, 1.0, 0.9, 0.5]
-    traces = decode(pair, texts, Every(2), budget=budgets, max_new_tokens=8, on_error="skip")
+    traces = write(pair, texts, Every(2), budget=budgets, max_new_tokens=8, on_error="skip")
     good = [0, 2, 4]
-    alone = [decode(pair, [texts[row]], Every(2), budget=budgets[row], max_new_tokens=8)[0] for row in good]
+    alone = [write(pair, [texts[row]], Every(2), budget=budgets[row], max_new_tokens=8)[0] for row in good]
     assert outcome([traces[row] for row in good]) == outcome(alone)
     assert [trace.budget for trace in traces] == budgets
     assert [bool(trace.error) for trace in traces] == [False, True, False, True, False]
@@ -149,8 +150,8 @@ def test_memory_is_flat_over_many_prompts(family, method, budget, monkeypatch):
     pair = make_pair(family)
     texts = [TEXTS[number * 7 % len(TEXTS)] for number in range(COUNT)]
     rows = prepare_rows(pair, texts, 6)
-    wish = Request(budget=budget, max_new_tokens=6, sampling=Sampling(2.0))
-    engine = Engine(pair, rows, method, wish, batch_size=8, schedule=Schedule(group=3))
+    params = DecodeParams(max_new_tokens=6, sampling=Sampling(2.0))
+    engine = Engine(pair, rows, method_of(method, budget), params, batch_size=8, schedule=Schedule(group=3))
     after = [(row.index, sizes(engine)) for row in engine.run()]
     assert is_flat([size for _, size in after])
     assert sorted(index for index, _ in after) == list(range(COUNT)), "every prompt is answered once"
@@ -170,16 +171,16 @@ def test_a_store_that_grows_for_ever_is_seen(monkeypatch):
     monkeypatch.setattr(cache, "_ensure_capacity", grown)
     pair = make_pair("llama")
     rows = prepare_rows(pair, TEXTS * 2, 6)
-    engine = Engine(pair, rows, deferral(Every(3)), Request(budget=0.4), batch_size=4, schedule=Schedule(group=1))
+    engine = Engine(pair, rows, deferral(Every(3), 0.4), DecodeParams(), batch_size=4, schedule=Schedule(group=1))
     assert not is_flat([sizes(engine) for _ in engine.run()])
 
 
 def test_many_prompts_are_answered_in_order():
     pair = make_pair("t5")
     texts = [TEXTS[number * 7 % len(TEXTS)] for number in range(COUNT)]
-    alone = {text: decode(pair, [text], speculative(3), budget=None, max_new_tokens=3)[0].token_ids for text in TEXTS}
+    alone = {text: write(pair, [text], speculative(3), budget=None, max_new_tokens=3)[0].token_ids for text in TEXTS}
     told: list[int] = []
-    traces = decode(
+    traces = write(
         pair, texts, speculative(3), budget=None, max_new_tokens=3, batch_size=8, schedule=Schedule(group=4),
         progress=told.append,
     )  # fmt: skip

@@ -13,9 +13,8 @@ from transformers import PreTrainedModel
 
 from tests.decoding.test_engine import p_value
 from tests.decoding.test_speculative import redraws_from_p
-from tests.decoding.tiny import restless
+from tests.decoding.tiny import restless, write
 from wheels.benchmarks.speed.hf_systems import until_end
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import Method, prompt_lookup, speculative
 from wheels.decoding.methods.verify import Speculative
 from wheels.decoding.sampling import Sampling
@@ -89,7 +88,7 @@ def own(pair: Pair, sources: list[str]) -> list[tuple[int, ...]]:
 
 def differing(pair: Pair, sources: list[str], method: Method, batch_size: int) -> tuple[int, float]:
     """Return how many texts differ from the teacher's own, and the acceptance."""
-    traces = decode(pair, sources, method, budget=None, batch_size=batch_size, max_new_tokens=LIMIT)
+    traces = write(pair, sources, method, budget=None, batch_size=batch_size, max_new_tokens=LIMIT)
     expected = own(pair, sources)
     wrong = sum(trace.token_ids != tokens for trace, tokens in zip(traces, expected, strict=True))
     return wrong, sum(trace.accepted for trace in traces) / max(1, sum(trace.checked for trace in traces))
@@ -130,7 +129,7 @@ def pair_law(pair: Pair, source: str) -> tuple[list[int], torch.Tensor]:
 def chance(pair: Pair, source: str) -> float:
     """Return how likely so large a deviation from the teacher's law is by chance, over two sampled tokens."""
     firsts, law = pair_law(pair, source)
-    traces = decode(
+    traces = write(
         pair,
         [source] * DRAWS,
         speculative(2),

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.decoding.commands.test_calibrate import LIMIT, soft_pair, sources
+from tests.decoding.tiny import write
 from wheels.decoding.commands.calibrate import calibrate
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.rules import SIMPLE, ThresholdRule, router_score
 from wheels.decoding.trace import TEACHER, teacher_use
 from wheels.models.pair import Pair
@@ -32,7 +32,7 @@ def test_a_text_is_routed_whole_or_not_at_all(pair):
     rule = router(pair)
     (point,) = calibrate(pair, sources(), rule, [0.4], max_new_tokens=LIMIT)
     routed, student, teacher = (
-        decode(pair, sources(), rule.at(point.threshold), budget=budget, max_new_tokens=LIMIT, batch_size=7)
+        write(pair, sources(), rule.at(point.threshold), budget=budget, max_new_tokens=LIMIT, batch_size=7)
         for budget in (0.4, 0.0, 1.0)
     )
     whole = [all(called) for called in calls(routed)]
@@ -44,7 +44,7 @@ def test_a_text_is_routed_whole_or_not_at_all(pair):
 
 
 def test_first_k_writes_the_beginning_of_each_text(pair):
-    traces = decode(pair, sources(), SIMPLE["first-k"].at(-2.5), budget=0.4, max_new_tokens=LIMIT)
+    traces = write(pair, sources(), SIMPLE["first-k"].at(-2.5), budget=0.4, max_new_tokens=LIMIT)
     for called in calls(traces):
         assert called == sorted(called, reverse=True) and min(2, len(called)) <= sum(called) <= 3
     assert {sum(called) for called in calls(traces) if len(called) > 2} == {2, 3}
@@ -53,10 +53,10 @@ def test_first_k_writes_the_beginning_of_each_text(pair):
 @pytest.mark.slow
 def test_every_k_keeps_its_budget_on_texts_shorter_than_k(pair):
     rule = SIMPLE["every-k"].at(0.9)
-    traces = decode(pair, sources(600), rule, budget=0.1, max_new_tokens=LIMIT)
+    traces = write(pair, sources(600), rule, budget=0.1, max_new_tokens=LIMIT)
     assert max(trace.tokens for trace in traces) < 10 and max(sum(called) for called in calls(traces)) == 1
     assert teacher_use(traces) == pytest.approx(0.1, abs=0.01)
-    again = decode(pair, sources(600), rule, budget=0.1, max_new_tokens=LIMIT, batch_size=7)
+    again = write(pair, sources(600), rule, budget=0.1, max_new_tokens=LIMIT, batch_size=7)
     assert [trace.authors for trace in again] == [trace.authors for trace in traces], "the phase belongs to the row"
-    other = decode(pair, sources(600), rule, budget=0.1, max_new_tokens=LIMIT, seed=1)
+    other = write(pair, sources(600), rule, budget=0.1, max_new_tokens=LIMIT, seed=1)
     assert [trace.authors for trace in other] != [trace.authors for trace in traces]

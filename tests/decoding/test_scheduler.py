@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.decoding.tiny import make_pair, with_ends
-from wheels.decoding.engine import Engine, Request
-from wheels.decoding.methods.method import deferral
+from wheels.decoding.engine import Engine
+from wheels.decoding.methods.method import deferral, student_only, teacher_only
 from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.params import DecodeParams
 from wheels.decoding.scheduler import Schedule
 from wheels.decoding.sequences import prepare_rows
 from wheels.errors import WheelsError
@@ -98,7 +99,7 @@ def test_a_wrong_schedule_is_refused(values, message):
 def test_more_texts_than_a_batch_are_in_flight_only_where_both_models_write(budget, texts):
     pair = make_pair("llama")
     rows = prepare_rows(pair, ["a b", "c"] * 6, 4)
-    engine = Engine(pair, rows, deferral(SIMPLE["random"].at(0.5)), Request(budget=budget), batch_size=4,
+    engine = Engine(pair, rows, deferral(SIMPLE["random"], budget), DecodeParams(), batch_size=4,
                     schedule=Schedule(group=3))  # fmt: skip
     assert len(engine.slots.rows) == texts
 
@@ -108,7 +109,7 @@ def test_the_text_that_has_run_the_longest_goes_first():
     pair = make_pair("llama")
     rows = prepare_rows(pair, ["a b", "c", "d e", "f"], 4)
     engine = Engine(
-        pair, rows, deferral(SIMPLE["random"].at(0.5)), Request(budget=0.5), batch_size=2, schedule=Schedule(group=2)
+        pair, rows, deferral(SIMPLE["random"], 0.5), DecodeParams(), batch_size=2, schedule=Schedule(group=2)
     )
     engine._admit()
     first, second, *_ = slots = list(engine.running)
@@ -127,7 +128,7 @@ def test_texts_are_let_in_several_at_a_time_while_others_run():
     """A quarter of a batch, so that their sources are read together; one by one only where nobody runs."""
     pair = make_pair("llama")
     rows = prepare_rows(pair, ["a b"] * 20, 4)
-    engine = Engine(pair, rows, deferral(SIMPLE["random"]), Request(budget=0.0), batch_size=8)
+    engine = Engine(pair, rows, student_only(), DecodeParams(), batch_size=8)
     engine._admit()
     assert len(engine.queue) == 12 and not engine.slots.free()
     for leaving, waiting in ((1, 12), (1, 10), (1, 10)):
@@ -145,7 +146,7 @@ def test_one_model_alone_reads_its_cache_as_it_lies():
     pair = make_pair("llama")
     rows = prepare_rows(pair, ["a b", "c d"] * 6, 4)
     with_ends(pair, 99)
-    engine = Engine(pair, rows, deferral(SIMPLE["random"]), Request(budget=1.0), batch_size=4)
+    engine = Engine(pair, rows, teacher_only(), DecodeParams(), batch_size=4)
     asked = []
     read = engine.teacher.read
     engine.teacher.read = lambda rows_R, *rest: asked.append(rows_R) or read(rows_R, *rest)

@@ -10,10 +10,10 @@ import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from tests.decoding.test_engine import LIMIT, TEXTS, Every, outcome, own_generate, p_value
-from tests.decoding.tiny import FAMILIES, SEEDS, SEQ2SEQ, make_model, make_pair, with_ends
+from tests.decoding.tiny import FAMILIES, SEEDS, SEQ2SEQ, make_model, make_pair, with_ends, write
 from tests.envs.tiny import EOS, tokenizer_of
 from wheels.decoding import engine
-from wheels.decoding.engine import Engine, decode
+from wheels.decoding.engine import Engine
 from wheels.decoding.methods.method import (
     Method,
     bild,
@@ -21,12 +21,13 @@ from wheels.decoding.methods.method import (
     deferral,
     prompt_lookup,
     speculative,
-    verified_deferral,
+    verified,
 )
 from wheels.decoding.methods.rules import SIMPLE
 from wheels.decoding.methods.verify import Check, Speculative, Verdict
 from wheels.decoding.models.costs import Costs
 from wheels.decoding.models.registry import fast_decoder_for
+from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
 from wheels.decoding.step import Step
@@ -77,7 +78,7 @@ THE_TEACHER: dict[str, Method] = {
     "lookup": prompt_lookup(5),
     "adaptive lookup": prompt_lookup(2, adaptive=True),
     "cascade": cascade("opt", -math.inf, 3),
-    "verified": verified_deferral(Every(3), 0.0, complete=True),
+    "verified": verified(Every(3), tolerance=0.0, complete=True),
     "bild": bild(0.3, 0.69),  # what has more than half of p is the best
 }
 THE_STUDENT: dict[str, Method] = {
@@ -112,7 +113,7 @@ def test_the_text_is_the_models_own_generate(family, name):
     expected, accepted, drafted = expected_texts(family, "teacher" if name in THE_TEACHER else "student"), 0, 0
     for size, schedule in some(family, number):
         texts = TEXTS[: {1: 2, 3: 5, 8: 11}[size]]
-        traces = decode(pair, texts, method, batch_size=size, schedule=schedule, **NONE)
+        traces = write(pair, texts, method, batch_size=size, schedule=schedule, **NONE)
         assert [trace.token_ids for trace in traces] == expected[: len(texts)], (size, schedule)
         assert [trace.finished for trace in traces] == [row[-1] in pair.eos_ids for row in expected[: len(texts)]]
         accepted, drafted = (
@@ -128,7 +129,7 @@ def test_in_fast_passes_too(family):
     pair = kin(family)
     for model in (pair.student.float(), pair.teacher.float()):
         assert fast_decoder_for(model) is not None
-    written = [trace.token_ids for trace in decode(pair, TEXTS, speculative(3), batch_size=3, **NONE)]
+    written = [trace.token_ids for trace in write(pair, TEXTS, speculative(3), batch_size=3, **NONE)]
     assert written == own_generate(pair, "teacher", TEXTS)
     assert len(set(written)) > len(TEXTS) // 2, "the texts differ"
 
@@ -145,15 +146,15 @@ def test_every_company_is_met():
 def test_a_pair_that_hardly_agrees_still_writes_as_the_teacher(family):
     pair = make_pair(family)
     expected = own_generate(pair, "teacher", TEXTS)
-    for method in (speculative(4), verified_deferral(Every(2), 0.0, complete=True, draft=3)):
-        assert [trace.token_ids for trace in decode(pair, TEXTS, method, **NONE)] == expected
+    for method in (speculative(4), verified(Every(2), tolerance=0.0, complete=True, draft=3)):
+        assert [trace.token_ids for trace in write(pair, TEXTS, method, **NONE)] == expected
 
 
 def test_a_rule_that_accepts_all_would_be_seen(monkeypatch):
     """The negative control of the identities above."""
     monkeypatch.setattr(Speculative, "__call__", accepts_all)
     pair = kin("llama")
-    traces = decode(pair, TEXTS, speculative(3), **NONE)
+    traces = write(pair, TEXTS, speculative(3), **NONE)
     assert [trace.token_ids for trace in traces] != own_generate(pair, "teacher", TEXTS)
 
 
@@ -167,13 +168,13 @@ def test_an_infinite_threshold_is_plain_deferral(family):
     request = {"max_new_tokens": LIMIT, "batch_size": 7, "schedule": Schedule(group=2)}
     cases = (Every(3), None, Sampling()), (SIMPLE["random"].at(0.6), 0.4, SAMPLING)
     for rule, budget, sampling in cases:
-        plain, verified = (
-            decode(shared(family), TEXTS[:8], method, budget=budget, sampling=sampling, seed=2, **request)
-            for method in (deferral(rule), verified_deferral(rule, math.inf))
+        plain, checked = (
+            write(shared(family), TEXTS[:8], method, budget=budget, sampling=sampling, seed=2, **request)
+            for method in (deferral(rule), verified(rule, tolerance=math.inf))
         )
-        assert outcome(plain) == outcome(verified)
-        assert all(trace.drafted == trace.accepted == trace.checked for trace in verified)
-        assert sum(trace.teacher_passes for trace in plain) > 8 and any(trace.drafted for trace in verified)
+        assert outcome(plain) == outcome(checked)
+        assert all(trace.drafted == trace.accepted == trace.checked for trace in checked)
+        assert sum(trace.teacher_passes for trace in plain) > 8 and any(trace.drafted for trace in checked)
 
 
 @dataclass(frozen=True)
@@ -193,8 +194,8 @@ def test_bild_that_neither_falls_back_nor_rolls_back_keeps_the_drafts(family):
     """The student writes, and after each third token the teacher writes one: deferral by position."""
     pair = shared(family)
     for sampling in (Sampling(), SAMPLING):
-        kept = decode(pair, TEXTS, bild(0.0, math.inf, draft=3), batch_size=7, sampling=sampling, **NONE)
-        plain = decode(pair, TEXTS, After(3), batch_size=7, sampling=sampling, **NONE)
+        kept = write(pair, TEXTS, bild(0.0, math.inf, draft=3), batch_size=7, sampling=sampling, **NONE)
+        plain = write(pair, TEXTS, After(3), batch_size=7, sampling=sampling, **NONE)
         assert [(trace.token_ids, trace.authors) for trace in kept] == [(t.token_ids, t.authors) for t in plain]
         assert all(trace.accepted == trace.drafted == trace.tokens - trace.teacher_tokens for trace in kept)
 
@@ -208,9 +209,9 @@ def test_bild_falls_back_and_rolls_back_by_its_defaults():
 
 def test_bild_rolls_back_and_falls_back():
     pair = kin("t5")
-    often, seldom = (decode(pair, TEXTS, bild(fallback, 2.0, draft=9), **NONE) for fallback in (0.95, 0.0))
+    often, seldom = (write(pair, TEXTS, bild(fallback, 2.0, draft=9), **NONE) for fallback in (0.95, 0.0))
     assert sum(t.teacher_passes for t in often) > sum(t.teacher_passes for t in seldom)
-    strict, loose = (decode(pair, TEXTS, bild(0.6, rollback), **NONE) for rollback in (0.1, 50.0))
+    strict, loose = (write(pair, TEXTS, bild(0.6, rollback), **NONE) for rollback in (0.1, 50.0))
     assert sum(t.wasted for t in strict) > sum(t.wasted for t in loose)
 
 
@@ -221,7 +222,7 @@ SAMPLED: dict[str, Method] = {
     "lookup": prompt_lookup(4),
     "cascade": cascade("token-v2", 0.2, 3),
     "bild": bild(0.6, 2.0, draft=4),
-    "verified": verified_deferral(SIMPLE["random"].at(0.6), 1.0, complete=True, draft=5),
+    "verified": verified(SIMPLE["random"].at(0.6), tolerance=1.0, complete=True, draft=5),
 }
 
 
@@ -231,7 +232,7 @@ def test_company_changes_nothing(family, name):
     pair, texts, method = shared(family), TEXTS[:5], SAMPLED[name]
 
     def run(size: int, schedule: Schedule, seed: int = 3) -> list[tuple]:
-        traces = decode(
+        traces = write(
             pair, texts, method, batch_size=size, schedule=schedule, sampling=SAMPLING, seed=seed, budget=None,
             max_new_tokens=6,
         )  # fmt: skip
@@ -247,7 +248,7 @@ def test_company_changes_nothing(family, name):
 def test_one_seed_one_output(family):
     pair = shared(family)
     first, again, other = (
-        outcome(decode(pair, TEXTS[:6], speculative(2), sampling=SAMPLING, seed=seed, **NONE)) for seed in (1, 1, 2)
+        outcome(write(pair, TEXTS[:6], speculative(2), sampling=SAMPLING, seed=seed, **NONE)) for seed in (1, 1, 2)
     )
     assert first == again != other
 
@@ -311,7 +312,7 @@ def test_two_sampled_tokens_have_the_teachers_joint_law(family, monkeypatch):
     law, other = (joint_law(pair, name, "a b c") for name in ("teacher", "student"))
 
     def p_and_forbidden(draws: int) -> tuple[float, float]:
-        traces = decode(
+        traces = write(
             pair, ["a b c"] * draws, speculative(2), batch_size=64, schedule=Schedule("lockstep"), sampling=SOFT,
             seed=5, budget=None, max_new_tokens=3,
         )  # fmt: skip
@@ -331,7 +332,7 @@ def test_two_sampled_tokens_have_the_teachers_joint_law(family, monkeypatch):
 @pytest.mark.parametrize("name", ["bild", "verified"])
 def test_budget_1_is_the_teacher_alone(name):
     pair = kin("t5")
-    traces = decode(pair, TEXTS, SAMPLED[name], budget=1.0, max_new_tokens=LIMIT)
+    traces = write(pair, TEXTS, SAMPLED[name], budget=1.0, max_new_tokens=LIMIT)
     assert [trace.token_ids for trace in traces] == own_generate(pair, "teacher", TEXTS)
     assert all(trace.student_passes == 0 and trace.teacher_use == 1 for trace in traces)
 
@@ -339,7 +340,7 @@ def test_budget_1_is_the_teacher_alone(name):
 @pytest.mark.parametrize("method", [cascade("opt", 0.0, draft=0), speculative(0)], ids=lambda method: method.name)
 def test_a_method_that_drafts_nothing_is_the_teacher_alone(method):
     pair = kin("t5")
-    traces = decode(pair, TEXTS, method, budget=None, max_new_tokens=LIMIT)
+    traces = write(pair, TEXTS, method, budget=None, max_new_tokens=LIMIT)
     assert [trace.token_ids for trace in traces] == own_generate(pair, "teacher", TEXTS)
 
 
@@ -355,7 +356,7 @@ def test_a_method_that_drafts_nothing_is_the_teacher_alone(method):
         (bild(), {"budget": 0.0}, "bild verifies every token and cannot keep budget 0"),
         (bild(), {"budget": [0.5, 0.0]}, "bild verifies every token and cannot keep budget 0"),
         (
-            verified_deferral(Every(2), 1.0),
+            verified(Every(2), tolerance=1.0),
             {"budget": 0.5, "mode": "strict"},
             "strict mode cannot take tokens back; use budget_mode average",
         ),
@@ -363,13 +364,13 @@ def test_a_method_that_drafts_nothing_is_the_teacher_alone(method):
 )
 def test_a_budget_that_cannot_be_kept_is_refused(method, request_, message):
     with pytest.raises(WheelsError, match=message):
-        decode(kin("t5"), ["a", "b"], method, **request_)
+        write(kin("t5"), ["a", "b"], method, **request_)
 
 
 def test_verified_deferral_keeps_its_ends():
-    pair, method = kin("t5"), verified_deferral(Every(2), 0.0)
+    pair, method = kin("t5"), verified(Every(2), tolerance=0.0)
     for budget, model in ((0.0, "student"), (1.0, "teacher")):
-        traces = decode(pair, TEXTS, method, budget=budget, max_new_tokens=LIMIT)
+        traces = write(pair, TEXTS, method, budget=budget, max_new_tokens=LIMIT)
         assert [trace.token_ids for trace in traces] == own_generate(pair, model, TEXTS)
 
 
@@ -380,7 +381,7 @@ def test_verified_deferral_keeps_its_ends():
         (lambda: Method("x", None, Speculative()), "x calls the teacher when a draft is full: give it a draft length"),
         (lambda: Method("x", Every(2), None, 3, adaptive=True), "x has drafts that nobody verifies"),
         (lambda: Method("x", Every(2), Speculative(), 3, lookup=True), "copies its drafts, and rule 'every' needs"),
-        (lambda: verified_deferral(SIMPLE["oracle"], 1.0), "rule 'oracle' reads the teacher before every token"),
+        (lambda: verified(SIMPLE["oracle"], tolerance=1.0), "rule 'oracle' reads the teacher before every token"),
     ],
 )
 def test_parts_that_do_not_go_together_are_refused(make, message):
@@ -392,5 +393,7 @@ def test_texts_in_flight_are_the_batch_and_those_that_wait():
     pair = kin("t5")
     rows = engine.prepare_rows(pair, TEXTS, LIMIT)
     for size, schedule, count in ((4, Schedule(group=3), 6), (4, Schedule("lockstep"), 4), (8, Schedule(group=8), 12)):
-        made = Engine(pair, rows, speculative(3), engine.Request(**NONE), batch_size=size, schedule=schedule)
+        made = Engine(
+            pair, rows, speculative(3), DecodeParams(max_new_tokens=LIMIT), batch_size=size, schedule=schedule
+        )
         assert len(made.slots.rows) == count

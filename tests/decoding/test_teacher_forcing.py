@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from tests.decoding.tiny import FAMILIES, make_pair, with_ends
+from tests.decoding.tiny import FAMILIES, make_pair, with_ends, write
 from tests.envs.tiny import EOS, SOURCES
 from wheels.decoding import teacher_forcing as module
-from wheels.decoding.engine import decode
 from wheels.decoding.step import Step
 from wheels.decoding.teacher_forcing import Examined, examine
 from wheels.decoding.trace import Trace
@@ -38,7 +37,7 @@ def watched(pair: Pair) -> tuple[list[Trace], list[list[Step]]]:
     traces, states = [], []
     for source in SOURCES:
         rule = Watching()
-        traces += decode(pair, [source], rule, budget=0.5, max_new_tokens=10)
+        traces += write(pair, [source], rule, budget=0.5, max_new_tokens=10)
         states.append(rule.steps)
     return traces, states
 

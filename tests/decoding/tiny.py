@@ -1,8 +1,11 @@
 """Tiny random pairs of every family that the engine is held to, and a trained model's folder made from one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from transformers import (
     BartConfig,
@@ -15,6 +18,11 @@ from transformers import (
 )
 
 from tests.envs.tiny import EOS, PAD, UNK, WORDS, gpt2, llama, t5, tokenizer_of
+from wheels.decoding.engine import decode
+from wheels.decoding.methods.method import Method, deferral
+from wheels.decoding.methods.rules import Rule, ThresholdRule
+from wheels.decoding.params import DecodeParams
+from wheels.decoding.trace import Trace
 from wheels.models.artefact import save_deferral
 from wheels.models.pair import Pair
 from wheels.policy.features import feature_width
@@ -117,3 +125,25 @@ def save_artefact(folder: Path, family: str = "t5", *, rules: tuple[str, ...] = 
         made = {rule: [DeferralHead(config) for _ in range(2)] for rule in rules}
     save_deferral(folder, made, teacher="teacher", prompt="{source}", trained={"steps": 0})
     return folder
+
+
+ENGINE = ("batch_size", "schedule", "journal", "on_error", "progress")
+
+
+def method_of(how: Method | Rule, budget: Any = None, mode: str = "average", burst: int = 0) -> Method:
+    """A method under a budget; a rule is deferral. A threshold set by hand is taken to be the budget's own."""
+    given: dict[str, Any] = {"budget": budget, "mode": mode, "burst": burst}
+    rule = how.rule if isinstance(how, Method) else how
+    found = np.atleast_1d(np.asarray(budget)).tolist()
+    between = {one for one in found if isinstance(one, float) and 0 < one < 1}
+    by_hand = isinstance(rule, ThresholdRule) and rule.budget is None and abs(rule.threshold) != float("inf")
+    if isinstance(rule, ThresholdRule) and by_hand and len(between) == 1:
+        rule = rule.at(rule.threshold, *between)
+    return replace(how, rule=rule, **given) if isinstance(how, Method) else deferral(rule, **given)
+
+
+def write(pair: Pair, sources: Sequence[str], how: Method | Rule, **settings: Any) -> list[Trace]:
+    """`decode` by keywords: of the method's budget, of the engine, and of `DecodeParams`."""
+    method = method_of(how, **{name: settings.pop(name) for name in ("budget", "mode", "burst") if name in settings})
+    engine = {name: settings.pop(name) for name in ENGINE if name in settings}
+    return decode(pair, sources, method, DecodeParams(**settings), **engine)

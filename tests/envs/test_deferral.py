@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.decoding.tiny import write
 from tests.envs.tiny import EOS, LIMIT, ROWS, SOURCES
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.rules import SIMPLE
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.step import Step
@@ -87,7 +87,7 @@ def test_states_and_tokens_are_the_engines_on_the_same_path(pair: Pair, sampling
     called = 0
     for source in SOURCES:
         rule = Recorder()
-        (trace,) = decode(pair, [source], rule, budget=0.5, max_new_tokens=LIMIT, sampling=sampling, seed=11)
+        (trace,) = write(pair, [source], rule, budget=0.5, max_new_tokens=LIMIT, sampling=sampling, seed=11)
         observation, _ = env.reset(options={"index": SOURCES.index(source), "seed": 11})
         # The engine numbers its inputs, and the draws with them, from 0 in each call.
         env.writing.index_B[0] = 0
@@ -237,7 +237,7 @@ def test_render_brackets_the_teachers_tokens(t5_pair: Pair) -> None:
 
 def test_random_rule_of_decoding_reads_the_same_noise(t5_pair: Pair) -> None:
     env = make(t5_pair)
-    (trace,) = decode(t5_pair, [SOURCES[0]], SIMPLE["random"].at(0.5), budget=0.5, max_new_tokens=LIMIT, seed=4)
+    (trace,) = write(t5_pair, [SOURCES[0]], SIMPLE["random"].at(0.5), budget=0.5, max_new_tokens=LIMIT, seed=4)
     env.reset(options={"index": 0, "seed": 4})
     for token, author in zip(trace.token_ids, trace.authors, strict=True):
         info = env.step(int(SIMPLE["random"].at(0.5)(env.state)))[-1]

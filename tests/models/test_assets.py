@@ -15,6 +15,7 @@ from wheels.benchmarks.demo.config import DemoConfig
 from wheels.benchmarks.demo.retrain import RECIPE, SECTIONS, assemble, retrain_stages, round_pair, write_half
 from wheels.data.tasks import Row, Task, load_task
 from wheels.decoding.engine import decode
+from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.rules import calibrated
 from wheels.decoding.trace import teacher_use
 from wheels.metrics import score
@@ -44,7 +45,7 @@ def write(artefact, task):
     sources = [row.source for row in task.test]
 
     def decoded(rule: str, budget: float):
-        return decode(artefact.pair, sources, calibrated(artefact, rule, budget), budget=budget, batch_size=ROWS)
+        return decode(artefact.pair, sources, deferral(calibrated(artefact, rule, budget), budget), batch_size=ROWS)
 
     return decoded
 

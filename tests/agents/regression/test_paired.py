@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from tests.decoding.commands.test_calibrate import LIMIT, soft_pair, sources
+from tests.decoding.tiny import write
 from wheels.agents.config import TrainConfig
 from wheels.agents.regression import paired
 from wheels.agents.regression.paired import (
@@ -24,7 +25,6 @@ from wheels.agents.regression.paired import (
     thresholds_of,
 )
 from wheels.data.tasks import Row
-from wheels.decoding.engine import decode
 from wheels.decoding.teacher_forcing import examine
 from wheels.decoding.trace import TEACHER, Trace
 from wheels.metrics import sentence_scores
@@ -57,7 +57,7 @@ def states_of(pair: Pair, rows: list[Row]) -> torch.Tensor:
 
 def written(pair: Pair, rows: list[Row], rule: Any) -> list[Trace]:
     budgets = [BUDGETS[place % 3] for place in range(len(rows))]
-    return decode(pair, [row.source for row in rows], rule, budget=budgets, max_new_tokens=LIMIT)
+    return write(pair, [row.source for row in rows], rule, budget=budgets, max_new_tokens=LIMIT)
 
 
 def test_one_decision_is_another_and_the_rest_follows(pair: Pair, head: DeferralHead) -> None:

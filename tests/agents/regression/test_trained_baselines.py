@@ -10,11 +10,11 @@ import torch
 from accelerate import Accelerator
 
 from tests.decoding.commands.test_calibrate import LIMIT, soft_pair, sources
+from tests.decoding.tiny import write
 from wheels.agents.config import TrainConfig
 from wheels.agents.regression import trained_baselines
 from wheels.agents.regression.trained_baselines import collect_gains, text_gains
 from wheels.data.tasks import Row
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.rules import SIMPLE
 from wheels.decoding.step import Step
 from wheels.metrics import sentence_scores
@@ -41,7 +41,7 @@ class FirstStates:
 
 def texts(pair: Pair, budget: float, rows: list[str]) -> list[str]:
     rule = SIMPLE["random"].at(1.0 - budget)
-    return [trace.text for trace in decode(pair, rows, rule, budget=budget, max_new_tokens=LIMIT)]
+    return [trace.text for trace in write(pair, rows, rule, budget=budget, max_new_tokens=LIMIT)]
 
 
 def test_a_gain_is_the_teachers_score_minus_the_students(pair: Pair) -> None:
@@ -60,7 +60,7 @@ def test_the_features_are_those_of_the_state_in_which_the_rule_is_asked(pair: Pa
     features_NF, _ = text_gains(pair, [Row(row, "a b") for row in rows], "chrf", LIMIT, 4)
     for row, features_F in zip(rows, features_NF, strict=True):
         rule = FirstStates()
-        decode(pair, [row], rule, budget=0.5, max_new_tokens=LIMIT)
+        write(pair, [row], rule, budget=0.5, max_new_tokens=LIMIT)
         (asked_F,) = rule.features
         assert torch.allclose(features_F, asked_F.float(), atol=1e-5)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.decoding.tiny import save_artefact
+from tests.decoding.tiny import save_artefact, write
 from tests.envs.tiny import SOURCES
 from wheels.benchmarks.core.cell import PointKey, Record
 from wheels.benchmarks.curve import diagnostics as diagnostics
@@ -18,7 +18,6 @@ from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.reliability import judge
 from wheels.benchmarks.curve.run import run
 from wheels.decoding import teacher_forcing as examine
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.rules import calibrated, head_score
 from wheels.decoding.step import Step
 from wheels.models.artefact import Artefact
@@ -137,7 +136,7 @@ def test_the_prediction_is_the_score_that_decided(model: Path) -> None:
     watched = type(rule)(rule.name, watching, rule.threshold, needs_teacher=True)
     for source in SOURCES:
         seen.clear()
-        trace = decode(artefact.pair, [source], watched, budget=key.budget, max_new_tokens=8)[0]
+        trace = write(artefact.pair, [source], watched, budget=key.budget, max_new_tokens=8)[0]
         found = judge(artefact, key, ["a", source], [Record("", 0, 0, 0, 0, 0.0), Record.of(trace)], 8)
         assert found[0].gain == () == found[0].regret  # an empty output has no states
         for column, values in enumerate((found[1].gain, found[1].regret)):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +16,9 @@ from wheels.benchmarks.curve.decodes import load_artefact, rows_digest
 from wheels.benchmarks.curve.run import run
 from wheels.data.tasks import Row
 from wheels.decoding.methods.choices import RULES
+from wheels.decoding.methods.method import Method
+from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.params import DecodeParams
 from wheels.errors import WheelsError
 from wheels.policy.calibration import NotCalibrated
 
@@ -69,16 +72,21 @@ class Decoder:
         self.calls: list[tuple[PointKey, dict[str, Any]]] = []
         self.stop_after = stop_after
 
-    def __call__(self, pair: Any, sources: list[str], rule: PointKey, *, progress: Any, **request: Any) -> list[Any]:
+    def __call__(
+        self, pair: Any, sources: list[str], method: Method, params: DecodeParams, *, progress: Any, batch_size: int
+    ) -> list[Any]:
         if len(self.calls) == self.stop_after:
             raise KeyboardInterrupt
-        self.calls.append((rule, {"sources": sources, "prompt": pair.prompt, **request}))
+        (budget,) = method.budgets
+        asked = {"mode": method.mode, "max_new_tokens": params.max_new_tokens, "batch_size": batch_size}
+        told = {"sources": sources, "prompt": pair.prompt} | asked
+        self.calls.append((PointKey(method.name, params.seed, budget), told))
         references = {row.source: row.target.split() for row in TEST_ROWS}
         traces = []
         for source in sources:
             words = references[source]
-            length = round(len(words) * (0.5 + 0.5 * request["budget"]))
-            calls = round(request["budget"] * length)
+            length = round(len(words) * (0.5 + 0.5 * budget))
+            calls = round(budget * length)
             traces.append(
                 SimpleNamespace(
                     text=" ".join(words[:length]),
@@ -133,7 +141,9 @@ def write_rows(path: Path, rows: list[Row]) -> Path:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     artefact = Artefact()
     monkeypatch.setattr(decodes, "load_artefact", lambda config: artefact)
-    monkeypatch.setattr(decodes, "calibrated", lambda artefact, name, budget, seed, mode: PointKey(name, seed, budget))
+    monkeypatch.setattr(
+        decodes, "calibrated", lambda artefact, name, budget, *_: replace(SIMPLE["random"], name=name).at(0.5, budget)
+    )
     monkeypatch.setattr(curves, "draw", lambda curve: b"\x89PNG")  # its own tests draw
     monkeypatch.setattr(curves, "sections", lambda curve, diagnostics: ["<h2>Diagnostics</h2>"])
     return World(artefact, write_rows(tmp_path / "scored.jsonl", TEST_ROWS), tmp_path / "out", monkeypatch)
@@ -168,8 +178,7 @@ def test_a_run_decodes_each_point_once_and_writes_everything(world: World, capsy
 def test_the_decoder_gets_the_settings(world: World) -> None:
     settings = {"mode": "strict", "max_new_tokens": 40, "batch_size": 7, "prompt": "Translate: {source}", "limit": 9}
     _, decoder = world.run(**settings)
-    for key, request in decoder.calls:
-        assert request["budget"] == key.budget and request["seed"] == key.seed
+    for _, request in decoder.calls:
         assert (request["mode"], request["max_new_tokens"], request["batch_size"]) == ("strict", 40, 7)
         assert request["prompt"] == "Translate: {source}"
         assert request["sources"] == [row.source for row in TEST_ROWS[:9]]

@@ -50,7 +50,8 @@ def row(quality: float, passes: int) -> Record:
 
 
 def of(family: str, label: str, line: str, seed: int | None = None, budget: float | None = None) -> Setting:
-    return Setting(family, label, deferral(SIMPLE["random"]), budget, line, seed)
+    method = speculative(5) if budget is None else deferral(SIMPLE["random"], budget)
+    return Setting(family, label, method, line, seed)
 
 
 def world() -> tuple[list[Setting], dict, Resampled]:
@@ -127,7 +128,7 @@ def test_what_speculation_does_not_offer():
 
 
 def test_costs_are_per_token_and_shares_of_the_gap_by_hand():
-    settings = [*ends(), Setting("speculative", "drafts of 5", speculative(5), None, "speculative")]
+    settings = [*ends(), Setting("speculative", "drafts of 5", speculative(5), "speculative")]
     records = [
         [Record("x 0", 4, 0, 0, 0, 1.0)] * 2,
         [Record("x 80", 2, 2, 2, 2, 1.0)] * 2,

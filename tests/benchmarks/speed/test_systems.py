@@ -15,7 +15,7 @@ from wheels.benchmarks.speed.forward_timer import ForwardTimer, Machine, Shape, 
 from wheels.benchmarks.speed.hf_systems import Outcome, Prompts, Workload, until_end
 from wheels.benchmarks.speed.records import Timing
 from wheels.benchmarks.speed.systems import KNOWN, shapes_of
-from wheels.decoding.methods.method import deferral, speculative, verified_deferral
+from wheels.decoding.methods.method import deferral, speculative, verified
 from wheels.decoding.methods.rules import SIMPLE
 from wheels.decoding.models.cache import cache_argument
 from wheels.decoding.models.families.encoders import FastT5Encoder
@@ -23,7 +23,7 @@ from wheels.decoding.models.runner import Output, Pass, Runner
 from wheels.distillation.collate import pad_with_mask
 from wheels.models.pair import Pair
 
-RULE = SIMPLE["random"].at(0.7)
+RULE = SIMPLE["random"].at(0.7, budget=0.3)
 FAMILIES = ("t5", "llama")
 
 
@@ -96,7 +96,7 @@ def test_tokens_count_up_to_the_first_end(tokens: list[int], kept: tuple[int, ..
 
 @pytest.mark.parametrize(
     ("method", "heads"),
-    [(deferral(RULE), [1, 1, 1]), (speculative(3), [4, 2, 4]), (verified_deferral(RULE, 2.0), [1, 2, 6])],
+    [(deferral(RULE), [1, 1, 1]), (speculative(3), [4, 2, 4]), (verified(RULE, tolerance=2.0), [1, 2, 6])],
 )
 def test_the_scored_positions_follow_from_the_method(method, heads: list[int]) -> None:
     passes = [Pass(2, 9, 0, 18), Pass(2, 2, 9, 4), Pass(2, 6, 40, 12)]
@@ -216,5 +216,5 @@ def test_the_machine_is_measured() -> None:
 
 def test_a_ragged_pass_is_held_to_a_rectangle_of_as_many_tokens():
     passes = [Pass(4, 9, 5, 14), Pass(4, 9, 5, 36), Pass(3, 4, 5, 6)]
-    counts = shapes_of({"teacher": passes}, deferral(SIMPLE["random"]))
+    counts = shapes_of({"teacher": passes}, deferral(RULE))
     assert [shape.width for shape in counts.elements()] == [4, 9, 2], "3.5 tokens in each of 4 rows, 9, and 2"

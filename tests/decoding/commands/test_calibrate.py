@@ -7,12 +7,11 @@ import shlex
 import pytest
 import torch
 
-from tests.decoding.tiny import make_pair, save_artefact
+from tests.decoding.tiny import make_pair, save_artefact, write
 from tests.envs.tiny import WORDS
 from wheels.cli import main
 from wheels.decoding.commands import calibrate as calibrating
 from wheels.decoding.commands.calibrate import ROUNDS, TOLERANCE, Bracket, as_table, calibrate
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.rules import SIMPLE, ThresholdRule, head_score, router_score
 from wheels.decoding.trace import teacher_use
 from wheels.models.pair import Pair
@@ -47,7 +46,7 @@ def test_the_use_is_the_budget(name):
     for point in points:
         assert abs(point.use - point.budget) < NEAR
         rule = SIMPLE[name].at(point.threshold)
-        again = decode(pair, sources(), rule, budget=point.budget, max_new_tokens=LIMIT, batch_size=7)
+        again = write(pair, sources(), rule, budget=point.budget, max_new_tokens=LIMIT, batch_size=7)
         assert teacher_use(again) == point.use, "what is written down is what the threshold gives"
     assert points[0].threshold > points[1].threshold
 
@@ -112,9 +111,9 @@ def test_the_search_ends_when_a_threshold_gives_the_budget(monkeypatch):
     """One decode without calls for all budgets, then one for each guess: the first is already near enough."""
     decodes: list[float] = []
 
-    def of(pair, sources, rule, **request):
-        decodes.append(request["budget"])
-        rule.scores.append(torch.arange(10.0))
+    def of(pair, sources, method, params, **request):
+        decodes.append(method.budget)
+        method.rule.scores.append(torch.arange(10.0))
         return []
 
     monkeypatch.setattr(calibrating, "decode", of)
@@ -127,7 +126,7 @@ def test_the_search_ends_when_a_threshold_gives_the_budget(monkeypatch):
 def test_the_threshold_of_one_budget_misses_another():
     pair, rule = soft_pair(), SIMPLE["entropy"]
     low, high = calibrate(pair, sources(), rule, BUDGETS, max_new_tokens=LIMIT)
-    swapped = decode(pair, sources(), rule.at(low.threshold), budget=high.budget, max_new_tokens=LIMIT)
+    swapped = write(pair, sources(), rule.at(low.threshold), budget=high.budget, max_new_tokens=LIMIT)
     assert abs(teacher_use(swapped) - high.budget) > 5 * NEAR
 
 

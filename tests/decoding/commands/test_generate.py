@@ -8,12 +8,11 @@ import sys
 
 import pytest
 
-from tests.decoding.tiny import save_artefact, with_ends
+from tests.decoding.tiny import save_artefact, with_ends, write
 from wheels.cli import main
 from wheels.decoding.commands import generate, inputs
 from wheels.decoding.commands.generate_config import GenerateConfig
-from wheels.decoding.engine import decode
-from wheels.decoding.methods.method import bild, cascade, prompt_lookup, speculative, verified_deferral
+from wheels.decoding.methods.method import bild, cascade, prompt_lookup, speculative, verified
 from wheels.decoding.methods.rules import SIMPLE
 from wheels.decoding.sampling import Sampling
 from wheels.errors import WheelsError
@@ -57,7 +56,7 @@ def call(folder, capsys, monkeypatch):
 
 
 def expected(pair: Pair, texts: list[str] = TEXTS, budget: float = 0.5, **request) -> list:
-    return decode(pair, texts, SIMPLE["random"].at(1 - budget), budget=budget, max_new_tokens=8, **request)
+    return write(pair, texts, SIMPLE["random"].at(1 - budget), budget=budget, max_new_tokens=8, **request)
 
 
 def test_a_text_is_written_and_its_use_stands_on_standard_error(call, pair):
@@ -130,7 +129,7 @@ METHODS = {
     "cascade": (["--cascade", "token-v3", "--tolerance", "0.7"], cascade("token-v3", 0.7)),
     "verified": (
         ["--teacher-budget", "0.5", "--tolerance", "0.1"],
-        verified_deferral(SIMPLE["random"].at(0.5), 0.1),
+        verified(SIMPLE["random"].at(0.5), tolerance=0.1),
     ),
 }
 
@@ -141,7 +140,7 @@ def test_every_method_of_the_command_line_reaches_the_engine(call, pair, name):
     code, out, err = call("--method", name.split(",")[0], "--format", "json", *flags, "--input", "-",
                           stdin="\n".join(TEXTS).encode())  # fmt: skip
     budget = 0.5 if name == "verified" else None
-    traces = decode(pair, TEXTS, method, budget=budget, max_new_tokens=8)
+    traces = write(pair, TEXTS, method, budget=budget, max_new_tokens=8)
     shown = [json.loads(line) for line in out.splitlines()]
     assert (code, err) == (0, "")
     for row, trace in zip(shown, traces, strict=True):
@@ -160,7 +159,7 @@ def test_an_input_that_cannot_be_read_can_be_skipped(call, pair, bad):
     code, out, err = call("--teacher-budget", "0.5", "--input", "-", stdin=stdin)
     assert (code, out) == (2, "") and re.search("blank|has 81 tokens", err)
     code, out, err = call("--teacher-budget", "0.5", "--on-error", "skip", "--input", "-", stdin=stdin)
-    first, _, last = decode(pair, ["a b c", "e", "d"], SIMPLE["random"].at(0.5), budget=0.5, max_new_tokens=8)
+    first, _, last = write(pair, ["a b c", "e", "d"], SIMPLE["random"].at(0.5), budget=0.5, max_new_tokens=8)
     assert (code, out.splitlines()) == (0, [first.text, "", last.text])
     assert re.match(r"skipped: input 2 of 3 (is empty; give it some text|has 81 tokens, .* at most 64; shorten)", err)
 

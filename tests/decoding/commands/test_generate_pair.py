@@ -4,9 +4,8 @@ import re
 
 import pytest
 
-from tests.decoding.tiny import make_pair
+from tests.decoding.tiny import make_pair, write
 from wheels.cli import main
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import deferral, speculative
 from wheels.decoding.methods.rules import SIMPLE
 
@@ -45,7 +44,7 @@ def test_two_models_write_without_a_trained_folder(call, pair, tmp_path, flags, 
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(TEXTS))
     code, out, _ = call("--student", "q", "--teacher", "p", *flags, "--input", str(texts))
-    wanted = decode(pair[1], TEXTS, method, budget=budget, max_new_tokens=8)
+    wanted = write(pair[1], TEXTS, method, budget=budget, max_new_tokens=8)
     assert (code, out.splitlines()) == (0, [trace.text for trace in wanted])
 
 

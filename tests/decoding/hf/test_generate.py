@@ -16,9 +16,8 @@ from transformers.generation import (
 )
 
 import wheels
-from tests.decoding.tiny import FAMILIES, make_model, make_pair, save_artefact
+from tests.decoding.tiny import FAMILIES, make_model, make_pair, save_artefact, write
 from tests.envs.tiny import EOS, PAD, SOURCES, tokenizer_of
-from wheels.decoding.engine import decode
 from wheels.decoding.hf import pair as generate_pair
 from wheels.decoding.hf.batch import _most_tokens
 from wheels.decoding.methods.method import bild, deferral, prompt_lookup, speculative
@@ -91,7 +90,7 @@ def test_decoding_that_verifies_every_token_is_the_teachers_own_generate(pair, m
 def test_deferral_is_the_engines(pair):
     threshold = 1e-4 if pair.student.config.model_type == "t5" else 0.4
     rule = SIMPLE["maxprob"].at(threshold)
-    traces = decode(pair, TEXTS, rule, budget=None, max_new_tokens=LIMIT)
+    traces = write(pair, TEXTS, rule, budget=None, max_new_tokens=LIMIT)
     written = ours(pair, rule="maxprob", threshold=threshold, return_dict_in_generate=True)
     assert {"student", "teacher"} == {author for trace in traces for author in trace.authors}
     start = written.sequences.shape[1] - max(trace.tokens for trace in traces)
@@ -272,7 +271,7 @@ def test_a_trained_students_folder_gives_rule_and_threshold(tmp_path):
     artefact = Artefact.load(folder)
     student = load_model(folder)
     for rule in ("learned", "maxprob"):
-        traces = decode(artefact.pair, TEXTS, calibrated(artefact, rule, 0.4), budget=0.4, max_new_tokens=LIMIT)
+        traces = write(artefact.pair, TEXTS, calibrated(artefact, rule, 0.4), budget=0.4, max_new_tokens=LIMIT)
         settings = {"teacher_budget": 0.4} if rule == "learned" else {"teacher_budget": 0.4, "rule": rule}
         written = student.generate(
             **batch_of(artefact.pair, TEXTS), custom_generate=wheels.hf_generate, teacher=folder / "teacher",

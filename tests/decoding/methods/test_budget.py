@@ -8,10 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.decoding.tiny import make_pair
+from tests.decoding.tiny import make_pair, write
 from tests.envs.tiny import SOURCES
 from wheels.decoding import engine
-from wheels.decoding.engine import decode
 from wheels.decoding.methods import budget
 from wheels.decoding.methods.budget import permitted, strict_allowance
 from wheels.decoding.step import Step
@@ -108,7 +107,7 @@ class Drawn:
 def overspent(budgets: list[float], rule: Drawn, burst: int, seed: int) -> bool:
     """Decode in strict mode and tell whether any prefix of any output exceeds its budget."""
     sources = SOURCES[: len(budgets)]
-    traces = decode(
+    traces = write(
         pair(), sources, rule, budget=budgets, mode="strict", burst=burst, max_new_tokens=12, seed=seed, batch_size=3
     )
     return any(

@@ -10,18 +10,18 @@ import pytest
 import torch
 
 import wheels
-from tests.decoding.tiny import make_pair, save_artefact
+from tests.decoding.tiny import make_pair, method_of, save_artefact, write
 from tests.envs.tiny import WORDS
 from wheels.cli import main
 from wheels.decoding import engine
 from wheels.decoding.commands.calibrate import calibrate
-from wheels.decoding.engine import Engine, decode
+from wheels.decoding.engine import Engine
 from wheels.decoding.methods import controller
 from wheels.decoding.methods.controller import HIGHEST, LOWEST, RATE, Controller, Tracker, threshold_at
-from wheels.decoding.methods.method import Method, deferral, priced_deferral, speculative, verified_deferral
+from wheels.decoding.methods.method import Method, deferral, priced, speculative, verified
 from wheels.decoding.methods.rules import SIMPLE, ThresholdRule, calibrated
 from wheels.decoding.methods.verify import Speculative
-from wheels.decoding.params import Request
+from wheels.decoding.params import DecodeParams
 from wheels.decoding.sequences import Row, prepare_rows
 from wheels.decoding.trace import teacher_use
 from wheels.errors import WheelsError
@@ -158,7 +158,7 @@ def easy_and_hard() -> tuple[list[str], list[str]]:
         rule = ThresholdRule(
             "seen", lambda step, kept=scores: kept.append(SIMPLE["entropy"].score(step)) or kept[-1], 1e9
         )
-        decode(pair, [source], rule, budget=0.5, max_new_tokens=1)
+        write(pair, [source], rule, budget=0.5, max_new_tokens=1)
         found[source] = float(scores[0])
     ranked = sorted(found, key=found.__getitem__)
     half = len(ranked) // 2
@@ -180,7 +180,7 @@ def easy_rule(name: str = "entropy") -> ThresholdRule:
 def use_of(mode: str, budget: float = 0.2, rule: ThresholdRule | Method | None = None, **settings) -> float:
     chosen = easy_rule() if rule is None else rule
     settings = {"batch_size": 16, "max_new_tokens": LIMIT, "budget": budget, "mode": mode} | settings
-    return teacher_use(decode(make_pair("t5"), easy_and_hard()[1], chosen, **settings))
+    return teacher_use(write(make_pair("t5"), easy_and_hard()[1], chosen, **settings))
 
 
 @pytest.mark.slow
@@ -196,7 +196,7 @@ def test_the_wrong_controllers_miss_the_budget(monkeypatch, wrong):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [lambda rule: verified_deferral(rule, 0.5), priced_deferral])
+@pytest.mark.parametrize("how", [lambda rule: verified(rule, tolerance=0.5), priced])
 def test_tokens_that_are_taken_back_do_not_count(monkeypatch, how):
     method = how(easy_rule())
     assert abs(use_of("online", 0.25, method) - 0.25) < CLOSE
@@ -204,14 +204,14 @@ def test_tokens_that_are_taken_back_do_not_count(monkeypatch, how):
     assert abs(use_of("online", 0.25, method) - 0.25) > LOOSE
 
 
-def engine_of(method: Method, **wish) -> Engine:
+def engine_of(method: Method, **params) -> Engine:
     pair = make_pair("t5")
     rows = prepare_rows(pair, easy_and_hard()[1][:60], LIMIT)
-    request = Request(**{"budget": [0.0, 0.15, 0.4, 1.0] * 15, "mode": "online", "max_new_tokens": LIMIT} | wish)
-    return Engine(pair, rows, method, request, batch_size=7)
+    method = method_of(method, [0.0, 0.15, 0.4, 1.0] * 15, "online")
+    return Engine(pair, rows, method, DecodeParams(**{"max_new_tokens": LIMIT} | params), batch_size=7)
 
 
-@pytest.mark.parametrize("make", [deferral, lambda rule: verified_deferral(rule, 0.5, draft=3)])
+@pytest.mark.parametrize("make", [deferral, lambda rule: verified(rule, tolerance=0.5, draft=3)])
 @pytest.mark.parametrize("ends", [False, True])
 def test_what_is_counted_is_what_was_written(make, ends):
     """Calls that wait, tokens taken back, full drafts that nobody asked for, texts that are ended from outside."""
@@ -246,16 +246,16 @@ def test_deferral_counts_before_the_teacher_has_written(monkeypatch):
 
 @pytest.mark.slow
 def test_one_seed_one_output_and_the_order_matters():
-    def write(sources, **change):
+    def authors(sources, **change):
         settings = {"budget": 0.2, "mode": "online", "max_new_tokens": LIMIT, "batch_size": 5} | change
-        traces = decode(make_pair("t5"), sources, easy_rule(), **settings)
+        traces = write(make_pair("t5"), sources, easy_rule(), **settings)
         return {source: trace.authors for source, trace in zip(sources, traces, strict=True)}
 
     sources = list(dict.fromkeys(easy_and_hard()[1]))[:60]
-    assert write(sources) == write(sources)
-    assert write(sources) != write(sources[::-1])
-    assert write(sources) != write(sources, batch_size=9)
-    assert write(sources, mode="average") == write(sources[::-1], mode="average")
+    assert authors(sources) == authors(sources)
+    assert authors(sources) != authors(sources[::-1])
+    assert authors(sources) != authors(sources, batch_size=9)
+    assert authors(sources, mode="average") == authors(sources[::-1], mode="average")
 
 
 def test_times_decide_nothing(monkeypatch):
@@ -282,8 +282,8 @@ def test_every_k_needs_no_help():
 @pytest.mark.parametrize(
     ("method", "budget", "message"),
     [
-        (speculative(3), None, "speculative keeps no budget, so online mode has nothing to move; use"),
-        (SIMPLE["entropy"].at(1.0), None, "entropy keeps no budget, so online mode has nothing to move"),
+        (speculative(3), None, "speculative keeps no budget, so online mode has nothing to do; give"),
+        (SIMPLE["entropy"].at(1.0), None, "entropy keeps no budget, so online mode has nothing to do"),
         (SIMPLE["entropy"].at(1.0), 0.2, "'entropy' does not say which thresholds give which use, .* calibrated rule"),
         (
             Method("eager", SIMPLE["random"], Speculative(0.0), 3, adaptive=True), 0.2,
@@ -293,7 +293,7 @@ def test_every_k_needs_no_help():
 )  # fmt: skip
 def test_what_has_no_threshold_to_move_is_refused(method, budget, message):
     with pytest.raises(WheelsError, match=message):
-        decode(make_pair("t5"), ["a b"], method, budget=budget, mode="online")
+        write(make_pair("t5"), ["a b"], method, budget=budget, mode="online")
 
 
 def test_a_rule_of_another_kind_is_refused():
@@ -304,8 +304,8 @@ def test_a_rule_of_another_kind_is_refused():
             return step.position_B > 1
 
     with pytest.raises(WheelsError, match="'flat' has no threshold that online mode could move; use budget_mode aver"):
-        decode(make_pair("t5"), ["a b"], Flat(), budget=0.2, mode="online")
-    assert decode(make_pair("t5"), ["a b"], Flat(), budget=0.0, mode="online")[0].teacher_use == 0
+        write(make_pair("t5"), ["a b"], Flat(), budget=0.2, mode="online")
+    assert write(make_pair("t5"), ["a b"], Flat(), budget=0.0, mode="online")[0].teacher_use == 0
 
 
 @pytest.mark.slow
