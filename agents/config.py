@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.decoding.methods.choices import DTYPES
+from wheels.decoding.commands.calibrate_config import CalibrateConfig
+from wheels.decoding.methods.choices import DTYPES, RULES
 from wheels.errors import WheelsError
 from wheels.fields import REQUIRED, check_fields, machine_option, option, option_group, threads_option
 from wheels.paths import PLACE, RUN
+from wheels.reports import report_option
 
 AGENTS = ("lagrangian", "pcl")
 """`lagrangian` learns a price for each budget; `pcl` holds the one price that it is given."""
@@ -18,6 +20,7 @@ data_option = option_group("data")
 warm_option = option_group("warm start (regression of the regret)")
 agent_option = option_group("agent (rounds of rollout and update)")
 student_option = option_group("full policy (--train student)")
+logging_option = option_group("logging and checkpoints")
 calibration_option = option_group("calibration")
 
 
@@ -75,8 +78,15 @@ class TrainConfig:
     replay: int = agent_option(100_000, "states that the replay holds", minimum=1)
     max_new_tokens: int = data_option(128, "longest output, in tokens", minimum=1)
     calibrate: bool = calibration_option(True, "find thresholds on the validation split after training")
-    calibration_limit: int | None = calibration_option(None, "rows of the validation split to calibrate on", minimum=1)
-    checkpoint_every: int = agent_option(10, "rounds between checkpoints", minimum=1)
+    calibration_limit: int | None = calibration_option(None, "rows to calibrate on (default: all)", minimum=1)
+    calibration_rules: tuple[str, ...] | None = calibration_option(
+        None, "rules to calibrate (default: all)", choices=RULES
+    )
+    calibration_budgets: tuple[float, ...] = calibration_option(
+        CalibrateConfig.budgets, "teacher budgets to find thresholds for", share=True
+    )
+    checkpoint_every: int = logging_option(10, "rounds between checkpoints", minimum=1)
+    report_to: tuple[str, ...] = report_option(logging_option)
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
     threads: int | None = threads_option()

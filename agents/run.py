@@ -6,10 +6,12 @@ gradients are averaged.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +20,21 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from wheels.agents.config import TrainConfig
+from wheels.agents.plan import calibration_of, workload
 from wheels.agents.regression.paired import Fit, collect_pairs, fit_pairs
 from wheels.agents.regression.states import collect, stacked
 from wheels.agents.regression.trained_baselines import TrainedBaselines, collect_gains
 from wheels.agents.regression.warm_start import WarmStart, explained, fit_regret
+from wheels.agents.reports import ReportedMetrics, Reports, reporting
 from wheels.agents.rl.agent import LagrangianAgent, PCLAgent, PCLSettings, starting_prices
 from wheels.agents.rl.episode import Episode, collate
 from wheels.agents.rl.replay import Replay
 from wheels.agents.rl.rollout import Behaviour, GateRule, roll_out
 from wheels.agents.rl.student import StudentAgent, StudentSettings
-from wheels.agents.runlog import Checkpoints, Metrics, is_to_do, reading
+from wheels.agents.runlog import Checkpoints, is_to_do, reading
 from wheels.config import to_dict, write_resolved
 from wheels.data.tasks import Row, Task, load_task
 from wheels.decoding.commands.calibrate import calibrate_model
-from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.sampling import GREEDY, Sampling
 from wheels.decoding.trace import Trace
 from wheels.errors import check_choice
@@ -39,8 +42,12 @@ from wheels.finite import check_finite, check_weights
 from wheels.metrics import METRICS, sentence_scores
 from wheels.models.artefact import save_deferral
 from wheels.models.pair import Pair
+from wheels.notices import Pace
 from wheels.policy.head import DeferralHead
+from wheels.reports import check_reports
 from wheels.runs import claimed
+
+log = logging.getLogger("wheels")
 
 STATES_A_TEXT = 40
 """Texts of this length would fill the replay: so many episodes from mixed paths are offered to it at first."""
@@ -52,30 +59,37 @@ def run(config: TrainConfig) -> None:
     """Train a model; see `TrainConfig`."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    check_reports(config.report_to)
     output = Path(config.output)
     task = load_task(config.data, source=config.source, target=config.target, prompt=config.prompt)
     _sentence_metric(config, task)  # what there is not is found before the work
     for split in ("train", "validation") if config.calibrate else ("train",):
         task.rows(split)
+    calibration_of(config)
     with claimed(output):
         if is_to_do(output, config, task.digest):
-            _train(config, task)
+            with reporting(config) as reports:
+                _train(config, task, reports)
         else:
             print(f"{output} holds the finished run of these settings; nothing to do")
 
 
-def _train(config: TrainConfig, task: Task) -> None:
+def _train(config: TrainConfig, task: Task, reports: Reports) -> None:
     """Train the heads, or the student with them, and write the model's folder."""
     output = Path(config.output)
     pair = Pair.load(config.student, config.teacher, prompt=task.prompt, dtype=config.dtype, device=config.device)
     accelerator = Accelerator(cpu=config.device == "cpu")
     rows = task.train[: config.limit]
+    if accelerator.is_main_process:
+        validation = len(task.splits.get("validation", ())[: config.calibration_limit])
+        for line in workload(config, len(rows), validation):
+            log.info(line)
     episodes = collect(pair, rows, config, output / ".training", accelerator)
     baselines = _trained_baselines(config, pair, rows, task, episodes, accelerator) if config.train == "head" else None
     heads: dict[str, list[DeferralHead]] = {"learned": [], "regret": []}
     prices = []
     for seed in range(config.seed, config.seed + config.seeds):
-        trainer = Trainer(config, pair, rows, task, seed, accelerator)
+        trainer = Trainer(config, pair, rows, task, seed, accelerator, reports)
         agent = trainer.train(episodes)
         heads["learned"].append(agent.head)
         heads["regret"].append(agent.reference if config.train == "head" else trainer.refit())
@@ -119,21 +133,7 @@ def finish(
     trained = {"settings": to_dict(config), "budgets": list(config.budgets), "prices": prices}
     save_deferral(output, heads, teacher=teacher, prompt=pair.prompt, trained=trained)
     if config.calibrate:
-        calibrate_model(
-            CalibrateConfig(
-                model=str(output),
-                data=config.data,
-                teacher=config.teacher,
-                source=config.source,
-                target=config.target,
-                limit=config.calibration_limit,
-                seeds=config.seeds,
-                max_new_tokens=config.max_new_tokens,
-                device=config.device,
-                dtype=config.dtype,
-                batch_size=config.batch_size,
-            )
-        )
+        calibrate_model(calibration_of(config))
     write_resolved(config, output, {"data_digest": task.digest, "finished": True})
     shutil.rmtree(output / ".training", ignore_errors=True)
     print(f"written to {output}: the student, and deferral/ with {config.seeds} trained seed(s)")
@@ -143,13 +143,21 @@ class Trainer:
     """One seed's training: from the warm start through the rounds."""
 
     def __init__(
-        self, config: TrainConfig, pair: Pair, rows: Sequence[Row], task: Task, seed: int, accelerator: Accelerator
+        self,
+        config: TrainConfig,
+        pair: Pair,
+        rows: Sequence[Row],
+        task: Task,
+        seed: int,
+        accelerator: Accelerator,
+        reports: Reports,
     ) -> None:
         self.config, self.pair, self.rows, self.task, self.seed = config, pair, rows, task, seed
         self.accelerator = accelerator
         place = Path(config.output) / ".training" / f"seed-{seed}"
         self.checkpoints = Checkpoints(place, accelerator)
-        self.metrics = Metrics(Path(config.output) / "metrics.jsonl", seed, enabled=accelerator.is_main_process)
+        log = Path(config.output) / "metrics.jsonl"
+        self.metrics = ReportedMetrics(log, seed, reports, enabled=accelerator.is_main_process)
         self.full = config.train == "student"
         self.paired = config.pairs > 0 and not self.full
         self.replay = Replay(config.replay, on_policy_share=config.on_policy, seed=_mixed(seed, accelerator, 1))
@@ -170,9 +178,10 @@ class Trainer:
                 self.replay.load_state_dict(saved["replay"])
                 first = int(saved["round"])
         self.metrics.keep_before(first)
+        pace = Pace(self.config.iterations - first, "rounds")
         with self._bar(first) as bar:
             for number in range(first, self.config.iterations):
-                figures = self._round(agent, number)
+                figures = pace.timed(partial(self._round, agent, number))()
                 self.metrics.write({"round": number, **figures})
                 bar.set_postfix_str(f"loss {figures['loss']:.3f} use {figures['use']:.3f}")
                 bar.update()

@@ -23,7 +23,7 @@ from wheels.json_text import parse_object
 from wheels.models.loading import first_line, model_digest
 from wheels.runs import take_run
 
-MACHINE = ("device", "threads", "checkpoint_every", "output")
+MACHINE = ("device", "threads", "checkpoint_every", "output", "report_to")
 """Settings that may change when a run is continued."""
 
 

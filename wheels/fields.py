@@ -84,7 +84,11 @@ def option(default: Any, help: str, **metadata: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, **metadata})
 
 
-def option_group(title: str) -> Callable[..., Any]:
+Option = Callable[..., Any]
+"""`option`, or one that `option_group` returns."""
+
+
+def option_group(title: str) -> Option:
     """Return an `option` whose fields are listed under `title` in `--help`."""
     return functools.partial(option, group=title)
 

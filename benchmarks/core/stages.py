@@ -17,6 +17,7 @@ from typing import Any
 from wheels.errors import WheelsError
 from wheels.files import read_object, write_json, write_text
 from wheels.json_text import json_digest
+from wheels.notices import in_words
 from wheels.runs import claimed
 
 LEDGER = "stages.json"
@@ -182,11 +183,3 @@ def _run(stage: Stage, ledger: Ledger) -> tuple[float, str]:
         ledger.pause(stage, time.perf_counter() - start)
         raise
     return time.perf_counter() - start, printed.getvalue()
-
-
-def in_words(seconds: float) -> str:
-    """Return such as `12.3 s`, `2 min 05 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s"

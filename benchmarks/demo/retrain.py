@@ -14,7 +14,7 @@ import wheels
 from wheels.agents.config import TrainConfig
 from wheels.benchmarks.core.commands import calibrate, distil, embedded_pair, train
 from wheels.benchmarks.core.recipe import Recipe, shipped_recipe, with_digests
-from wheels.benchmarks.core.stages import Stage, in_words, run_stages
+from wheels.benchmarks.core.stages import Stage, run_stages
 from wheels.benchmarks.demo.config import DemoConfig
 from wheels.config import write_resolved
 from wheels.data.tasks import Task, load_task
@@ -22,6 +22,7 @@ from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError
 from wheels.files import new_folder, read_json, read_object, write_bytes, write_json, write_text
+from wheels.notices import in_words
 from wheels.runs import LOCK
 
 SECTIONS = ("teacher", "student", "policy", "calibrate")

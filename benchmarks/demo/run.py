@@ -13,7 +13,7 @@ import wheels
 from wheels.agents.config import TrainConfig
 from wheels.benchmarks.core.commands import calibrate, curve, distil, embedded_pair, folder_digest, train
 from wheels.benchmarks.core.recipe import Recipe, shipped_recipe, with_digests
-from wheels.benchmarks.core.stages import Stage, in_words, run_stages
+from wheels.benchmarks.core.stages import Stage, run_stages
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.demo.config import OUTPUT, DemoConfig, ExamplesConfig, SentencesConfig
 from wheels.config import as_command, write_resolved
@@ -22,6 +22,7 @@ from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.distillation.config import PretrainConfig
 from wheels.files import write_jsonl, write_text
+from wheels.notices import in_words
 from wheels.visible import one_line
 
 SECTIONS = ("sentences", "distil", "train", "calibrate", "curve", "examples")

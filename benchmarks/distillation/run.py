@@ -15,7 +15,7 @@ from typing import Any
 import wheels
 from wheels.benchmarks.core.commands import distil
 from wheels.benchmarks.core.recipe import with_digests
-from wheels.benchmarks.core.stages import Stage, in_words, run_stages
+from wheels.benchmarks.core.stages import Stage, run_stages
 from wheels.benchmarks.distillation.baselines import baselines
 from wheels.benchmarks.distillation.config import DistillationConfig
 from wheels.benchmarks.distillation.plan import DistillationPlan, Kind
@@ -27,6 +27,7 @@ from wheels.config import write_resolved
 from wheels.data.tasks import SPLITS, Task, load_task
 from wheels.distillation.config import PretrainConfig
 from wheels.files import write_bytes, write_json, write_text
+from wheels.notices import in_words
 from wheels.runs import claimed, take_run
 
 TEACHER = "teacher"

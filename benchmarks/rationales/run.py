@@ -17,7 +17,7 @@ from typing import Any
 import wheels
 from wheels.benchmarks.core.commands import distil
 from wheels.benchmarks.core.recipe import Recipe, with_digests
-from wheels.benchmarks.core.stages import Stage, in_words, run_stages
+from wheels.benchmarks.core.stages import Stage, run_stages
 from wheels.benchmarks.rationales.cells import attribute, score_cell, untrained, write_rows
 from wheels.benchmarks.rationales.config import BenchRationalesConfig, GridConfig
 from wheels.benchmarks.rationales.summary import summarise
@@ -25,6 +25,7 @@ from wheels.config import write_resolved
 from wheels.data.tasks import SPLITS, load_task
 from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError
+from wheels.notices import in_words
 from wheels.rationales.config import RationalesConfig
 
 SECTIONS = ("teacher", "student", "grid")

@@ -18,7 +18,7 @@ from wheels.agents.config import TrainConfig
 from wheels.benchmarks.core.commands import calibrate, curve, distil, passes, train
 from wheels.benchmarks.core.recipe import Recipe, with_digests
 from wheels.benchmarks.core.score import score_model, write_table
-from wheels.benchmarks.core.stages import Stage, in_words, run_stages
+from wheels.benchmarks.core.stages import Stage, run_stages
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.passes.config import PassesConfig
 from wheels.benchmarks.study.config import ScoresConfig, StudyConfig
@@ -27,6 +27,7 @@ from wheels.data.tasks import SPLITS, load_task
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError, check_choice
+from wheels.notices import in_words
 
 SECTIONS = ("teacher", "students", "scores", "policy", "calibrate", "curve", "passes")
 

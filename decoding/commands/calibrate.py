@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,9 +26,12 @@ from wheels.decoding.trace import teacher_use
 from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact, check_model
 from wheels.models.pair import Pair
+from wheels.notices import Pace
 from wheels.policy.calibration import UNCALIBRATED, Calibration, Point
 from wheels.runs import LOCK, locked
 from wheels.tables import Column, Table, columns
+
+log = logging.getLogger("wheels")
 
 TOLERANCE = 0.003
 """A threshold is good when its use is this near to the budget."""
@@ -144,14 +149,26 @@ def measure(
         except WheelsError as error:
             raise WheelsError(f"{name} {error}; calibrate all of its rules and budgets, or remove it") from None
     sources = [row.source for row in rows]
+    log.info("calibrating %s", effort(len(scorers), len(budgets), len(rows)))
+    pace = Pace(len(scorers) * len(budgets), "thresholds")
     with tqdm(total=len(scorers) * len(budgets), desc="calibrating", unit="threshold", file=sys.stderr) as bar:
         for rule, seed in scorers:
+            start = time.perf_counter()
             for point in calibrate(
                 artefact.pair, sources, rule, budgets, seed, config.batch_size, config.max_new_tokens
             ):
                 calibration.points.append(point)
                 bar.update()
+                now = time.perf_counter()
+                pace.add(now - start)
+                start = now
     return calibration
+
+
+def effort(rules: int, budgets: int, rows: int) -> str:
+    """Return what a calibration takes: a decode for each rule and seed, then 1 to `ROUNDS` for each of its budgets."""
+    few, many = rules * (1 + budgets), rules * (1 + ROUNDS * budgets)
+    return f"{rules * budgets} thresholds ({rules} x {budgets} budgets): {few} to {many} decodes of {rows} rows"
 
 
 def anywhere(config: CalibrateConfig) -> CalibrateConfig:

@@ -107,7 +107,8 @@ def common_arguments(config: PretrainConfig, folder: RunFolder, every: int) -> d
         "ddp_find_unused_parameters": False,
         "remove_unused_columns": False,
         "logging_nan_inf_filter": False,
-        "report_to": "none",
+        "report_to": list(config.report_to) or "none",
+        "run_name": folder.path.name,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations import TensorBoardCallback
 
 from wheels.distillation.arguments import blaming
 from wheels.distillation.run_folder import RunFolder
@@ -24,6 +26,8 @@ from wheels.files import write_text
 from wheels.finite import check_finite, check_weights
 from wheels.json_text import parse_object
 from wheels.models.loading import quiet_loading
+from wheels.notices import Pace
+from wheels.reports import TENSORBOARD_FOLDER
 
 
 class Finite(TrainerCallback):
@@ -81,6 +85,20 @@ class Progress(ProgressCallback):
         """Start with nothing to show."""
         super().__init__()
         self._shown: dict[str, str] = {}
+        self._pace, self._began = Pace(0, "steps"), 0.0
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note the time; the first steps are measured."""
+        self._pace.parts = self._pace.parts or state.max_steps - state.global_step
+        self._began = time.perf_counter()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Move the bar, and say once how long the other steps take."""
+        super().on_step_end(args, state, control, **kwargs)
+        if state.is_world_process_zero:
+            self._pace.add(time.perf_counter() - self._began)
 
     def on_log(
         self,
@@ -155,6 +173,9 @@ def train_to_end(trainer: Trainer, folder: RunFolder, options: str | None) -> Tr
     trainer.add_callback(watch)
     trainer.add_callback(Metrics(folder.metrics))
     trainer.add_callback(Progress())
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:  # else it goes with checkpoints
+            callback.logging_dir = str(folder.path / TENSORBOARD_FOLDER)
     checkpoint = folder.last_checkpoint()
     # A run that left a checkpoint had begun with these options.
     blamed = f"cannot go on from {checkpoint}; delete it to go on from an earlier one" if checkpoint else options

@@ -8,6 +8,7 @@ from wheels.data.tasks import check_prompt
 from wheels.errors import WheelsError
 from wheels.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
 from wheels.paths import PLACE, RUN, SETTINGS
+from wheels.reports import report_option
 
 OBJECTIVES = ("ce", "kl", "rkl", "jsd", "seqkd", "pcl")
 # Those that read the teacher's probabilities.
@@ -120,6 +121,7 @@ class PretrainConfig:
     eval_every: int = logging_option(0, "steps between evaluations and checkpoints; 0: once per epoch", minimum=0)
     eval_limit: int = logging_option(200, "validation rows that are scored; 0: none", minimum=0)
     log_every: int = logging_option(20, "steps between lines of metrics.jsonl", minimum=1)
+    report_to: tuple[str, ...] = report_option(logging_option)
     seed: int = option(0, "seed of weights, order of rows, dropout and samples", minimum=0)
     resume: str = logging_option("auto", "auto continues a run that was cut short; never starts anew", choices=RESUMES)
     trainer: str = objective_option("wheels", "ours, or TRL's GKDTrainer (causal pairs)", choices=TRAINERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from wheels.config import to_dict, write_resolved
+from wheels.config import read_mapping, to_dict, write_resolved
 from wheels.data.tasks import Row, Task, load_task
-from wheels.distillation.arguments import blaming, check_packages, training_arguments
+from wheels.distillation.arguments import blaming, check_packages, steps_per_epoch, training_arguments
 from wheels.distillation.cached_teacher import numbered, open_cache
 from wheels.distillation.callbacks import train_to_end
 from wheels.distillation.collate import Collator, Example
@@ -38,12 +39,13 @@ from wheels.fields import fields_of
 from wheels.metrics import METRICS, score
 from wheels.models.loading import check_device, check_place, model_digest, save_model
 from wheels.paths import settings_digests
+from wheels.reports import check_reports
 from wheels.runs import claimed
 
 log = logging.getLogger("wheels")
 
 # What does not change the result: a run may go on with other values of these.
-INCIDENTAL = ("output", "resume", "threads", "device", "log_every", "cache")
+INCIDENTAL = ("output", "resume", "threads", "device", "log_every", "report_to", "cache")
 # What changes nothing in a run with a live teacher.
 OF_CACHES = ("cached_logits", "cache_temperatures")
 
@@ -62,6 +64,7 @@ def run(config: PretrainConfig) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     _check_machine(config)
+    check_reports(config.report_to)
     task = load_task(config.data, source=config.source, target=config.target, prompt=config.prompt, limit=config.limit)
     metrics = _metrics(config, task)
     if config.options is not None:
@@ -86,12 +89,14 @@ def _train_into(
     """Train the student; write it and the run's summary into its folder."""
     data = load_training_data(config, task, rationales)
     examples = training_examples(config, data, task.train, folder.path / TEACHER_OUTPUTS, rationales)
+    validation = _validation(config, task)
+    log.info("training on %s", workload(config, len(examples), len(validation)))
     if config.trainer == "trl":
         from wheels.distillation.trl_baseline import train_with_trl
 
         facts = train_with_trl(config, data, examples, folder)
     else:
-        facts = train(config, data, examples, folder, _validation(config, task), metrics)
+        facts = train(config, data, examples, folder, validation, metrics)
     save_model(data.student, data.pair.tokenizer, folder.path)
     write_resolved(config, folder.path, {"data_digest": task.digest, "prompt": data.pair.prompt})
     folder.finish(facts)
@@ -217,6 +222,8 @@ def _evaluator(config: PretrainConfig, data: TrainingData, rows: Sequence[Row], 
 def _check_options(config: PretrainConfig) -> None:
     """Refuse a file of options that cannot work here, before models are loaded."""
     assert config.options is not None, "asked for"
+    if config.report_to and "report_to" in read_mapping(config.options):
+        raise WheelsError(f"{config.options}: report_to is set by --report-to too; give one of them")
     folder = RunFolder(Path(config.output))
     if config.trainer == "trl":
         from wheels.distillation.trl_baseline import trl_arguments
@@ -224,6 +231,14 @@ def _check_options(config: PretrainConfig) -> None:
         check_packages(config.options, trl_arguments(config, folder, 1))
     else:
         check_packages(config.options, training_arguments(config, folder, 1, None, seq2seq=False))
+
+
+def workload(config: PretrainConfig, rows: int, validation: int) -> str:
+    """Return what a run is going to do, in words."""
+    epoch, batch = steps_per_epoch(config, rows), config.batch_size * config.gradient_accumulation
+    steps, every = config.max_steps or math.ceil(config.epochs * epoch), config.eval_every or epoch
+    scored = f"{validation} validation rows scored every {every} steps" if validation else "nothing is scored"
+    return f"{rows} rows: {steps} steps of {batch} rows; {scored}"
 
 
 def _metrics(config: PretrainConfig, task: Task) -> tuple[str, ...]:

@@ -1,0 +1,67 @@
+"""What a run of `wheels train` is going to do: said before it begins, and its calibration checked then."""
+
+from __future__ import annotations
+
+from wheels.agents.config import TrainConfig
+from wheels.decoding.commands.calibrate import effort
+from wheels.decoding.commands.calibrate_config import CalibrateConfig
+from wheels.decoding.methods.choices import RULES, TRAINED
+from wheels.errors import WheelsError
+from wheels.policy.calibration import UNCALIBRATED
+
+
+def trained_rules(config: TrainConfig) -> list[str]:
+    """Return the rules that the run trains heads for."""
+    if config.train == "student":
+        return ["learned", "regret"]
+    return ["learned", "regret", "gate", *(["router"] if config.router_rows else [])]
+
+
+def calibration_of(config: TrainConfig) -> CalibrateConfig:
+    """Return how the thresholds of the run are found.
+
+    Raises:
+        WheelsError: for a rule that the run trains no head for, and for no rule or no budget at all.
+    """
+    for rule in config.calibration_rules or ():
+        if rule in TRAINED and rule not in trained_rules(config):
+            raise WheelsError(
+                f"calibration_rules has {rule!r}, but --train {config.train} with --router-rows {config.router_rows} "
+                f"trains {', '.join(trained_rules(config))} only; leave it out"
+            )
+    return CalibrateConfig(
+        model=config.output,
+        data=config.data,
+        teacher=config.teacher,
+        source=config.source,
+        target=config.target,
+        limit=config.calibration_limit,
+        budgets=config.calibration_budgets,
+        rules=config.calibration_rules,
+        seeds=config.seeds,
+        max_new_tokens=config.max_new_tokens,
+        device=config.device,
+        dtype=config.dtype,
+        batch_size=config.batch_size,
+    )
+
+
+def workload(config: TrainConfig, rows: int, validation: int) -> list[str]:
+    """Return what the run is going to do, a line for each stage.
+
+    Args:
+        config: of the run.
+        rows: of the training split.
+        validation: rows to calibrate on.
+    """
+    rounds = f"{config.iterations} rounds of {min(config.prompts, rows)} sources and {config.updates} updates"
+    heads = f"{config.seeds} x {', '.join(trained_rules(config))}"
+    lines = [f"training on {rows} rows: up to {config.states} states, heads {heads}; then {rounds} for each seed"]
+    if not config.calibrate:
+        return [*lines, "no calibration: `wheels calibrate` finds thresholds later"]
+    trained = trained_rules(config)
+    names = config.calibration_rules or [rule for rule in RULES if rule not in TRAINED or rule in trained]
+    scored = sum(config.seeds if rule in TRAINED else 1 for rule in names if rule not in UNCALIBRATED)
+    budgets = sum(0 < budget < 1 for budget in set(config.calibration_budgets))
+    what = effort(scored, budgets, validation)
+    return [*lines, f"then calibration: {what}; --calibration-rules, -budgets and -limit choose less"]

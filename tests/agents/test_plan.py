@@ -1,0 +1,63 @@
+"""What a run is going to do is said before it begins; a calibration that cannot be is refused then."""
+
+from dataclasses import replace
+
+import pytest
+
+from wheels.agents.config import TrainConfig
+from wheels.agents.plan import calibration_of, trained_rules, workload
+from wheels.decoding.commands.calibrate_config import CalibrateConfig
+from wheels.errors import WheelsError
+
+CONFIG = TrainConfig(student="s", teacher="t", data="d", output="o")
+
+
+def test_the_work_of_a_run_with_every_rule() -> None:
+    training, calibration = workload(CONFIG, 1000, 200)
+    assert training == (
+        "training on 1000 rows: up to 400000 states, heads 1 x learned, regret, gate, router; then 20 rounds of 256 "
+        "sources and 20 updates for each seed"
+    )
+    # Of the eleven rules random and every-k need no threshold.
+    assert calibration == (
+        "then calibration: 81 thresholds (9 x 9 budgets): 90 to 495 decodes of 200 rows; "
+        "--calibration-rules, -budgets and -limit choose less"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "thresholds"),
+    [
+        ({"seeds": 3}, "153 thresholds (17 x 9 budgets)"),
+        ({"router_rows": 0}, "72 thresholds (8 x 9 budgets)"),
+        ({"train": "student"}, "63 thresholds (7 x 9 budgets)"),
+        ({"calibration_rules": ("learned", "random")}, "9 thresholds (1 x 9 budgets)"),
+        ({"calibration_rules": ("learned",), "calibration_budgets": (0.0, 0.2, 0.5, 1.0)}, "2 thresholds (1 x 2 bud"),
+    ],
+)
+def test_calibration_can_be_chosen(changes, thresholds) -> None:
+    config = replace(CONFIG, **changes)
+    assert workload(config, 10, 5)[1].startswith(f"then calibration: {thresholds}")
+    made = calibration_of(config)
+    assert (made.rules, made.budgets) == (config.calibration_rules, config.calibration_budgets)
+
+
+def test_without_calibration_the_command_that_does_it_is_named() -> None:
+    assert workload(replace(CONFIG, calibrate=False), 10, 0)[1].startswith("no calibration: `wheels calibrate`")
+
+
+def test_the_budgets_are_those_of_calibrate() -> None:
+    assert CONFIG.calibration_budgets == CalibrateConfig.budgets
+
+
+@pytest.mark.parametrize("changes", [{"router_rows": 0}, {"train": "student"}])
+def test_a_rule_without_a_head_is_refused_before_training(changes) -> None:
+    config = replace(CONFIG, calibration_rules=("learned", "router"), **changes)
+    assert "router" not in trained_rules(config)
+    with pytest.raises(WheelsError, match=r"calibration_rules has 'router', but .* trains learned, regret"):
+        calibration_of(config)
+
+
+def test_no_budget_at_all_is_refused() -> None:
+    with pytest.raises(WheelsError, match="budgets must hold at least one value"):
+        calibration_of(replace(CONFIG, calibration_budgets=()))
