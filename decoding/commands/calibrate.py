@@ -148,21 +148,31 @@ def measure(
             beside.check_alike(calibration)
         except WheelsError as error:
             raise WheelsError(f"{name} {error}; calibrate all of its rules and budgets, or remove it") from None
-    sources = [row.source for row in rows]
     log.info("calibrating %s", effort(len(scorers), len(budgets), len(rows)))
+    calibration.points += _points(artefact, config, scorers, budgets, [row.source for row in rows])
+    return calibration
+
+
+def _points(
+    artefact: Artefact,
+    config: CalibrateConfig,
+    scorers: Sequence[tuple[ThresholdRule, int]],
+    budgets: Sequence[float],
+    sources: Sequence[str],
+) -> Iterator[Point]:
+    """Yield the thresholds of all rules, with a bar and a word on the time that they take."""
     pace = Pace(len(scorers) * len(budgets), "thresholds")
-    with tqdm(total=len(scorers) * len(budgets), desc="calibrating", unit="threshold", file=sys.stderr) as bar:
+    with tqdm(total=pace.parts, desc="calibrating", unit="threshold", file=sys.stderr) as bar:
         for rule, seed in scorers:
             start = time.perf_counter()
             for point in calibrate(
                 artefact.pair, sources, rule, budgets, seed, config.batch_size, config.max_new_tokens
             ):
-                calibration.points.append(point)
-                bar.update()
                 now = time.perf_counter()
                 pace.add(now - start)
                 start = now
-    return calibration
+                bar.update()
+                yield point
 
 
 def effort(rules: int, budgets: int, rows: int) -> str:
