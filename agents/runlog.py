@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import io
-import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
 from wheels.agents.config import TrainConfig
 from wheels.config import to_dict
 from wheels.errors import WheelsError
-from wheels.files import read_object, write_bytes, write_json, write_text
-from wheels.json_text import parse_object
+from wheels.files import write_bytes
 from wheels.models.loading import first_line, model_digest
-from wheels.runs import take_run
+from wheels.runs import append_line, chunks, keep_lines, last_whole, number_of, seal, take_run
+from wheels.runs.tensors import STATE
 
 MACHINE = ("device", "threads", "checkpoint_every", "output", "report_to")
 """Settings that may change when a run is continued."""
@@ -40,28 +38,8 @@ def is_to_do(output: Path, config: TrainConfig, data_digest: str) -> bool:
     return not (take_run(output, "train", config, identity) and finished)
 
 
-def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors and plain values, atomically."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    write_bytes(path, buffer.getvalue())
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """Read what `save_state` wrote: tensors and plain values only, no code.
-
-    Raises:
-        WheelsError: where the file cannot be read, or holds something else.
-    """
-    with reading(path):
-        state = torch.load(path, weights_only=True)
-        if not isinstance(state, dict):
-            raise TypeError(f"it holds {type(state).__name__}")
-    return state
-
-
 @contextmanager
-def reading(path: Path, advice: str = "delete it to have it made again") -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Turn errors while a kept state is read into one line.
 
     Raises:
@@ -72,71 +50,70 @@ def reading(path: Path, advice: str = "delete it to have it made again") -> Iter
     except WheelsError:
         raise
     except Exception as error:  # what the disk, torch and a state of other keys or shapes raise
-        raise WheelsError(f"{path} is damaged ({first_line(error)}); {advice}") from error
+        raise WheelsError(
+            f"{path} is of another version ({first_line(error)}); delete it to have it made again"
+        ) from error
 
 
-def kept_chunks(
+def shared_chunks(
     folder: Path, name: str, count: int, make: Callable[[int], Mapping[str, Any]], title: str, accelerator: Accelerator
 ) -> list[dict[str, Any]]:
-    """Return `count` chunks of work, each written to `folder` when done, so that a resumed run repeats none.
-
-    Under several processes each makes every n-th chunk, and all read all.
+    """Return the parts of a long job; see `wheels.runs.chunks`. Each process makes every n-th, and all read all.
 
     Args:
-        folder: Where they are kept, as `name-0.pt` and so on.
-        name: Of the files.
+        folder: Where they are kept.
+        name: How the files' names begin.
         count: How many there are.
-        make: Makes one chunk, by its number: what `save_state` writes.
+        make: Makes one part, by its number.
         title: Of the progress bar.
         accelerator: The processes.
     """
-    paths = [folder / f"{name}-{number}.pt" for number in range(count)]
     mine = range(accelerator.process_index, count, accelerator.num_processes)
-    for number in tqdm(
-        mine, desc=title, unit="chunk", file=sys.stderr, disable=not accelerator.is_main_process or None
-    ):
-        if not paths[number].is_file():
-            save_state(paths[number], make(number))
+    of = partial(chunks, folder, None, count, make, STATE, name=f"{name}-")
+    silent = not accelerator.is_main_process or None
+    for _ in tqdm(of(mine=mine), total=len(mine), desc=title, unit="chunk", file=sys.stderr, disable=silent):
+        pass
     accelerator.wait_for_everyone()
-    return [load_state(path) for path in paths]
+    return list(of())
 
 
 class Checkpoints:
-    """The last complete checkpoint of one seed: a file for each process, then a marker that all are there."""
+    """The checkpoints of one seed: one file for each process; sealed when all are there."""
 
     def __init__(self, folder: Path, accelerator: Accelerator) -> None:
         self.folder, self.accelerator = folder, accelerator
 
     def save(self, number: int, state: Mapping[str, Any]) -> None:
-        """Write checkpoint `number`; the one before goes when it is complete."""
-        save_state(self._file(number), state)
+        """Write checkpoint `number`; the one before stays, for a disk that damages this one."""
+        place = self.folder / f"checkpoint-{number}"
+        write_bytes(place / self._name, STATE.write(dict(state)))
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            write_json(self.folder / "latest.json", {"number": number, "processes": self.accelerator.num_processes})
-            for old in self.folder.glob("checkpoint-*"):
-                if old.name != f"checkpoint-{number}":
-                    shutil.rmtree(old, ignore_errors=True)
+            seal(place, None)
+            for old in sorted(self.folder.glob("checkpoint-*"), key=number_of)[:-2]:
+                shutil.rmtree(old, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 
     def latest(self) -> dict[str, Any] | None:
-        """Return this process's state in the last complete checkpoint, or None.
+        """Return this process's state in the last whole checkpoint, or None.
 
         Raises:
             WheelsError: where it was made by another number of processes.
         """
-        note = self.folder / "latest.json"
-        if not note.is_file():
+        place = last_whole(self.folder)
+        if place is None:
             return None
-        content = read_object(note, "processes", "number")
-        if content["processes"] != self.accelerator.num_processes:
+        made_by = len([*place.glob("process-*.pt")])
+        if made_by != self.accelerator.num_processes:
             raise WheelsError(
-                f"the unfinished run in {self.folder} was made by {content['processes']} processes, not "
+                f"the unfinished run in {self.folder} was made by {made_by} processes, not "
                 f"{self.accelerator.num_processes}; continue it with as many"
             )
-        return load_state(self._file(content["number"]))
+        return dict(STATE.read(place / self._name))
 
-    def _file(self, number: int) -> Path:
-        return self.folder / f"checkpoint-{number}" / f"process-{self.accelerator.process_index}.pt"
+    @property
+    def _name(self) -> str:
+        return f"process-{self.accelerator.process_index}.pt"
 
 
 class Metrics:
@@ -147,23 +124,10 @@ class Metrics:
 
     def write(self, figures: Mapping[str, Any]) -> None:
         """Append one line."""
-        if not self.enabled:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"seed": self.seed, **figures}) + "\n")
+        if self.enabled:
+            append_line(self.path, {"seed": self.seed, **figures})
 
     def keep_before(self, first: int) -> None:
-        """Drop this seed's rounds from `first` on, and a truncated line: they will be written again."""
-        if not self.enabled or not self.path.is_file():
-            return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                figures = parse_object(line, str(self.path), "seed", finite=False)
-            except WheelsError:
-                continue
-            again = figures["seed"] == self.seed and figures.get("round", -1) >= first
-            if not again:
-                kept.append(line + "\n")
-        write_text(self.path, "".join(kept))
+        """Drop this seed's rounds from `first` on, and a line that was cut: they are going to be written again."""
+        if self.enabled:
+            keep_lines(self.path, lambda line: line["seed"] != self.seed or line.get("round", -1) < first, "seed")

@@ -2,28 +2,19 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from tests.test_json_text import DAMAGED
-from wheels.agents.runlog import Checkpoints, Metrics
-from wheels.annotation.pool import Annotation
-from wheels.annotation.selection import Signal
+from wheels.agents.runlog import Metrics
 from wheels.benchmarks.core.stages import Ledger
 from wheels.benchmarks.curve.price_plot import read_prices
-from wheels.benchmarks.speed.records import load_round
-from wheels.distillation.callbacks import _is_before
-from wheels.distillation.run_folder import RunFolder, run_facts
-from wheels.distillation.teacher_outputs import _kept, tokens_written
+from wheels.distillation.run_folder import run_facts
+from wheels.distillation.teacher_outputs import tokens_written
 from wheels.errors import WheelsError
-from wheels.files import read_list_of
 from wheels.models.artefact import check_model
 from wheels.policy.calibration import FORMAT, Calibration
 from wheels.runs import holds_run
-
-ACCELERATOR = SimpleNamespace(num_processes=1, process_index=0)
-
 
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "calibration": ("calibration.json", lambda folder: Calibration.load(folder / "calibration.json")),
@@ -31,17 +22,12 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "begun": ("run.json", lambda folder: holds_run(folder, "train", {"seed": 0}, kept=True)),
     "finished": ("finished.json", run_facts),
     "tokens": ("tokens.json", tokens_written),
-    "outputs": ("0.json", lambda folder: _kept(folder / "0.json", 1)),
-    "annotations": ("a.json", lambda folder: read_list_of(folder / "a.json", Annotation)),
-    "signals": ("a.json", lambda folder: read_list_of(folder / "a.json", Signal)),
-    "checkpoint": ("latest.json", lambda folder: Checkpoints(folder, ACCELERATOR).latest()),
     "stages": ("stages.json", lambda folder: Ledger.open(folder, [], {})),
 }
 OTHERS = {
     "list": b"[]", "list of lists": b"[[[[]]]]", "list of objects": b"[{}]", "null": b"null", "number": b"0.5",
     "text": b'"a"', "true": b"true", "nulls": b'[{"source": null, "answer": 1, "consistency": "x"}]',
 }  # fmt: skip
-EMPTY = ("annotations", "signals"), ("list",)
 
 
 @pytest.mark.parametrize("damage", [*DAMAGED, *OTHERS])
@@ -51,10 +37,7 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path, name, damage):
     place = tmp_path / file
     place.parent.mkdir(exist_ok=True)
     place.write_bytes(DAMAGED[damage][0] if damage in DAMAGED else OTHERS[damage])
-    if name in EMPTY[0] and damage in EMPTY[1]:
-        assert read(tmp_path) == []
-        return
-    with pytest.raises(WheelsError, match=r"\.json|latest|no baseline") as caught:
+    with pytest.raises(WheelsError, match=r"\.json") as caught:
         read(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -63,9 +46,7 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path, name, damage):
 def test_what_can_be_made_again_is_passed_over(tmp_path, damage):
     content = DAMAGED[damage][0] if damage in DAMAGED else OTHERS[damage]
     (tmp_path / "a.json").write_bytes(content)
-    assert load_round(tmp_path / "a.json") is None
     assert read_prices(tmp_path / "a.json") == {}
-    assert not _is_before(content.decode("utf-8", "replace"), 5)
     (tmp_path / "metrics.jsonl").write_bytes(content + b'\n{"seed": 1}\n')
     Metrics(tmp_path / "metrics.jsonl", 0).keep_before(0)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"seed": 1}\n'
@@ -92,10 +73,3 @@ def test_a_threshold_that_is_no_number_is_refused(tmp_path, point, message):
         Calibration.load(tmp_path / "c.json")
     (tmp_path / "c.json").write_text(f'{{"format": {FORMAT}, "points": [{POINT % "Infinity"}], {rest}}}')
     assert Calibration.load(tmp_path / "c.json").points[0].threshold == float("inf")
-
-
-def test_a_checkpoint_whose_log_holds_nan_is_whole(tmp_path):
-    place = tmp_path / "checkpoints" / "checkpoint-5"
-    place.mkdir(parents=True)
-    (place / "trainer_state.json").write_text('{"global_step": 5, "log_history": [{"grad_norm": NaN}]}')
-    assert RunFolder(tmp_path).last_checkpoint() == place

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from wheels.errors import WheelsError
-from wheels.json_text import Kind, kind_of_value, parse_json, parse_object, record_of
+from wheels.json_text import parse_json, parse_object
 
 
 @contextmanager
@@ -148,27 +148,6 @@ def read_object(path: Path | str, *needed: str, finite: bool = True) -> dict[str
         WheelsError: as `read_json`; and for another kind of value, or a key that is missing.
     """
     return parse_object(_content(path), str(path), *needed, finite=finite, lines=True)
-
-
-def read_list(path: Path | str) -> list[Any]:
-    """Return the JSON list in `path`.
-
-    Raises:
-        WheelsError: as `read_json`; and for another kind of value.
-    """
-    value = read_json(path)
-    if not isinstance(value, list):
-        raise WheelsError(f"{path}: must be a JSON list, got {kind_of_value(value)}; it is damaged")
-    return value
-
-
-def read_list_of(path: Path | str, kind: type[Kind]) -> list[Kind]:
-    """Return dataclasses of `kind` from the list of objects in `path`.
-
-    Raises:
-        WheelsError: as `read_list` and `wheels.json_text.record_of`.
-    """
-    return [record_of(kind, value, f"{path}") for value in read_list(path)]
 
 
 def _content(path: Path | str) -> bytes:

@@ -21,7 +21,7 @@ from accelerate import Accelerator
 
 from wheels.agents.config import TrainConfig
 from wheels.agents.regression.fit import FitConfig, fit
-from wheels.agents.runlog import kept_chunks, reading
+from wheels.agents.runlog import shared_chunks
 from wheels.data.tasks import Row
 from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import deferral
@@ -203,13 +203,12 @@ def collect_pairs(
         )
         return {**vars(found), "length_N": length_N}
 
-    kept = kept_chunks(folder, "pairs", -(-count // CHUNK), make, "paired texts", accelerator)
-    with reading(folder):
-        joined = {name: torch.cat([part[name] for part in kept]) for name in kept[0]}
-        length_N = joined.pop("length_N")
-        if metric in OF_A_CORPUS:
-            joined["gain_N"] = joined["gain_N"] * length_N / length_N.mean()
-        return Pairs(**joined)
+    parts = shared_chunks(folder, "pairs", -(-count // CHUNK), make, "paired texts", accelerator)
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    length_N = joined.pop("length_N")
+    if metric in OF_A_CORPUS:
+        joined["gain_N"] = joined["gain_N"] * length_N / length_N.mean()
+    return Pairs(**joined)
 
 
 @dataclass(frozen=True)

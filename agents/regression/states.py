@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -13,9 +16,10 @@ from tqdm import tqdm
 from wheels.agents.config import TrainConfig
 from wheels.agents.rl.episode import Episode, pack, unpack
 from wheels.agents.rl.rollout import random_behaviour, roll_out
-from wheels.agents.runlog import load_state, reading, save_state
 from wheels.data.tasks import Row
 from wheels.models.pair import Pair
+from wheels.runs import chunks
+from wheels.runs.tensors import STATE
 
 CHUNK = 2048
 """Sources that are decoded between two writes to disk."""
@@ -29,28 +33,25 @@ def collect(
 ) -> list[Episode]:
     """Return episodes with random calls until there are `config.states` states, or no more rows.
 
-    Each chunk of sources is written when it is done, so a killed run decodes none of them twice. Under several
-    processes each takes every n-th chunk, and all read all.
+    Each chunk of sources is kept, so a killed run decodes none of them twice. Under several processes each makes every
+    n-th chunk, and all read all.
     """
-    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+    parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     episodes: list[Episode] = []
-    states = 0
-    with tqdm(
-        total=len(rows),
-        desc="states",
-        unit="source",
-        file=sys.stderr,
-        disable=not accelerator.is_main_process or None,
-    ) as bar:
-        for first in range(0, len(chunks), accelerator.num_processes):
-            mine = first + accelerator.process_index
-            if mine < len(chunks):
-                _collect_chunk(pair, chunks[mine], config, folder / f"states-{mine}.pt", mine, bar)
+    states, shown = 0, accelerator.is_main_process
+    with tqdm(total=len(rows), desc="states", unit="source", file=sys.stderr, disable=not shown or None) as bar:
+
+        def make(number: int) -> dict[str, Any]:
+            return pack(_roll_out(pair, parts[number], config, number, bar))
+
+        of = partial(chunks, folder, None, len(parts), make, STATE, name="states-")
+        for first in range(0, len(parts), accelerator.num_processes):
+            these = range(first, min(first + accelerator.num_processes, len(parts)))
+            deque(of(mine=these[accelerator.process_index :][:1]), maxlen=0)
             accelerator.wait_for_everyone()
-            for number in range(first, min(first + accelerator.num_processes, len(chunks))):
-                path = folder / f"states-{number}.pt"
-                with reading(path):
-                    episodes += unpack(load_state(path))
+            for part in of(mine=these):
+                episodes += unpack(part)
+            bar.update(sum(map(len, parts[: these.stop])) - bar.n)
             states = sum(map(len, episodes))
             if states >= config.states:
                 break
@@ -58,11 +59,8 @@ def collect(
     return episodes
 
 
-def _collect_chunk(pair: Pair, rows: Sequence[Row], config: TrainConfig, path: Path, number: int, bar: tqdm) -> None:
-    """Decode one chunk and write its episodes, unless they exist."""
-    if path.is_file():
-        bar.update(len(rows))
-        return
+def _roll_out(pair: Pair, rows: Sequence[Row], config: TrainConfig, number: int, bar: tqdm) -> list[Episode]:
+    """Decode one chunk and return its episodes."""
     budgets = [MIXED_BUDGETS[place % len(MIXED_BUDGETS)] for place in range(len(rows))]
     episodes, _ = roll_out(
         pair,
@@ -74,8 +72,8 @@ def _collect_chunk(pair: Pair, rows: Sequence[Row], config: TrainConfig, path: P
         max_new_tokens=config.max_new_tokens,
         keep_texts=config.train == "student",
         progress=bar.update,
-    )
-    save_state(path, pack(episodes))
+    )  # fmt: skip
+    return episodes
 
 
 def stacked(episodes: Sequence[Episode]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from wheels.agents.config import TrainConfig
 from wheels.agents.regression.states import stacked
 from wheels.agents.regression.warm_start import WarmStart, explained, fit_gate, fit_router
 from wheels.agents.rl.episode import Episode
-from wheels.agents.runlog import Metrics, kept_chunks, load_state, reading, save_state
+from wheels.agents.runlog import Metrics, shared_chunks
 from wheels.data.tasks import Row
 from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import student_only, teacher_only
@@ -52,17 +53,21 @@ class TrainedBaselines:
         fits = {"gate": self._gate} | ({"router": self._router} if self.gains is not None else {})
         heads = {}
         for rule, fit in fits.items():
-            path = self.folder / f"{rule}-{seed}.pt"
-            if path.is_file():
-                heads[rule] = DeferralHead(self._settings(seed).head(self.episodes[0].features_TF.shape[1])).eval()
-                with reading(path):
-                    heads[rule].load_state_dict(load_state(path))
-                continue
-            heads[rule], figures = fit(seed)
-            metrics.write({rule: figures})
-            if self.accelerator.is_main_process:
-                save_state(path, heads[rule].state_dict())
+            parts = shared_chunks(
+                self.folder, f"{rule}-{seed}", 1, partial(self._state, rule, fit, seed, metrics), rule, self.accelerator
+            )
+            heads[rule] = DeferralHead(self._settings(seed).head(self.episodes[0].features_TF.shape[1])).eval()
+            heads[rule].load_state_dict(parts[0])
         return heads
+
+    @staticmethod
+    def _state(
+        rule: str, fit: Callable[[int], Fitted], seed: int, metrics: Metrics, _: int
+    ) -> Mapping[str, torch.Tensor]:
+        """Fit a head, note how well, and return its weights."""
+        head, figures = fit(seed)
+        metrics.write({rule: figures})
+        return head.state_dict()
 
     def _gate(self, seed: int) -> Fitted:
         """Fit the gate on the states of the warm start."""
@@ -123,9 +128,8 @@ def collect_gains(
         features_NF, gain_N = text_gains(pair, chunks[number], metric, config.max_new_tokens, config.batch_size)
         return {"features": features_NF, "gain": gain_N}
 
-    kept = kept_chunks(folder, "gains", len(chunks), make, "whole texts", accelerator)
-    with reading(folder):
-        return torch.cat([part["features"] for part in kept]), torch.cat([part["gain"] for part in kept])
+    parts = shared_chunks(folder, "gains", len(chunks), make, "whole texts", accelerator)
+    return torch.cat([part["features"] for part in parts]), torch.cat([part["gain"] for part in parts])
 
 
 def text_gains(

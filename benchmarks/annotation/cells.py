@@ -22,8 +22,9 @@ from wheels.benchmarks.annotation.errors import is_right, with_errors
 from wheels.config import build
 from wheels.data.rows import Row
 from wheels.data.tasks import Task
-from wheels.files import read_list, read_object, write_json, write_text
+from wheels.files import write_text
 from wheels.metrics import sentence_scores
+from wheels.runs import cached
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,11 @@ def run_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
     let through, whether it is right, and its score, 0 to 100, against the reference.
     """
     folder = bench.output / "cells" / cell.name
-    if (folder / "cell.json").is_file():
-        return read_object(folder / "cell.json", "answers", "labels")
+    return cached(folder / "cell.json", None, partial(_run, bench, cell, folder))
+
+
+def _run(bench: Bench, cell: Cell, folder: Path) -> dict[str, Any]:
+    """Buy, train and score a cell."""
     settings = bench.settings(cell, folder)
     _take_over(bench, cell, folder)
     labelled = bench.task.train if bench.config.rehearse else []
@@ -183,10 +187,8 @@ def run_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
     rows = [Row(one.source, one.target) for one in annotations if one.accepted]
     model = models.load_local(settings, train(rows, folder / "final"), "student")
     answers = model.answers([row.source for row in bench.test])
-    facts = asdict(cell) | {"signature": bench.signature(cell), "accepted": len(rows), "answers": answers,
-                            "labels": judge(bench, annotations)}  # fmt: skip
-    write_json(folder / "cell.json", facts)
-    return facts
+    return asdict(cell) | {"signature": bench.signature(cell), "accepted": len(rows), "answers": answers,
+                           "labels": judge(bench, annotations)}  # fmt: skip
 
 
 def _assistant(bench: Bench, cell: Cell, settings: AnnotateConfig) -> Any:
@@ -208,13 +210,10 @@ def _take_over(bench: Bench, cell: Cell, folder: Path) -> None:
     twin = bench.output / "cells" / replace(cell, strategy="assistant").name
     if cell.strategy != "consistency" or not (twin / "cell.json").is_file():
         return
-    for part in ("warm-up/annotations.json", "main/signals"):
-        target = folder / part
-        if (twin / part).is_dir():
-            shutil.copytree(twin / part, target, dirs_exist_ok=True)
-        elif (twin / part).is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(twin / part, target)
+    for file in [*twin.glob("warm-up/annotations.json*"), *twin.glob("main/signals/*")]:
+        target = folder / file.relative_to(twin)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
 
 
 def judge(bench: Bench, annotations: Sequence[Annotation]) -> list[dict[str, Any]]:
@@ -236,7 +235,8 @@ def filter_trial(bench: Bench, assistant: str, teacher: str, seed: int) -> list[
     """
     cell = Cell("filter", len(bench.pool), 0.0, teacher, assistant, seed)
     file = bench.output / "cells" / cell.name / "labels.json"
-    if not file.is_file():
+
+    def make() -> list[dict[str, Any]]:
         settings = bench.settings(replace(cell, strategy="random+filter"), file.parent)
         student = models.load_student(settings, bench.config.student)
         grader = _assistant(bench, cell, settings)(student)
@@ -247,8 +247,9 @@ def filter_trial(bench: Bench, assistant: str, teacher: str, seed: int) -> list[
             Annotation(row.source, label.text, grade, None, None, "filter", label.flaw, label.thought)
             for row, label, grade in zip(bench.pool, labels, grades, strict=True)
         ]
-        write_json(file, judge(bench, annotations))
-    return read_list(file)
+        return judge(bench, annotations)
+
+    return cached(file, None, make)
 
 
 Results = Mapping[Cell, dict[str, Any]]

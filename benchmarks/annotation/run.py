@@ -17,9 +17,9 @@ from wheels.config import to_dict, write_resolved
 from wheels.data.rows import Row, load_rows
 from wheels.data.tasks import digest, load_task
 from wheels.errors import WheelsError
-from wheels.files import read_list, read_object, write_bytes, write_json, write_text
+from wheels.files import read_object, write_bytes, write_json, write_text
 from wheels.models.loading import model_digest
-from wheels.runs import NOTE, begin_run, claimed, holds_run
+from wheels.runs import NOTE, begin_run, cached, claimed, holds_run
 
 INCIDENTAL = (
     "output",
@@ -128,12 +128,13 @@ def _is_kept(file: Path) -> bool:
 
 def _start(bench: Bench) -> list[str]:
     """Return what the student says to the test rows as it starts."""
-    file = bench.output / "cells" / "start.json"
-    if not file.is_file():
+
+    def make() -> list[str]:
         settings = bench.settings(grid(bench.config)[0], bench.output)
         model = models.load_local(settings, bench.config.student, "student")
-        write_json(file, model.answers([row.source for row in bench.test]))
-    return read_list(file)
+        return model.answers([row.source for row in bench.test])
+
+    return cached(bench.output / "cells" / "start.json", None, make)
 
 
 def _filters(bench: Bench) -> list[dict[str, Any]]:

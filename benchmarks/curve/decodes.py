@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from wheels import __version__
-from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record, kept_or_made
+from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record, cached_records
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.data.tasks import Row, digest, load_task
 from wheels.decoding.commands import calibrate
@@ -214,7 +214,8 @@ def decode_all(
             bar.set_description(f"{key.rule} at {key.budget:g}" + (f", seed {key.seed}" if key.seed else ""))
             made_by = signature_of(config, plan, key, data_digest, len(sources))
             make = functools.partial(_decode, config, plan.artefact, key, sources, bar.update)
-            outputs[key] = kept_or_made(folder, key, made_by, make, bar.update)
+            outputs[key] = cached_records(folder, key, made_by, make)
+            bar.update(len(outputs) * len(sources) - bar.n)
     return outputs
 
 

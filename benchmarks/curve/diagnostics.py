@@ -17,7 +17,7 @@ from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import CurvePlan, signature_of
 from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.price_plot import Prices, read_prices
-from wheels.benchmarks.curve.reliability import Reliability, kept_or_judged, reliability, spread
+from wheels.benchmarks.curve.reliability import Reliability, cached_judged, reliability, spread
 from wheels.benchmarks.curve.summary import plain_values
 from wheels.data.tasks import Row, Task
 from wheels.models.pair import Pair
@@ -143,7 +143,7 @@ def _predicted(
     for key in tqdm(keys, desc=f"reading again what {rule} wrote", unit="decode", file=sys.stderr):
         signature = signature_of(config, plan, key, data_digest, len(measured.references))
         records = [measured.outputs[key][row] for row in rows]
-        judged.append(kept_or_judged(folder, signature, plan.artefact, key, sources, records, config.batch_size))
+        judged.append(cached_judged(folder, signature, plan.artefact, key, sources, records, config.batch_size))
     clip = _clip(plan.artefact.config)
     found, whole = (reliability(judged, measured.resamples, measured.seed, most) for most in (clip, math.inf))
     if found is None or whole is None:

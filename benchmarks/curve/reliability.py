@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from wheels.benchmarks.core.bootstrap import Comparison, Floats, compare, resample_sentences
-from wheels.benchmarks.core.cell import PointKey, Record, load_lines, save_lines
+from wheels.benchmarks.core.cell import PointKey, Record
 from wheels.benchmarks.curve.calls import interval, share
 from wheels.decoding.teacher_forcing import examine
 from wheels.models.artefact import Artefact
+from wheels.runs import LINES, cached
 
 GROUPS = 10
 MOST_ROWS = 500
@@ -97,23 +98,23 @@ def judge(
     return found
 
 
-def kept_or_judged(
+def cached_judged(
     folder: Path,
-    signature: dict[str, Any],
+    made_from: dict[str, Any],
     artefact: Artefact,
     key: PointKey,
     sources: Sequence[str],
     records: Sequence[Record],
     batch_size: int,
 ) -> list[Judged]:
-    """Return what is kept in `folder` under this `signature`, or judge now and keep it."""
-    path, signed = folder / key.file_name, signature | {"read_again": len(records)}
-    kept = load_lines(path, signed)
-    if kept is not None:
-        return [Judged(tuple(line["gain"]), tuple(line["regret"])) for line in kept]
-    judged = judge(artefact, key, sources, records, batch_size)
-    save_lines(path, signed, ({"gain": one.gain, "regret": one.regret} for one in judged))
-    return judged
+    """Return what `judge` found before, or judge now and keep it in `folder`; see `wheels.runs.cached`."""
+    lines = cached(
+        folder / key.file_name,
+        made_from | {"read_again": len(records)},
+        lambda: [asdict(one) for one in judge(artefact, key, sources, records, batch_size)],
+        LINES,
+    )
+    return [Judged(tuple(line["gain"]), tuple(line["regret"])) for line in lines]
 
 
 def reliability(

@@ -46,7 +46,7 @@ class Places:
 
     def texts(self, name: str) -> Path:
         """Return the file of what a model wrote for the test rows."""
-        return self.folder / "texts" / f"{name}.jsonl.gz"
+        return self.folder / "texts" / f"{name}.json"
 
 
 def run(config: DistillationConfig) -> None:

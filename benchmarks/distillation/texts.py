@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wheels.benchmarks.core.cell import save_lines
 from wheels.benchmarks.distillation.plan import DistillationPlan
 from wheels.data.tasks import load_task
 from wheels.distillation.run_folder import run_facts
-from wheels.errors import WheelsError
-from wheels.json_text import parse_object
+from wheels.files import read_object, write_json
 
 
 def texts_of(plan: DistillationPlan, model: Path, split: str) -> tuple[dict[str, Any], list[str]]:
@@ -35,7 +32,7 @@ def texts_of(plan: DistillationPlan, model: Path, split: str) -> tuple[dict[str,
 def write_texts(plan: DistillationPlan, model: Path, place: Path) -> None:
     """Keep what a model writes for the test rows."""
     facts, texts = texts_of(plan, model, "test")
-    save_lines(place, facts, [{"text": text} for text in texts])
+    write_json(place, {**facts, "texts": texts})
 
 
 def read_texts(place: Path) -> tuple[Mapping[str, Any], list[str]]:
@@ -44,9 +41,5 @@ def read_texts(place: Path) -> tuple[Mapping[str, Any], list[str]]:
     Raises:
         WheelsError: for a file that cannot be read.
     """
-    try:
-        lines = gzip.decompress(place.read_bytes()).decode("utf-8").rstrip("\n").split("\n")
-        facts, *texts = [parse_object(line, str(place)) for line in lines]
-        return facts, [each["text"] for each in texts]
-    except (OSError, EOFError, ValueError, KeyError) as error:
-        raise WheelsError(f"cannot read {place}: {error}; delete it to have it written again") from error
+    facts = read_object(place, "texts")
+    return facts, facts.pop("texts")

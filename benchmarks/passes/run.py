@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from wheels import __version__
-from wheels.benchmarks.core.cell import PointKey, Record, kept_or_made
+from wheels.benchmarks.core.cell import PointKey, Record, cached_records
 from wheels.benchmarks.curve.decodes import refuse_scored, rows_digest
 from wheels.benchmarks.curve.resampled import Resampled
 from wheels.benchmarks.curve.summary import plain_values
@@ -165,7 +165,8 @@ def _decode_all(
             bar.set_description(setting.name + (f", seed {setting.seed}" if setting.seed else ""))
             made_by = _signature(config, artefact, setting, split) | {"model": model_digest}
             make = functools.partial(_decode, config, artefact, setting, split.rows, bar.update)
-            found[key] = kept_or_made(split.folder, key, made_by, make, bar.update)
+            found[key] = cached_records(split.folder, key, made_by, make)
+            bar.update(len(found) * len(split.rows) - bar.n)
     return found
 
 

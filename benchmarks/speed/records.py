@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wheels.benchmarks.speed.forward_timer import Machine, Shape
 from wheels.benchmarks.speed.hf_systems import Outcome, Tokens
-from wheels.files import read_object, write_json
 
 SHOWN = 5
 """Rows that are named where outputs differ."""
@@ -87,17 +86,7 @@ def round_file(folder: Path, batch_size: int, number: int) -> Path:
     return folder / "rounds" / f"batch-{batch_size}-round-{number}.json"
 
 
-def save_round(path: Path, timed: Round) -> None:
-    """Keep a round: whole or not at all."""
-    write_json(path, asdict(timed))
-
-
-def load_round(path: Path) -> Round | None:
-    """Return a round that was kept; None where there is none, or none that can be read: it is then timed again."""
-    try:
-        content = read_object(path)
-        timings = {name: Timing(**each) for name, each in content["timings"].items()}
-        machine = Machine(**content["machine"])
-        return Round(content["order"], content["load_average"], timings, machine, content["forwards"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+def round_of(content: dict[str, Any]) -> Round:
+    """Return the round that was written as `asdict` gives it."""
+    timings = {name: Timing(**each) for name, each in content["timings"].items()}
+    return Round(**content | {"timings": timings, "machine": Machine(**content["machine"])})

@@ -14,7 +14,8 @@ import platform
 import statistics
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,9 +34,8 @@ from wheels.benchmarks.speed.random_pair import RandomPair
 from wheels.benchmarks.speed.records import (
     Round,
     Timing,
-    load_round,
     round_file,
-    save_round,
+    round_of,
 )
 from wheels.benchmarks.speed.summary import BatchFigures, Speed, WorkloadFacts, summarise, time_forwards
 from wheels.benchmarks.speed.systems import KNOWN
@@ -48,7 +48,7 @@ from wheels.errors import WheelsError
 from wheels.files import write_bytes, write_json, write_text
 from wheels.models.artefact import Artefact
 from wheels.models.pair import Pair
-from wheels.runs import claimed, take_run
+from wheels.runs import cached, claimed, is_whole, take_run
 
 TIMED = ("forward_timer", "systems", "hf_systems")
 """The modules of this folder whose own work is timed."""
@@ -244,9 +244,8 @@ def facts_of(config: SpeedConfig, plan: SpeedPlan) -> WorkloadFacts:
 def measure(config: SpeedConfig, plan: SpeedPlan, facts: WorkloadFacts, batch_size: int) -> BatchFigures:
     """Return the figures at one batch size: kept rounds as they are, the missing ones timed now."""
     files = [round_file(Path(config.output), batch_size, number) for number in range(config.rounds)]
-    rounds = {number: kept for number, file in enumerate(files) if (kept := load_round(file)) is not None}
-    left = [number for number in range(config.rounds) if number not in rounds]
-    runs = len(plan.names) * (len(left) + bool(left))
+    left = sum(not is_whole(file, None) for file in files)
+    runs = len(plan.names) * (left + bool(left))
     with tqdm(total=runs, unit="run", file=sys.stderr, disable=not left or None) as bar:
 
         def one(name: str, word: str) -> Outcome:
@@ -257,10 +256,12 @@ def measure(config: SpeedConfig, plan: SpeedPlan, facts: WorkloadFacts, batch_si
 
         for name in plan.names if left else []:
             one(name, "warm-up")
-        for number in left:
-            rounds[number] = time_round(plan, facts, batch_size, number, one, bar)
-            save_round(files[number], rounds[number])
-    return summarise(facts, batch_size, [rounds[number] for number in range(config.rounds)], plan.workload.prompts.pair)
+
+        def make(number: int) -> dict[str, Any]:
+            return asdict(time_round(plan, facts, batch_size, number, one, bar))
+
+        rounds = [cached(file, None, partial(make, number)) for number, file in enumerate(files)]
+    return summarise(facts, batch_size, list(map(round_of, rounds)), plan.workload.prompts.pair)
 
 
 def time_round(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 
 from wheels.benchmarks.speed.config import REFERENCE
 from wheels.benchmarks.speed.limits import Spread
 from wheels.benchmarks.speed.summary import MODELS, BatchFigures, Figures, Forward, Speed
-from wheels.tables import Table, number
+from wheels.tables import align
 
 HEAD = (
     "system", "seconds", "tokens/s", "(min-max)", f"x {REFERENCE}", "(min-max)", "use", "accepted", "wasted",
@@ -42,10 +44,10 @@ def counted(count: int, word: str) -> str:
 
 def _batch(batch: BatchFigures) -> str:
     """Return one batch size: the systems, then the bare forward passes."""
-    title = f"batch size {batch.batch_size}, medians of {counted(len(batch.rounds), 'round')}"
-    table = Table(HEAD, [_row(figures) for figures in batch.figures]).text(title)
+    rows = [HEAD, *(_row(figures) for figures in batch.figures)]
+    title = f"batch size {batch.batch_size}, medians of {counted(len(batch.rounds), 'round')}:"
     forwards = "; ".join(map(_forward, batch.forwards))
-    return f"{table}\nbare forward passes (rows x tokens; the machine's bound): {forwards}"
+    return f"{title}\n{align(rows)}\nbare forward passes (rows x tokens; the machine's bound): {forwards}"
 
 
 def _forward(forward: Forward) -> str:
@@ -65,19 +67,19 @@ def _row(figures: Figures) -> tuple[str, ...]:
         f"({_whole(figures.tokens_per_second.low)}-{_whole(figures.tokens_per_second.high)})",
         f"{figures.speedup.median:.2f}",
         f"({figures.speedup.low:.2f}-{figures.speedup.high:.2f})",
-        _two(figures.use),
-        _two(figures.acceptance),
-        _two(figures.waste_per_pass),
-        *(_two(passes[model]) for model in MODELS),
-        *(_two(positions[model]) for model in MODELS),
-        _two(figures.scheduler_overhead.median),
-        f"({_two(figures.scheduler_overhead.low)})",
-        _two(None if figures.loop_overhead is None else figures.loop_overhead.median),
+        _number(figures.use),
+        _number(figures.acceptance),
+        _number(figures.waste_per_pass),
+        *(_number(passes[model]) for model in MODELS),
+        *(_number(positions[model]) for model in MODELS),
+        _number(figures.scheduler_overhead.median),
+        f"({_number(figures.scheduler_overhead.low)})",
+        _number(None if figures.loop_overhead is None else figures.loop_overhead.median),
         _whole(figures.limit_tokens_per_second),
         *(
             ("-", "")
             if figures.distance is None
-            else (_two(figures.distance.median), f"({_two(figures.distance.low)})")
+            else (_number(figures.distance.median), f"({_number(figures.distance.low)})")
         ),
         "" if figures.same_as is None else "-" if figures.differing is None else str(figures.differing),
     )
@@ -101,18 +103,22 @@ def _whole(value: float | None) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _two(value: float | None) -> str:
-    """Return a ratio for print."""
-    return number(value, 2)
+def _number(value: float | None) -> str:
+    """Return a ratio for print; a dash where there is none."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.2f}"
 
 
 def as_csv(speed: Speed) -> str:
     """Return a line for each system and batch size; a number that does not exist is an empty cell."""
     lines = [_cells(batch, figures) for batch in speed.batches for figures in batch.figures]
-    return Table(list(lines[0]), [list(line.values()) for line in lines]).csv()
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return buffer.getvalue()
 
 
-def _cells(batch: BatchFigures, figures: Figures) -> dict[str, object]:
+def _cells(batch: BatchFigures, figures: Figures) -> dict[str, str]:
     """Return the cells of one system by their columns."""
     values: dict[str, object] = {
         "batch_size": batch.batch_size,
@@ -130,4 +136,11 @@ def _cells(batch: BatchFigures, figures: Figures) -> dict[str, object]:
         values |= {f"{model}_{name}": getattr(figures, name)[model] for model in MODELS}
     for name in ("limit_tokens_per_second", "same_as", "differing", "signature"):
         values[name] = getattr(figures, name)
-    return values
+    return {name: _cell(value) for name, value in values.items()}
+
+
+def _cell(value: object) -> str:
+    """Return one value as text."""
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else ""
+    return "" if value is None else str(value)

@@ -323,8 +323,8 @@ def test_a_folder_of_something_else_is_left_alone(config: TrainConfig, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_kept_state_that_is_damaged_is_named_in_one_line(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+def test_a_kept_state_that_is_damaged_is_made_again(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     once = Trainer._round
 
@@ -337,16 +337,20 @@ def test_a_kept_state_that_is_damaged_is_named_in_one_line(
     with pytest.raises(KeyboardInterrupt):
         run(config)
     kept = sorted((Path(config.output) / ".training").rglob("*.pt"))
-    assert {file.name for file in kept} >= {"states-0.pt", "gains-0.pt", "pairs-0.pt", "gate-0.pt", "process-0.pt"}
-    for file in kept:
-        whole = file.read_bytes()
+    names = {file.name for file in kept}
+    assert names >= {"states-00000.pt", "gains-00000.pt", "pairs-00000.pt", "gate-0-00000.pt", "process-0.pt"}
+    contents = {file: file.read_bytes() for file in kept if file.parent.name != "checkpoint-2"}
+    for file, whole in contents.items():
         for content in (whole[: len(whole) // 2], packed({"x": 1})):
             file.write_bytes(content)
-            with pytest.raises(
-                WheelsError, match=r"\.training[^\n]* is damaged [^\n]*delete it to have it made again\Z"
-            ):
+            caplog.clear()
+            with pytest.raises(KeyboardInterrupt):
                 run(config)
-        file.write_bytes(whole)
+            damaged = file.parent if file.name == "process-0.pt" else file
+            assert f"{damaged} is damaged; it is made again" in caplog.text
+            # Pairs are of the first seed's head, and were lost here when the second had begun.
+            same = [file for file in contents if not file.name.startswith("pairs-")]
+            assert [file.read_bytes() for file in same] == [contents[file] for file in same]
 
 
 def packed(content: Any) -> bytes:

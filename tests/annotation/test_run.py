@@ -266,7 +266,7 @@ def test_a_higher_budget_goes_on_and_pays_nothing_twice(unlabelled, tmp_path, ca
 def test_a_higher_budget_goes_to_the_main_stage_and_trains_nothing_again(unlabelled, tmp_path, folders, data):
     run(settings(unlabelled, tmp_path, folders, data))
     out = tmp_path / "out"
-    first = json.loads((out / "main" / "annotations.json").read_text())["annotations"]
+    first = json.loads((out / "main" / "annotations.json").read_text())
     signals = (out / "main" / "signals" / "00000.json").stat().st_mtime_ns
     student = (out / "warm-up" / "student" / "finished.json").stat().st_mtime_ns
     run(settings(unlabelled, tmp_path, folders, data, annotation_budget=20))
@@ -275,7 +275,7 @@ def test_a_higher_budget_goes_to_the_main_stage_and_trains_nothing_again(unlabel
     summary = json.loads((out / "summary.json").read_text())
     assert {name: stage["selected"] for name, stage in summary["stages"].items()} == {"warm-up": 3, "main": 17}
     assert (summary["spent"], summary["budget"]) == (20, 20)
-    assert json.loads((out / "main" / "annotations.json").read_text())["annotations"][:9] == first
+    assert json.loads((out / "main" / "annotations.json").read_text())[:9] == first
 
 
 def test_a_start_that_failed_holds_nothing(unlabelled, tmp_path, monkeypatch):

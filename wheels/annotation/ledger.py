@@ -20,7 +20,6 @@ for without any answer a refusal may have been about every item.
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -30,7 +29,7 @@ from typing import Any
 
 from wheels.annotation.answer import Answer
 from wheels.errors import WheelsError
-from wheels.runs import locked
+from wheels.runs import append_line, locked, mend, whole_lines
 
 EVENTS = ("reserve", "settle", "release", "refuse")
 
@@ -112,16 +111,7 @@ def read_account(path: Path | str) -> Account:
     Raises:
         WheelsError: naming the file and the line, for anything that no ledger of ours can hold.
     """
-    return _replay(path, _whole_lines(Path(path)))
-
-
-def _whole_lines(path: Path) -> list[bytes]:
-    """Return the complete lines; what follows the last line feed was never fully written."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise WheelsError(f"cannot read {path}: {error.strerror or error}") from error
-    return content.split(b"\n")[:-1]
+    return _replay(path, whole_lines(Path(path)))
 
 
 def _replay(path: Path | str, lines: Iterable[bytes]) -> Account:
@@ -167,7 +157,6 @@ class Ledger:
         self._held.enter_context(locked(Path(f"{self.path}.lock"), self.path))
         try:
             self.account = self._begin(Account(budget, run, unit))
-            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
             if budget != self.account.budget:
                 self._enter({"event": "budget", "budget": budget})
         except BaseException:
@@ -177,18 +166,12 @@ class Ledger:
         self.recovered = frozenset(self.account.open)
 
     def _begin(self, wanted: Account) -> Account:
-        """Return the account in the file, or start one where nothing was bought; drop a truncated last line."""
-        content = self.path.read_bytes() if self.path.exists() else b""
-        whole = content.rfind(b"\n") + 1
-        if 0 < whole < len(content):
-            os.truncate(self.path, whole)
-            _sync(self.path)
-        account = read_account(self.path) if whole else Account(None)
+        """Return the account that stands in the file, or begin one where nothing was bought; cut off a torn line."""
+        account = _replay(self.path, mend(self.path) if self.path.exists() else [])
         if not account.bought:
+            self.path.unlink(missing_ok=True)
             line = {"event": "begin", "unit": wanted.unit, "budget": wanted.budget, "run": wanted.run}
-            self.path.write_bytes(_line(line))
-            _sync(self.path)
-            _sync(self.path.parent)
+            append_line(self.path, line, sync=True)
             return wanted
         for name in ("run", "unit"):
             if getattr(account, name) != getattr(wanted, name):
@@ -208,8 +191,7 @@ class Ledger:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the file and give up the lock."""
-        os.close(self._file)
+        """Give up the lock."""
         self._held.close()
 
     def answer(self, item: str) -> Answer | None:
@@ -258,21 +240,4 @@ class Ledger:
     def _enter(self, line: Mapping[str, Any]) -> None:
         """Check an event and write it to disk before returning."""
         self.account.apply(line)
-        rest = _line(line)
-        while rest:
-            rest = rest[os.write(self._file, rest) :]
-        os.fsync(self._file)
-
-
-def _line(value: Mapping[str, Any]) -> bytes:
-    """Return one line of the file; JSON escapes any line feed within it."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def _sync(path: Path) -> None:
-    """Flush a file, or the entries of a folder, to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        append_line(self.path, line, sync=True)

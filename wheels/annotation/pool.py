@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,8 +22,8 @@ from wheels.annotation.ledger import Ledger
 from wheels.annotation.purchase import Responder
 from wheels.annotation.selection import Signal, choose
 from wheels.data.rows import Row
-from wheels.files import read_json, read_list_of, write_json
-from wheels.json_text import record_of
+from wheels.json_text import json_digest
+from wheels.runs import cached, chunks
 
 CHUNK = 256
 """Rows per file of signals: what a run that is cut short may lose."""
@@ -115,15 +116,9 @@ def annotate_pool(config: AnnotateConfig, context: AnnotationContext, folder: Pa
     student_folder, stages = config.student or "", stages_of(config, ledger.account.first_budget)
     for stage in stages:
         place = folder / stage.name
-        file = place / "annotations.json"
-        held = read_json(file) if file.is_file() else None
-        lines = held.get("annotations") if isinstance(held, dict) and held.get("budget") == stage.budget else None
-        if isinstance(lines, list):
-            found += [record_of(Annotation, line, str(file)) for line in lines]
-        else:
-            new = _run_stage(config, context, stage, student_folder, place, ledger, found)
-            write_json(file, {"budget": stage.budget, "annotations": [asdict(one) for one in new]})
-            found += new
+        make = partial(_run_stage, config, context, stage, student_folder, place, ledger, tuple(found))
+        lines = cached(place / "annotations.json", {"budget": stage.budget}, make)
+        found += [Annotation(**line) for line in lines]
         if stage is not stages[-1]:
             rows = [Row(one.source, one.target) for one in found if one.accepted]
             student_folder = context.retrain(rows, place)
@@ -138,7 +133,7 @@ def _run_stage(
     place: Path,
     ledger: Ledger,
     before: Sequence[Annotation],
-) -> list[Annotation]:
+) -> list[dict[str, Any]]:  # fmt: skip
     """Choose, buy and grade the rows of one stage."""
     asked = {one.source for one in before}
     rows = [row for row, source in enumerate(context.pool) if source not in asked]
@@ -161,7 +156,9 @@ def _run_stage(
         _annotation(context.pool[row], without_thinking(answer), known.get(row), stage)
         for row, answer in zip(ranked, answers, strict=False)  # as many rows as it took
     ]
-    return graded(found, assistant, stage.name) if config.filter and assistant is not None else found
+    if config.filter and assistant is not None:
+        found = graded(found, assistant, stage.name)
+    return [asdict(one) for one in found]
 
 
 def _annotation(source: str, answer: Answer, signal: Signal | None, stage: Stage) -> Annotation:
@@ -191,28 +188,22 @@ def gather_signals(
 ) -> list[Signal]:
     """Return the student's answer to each source, the agreement of its samples, and the assistant's grade.
 
-    Kept in files of `CHUNK` rows, each a function of its own rows and the seed.
+    Kept in chunks of `CHUNK` rows, each a function of its own rows and the seed.
     """
     from wheels.annotation.consistency import consistency
 
-    signals: list[Signal] = []
-    with tqdm(total=len(sources), desc="the student's doubts", unit="row", leave=False) as bar:
-        for number, start in enumerate(range(0, len(sources), CHUNK)):
-            file, rows = folder / f"{number:05d}.json", sources[start : start + CHUNK]
-            if not file.is_file():
-                seed = config.seed * 1_000_003 + number
-                sampled = student.samples(rows, config.samples, temperature=config.temperature, seed=seed)
-                found = [consistency(texts, config.metric) for texts in sampled]
-                grades: list[int | None] = [None] * len(rows)
-                if assistant is not None:
-                    grades = [*assistant.grade(rows, [one.answer for one in found], lambda _: None)]
-                write_json(
-                    file,
-                    [asdict(Signal(one.answer, one.share, grade)) for one, grade in zip(found, grades, strict=True)],
-                )
-            signals += read_list_of(file, Signal)
-            bar.update(len(rows))
-    return signals
+    def make(number: int) -> list[dict[str, Any]]:
+        rows, seed = sources[number * CHUNK : (number + 1) * CHUNK], config.seed * 1_000_003 + number
+        sampled = student.samples(rows, config.samples, temperature=config.temperature, seed=seed)
+        found = [consistency(texts, config.metric) for texts in sampled]
+        grades: Sequence[int | None] = [None] * len(rows)
+        if assistant is not None:
+            grades = assistant.grade(rows, [one.answer for one in found], lambda _: None)
+        return [asdict(Signal(one.answer, one.share, grade)) for one, grade in zip(found, grades, strict=True)]
+
+    parts = chunks(folder, json_digest(sources), -(-len(sources) // CHUNK), make)
+    shown = tqdm(parts, desc="the student's doubts", total=-(-len(sources) // CHUNK), unit="chunk", leave=False)
+    return [Signal(**line) for part in shown for line in part]
 
 
 def as_record(one: Annotation) -> dict[str, Any]:

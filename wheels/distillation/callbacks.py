@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -21,13 +21,11 @@ from transformers.integrations import TensorBoardCallback
 
 from wheels.distillation.arguments import blaming
 from wheels.distillation.run_folder import RunFolder
-from wheels.errors import WheelsError
-from wheels.files import write_text
 from wheels.finite import check_finite, check_weights
-from wheels.json_text import parse_object
 from wheels.models.loading import quiet_loading
 from wheels.notices import Pace
 from wheels.reports import TENSORBOARD_FOLDER
+from wheels.runs import append_line, keep_lines, seal
 
 
 class Finite(TrainerCallback):
@@ -117,7 +115,7 @@ class Progress(ProgressCallback):
 
 
 class Metrics(TrainerCallback):
-    """Appends each log and evaluation to `metrics.jsonl`, one JSON object a line, with its step and epoch.
+    """Appends each log and evaluation to `metrics.jsonl`, with its step and epoch, and seals each checkpoint.
 
     A run that continues from a checkpoint first drops what was logged after that checkpoint: it will come again.
     """
@@ -129,16 +127,20 @@ class Metrics(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Drop the lines of steps that will be repeated, and a truncated line."""
+        """Drop the lines of steps that are yet to come, and one that was cut short."""
         if state.is_world_process_zero:
-            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else []
-            kept = [line for line in lines if _is_before(line, state.global_step)]
-            write_text(self.path, "".join(f"{line}\n" for line in kept))
+            keep_lines(self.path, lambda line: line["step"] <= state.global_step, "step")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Log at every checkpoint, so that the loss between two logs never spans an interruption."""
         if control.should_save:
             control.should_log = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Seal the checkpoint that was written, once every process has written its part."""
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}", None)
 
     def on_log(
         self,
@@ -151,9 +153,7 @@ class Metrics(TrainerCallback):
         """Append a line; the trainer's final summary is skipped."""
         if not state.is_world_process_zero or not logs or "train_runtime" in logs:
             return
-        line = json.dumps({"step": state.global_step, "epoch": round(state.epoch or 0.0, 6), **logs})
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
+        append_line(self.path, {"step": state.global_step, "epoch": round(state.epoch or 0.0, 6), **logs})
 
 
 def train_to_end(trainer: Trainer, folder: RunFolder, options: str | None) -> TrainerState:
@@ -183,11 +183,3 @@ def train_to_end(trainer: Trainer, folder: RunFolder, options: str | None) -> Tr
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.accelerator.wait_for_everyone()
     return trainer.state
-
-
-def _is_before(line: str, step: int) -> bool:
-    """Whether `line` is a complete record of a step up to `step`."""
-    try:
-        return bool(parse_object(line, "metrics", "step", finite=False)["step"] <= step)
-    except (WheelsError, TypeError):
-        return False

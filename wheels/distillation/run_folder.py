@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from wheels.distillation.config import PretrainConfig
-from wheels.errors import WheelsError
 from wheels.files import read_object, write_json
-from wheels.runs import NOTE, begin_run, holds_run
+from wheels.runs import NOTE, begin_run, holds_run, last_whole
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,8 @@ class RunFolder:
         return read_object(self._finished) if self._finished.exists() else None
 
     def last_checkpoint(self) -> Path | None:
-        """Return the newest whole checkpoint; one that was cut short is deleted."""
-        found = [path for path in self.checkpoints.glob("checkpoint-*") if path.name.split("-")[-1].isdigit()]
-        for path in sorted(found, key=lambda path: int(path.name.split("-")[-1]), reverse=True):
-            if _is_whole(path):
-                return path
-            shutil.rmtree(path, ignore_errors=True)
-        return None
+        """Return the newest whole checkpoint; one that was cut short or damaged is deleted."""
+        return last_whole(self.checkpoints)
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Say that the run is done, and drop its checkpoints."""
@@ -78,12 +72,3 @@ def run_facts(folder: Path | str) -> dict[str, Any]:
     """Return the facts of the run that trained a model, such as its prompt; empty for any other model."""
     noted = Path(folder) / "finished.json"
     return read_object(noted) if noted.is_file() else {}
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint is complete: it has the file that the trainer writes last."""
-    try:
-        # The trainer writes NaN, for a gradient's norm that overflowed.
-        return "global_step" in read_object(checkpoint / "trainer_state.json", finite=False)
-    except WheelsError:
-        return False

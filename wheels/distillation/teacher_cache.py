@@ -6,7 +6,7 @@ and its precision, k, temperatures, V, start tokens, every token of every row), 
     cache.json          the settings in words; nothing reads it
     00000.safetensors   the first `ROWS` rows, target position after target position; 00001, ... the next ones
 
-Files are written atomically, so an interrupted run resumes after the last one. Each file holds tensors
+and each file, one chunk (see `wheels.runs`), holds tensors
 
     ids       [N, k]   uint16 (int32 where V > 65,536)   the k likeliest tokens, the likeliest first
     relative  [N, k]   float16   their log-probabilities less the likeliest's, at T = 1: l_v - max l, of logits l
@@ -43,8 +43,8 @@ from wheels.distillation.collate import Collator, Example, target_logits_and_lab
 from wheels.distillation.losses import precise, select
 from wheels.distillation.topk_losses import TopKDistribution, topk_with_rest
 from wheels.errors import WheelsError
-from wheels.files import write_bytes, write_json
-from wheels.models.loading import first_line
+from wheels.files import write_json
+from wheels.runs import Form, chunks, is_whole
 
 VERSION = 1
 ROWS = 512
@@ -53,6 +53,7 @@ SHORT_IDS = 1 << 16
 """The largest V whose ids fit into two bytes."""
 
 Shard = dict[str, torch.Tensor]
+SHARD: Form[Shard] = Form(".safetensors", save, load_file)
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,9 @@ class TeacherCache:
         return [self.folder / f"{number:05d}.safetensors" for number in range(-(-len(self.examples) // ROWS))]
 
     def missing(self) -> list[int]:
-        """Return the numbers of the missing files."""
-        return [number for number, file in enumerate(self.files) if not file.is_file()]
+        """Return the numbers of the files that are not there, or damaged."""
+        origin = self.folder.name
+        return [number for number, file in enumerate(self.files) if not is_whole(file, [origin, number])]
 
     def write(self, teacher: PreTrainedModel, collator: Collator, batch_size: int = 64) -> None:
         """Write what is missing, with a bar on standard error.
@@ -178,11 +180,12 @@ class TeacherCache:
         write_json(self.folder / "cache.json", told)
         total = sum(len(self._rows(number)) for number in numbers)
         with tqdm(total=total, desc="teacher's probabilities", unit="row", leave=False) as bar:
-            for number in numbers:
-                rows = self._rows(number)
-                shard = self._score(teacher, rows, collator, batch_size)
-                write_bytes(self.files[number], save(shard))
-                bar.update(len(rows))
+            made = chunks(
+                self.folder, self.folder.name, len(self.files),
+                lambda number: self._score(teacher, self._rows(number), collator, batch_size), SHARD, mine=numbers,
+            )  # fmt: skip
+            for number, _ in zip(numbers, made, strict=True):
+                bar.update(len(self._rows(number)))
 
     def distribution(self, rows_B: torch.Tensor, temperature: float) -> TopKDistribution:
         """Return the teacher's distribution at the target positions of some rows, one row after the other.
@@ -236,19 +239,5 @@ class TeacherCache:
     def _shard(self, number: int) -> Shard:
         """Return one file's tensors, memory-mapped."""
         if number not in self._shards:
-            file = self.files[number]
-            try:
-                found = load_file(file)
-            except Exception as error:  # what the disk and safetensors raise
-                raise WheelsError(
-                    f"cannot read {file}: {first_line(error)}; delete it to have it made again"
-                ) from error
-            tokens = sum(len(example["target"]) for example in self._rows(number))
-            k = self.settings.k
-            shapes = {"relative": (tokens, k)}
-            if k < self.settings.vocab_size:
-                shapes |= {"ids": (tokens, k), "rest": (tokens, len(self.settings.temperatures))}
-            if {name: tuple(tensor.shape) for name, tensor in found.items()} != shapes:
-                raise WheelsError(f"{file} does not hold {tokens} tokens of {k}; delete it to have it made again")
-            self._shards[number] = found
+            self._shards[number] = load_file(self.files[number])
         return self._shards[number]

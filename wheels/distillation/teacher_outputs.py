@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
@@ -14,6 +11,8 @@ from transformers import PreTrainedModel
 from wheels.distillation.generation import write
 from wheels.errors import WheelsError
 from wheels.files import read_json, write_json
+from wheels.json_text import json_digest
+from wheels.runs import chunks
 
 # Rows per file: what a run that is cut short may lose.
 CHUNK = 512
@@ -33,11 +32,10 @@ def teacher_outputs(
     vocab_size: int,
     context: int | None = None,
     batch_size: int = 64,
-    chunk: int = CHUNK,
 ) -> list[list[int]]:
     """Return the teacher's greedy output for each source (Kim & Rush 2016, 1606.07947, with a beam of one).
 
-    Outputs are kept in files of `chunk` rows, in a folder named by everything they depend on; a run resumes after them.
+    Chunks of `CHUNK` rows are kept in a folder named for all that they depend on: a run goes on after them.
 
     Args:
         teacher: the model that writes.
@@ -50,32 +48,26 @@ def teacher_outputs(
         vocab_size: V, the range of ids it may write.
         context: the longest sequence that is read; None: no limit is known.
         batch_size: rows at a time.
-        chunk: rows per file.
 
     Raises:
-        WheelsError: where the place cannot be written, or a kept file holds something else.
+        WheelsError: where the place cannot be written.
     """
-    place = _place(folder, [name, list(eos_ids), max_new_tokens, vocab_size, context, chunk, sources])
+    origin = json_digest([name, list(eos_ids), max_new_tokens, vocab_size, context, CHUNK, sources])
     outputs: list[list[int]] = []
     with tqdm(total=len(sources), desc="teacher outputs", unit="row", leave=False) as bar:
-        for number, start in enumerate(range(0, len(sources), chunk)):
-            file, rows = place / f"{number:05d}.json", list(sources[start : start + chunk])
-            if file.is_file():
-                bar.update(len(rows))
-            else:
-                written = write(
-                    teacher, rows, pad_id=pad_id, eos_ids=eos_ids, max_new_tokens=max_new_tokens,
-                    vocab_size=vocab_size, context=context, batch_size=batch_size, advance=bar.update,
-                )  # fmt: skip
-                write_json(file, written)
-            outputs += _kept(file, len(rows))
+
+        def make(number: int) -> list[list[int]]:
+            return write(
+                teacher, sources[number * CHUNK : (number + 1) * CHUNK], pad_id=pad_id, eos_ids=eos_ids,
+                max_new_tokens=max_new_tokens, vocab_size=vocab_size, context=context, batch_size=batch_size,
+                advance=bar.update,
+            )  # fmt: skip
+
+        for part in chunks(Path(folder) / origin, origin, -(-len(sources) // CHUNK), make):
+            outputs += part
+            bar.update(len(outputs) - bar.n)
     write_json(Path(folder) / "tokens.json", sum(map(len, outputs)))
     return outputs
-
-
-def _place(folder: Path | str, settings: list[Any]) -> Path:
-    """Return the folder in `folder` that is named for the settings."""
-    return Path(folder) / hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
 
 def tokens_written(folder: Path) -> int:
@@ -84,15 +76,4 @@ def tokens_written(folder: Path) -> int:
     written = read_json(file) if file.is_file() else 0
     if type(written) is not int:
         raise WheelsError(f"{file} does not hold a number of tokens; delete it to have them counted again")
-    return written
-
-
-def _kept(file: Path, count: int) -> list[list[int]]:
-    """Return the `count` outputs that a file keeps."""
-    written = read_json(file)
-    ids = isinstance(written, list) and all(
-        isinstance(one, list) and all(isinstance(token, int) for token in one) for one in written
-    )
-    if not ids or len(written) != count:
-        raise WheelsError(f"{file} does not hold {count} outputs; delete it to have them written again")
     return written

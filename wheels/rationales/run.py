@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from wheels.distillation.collate import Collator, Example
 from wheels.distillation.generation import write
 from wheels.distillation.run_folder import run_facts
 from wheels.errors import WheelsError
-from wheels.files import check_writable, read_list, write_json, write_jsonl, write_text
+from wheels.files import check_writable, write_json, write_jsonl, write_text
 from wheels.json_text import json_digest
 from wheels.models.loading import check_place, load_model, load_tokenizer, model_digest
 from wheels.models.pair import Pair
@@ -28,7 +29,7 @@ from wheels.rationales.attribution import GRADIENTS, embedder, integrated_gradie
 from wheels.rationales.config import RationalesConfig
 from wheels.rationales.page import page
 from wheels.rationales.words import rationale, token_spans, word_scores, words_of
-from wheels.runs import NOTE, begin_run, claimed, holds_run
+from wheels.runs import NOTE, begin_run, chunks, claimed, holds_run
 
 log = logging.getLogger("wheels")
 
@@ -202,26 +203,15 @@ def _is_done(config: RationalesConfig, kept: Path, identity: Record) -> bool:
     return False
 
 
-def _kept(file: Path, count: int) -> list[Record]:
-    """Return the `count` cached rationales of a file."""
-    found = read_list(file)
-    if len(found) != count or not all(isinstance(one, dict) and {"words", "target"} <= set(one) for one in found):
-        raise WheelsError(f"{file} does not hold {count} rationales; delete it to have them made again")
-    return found
-
-
-def _complete(config: RationalesConfig, records: Sequence[tuple[Record, Row]], parts: Path) -> list[Record]:
-    """Return each record with its rationale; finished chunks of `CHUNK` rows are cached."""
-    attributor: Attributor | None = None
+def _complete(config: RationalesConfig, records: Sequence[tuple[Record, Row]], folder: Path) -> list[Record]:
+    """Return each record with its rationale; chunks of `CHUNK` rows are kept in `folder`."""
+    attributor = cache(partial(load_attributor, config))  # a run whose parts are all there needs no teacher
+    parts = [records[start : start + CHUNK] for start in range(0, len(records), CHUNK)]
     completed: list[Record] = []
     with tqdm(total=len(records), desc="rationales", unit="row") as bar:
-        for number, start in enumerate(range(0, len(records), CHUNK)):
-            part, file = records[start : start + CHUNK], parts / f"{number:05d}.json"
-            if not file.is_file():
-                attributor = attributor or load_attributor(config)
-                write_json(file, attributor.attribute([row for _, row in part]))
-            found = _kept(file, len(part))
-            completed += [_with(config, record, one) for (record, _), one in zip(part, found, strict=True)]
+        found = chunks(folder, None, len(parts), lambda n: attributor().attribute([row for _, row in parts[n]]))
+        for part, ones in zip(parts, found, strict=True):
+            completed += [_with(config, record, one) for (record, _), one in zip(part, ones, strict=True)]
             bar.update(len(part))
     missing = sum(not one[f"{config.column}_words"] for one in completed)
     if missing:
