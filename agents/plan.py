@@ -5,9 +5,8 @@ from __future__ import annotations
 from wheels.agents.config import TrainConfig
 from wheels.decoding.commands.calibrate import effort
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
-from wheels.decoding.methods.choices import RULES, TRAINED
+from wheels.decoding.methods.rules import KNOWN_RATE, RULE_NAMES, TRAINED
 from wheels.errors import WheelsError
-from wheels.policy.calibration import UNCALIBRATED
 
 
 def trained_rules(config: TrainConfig) -> list[str]:
@@ -60,8 +59,8 @@ def workload(config: TrainConfig, rows: int, validation: int) -> list[str]:
     if not config.calibrate:
         return [*lines, "no calibration: `wheels calibrate` finds thresholds later"]
     trained = trained_rules(config)
-    names = config.calibration_rules or [rule for rule in RULES if rule not in TRAINED or rule in trained]
-    scored = sum(config.seeds if rule in TRAINED else 1 for rule in names if rule not in UNCALIBRATED)
+    names = config.calibration_rules or [rule for rule in RULE_NAMES if rule not in TRAINED or rule in trained]
+    scored = sum(config.seeds if rule in TRAINED else 1 for rule in names if rule not in KNOWN_RATE)
     budgets = sum(0 < budget < 1 for budget in set(config.calibration_budgets))
     what = effort(scored, budgets, validation)
     return [*lines, f"then calibration: {what}; --calibration-rules, -budgets and -limit choose less"]

@@ -12,12 +12,16 @@ if TYPE_CHECKING:
     from wheels.decoding.methods.method import bild as bild
     from wheels.decoding.methods.method import cascade as cascade
     from wheels.decoding.methods.method import deferral as deferral
+    from wheels.decoding.methods.method import priced as priced
     from wheels.decoding.methods.method import prompt_lookup as prompt_lookup
     from wheels.decoding.methods.method import speculative as speculative
     from wheels.decoding.methods.method import student_only as student_only
     from wheels.decoding.methods.method import teacher_only as teacher_only
     from wheels.decoding.methods.method import verified as verified
-    from wheels.decoding.methods.rules import Rule as Rule
+    from wheels.decoding.methods.rule import AnyRule as AnyRule
+    from wheels.decoding.methods.rule import Rule as Rule
+    from wheels.decoding.methods.rules import RULES as RULES
+    from wheels.decoding.methods.rules import find_rule as find_rule
     from wheels.decoding.methods.verify import Verifier as Verifier
     from wheels.decoding.params import DecodeParams as DecodeParams
     from wheels.decoding.render import as_html as as_html
@@ -42,13 +46,15 @@ else:
                 "bild",
                 "cascade",
                 "deferral",
+                "priced",
                 "prompt_lookup",
                 "speculative",
                 "student_only",
                 "teacher_only",
                 "verified",
             ),
-            "wheels.decoding.methods.rules": ("Rule",),
+            "wheels.decoding.methods.rule": ("AnyRule", "Rule"),
+            "wheels.decoding.methods.rules": ("RULES", "find_rule"),
             "wheels.decoding.params": ("DecodeParams",),
             "wheels.decoding.methods.verify": ("Verifier",),
             "wheels.decoding.render": ("as_html", "as_json", "as_text", "summary"),

@@ -21,7 +21,7 @@ from wheels.decoding.methods.budget import permitted
 from wheels.decoding.methods.controller import controller_of
 from wheels.decoding.methods.drafts import Drafts
 from wheels.decoding.methods.method import Method, check_method
-from wheels.decoding.methods.rules import called
+from wheels.decoding.methods.rule import called
 from wheels.decoding.models.costs import Costs, costs_of
 from wheels.decoding.models.forward_batches import OVERHEAD
 from wheels.decoding.models.runner import Output, Pass

@@ -3,7 +3,7 @@ import pytest
 from wheels import cli
 from wheels.benchmarks.core.recipe import about, find_recipe, shipped_recipes
 from wheels.cli_commands import COMMANDS
-from wheels.decoding.methods.choices import RULES
+from wheels.decoding.methods.rules import RULE_NAMES
 from wheels.errors import WheelsError
 from wheels.metrics import METRICS
 
@@ -18,7 +18,7 @@ def test_the_list_names_everything_with_a_line_each(capsys):
     assert list(sections) == ["benchmarks", "recipes", "rules", "metrics"]
     assert sections["benchmarks"] == [name for name in COMMANDS if name.startswith("bench ")]
     assert sections["recipes"] == [*shipped_recipes()]
-    assert sorted(sections["rules"]) == sorted(RULES)
+    assert sorted(sections["rules"]) == sorted(RULE_NAMES)
     assert sections["metrics"] == [*METRICS]
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from wheels import metrics as metrics
     from wheels import rationales as rationales
     from wheels.agents.config import TrainConfig as TrainConfig
+    from wheels.api import Model as Model
+    from wheels.api import calibrate as calibrate
+    from wheels.api import pretrain as pretrain
+    from wheels.api import train as train
     from wheels.decoding.engine import decode as decode
     from wheels.decoding.engine import stream as stream
     from wheels.decoding.hf.generate import hf_generate as hf_generate
@@ -28,12 +32,13 @@ if TYPE_CHECKING:
     from wheels.decoding.methods.method import bild as bild
     from wheels.decoding.methods.method import cascade as cascade
     from wheels.decoding.methods.method import deferral as deferral
+    from wheels.decoding.methods.method import priced as priced
     from wheels.decoding.methods.method import prompt_lookup as prompt_lookup
     from wheels.decoding.methods.method import speculative as speculative
     from wheels.decoding.methods.method import student_only as student_only
     from wheels.decoding.methods.method import teacher_only as teacher_only
     from wheels.decoding.methods.method import verified as verified
-    from wheels.decoding.methods.rules import Rule as Rule
+    from wheels.decoding.methods.rule import Rule as Rule
     from wheels.decoding.params import DecodeParams as DecodeParams
     from wheels.decoding.sampling import Sampling as Sampling
     from wheels.decoding.trace import Trace as Trace
@@ -46,6 +51,7 @@ else:
         {
             "wheels": ("agents", "annotation", "data", "decoding", "distillation", "envs", "metrics", "rationales"),
             "wheels.agents.config": ("TrainConfig",),
+            "wheels.api": ("Model", "calibrate", "pretrain", "train"),
             "wheels.decoding.engine": ("decode", "stream"),
             "wheels.decoding.hf.generate": ("hf_generate",),
             "wheels.decoding.methods.method": (
@@ -53,13 +59,14 @@ else:
                 "bild",
                 "cascade",
                 "deferral",
+                "priced",
                 "prompt_lookup",
                 "speculative",
                 "student_only",
                 "teacher_only",
                 "verified",
             ),
-            "wheels.decoding.methods.rules": ("Rule",),
+            "wheels.decoding.methods.rule": ("Rule",),
             "wheels.decoding.params": ("DecodeParams",),
             "wheels.decoding.sampling": ("Sampling",),
             "wheels.decoding.trace": ("Trace",),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from wheels.benchmarks.core.recipe import about, shipped_recipes
-from wheels.benchmarks.curve.report import RULE_WORDS
 from wheels.cli_commands import COMMANDS
+from wheels.decoding.methods.rules import RULES
 from wheels.metrics import METRICS
 
 
@@ -17,7 +17,7 @@ def listing() -> str:
     sections = {
         "benchmarks": benchmarks,
         "recipes (--recipe NAME, or a YAML file of your own)": recipes,
-        "rules (--rules NAME,...)": RULE_WORDS,
+        "rules (--rules NAME,...)": {rule.name: rule.label for rule in RULES.values()},
         "metrics (--metrics NAME,...)": METRICS,
     }
     return "\n".join(f"{title}:\n{_lines(entries)}" for title, entries in sections.items())

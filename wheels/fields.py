@@ -5,6 +5,7 @@ A configuration is a flat frozen dataclass. The metadata of a field may carry:
     help        what the field means, for `--help`
     group       the title that it stands under in `--help`; without one it is among the common ones, shown first
     choices     the values allowed (of each element, for a tuple)
+    check       refuses what is not allowed, as `check(name, value)`; the choices are then not all there is
     minimum     the smallest value allowed (default: -MOST)
     maximum     the largest value allowed (default: MOST)
     share       True for a number in [0, 1], such as a teacher budget
@@ -203,7 +204,9 @@ def _check_one(field: Field, value: Any) -> None:
     """Check one value of `field` against its limits."""
     if field.kind is str:
         _check_text(field.name, value)
-    if "choices" in field.metadata:
+    if "check" in field.metadata:
+        field.metadata["check"](field.name, value)
+    elif "choices" in field.metadata:
         check_choice(field.name, value, field.metadata["choices"])
     if field.metadata.get("share"):
         check_budget(value, field.name)

@@ -25,7 +25,7 @@ from wheels.agents.runlog import shared_chunks
 from wheels.data.tasks import Row
 from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import deferral
-from wheels.decoding.methods.rules import Rule
+from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.step import Step
 from wheels.decoding.trace import TEACHER, Trace
@@ -89,7 +89,7 @@ class GainThresholdRule:
 class FlippedRule:
     """A rule with its decision flipped at one position of each row; keeps the features there."""
 
-    rule: Rule
+    rule: AnyRule
     at: Sequence[int]
     """The position, by row."""
     name: str = "flipped"
@@ -143,7 +143,7 @@ def counterfactual_pairs(
 
     params = DecodeParams(max_new_tokens=max_new_tokens)
 
-    def write(with_rule: Rule) -> list[Trace]:
+    def write(with_rule: AnyRule) -> list[Trace]:
         return decode(pair, sources, deferral(with_rule, budgets), params, batch_size=batch_size)
 
     first = write(rule)

@@ -10,7 +10,8 @@ import torch
 from wheels.agents.rl.episode import Episode
 from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import deferral
-from wheels.decoding.methods.rules import SIMPLE, Rule
+from wheels.decoding.methods.rule import AnyRule
+from wheels.decoding.methods.rules import random_score
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import GREEDY, Sampling
 from wheels.decoding.step import Step
@@ -45,7 +46,7 @@ class GateRule:
 class Behaviour:
     """How a batch of texts was decoded."""
 
-    rule: Rule
+    rule: AnyRule
     on_policy: bool
     sampling: Sampling = GREEDY
 
@@ -64,7 +65,7 @@ class RandomBudgetRule:
 
     def __call__(self, step: Step) -> torch.Tensor:
         """Draw whether each row calls."""
-        return SIMPLE["random"].score(step) < step.budget_B
+        return random_score(step) < step.budget_B
 
 
 def roll_out(

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from wheels.benchmarks.curve.plot import COLOURS, GRID, INK, PALE, STYLE, as_png, look, runs
+from wheels.benchmarks.curve.plot import GRID, INK, PALE, STYLE, as_png, look, runs
 from wheels.benchmarks.curve.summary import QUANTILES, Curve
+from wheels.decoding.methods.rules import RULES
 
 
 def draw_adherence(curve: Curve) -> bytes:
@@ -54,7 +55,7 @@ def _draw_single(axes: Axes, curve: Curve) -> None:
     rule, found = curve.rules[0], curve.adherence[curve.rules[0]]["use_quantiles"]
     shares_QB = np.array([found[f"{budget:g}"] for budget in curve.interior]).T
     low, lower, middle, upper, high = shares_QB
-    colour = COLOURS[rule]
+    colour = RULES[rule].color
     axes.vlines(curve.interior, low, high, color=colour, linewidth=2.0, alpha=0.55, zorder=3)
     axes.vlines(curve.interior, lower, upper, color=colour, linewidth=9.0, alpha=0.45, zorder=3)
     axes.plot(curve.interior, middle, "o", color=colour, markersize=6, markeredgecolor="white", zorder=5)

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from wheels.benchmarks.curve.calls import Rate
-from wheels.benchmarks.curve.plot import COLOURS, GRID, INK, STYLE, as_png
+from wheels.benchmarks.curve.plot import GRID, INK, STYLE, as_png
+from wheels.decoding.methods.rules import RULES
 
 
 def draw_calls(rule: str, overall: float, position: Sequence[Rate], frequency: Sequence[Rate]) -> bytes:
@@ -33,7 +34,7 @@ def draw_calls(rule: str, overall: float, position: Sequence[Rate], frequency: S
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.8 * len(shown), 4.3), layout="constrained")
         for axes, (rates, name) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-            _draw_rates(axes, rates, COLOURS[rule], overall)
+            _draw_rates(axes, rates, RULES[rule].color, overall)
             axes.set_ylim(0.0, min(1.05, 1.18 * max([overall, 0.01, *known])))
             axes.set_xlabel(name)
             axes.set_ylabel("share of the tokens that the teacher wrote")

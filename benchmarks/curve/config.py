@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.decoding.methods.choices import DTYPES, MODE_HELP, MODES, RULES
+from wheels.decoding.methods.choices import DTYPES, MODE_HELP, MODES
+from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.errors import WheelsError
 from wheels.fields import check_fields, machine_option, option, option_group, threads_option
 from wheels.paths import PLACE, RUN
@@ -43,7 +44,7 @@ class CurveConfig:
         share=True,
     )
     rules: tuple[str, ...] | None = option(
-        None, "rules to compare (default: all that the model has heads and thresholds for)", choices=RULES
+        None, "rules to compare (default: all that the model has heads and thresholds for)" + OWN_RULE, **RULE_CHOICES
     )
     seeds: int = statistics_option(3, "trained heads of a rule, and draws of random and every-k", minimum=1)
     mode: str = option("average", MODE_HELP, choices=MODES)

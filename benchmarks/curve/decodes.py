@@ -24,15 +24,15 @@ from wheels.decoding.commands import calibrate
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.commands.calibration_hint import calibration_hint
 from wheels.decoding.engine import decode
-from wheels.decoding.methods.choices import RULES
+from wheels.decoding.methods.calibrated import calibrated, known_rules, levels_of, threshold_of
 from wheels.decoding.methods.controller import RATE
 from wheels.decoding.methods.method import deferral
-from wheels.decoding.methods.rules import SEEDED, TRAINED, calibrated, known_rules, threshold_of
+from wheels.decoding.methods.rules import KNOWN_RATE, RULE_NAMES, RULES, find_rules
 from wheels.decoding.params import DecodeParams
 from wheels.errors import WheelsError
 from wheels.json_text import json_digest
 from wheels.models.artefact import EMBEDDED, Artefact
-from wheels.policy.calibration import UNCALIBRATED, Calibration
+from wheels.policy.calibration import Calibration
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def make_plan(config: CurveConfig, data_digest: str) -> CurvePlan:
     left_out = ""
     if config.rules is None:
         config, left_out = default_rules(config, artefact)
+    config = replace(config, rules=find_rules(config.rules or ()))
     seeds, notes = seeds_of(config, artefact)
     notes += [left_out] if left_out else []
     if config.calibration_data is not None:
@@ -92,10 +93,10 @@ def default_rules(config: CurveConfig, artefact: Artefact) -> tuple[CurveConfig,
     model without any calibration keeps them all, so that what is missing is said.
     """
     known = known_rules(artefact)
-    kept = {*UNCALIBRATED, *(point.rule for point in artefact.calibration.points)}
+    kept = {*KNOWN_RATE, *(point.rule for point in artefact.calibration.points)}
     if artefact.calibration.points and config.calibration_data is None:
         known = tuple(rule for rule in known if rule in kept)
-    lacking = [rule for rule in RULES if rule not in known]
+    lacking = [rule for rule in RULE_NAMES if rule not in known]
     note = f"not measured, for want of a trained head or of thresholds: {', '.join(lacking)}" if lacking else ""
     return replace(config, rules=known), note
 
@@ -110,8 +111,8 @@ def seeds_of(config: CurveConfig, artefact: Artefact) -> tuple[dict[str, list[in
     """
     seeds, notes = {}, []
     for rule in config.rules or ():
-        count = config.seeds if rule in SEEDED else 1
-        if rule in TRAINED:
+        count = config.seeds if RULES[rule].seeded else 1
+        if RULES[rule].head is not None:
             trained = len(artefact.heads.get(rule, []))
             if not trained:
                 raise WheelsError(
@@ -138,7 +139,7 @@ def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list
         target=config.target,
         # The ends of the range too: between them any budget can be interpolated.
         budgets=tuple(sorted({*CalibrateConfig(model="", data="").budgets, *config.interior_budgets})),
-        rules=tuple(seeds),
+        rules=tuple(RULES[rule].given for rule in seeds),
         seeds=max(map(len, seeds.values())),
         max_new_tokens=config.max_new_tokens,
         batch_size=config.batch_size,
@@ -179,7 +180,7 @@ def _missing(config: CurveConfig, artefact: Artefact, seeds: dict[str, list[int]
     missing = []
     for key in _inner_keys(config, seeds):
         try:
-            threshold_of(artefact.calibration, key.rule, key.budget, key.seed, config.mode)
+            threshold_of(artefact.calibration, RULES[key.rule], key.budget, key.seed, config.mode)
         except WheelsError:
             missing.append(key)
     return missing
@@ -192,7 +193,7 @@ def _thresholds(
     if missing := _missing(config, artefact, seeds):
         shown = ", ".join(f"{key.rule} (seed {key.seed}) at {key.budget:g}" for key in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        rules, budgets = {key.rule: None for key in missing}, sorted({key.budget for key in missing})
+        rules, budgets = {RULES[key.rule].given: None for key in missing}, sorted({key.budget for key in missing})
         wanted = None if config.mode == "online" else budgets
         hint = calibration_hint(artefact, list(rules), wanted, max(key.seed for key in missing))
         raise WheelsError(f"not calibrated: {shown}{more}{hint}; or name data that is not scored by --calibration-data")
@@ -201,7 +202,7 @@ def _thresholds(
         refuse_scored(artefact.calibration.data_digest, data_digest)
     thresholds: dict[PointKey, float | None] = {STUDENT_END: None, TEACHER_END: None}
     found = artefact.calibration
-    return thresholds | {key: threshold_of(found, key.rule, key.budget, key.seed, config.mode) for key in keys}
+    return thresholds | {key: threshold_of(found, RULES[key.rule], key.budget, key.seed, config.mode) for key in keys}
 
 
 def decode_all(
@@ -241,6 +242,11 @@ def _decode(
     return [Record.of(trace) for trace in traces]
 
 
+def _code_of(key: PointKey) -> str:
+    """Return the digest of the file that a rule of the user's own was read from; "" for other decodes."""
+    return RULES[key.rule].code if key.rule in RULES else ""
+
+
 def signature_of(config: CurveConfig, plan: CurvePlan, key: PointKey, data_digest: str, rows: int) -> dict[str, Any]:
     """Return everything that the outputs of a decode depend on.
 
@@ -249,10 +255,12 @@ def signature_of(config: CurveConfig, plan: CurvePlan, key: PointKey, data_diges
     """
     moves: dict[str, Any] = {}
     if config.mode == "online" and 0 < key.budget < 1:
-        levels = plan.artefact.calibration.levels(key.rule, key.seed)
+        levels = levels_of(plan.artefact.calibration, RULES[key.rule], key.seed)
         moves = {"levels": [list(point) for point in levels], "rate": RATE}
     if moves or config.dtype != "float32":
         moves["batch_size"] = config.batch_size
+    if (code := _code_of(key)) != "":
+        moves["code"] = code
     return moves | {
         "model": plan.model_digest,
         "head": plan.artefact.head_digest(key.rule, key.seed),

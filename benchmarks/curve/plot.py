@@ -17,28 +17,10 @@ from numpy.typing import ArrayLike
 
 from wheels.benchmarks.core.bootstrap import APART, LEAST_GAP, Floats
 from wheels.benchmarks.curve.summary import Curve
+from wheels.decoding.methods.rules import RULES
 
 OURS = ("learned", "regret")
 """The rules whose lines are drawn heavy."""
-# Okabe and Ito's palette, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/), and four of
-# Tol's muted colours (https://personal.sron.nl/~pault/) beyond it; every rule has its own mark besides.
-COLOURS = {
-    "learned": "#D55E00",
-    "regret": "#0072B2",
-    "maxprob": "#009E73",
-    "entropy": "#CC79A7",
-    "margin": "#E69F00",
-    "random": "#56B4E9",
-    "gate": "#332288",
-    "router": "#882255",
-    "every-k": "#999933",
-    "first-k": "#44AA99",
-    "oracle": "#6E6E6E",
-}
-MARKERS = {
-    "learned": "o", "regret": "s", "maxprob": "^", "entropy": "v", "margin": "D", "random": "X", "oracle": "P",
-    "gate": "p", "router": "*", "every-k": "<", "first-k": ">",
-}  # fmt: skip
 METRIC_NAMES = {"bleu": "BLEU", "chrf": "chrF", "exact": "exact match", "equation": "right answers"}
 INK, PALE, GRID = "#222222", "#8A8A8A", "#EBEBEB"
 STYLE: Any = {
@@ -110,10 +92,10 @@ def look(rule: str, size: float = 1.0) -> dict[str, Any]:
     """Return how a rule's line is drawn: ours heavy, the oracle dashed."""
     ours = rule in OURS
     return {
-        "color": COLOURS[rule],
-        "linestyle": (0, (4, 2)) if rule == "oracle" else "-",
+        "color": RULES[rule].color,
+        "linestyle": (0, (4, 2)) if RULES[rule].needs_teacher else "-",
         "linewidth": (2.4 if ours else 1.4) * size,
-        "marker": MARKERS[rule],
+        "marker": RULES[rule].mark,
         "markersize": 6 if ours else 4.8,
         "markeredgecolor": "white",
         "markeredgewidth": 0.6,
@@ -130,7 +112,7 @@ def _draw_quality(axes: Axes, curve: Curve) -> None:
         for run in runs(use_B):
             axes.plot(use_B[run], mean_B[run], **look(rule))
             if len(curve.seeds[rule]) > 1:
-                band: dict[str, Any] = {"color": COLOURS[rule], "alpha": 0.18, "linewidth": 0, "zorder": 2}
+                band: dict[str, Any] = {"color": RULES[rule].color, "alpha": 0.18, "linewidth": 0, "zorder": 2}
                 axes.fill_between(use_B[run], low_B[run], high_B[run], **band)
         levels += [*low_B, *high_B]
     for level in (student, teacher):
@@ -180,7 +162,7 @@ def _add_key(axes: Axes, curve: Curve) -> None:
     labels = []
     for rule in ranked:
         seeds = len(curve.seeds[rule])
-        words = [f"{seeds} seeds"] if seeds > 1 else ["sees the teacher"] if rule == "oracle" else []
+        words = [f"{seeds} seeds"] if seeds > 1 else ["sees the teacher"] if RULES[rule].needs_teacher else []
         labels.append(rule + (f"  ({words[0]})" if words else ""))
     bands = any(len(seeds) > 1 for seeds in curve.seeds.values())
     order = ["best first, by area up to use 0.3"] if any(map(math.isfinite, area.values())) else []

@@ -9,12 +9,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from wheels.benchmarks.curve.diagnostics import Predicted
-from wheels.benchmarks.curve.plot import COLOURS, GRID, INK, PALE, STYLE, as_png
+from wheels.benchmarks.curve.plot import GRID, INK, PALE, STYLE, as_png
+from wheels.decoding.methods.rules import RULES
 
 
 def draw_reliability(predicted: Predicted) -> bytes:
     """Return the picture as PNG."""
-    colour, clipped = COLOURS[predicted.rule], math.isfinite(predicted.clip)
+    colour, clipped = RULES[predicted.rule].color, math.isfinite(predicted.clip)
     gain, regret, low, high = (
         np.array([getattr(group, name) for group in predicted.found.groups])
         for name in ("gain", "regret", "low", "high")

@@ -13,23 +13,11 @@ from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.plot import metric_name
 from wheels.benchmarks.curve.summary import Curve
 from wheels.benchmarks.curve.table import WHERE_MEASURED, area_or_use, if_measured, in_words, number, row_at, shown_uses
+from wheels.decoding.methods.rules import RULES
 from wheels.decoding.trace import STUDENT
 from wheels.visible import html
 
 EXAMPLES = 10
-RULE_WORDS = {
-    "learned": "a small network on the student's state, trained to predict where a call is worth its price",
-    "regret": "the same network as its training began: a regression of what the student's next token would lose",
-    "gate": "the same network, trained to tell where the student's next token is not the teacher's",
-    "router": "hands whole texts to the teacher: those where it is predicted, before writing, to gain the most",
-    "maxprob": "calls where the student's most probable token is improbable",
-    "entropy": "calls where the student's distribution is spread out",
-    "margin": "calls where the student's two best tokens are close",
-    "random": "calls at random",
-    "every-k": "calls at evenly spaced tokens",
-    "first-k": "calls at the first tokens of each output",
-    "oracle": "looks at the teacher, one token ahead, before it decides to ask it: a reference, not a way to save",
-}
 CSS = """
 :root{color-scheme:light}
 body{font:16px/1.55 system-ui,sans-serif;color:#222;background:#fff;max-width:66rem;margin:2.5rem auto;padding:0 1.2rem}
@@ -133,7 +121,9 @@ def _introduction(curve: Curve) -> str:
         f"{curve.teacher['metrics'][metric]:.1f} for the teacher alone"
         for metric in curve.metrics
     )
-    rules = "".join(f"<li><b>{html(rule)}</b> {html(RULE_WORDS[rule])}.</li>" for rule in curve.rules)
+    rules = "".join(
+        f"<li><b>{html(rule)}</b> {html(RULES[rule].label or 'a rule of your own')}.</li>" for rule in curve.rules
+    )
     kept = {
         "average": "A budget is kept on average over the data: each rule's threshold was set on other data.",
         "online": "A budget is kept on average over the data: each rule's threshold was set on other data, and then "

@@ -25,7 +25,7 @@ from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey
 from wheels.benchmarks.curve.at_budget import area_tests, decodes_at
 from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.resampled import Resampled, SentenceStatistics
-from wheels.decoding.methods.choices import TRAINED
+from wheels.decoding.methods.rules import TRAINED
 from wheels.decoding.trace import TEACHER
 
 TRIVIAL = ("maxprob", "entropy", "margin")

@@ -12,11 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from wheels.benchmarks.curve.plot import COLOURS, GRID, INK, PALE, STYLE, as_png, metric_name
+from wheels.benchmarks.curve.plot import GRID, INK, PALE, STYLE, as_png, metric_name
 from wheels.benchmarks.distillation.summary import KindScores, SweepSummary
 from wheels.benchmarks.distillation.table import kind_name
+from wheels.decoding.methods.rules import RULES
 
-PALETTE = tuple(COLOURS[name] for name in ("learned", "regret", "maxprob", "margin", "gate", "router", "every-k"))
+PALETTE = tuple(RULES[name].color for name in ("learned", "regret", "maxprob", "margin", "gate", "router", "every-k"))
 FAR = 1.6
 """A teacher beyond this many times the best student's score is off the scale."""
 LEAST_TOP = 1.0

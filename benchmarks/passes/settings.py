@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey
 from wheels.benchmarks.passes.config import PassesConfig
-from wheels.decoding.methods.choices import TRAINED
+from wheels.decoding.methods.calibrated import calibrated
 from wheels.decoding.methods.method import (
     Method,
     bild,
@@ -18,7 +18,8 @@ from wheels.decoding.methods.method import (
     speculative,
     verified,
 )
-from wheels.decoding.methods.rules import SIMPLE, ThresholdRule, calibrated
+from wheels.decoding.methods.rule import Rule
+from wheels.decoding.methods.rules import RULES, TRAINED
 from wheels.decoding.methods.verify import TakeBack
 from wheels.models.artefact import Artefact
 
@@ -70,7 +71,7 @@ class Setting:
 def ends() -> list[Setting]:
     """Return the student alone and the teacher alone."""
     both = (STUDENT_END, TEACHER_END)
-    return [Setting(end.rule, ALONE, deferral(SIMPLE["random"], end.budget), end.rule) for end in both]
+    return [Setting(end.rule, ALONE, deferral(RULES["random"], end.budget), end.rule) for end in both]
 
 
 def seeds_of(config: PassesConfig, artefact: Artefact) -> tuple[list[int | None], list[str]]:
@@ -111,13 +112,13 @@ def tuned(settings: Sequence[Setting], chosen: Sequence[str]) -> list[Setting]:
     return [replace(each, family="tuned", label=each.name, line="tuned") for each in settings if each.name in chosen]
 
 
-def _rules(config: PassesConfig, artefact: Artefact, seed: int | None) -> dict[float, ThresholdRule]:
+def _rules(config: PassesConfig, artefact: Artefact, seed: int | None) -> dict[float, Rule]:
     """Return the rule under the threshold of each budget."""
     return {budget: calibrated(artefact, config.rule, budget, seed or 0) for budget in config.budgets}
 
 
 def _ruled(
-    config: PassesConfig, family: str, rules: Mapping[float, ThresholdRule], seed: int | None, longest: int | None
+    config: PassesConfig, family: str, rules: Mapping[float, Rule], seed: int | None, longest: int | None
 ) -> Iterator[Setting]:
     """Yield the settings of one family that a rule drives."""
     end = "" if longest is None else f", at most {longest} tokens"

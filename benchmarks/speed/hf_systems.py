@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from wheels.benchmarks.speed.forward_timer import Shape, on_grid, wait_for
-from wheels.decoding.methods.rules import Rule
+from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.models.cache import cache_argument
 from wheels.decoding.sequences import rows_of
 from wheels.distillation.collate import pad_with_mask
@@ -43,7 +43,7 @@ class Workload:
     """The texts, encoded, and the pair."""
     budget: float
     """The share of tokens that the teacher writes in deferral."""
-    rule: Rule | None
+    rule: AnyRule | None
     """Which calls it; None: the model has no rule for this budget."""
     draft: int
     """K, the tokens of a draft."""

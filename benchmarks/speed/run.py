@@ -42,7 +42,9 @@ from wheels.benchmarks.speed.systems import KNOWN
 from wheels.benchmarks.speed.table import as_csv, as_text
 from wheels.config import to_dict, versions, write_resolved
 from wheels.data.tasks import load_task
-from wheels.decoding.methods.rules import SIMPLE, Rule, calibrated
+from wheels.decoding.methods.calibrated import calibrated
+from wheels.decoding.methods.rule import AnyRule
+from wheels.decoding.methods.rules import RULES
 from wheels.environment import processor_name
 from wheels.errors import WheelsError
 from wheels.files import write_bytes, write_json, write_text
@@ -151,7 +153,7 @@ def make_plan(config: SpeedConfig) -> SpeedPlan:
     )
 
 
-def _rule(config: SpeedConfig, artefact: Artefact) -> tuple[Rule | None, list[str], list[str]]:
+def _rule(config: SpeedConfig, artefact: Artefact) -> tuple[AnyRule | None, list[str], list[str]]:
     """Return the learned rule at the budget, the systems, and a note where the rule is missing."""
     names = list(config.methods or SYSTEMS)
     try:
@@ -167,7 +169,7 @@ def _rule(config: SpeedConfig, artefact: Artefact) -> tuple[Rule | None, list[st
 def _random_plan(config: SpeedConfig, sizes: RandomPair) -> SpeedPlan:
     """Return the plan for a pair that nobody trained, whose calls are drawn by lot."""
     pair = sizes.build(dtype=config.dtype, device=config.device)
-    rule = SIMPLE["random"]
+    rule = RULES["random"]
     prompts = Prompts(pair, sizes.sources(config.rows), sizes.new_tokens)
     return SpeedPlan(
         Workload(prompts, config.teacher_budget, rule, config.draft_length),

@@ -27,7 +27,7 @@ from wheels.decoding.methods.method import (
     teacher_only,
     verified,
 )
-from wheels.decoding.methods.rules import Rule
+from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.models.runner import Pass
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.scheduler import Schedule
@@ -117,7 +117,7 @@ def _scored(each: Pass, method: Method) -> int:
     return min(each.width, (LONGEST_DRAFT if method.adaptive else method.draft) + 1)
 
 
-def _rule(workload: Workload) -> Rule:
+def _rule(workload: Workload) -> AnyRule:
     """Return the rule of the workload: who asks needs one."""
     assert workload.rule is not None, "a system that needs a rule runs only where there is one"
     return workload.rule

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,8 +18,10 @@ from wheels.config import to_dict
 from wheels.data.tasks import digest, load_task
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.engine import decode
+from wheels.decoding.methods.calibrated import known_rules, rule_of
 from wheels.decoding.methods.method import deferral
-from wheels.decoding.methods.rules import SEEDED, TRAINED, ThresholdRule, known_rules, scorer
+from wheels.decoding.methods.rule import Rule
+from wheels.decoding.methods.rules import KNOWN_RATE, find_rule, find_rules, whole_place
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.step import Step
 from wheels.decoding.trace import teacher_use
@@ -27,7 +29,7 @@ from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact, check_model
 from wheels.models.pair import Pair
 from wheels.notices import Pace
-from wheels.policy.calibration import UNCALIBRATED, Calibration, Point
+from wheels.policy.calibration import Calibration, Point
 from wheels.runs import LOCK, locked
 
 log = logging.getLogger("wheels")
@@ -41,7 +43,7 @@ ROUNDS = 6
 class Recording:
     """A rule that keeps the scores of the states that it saw."""
 
-    def __init__(self, rule: ThresholdRule) -> None:
+    def __init__(self, rule: Rule) -> None:
         self.rule, self.name, self.needs_teacher = rule, rule.name, rule.needs_teacher
         self.scores: list[torch.Tensor] = []
 
@@ -107,6 +109,8 @@ def calibrate_model(config: CalibrateConfig) -> None:
     found = measure(artefact, config, beside=artefact.calibration, name=str(path))
     print(as_table(found.points))
     others = artefact.calibration.others(point.key for point in found.points)
+    code = artefact.calibration.config.get("code", {}) | found.config.get("code", {})
+    found.config |= {"code": code} if code else {}
     replace(found, points=[*others, *found.points]).save(path)
     print(f"written to {path}" + (f", beside {len(others)} other thresholds" if others else ""))
 
@@ -128,10 +132,10 @@ def measure(
     task = load_task(config.data, source=config.source, target=config.target, require_target=False)
     rows = task.rows(config.split)[: config.limit]
     budgets = [budget for budget in config.budgets if 0 < budget < 1]
-    scorers = list(chosen_scorers(artefact, config.rules or known_rules(artefact), config.seeds))
+    scorers = list(chosen_rules(artefact, find_rules(config.rules or known_rules(artefact)), config.seeds))
     if not scorers or not budgets:
         raise WheelsError(
-            f"nothing to calibrate: {', '.join(UNCALIBRATED)} and the budgets 0 and 1 need no threshold; "
+            f"nothing to calibrate: {', '.join(KNOWN_RATE)} and the budgets 0 and 1 need no threshold; "
             "give other --rules or --budgets"
         )
     calibration = Calibration(
@@ -140,7 +144,7 @@ def measure(
         rows=len(rows),
         date=datetime.date.today().isoformat(),
         model_digest=artefact.digest,
-        config=to_dict(anywhere(config)),
+        config=to_dict(anywhere(config)) | code_of(rule for rule, _ in scorers),
     )
     if beside is not None and beside.others((rule.name, seed, b) for rule, seed in scorers for b in budgets):
         try:
@@ -148,30 +152,11 @@ def measure(
         except WheelsError as error:
             raise WheelsError(f"{name} {error}; calibrate all of its rules and budgets, or remove it") from None
     log.info("calibrating %s", effort(len(scorers), len(budgets), len(rows)))
-    calibration.points += _points(artefact, config, scorers, budgets, [row.source for row in rows])
+    sources = [row.source for row in rows]
+    calibration.points += points_of(
+        artefact.pair, sources, scorers, budgets, batch_size=config.batch_size, max_new_tokens=config.max_new_tokens
+    )
     return calibration
-
-
-def _points(
-    artefact: Artefact,
-    config: CalibrateConfig,
-    scorers: Sequence[tuple[ThresholdRule, int]],
-    budgets: Sequence[float],
-    sources: Sequence[str],
-) -> Iterator[Point]:
-    """Yield the thresholds of all rules, with a bar and a word on the time that they take."""
-    pace = Pace(len(scorers) * len(budgets), "thresholds")
-    with tqdm(total=pace.parts, desc="calibrating", unit="threshold", file=sys.stderr) as bar:
-        for rule, seed in scorers:
-            start = time.perf_counter()
-            for point in calibrate(
-                artefact.pair, sources, rule, budgets, seed, config.batch_size, config.max_new_tokens
-            ):
-                now = time.perf_counter()
-                pace.add(now - start)
-                start = now
-                bar.update()
-                yield point
 
 
 def effort(rules: int, budgets: int, rows: int) -> str:
@@ -180,32 +165,62 @@ def effort(rules: int, budgets: int, rows: int) -> str:
     return f"{rules * budgets} thresholds ({rules} x {budgets} budgets): {few} to {many} decodes of {rows} rows"
 
 
+def points_of(
+    pair: Pair,
+    sources: Sequence[str],
+    rules: Sequence[tuple[Rule, int]],
+    budgets: Sequence[float],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+) -> Iterator[Point]:
+    """Yield the thresholds of all rules and seeds, with a bar and a word on the time that they take."""
+    pace = Pace(len(rules) * len(budgets), "thresholds")
+    with tqdm(total=pace.parts, desc="calibrating", unit="threshold", file=sys.stderr) as bar:
+        for rule, seed in rules:
+            start = time.perf_counter()
+            for point in calibrate(pair, sources, rule, budgets, seed, batch_size, max_new_tokens):
+                now = time.perf_counter()
+                pace.add(now - start)
+                start = now
+                bar.update()
+                yield point
+
+
+def code_of(rules: Iterable[Rule]) -> dict[str, dict[str, str]]:
+    """Return the digests of the files that rules of the user's own were read from; nothing where there are none."""
+    code = {rule.name: rule.code for rule in rules if rule.code}
+    return {"code": code} if code else {}
+
+
 def anywhere(config: CalibrateConfig) -> CalibrateConfig:
     """Return the configuration with whole paths, so that it means the same in every folder."""
     teacher = config.teacher and (os.path.abspath(config.teacher) if Path(config.teacher).exists() else config.teacher)
     data = os.path.abspath(config.data) if Path(config.data).exists() else config.data
-    return replace(config, data=data, teacher=teacher)
+    rules = config.rules and tuple(whole_place(rule) for rule in config.rules)
+    return replace(config, data=data, teacher=teacher, rules=rules)
 
 
-def chosen_scorers(artefact: Artefact, rules: Sequence[str], seeds: int) -> Iterator[tuple[ThresholdRule, int]]:
+def chosen_rules(artefact: Artefact, rules: Sequence[str | Rule], seeds: int) -> Iterator[tuple[Rule, int]]:
     """Yield the rules to calibrate with their seeds: trained ones once for each head, others once.
 
     Raises:
         WheelsError: where a trained rule has no head.
     """
-    for name in rules:
-        if name in TRAINED and not artefact.heads.get(name):
-            raise WheelsError(f"rule {name!r} has no trained head in this model; leave it out of --rules")
-        count = min(seeds, len(artefact.heads[name])) if name in TRAINED else 1
-        for seed in range(count if name in SEEDED else 1):
-            if name not in UNCALIBRATED:
-                yield scorer(artefact, name, seed), seed
+    for given in rules:
+        rule = find_rule(given) if isinstance(given, str) else given
+        trained = len(artefact.heads.get(rule.name, []))
+        if rule.head is not None and not trained:
+            raise WheelsError(f"rule {rule.name!r} has no trained head in this model; leave it out of --rules")
+        for seed in range(min(seeds, trained) if rule.head is not None else 1):
+            if not rule.known_rate:
+                yield rule_of(artefact, rule, seed), seed
 
 
 def calibrate(
     pair: Pair,
     sources: Sequence[str],
-    rule: ThresholdRule,
+    rule: Rule,
     budgets: Sequence[float],
     seed: int = 0,
     batch_size: int = 64,

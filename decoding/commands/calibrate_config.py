@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.decoding.methods.choices import DTYPES, RULES
+from wheels.decoding.methods.choices import DTYPES
+from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.errors import WheelsError
 from wheels.fields import REQUIRED, check_fields, machine_option, option, option_group, threads_option
 from wheels.paths import PLACE
@@ -35,7 +36,7 @@ class CalibrateConfig:
         (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7), "teacher budgets to find thresholds for", share=True
     )
     rules: tuple[str, ...] | None = option(
-        None, "rules to calibrate (default: all that the model has heads for)", choices=RULES
+        None, "rules to calibrate (default: all that the model has heads for)" + OWN_RULE, **RULE_CHOICES
     )
     seeds: int = option(3, "how many trained heads, and draws of the random rule, are calibrated", minimum=1)
     max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)

@@ -7,8 +7,8 @@ from typing import Any
 
 from wheels.config import as_command, build
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
+from wheels.decoding.methods.rules import KNOWN_RATE
 from wheels.models.artefact import Artefact, embedded_folder
-from wheels.policy.calibration import UNCALIBRATED
 
 OF_TRAINING = ("data", "source", "target", "max_new_tokens", "dtype")
 """What a calibration takes from the settings that a model was trained with."""
@@ -21,14 +21,14 @@ def calibration_hint(artefact: Artefact, rules: Sequence[str], budgets: Sequence
 
     Args:
         artefact: the model that lacks them.
-        rules: what is to be calibrated.
+        rules: what is to be calibrated, as a command takes it.
         budgets: for which budgets; None: for the usual ones.
         seed: the highest seed of them.
     """
     if artefact.folder is None:
         return "; give one that was calibrated"
     if artefact.folder == embedded_folder():
-        known = sorted({*UNCALIBRATED, *(point.rule for point in artefact.calibration.points)})
+        known = sorted({*KNOWN_RATE, *(point.rule for point in artefact.calibration.points)})
         return f"; the embedded pair is calibrated for {', '.join(known)}: give one of these within its range"
     before, trained = artefact.calibration.config, artefact.config.get("trained", {}).get("settings", {})
     given = {name: before[name] for name in OF_CALIBRATION if name in before}

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.commands.inputs import read_sources
 from wheels.decoding.engine import decode
+from wheels.decoding.methods.calibrated import calibrated
 from wheels.decoding.methods.method import (
     Method,
     bild,
@@ -20,7 +21,6 @@ from wheels.decoding.methods.method import (
     speculative,
     verified,
 )
-from wheels.decoding.methods.rules import calibrated
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.render import as_html, as_json, as_text, summary
 from wheels.decoding.sampling import Sampling

@@ -15,12 +15,11 @@ from wheels.decoding.methods.choices import (
     MODE_HELP,
     MODES,
     ON_ERROR,
-    RULES,
 )
+from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES, RULES
 from wheels.errors import WheelsError
 from wheels.fields import check_fields, machine_option, option, option_group, threads_option
 from wheels.paths import FILE, PLACE
-from wheels.policy.calibration import UNCALIBRATED
 
 input_option = option_group("input and output")
 pair_option = option_group("another pair")
@@ -56,7 +55,7 @@ class GenerateConfig:
     method: str = option("deferral", "how the two models write together", choices=METHODS)
     teacher_budget: float | None = option(None, "share of tokens the teacher may write (default: 0.2)", share=True)
     budget_mode: str = option("average", MODE_HELP, choices=MODES)
-    rule: str = option("learned", "what decides to call the teacher", choices=RULES)
+    rule: str = option("learned", "what decides to call the teacher" + OWN_RULE, **RULE_CHOICES)
     draft_length: int | None = draft_option(
         None,
         "student tokens that the teacher verifies at once (default: 5; bild: 10; verified: no limit)",
@@ -142,9 +141,10 @@ class GenerateConfig:
             )
         if self.teacher is None:
             raise WheelsError(f"student {self.student} needs its teacher; give it by --teacher")
-        if self.method in BUDGETED and self.rule not in UNCALIBRATED:
+        known = [rule.name for rule in RULES.values() if rule.known_rate]
+        if self.method in BUDGETED and self.rule not in known:
             raise WheelsError(
                 f"rule {self.rule!r} needs heads or thresholds, which --student has not; use --rule "
-                f"{' or '.join(UNCALIBRATED)}, another --method than {' or '.join(BUDGETED)}, or --model with the "
+                f"{' or '.join(known)}, another --method than {' or '.join(BUDGETED)}, or --model with the "
                 "folder of a model that was trained"
             )

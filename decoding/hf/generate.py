@@ -28,7 +28,7 @@ from wheels.decoding.hf.batch import GenerateBatch
 from wheels.decoding.hf.method import method_of
 from wheels.decoding.hf.pair import GeneratePair, teacher_of
 from wheels.decoding.methods.method import Method
-from wheels.decoding.methods.rules import Rule
+from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import GREEDY, Sampling
 from wheels.decoding.sequences import Row, rows_of
@@ -80,7 +80,7 @@ def hf_generate(
     *,
     teacher: PreTrainedModel | str | Path | None = None,
     teacher_budget: float | None = None,
-    rule: str | Rule | None = None,
+    rule: str | AnyRule | None = None,
     threshold: float | None = None,
     method: Method | None = None,
     budget_mode: str = "average",

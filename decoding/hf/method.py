@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from wheels.decoding.hf.pair import GeneratePair, folder_of
+from wheels.decoding.methods.calibrated import calibrated, rule_of
 from wheels.decoding.methods.method import Method, deferral
-from wheels.decoding.methods.rules import Rule, ThresholdRule, calibrated, scorer
+from wheels.decoding.methods.rule import AnyRule, Rule
 from wheels.errors import WheelsError, check_kind, check_number
 from wheels.files import read_object
 from wheels.models.artefact import Artefact, pair_heads
@@ -19,7 +20,7 @@ from wheels.policy.head import HeadConfig
 def method_of(
     pair: GeneratePair,
     method: Method | None = None,
-    rule: str | Rule | None = None,
+    rule: str | AnyRule | None = None,
     threshold: float | None = None,
     budget: float | None = None,
     mode: str = "average",
@@ -55,22 +56,20 @@ def _one_knob(threshold: float, budget: float | None, mode: str) -> None:
         )
 
 
-def _threshold_rule(rule: Rule) -> ThresholdRule:
+def _threshold_rule(rule: AnyRule) -> Rule:
     """Return a rule that a threshold can be given to."""
-    if not isinstance(rule, ThresholdRule):
+    if not isinstance(rule, Rule):
         raise WheelsError(f"rule {rule.name!r} has no threshold to set; leave threshold=")
     return rule
 
 
-def _named_rule(
-    pair: GeneratePair, name: str | None, threshold: float | None, budget: float | None, mode: str
-) -> ThresholdRule:
+def _named_rule(pair: GeneratePair, name: str | None, threshold: float | None, budget: float | None, mode: str) -> Rule:
     """Return a rule by name, at the threshold given or calibrated."""
     folder = folder_of(pair.student)
     trained = folder is not None and (folder / "deferral" / "config.json").is_file()
     artefact = read_deferral(pair, folder) if folder is not None and trained else Artefact(pair, {}, Calibration())
     name = name if name is not None else "learned" if trained else "maxprob"
-    rule = scorer(artefact, name)
+    rule = rule_of(artefact, name)
     if threshold is not None:
         return rule.at(threshold)
     if budget is None:

@@ -2,14 +2,6 @@
 
 from __future__ import annotations
 
-RULES = (
-    "learned", "regret", "gate", "router", "maxprob", "entropy", "margin", "random", "every-k", "first-k", "oracle",
-)  # fmt: skip
-"""Every rule that decides whether to call the teacher; see `wheels.decoding.methods.rules`."""
-TRAINED = ("learned", "regret", "gate", "router")
-"""The rules that read a trained head: the agent's, its warm start's, and those of two published ways to learn one."""
-SEEDED = (*TRAINED, "random", "every-k")
-"""The rules that are measured seed by seed: heads, and draws. (`first-k` draws within one token of each text only.)"""
 MODES = ("average", "online", "strict")
 """How a budget is kept: on average over many sequences, by the calibrated threshold alone or by one that moves with
 what was written (`wheels.decoding.methods.controller`), or at every prefix of every sequence."""

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import torch
 
 from wheels.decoding.methods.method import Method
-from wheels.decoding.methods.rules import EvenRule, Levels, ThresholdRule
+from wheels.decoding.methods.rule import EvenRule, Levels, Rule
 from wheels.decoding.sequences import Row, Slots
 from wheels.decoding.step import Step
 
@@ -103,7 +103,7 @@ class Controller:
         levels: Those of the rule.
     """
 
-    def __init__(self, rule: ThresholdRule, budgets: set[float], levels: Levels) -> None:
+    def __init__(self, rule: Rule, budgets: set[float], levels: Levels) -> None:
         self.rule = rule
         self.trackers = {budget: Tracker(budget, levels) for budget in budgets if 0 < budget < 1}
         self.counted: dict[int, tuple[int, int]] = {}
@@ -138,5 +138,5 @@ def controller_of(method: Method, budgets: set[float]) -> Controller | None:
     rule = method.rule
     if method.mode != "online" or not any(0 < budget < 1 for budget in budgets) or isinstance(rule, EvenRule):
         return None
-    assert isinstance(rule, ThresholdRule), "a method refuses what online mode cannot move"
+    assert isinstance(rule, Rule), "a method refuses what online mode cannot move"
     return Controller(rule, budgets, rule.levels)

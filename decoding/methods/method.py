@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from wheels.decoding.methods.choices import MODES
-from wheels.decoding.methods.rules import SIMPLE, EvenRule, Rule, ThresholdRule
+from wheels.decoding.methods.rule import AnyRule, EvenRule, Rule
+from wheels.decoding.methods.rules import RULES
 from wheels.decoding.methods.verify import Cascade, Speculative, TakeBack, Verifier
 from wheels.errors import WheelsError, check_budget, check_choice, check_kind, check_number, check_whole, shown
 
@@ -37,7 +38,7 @@ class Method:
 
     name: str
     """What it is called by in traces and results."""
-    rule: Rule | None = None
+    rule: AnyRule | None = None
     """Calls the teacher where the student should not write; None: only a full draft does."""
     verifier: Verifier | None = None
     """Judges the draft; None: what the student wrote stands."""
@@ -58,7 +59,7 @@ class Method:
 
     def __post_init__(self) -> None:
         """Check that the parts go together; the rule takes the threshold of the budget."""
-        own = self.rule.budget if self.budget is None and isinstance(self.rule, ThresholdRule) else self.budget
+        own = self.rule.budget if self.budget is None and isinstance(self.rule, Rule) else self.budget
         object.__setattr__(self, "budget", _budgets_of(own))
         self._check_parts()
         check_choice("budget_mode", self.mode, MODES)
@@ -106,19 +107,19 @@ class Method:
         if self.mode == "online" and self.adaptive:
             raise WheelsError(f"{self.name} drafts as its times were measured, so online mode would differ by the run")
 
-    def _rule_of_budget(self) -> Rule | None:
+    def _rule_of_budget(self) -> AnyRule | None:
         """Return the rule under the threshold of its budget; budgets 0 and 1 ask none.
 
         Raises:
             WheelsError: for a rule that would never call, or whose threshold does not keep the budget.
         """
         rule = self.rule
-        if self.mode == "online" and self.between and not isinstance(rule, ThresholdRule):
+        if self.mode == "online" and self.between and not isinstance(rule, Rule):
             assert rule is not None, "checked before"
             raise WheelsError(
                 f"rule {rule.name!r} has no threshold that online mode could move; use budget_mode average"
             )
-        if not isinstance(rule, ThresholdRule):
+        if not isinstance(rule, Rule):
             return rule
         if self.budget is None and rule.threshold == math.inf and self.draft is None:
             raise WheelsError(f"rule {rule.name!r} has no threshold, so it never calls; give a budget, or rule.at(...)")
@@ -185,7 +186,7 @@ def check_method(given: object) -> Method:
 
 
 def deferral(
-    rule: Rule, budget: float | Sequence[float] | None = None, mode: str = "average", *, burst: int = 0
+    rule: AnyRule, budget: float | Sequence[float] | None = None, mode: str = "average", *, burst: int = 0
 ) -> Method:
     """Return deferral: the teacher writes where `rule` calls, and what the student wrote stands.
 
@@ -229,7 +230,7 @@ def bild(fallback: float = 0.6, rollback: float = 3.0, draft: int = 10) -> Metho
         rollback: The draft is cut at the first token with `-log p > rollback`, in nats.
         draft: And where the student wrote so many tokens by itself.
     """
-    rule = SIMPLE["maxprob"].at(1.0 - check_budget(fallback, "fallback"))
+    rule = RULES["maxprob"].at(1.0 - check_budget(fallback, "fallback"))
     return Method("bild", rule, TakeBack(rollback, "surprise", complete=True), draft)
 
 
@@ -239,7 +240,7 @@ def cascade(kind: str, alpha: float, draft: int = 5) -> Method:
 
 
 def verified(
-    rule: Rule,
+    rule: AnyRule,
     budget: float | Sequence[float] | None = None,
     mode: str = "average",
     *,
@@ -265,7 +266,7 @@ def verified(
 
 
 def priced(
-    rule: ThresholdRule,
+    rule: Rule,
     budget: float | None = None,
     mode: str = "average",
     *,
@@ -291,11 +292,11 @@ def priced(
     Raises:
         WheelsError: for a rule without a threshold, a scale below 0, or an offset that is no number.
     """
-    check_kind("rule", rule, ThresholdRule, "a rule with a threshold")
+    check_kind("rule", rule, Rule, "a rule with a threshold")
     check_number("scale", scale, 0, math.inf)
     check_number("offset", offset)
     ruled = Method(rule.name, rule, budget=budget, mode=mode, draft=draft).rule
-    assert isinstance(ruled, ThresholdRule)
+    assert isinstance(ruled, Rule)
     # 0 times an infinite price, which never calls, is no number; and an infinite scale trusts at any price.
     trusted = scale if math.isinf(scale) else scale and scale * ruled.threshold
     verifier = TakeBack(max(0.0, trusted + offset), "regret", complete=complete)

@@ -27,8 +27,8 @@ from wheels.agents.rl.agent import PCLAgent
 from wheels.agents.run import Trainer, run
 from wheels.decoding import teacher_forcing as examine
 from wheels.decoding.engine import Engine
-from wheels.decoding.methods.choices import RULES, TRAINED
-from wheels.decoding.methods.rules import calibrated
+from wheels.decoding.methods.calibrated import calibrated
+from wheels.decoding.methods.rules import RULE_NAMES, TRAINED
 from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact
 
@@ -84,7 +84,7 @@ def test_what_training_leaves_can_be_decoded_with(
     artefact = Artefact.load(config.output)
     assert {name: len(heads) for name, heads in artefact.heads.items()} == dict.fromkeys(TRAINED, 2)
     kept = {(point.rule, point.seed) for point in artefact.calibration.points}
-    assert kept == {(rule, seed) for rule in RULES for seed in range(2 if rule in TRAINED else 1)} - {
+    assert kept == {(rule, seed) for rule in RULE_NAMES for seed in range(2 if rule in TRAINED else 1)} - {
         ("random", 0), ("every-k", 0),
     }  # fmt: skip
     rule = calibrated(artefact, "learned", 0.5, seed=1)

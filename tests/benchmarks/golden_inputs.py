@@ -27,7 +27,7 @@ from wheels.benchmarks.speed.summary import BatchFigures, Figures, Forward, Spee
 from wheels.config import build
 from wheels.data.tasks import Row, Task
 from wheels.decoding.methods.method import deferral
-from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.methods.rules import RULES
 from wheels.metrics import SufficientStatistics, sentence_statistics
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -46,7 +46,7 @@ def strict_outputs() -> Any:
 
 def passes_outputs() -> tuple[list[Setting], dict[PointKey, list[Record]], Resampled]:
     """Curves with and without seeds, and a tuned one: share of the gap, and passes for 20 tokens."""
-    random = deferral(SIMPLE["random"])
+    random = deferral(RULES["random"])
     places: dict[Setting, tuple[float, int]] = {}
     for seed in (0, 1):
         for budget in (0.1, 0.2, 0.3):

@@ -25,14 +25,15 @@ from wheels.decoding.methods.method import (
     teacher_only,
     verified,
 )
-from wheels.decoding.methods.rules import SIMPLE, ThresholdRule
+from wheels.decoding.methods.rule import Rule
+from wheels.decoding.methods.rules import RULES
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
 from wheels.errors import WheelsError
 from wheels.models.pair import Pair
 
-RULE = SIMPLE["maxprob"].at(0.5)
+RULE = RULES["maxprob"].at(0.5)
 PAIR = make_pair("llama")
 SHORT = {"max_new_tokens": 3}
 SPECULATIVE = speculative(2)
@@ -161,27 +162,27 @@ def test_a_rule_without_a_threshold_is_refused(mode, make, rule, budget):
     if (make is verified and mode == "strict") or (budget is None and mode != "average"):
         message = "strict mode cannot take tokens back|keeps no budget, so (strict|online) mode has nothing to do"
     with pytest.raises(WheelsError, match=message):
-        make(SIMPLE[rule], budget, mode)
+        make(RULES[rule], budget, mode)
 
 
 @pytest.mark.parametrize("rule", ["random", "every-k"])
 def test_a_rule_of_known_rate_needs_no_calibration(rule):
     for mode in ("average", "strict", "online"):
-        method = deferral(SIMPLE[rule], 0.2, mode)
+        method = deferral(RULES[rule], 0.2, mode)
         assert (rule == "random" and mode == "online") or method.rule.threshold == 0.8
-    uses = [trace.teacher_use for trace in decode(PAIR, SOURCES * 40, deferral(SIMPLE[rule], 0.2))]
+    uses = [trace.teacher_use for trace in decode(PAIR, SOURCES * 40, deferral(RULES[rule], 0.2))]
     assert 0.15 < sum(uses) / len(uses) < 0.25
     with pytest.raises(WheelsError, match=r"has one threshold and cannot keep budgets 0\.2 and 0\.4 at once"):
-        deferral(SIMPLE[rule], [0.2, 0.4])
+        deferral(RULES[rule], [0.2, 0.4])
 
 
 def test_what_asks_no_rule_needs_no_threshold():
     for budget in (0.0, 1.0, [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]):
-        decode(PAIR, SOURCES, deferral(SIMPLE["entropy"], budget))
+        decode(PAIR, SOURCES, deferral(RULES["entropy"], budget))
 
 
 def test_the_ends_of_the_budget_are_one_model_alone_whatever_the_rule():
-    (never, always), texts = (SIMPLE["entropy"].at(math.inf), SIMPLE["entropy"].at(-math.inf)), SOURCES
+    (never, always), texts = (RULES["entropy"].at(math.inf), RULES["entropy"].at(-math.inf)), SOURCES
     for budget, alone, author in ((0.0, student_only(), "student"), (1.0, teacher_only(), "teacher")):
         expected = decode(PAIR, texts, alone)
         assert {one for trace in expected for one in trace.authors} == {author} and expected[0].budget == budget
@@ -193,7 +194,7 @@ def test_the_ends_of_the_budget_are_one_model_alone_whatever_the_rule():
 
 
 def test_a_threshold_set_by_hand_goes_with_a_budget_in_strict_mode_only():
-    rule = SIMPLE["maxprob"].at(0.01)
+    rule = RULES["maxprob"].at(0.01)
     for mode in ("average", "online"):
         with pytest.raises(
             WheelsError, match=r"threshold 0.01 decides alone, and teacher_budget=0.2|does not say which"
@@ -205,7 +206,7 @@ def test_a_threshold_set_by_hand_goes_with_a_budget_in_strict_mode_only():
 
 
 def test_a_calibrated_rule_runs_under_its_own_budget_alone():
-    rule = SIMPLE["maxprob"].at(0.5, budget=0.2)
+    rule = RULES["maxprob"].at(0.5, budget=0.2)
     assert deferral(rule).budget == deferral(rule, 0.2).budget == 0.2
     assert deferral(rule, [0.0, 0.2, 1.0]).rule == rule
     for make in (deferral, verified, priced):
@@ -216,13 +217,13 @@ def test_a_calibrated_rule_runs_under_its_own_budget_alone():
                 make(rule, budget)
     with pytest.raises(WheelsError, match=r"rule 'maxprob' is calibrated for budget 0.2 and would not keep 0.4"):
         replace(deferral(rule, 0.2), budget=0.4)
-    assert SIMPLE["maxprob"].at(math.inf, budget=0.2)(_nothing_above()).tolist() == [False]
-    deferral(SIMPLE["maxprob"].at(math.inf, budget=0.2), 0.2)  # calibration found that it must not call
+    assert RULES["maxprob"].at(math.inf, budget=0.2)(_nothing_above()).tolist() == [False]
+    deferral(RULES["maxprob"].at(math.inf, budget=0.2), 0.2)  # calibration found that it must not call
 
 
 def test_a_rule_that_knows_its_thresholds_takes_that_of_the_budget():
     known = {0.2: 0.7, 0.4: 0.5}
-    rule = replace(SIMPLE["maxprob"], calibrated=lambda budget, mode: SIMPLE["maxprob"].at(known[budget], budget))
+    rule = replace(RULES["maxprob"], calibrated=lambda budget, mode: RULES["maxprob"].at(known[budget], budget))
     for budget, threshold in known.items():
         assert deferral(rule, budget).rule.threshold == threshold
         assert priced(rule, budget).verifier.threshold == threshold
@@ -260,11 +261,11 @@ def broken(which: str, family: str) -> Pair:
 
 
 METHODS = {
-    "deferral": (SIMPLE["random"].at(0.5), 0.5),
+    "deferral": (RULES["random"].at(0.5), 0.5),
     "speculative": (speculative(2), None),
     "lookup": (prompt_lookup(2), None),
     "cascade": (cascade("opt", 0.1, 2), None),
-    "take-back": (verified(SIMPLE["random"].at(0.5), tolerance=1.0, draft=2), 0.5),
+    "take-back": (verified(RULES["random"].at(0.5), tolerance=1.0, draft=2), 0.5),
 }
 
 
@@ -282,13 +283,13 @@ def test_a_model_that_gives_no_numbers_stops_the_run(which, name, family, sampli
 
 @pytest.mark.parametrize("mode", ["average", "online"])
 def test_a_score_that_is_no_number_stops_the_run(mode):
-    rule = ThresholdRule("odd", lambda step: step.noise_B / 0.0 * 0.0, 0.5, levels=((0.0, 1.0), (1.0, 0.0)))
+    rule = Rule("odd", lambda step: step.noise_B / 0.0 * 0.0, 0.5, levels=((0.0, 1.0), (1.0, 0.0)))
     with pytest.raises(WheelsError, match="rule 'odd' scores a state with nan; check what it reads"):
         write(method=rule, mode=mode)
 
 
 def test_infinite_scores_are_in_order():
-    rule = ThresholdRule("all or nothing", lambda step: torch.where(step.position_B == 0, math.inf, -math.inf), 0.5)
+    rule = Rule("all or nothing", lambda step: torch.where(step.position_B == 0, math.inf, -math.inf), 0.5)
     assert {trace.authors[0] for trace in write(method=rule)} == {"teacher"}
 
 

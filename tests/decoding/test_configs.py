@@ -2,12 +2,7 @@ import pytest
 
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.commands.generate_config import GenerateConfig
-from wheels.decoding.methods import choices, rules
 from wheels.errors import WheelsError
-
-
-def test_the_command_line_knows_every_rule():
-    assert sorted(choices.RULES) == sorted(rules.RULES)
 
 
 @pytest.mark.parametrize(

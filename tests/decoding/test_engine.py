@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 from tests.decoding.tiny import FAMILIES, make_model, make_pair, with_ends, write
 from tests.envs.tiny import EOS, PAD, SOURCES, tokenizer_of
 from wheels.decoding import engine
-from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.methods.rules import RULES
 from wheels.decoding.models.runner import Runner
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
@@ -21,7 +21,7 @@ from wheels.decoding.trace import Trace
 from wheels.errors import WheelsError
 from wheels.models.pair import Pair
 
-RANDOM = SIMPLE["random"]
+RANDOM = RULES["random"]
 TEXTS = [*SOURCES, "k k k j", "b a d c f e h g j i", "i", "g f e d c b a", "j a", "a a b b"]
 LIMIT = 12
 
@@ -68,7 +68,7 @@ def pair(request) -> Pair:
 @pytest.mark.parametrize("rule", ["random", "oracle"])
 def test_the_ends_of_the_budget_are_the_models_own_generate(pair, budget, model, rule, ends):
     with_ends(pair, ends)
-    traces = write(pair, TEXTS, SIMPLE[rule].at(-1.0), budget=budget, max_new_tokens=LIMIT)
+    traces = write(pair, TEXTS, RULES[rule].at(-1.0), budget=budget, max_new_tokens=LIMIT)
     expected = own_generate(pair, model, TEXTS)
     assert [trace.token_ids for trace in traces] == expected
     assert {author for trace in traces for author in trace.authors} == {model}
@@ -138,10 +138,10 @@ def test_company_changes_nothing(pair, sampling, mode):
 
 def test_a_row_that_never_asks_costs_nothing_in_company_that_does():
     pair = make_pair("t5")
-    traces = write(pair, TEXTS[:3], SIMPLE["oracle"].at(0.5), budget=[0.0, 0.5, 1.0], max_new_tokens=LIMIT)
+    traces = write(pair, TEXTS[:3], RULES["oracle"].at(0.5), budget=[0.0, 0.5, 1.0], max_new_tokens=LIMIT)
     assert [trace.teacher_passes for trace in traces] == [0, traces[1].tokens, traces[2].tokens]
     assert outcome(traces[1:2]) == outcome(
-        write(pair, TEXTS[1:2], SIMPLE["oracle"].at(0.5), budget=0.5, max_new_tokens=LIMIT)
+        write(pair, TEXTS[1:2], RULES["oracle"].at(0.5), budget=0.5, max_new_tokens=LIMIT)
     )
 
 
@@ -161,7 +161,7 @@ class Counted:
 def test_the_teacher_never_runs_at_budget_0(pair):
     counted = Counted(pair)
     for mode in ("average", "strict"):
-        traces = write(pair, TEXTS, SIMPLE["oracle"].at(-1.0), budget=0.0, mode=mode, max_new_tokens=LIMIT)
+        traces = write(pair, TEXTS, RULES["oracle"].at(-1.0), budget=0.0, mode=mode, max_new_tokens=LIMIT)
         assert all(trace.teacher_passes == trace.teacher_positions == trace.prompt_positions == 0 for trace in traces)
     assert counted.passes == 0
 
@@ -186,7 +186,7 @@ def test_positions_by_hand():
         assert (trace.teacher_passes, trace.teacher_positions, trace.prompt_positions) == (3, 7, prompt), family
         (trace,) = write(pair, ["a b c"], Every(3), budget=1.0, max_new_tokens=8)
         assert (trace.teacher_passes, trace.teacher_positions, trace.teacher_use) == (8, 8, 1.0)
-        (trace,) = write(pair, ["a b c"], SIMPLE["oracle"].at(99.0), budget=0.5, max_new_tokens=8)
+        (trace,) = write(pair, ["a b c"], RULES["oracle"].at(99.0), budget=0.5, max_new_tokens=8)
         assert (trace.teacher_passes, trace.teacher_positions, trace.teacher_use) == (8, 8, 0.0)
 
 

@@ -8,14 +8,15 @@ from tests.decoding.test_engine import LIMIT, TEXTS, outcome
 from tests.decoding.test_speculative import expected_texts, shared
 from tests.decoding.tiny import SEQ2SEQ, write
 from wheels.decoding.methods.method import deferral, priced
-from wheels.decoding.methods.rules import SIMPLE, ThresholdRule
+from wheels.decoding.methods.rule import Rule
+from wheels.decoding.methods.rules import RULES
 from wheels.decoding.methods.verify import TakeBack
 from wheels.errors import WheelsError
 
 
-def randomly(rate: float) -> ThresholdRule:
+def randomly(rate: float) -> Rule:
     """A rule with a threshold, as a price has one."""
-    return SIMPLE["random"].at(1.0 - rate)
+    return RULES["random"].at(1.0 - rate)
 
 
 @pytest.mark.parametrize("family", SEQ2SEQ)
@@ -46,12 +47,12 @@ def test_a_price_that_trusts_all_is_plain_deferral_and_one_that_trusts_nothing_i
     ],
 )
 def test_the_tolerance_follows_the_price(threshold, given, nats):
-    method = priced(SIMPLE["entropy"].at(threshold), **given)
+    method = priced(RULES["entropy"].at(threshold), **given)
     assert method.verifier == TakeBack(nats, "regret") and method.rule.threshold == threshold
 
 
 def test_a_row_calls_anyway_where_its_draft_is_longest():
-    method = priced(SIMPLE["entropy"], draft=2)  # never calls by itself
+    method = priced(RULES["entropy"], draft=2)  # never calls by itself
     traces = write(shared("t5"), TEXTS, method, max_new_tokens=LIMIT)
     for trace in traces:
         third = ["teacher" if place % 3 == 2 else "student" for place in range(trace.tokens)]
@@ -60,7 +61,7 @@ def test_a_row_calls_anyway_where_its_draft_is_longest():
 
 
 def test_the_end_is_verified_where_that_is_asked_for():
-    never = SIMPLE["entropy"].at(2.0)
+    never = RULES["entropy"].at(2.0)
     alone, verified = (priced(never, scale=0.0, complete=complete) for complete in (False, True))
     assert verified.complete and not alone.complete
     traces = write(shared("t5"), TEXTS[:8], verified, budget=0.4, max_new_tokens=LIMIT)
@@ -69,4 +70,4 @@ def test_the_end_is_verified_where_that_is_asked_for():
 
 def test_a_scale_below_0_is_refused():
     with pytest.raises(WheelsError, match="scale must be at least 0, got -1"):
-        priced(SIMPLE["entropy"], scale=-1.0)
+        priced(RULES["entropy"], scale=-1.0)

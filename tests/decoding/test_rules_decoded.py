@@ -5,7 +5,8 @@ import pytest
 from tests.decoding.commands.test_calibrate import LIMIT, soft_pair, sources
 from tests.decoding.tiny import write
 from wheels.decoding.commands.calibrate import calibrate
-from wheels.decoding.methods.rules import SIMPLE, ThresholdRule, router_score
+from wheels.decoding.methods.rule import Rule
+from wheels.decoding.methods.rules import RULES, router_score
 from wheels.decoding.trace import TEACHER, teacher_use
 from wheels.models.pair import Pair
 from wheels.policy.features import feature_width
@@ -17,10 +18,10 @@ def pair() -> Pair:
     return soft_pair()
 
 
-def router(pair: Pair) -> ThresholdRule:
+def router(pair: Pair) -> Rule:
     """A router that was never trained: its gains differ from text to text."""
     head = DeferralHead(HeadConfig(feature_width(pair.student.config.hidden_size), width=8))
-    return ThresholdRule("router", router_score(head.requires_grad_(False)))
+    return Rule("router", router_score(head.requires_grad_(False)))
 
 
 def calls(traces) -> list[list[bool]]:
@@ -44,7 +45,7 @@ def test_a_text_is_routed_whole_or_not_at_all(pair):
 
 
 def test_first_k_writes_the_beginning_of_each_text(pair):
-    traces = write(pair, sources(), SIMPLE["first-k"].at(-2.5), budget=0.4, max_new_tokens=LIMIT)
+    traces = write(pair, sources(), RULES["first-k"].at(-2.5), budget=0.4, max_new_tokens=LIMIT)
     for called in calls(traces):
         assert called == sorted(called, reverse=True) and min(2, len(called)) <= sum(called) <= 3
     assert {sum(called) for called in calls(traces) if len(called) > 2} == {2, 3}
@@ -52,7 +53,7 @@ def test_first_k_writes_the_beginning_of_each_text(pair):
 
 @pytest.mark.slow
 def test_every_k_keeps_its_budget_on_texts_shorter_than_k(pair):
-    rule = SIMPLE["every-k"].at(0.9)
+    rule = RULES["every-k"].at(0.9)
     traces = write(pair, sources(600), rule, budget=0.1, max_new_tokens=LIMIT)
     assert max(trace.tokens for trace in traces) < 10 and max(sum(called) for called in calls(traces)) == 1
     assert teacher_use(traces) == pytest.approx(0.1, abs=0.01)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.decoding.tiny import make_pair, with_ends
 from wheels.decoding.engine import Engine
 from wheels.decoding.methods.method import deferral, student_only, teacher_only
-from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.methods.rules import RULES
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.scheduler import Schedule
 from wheels.decoding.sequences import prepare_rows
@@ -99,7 +99,7 @@ def test_a_wrong_schedule_is_refused(values, message):
 def test_more_texts_than_a_batch_are_in_flight_only_where_both_models_write(budget, texts):
     pair = make_pair("llama")
     rows = prepare_rows(pair, ["a b", "c"] * 6, 4)
-    engine = Engine(pair, rows, deferral(SIMPLE["random"], budget), DecodeParams(), batch_size=4,
+    engine = Engine(pair, rows, deferral(RULES["random"], budget), DecodeParams(), batch_size=4,
                     schedule=Schedule(group=3))  # fmt: skip
     assert len(engine.slots.rows) == texts
 
@@ -109,7 +109,7 @@ def test_the_text_that_has_run_the_longest_goes_first():
     pair = make_pair("llama")
     rows = prepare_rows(pair, ["a b", "c", "d e", "f"], 4)
     engine = Engine(
-        pair, rows, deferral(SIMPLE["random"], 0.5), DecodeParams(), batch_size=2, schedule=Schedule(group=2)
+        pair, rows, deferral(RULES["random"], 0.5), DecodeParams(), batch_size=2, schedule=Schedule(group=2)
     )
     engine._admit()
     first, second, *_ = slots = list(engine.running)

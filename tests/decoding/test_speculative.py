@@ -23,7 +23,7 @@ from wheels.decoding.methods.method import (
     speculative,
     verified,
 )
-from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.methods.rules import RULES
 from wheels.decoding.methods.verify import Check, Speculative, Verdict
 from wheels.decoding.models.costs import Costs
 from wheels.decoding.models.registry import fast_decoder_for
@@ -166,7 +166,7 @@ def accepts_all(self: Speculative, check: Check) -> Verdict:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_infinite_threshold_is_plain_deferral(family):
     request = {"max_new_tokens": LIMIT, "batch_size": 7, "schedule": Schedule(group=2)}
-    cases = (Every(3), None, Sampling()), (SIMPLE["random"].at(0.6), 0.4, SAMPLING)
+    cases = (Every(3), None, Sampling()), (RULES["random"].at(0.6), 0.4, SAMPLING)
     for rule, budget, sampling in cases:
         plain, checked = (
             write(shared(family), TEXTS[:8], method, budget=budget, sampling=sampling, seed=2, **request)
@@ -222,7 +222,7 @@ SAMPLED: dict[str, Method] = {
     "lookup": prompt_lookup(4),
     "cascade": cascade("token-v2", 0.2, 3),
     "bild": bild(0.6, 2.0, draft=4),
-    "verified": verified(SIMPLE["random"].at(0.6), tolerance=1.0, complete=True, draft=5),
+    "verified": verified(RULES["random"].at(0.6), tolerance=1.0, complete=True, draft=5),
 }
 
 
@@ -381,7 +381,7 @@ def test_verified_deferral_keeps_its_ends():
         (lambda: Method("x", None, Speculative()), "x calls the teacher when a draft is full: give it a draft length"),
         (lambda: Method("x", Every(2), None, 3, adaptive=True), "x has drafts that nobody verifies"),
         (lambda: Method("x", Every(2), Speculative(), 3, lookup=True), "copies its drafts, and rule 'every' needs"),
-        (lambda: verified(SIMPLE["oracle"], tolerance=1.0), "rule 'oracle' reads the teacher before every token"),
+        (lambda: verified(RULES["oracle"], tolerance=1.0), "rule 'oracle' reads the teacher before every token"),
     ],
 )
 def test_parts_that_do_not_go_together_are_refused(make, message):

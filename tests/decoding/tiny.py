@@ -20,7 +20,7 @@ from transformers import (
 from tests.envs.tiny import EOS, PAD, UNK, WORDS, gpt2, llama, t5, tokenizer_of
 from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import Method, deferral
-from wheels.decoding.methods.rules import Rule, ThresholdRule
+from wheels.decoding.methods.rule import AnyRule, Rule
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.trace import Trace
 from wheels.models.artefact import save_deferral
@@ -130,19 +130,19 @@ def save_artefact(folder: Path, family: str = "t5", *, rules: tuple[str, ...] = 
 ENGINE = ("batch_size", "schedule", "journal", "on_error", "progress")
 
 
-def method_of(how: Method | Rule, budget: Any = None, mode: str = "average", burst: int = 0) -> Method:
+def method_of(how: Method | AnyRule, budget: Any = None, mode: str = "average", burst: int = 0) -> Method:
     """A method under a budget; a rule is deferral. A threshold set by hand is taken to be the budget's own."""
     given: dict[str, Any] = {"budget": budget, "mode": mode, "burst": burst}
     rule = how.rule if isinstance(how, Method) else how
     found = np.atleast_1d(np.asarray(budget)).tolist()
     between = {one for one in found if isinstance(one, float) and 0 < one < 1}
-    by_hand = isinstance(rule, ThresholdRule) and rule.budget is None and abs(rule.threshold) != float("inf")
-    if isinstance(rule, ThresholdRule) and by_hand and len(between) == 1:
+    by_hand = isinstance(rule, Rule) and rule.budget is None and abs(rule.threshold) != float("inf")
+    if isinstance(rule, Rule) and by_hand and len(between) == 1:
         rule = rule.at(rule.threshold, *between)
     return replace(how, rule=rule, **given) if isinstance(how, Method) else deferral(rule, **given)
 
 
-def write(pair: Pair, sources: Sequence[str], how: Method | Rule, **settings: Any) -> list[Trace]:
+def write(pair: Pair, sources: Sequence[str], how: Method | AnyRule, **settings: Any) -> list[Trace]:
     """`decode` by keywords: of the method's budget, of the engine, and of `DecodeParams`."""
     method = method_of(how, **{name: settings.pop(name) for name in ("budget", "mode", "burst") if name in settings})
     engine = {name: settings.pop(name) for name in ENGINE if name in settings}

@@ -10,7 +10,7 @@ import torch
 from tests.decoding.tiny import FAMILIES, SEQ2SEQ, make_pair
 from tests.decoding.tiny import write as decoded
 from tests.envs.tiny import EOS, PAD, SOURCES, UNK, WORDS
-from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.methods.rules import RULES
 from wheels.distillation.generation import write
 from wheels.models.artefact import Artefact
 from wheels.models.generation_settings import Constraints
@@ -45,7 +45,7 @@ def own(pair: Pair, *, batch_size: int = 4, limit: int = 20, **settings: Any) ->
 
 def engine(pair: Pair, limit: int = 20) -> list[list[int]]:
     """What the engine writes at budget 0."""
-    traces = decoded(pair, [*SOURCES, LONG], SIMPLE["random"], budget=0.0, max_new_tokens=limit)
+    traces = decoded(pair, [*SOURCES, LONG], RULES["random"], budget=0.0, max_new_tokens=limit)
     return [list(trace.token_ids) for trace in traces]
 
 

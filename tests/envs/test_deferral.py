@@ -8,7 +8,7 @@ import torch
 
 from tests.decoding.tiny import write
 from tests.envs.tiny import EOS, LIMIT, ROWS, SOURCES
-from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.methods.rules import RULES
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.step import Step
 from wheels.envs.deferral import DeferralEnv
@@ -237,8 +237,8 @@ def test_render_brackets_the_teachers_tokens(t5_pair: Pair) -> None:
 
 def test_random_rule_of_decoding_reads_the_same_noise(t5_pair: Pair) -> None:
     env = make(t5_pair)
-    (trace,) = write(t5_pair, [SOURCES[0]], SIMPLE["random"].at(0.5), budget=0.5, max_new_tokens=LIMIT, seed=4)
+    (trace,) = write(t5_pair, [SOURCES[0]], RULES["random"].at(0.5), budget=0.5, max_new_tokens=LIMIT, seed=4)
     env.reset(options={"index": 0, "seed": 4})
     for token, author in zip(trace.token_ids, trace.authors, strict=True):
-        info = env.step(int(SIMPLE["random"].at(0.5)(env.state)))[-1]
+        info = env.step(int(RULES["random"].at(0.5)(env.state)))[-1]
         assert (info["token"], info["author"]) == (token, author)

@@ -29,7 +29,6 @@ POINTS = [
         ("learned", 0.1, 0, 0.9),
         ("learned", 0.1, 1, 0.8),
         ("margin", 0.0, 3, math.inf),
-        ("random", 0.3, 7, 0.7),
     ],
 )
 def test_thresholds_by_hand(rule, budget, seed, expected):
@@ -72,7 +71,6 @@ def test_what_is_not_known_is_refused(rule, budget, seed, message):
         ("entropy", 0.9, 0, 0.5),  # and above
         ("entropy", 0.0, 0, math.inf),
         ("learned", 0.7, 1, 0.8),
-        ("random", 0.3, 7, 0.7),
     ],
 )
 def test_the_nearest_threshold_by_hand(rule, budget, seed, expected):
@@ -100,7 +98,6 @@ def test_the_levels_fall_with_the_use():
         Point("entropy", 0, 0.0, math.inf, 0),
     ]
     assert Calibration([*POINTS, *noise]).levels("entropy") == ((0.12, 2.0), (0.28, 0.9), (0.5, 0.5))
-    assert Calibration().levels("every-k", 3) == ((0.0, 1.0), (1.0, 0.0))
     with pytest.raises(
         WheelsError, match=r"'learned' \(seed 1\) is calibrated at fewer than two uses .* how far to move$"
     ):

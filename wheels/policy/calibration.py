@@ -16,8 +16,6 @@ from wheels.json_text import record_of
 FORMAT = 1
 MEASURED_WITH = ("max_new_tokens", "dtype")
 """Settings that decide which use a threshold gives."""
-UNCALIBRATED = ("random", "every-k")
-"""The rules that call at a known rate: a budget's threshold is 1 minus it."""
 
 
 class NotCalibrated(WheelsError):
@@ -96,8 +94,7 @@ class Calibration:
     def threshold(self, rule: str, budget: float, seed: int = 0) -> float:
         """Return the threshold for a budget: linear between the calibrated points by measured use.
 
-        Budget 0 is plus infinity (never), budget 1 minus infinity (always). The rules that call at a known rate need no
-        calibration: the threshold is `1 - budget`.
+        Budget 0 is plus infinity (never), budget 1 minus infinity (always).
 
         Raises:
             NotCalibrated: where the rule and seed were not calibrated, or the budget lies outside what was.
@@ -105,8 +102,6 @@ class Calibration:
         check_budget(budget)
         if budget in (0.0, 1.0):
             return float("inf") if budget == 0 else float("-inf")
-        if rule in UNCALIBRATED:
-            return 1.0 - budget
         known = sorted((p.use, -p.threshold) for p in self.points if p.rule == rule and p.seed == seed)
         exact = [p.threshold for p in self.points if (p.rule, p.seed, p.budget) == (rule, seed, budget)]
         if exact:
@@ -136,14 +131,11 @@ class Calibration:
     def levels(self, rule: str, seed: int = 0) -> tuple[tuple[float, float], ...]:
         """Return the measured uses in rising order with their thresholds: the path of online mode.
 
-        A point counts whose threshold is lower than those of smaller uses: the others are noise, or never call. The
-        line from (0, 1) to (1, 0) for the rules that call at a known rate.
+        A point counts whose threshold is lower than those of smaller uses: the others are noise, or never call.
 
         Raises:
             NotCalibrated: where fewer than two are left.
         """
-        if rule in UNCALIBRATED:
-            return (0.0, 1.0), (1.0, 0.0)
         found: list[tuple[float, float]] = []
         for use, threshold in self._finite(rule, seed):
             if not found or (use > found[-1][0] and threshold < found[-1][1]):

@@ -15,7 +15,7 @@ from wheels.agents.config import TrainConfig
 from wheels.agents.regression import trained_baselines
 from wheels.agents.regression.trained_baselines import collect_gains, text_gains
 from wheels.data.tasks import Row
-from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.methods.rules import RULES
 from wheels.decoding.step import Step
 from wheels.metrics import sentence_scores
 from wheels.models.pair import Pair
@@ -40,7 +40,7 @@ class FirstStates:
 
 
 def texts(pair: Pair, budget: float, rows: list[str]) -> list[str]:
-    rule = SIMPLE["random"].at(1.0 - budget)
+    rule = RULES["random"].at(1.0 - budget)
     return [trace.text for trace in write(pair, rows, rule, budget=budget, max_new_tokens=LIMIT)]
 
 

@@ -18,7 +18,8 @@ from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.reliability import judge
 from wheels.benchmarks.curve.run import run
 from wheels.decoding import teacher_forcing as examine
-from wheels.decoding.methods.rules import calibrated, head_score
+from wheels.decoding.methods.calibrated import calibrated
+from wheels.decoding.methods.rules import head_score
 from wheels.decoding.step import Step
 from wheels.models.artefact import Artefact
 from wheels.policy.calibration import Calibration, Point

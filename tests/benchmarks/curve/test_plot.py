@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from tests.benchmarks.curve.synthetic import measured, statistics
 from wheels.benchmarks.curve import plot
 from wheels.benchmarks.curve.summary import Curve, summarise
+from wheels.decoding.methods.rules import RULES
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +49,10 @@ def test_the_picture_is_a_wide_png(curve: Curve) -> None:
 
 
 def test_every_rule_has_its_line_in_its_own_colour(curve: Curve, figure: Figure) -> None:
-    assert len(curve.rules) == len(set(plot.COLOURS.values()))
+    assert len(curve.rules) == len({RULES[rule].color for rule in curve.rules})
     for rule in curve.rules:
         use_B, mean_B, _, _ = plot.mean_curve(curve, rule)
-        colour = plot.COLOURS[rule]
+        colour = RULES[rule].color
         lines = [line for line in figure.axes[0].lines if line.get_color() == colour and len(line.get_xdata())]
         # Up to 0.3 the points are neighbours; 0.5 and the teacher's end stand alone.
         assert [len(line.get_xdata()) for line in lines] == [5, 1, 1]
@@ -81,7 +82,7 @@ def test_both_ends_are_marked_and_named(curve: Curve, figure: Figure) -> None:
 
 
 def test_adherence_shows_measured_minus_asked(curve: Curve, figure: Figure) -> None:
-    marks = [line for line in figure.axes[1].lines if line.get_color() == plot.COLOURS["entropy"]]
+    marks = [line for line in figure.axes[1].lines if line.get_color() == RULES["entropy"].color]
     wanted = [point.use - point.budget for point in curve.of("entropy", 0) if 0 < point.budget < 1]
     assert marks[0].get_ydata() == pytest.approx(wanted)
 

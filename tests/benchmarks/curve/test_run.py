@@ -15,9 +15,8 @@ from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import load_artefact, rows_digest
 from wheels.benchmarks.curve.run import run
 from wheels.data.tasks import Row
-from wheels.decoding.methods.choices import RULES
 from wheels.decoding.methods.method import Method
-from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.methods.rules import RULE_NAMES, RULES
 from wheels.decoding.params import DecodeParams
 from wheels.errors import WheelsError
 from wheels.policy.calibration import NotCalibrated
@@ -37,6 +36,7 @@ class Calibration:
     shift: dict[PointKey, float] = field(default_factory=dict)
     save: Any = None
     model_digest: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
 
     def threshold(self, rule: str, budget: float, seed: int) -> float:
         if rule in self.lacking:
@@ -142,7 +142,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     artefact = Artefact()
     monkeypatch.setattr(decodes, "load_artefact", lambda config: artefact)
     monkeypatch.setattr(
-        decodes, "calibrated", lambda artefact, name, budget, *_: replace(SIMPLE["random"], name=name).at(0.5, budget)
+        decodes,
+        "calibrated",
+        lambda artefact, name, budget, *_: replace(RULES["random"], name=name).at(0.5, budget),
     )
     monkeypatch.setattr(curves, "draw", lambda curve: b"\x89PNG")  # its own tests draw
     monkeypatch.setattr(curves, "sections", lambda curve, diagnostics: ["<h2>Diagnostics</h2>"])
@@ -333,7 +335,7 @@ def test_calibration_data_calibrates_every_rule_that_has_a_head(world: World, tm
     world.artefact.calibration = Calibration(lacking=("first-k",), points=calibrated_rules("learned"))
     other = write_rows(tmp_path / "other.jsonl", OTHER_ROWS)
     curve, _ = world.run(rules=None, calibration_data=str(other))  # the embedded pair
-    assert curve.rules == list(asked[0].rules) == [rule for rule in RULES if rule not in ("gate", "router")]
+    assert curve.rules == list(asked[0].rules) == [rule for rule in RULE_NAMES if rule not in ("gate", "router")]
 
 
 @pytest.mark.parametrize(

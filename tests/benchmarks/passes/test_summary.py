@@ -23,7 +23,7 @@ from wheels.benchmarks.passes.summary import (
 )
 from wheels.benchmarks.passes.table import as_csv, as_text, equal_text, shown, speculation_text, versus_text
 from wheels.decoding.methods.method import deferral, speculative
-from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.methods.rules import RULES
 
 
 def test_a_value_between_two_points_is_on_their_line_and_below_them_there_is_none():
@@ -50,7 +50,7 @@ def row(quality: float, passes: int) -> Record:
 
 
 def of(family: str, label: str, line: str, seed: int | None = None, budget: float | None = None) -> Setting:
-    method = speculative(5) if budget is None else deferral(SIMPLE["random"], budget)
+    method = speculative(5) if budget is None else deferral(RULES["random"], budget)
     return Setting(family, label, method, line, seed)
 
 

@@ -6,7 +6,7 @@ from wheels.benchmarks.core.cell import Record
 from wheels.benchmarks.passes.settings import Setting
 from wheels.benchmarks.passes.tune import choose, frontier
 from wheels.decoding.methods.method import deferral
-from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.methods.rules import RULES
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_frontier(points, chosen):
 
 
 def test_choose_says_what_was_tried():
-    methods = [deferral(SIMPLE["random"], budget) for budget in (0.1, 0.2, 0.3)]
+    methods = [deferral(RULES["random"], budget) for budget in (0.1, 0.2, 0.3)]
     settings = [Setting("deferral", f"budget {method.budget:g}", method, "deferral", 0) for method in methods]
     outputs = [[Record(text, 10, passes, passes, passes, 1.0)] for text, passes in (("x", 1), ("a", 2), ("x", 3))]
     tried = choose(settings, outputs, ["a"], "exact")

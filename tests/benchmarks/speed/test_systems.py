@@ -16,14 +16,14 @@ from wheels.benchmarks.speed.hf_systems import Outcome, Prompts, Workload, until
 from wheels.benchmarks.speed.records import Timing
 from wheels.benchmarks.speed.systems import KNOWN, shapes_of
 from wheels.decoding.methods.method import deferral, speculative, verified
-from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.methods.rules import RULES
 from wheels.decoding.models.cache import cache_argument
 from wheels.decoding.models.families.encoders import FastT5Encoder
 from wheels.decoding.models.runner import Output, Pass, Runner
 from wheels.distillation.collate import pad_with_mask
 from wheels.models.pair import Pair
 
-RULE = SIMPLE["random"].at(0.7, budget=0.3)
+RULE = RULES["random"].at(0.7, budget=0.3)
 FAMILIES = ("t5", "llama")
 
 

@@ -12,7 +12,8 @@ from tests.envs.tiny import WORDS
 from wheels.cli import main
 from wheels.decoding.commands import calibrate as calibrating
 from wheels.decoding.commands.calibrate import ROUNDS, TOLERANCE, Bracket, as_table, calibrate
-from wheels.decoding.methods.rules import SIMPLE, ThresholdRule, head_score, router_score
+from wheels.decoding.methods.rule import Rule
+from wheels.decoding.methods.rules import RULES, head_score, router_score
 from wheels.decoding.trace import teacher_use
 from wheels.models.pair import Pair
 from wheels.policy.calibration import Calibration, Point
@@ -41,29 +42,29 @@ def sources(count: int = 40) -> list[str]:
 @pytest.mark.parametrize("name", ["entropy", "margin", "oracle"])
 def test_the_use_is_the_budget(name):
     pair = soft_pair()
-    points = list(calibrate(pair, sources(), SIMPLE[name], BUDGETS, seed=4, max_new_tokens=LIMIT))
+    points = list(calibrate(pair, sources(), RULES[name], BUDGETS, seed=4, max_new_tokens=LIMIT))
     assert [(point.rule, point.seed, point.budget) for point in points] == [(name, 4, budget) for budget in BUDGETS]
     for point in points:
         assert abs(point.use - point.budget) < NEAR
-        rule = SIMPLE[name].at(point.threshold)
+        rule = RULES[name].at(point.threshold)
         again = write(pair, sources(), rule, budget=point.budget, max_new_tokens=LIMIT, batch_size=7)
         assert teacher_use(again) == point.use, "what is written down is what the threshold gives"
     assert points[0].threshold > points[1].threshold
 
 
-def trained_rule(name: str, pair: Pair) -> ThresholdRule:
+def trained_rule(name: str, pair: Pair) -> Rule:
     """A rule with a head of random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(2)
         head = DeferralHead(HeadConfig(feature_width(pair.student.config.hidden_size), width=8)).requires_grad_(False)
-    return ThresholdRule(name, (router_score if name == "router" else head_score)(head))
+    return Rule(name, (router_score if name == "router" else head_score)(head))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["first-k", "gate", "router"])
 def test_the_use_is_near_the_budget_on_more_texts(name):
     pair = soft_pair()
-    rule = SIMPLE[name] if name in SIMPLE else trained_rule(name, pair)
+    rule = RULES[name] if RULES[name].score is not None else trained_rule(name, pair)
     for point in calibrate(pair, sources(250), rule, [0.1, 0.4], max_new_tokens=LIMIT):
         assert abs(point.use - point.budget) < 0.01, point
 
@@ -118,20 +119,20 @@ def test_the_search_ends_when_a_threshold_gives_the_budget(monkeypatch):
 
     monkeypatch.setattr(calibrating, "decode", of)
     monkeypatch.setattr(calibrating, "teacher_use", lambda traces: decodes[-1] + TOLERANCE / 2)
-    points = list(calibrate(soft_pair(), ["a"], SIMPLE["entropy"], BUDGETS))
+    points = list(calibrate(soft_pair(), ["a"], RULES["entropy"], BUDGETS))
     assert decodes == [BUDGETS[0], *BUDGETS]
     assert [point.threshold for point in points] == pytest.approx([9 * (1 - budget) for budget in BUDGETS])
 
 
 def test_the_threshold_of_one_budget_misses_another():
-    pair, rule = soft_pair(), SIMPLE["entropy"]
+    pair, rule = soft_pair(), RULES["entropy"]
     low, high = calibrate(pair, sources(), rule, BUDGETS, max_new_tokens=LIMIT)
     swapped = write(pair, sources(), rule.at(low.threshold), budget=high.budget, max_new_tokens=LIMIT)
     assert abs(teacher_use(swapped) - high.budget) > 5 * NEAR
 
 
 def test_a_score_that_says_nothing_is_told_by_its_use():
-    rule = ThresholdRule("flat", lambda step: torch.full(step.position_B.shape, 2.0))
+    rule = Rule("flat", lambda step: torch.full(step.position_B.shape, 2.0))
     (point,) = calibrate(soft_pair(), sources(5), rule, [0.3], max_new_tokens=LIMIT)
     assert (point.use, point.threshold) == (0.0, 2.0), "it can only never call or always; never is nearer"
 

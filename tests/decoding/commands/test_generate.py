@@ -13,7 +13,7 @@ from wheels.cli import main
 from wheels.decoding.commands import generate, inputs
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.methods.method import bild, cascade, prompt_lookup, speculative, verified
-from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.methods.rules import RULES
 from wheels.decoding.sampling import Sampling
 from wheels.errors import WheelsError
 from wheels.models.pair import Pair
@@ -56,7 +56,7 @@ def call(folder, capsys, monkeypatch):
 
 
 def expected(pair: Pair, texts: list[str] = TEXTS, budget: float = 0.5, **request) -> list:
-    return write(pair, texts, SIMPLE["random"].at(1 - budget), budget=budget, max_new_tokens=8, **request)
+    return write(pair, texts, RULES["random"].at(1 - budget), budget=budget, max_new_tokens=8, **request)
 
 
 def test_a_text_is_written_and_its_use_stands_on_standard_error(call, pair):
@@ -129,7 +129,7 @@ METHODS = {
     "cascade": (["--cascade", "token-v3", "--tolerance", "0.7"], cascade("token-v3", 0.7)),
     "verified": (
         ["--teacher-budget", "0.5", "--tolerance", "0.1"],
-        verified(SIMPLE["random"].at(0.5), tolerance=0.1),
+        verified(RULES["random"].at(0.5), tolerance=0.1),
     ),
 }
 
@@ -159,7 +159,7 @@ def test_an_input_that_cannot_be_read_can_be_skipped(call, pair, bad):
     code, out, err = call("--teacher-budget", "0.5", "--input", "-", stdin=stdin)
     assert (code, out) == (2, "") and re.search("blank|has 81 tokens", err)
     code, out, err = call("--teacher-budget", "0.5", "--on-error", "skip", "--input", "-", stdin=stdin)
-    first, _, last = write(pair, ["a b c", "e", "d"], SIMPLE["random"].at(0.5), budget=0.5, max_new_tokens=8)
+    first, _, last = write(pair, ["a b c", "e", "d"], RULES["random"].at(0.5), budget=0.5, max_new_tokens=8)
     assert (code, out.splitlines()) == (0, [first.text, "", last.text])
     assert re.match(r"skipped: input 2 of 3 (is empty; give it some text|has 81 tokens, .* at most 64; shorten)", err)
 

@@ -7,7 +7,7 @@ import pytest
 from tests.decoding.tiny import make_pair, write
 from wheels.cli import main
 from wheels.decoding.methods.method import deferral, speculative
-from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.methods.rules import RULES
 
 TEXTS = ["a b c", "d", "e f g h"]
 
@@ -36,8 +36,8 @@ def call(pair, capsys, monkeypatch):
     ("flags", "method", "budget"),
     [
         (["--method", "speculative"], speculative(5), None),
-        (["--rule", "random", "--teacher-budget", "0.5"], deferral(SIMPLE["random"].at(0.5)), 0.5),
-        (["--rule", "every-k", "--teacher-budget", "0.5"], deferral(SIMPLE["every-k"].at(0.5)), 0.5),
+        (["--rule", "random", "--teacher-budget", "0.5"], deferral(RULES["random"].at(0.5)), 0.5),
+        (["--rule", "every-k", "--teacher-budget", "0.5"], deferral(RULES["every-k"].at(0.5)), 0.5),
     ],
 )
 def test_two_models_write_without_a_trained_folder(call, pair, tmp_path, flags, method, budget):

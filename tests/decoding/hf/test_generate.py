@@ -20,8 +20,9 @@ from tests.decoding.tiny import FAMILIES, make_model, make_pair, save_artefact, 
 from tests.envs.tiny import EOS, PAD, SOURCES, tokenizer_of
 from wheels.decoding.hf import pair as generate_pair
 from wheels.decoding.hf.batch import _most_tokens
+from wheels.decoding.methods.calibrated import calibrated
 from wheels.decoding.methods.method import bild, deferral, prompt_lookup, speculative
-from wheels.decoding.methods.rules import SIMPLE, calibrated
+from wheels.decoding.methods.rules import RULES
 from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact
 from wheels.models.loading import load_model
@@ -89,7 +90,7 @@ def test_decoding_that_verifies_every_token_is_the_teachers_own_generate(pair, m
 
 def test_deferral_is_the_engines(pair):
     threshold = 1e-4 if pair.student.config.model_type == "t5" else 0.4
-    rule = SIMPLE["maxprob"].at(threshold)
+    rule = RULES["maxprob"].at(threshold)
     traces = write(pair, TEXTS, rule, budget=None, max_new_tokens=LIMIT)
     written = ours(pair, rule="maxprob", threshold=threshold, return_dict_in_generate=True)
     assert {"student", "teacher"} == {author for trace in traces for author in trace.authors}
@@ -118,7 +119,7 @@ def test_adaptive_drafts_need_no_end_token(family):
 
 
 def test_strict_spends_as_the_budget_grows(pair):
-    settings = {"rule": SIMPLE["random"].at(-1.0), "budget_mode": "strict", "min_new_tokens": LIMIT}
+    settings = {"rule": RULES["random"].at(-1.0), "budget_mode": "strict", "min_new_tokens": LIMIT}
     written = ours(pair, teacher_budget=0.5, return_dict_in_generate=True, **settings)
     assert written.by_teacher[:, -LIMIT:].tolist() == [[False, True] * (LIMIT // 2)] * len(TEXTS)
 

@@ -11,7 +11,7 @@ from tests.decoding.hf.test_generate import LIMIT, batch_of, ours, own, same
 from tests.decoding.tiny import make_pair
 from tests.envs.tiny import tokenizer_of
 from wheels.decoding.methods.method import bild, deferral, speculative
-from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.methods.rules import RULES
 from wheels.decoding.models.cache import cache_argument
 from wheels.errors import WheelsError
 from wheels.models.loading import load_model
@@ -35,16 +35,16 @@ def test_tokenizers_that_differ_are_refused(tmp_path):
         ({"teacher_budget": 0.2}, r"rule 'maxprob' .* no threshold is known for budget 0.2; .* give threshold=\.\.\."),
         ({"teacher_budget": 0.2, "rule": "learned"}, "rule 'learned' has no trained head of seed 0"),
         ({"teacher_budget": 0.2, "rule": "maxprop"}, "rule must be one of .*; did you mean 'maxprob'"),
-        ({"teacher_budget": 0.2, "rule": SIMPLE["entropy"]}, r"rule 'entropy' has no threshold, so it never calls"),
+        ({"teacher_budget": 0.2, "rule": RULES["entropy"]}, r"rule 'entropy' has no threshold, so it never calls"),
         ({"teacher_budget": 0.2, "threshold": 0.6}, "threshold 0.6 decides alone, and teacher_budget=0.2 would not be"),
         ({"teacher_budget": 0.2, "threshold": 0.6, "budget_mode": "online"}, "threshold 0.6 decides alone"),
-        ({"teacher_budget": 0.2, "rule": SIMPLE["entropy"].at(0.6)}, "threshold 0.6 decides alone"),
-        ({"teacher_budget": 0.2, "method": deferral(SIMPLE["entropy"].at(0.6))}, "threshold 0.6 decides alone"),
-        ({"teacher_budget": 0.4, "rule": SIMPLE["entropy"].at(0.6, 0.2)}, "calibrated for budget 0.2 and would not"),
-        ({"rule": SIMPLE["entropy"]}, r"rule 'entropy' has no threshold, so it never calls"),
+        ({"teacher_budget": 0.2, "rule": RULES["entropy"].at(0.6)}, "threshold 0.6 decides alone"),
+        ({"teacher_budget": 0.2, "method": deferral(RULES["entropy"].at(0.6))}, "threshold 0.6 decides alone"),
+        ({"teacher_budget": 0.4, "rule": RULES["entropy"].at(0.6, 0.2)}, "calibrated for budget 0.2 and would not"),
+        ({"rule": RULES["entropy"]}, r"rule 'entropy' has no threshold, so it never calls"),
         ({"threshold": math.nan}, "threshold must be a number, got nan"),
         ({"threshold": "0.6"}, "threshold must be a number, got '0.6'"),
-        ({"method": SIMPLE["entropy"]}, "method must be a Method"),
+        ({"method": RULES["entropy"]}, "method must be a Method"),
         ({}, r"nothing says when to call; give teacher_budget=\.\.\. in \[0, 1\], threshold=\.\.\. or method="),
         ({"teacher_budget": 20}, r"teacher_budget must be in \[0, 1\], got 20; did you mean 0.2"),
         ({"teacher_budget": 0.2, "method": speculative(2)}, "'speculative' verifies every draft and has no budget"),

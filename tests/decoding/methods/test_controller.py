@@ -17,9 +17,11 @@ from wheels.decoding import engine
 from wheels.decoding.commands.calibrate import calibrate
 from wheels.decoding.engine import Engine
 from wheels.decoding.methods import controller
+from wheels.decoding.methods.calibrated import calibrated
 from wheels.decoding.methods.controller import HIGHEST, LOWEST, RATE, Controller, Tracker, threshold_at
 from wheels.decoding.methods.method import Method, deferral, priced, speculative, verified
-from wheels.decoding.methods.rules import SIMPLE, ThresholdRule, calibrated
+from wheels.decoding.methods.rule import Rule
+from wheels.decoding.methods.rules import RULES
 from wheels.decoding.methods.verify import Speculative
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sequences import Row, prepare_rows
@@ -155,9 +157,7 @@ def easy_and_hard() -> tuple[list[str], list[str]]:
     pair, found = make_pair("t5"), {}
     for source in texts(600):
         scores: list[torch.Tensor] = []
-        rule = ThresholdRule(
-            "seen", lambda step, kept=scores: kept.append(SIMPLE["entropy"].score(step)) or kept[-1], 1e9
-        )
+        rule = Rule("seen", lambda step, kept=scores: kept.append(RULES["entropy"].score(step)) or kept[-1], 1e9)
         write(pair, [source], rule, budget=0.5, max_new_tokens=1)
         found[source] = float(scores[0])
     ranked = sorted(found, key=found.__getitem__)
@@ -170,14 +170,14 @@ def hash_of(text: str) -> float:
 
 
 @cache
-def easy_rule(name: str = "entropy") -> ThresholdRule:
+def easy_rule(name: str = "entropy") -> Rule:
     """A rule that was calibrated on easy texts."""
-    points = list(calibrate(make_pair("t5"), easy_and_hard()[0], SIMPLE[name], [0.1, 0.2, 0.3], max_new_tokens=LIMIT))
+    points = list(calibrate(make_pair("t5"), easy_and_hard()[0], RULES[name], [0.1, 0.2, 0.3], max_new_tokens=LIMIT))
     calibration = Calibration(points)
-    return replace(SIMPLE[name], levels=calibration.levels(name)).at(calibration.threshold(name, 0.2))
+    return replace(RULES[name], levels=calibration.levels(name)).at(calibration.threshold(name, 0.2))
 
 
-def use_of(mode: str, budget: float = 0.2, rule: ThresholdRule | Method | None = None, **settings) -> float:
+def use_of(mode: str, budget: float = 0.2, rule: Rule | Method | None = None, **settings) -> float:
     chosen = easy_rule() if rule is None else rule
     settings = {"batch_size": 16, "max_new_tokens": LIMIT, "budget": budget, "mode": mode} | settings
     return teacher_use(write(make_pair("t5"), easy_and_hard()[1], chosen, **settings))
@@ -230,7 +230,7 @@ def test_what_is_counted_is_what_was_written(make, ends):
 
 def test_a_row_that_was_never_asked_is_counted_whole():
     """Its first draft may be full before the rule says a word."""
-    chosen = Controller(SIMPLE["entropy"], {0.2}, LEVELS)
+    chosen = Controller(RULES["entropy"], {0.2}, LEVELS)
     chosen.settle([Row(0, [5], 8, budget=0.2, tokens=[4, 5, 6], by_teacher=[False, True, False])])
     assert (chosen.trackers[0.2].calls, chosen.trackers[0.2].tokens) == (1, 3)
 
@@ -268,14 +268,14 @@ def test_times_decide_nothing(monkeypatch):
 
 @pytest.mark.parametrize("name", ["random", "oracle"])
 def test_other_rules_keep_it_too(name):
-    levels = ((0.05, 20.0), (0.3, 0.0)) if name == "oracle" else SIMPLE[name].levels
-    rule = replace(SIMPLE[name], levels=levels)
+    levels = ((0.05, 20.0), (0.3, 0.0)) if name == "oracle" else RULES[name].levels
+    rule = replace(RULES[name], levels=levels)
     assert abs(use_of("online", rule=rule) - 0.2) < CLOSE
 
 
 @pytest.mark.slow
 def test_every_k_needs_no_help():
-    rule = SIMPLE["every-k"].at(0.8)
+    rule = RULES["every-k"].at(0.8)
     assert use_of("online", rule=rule) == use_of("average", rule=rule)
 
 
@@ -283,10 +283,10 @@ def test_every_k_needs_no_help():
     ("method", "budget", "message"),
     [
         (speculative(3), None, "speculative keeps no budget, so online mode has nothing to do; give"),
-        (SIMPLE["entropy"].at(1.0), None, "entropy keeps no budget, so online mode has nothing to do"),
-        (SIMPLE["entropy"].at(1.0), 0.2, "'entropy' does not say which thresholds give which use, .* calibrated rule"),
+        (RULES["entropy"].at(1.0), None, "entropy keeps no budget, so online mode has nothing to do"),
+        (RULES["entropy"].at(1.0), 0.2, "'entropy' does not say which thresholds give which use, .* calibrated rule"),
         (
-            Method("eager", SIMPLE["random"], Speculative(0.0), 3, adaptive=True), 0.2,
+            Method("eager", RULES["random"], Speculative(0.0), 3, adaptive=True), 0.2,
             "eager drafts as its times were measured",
         ),
     ],

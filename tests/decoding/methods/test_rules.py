@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from wheels.decoding.methods.choices import RULES
-from wheels.decoding.methods.rules import SEEDED, SIMPLE, TRAINED, ThresholdRule, calibrated, known_rules, scorer
+from wheels.decoding.methods.calibrated import calibrated, known_rules, rule_of
+from wheels.decoding.methods.rule import Rule
+from wheels.decoding.methods.rules import BUILT_IN, RULE_NAMES, RULES, SEEDED, TRAINED
 from wheels.decoding.step import Step, regret
 from wheels.errors import WheelsError
 from wheels.policy.calibration import Calibration, Point
@@ -57,13 +58,13 @@ def state(**change) -> Step:
     ],
 )
 def test_scores_by_hand(name, expected):
-    assert SIMPLE[name].score(state()).tolist() == pytest.approx(expected, abs=1e-9)
-    assert SIMPLE[name].name == name
+    assert RULES[name].score(state()).tolist() == pytest.approx(expected, abs=1e-9)
+    assert RULES[name].name == name
 
 
-@pytest.mark.parametrize("name", sorted(set(SIMPLE) - {"random", "every-k", "first-k"}))
+@pytest.mark.parametrize("name", ["maxprob", "entropy", "margin", "oracle"])
 def test_a_score_is_higher_where_the_student_does_worse(name):
-    score_B = SIMPLE[name].score(state())
+    score_B = RULES[name].score(state())
     worse, better = (SURE, 1) if name == "oracle" else (1, SURE)
     assert score_B[worse] > score_B[0] > score_B[better]
 
@@ -76,7 +77,7 @@ def test_regret_is_never_negative_and_takes_the_first_of_equals():
     assert regret(*impossible).tolist() == [-LOG_FLOOR], "the most that a token can cost"
 
 
-def turns(rule: ThresholdRule, tokens: int) -> torch.Tensor:
+def turns(rule: Rule, tokens: int) -> torch.Tensor:
     """Whether each of 200 rows calls at each of its tokens, `[200, tokens]`."""
     draws = torch.rand(200, tokens, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     many = {"scores_BV": torch.zeros(200, 2), "hidden_BD": torch.zeros(200, 1), "calls_B": torch.zeros(200)}
@@ -94,25 +95,25 @@ def gaps(called_BT: torch.Tensor) -> set[int]:
 
 @pytest.mark.parametrize(("rate", "allowed"), [(0.2, {5}), (0.3, {3, 4}), (0.75, {1, 2})])
 def test_every_k_calls_at_even_distances(rate, allowed):
-    called_BT = turns(SIMPLE["every-k"].at(1 - rate), 40)
+    called_BT = turns(RULES["every-k"].at(1 - rate), 40)
     assert gaps(called_BT) == allowed
     assert ((called_BT.sum(1) - 40 * rate).abs() < 1).all(), "no row has more or less than its share"
     assert ((called_BT.double().mean(0) - rate).abs() < 0.11).all(), "the phases differ, so no position is preferred"
-    assert gaps(turns(SIMPLE["random"].at(1 - rate), 40)) > allowed
+    assert gaps(turns(RULES["random"].at(1 - rate), 40)) > allowed
 
 
 def test_texts_shorter_than_the_distance_call_in_their_share():
-    assert turns(SIMPLE["every-k"].at(0.9), 5).double().mean() == pytest.approx(0.1, abs=0.02)
+    assert turns(RULES["every-k"].at(0.9), 5).double().mean() == pytest.approx(0.1, abs=0.02)
 
 
 def test_every_k_never_and_always():
-    rule = SIMPLE["every-k"]
+    rule = RULES["every-k"]
     assert not turns(rule, 3).any() and not turns(rule.at(1.0), 3).any()
     assert turns(rule.at(-math.inf), 3).all() and turns(rule.at(0.0), 3).all()
 
 
 def test_first_k_calls_at_the_first_tokens_and_shares_the_last_of_them():
-    called_BT = turns(SIMPLE["first-k"].at(-2.3), 6)
+    called_BT = turns(RULES["first-k"].at(-2.3), 6)
     assert called_BT[:, :2].all() and not called_BT[:, 3:].any()
     assert called_BT[:, 2].double().mean() == pytest.approx(0.3, abs=0.07)
 
@@ -120,22 +121,22 @@ def test_first_k_calls_at_the_first_tokens_and_shares_the_last_of_them():
 def test_the_router_asks_once_and_follows():
     head = DeferralHead(HeadConfig(feature_width(2), width=8))
     told = state(position_B=torch.tensor([0, 4, 9]), calls_B=torch.tensor([0, 4, 8]))
-    score_B = scorer(model(head), "router").score(told)
+    score_B = rule_of(model(head), "router").score(told)
     assert score_B[0] == head(told.features_BF, told.budget_B).gain_B[0] and not score_B.requires_grad
     assert score_B[1:].tolist() == [math.inf, -math.inf], "the teacher's own text, and one that the student began"
 
 
 def test_a_rule_that_looks_at_the_teacher_says_so():
-    assert [name for name in SIMPLE if SIMPLE[name].needs_teacher] == ["oracle"]
+    assert [name for name in RULES if RULES[name].needs_teacher] == ["oracle"]
     with pytest.raises(AssertionError, match="did not say that it needs the teacher"):
-        SIMPLE["oracle"](state(log_p_BV=None))
+        RULES["oracle"](state(log_p_BV=None))
 
 
 def test_a_rule_calls_where_its_score_exceeds_the_threshold():
-    assert SIMPLE["margin"].at(-0.25)(state()).tolist() == [False, True, False], "equal is not above"
-    assert SIMPLE["margin"].at(-math.inf)(state()).tolist() == [True, True, True]
-    assert SIMPLE["margin"](state()).tolist() == [False, False, False], "until it is given a threshold it never calls"
-    moved = SIMPLE["oracle"].at(1.0)
+    assert RULES["margin"].at(-0.25)(state()).tolist() == [False, True, False], "equal is not above"
+    assert RULES["margin"].at(-math.inf)(state()).tolist() == [True, True, True]
+    assert RULES["margin"](state()).tolist() == [False, False, False], "until it is given a threshold it never calls"
+    moved = RULES["oracle"].at(1.0)
     assert (moved.name, moved.threshold, moved.needs_teacher) == ("oracle", 1.0, True)
 
 
@@ -144,9 +145,9 @@ def test_a_trained_rule_is_told_features_and_budget():
     for parameter in head.shift[-1].parameters():
         torch.nn.init.normal_(parameter)
     told = state()
-    score_B = scorer(model(head), "learned").score(told)
+    score_B = rule_of(model(head), "learned").score(told)
     assert score_B.equal(head(told.features_BF, told.budget_B).gain_B.detach()) and not score_B.requires_grad
-    assert not score_B.equal(scorer(model(head), "learned").score(state(budget_B=torch.ones(3))))
+    assert not score_B.equal(rule_of(model(head), "learned").score(state(budget_B=torch.ones(3))))
 
 
 def model(*heads: DeferralHead, points: tuple[Point, ...] = ()) -> SimpleNamespace:
@@ -156,18 +157,24 @@ def model(*heads: DeferralHead, points: tuple[Point, ...] = ()) -> SimpleNamespa
 
 def test_every_rule_of_the_command_line_can_be_made():
     head = DeferralHead(HeadConfig(feature_width(2), width=8))
-    assert sorted(RULES) == sorted([*SIMPLE, *TRAINED])
-    assert set(SEEDED) < set(RULES) and set(TRAINED) < set(SEEDED)
-    for name in RULES:
-        rule = scorer(model(head), name)
-        assert isinstance(rule, ThresholdRule) and rule.name == name and rule.threshold == math.inf
+    assert set(SEEDED) < set(RULE_NAMES) and set(TRAINED) < set(SEEDED)
+    for name in RULE_NAMES:
+        rule = rule_of(model(head), name)
+        assert isinstance(rule, Rule) and rule.name == name and rule.threshold == math.inf
         assert rule(state()).shape == (3,)
+
+
+def test_a_record_says_how_its_rule_is_shown():
+    assert tuple(rule.name for rule in BUILT_IN) == RULE_NAMES == tuple(RULES)
+    assert all(rule.label and (rule.score is None) == (rule.head is not None) for rule in BUILT_IN)
+    for look in ("color", "mark", "label"):
+        assert len({getattr(rule, look) for rule in BUILT_IN}) == len(BUILT_IN), f"two rules of one {look}"
 
 
 def test_a_model_can_be_asked_for_what_it_has_heads_for():
     older = SimpleNamespace(heads={"learned": ["a"], "regret": ["b"], "gate": []})
-    assert known_rules(older) == tuple(name for name in RULES if name not in ("gate", "router"))
-    assert known_rules(SimpleNamespace(heads={name: ["a"] for name in TRAINED})) == RULES
+    assert known_rules(older) == tuple(name for name in RULE_NAMES if name not in ("gate", "router"))
+    assert known_rules(SimpleNamespace(heads={name: ["a"] for name in TRAINED})) == RULE_NAMES
 
 
 def test_a_calibrated_rule_has_the_threshold_of_its_budget_and_seed():
@@ -192,4 +199,4 @@ def test_a_calibrated_rule_has_the_threshold_of_its_budget_and_seed():
 
 def test_an_unknown_rule_is_refused():
     with pytest.raises(WheelsError, match=r"rule must be one of learned, .*, got 'entropie'; did you mean 'entropy'"):
-        scorer(model(), "entropie")
+        rule_of(model(), "entropie")

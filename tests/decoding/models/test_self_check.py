@@ -23,7 +23,7 @@ from tests.decoding.test_engine import TEXTS, own_generate
 from tests.decoding.tiny import FAMILIES, VOCABULARY, make_model, make_pair, restless, write
 from tests.envs.tiny import EOS, PAD, SOURCES, tokenizer_of
 from wheels.decoding.methods.method import speculative
-from wheels.decoding.methods.rules import SIMPLE
+from wheels.decoding.methods.rules import RULES
 from wheels.decoding.models import self_check as selfcheck
 from wheels.decoding.models.runner import Runner
 from wheels.decoding.models.self_check import TOLERANCE, TRIED, checked_runner, ragged_error
@@ -104,12 +104,12 @@ def test_what_a_rollback_spoils_is_seen(monkeypatch):
 def test_the_engine_refuses_it_too():
     pair = Pair.of(forgetful(), forgetful(), tokenizer_of(ends_source=False))
     with pytest.raises(WheelsError, match="forgetful"):
-        write(pair, SOURCES, SIMPLE["random"].at(0.5), budget=0.5)
+        write(pair, SOURCES, RULES["random"].at(0.5), budget=0.5)
 
 
 def test_a_tried_family_is_not_measured_again(monkeypatch):
     monkeypatch.setattr(selfcheck, "ragged_error", lambda *args: pytest.fail("measured"))
-    write(make_pair("llama"), SOURCES, SIMPLE["random"].at(0.5), budget=0.5, max_new_tokens=3)
+    write(make_pair("llama"), SOURCES, RULES["random"].at(0.5), budget=0.5, max_new_tokens=3)
 
 
 class Silent(PhiForCausalLM):
@@ -202,7 +202,7 @@ def umt5(width: int, seed: int) -> PreTrainedModel:
 def test_a_bias_of_each_layer_is_followed_in_each():
     pair = Pair.of(umt5(16, 1), umt5(24, 2), tokenizer_of(ends_source=True))
     for budget, model in ((0.0, "student"), (1.0, "teacher")):
-        traces = write(pair, TEXTS, SIMPLE["random"], budget=budget, max_new_tokens=12)
+        traces = write(pair, TEXTS, RULES["random"], budget=budget, max_new_tokens=12)
         expected = own_generate(pair, model, TEXTS)
         assert [trace.token_ids for trace in traces] == expected
         assert len(set(expected)) >= 6, "the models say one thing whatever they read: nothing is tested"
@@ -240,8 +240,8 @@ def test_texts_stay_within_the_length_up_to_which_angles_are_a_rows_own(kind):
     long = " ".join("abcdefghijk"[place % 11] for place in range(20))
     if moves:
         with pytest.raises(WheelsError, match="input 2 of 2 has 20 tokens, and the models read at most 16"):
-            write(pair, ["a b c", long], SIMPLE["random"], budget=0.0, max_new_tokens=8)
+            write(pair, ["a b c", long], RULES["random"], budget=0.0, max_new_tokens=8)
         long = " ".join(long.split()[:14])
     expected = [own_generate(pair, "student", [text], limit)[0] for text, limit in (("a b c", 8), (long, 2))]
-    traces = write(pair, ["a b c", long], SIMPLE["random"], budget=0.0, max_new_tokens=8)
+    traces = write(pair, ["a b c", long], RULES["random"], budget=0.0, max_new_tokens=8)
     assert [trace.token_ids[: len(own)] for trace, own in zip(traces, expected, strict=True)] == expected
