@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from wheels.benchmarks.annotation.summary import SCORE_FIGURES
+from wheels.benchmarks.annotation.summary import FILTER_FIGURES, SCORE_FIGURES
 from wheels.benchmarks.curve.plot import metric_name
-from wheels.benchmarks.curve.table import number
-from wheels.tables import align
+from wheels.tables import Column, Table, band, columns, digits, estimate
 
 KEYS = ("strategy", "budget", "warm_up", "teacher", "assistant")
+HEADINGS = ("strategy", "budget", "warm-up", "teacher", "assistant")
 
 
 def as_text(summary: Mapping[str, Any]) -> str:
@@ -25,61 +23,62 @@ def as_text(summary: Mapping[str, Any]) -> str:
     return "\n\n".join([head, _quality(summary), _differences(summary), _filters(summary)]) + "\n"
 
 
-def _cells(line: Mapping[str, Any]) -> list[str]:
-    """Return what a line is of."""
-    return [line["strategy"], str(line["budget"]), f"{line['warm_up']:g}", line["teacher"],
-            line["assistant"]]  # fmt: skip
+def _keys(names: Sequence[str] = KEYS) -> list[Column]:
+    """Return the columns that say what a line is of."""
+    return [Column(name, key) for name, key in zip(names, KEYS, strict=True)]
+
+
+def _mean(name: str, count: int) -> Callable[[Mapping[str, Any]], str]:
+    return lambda line: f"{np.mean(line[name]):.{count}f}"
 
 
 def _quality(summary: Mapping[str, Any]) -> str:
     """Return quality and labels: a line a group, means over seeds, the lowest and the highest in brackets."""
-    metrics = summary["metrics"]
+
+    def score(values: Sequence[float]) -> str:
+        return f"{np.mean(values):.2f} ({min(values):.1f}-{max(values):.1f})"
+
     of_labels = f"their {metric_name(summary['label_metric'])}"
-    rows = [[*(key.replace("_", "-") for key in KEYS), *map(metric_name, metrics), "right bought", of_labels,
-             "trained on", "right there", of_labels]]  # fmt: skip
-    for line in summary["points"]:
-        scores = [f"{np.mean(line[name]):.2f} ({min(line[name]):.1f}-{max(line[name]):.1f})" for name in metrics]
-        bought, kept = (
-            [f"{np.mean(line[f'right_{which}']):.3f}", f"{np.mean(line[f'score_{which}']):.1f}"]
-            for which in ("bought", "trained_on")
-        )
-        rows.append([*_cells(line), *scores, *bought, f"{np.mean(line['accepted']):.0f}", *kept])
-    return f"quality of the student at equal spend (mean, lowest to highest seed):\n{align(rows)}"
+    shown = [*_keys(HEADINGS), *(Column(metric_name(name), name, score) for name in summary["metrics"])]
+    shown += [Column("right bought", _mean("right_bought", 3)), Column(of_labels, _mean("score_bought", 1))]
+    shown += [Column("trained on", _mean("accepted", 0))]
+    shown += [Column("right there", _mean("right_trained_on", 3)), Column(of_labels, _mean("score_trained_on", 1))]
+    return Table.of(shown, summary["points"]).text(
+        "quality of the student at equal spend (mean, lowest to highest seed)"
+    )
 
 
 def _differences(summary: Mapping[str, Any]) -> str:
     """Return the paired comparisons of the first metric."""
     first = summary["metrics"][0]
-    rows = [[*(key.replace("_", "-") for key in KEYS), "minus", metric_name(first), "95% interval"]]
-    for line in summary["paired"]:
-        if line["metric"] == first:
-            interval = f"[{number(line['low'], 2)}, {number(line['high'], 2)}]"
-            rows.append([*_cells(line), line["minus"], number(line["difference"], 2), interval])
-    return f"difference at equal spend, paired bootstrap over test rows and seeds:\n{align(rows)}"
+    shown = [*_keys(HEADINGS), Column("minus"), Column(metric_name(first), "difference", digits(2))]
+    shown.append(Column("95% interval", band))
+    lines = [line for line in summary["paired"] if line["metric"] == first]
+    return Table.of(shown, lines).text("difference at equal spend, paired bootstrap over test rows and seeds")
 
 
 def _filters(summary: Mapping[str, Any]) -> str:
     """Return what each assistant's filter does to the whole pool with wrong labels."""
     name = metric_name(summary["label_metric"])
-    rows = [["assistant", "teacher", "right before", "right after", "lift", "let through", "right let through",
-             "wrong stopped", f"{name} before", f"{name} after", "lift"]]  # fmt: skip
-    for line in summary["filters"]:
-        cells = [f"{line[name]['difference']:.3f} [{line[name]['low']:.3f}, {line[name]['high']:.3f}]"
-                 for name in ("right_before", "right_after", "lift", "kept", "recall", "wrong_caught")]  # fmt: skip
-        cells += [f"{line[name]['difference']:.1f} [{line[name]['low']:.1f}, {line[name]['high']:.1f}]"
-                  for name in SCORE_FIGURES]  # fmt: skip
-        rows.append([line["assistant"], line["teacher"], *cells])
-    return f"the filter alone, on the whole pool (mean over seeds, 95% interval over labels and seeds):\n{align(rows)}"
+    shares = ("right before", "right after", "lift", "let through", "right let through", "wrong stopped")
+    scores = (f"{name} before", f"{name} after", "lift")
+    shown = columns("assistant", "teacher")
+    for count, headings, figures in ((3, shares, FILTER_FIGURES), (1, scores, SCORE_FIGURES)):
+        shown += [Column(*pair, _with_interval(count)) for pair in zip(headings, figures, strict=True)]
+    title = "the filter alone, on the whole pool (mean over seeds, 95% interval over labels and seeds)"
+    return Table.of(shown, summary["filters"]).text(title)
+
+
+def _with_interval(count: int) -> Callable[[Mapping[str, float]], str]:
+    return lambda found: estimate(found["difference"], found, count)
 
 
 def as_csv(summary: Mapping[str, Any]) -> str:
     """Return the points as CSV: a line a cell, with its signature."""
-    metrics = summary["metrics"]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    names = (*metrics, "accepted", "right_bought", "right_trained_on", "score_bought", "score_trained_on")
-    writer.writerow([*KEYS, *names, "signature"])
-    for line in summary["points"]:
-        for place, signature in enumerate(line["signatures"]):
-            writer.writerow([*_cells(line), *(f"{line[name][place]:.6g}" for name in names), signature])
-    return buffer.getvalue()
+    names = (*summary["metrics"], "accepted", "right_bought", "right_trained_on", "score_bought", "score_trained_on")
+    rows = [
+        [line[key] for key in KEYS] + [line[name][place] for name in names] + [signature]
+        for line in summary["points"]
+        for place, signature in enumerate(line["signatures"])
+    ]
+    return Table([*KEYS, *names, "signature"], rows).csv()

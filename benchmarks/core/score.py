@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from wheels.benchmarks.study.config import ScoresConfig
 from wheels.data.tasks import Row, Task, load_task
 from wheels.distillation.run_folder import run_facts
 from wheels.files import read_object, write_json, write_text
+from wheels.tables import Table, columns, digits
 
 SPLITS = ("validation", "test")
 PLAIN = ("rouge1", "rouge2", "rougeL")
@@ -110,33 +109,31 @@ def write_table(
         lines.append({"name": name, "objective": objective} | facts | read_object(folder / "scores" / f"{name}.json"))
     counts = {split: len(rows) for split, rows in scored_rows(task, config).items()}
     write_json(folder / "students.json", {"data_digest": task.digest, "rows": counts, "models": lines})
-    table = as_rows(lines)
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(table)
-    write_text(folder / "students.csv", buffer.getvalue())
-    print(as_text(table))
+    write_text(folder / "students.csv", as_csv(lines))
+    print(as_text(lines))
 
 
-def as_rows(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return the table: a line of names, then one a model; what a baseline has not is empty."""
-    plain = ["name", "objective", "parameters", "teacher_tokens", "steps", "seconds"]
-    scores = [(split, metric) for split in SPLITS for metric in lines[0][split]]
-    head = [*plain, *(f"{split}_{metric}" for split, metric in scores)]
-    body = [
-        [*(str(line.get(name, "")) for name in plain), *(f"{line[split][metric]:.2f}" for split, metric in scores)]
-        for line in lines
-    ]
-    return [head, *body]
+FACTS = ("name", "objective", "parameters", "teacher_tokens", "steps", "seconds")
+"""What is said of a model beside its scores; what a baseline has not is empty."""
 
 
-def as_text(table: Sequence[Sequence[str]]) -> str:
-    """Return the table for a terminal: a line a model, one table a split."""
-    from wheels.tables import align
-
-    head, *body = table
-    parts = []
+def as_csv(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return a line a model."""
+    shown = columns(*FACTS, show=str)
     for split in SPLITS:
-        chosen = [column for column, name in enumerate(head) if column < 6 or name.startswith(f"{split}_")]
-        names = [head[column].removeprefix(f"{split}_").replace("_", " ") for column in chosen]
-        parts.append(f"{split}\n{align([names, *([row[column] or '-' for column in chosen] for row in body)])}")
+        shown += columns(*lines[0][split], show=digits(2), under=split, heading=f"{split}_{{}}".format)
+    return Table.of(shown, [{**dict.fromkeys(FACTS, ""), **line} for line in lines]).csv()
+
+
+def as_text(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table for a terminal: a line a model, one table a split."""
+
+    def spaced(name: str) -> str:
+        return name.replace("_", " ")
+
+    parts, rows = [], [{**dict.fromkeys(FACTS, ""), **line} for line in lines]
+    for split in SPLITS:
+        shown = columns(*FACTS, show=lambda value: str(value) or "-", heading=spaced)
+        shown += columns(*lines[0][split], show=digits(2), under=split, heading=spaced)
+        parts.append(f"{split}\n{Table.of(shown, rows).text()}")
     return "\n\n".join(parts)

@@ -12,9 +12,10 @@ from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Reco
 from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.plot import metric_name
 from wheels.benchmarks.curve.summary import Curve
-from wheels.benchmarks.curve.table import WHERE_MEASURED, area_or_use, if_measured, in_words, number, row_at, shown_uses
+from wheels.benchmarks.curve.table import WHERE_MEASURED, area_or_use, if_measured, in_words, row_at, shown_uses
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.trace import STUDENT
+from wheels.tables import number
 from wheels.visible import html
 
 EXAMPLES = 10

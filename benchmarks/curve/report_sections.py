@@ -16,7 +16,8 @@ from wheels.benchmarks.curve.price_plot import draw_prices
 from wheels.benchmarks.curve.reliability_plot import draw_reliability
 from wheels.benchmarks.curve.report import image, row_look, table
 from wheels.benchmarks.curve.summary import Curve
-from wheels.benchmarks.curve.table import number, row_at
+from wheels.benchmarks.curve.table import row_at
+from wheels.tables import number
 from wheels.visible import html
 
 

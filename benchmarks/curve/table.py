@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from wheels.benchmarks.core.bootstrap import APART, LEAST_GAP
 from wheels.benchmarks.curve.plot import metric_name
-from wheels.benchmarks.curve.summary import Curve, CurvePoint, uses_shown
-from wheels.tables import align
+from wheels.benchmarks.curve.summary import Curve, uses_shown
+from wheels.tables import Column, Table, band, columns, digits, number
 
 
 def shown_uses(curve: Curve) -> list[float]:
@@ -30,16 +28,6 @@ WHERE_MEASURED = (
 def if_measured(value: float, text: str) -> str:
     """Return `text` of a value, or the words for one that was not measured."""
     return text if math.isfinite(value) else NOT_MEASURED
-
-
-def number(value: float, digits: int = 1) -> str:
-    """Return a number for print, never a minus before a zero; a dash where there is none."""
-    return f"{value:z.{digits}f}" if math.isfinite(value) else "-"
-
-
-def interval(row: Mapping[str, Any]) -> str:
-    """Return a 95% interval in brackets; a dash where there is none."""
-    return f"[{number(row['low'], 2)}, {number(row['high'], 2)}]" if math.isfinite(row["low"]) else number(math.nan)
 
 
 def area_or_use(curve: Curve, value: float, digits: int) -> str:
@@ -91,65 +79,56 @@ def as_text(curve: Curve) -> str:
 
 def _test_table(curve: Curve) -> str:
     """Return the paired comparisons of the quality: a line each."""
-    name = metric_name(curve.quality)
-    rows = [["rule - baseline", "use", name, "95% interval", "of the gap", "p", "Holm"]]
-    for test in curve.paired:
-        if test["metric"] == curve.quality and test["budget"] in shown_uses(curve):
-            best = " (best trivial)" if test["against"] == "best trivial" else ""
-            difference = if_measured(test["difference"], number(test["difference"], 2))
-            share = number(test["pgr_difference"], 2)
-            pair = f"{test['rule']} - {test['baseline']}{best}"
-            tails = [number(test["p"], 3), number(test["p_holm"], 3)]
-            rows.append([pair, f"{test['budget']:g}", difference, interval(test), share, *tails])
+
+    def pair(test: Mapping[str, Any]) -> str:
+        best = " (best trivial)" if test["against"] == "best trivial" else ""
+        return f"{test['rule']} - {test['baseline']}{best}"
+
+    shown = [
+        Column("rule - baseline", pair),
+        Column("use", "budget"),
+        Column(metric_name(curve.quality), "difference", lambda value: if_measured(value, number(value, 2))),
+        Column("95% interval", band),
+        Column("of the gap", "pgr_difference", digits(2)),
+        Column("p", show=digits(3)),
+        Column("Holm", "p_holm", digits(3)),
+    ]
+    tests = [test for test in curve.paired if test["metric"] == curve.quality and test["budget"] in shown_uses(curve)]
     words = "(Holm: p corrected for the number of comparisons of that rule in this table)"
-    return f"difference at equal teacher use, paired bootstrap:\n{align(rows)}\n{words}"
+    return f"{Table.of(shown, tests).text('difference at equal teacher use, paired bootstrap')}\n{words}"
 
 
 def _use_table(curve: Curve, metric: str) -> str:
     """Return a metric at equal teacher use: a line a rule, the share of the gap in brackets."""
+
+    def shown(rule: str, use: float) -> str:
+        row = row_at(curve, rule, metric, use)
+        return if_measured(row["value"], f"{number(row['value'])} ({number(row['pgr'], 2)})")
+
     uses = shown_uses(curve)
-    rows = [["rule", "seeds", *(f"use {use:g}" for use in uses)]]
-    for rule in curve.rules:
-        cells = [row_at(curve, rule, metric, use) for use in uses]
-        values = [if_measured(cell["value"], f"{number(cell['value'])} ({number(cell['pgr'], 2)})") for cell in cells]
-        rows.append([rule, str(len(curve.seeds[rule])), *values])
+    rows = [[rule, len(curve.seeds[rule]), *(shown(rule, use) for use in uses)] for rule in curve.rules]
     words = f"\n({WHERE_MEASURED})" if any(NOT_MEASURED in row for row in rows) else ""
-    return f"{metric_name(metric)} at equal teacher use (share of the student-teacher gap):\n{align(rows)}{words}"
+    title = f"{metric_name(metric)} at equal teacher use (share of the student-teacher gap)"
+    return Table(["rule", "seeds", *(f"use {use:g}" for use in uses)], rows).text(title) + words
 
 
 def _area_table(curve: Curve) -> str:
     """Return areas, thresholds and adherence: a line a rule."""
-    rows = [["rule", "area 0-1", "area 0-0.3", "use for 50%", "80%", "95%", "error of use", "violations"]]
+    strict = curve.mode == "strict"
+    head = ["rule", "area 0-1", "area 0-0.3", "use for 50%", "80%", "95%", "error of use"]
+    rows = []
     for rule in curve.rules:
         kept = curve.adherence[rule]
-        rows.append(
-            [
-                rule,
-                *(area_or_use(curve, area, 3) for area in curve.apgr[rule].values()),
-                *(area_or_use(curve, use, 2) for use in curve.cpt[rule].values()),
-                number(kept["mean_abs_error"], 3),
-                "-" if kept["violations"] is None else str(kept["violations"]),
-            ]
-        )
-    if curve.mode != "strict":
-        rows = [row[:-1] for row in rows]
-    return f"area under the share of the gap; least use that recovers a share; how budgets were kept:\n{align(rows)}"
+        areas = [area_or_use(curve, area, 3) for area in curve.apgr[rule].values()]
+        uses = [area_or_use(curve, use, 2) for use in curve.cpt[rule].values()]
+        violations = [kept["violations"]] if strict else []
+        rows.append([rule, *areas, *uses, number(kept["mean_abs_error"], 3), *violations])
+    title = "area under the share of the gap; least use that recovers a share; how budgets were kept"
+    return Table([*head, *(["violations"] if strict else [])], rows).text(title)
 
 
 def as_csv(curve: Curve) -> str:
     """Return the points as CSV, a line each; a number that does not exist is an empty cell."""
-    columns = ["rule", "seed", "budget", "use", "use_p95", *curve.metrics, "pgr", "passes_per_token"]
-    columns += ["positions_per_token", "seconds", "signature"]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(point, column) for column in columns] for point in curve.points)
-    return buffer.getvalue()
-
-
-def _cell(point: CurvePoint, column: str) -> str:
-    """Return one value of a point as text."""
-    value = point.metrics[column] if column in point.metrics else getattr(point, column)
-    if isinstance(value, float):
-        return f"{value:.6g}" if math.isfinite(value) else ""
-    return str(value)
+    found = columns("rule", "seed", "budget", "use", "use_p95") + columns(*curve.metrics, under="metrics")
+    found += columns("pgr", "passes_per_token", "positions_per_token", "seconds", "signature")
+    return Table.of(found, curve.points).csv()

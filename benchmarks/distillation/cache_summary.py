@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,12 +11,11 @@ import numpy as np
 import wheels
 from wheels.benchmarks.core.bootstrap import compare, mean_over_seeds, ratio_by_round, resample_sentences
 from wheels.benchmarks.curve.plot import metric_name
-from wheels.benchmarks.curve.table import number
 from wheels.benchmarks.distillation.config import CacheConfig
 from wheels.benchmarks.distillation.summary import SEED, interval
 from wheels.config import versions
 from wheels.metrics import sentence_statistics, signature
-from wheels.tables import align
+from wheels.tables import Table, band, number
 
 CLOCKS = ("wall_ms", "cpu_ms")
 
@@ -102,18 +99,16 @@ def as_text(summary: Mapping[str, Any]) -> str:
         _sizes_table(summary),
         _steps_table(summary),
     ]
-    lines = [[way, "-" if value is None else f"{value:.0f}"] for way, value in summary["memory_mb"].items()]
-    parts.append(f"highest resident memory of a training, MiB:\n{align(lines)}")
-    rows = [["validation", "live", "95%", "cache", "95%", "cache - live", "95%"]]
+    memory = [[way, number(value, 0)] for way, value in summary["memory_mb"].items()]
+    parts.append(Table((), memory).text("highest resident memory of a training, MiB"))
+    rows = []
     for metric, found in summary["quality"].items():
-        row = [metric_name(metric)]
-        for way in ("live", "cache"):
-            row += [number(found[way]["mean"], 2), _band(found[way])]
+        ways = [text for way in ("live", "cache") for text in (number(found[way]["mean"], 2), band(found[way]))]
         minus = found["cache_minus_live"]
-        rows.append([*row, f"{minus['difference']:+z.2f}", _band(minus)])
-    parts.append(
-        f"trained to the end, T = {config['temperature']:g}, k = {config['k']}, {config['seeds']} seeds:\n{align(rows)}"
-    )
+        rows.append([metric_name(metric), *ways, number(minus["difference"], 2, "+"), band(minus)])
+    title = f"trained to the end, T = {config['temperature']:g}, k = {config['k']}, {config['seeds']} seeds"
+    head = ["validation", "live", "95%", "cache", "95%", "cache - live", "95%"]
+    parts.append(Table(head, rows).text(title))
     return "\n\n".join(parts) + "\n"
 
 
@@ -121,31 +116,29 @@ def _sizes_table(summary: Mapping[str, Any]) -> str:
     """Return a line a size: what it weighs, and its error at each temperature."""
     temperatures = summary["config"]["temperatures"]
     names = [f"{what} T={one:g}" for one in temperatures for what in ("loss", "gradient")]
-    rows = [["k", "bytes a token", "MB", "seconds", *names]]
+    rows = []
     for weight in summary["weights"]:
-        cells = [error_at(summary, weight["k"], temperature) for temperature in temperatures]
-        errors = [text for cell in cells for text in (number(cell["share"], 3), number(cell["gradient"], 3))]
-        size = [f"{weight['bytes_per_token']:.0f}", f"{weight['bytes'] / 1e6:.1f}", f"{weight['seconds']:.1f}"]
-        rows.append([f"{weight['k']}", *size, *errors])
-    return f"share of the full loss that is seen; relative error of the gradient:\n{align(rows)}"
+        found = [error_at(summary, weight["k"], temperature) for temperature in temperatures]
+        errors = [number(error[which], 3) for error in found for which in ("share", "gradient")]
+        size = [number(weight["bytes_per_token"], 0), number(weight["bytes"] / 1e6), number(weight["seconds"])]
+        rows.append([weight["k"], *size, *errors])
+    head = ["k", "bytes a token", "MB", "seconds", *names]
+    return Table(head, rows).text("share of the full loss that is seen; relative error of the gradient")
 
 
 def _steps_table(summary: Mapping[str, Any]) -> str:
     """Return a line a way: milliseconds of a step, and how many times as long the live teacher takes."""
-    rows = [["step", "ms", "cpu ms", "live / this", "cpu"]]
+    rows = []
     for way, clocks in summary["steps"].items():
-        row = [way, *(f"{float(np.median(clocks[clock])):.1f}" for clock in CLOCKS)]
         faster = summary["speedup"].get(way)
-        rows.append(row + [_ratio(faster[clock]) if faster else "" for clock in CLOCKS])
-    return f"a training step, median of {summary['config']['rounds']} interleaved rounds:\n{align(rows)}"
+        ratios = [_ratio(faster[clock]) if faster else "" for clock in CLOCKS]
+        rows.append([way, *(number(float(np.median(clocks[clock]))) for clock in CLOCKS), *ratios])
+    title = f"a training step, median of {summary['config']['rounds']} interleaved rounds"
+    return Table(["step", "ms", "cpu ms", "live / this", "cpu"], rows).text(title)
 
 
 def _ratio(found: Mapping[str, float]) -> str:
     return f"{found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f})"
-
-
-def _band(found: Mapping[str, float]) -> str:
-    return f"[{number(found['low'], 2)}, {number(found['high'], 2)}]"
 
 
 def error_at(summary: Mapping[str, Any], k: int, temperature: float) -> Mapping[str, Any]:
@@ -158,13 +151,11 @@ def error_at(summary: Mapping[str, Any], k: int, temperature: float) -> Mapping[
 
 def as_csv(summary: Mapping[str, Any]) -> str:
     """Return a line for each size and temperature."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     fields = ("temperature", "full", "merged", "share", "worst", "gradient", "rest")
-    writer.writerow(["k", "bytes_per_token", "bytes", "tokens", "seconds", *fields])
+    rows = []
     for weight in summary["weights"]:
+        sizes = [weight["k"], f"{weight['bytes_per_token']:.1f}", weight["bytes"], weight["tokens"]]
         for temperature in summary["config"]["temperatures"]:
             error = error_at(summary, weight["k"], temperature)
-            sizes = [weight["k"], f"{weight['bytes_per_token']:.1f}", weight["bytes"], weight["tokens"]]
-            writer.writerow([*sizes, f"{weight['seconds']:.2f}", *(f"{error[field]:.6g}" for field in fields)])
-    return buffer.getvalue()
+            rows.append([*sizes, f"{weight['seconds']:.2f}", *(error[field] for field in fields)])
+    return Table(["k", "bytes_per_token", "bytes", "tokens", "seconds", *fields], rows).csv()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from wheels.benchmarks.curve.plot import metric_name
-from wheels.benchmarks.curve.table import number
 from wheels.benchmarks.distillation.summary import KindScores, SweepSummary
-from wheels.tables import align
+from wheels.tables import Column, Table, band, digits, exact, number
 
 
 def as_text(summary: SweepSummary) -> str:
@@ -24,36 +23,44 @@ def as_text(summary: SweepSummary) -> str:
         parts.append(_contrasts(summary))
     if summary.baselines:
         lines = [[name, number(value, 2)] for name, value in summary.baselines.items()]
-        parts.append(f"without a model, {metric_name(summary.metrics[0])}:\n{align(lines)}")
+        parts.append(Table((), lines).text(f"without a model, {metric_name(summary.metrics[0])}"))
     return "\n\n".join(parts) + "\n"
 
 
 def _students(summary: SweepSummary) -> str:
-    names = [metric_name(metric) for metric in summary.metrics]
-    columns = [column for name in names for column in (name, "95%", "- hard", "95%")]
-    rows = [["student", "parameters", "T", "seeds", "validation", *columns]]
-    for line in summary.lines:
-        mark = "*" if line.chosen and line.label != "hard" else ""
-        row = [f"{line.size} {kind_name(line)}{mark}", f"{line.parameters:,}", temperature_text(line), str(line.seeds)]
-        row.append("-" if line.validation is None else number(line.validation, 2))
-        for metric in summary.metrics:
-            score, minus = line.scores[metric], line.minus_hard.get(metric)
-            row += [number(score["mean"], 2), f"[{number(score['low'], 2)}, {number(score['high'], 2)}]"]
-            row += (
-                [f"{minus['difference']:+z.2f}", f"[{number(minus['low'], 2)}, {number(minus['high'], 2)}]"]
-                if minus
-                else ["", ""]
-            )
-        rows.append(row)
-    return f"students (*: the best of its label and size on validation rows):\n{align(rows)}"
+    def name(line: KindScores) -> str:
+        return f"{line.size} {kind_name(line)}{'*' if line.chosen and line.label != 'hard' else ''}"
+
+    shown = [Column("student", name), Column("parameters", show="{:,}".format)]
+    shown += [Column("T", "temperature", lambda value: exact(value) or "-"), Column("seeds")]
+    shown.append(Column("validation", show=digits(2)))
+    for metric in summary.metrics:
+        scores, minus = (_part("scores", metric), _part("minus_hard", metric))
+        shown += [
+            Column(metric_name(metric), scores, lambda score: number(score["mean"], 2)),
+            Column("95%", scores, band),
+        ]
+        shown += [
+            Column("- hard", minus, _difference),
+            Column("95%", minus, lambda found: band(found) if found else ""),
+        ]
+    return Table.of(shown, summary.lines).text("students (*: the best of its label and size on validation rows)")
+
+
+def _part(name: str, metric: str) -> Callable[[KindScores], Any]:
+    """Return what finds the figures of a metric; None where there are none."""
+    return lambda line: getattr(line, name).get(metric)
+
+
+def _difference(found: Mapping[str, float] | None) -> str:
+    return number(found["difference"], 2, "+") if found else ""
 
 
 def _contrasts(summary: SweepSummary) -> str:
-    rows = [["difference", metric_name(summary.metrics[0]), "95%", "p"]]
-    for one in summary.contrasts:
-        band = f"[{number(one['low'], 2)}, {number(one['high'], 2)}]"
-        rows.append([f"{one['of']} - {one['minus']}", f"{one['difference']:+z.2f}", band, number(one["p"], 3)])
-    return f"differences, paired bootstrap over sentences and seeds:\n{align(rows)}"
+    shown = [Column("difference", lambda one: f"{one['of']} - {one['minus']}")]
+    shown += [Column(metric_name(summary.metrics[0]), "difference", digits(2, "+")), Column("95%", band)]
+    shown.append(Column("p", show=digits(3)))
+    return Table.of(shown, summary.contrasts).text("differences, paired bootstrap over sentences and seeds")
 
 
 def kind_name(line: KindScores) -> str:
@@ -61,36 +68,26 @@ def kind_name(line: KindScores) -> str:
     return f"both, w {line.w:g}" if line.label == "both" else line.label
 
 
-def temperature_text(line: KindScores) -> str:
-    """Return T, or a dash for labels that have none."""
-    return "-" if line.temperature is None else f"{line.temperature:g}"
-
-
 def as_csv(summary: SweepSummary) -> str:
     """Return a line a kind of student, and one for the teacher."""
-    scores = [f"{metric}{end}" for metric in summary.metrics for end in ("", "_low", "_high")]
-    minus = [f"{metric}_minus_hard{end}" for metric in summary.metrics for end in ("", "_low", "_high")]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    ends = {"": ("mean", "difference"), "_low": ("low", "low"), "_high": ("high", "high")}
+    scores = [(metric, end) for metric in summary.metrics for end in ends]
     head = ["student", "size", "parameters", "label", "w", "temperature", "seeds", "validation", "chosen"]
-    writer.writerow([*head, *scores, *minus, "signature"])
-    teacher = [summary.teacher[metric][end] for metric in summary.metrics for end in ("mean", "low", "high")]
-    empty = [""] * len(minus)
-    writer.writerow(["teacher", "", summary.teacher["parameters"], *[""] * 6, *map(_cell, teacher), *empty, ""])
+    head += [f"{metric}{end}" for metric, end in scores] + [f"{metric}_minus_hard{end}" for metric, end in scores]
+    teacher = [summary.teacher[metric][ends[end][0]] for metric, end in scores]
+    rows = [["teacher", "", summary.teacher["parameters"], *[""] * 6, *teacher, *[""] * len(scores), ""]]
     for line in summary.lines:
-        own = [line.scores[metric][end] for metric in summary.metrics for end in ("mean", "low", "high")]
-        against = [
-            line.minus_hard[metric][end] if line.minus_hard else None
-            for metric in summary.metrics
-            for end in ("difference", "low", "high")
+        own = [line.scores[metric][ends[end][0]] for metric, end in scores]
+        minus = [line.minus_hard[metric][ends[end][1]] if line.minus_hard else "" for metric, end in scores]
+        plain = [
+            line.name,
+            line.size,
+            line.parameters,
+            line.label,
+            line.w,
+            line.temperature,
+            line.seeds,
+            line.validation,
         ]
-        writer.writerow(
-            [line.name, line.size, line.parameters, line.label, _cell(line.w), _cell(line.temperature), line.seeds,
-             _cell(line.validation), int(line.chosen), *map(_cell, own), *map(_cell, against), line.signature]
-        )  # fmt: skip
-    return buffer.getvalue()
-
-
-def _cell(value: float | None) -> str:
-    """Return a number as text; what does not exist is an empty cell."""
-    return "" if value is None else f"{value:.6g}"
+        rows.append([*plain, int(line.chosen), *own, *minus, line.signature])
+    return Table([*head, "signature"], rows).csv()

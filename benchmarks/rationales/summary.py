@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,17 @@ import numpy as np
 
 import wheels
 from wheels.benchmarks.core.bootstrap import compare, mean_over_seeds, paired_bootstrap, resample_sentences
-from wheels.benchmarks.curve.table import number
 from wheels.benchmarks.rationales.config import GridConfig
 from wheels.benchmarks.rationales.overlap import overlap
 from wheels.benchmarks.rationales.plot import draw
 from wheels.data.tasks import load_task
 from wheels.files import read_object, write_bytes, write_json, write_text
 from wheels.metrics import SufficientStatistics, signature
-from wheels.tables import align
+from wheels.tables import Column, Table, digits, estimate
 
 COLUMN = "attributed"
+CONTROLS = ("none", "random", "untrained-teacher", "given")
+"""What other students are compared with, in this order."""
 NOT_COMPARABLE = (
     "Published (Ballout et al. 2024): {published:g}% with a teacher of 3B parameters and T5-small as the student, both "
     "pre-trained, on the official data. Ours are small, trained from scratch, on a small set: not comparable."
@@ -102,14 +102,13 @@ def students(
 
 def against(kinds: Mapping[tuple[str, int], Any], name: str, k: int) -> dict[str, tuple[str, int]]:
     """Return what a kind of student is compared with: every other control, of its own length or of no length."""
-    controls = ("none", "random", "untrained-teacher", "given")
     return {
         control: (control, length)
         for control, length in kinds
-        if control in controls
+        if control in CONTROLS
         and control != name
         and (length in (0, k) or not k)
-        and (name not in controls or not length)
+        and (name not in CONTROLS or not length)
     }
 
 
@@ -121,31 +120,34 @@ def signed(common: Mapping[str, Any], name: str, k: int, seed: int) -> str:
 
 def as_csv(lines: Sequence[Mapping[str, Any]]) -> str:
     """Return one line a student."""
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(["name", "k", "seed", "accuracy", "mean", "low", "high", "signature"])
-    for line in lines:
-        for seed, (value, name) in enumerate(zip(line["by_seed"], line["signatures"], strict=True)):
-            mean = [f"{line[which]:.2f}" for which in ("accuracy", "low", "high")]
-            table.writerow([line["name"], line["k"], seed, f"{value:.2f}", *mean, name])
-    return buffer.getvalue()
+    rows = [
+        [
+            line["name"],
+            line["k"],
+            seed,
+            *(f"{value:.2f}" for value in (score, line["accuracy"], line["low"], line["high"])),
+            signature,
+        ]
+        for line in lines
+        for seed, (score, signature) in enumerate(zip(line["by_seed"], line["signatures"], strict=True))
+    ]
+    return Table(["name", "k", "seed", "accuracy", "mean", "low", "high", "signature"], rows).csv()
 
 
 def as_text(report: Mapping[str, Any]) -> str:
     """Return the tables for a terminal."""
-    compared = ("none", "random", "untrained-teacher", "given")
-    shown = [control for control in compared if any(f"minus_{control}" in line for line in report["students"])]
-    head = ["rationale", "k", "accuracy", "95% interval", *(f"minus {control}" for control in shown)]
-    rows = [
-        [line["name"], str(line["k"] or "-"), number(line["accuracy"]), f"{line['low']:.1f} to {line['high']:.1f}",
-         *(difference(line.get(f"minus_{control}")) for control in shown)]
-        for line in report["students"]
-    ]  # fmt: skip
+    shown = [Column("rationale", "name"), Column("k", show=lambda k: str(k or "-"))]
+    shown += [
+        Column("accuracy", show=digits(1)),
+        Column("95% interval", lambda line: f"{line['low']:.1f} to {line['high']:.1f}"),
+    ]
+    compared = [control for control in CONTROLS if any(f"minus_{control}" in line for line in report["students"])]
+    shown += [Column(f"minus {control}", partial(_against, control), difference) for control in compared]
     teacher, size = report["teacher"], report["student_parameters"]
     parts = [
         f"{report['task']}: right answers in % ({report['metric']}), n = {report['n']}, {report['seeds']} seeds; "
         f"teacher {teacher['accuracy']:.1f} ({teacher['parameters']:,} parameters; students {size:,})",
-        align([head, *rows]),
+        Table.of(shown, report["students"]).text(),
     ]
     parts += [text for text in (overlap_text(report["overlap"]), speed_text(report.get("throughput"))) if text]
     if report["published"] is not None:
@@ -153,27 +155,26 @@ def as_text(report: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def _against(control: str, line: Mapping[str, Any]) -> Any:
+    return line.get(f"minus_{control}")
+
+
 def difference(tested: Mapping[str, float] | None) -> str:
     """Return a difference with its interval."""
-    return "-" if tested is None else f"{tested['difference']:+.1f} [{tested['low']:+.1f}, {tested['high']:+.1f}]"
+    return "-" if tested is None else estimate(tested["difference"], tested, 1, "+")
 
 
 def overlap_text(found: Mapping[str, Any]) -> str:
     """Return the table of overlaps, or nothing where no source holds its answer."""
+    shares = ("words", "words_expected", "rows", "rows_expected")
     rows = [
-        [
-            name,
-            str(one["count"]),
-            *(f"{one[which]:.1%}" for which in ("words", "words_expected", "rows", "rows_expected")),
-        ]
+        [name, one["count"], *(f"{one[which]:.1%}" for which in shares)]
         for name, one in found["methods"].items()
         if one is not None
     ]
-    if not rows:
-        return ""
     head = ["attribution", "rows", "of the words", "expected", "of the rows", "expected"]
-    title = f"The {found['k']} words and the answer's {found['of']} in the source (published: 68%):"
-    return f"{title}\n{align([head, *rows])}"
+    title = f"The {found['k']} words and the answer's {found['of']} in the source (published: 68%)"
+    return Table(head, rows).text(title) if rows else ""
 
 
 def speed_text(found: Mapping[str, Any] | None) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 
 from wheels.benchmarks.speed.config import REFERENCE
 from wheels.benchmarks.speed.limits import Spread
 from wheels.benchmarks.speed.summary import MODELS, BatchFigures, Figures, Forward, Speed
-from wheels.tables import align
+from wheels.tables import Table, number
 
 HEAD = (
     "system", "seconds", "tokens/s", "(min-max)", f"x {REFERENCE}", "(min-max)", "use", "accepted", "wasted",
@@ -44,10 +42,10 @@ def counted(count: int, word: str) -> str:
 
 def _batch(batch: BatchFigures) -> str:
     """Return one batch size: the systems, then the bare forward passes."""
-    rows = [HEAD, *(_row(figures) for figures in batch.figures)]
-    title = f"batch size {batch.batch_size}, medians of {counted(len(batch.rounds), 'round')}:"
+    title = f"batch size {batch.batch_size}, medians of {counted(len(batch.rounds), 'round')}"
+    table = Table(HEAD, [_row(figures) for figures in batch.figures]).text(title)
     forwards = "; ".join(map(_forward, batch.forwards))
-    return f"{title}\n{align(rows)}\nbare forward passes (rows x tokens; the machine's bound): {forwards}"
+    return f"{table}\nbare forward passes (rows x tokens; the machine's bound): {forwards}"
 
 
 def _forward(forward: Forward) -> str:
@@ -67,19 +65,19 @@ def _row(figures: Figures) -> tuple[str, ...]:
         f"({_whole(figures.tokens_per_second.low)}-{_whole(figures.tokens_per_second.high)})",
         f"{figures.speedup.median:.2f}",
         f"({figures.speedup.low:.2f}-{figures.speedup.high:.2f})",
-        _number(figures.use),
-        _number(figures.acceptance),
-        _number(figures.waste_per_pass),
-        *(_number(passes[model]) for model in MODELS),
-        *(_number(positions[model]) for model in MODELS),
-        _number(figures.scheduler_overhead.median),
-        f"({_number(figures.scheduler_overhead.low)})",
-        _number(None if figures.loop_overhead is None else figures.loop_overhead.median),
+        _two(figures.use),
+        _two(figures.acceptance),
+        _two(figures.waste_per_pass),
+        *(_two(passes[model]) for model in MODELS),
+        *(_two(positions[model]) for model in MODELS),
+        _two(figures.scheduler_overhead.median),
+        f"({_two(figures.scheduler_overhead.low)})",
+        _two(None if figures.loop_overhead is None else figures.loop_overhead.median),
         _whole(figures.limit_tokens_per_second),
         *(
             ("-", "")
             if figures.distance is None
-            else (_number(figures.distance.median), f"({_number(figures.distance.low)})")
+            else (_two(figures.distance.median), f"({_two(figures.distance.low)})")
         ),
         "" if figures.same_as is None else "-" if figures.differing is None else str(figures.differing),
     )
@@ -103,22 +101,18 @@ def _whole(value: float | None) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _number(value: float | None) -> str:
-    """Return a ratio for print; a dash where there is none."""
-    return "-" if value is None or not math.isfinite(value) else f"{value:.2f}"
+def _two(value: float | None) -> str:
+    """Return a ratio for print."""
+    return number(value, 2)
 
 
 def as_csv(speed: Speed) -> str:
     """Return a line for each system and batch size; a number that does not exist is an empty cell."""
     lines = [_cells(batch, figures) for batch in speed.batches for figures in batch.figures]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return buffer.getvalue()
+    return Table(list(lines[0]), [list(line.values()) for line in lines]).csv()
 
 
-def _cells(batch: BatchFigures, figures: Figures) -> dict[str, str]:
+def _cells(batch: BatchFigures, figures: Figures) -> dict[str, object]:
     """Return the cells of one system by their columns."""
     values: dict[str, object] = {
         "batch_size": batch.batch_size,
@@ -136,11 +130,4 @@ def _cells(batch: BatchFigures, figures: Figures) -> dict[str, str]:
         values |= {f"{model}_{name}": getattr(figures, name)[model] for model in MODELS}
     for name in ("limit_tokens_per_second", "same_as", "differing", "signature"):
         values[name] = getattr(figures, name)
-    return {name: _cell(value) for name, value in values.items()}
-
-
-def _cell(value: object) -> str:
-    """Return one value as text."""
-    if isinstance(value, float):
-        return f"{value:.6g}" if math.isfinite(value) else ""
-    return "" if value is None else str(value)
+    return values

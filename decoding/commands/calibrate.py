@@ -31,6 +31,7 @@ from wheels.models.pair import Pair
 from wheels.notices import Pace
 from wheels.policy.calibration import Calibration, Point
 from wheels.runs import LOCK, locked
+from wheels.tables import Column, Table, columns
 
 log = logging.getLogger("wheels")
 
@@ -268,7 +269,7 @@ def calibrate(
 
 
 def as_table(points: Sequence[Point]) -> str:
-    """Return the points as an aligned table."""
-    lines = [f"{'rule':<10}{'seed':>5}{'budget':>9}{'threshold':>12}{'use':>9}"]
-    lines += [f"{p.rule:<10}{p.seed:>5}{p.budget:>9.3f}{p.threshold:>12.5g}{p.use:>9.4f}" for p in points]
-    return "\n".join(lines)
+    """Return the points as a table for a terminal."""
+    shown = [*columns("rule", "seed"), Column("budget", show="{:.3f}".format)]
+    shown += [Column("threshold", show="{:.5g}".format), Column("use", show="{:.4f}".format)]
+    return Table.of(shown, points).text()

@@ -124,8 +124,8 @@ def rationales() -> dict[str, str]:
 
 
 def study() -> dict[str, str]:
-    table = score.as_rows(inputs.study_lines())
-    return {"study.txt": score.as_text(table) + "\n"}
+    lines = inputs.study_lines()
+    return {"study.txt": score.as_text(lines) + "\n", "study.csv": score.as_csv(lines)}
 
 
 def commands() -> dict[str, str]:

@@ -11,7 +11,7 @@ from wheels.annotation.config import AnnotateConfig, is_address
 from wheels.annotation.grades import GRADES
 from wheels.annotation.ledger import Account
 from wheels.annotation.pool import Annotation, stages_of
-from wheels.tables import align
+from wheels.tables import Table
 
 UNGRADED = "not graded"
 
@@ -53,19 +53,20 @@ def _by_grade(grades: Sequence[int | None]) -> dict[str, int]:
 
 def as_text(summary: Mapping[str, Any]) -> str:
     """Return a summary as tables for a terminal."""
-    columns = ("selected", "annotated", "accepted", "rejected")
-    lines = [["stage", *columns]]
-    lines += [[name, *(str(counts[column]) for column in columns)] for name, counts in summary["stages"].items()]
-    if len(lines) > 2:
-        sums = [sum(counts[column] for counts in summary["stages"].values()) for column in columns]
-        lines.append(["both", *map(str, sums)])
-    grades = [["grade", "of the student's answers", "of the annotations"]]
-    for name, count in summary["grades_of_annotations"].items():
-        grades.append([name, str(summary["grades_of_student_answers"][name]), str(count)])
+    counted = ("selected", "annotated", "accepted", "rejected")
+    stages = [[name, *(counts[what] for what in counted)] for name, counts in summary["stages"].items()]
+    if len(stages) > 1:
+        stages.append(["both", *(sum(counts[what] for counts in summary["stages"].values()) for what in counted)])
+    of_answers = summary["grades_of_student_answers"]
+    grades = [[name, of_answers[name], count] for name, count in summary["grades_of_annotations"].items()]
+    tables = (
+        Table(["stage", *counted], stages).text(),
+        Table(["grade", "of the student's answers", "of the annotations"], grades).text(),
+    )
     head = f"{summary['spent']} of {summary['budget']} annotations spent on {summary['pool']} rows"
     if summary["failed_requests"]:
         head += f"; {summary['failed_requests']} requests failed, and freed their units"
-    return "\n".join([head, *_notes(summary), "", align(lines), "", align(grades)])
+    return "\n".join([head, *_notes(summary), "", "\n\n".join(tables)])
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:

@@ -15,8 +15,7 @@ from wheels.benchmarks.core.cell import PointKey, Record
 from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.report import pick_examples, render
 from wheels.benchmarks.curve.summary import Curve, summarise
-from wheels.benchmarks.curve.table import as_csv, as_text, in_words, number, shown_uses
-from wheels.tables import align
+from wheels.benchmarks.curve.table import as_csv, as_text, in_words, shown_uses
 
 VOID = {"meta", "img", "br"}
 PNG = b"\x89PNG picture"
@@ -198,11 +197,3 @@ def test_csv_has_a_line_a_point(curve: Curve) -> None:
         assert float(row["use"]) == pytest.approx(point.use, rel=1e-4)
         assert float(row["chrf"]) == pytest.approx(point.metrics["chrf"], rel=1e-4)
         assert row["signature"] == point.signature
-
-
-def test_a_number_for_print() -> None:
-    assert (number(1.26), number(-0.001, 2), number(-0.2), number(math.nan)) == ("1.3", "0.00", "-0.2", "-")
-
-
-def test_align() -> None:
-    assert align([["rule", "n"], ["a", "10"], ["long one", "3"]]) == "rule       n\na         10\nlong one   3"
