@@ -10,6 +10,7 @@ Axes: N sentences, R resamples (row 0 is always the sample itself), B budgets, S
 from __future__ import annotations
 
 import math
+import statistics
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +19,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wheels.benchmarks.speed.limits import Spread
 from wheels.errors import WheelsError
 
 Floats = NDArray[np.float64]
@@ -29,6 +29,20 @@ APART = 0.1
 """Neighbours in measured use (or passes per token) between which a curve is taken as straight. The error of a straight
 line at u between a and b is at most `(u - a) (b - u) / 2` times the curvature: a figure is given where that is no more
 than in the middle of neighbours this far apart, and is not measured elsewhere."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number that was measured several times."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Return the middle and the ends of at least one value."""
+        return cls(statistics.median(values), min(values), max(values))
 
 
 def ratio_by_round(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
@@ -194,14 +208,25 @@ def mean_over_seeds(values_SR: ArrayLike, seed: int) -> Floats:
     return np.take_along_axis(values, chosen_SR, axis=0).mean(axis=0)
 
 
-def compare(difference_R: Floats) -> Comparison:
-    """Return the difference of row 0 with the 95% interval and two-sided p of the other rows; nan in, nan out."""
-    here, drawn = float(difference_R[0]), difference_R[1:]
-    if np.isnan(difference_R).any() or not drawn.size:
+def compare(difference_R: Floats, least: float = 1.0) -> Comparison:
+    """Return the difference of row 0 with the 95% interval and two-sided p of the other rows; nan in, nan out.
+
+    Args:
+        difference_R: nan in a row that has no value.
+        least: share of the other rows that must have a value; with fewer, the difference has no interval.
+    """
+    here, drawn = float(difference_R[0]), difference_R[1:][~np.isnan(difference_R[1:])]
+    if math.isnan(here) or len(drawn) < max(1, least * (len(difference_R) - 1)):
         return Comparison(here, math.nan, math.nan, math.nan)
     low, high = np.percentile(drawn, (2.5, 97.5))
     tail = min(np.count_nonzero(drawn <= 0.0), np.count_nonzero(drawn >= 0.0))
     return Comparison(here, float(low), float(high), min(1.0, 2.0 * (1 + int(tail)) / (1 + drawn.size)))
+
+
+def interval(values_R: Floats, *names: str, least: float = 1.0) -> dict[str, float]:
+    """Return the value of row 0 and its 95% interval under three names (value, low, high), as `compare` finds them."""
+    found = compare(values_R, least)
+    return dict(zip(names or ("value", "low", "high"), (found.difference, found.low, found.high), strict=True))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from wheels.benchmarks.core.bootstrap import Comparison, compare, share_of_gap
+from wheels.benchmarks.core.bootstrap import compare, interval, share_of_gap
 from wheels.benchmarks.core.cell import PointKey
 from wheels.benchmarks.curve.measured import Measured
-from wheels.benchmarks.curve.resampled import Resampled
+from wheels.benchmarks.curve.resampled import Curves, Resampled, per_token
 
 BASELINE = "maxprob"
 """The rule whose area the others are compared with."""
@@ -26,35 +26,27 @@ def decodes_at(measured: Measured, sample: Resampled) -> list[dict[str, Any]]:
 def _decode_at(measured: Measured, sample: Resampled, rule: str, budget: float) -> dict[str, Any]:
     """Return the line of one rule."""
     keys = [PointKey(rule, seed, budget) for seed in sample.seeds(rule)]
-    records = [record for key in keys for record in measured.outputs[key]]
-    tokens = max(1, sum(record.tokens for record in records))
-    quality = measured.metrics[0]
-    share = compare(share_of_gap(sample.at(rule, quality, budget), *sample.ends(quality)))
+    spent, quality = per_token([record for key in keys for record in measured.outputs[key]]), measured.metrics[0]
     return {
         "rule": rule,
         "budget": budget,
         "use": sum(float(sample.use[key][0]) for key in keys) / len(keys),
-        "metrics": {metric: _interval(compare(sample.at(rule, metric, budget))) for metric in measured.metrics},
-        "pgr": _interval(share),
-        "passes_per_token": sum(record.teacher_passes for record in records) / tokens,
-        "positions_per_token": sum(record.teacher_positions for record in records) / tokens,
+        "metrics": {metric: interval(sample.mean(keys, metric)) for metric in measured.metrics},
+        "pgr": interval(share_of_gap(sample.mean(keys, quality), *sample.ends(quality))),
+        "passes_per_token": spent["passes_per_token"],
+        "positions_per_token": spent["positions_per_token"],
     }
 
 
-def area_tests(measured: Measured, sample: Resampled, bounds: tuple[float, float]) -> list[dict[str, Any]]:
+def area_tests(measured: Measured, curves: Curves, bounds: tuple[float, float]) -> list[dict[str, Any]]:
     """Return each rule's area between `bounds` minus that of `maxprob`, by a paired bootstrap over rows and seeds."""
     if BASELINE not in measured.rules or not measured.interior:
         return []
     quality = measured.metrics[0]
-    baseline_R = sample.area(BASELINE, quality, *bounds)
+    baseline_R = curves.area(BASELINE, quality, *bounds)
     return [
         {"rule": rule, "baseline": BASELINE, "low_use": bounds[0], "high_use": bounds[1], "metric": quality}
-        | asdict(compare(sample.area(rule, quality, *bounds) - baseline_R))
+        | asdict(compare(curves.area(rule, quality, *bounds) - baseline_R))
         for rule in measured.rules
         if rule != BASELINE
     ]
-
-
-def _interval(value: Comparison) -> dict[str, float]:
-    """Return a value with its interval."""
-    return {"value": value.difference, "low": value.low, "high": value.high}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wheels.benchmarks.core.bootstrap import Floats, resample_sentences
+from wheels.benchmarks.core.bootstrap import Floats, interval, resample_sentences
 from wheels.benchmarks.core.cell import Record
 from wheels.decoding.trace import TEACHER
 
@@ -113,9 +113,7 @@ def _rates(
     weights_RN = resample_sentences(len(runs[0]), resamples, seed)
     rate_RK = share(weights_RN @ calls_NK, weights_RN @ tokens_NK)
     return [
-        Rate(
-            name, int(tokens_NK[:, k].sum()), int(calls_NK[:, k].sum()), float(rate_RK[0, k]), *interval(rate_RK[:, k])
-        )
+        Rate(name, int(tokens_NK[:, k].sum()), int(calls_NK[:, k].sum()), *interval(rate_RK[:, k], least=0.0).values())
         for k, name in enumerate(names)
     ]
 
@@ -123,12 +121,3 @@ def _rates(
 def share(part: Floats, whole: Floats) -> Floats:
     """Return `part / whole`; nan where there is no whole."""
     return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), np.nan)
-
-
-def interval(values_R: Floats) -> tuple[float, float]:
-    """Return the 95% interval of the resamples that have a value; nan where none has."""
-    drawn = values_R[1:][~np.isnan(values_R[1:])]
-    if not drawn.size or math.isnan(values_R[0]):
-        return math.nan, math.nan
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    return float(low), float(high)

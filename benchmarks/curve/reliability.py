@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from wheels.benchmarks.core.bootstrap import Comparison, Floats, compare, resample_sentences
+from wheels.benchmarks.core.bootstrap import Comparison, Floats, compare, interval, resample_sentences
 from wheels.benchmarks.core.cell import PointKey, Record
-from wheels.benchmarks.curve.calls import interval, share
+from wheels.benchmarks.curve.calls import share
 from wheels.decoding.teacher_forcing import examine
 from wheels.models.artefact import Artefact
 from wheels.runs import LINES, cached
@@ -178,5 +178,5 @@ def _groups(weights_RN: Floats, sentence_T: Any, gain_T: Floats, regret_T: Float
         np.add.at(sums_N2, sentence_T[states], np.stack([regret_T[states], np.ones(len(states))], axis=1))
         regret_R, states_R = (weights_RN @ sums_N2).T
         mean_R = share(regret_R, states_R)
-        found.append(Group(len(states), float(gain_T[states].mean()), float(mean_R[0]), *interval(mean_R)))
+        found.append(Group(len(states), float(gain_T[states].mean()), *interval(mean_R, least=0.0).values()))
     return found

@@ -1,4 +1,4 @@
-"""Every decode's quality and use under the same bootstrap draws: what all comparisons of a curve are made of.
+"""Every decode's quality and cost under the same bootstrap draws, and the curves that they lie on.
 
 Axes: N sentences, R resamples (row 0 is the sample itself), B points of one curve, S seeds.
 """
@@ -6,7 +6,8 @@ Axes: N sentences, R resamples (row 0 is the sample itself), B points of one cur
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ SentenceStatistics = Callable[[str, list[str], list[str]], Statistics]
 
 
 class Resampled:
-    """Quality and use of each decode, resample by resample, on the same drawn sentences.
+    """Quality and cost of each decode, resample by resample, on the same drawn sentences.
 
     Args:
         outputs: the records of each decode; both ends must be among them.
@@ -53,18 +54,16 @@ class Resampled:
         for key, records in outputs.items():
             if len(records) != len(references):
                 raise WheelsError(f"{key.file_name} holds {len(records)} outputs for {len(references)} references")
-        self.references = list(references)
-        self._seed = seed
-        self._at_use: dict[tuple[str, str, float], Floats] = {}
+        self.references, self.seed = list(references), seed
         weights_RN = resample_sentences(len(references), resamples, seed)
-        self.use = {
-            key: measured_use([r.teacher_tokens for r in records], [r.tokens for r in records], weights_RN)
-            for key, records in outputs.items()
-        }
-        self.passes = {
-            key: measured_use([r.teacher_passes for r in records], [r.tokens for r in records], weights_RN)
-            for key, records in outputs.items()
-        }
+
+        def per_token(spent: str) -> dict[PointKey, Floats]:
+            return {
+                key: measured_use([getattr(r, spent) for r in records], [r.tokens for r in records], weights_RN)
+                for key, records in outputs.items()
+            }
+
+        self.use, self.passes = per_token("teacher_tokens"), per_token("teacher_passes")
         self.quality = {
             (metric, key): statistics(metric, [r.text for r in records], self.references).resampled(weights_RN)
             for metric in metrics
@@ -75,58 +74,101 @@ class Resampled:
         """The seeds that `rule` was decoded with."""
         return sorted({key.seed for key in self.use if key.rule == rule})
 
-    def curve(self, rule: str, seed: int, metric: str) -> tuple[list[PointKey], Floats, Floats]:
-        """Return one rule's points from the student's end to the teacher's: keys, use [R, B], metric [R, B]."""
-        inner = sorted(key for key in self.use if (key.rule, key.seed) == (rule, seed))
-        keys = [STUDENT_END, *inner, TEACHER_END]
-        quality_RB = np.stack([self.quality[metric, key] for key in keys], axis=1)
-        return keys, np.stack([self.use[key] for key in keys], axis=1), quality_RB
-
-    def at_use(self, rule: str, metric: str, use: float) -> Floats:
-        """Return the rule's metric at exactly this use, [R], mean over its seeds.
-
-        Interpolated between the points that bracket `use` in the same resample; nan where one seed's points of the
-        sample itself are too far apart for that.
-        """
-        place = (rule, metric, use)
-        if place not in self._at_use:
-            seeds = self.seeds(rule)
-            values_SR = [at_use(*self.curve(rule, seed, metric)[1:], use) for seed in seeds]
-            self._at_use[place] = mean_over_seeds(values_SR, self._seed)
-        return self._at_use[place]
-
-    def pgr_at_use(self, rule: str, metric: str, use: float) -> Floats:
-        """Return the rule's share of the student-teacher gap at exactly this use, [R], both ends resampled too."""
-        return share_of_gap(self.at_use(rule, metric, use), *self.ends(metric))
-
-    def area(self, rule: str, metric: str, low: float, high: float) -> Floats:
-        """Return the area under the share of the gap from use `low` to `high` (`apgr`), [R], mean over its seeds.
-
-        nan in every row where the points of the sample itself lie too far apart.
-        """
-        areas_SR = []
-        for seed in self.seeds(rule):
-            _, use_RB, quality_RB = self.curve(rule, seed, metric)
-            student_R, teacher_R = self.ends(metric)
-            share_RB = share_of_gap(quality_RB, student_R[:, None], teacher_R[:, None])
-            if math.isnan(apgr(use_RB[0], share_RB[0], low, high)):
-                areas_SR.append([math.nan] * len(use_RB))
-                continue
-            lines = zip(use_RB, share_RB, strict=True)
-            areas_SR.append([apgr(use_B, share_B, low, high, apart=1.0) for use_B, share_B in lines])
-        return mean_over_seeds(areas_SR, self._seed)
-
-    def at(self, rule: str, metric: str, budget: float) -> Floats:
-        """Return the metric of the rule's decodes under `budget`, [R], mean over its seeds."""
-        values_SR = [self.quality[metric, PointKey(rule, seed, budget)] for seed in self.seeds(rule)]
-        return mean_over_seeds(values_SR, self._seed)
+    def mean(self, keys: Iterable[PointKey], metric: str) -> Floats:
+        """Return a metric of decodes that differ in their seed alone, [R], mean over seeds."""
+        return mean_over_seeds([self.quality[metric, key] for key in keys], self.seed)
 
     def ends(self, metric: str) -> tuple[Floats, Floats]:
         """Return the metric of the student alone and of the teacher alone, [R] each."""
         return self.quality[metric, STUDENT_END], self.quality[metric, TEACHER_END]
 
-    def versus(self, rule: str, baseline: str, metric: str, use: float) -> tuple[Comparison, Comparison]:
-        """Return `rule - baseline` at equal use, in points of the metric and in shares of the gap."""
-        points_R = self.at_use(rule, metric, use) - self.at_use(baseline, metric, use)
-        shares_R = self.pgr_at_use(rule, metric, use) - self.pgr_at_use(baseline, metric, use)
-        return compare(points_R), compare(shares_R)
+    def over_use(self, rules: Iterable[str]) -> Curves:
+        """Return the curves over teacher use, one a rule, from the student's end to the teacher's."""
+
+        def line(rule: str, seed: int) -> list[PointKey]:
+            return [STUDENT_END, *sorted(key for key in self.use if (key.rule, key.seed) == (rule, seed)), TEACHER_END]
+
+        # Without a decode between the ends, these alone are a curve of seed 0.
+        return Curves(self, {rule: [line(rule, seed) for seed in self.seeds(rule) or [0]] for rule in rules}, self.use)
+
+
+class Curves:
+    """Quality of several systems over what they cost, resample by resample.
+
+    Args:
+        sample: the decodes.
+        lines: the decodes of each system, seed by seed, in any order.
+        cost: of each decode, [R].
+        at: interpolates: costs [R, B], qualities [R, B], a cost -> qualities [R].
+        least: share of the resamples that must reach a cost before an interval is given there.
+    """
+
+    def __init__(
+        self,
+        sample: Resampled,
+        lines: Mapping[str, Sequence[Sequence[PointKey]]],
+        cost: Mapping[PointKey, Floats],
+        at: Callable[[Floats, Floats, float], Floats] = at_use,
+        least: float = 1.0,
+    ) -> None:
+        self.sample, self.lines, self.cost, self.least = sample, lines, cost, least
+        self._interpolate = at
+        self._kept: dict[tuple[str, str, float], Floats] = {}
+
+    def line(self, keys: Sequence[PointKey], metric: str) -> tuple[Floats, Floats]:
+        """Return costs [R, B] and qualities [R, B] of some decodes."""
+        quality_RB = np.stack([self.sample.quality[metric, key] for key in keys], axis=1)
+        return np.stack([self.cost[key] for key in keys], axis=1), quality_RB
+
+    def at(self, name: str, metric: str, cost: float) -> Floats:
+        """Return a system's metric at exactly this cost, [R], mean over its seeds.
+
+        Interpolated in each resample; nan where the points of a seed of the sample itself do not tell.
+        """
+        place = (name, metric, cost)
+        if place not in self._kept:
+            values_SR = [self._interpolate(*self.line(keys, metric), cost) for keys in self.lines[name]]
+            self._kept[place] = mean_over_seeds(values_SR, self.sample.seed)
+        return self._kept[place]
+
+    def share(self, name: str, metric: str, cost: float) -> Floats:
+        """Return the share of the student-teacher gap at exactly this cost, [R], both ends resampled too."""
+        return share_of_gap(self.at(name, metric, cost), *self.sample.ends(metric))
+
+    def best(self, names: Iterable[str], metric: str, cost: float) -> str | None:
+        """Return the system that is best at this cost on the sample itself, of those measured there."""
+        value = {name: self.at(name, metric, cost)[0] for name in names}
+        return max((name for name in value if not np.isnan(value[name])), key=value.__getitem__, default=None)
+
+    def versus(self, name: str, baseline: str, metric: str, cost: float) -> tuple[Comparison, Comparison]:
+        """Return `name - baseline` at equal cost, in points of the metric and in shares of the gap."""
+        points_R = self.at(name, metric, cost) - self.at(baseline, metric, cost)
+        shares_R = self.share(name, metric, cost) - self.share(baseline, metric, cost)
+        return compare(points_R, self.least), compare(shares_R, self.least)
+
+    def shares(self, name: str, metric: str) -> list[tuple[Floats, Floats]]:
+        """Return costs [R, B] and shares of the gap [R, B] of each seed."""
+        student_R, teacher_R = self.sample.ends(metric)
+        lines = [self.line(keys, metric) for keys in self.lines[name]]
+        return [(cost_RB, share_of_gap(own_RB, student_R[:, None], teacher_R[:, None])) for cost_RB, own_RB in lines]
+
+    def area(self, name: str, metric: str, low: float, high: float) -> Floats:
+        """Return the area under the share of the gap from use `low` to `high` (`apgr`), [R], mean over seeds.
+
+        nan in every row where the points of the sample itself lie too far apart.
+        """
+        areas_SR = []
+        for use_RB, share_RB in self.shares(name, metric):
+            if math.isnan(apgr(use_RB[0], share_RB[0], low, high)):
+                areas_SR.append([math.nan] * len(use_RB))
+                continue
+            lines = zip(use_RB, share_RB, strict=True)
+            areas_SR.append([apgr(use_B, share_B, low, high, apart=1.0) for use_B, share_B in lines])
+        return mean_over_seeds(areas_SR, self.sample.seed)
+
+
+def per_token(records: Sequence[Record]) -> dict[str, Any]:
+    """Return what decodes took of the teacher: its tokens, passes and positions, each per generated token."""
+    tokens = max(1, sum(record.tokens for record in records))
+    names = {"use": "teacher_tokens", "passes_per_token": "teacher_passes", "positions_per_token": "teacher_positions"}
+    return {name: sum(getattr(record, spent) for record in records) / tokens for name, spent in names.items()}

@@ -13,9 +13,9 @@ from wheels import __version__
 from wheels.benchmarks.core.bootstrap import (
     Adherence,
     apgr,
-    compare,
     cpt,
     holm,
+    interval,
     oracle_share,
     over_allowance,
     pgr,
@@ -24,7 +24,7 @@ from wheels.benchmarks.core.bootstrap import (
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey
 from wheels.benchmarks.curve.at_budget import area_tests, decodes_at
 from wheels.benchmarks.curve.measured import Measured
-from wheels.benchmarks.curve.resampled import Resampled, SentenceStatistics
+from wheels.benchmarks.curve.resampled import Curves, Resampled, SentenceStatistics, per_token
 from wheels.decoding.methods.rules import TRAINED
 from wheels.decoding.trace import TEACHER
 
@@ -153,9 +153,10 @@ def summarise(measured: Measured, statistics: SentenceStatistics) -> Curve:
     quality = measured.metrics[0]
     student, teacher = (float(end_R[0]) for end_R in sample.ends(quality))
     pgr(student, student, teacher)  # says so once where the gap is too small for a share of it
+    curves = sample.over_use(measured.rules)
     points = [point for rule in measured.rules for point in _points(measured, sample, rule)]
     places = [(metric, use) for metric in measured.metrics for use in measured.interior]
-    areas = {rule: _areas(sample, rule, quality) for rule in measured.rules}
+    areas = {rule: _areas(curves, rule, quality) for rule in measured.rules}
     return Curve(
         task=measured.task,
         sentences=len(measured.references),
@@ -169,12 +170,12 @@ def summarise(measured: Measured, statistics: SentenceStatistics) -> Curve:
         points=points,
         apgr={rule: {name: float(np.mean(seeds)) for name, seeds in area.items()} for rule, area in areas.items()},
         apgr_seeds=areas,
-        cpt={rule: _thresholds(sample, rule, quality) for rule in measured.rules},
-        at_use=[row for place in places for row in _at_use(measured, sample, *place)],
-        paired=with_holm([row for place in places for row in _tests(measured, sample, *place)], measured.interior),
+        cpt={rule: _thresholds(curves, rule, quality) for rule in measured.rules},
+        at_use=[row for place in places for row in _at_use(measured, curves, *place)],
+        paired=with_holm([row for place in places for row in _tests(measured, curves, *place)], measured.interior),
         adherence={rule: _adherence(measured, sample, rule) for rule in measured.rules},
         at_budget=decodes_at(measured, sample),
-        apgr_paired=area_tests(measured, sample, INTERVALS["0-0.3"]),
+        apgr_paired=area_tests(measured, curves, INTERVALS["0-0.3"]),
         notes=list(measured.notes),
         signature="|".join(
             (measured.task, str(len(measured.references)), measured.student, measured.teacher, f"wheels:{__version__}")
@@ -185,7 +186,7 @@ def summarise(measured: Measured, statistics: SentenceStatistics) -> Curve:
 def _point(measured: Measured, sample: Resampled, key: PointKey, rule: str, seed: int) -> CurvePoint:
     """Return the point of one decode, under the name of `rule` and `seed` (the ends belong to all)."""
     records = measured.outputs[key]
-    tokens = max(1, sum(record.tokens for record in records))
+    spent = per_token(records)
     metrics = {metric: float(sample.quality[metric, key][0]) for metric in measured.metrics}
     quality = measured.metrics[0]
     student, teacher = (end_R[0] for end_R in sample.ends(quality))
@@ -193,13 +194,13 @@ def _point(measured: Measured, sample: Resampled, key: PointKey, rule: str, seed
     return CurvePoint(
         rule=rule,
         budget=key.budget,
-        use=float(sample.use[key][0]),
+        use=spent["use"],
         use_p95=float(np.percentile([record.use for record in records], 95)),
         metrics=metrics,
         quality=metrics[quality],
         pgr=float(share_of_gap(metrics[quality], student, teacher)),
-        passes_per_token=sum(record.teacher_passes for record in records) / tokens,
-        positions_per_token=sum(record.teacher_positions for record in records) / tokens,
+        passes_per_token=spent["passes_per_token"],
+        positions_per_token=spent["positions_per_token"],
         seconds=sum(record.seconds for record in records),
         seed=seed,
         signature="|".join(map(str, (*place, f"wheels:{__version__}"))),
@@ -225,67 +226,45 @@ def _end(measured: Measured, sample: Resampled, key: PointKey, name: str) -> dic
     }
 
 
-def _shares(sample: Resampled, rule: str, seed: int, metric: str) -> tuple[list[float], list[float]]:
-    """Return measured uses and PGRs of one rule and seed, ends included."""
-    _, use_RB, quality_RB = sample.curve(rule, seed, metric)
-    student_R, teacher_R = sample.ends(metric)
-    return use_RB[0].tolist(), share_of_gap(quality_RB[0], student_R[0], teacher_R[0]).tolist()
-
-
-def _areas(sample: Resampled, rule: str, metric: str) -> dict[str, list[float]]:
+def _areas(curves: Curves, rule: str, metric: str) -> dict[str, list[float]]:
     """Return APGR by interval, seed by seed."""
-    curves = [_shares(sample, rule, seed, metric) for seed in sample.seeds(rule) or [0]]
-    return {name: [apgr(*curve, low, high) for curve in curves] for name, (low, high) in INTERVALS.items()}
+    lines = [(use_RB[0], share_RB[0]) for use_RB, share_RB in curves.shares(rule, metric)]
+    return {name: [apgr(*line, low, high) for line in lines] for name, (low, high) in INTERVALS.items()}
 
 
-def _thresholds(sample: Resampled, rule: str, metric: str) -> dict[str, float]:
+def _thresholds(curves: Curves, rule: str, metric: str) -> dict[str, float]:
     """Return CPT by level, mean over seeds."""
-    curves = [_shares(sample, rule, seed, metric) for seed in sample.seeds(rule) or [0]]
-    return {str(level): float(np.mean([cpt(*curve, level / 100) for curve in curves])) for level in LEVELS}
+    lines = [(use_RB[0], share_RB[0]) for use_RB, share_RB in curves.shares(rule, metric)]
+    return {str(level): float(np.mean([cpt(*line, level / 100) for line in lines])) for level in LEVELS}
 
 
-def _at_use(measured: Measured, sample: Resampled, metric: str, use: float) -> list[dict[str, Any]]:
+def _at_use(measured: Measured, curves: Curves, metric: str, use: float) -> list[dict[str, Any]]:
     """Return every rule's metric at exactly `use`, with intervals, and what part of the oracle's lift it has."""
     rows = []
     for rule in measured.rules:
-        value_R, pgr_R = sample.at_use(rule, metric, use), sample.pgr_at_use(rule, metric, use)
-        value, share = compare(value_R), compare(pgr_R)
-        row = {
-            "rule": rule,
-            "use": use,
-            "metric": metric,
-            "value": value.difference,
-            "low": value.low,
-            "high": value.high,
-            "pgr": share.difference,
-            "pgr_low": share.low,
-            "pgr_high": share.high,
-        }
+        row: dict[str, Any] = {"rule": rule, "use": use, "metric": metric} | interval(curves.at(rule, metric, use))
+        row |= interval(curves.share(rule, metric, use), "pgr", "pgr_low", "pgr_high")
         if {"random", "oracle"} <= set(measured.rules):
-            floor, top = (float(sample.at_use(name, metric, use)[0]) for name in ("random", "oracle"))
-            row["oracle_share"] = oracle_share(value.difference, floor, top)
+            floor, top = (float(curves.at(name, metric, use)[0]) for name in ("random", "oracle"))
+            row["oracle_share"] = oracle_share(row["value"], floor, top)
         rows.append(row)
     return rows
 
 
-def _tests(measured: Measured, sample: Resampled, metric: str, use: float) -> list[dict[str, Any]]:
+def _tests(measured: Measured, curves: Curves, metric: str, use: float) -> list[dict[str, Any]]:
     """Return the paired comparisons of the trained rules at exactly `use`.
 
     The best trivial rule is the best on this very sample, which favours it: the comparison errs on the safe side. It is
     the best of those that were measured there.
     """
     trivial = [rule for rule in TRIVIAL if rule in measured.rules]
+    best = curves.best(trivial, metric, use)
+    first = [("best trivial", best)] if best else [(name, name) for name in trivial[:1]]
     rows = []
     for rule in (name for name in TRAINED if name in measured.rules):
-        pairs = []
-        if trivial:
-            best = max(trivial, key=lambda name: _or_least(sample.at_use(name, metric, use)[0]))
-            there = not math.isnan(sample.at_use(best, metric, use)[0])
-            pairs.append(("best trivial" if there else best, best))
         rivals = ("random", *TRAINED) if rule == "learned" else ("random", "regret")
-        pairs += [(name, name) for name in rivals if name in measured.rules and name != rule]
-        for against, baseline in pairs:
-            points, shares = sample.versus(rule, baseline, metric, use)
+        for against, baseline in first + [(name, name) for name in rivals if name in measured.rules and name != rule]:
+            points, shares = curves.versus(rule, baseline, metric, use)
             rows.append(
                 {"rule": rule, "baseline": baseline, "against": against, "budget": use, "metric": metric}
                 | asdict(points)
@@ -310,11 +289,6 @@ def with_holm(rows: list[dict[str, Any]], interior: Sequence[float]) -> list[dic
         family = [row for row in rows if (row["rule"], row["metric"]) == (rule, metric) and row["budget"] in shown]
         corrected |= dict(zip(map(id, family), holm([row["p"] for row in family]), strict=True))
     return [row | {"p_holm": corrected[id(row)]} for row in rows]
-
-
-def _or_least(value: float) -> float:
-    """Return `value`, and minus infinity for one that was not measured."""
-    return -math.inf if math.isnan(value) else value
 
 
 def _adherence(measured: Measured, sample: Resampled, rule: str) -> dict[str, Any]:

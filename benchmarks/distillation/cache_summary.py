@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 import wheels
-from wheels.benchmarks.core.bootstrap import compare, mean_over_seeds, ratio_by_round, resample_sentences
+from wheels.benchmarks.core.bootstrap import compare, interval, mean_over_seeds, ratio_by_round, resample_sentences
 from wheels.benchmarks.curve.plot import metric_name
 from wheels.benchmarks.distillation.config import CacheConfig
-from wheels.benchmarks.distillation.summary import SEED, interval
+from wheels.benchmarks.distillation.summary import MEAN, SEED
 from wheels.config import versions
 from wheels.metrics import sentence_statistics, signature
 from wheels.tables import Table, band, number
@@ -76,7 +76,7 @@ def quality(
             values = [sentence_statistics(metric, one, list(references[:count])).resampled(weights_RN) for one in texts]
             sides[way] = np.stack(values)
         means = {way: mean_over_seeds(values, SEED) for way, values in sides.items()}
-        found[metric] = {way: interval(means[way]) for way in means} | {
+        found[metric] = {way: interval(means[way], *MEAN) for way in means} | {
             "by_seed": {way: [float(value) for value in values[:, 0]] for way, values in sides.items()},
             "cache_minus_live": asdict(compare(means["cache"] - means["live"])),
         }

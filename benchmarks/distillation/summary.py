@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 
 import wheels
-from wheels.benchmarks.core.bootstrap import Comparison, Floats, compare, mean_over_seeds, resample_sentences
+from wheels.benchmarks.core.bootstrap import Comparison, Floats, compare, interval, mean_over_seeds, resample_sentences
 from wheels.benchmarks.distillation.plan import Kind
 from wheels.config import versions
 from wheels.metrics import sentence_statistics, signature
 
 SEED = 0
 """Of the bootstrap's draws."""
+MEAN = ("mean", "low", "high")
+"""Names of a value with its interval."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def summarise(measured: SweepOutputs) -> SweepSummary:
         objective=measured.objective,
         cached_logits=measured.cached_logits,
         teacher={"parameters": measured.teacher.parameters}
-        | {metric: interval(values_R) for metric, values_R in teacher_R.items()},
+        | {metric: interval(values_R, *MEAN) for metric, values_R in teacher_R.items()},
         baselines=dict(measured.baselines),
         lines=[_line(measured, kind, sample, means, kind in chosen.values()) for kind in measured.cells],
         contrasts=contrasts(chosen, {kind: means[quality, kind] for kind in measured.cells}),
@@ -202,12 +204,6 @@ def _contrast(claim: str, one: str, other: str, difference_R: Floats) -> dict[st
     return {"claim": claim, "of": one, "minus": other} | asdict(compare(difference_R))
 
 
-def interval(values_R: Floats) -> dict[str, float]:
-    """Return the value of the sample itself, and the 95% interval over resamples."""
-    low, high = np.percentile(values_R[1:], (2.5, 97.5))
-    return {"mean": float(values_R[0]), "low": float(low), "high": float(high)}
-
-
 def _resampled(measured: SweepOutputs, metric: str, cell: ModelOutputs, weights_RN: Floats) -> Floats:
     """Return a model's score of each resample, [R]."""
     return sentence_statistics(metric, list(cell.texts), list(measured.references)).resampled(weights_RN)
@@ -239,7 +235,7 @@ def _line(
         temperature=kind.temperature,
         seeds=len(cells),
         validation=validation(measured, kind),
-        scores={metric: interval(means[metric, kind]) for metric in measured.metrics},
+        scores={metric: interval(means[metric, kind], *MEAN) for metric in measured.metrics},
         by_seed={metric: [float(value) for value in sample[metric, kind][:, 0]] for metric in measured.metrics},
         minus_hard={metric: asdict(comparison) for metric, comparison in against.items()},
         chosen=chosen,

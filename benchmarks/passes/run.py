@@ -115,14 +115,14 @@ def _begin(config: PassesConfig, folder: Path, artefact: Artefact, settings: Seq
 def _found(settings: Sequence[Setting], sample: Resampled, points: Sequence[PassPoint]) -> dict[str, Any]:
     """Return all that is said of the outputs."""
     metrics = list(points[0].metrics)
-    lines = PassCurves(settings, sample)
+    curves = PassCurves(settings, sample)
     return {
         "metrics": {metric: signature(metric, sample.references) for metric in metrics},
         "versions": versions(),
         "points": [asdict(point) for point in points],
-        "bands": lines.bands(metrics),
-        "at_passes": at_equal_passes(lines, metrics),
-        "versus": against_envelope(lines, metrics),
+        "bands": curves.bands(metrics),
+        "at_passes": at_equal_passes(curves, metrics),
+        "versus": against_envelope(curves, metrics),
         "speculation": beyond_speculation(means(points), metrics[0]),
     }
 

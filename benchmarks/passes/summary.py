@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from wheels import __version__
-from wheels.benchmarks.core.bootstrap import Comparison, Floats, at_use, compare, mean_over_seeds, share_of_gap
+from wheels.benchmarks.core.bootstrap import Floats, at_use, interval, share_of_gap
 from wheels.benchmarks.core.cell import PointKey, Record
-from wheels.benchmarks.curve.resampled import Resampled
+from wheels.benchmarks.curve.resampled import Curves, Resampled, per_token
 from wheels.benchmarks.passes.settings import RULED, Setting
 
 COSTS = (0.1, 0.2, 0.3, 0.4)
@@ -70,28 +70,18 @@ def points_of(
         metrics: names.
         place: of the signature: task, student and teacher.
     """
+    ends = {metric: [end_R[0] for end_R in sample.ends(metric)] for metric in metrics}
+    task, *models = place or ("", "", "")
     points = []
     for setting in settings:
         records = outputs[setting.key]
-        tokens = max(sum(record.tokens for record in records), 1)
-        found = {metric: float(sample.quality[metric, setting.key][0]) for metric in metrics}
-        ends = {metric: [end_R[0] for end_R in sample.ends(metric)] for metric in metrics}
-        task, *models = place or ("", "", "")
+        use, passes, positions = per_token(records).values()
+        scores = {metric: float(sample.quality[metric, setting.key][0]) for metric in metrics}
+        gap = {metric: float(share_of_gap(scores[metric], *ends[metric])) for metric in metrics}
         words = (task, len(records), *models, setting.name, setting.seed or 0, f"wheels:{__version__}")
-        points.append(
-            PassPoint(
-                family=setting.family,
-                label=setting.label,
-                line=setting.line,
-                seed=setting.seed,
-                passes=sum(record.teacher_passes for record in records) / tokens,
-                positions=sum(record.teacher_positions for record in records) / tokens,
-                use=sum(record.teacher_tokens for record in records) / tokens,
-                metrics=found,
-                gap={metric: float(share_of_gap(found[metric], *ends[metric])) for metric in metrics},
-                signature="|".join(map(str, words)),
-            )
-        )
+        signature = "|".join(map(str, words))
+        names = (setting.family, setting.label, setting.line, setting.seed)
+        points.append(PassPoint(*names, passes, positions, use, scores, gap, signature))
     return points
 
 
@@ -122,118 +112,72 @@ def at_cost(costs_RB: Floats, values_RB: Floats, cost: float) -> Floats:
     return np.where(cost < costs_RB.min(1), np.nan, at_use(costs_RB, values_RB, cost))
 
 
-def reached(value_R: Floats) -> Comparison | None:
-    """Return a value with the interval of those resamples that reach its cost; None where itself does not.
-
-    Where fewer than half of the resamples do, it stands without an interval.
-    """
-    if np.isnan(value_R[0]):
-        return None
-    there_R = ~np.isnan(value_R)
-    return compare(value_R[there_R] if there_R[1:].mean() >= SAID else value_R)
-
-
-class PassCurves:
-    """The curves over passes, resample by resample.
+class PassCurves(Curves):
+    """The curves over passes.
 
     Args:
-        settings: what was decoded.
+        settings: what was decoded; one without a seed stands on the line of every seed.
         sample: how well, and at what cost.
-        seed: of the bootstrap over trained heads.
     """
 
-    def __init__(self, settings: Sequence[Setting], sample: Resampled, seed: int = 0) -> None:
-        self.sample, self.seed = sample, seed
+    def __init__(self, settings: Sequence[Setting], sample: Resampled) -> None:
         self.settings = [setting for setting in settings if setting.family not in ("student", "teacher")]
         self.family = {setting.line: setting.family for setting in self.settings}
-        self._kept: dict[tuple[str, str, float], Floats] = {}
-
-    def seeds(self, settings: Sequence[Setting]) -> Sequence[int | None]:
-        """Return the trained seeds among some settings; None alone where nothing trained is read."""
-        return sorted({setting.seed for setting in settings if setting.seed is not None}) or [None]
-
-    def at(self, line: str, metric: str, cost: float) -> Floats:
-        """Return a line's metric for this cost, [R], mean over its seeds; nan where one of them needs more."""
-        place = (line, metric, cost)
-        if place not in self._kept:
-            settings = [setting for setting in self.settings if setting.line == line]
-            values_SR = []
-            for seed in self.seeds(settings):
-                keys = [setting.key for setting in settings if setting.seed in (seed, None)]
-                costs_RB = np.stack([self.sample.passes[key] for key in keys], axis=1)
-                quality_RB = np.stack([self.sample.quality[metric, key] for key in keys], axis=1)
-                values_SR.append(at_cost(costs_RB, quality_RB, cost))
-            self._kept[place] = mean_over_seeds(values_SR, self.seed)
-        return self._kept[place]
+        lines = {}
+        for line in self.family:
+            mine = [setting for setting in self.settings if setting.line == line]
+            seeds: Sequence[int | None] = sorted({s.seed for s in mine if s.seed is not None}) or [None]
+            lines[line] = [[each.key for each in mine if each.seed in (seed, None)] for seed in seeds]
+        super().__init__(sample, lines, sample.passes, at_cost, SAID)
 
     def reaches(self, line: str, cost: float) -> bool:
         """Tell whether every seed of a line has a point that needs no more than this cost, on the sample itself."""
-        settings = [setting for setting in self.settings if setting.line == line]
-        return all(
-            any(self.sample.passes[each.key][0] <= cost for each in settings if each.seed in (seed, None))
-            for seed in self.seeds(settings)
-        )
-
-    def share(self, line: str, metric: str, cost: float) -> Floats:
-        """Return the same as a share of the gap, both ends resampled too."""
-        return share_of_gap(self.at(line, metric, cost), *self.sample.ends(metric))
+        return all(any(self.cost[key][0] <= cost for key in keys) for keys in self.lines[line])
 
     def envelope(self, metric: str, cost: float) -> str | None:
         """Return the line of the baseline families that is best here on the sample itself, of those measured there."""
-        value = {line: self.at(line, metric, cost)[0] for line, family in self.family.items() if family in ENVELOPE}
-        there = {line: quality for line, quality in value.items() if not np.isnan(quality)}
-        return max(there, key=there.__getitem__) if there else None
+        return self.best([line for line, family in self.family.items() if family in ENVELOPE], metric, cost)
 
     def bands(self, metrics: Sequence[str]) -> list[dict[str, Any]]:
         """Return the mean over seeds of each setting of a rule-driven line, with its 95% interval."""
         rows = []
         ruled = [setting for setting in self.settings if setting.family in RULED]
         for metric, (line, label) in itertools.product(metrics, dict.fromkeys((s.line, s.label) for s in ruled)):
-            mine = [setting for setting in ruled if (setting.line, setting.label) == (line, label)]
-            value = compare(mean_over_seeds([self.sample.quality[metric, each.key] for each in mine], self.seed))
-            passes = float(np.mean([self.sample.passes[each.key][0] for each in mine]))
-            row = {"family": mine[0].family, "line": line, "label": label, "metric": metric, "passes": passes}
-            rows.append(row | {"value": value.difference, "low": value.low, "high": value.high})
+            keys = [setting.key for setting in ruled if (setting.line, setting.label) == (line, label)]
+            passes = float(np.mean([self.cost[key][0] for key in keys]))
+            row = {"family": self.family[line], "line": line, "label": label, "metric": metric, "passes": passes}
+            rows.append(row | interval(self.sample.mean(keys, metric)))
         return rows
 
 
-def at_equal_passes(lines: PassCurves, metrics: Sequence[str], costs: Sequence[float] = COSTS) -> list[dict[str, Any]]:
+def at_equal_passes(curves: PassCurves, metrics: Sequence[str], costs: Sequence[float] = COSTS) -> list[dict[str, Any]]:
     """Return every line's metrics at equal cost; nan where it was not measured, no entry where it needs more."""
     rows = []
-    for line, metric, cost in itertools.product(lines.family, metrics, costs):
-        if not lines.reaches(line, cost):
-            continue
-        value, share = reached(lines.at(line, metric, cost)), reached(lines.share(line, metric, cost))
-        row = {"family": lines.family[line], "line": line, "passes": cost, "metric": metric}
-        rows.append(row | _named(value, ("value", "low", "high")) | _named(share, ("gap", "gap_low", "gap_high")))
+    for line, metric, cost in itertools.product(curves.family, metrics, costs):
+        if curves.reaches(line, cost):
+            row = {"family": curves.family[line], "line": line, "passes": cost, "metric": metric}
+            row |= interval(curves.at(line, metric, cost), least=SAID)
+            rows.append(row | interval(curves.share(line, metric, cost), "gap", "gap_low", "gap_high", least=SAID))
     return rows
 
 
-def _named(value: Comparison | None, names: Sequence[str]) -> dict[str, float]:
-    """Return a value and its interval under three names; nan for none."""
-    shown = (np.nan,) * 3 if value is None else (value.difference, value.low, value.high)
-    return dict(zip(names, shown, strict=True))
-
-
-def against_envelope(lines: PassCurves, metrics: Sequence[str], costs: Sequence[float] = COSTS) -> list[dict[str, Any]]:
+def against_envelope(
+    curves: PassCurves, metrics: Sequence[str], costs: Sequence[float] = COSTS
+) -> list[dict[str, Any]]:
     """Return the paired difference of every verified, priced and tuned line to the best baseline at equal cost.
 
     The baseline is the line of `ENVELOPE` with the best value on this very sample, and the same one in all resamples:
     that favours it, so the comparison errs on the safe side.
     """
     rows = []
-    ours = [line for line, family in lines.family.items() if family in RULED and family not in ENVELOPE]
+    ours = [line for line, family in curves.family.items() if family in RULED and family not in ENVELOPE]
     for metric, cost, line in itertools.product(metrics, costs, ours):
-        baseline = lines.envelope(metric, cost)
-        if baseline is None:
+        baseline = curves.envelope(metric, cost)
+        if baseline is None or not curves.reaches(line, cost):
             continue
-        if not lines.reaches(line, cost):
-            continue
-        points = reached(lines.at(line, metric, cost) - lines.at(baseline, metric, cost))
-        shares = reached(lines.share(line, metric, cost) - lines.share(baseline, metric, cost))
-        row = {"line": line, "baseline": baseline, "passes": cost, "metric": metric}
-        row |= asdict(points or Comparison(*(np.nan,) * 4))
-        rows.append(row | _named(shares, ("gap_difference", "gap_low", "gap_high")))
+        points, shares = curves.versus(line, baseline, metric, cost)
+        row = {"line": line, "baseline": baseline, "passes": cost, "metric": metric} | asdict(points)
+        rows.append(row | {"gap_difference": shares.difference, "gap_low": shares.low, "gap_high": shares.high})
     return rows
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wheels.benchmarks.curve.resampled import per_token
 from wheels.benchmarks.passes.settings import Setting
 from wheels.metrics import score
 
@@ -66,9 +67,8 @@ def choose(
     """
     points = []
     for records in outputs:
-        tokens = max(sum(record.tokens for record in records), 1)
         quality = score(metric, [record.text for record in records], references).value
-        points.append((sum(record.teacher_passes for record in records) / tokens, quality))
+        points.append((per_token(records)["passes_per_token"], quality))
     best = set(frontier(points))
     return [
         Tried(each.name, *point, place in best)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import wheels
-from wheels.benchmarks.core.bootstrap import compare, mean_over_seeds, paired_bootstrap, resample_sentences
+from wheels.benchmarks.core.bootstrap import compare, interval, mean_over_seeds, resample_sentences
 from wheels.benchmarks.rationales.config import GridConfig
 from wheels.benchmarks.rationales.overlap import overlap
 from wheels.benchmarks.rationales.plot import draw
@@ -83,19 +84,14 @@ def students(
     for (name, k, _), statistics in right.items():
         kinds.setdefault((name, k), []).append(statistics)
     weights_RN = resample_sentences(common["n"], grid.resamples, 0)
+    means = {kind: mean_over_seeds([one.resampled(weights_RN) for one in seeds], 0) for kind, seeds in kinds.items()}
     lines = []
     for (name, k), seeds in kinds.items():
-        of_all = compare(mean_over_seeds([one.resampled(weights_RN) for one in seeds], 0))
-        line: dict[str, Any] = {
-            "name": name, "k": k, "accuracy": of_all.difference, "low": of_all.low, "high": of_all.high,
-            "by_seed": [one.corpus() for one in seeds],
-            "signatures": [signed(common, name, k, seed) for seed in range(len(seeds))],
-        }  # fmt: skip
+        line: dict[str, Any] = {"name": name, "k": k} | interval(means[name, k], "accuracy", "low", "high")
+        line["by_seed"] = [one.corpus() for one in seeds]
+        line["signatures"] = [signed(common, name, k, seed) for seed in range(len(seeds))]
         for control, at in against(kinds, name, k).items():
-            tested = paired_bootstrap(seeds, kinds[at], grid.resamples)
-            line[f"minus_{control}"] = {
-                "difference": tested.difference, "low": tested.low, "high": tested.high, "p": tested.p
-            }  # fmt: skip
+            line[f"minus_{control}"] = asdict(compare(means[name, k] - means[at]))
         lines.append(line)
     return lines
 

@@ -13,28 +13,12 @@ beside what the sources cost (Leviathan et al. 2023, https://arxiv.org/abs/2211.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from wheels.decoding.methods.draft_length import expected_tokens
 
 Seconds = Callable[[int], float]
 """`t_M(B, k)` of one model at one batch size, by k."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A number that was measured several times."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Return the middle and the ends of at least one value."""
-        return cls(statistics.median(values), min(values), max(values))
 
 
 def between(seconds: Seconds, width: float) -> float:

@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from wheels import __version__
+from wheels.benchmarks.core.bootstrap import Spread
 from wheels.benchmarks.speed import limits
 from wheels.benchmarks.speed.config import REFERENCE, is_library
 from wheels.benchmarks.speed.forward_timer import ForwardTimer, Shape, on_grid
-from wheels.benchmarks.speed.limits import Seconds, Spread
+from wheels.benchmarks.speed.limits import Seconds
 from wheels.benchmarks.speed.records import Round, Timing
 from wheels.benchmarks.speed.systems import KNOWN, System
 from wheels.decoding.methods.method import LONGEST_DRAFT

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from wheels.benchmarks.core.bootstrap import Spread
 from wheels.benchmarks.speed.config import REFERENCE
-from wheels.benchmarks.speed.limits import Spread
 from wheels.benchmarks.speed.summary import MODELS, BatchFigures, Figures, Forward, Speed
 from wheels.tables import Table, number
 

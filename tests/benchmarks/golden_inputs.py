@@ -13,6 +13,7 @@ import numpy as np
 from tests.benchmarks.curve import synthetic
 from wheels.benchmarks.annotation.cells import Bench, Cell
 from wheels.benchmarks.annotation.config import AnnotationConfig
+from wheels.benchmarks.core.bootstrap import Spread
 from wheels.benchmarks.core.cell import PointKey, Record
 from wheels.benchmarks.curve.resampled import Resampled
 from wheels.benchmarks.curve.summary import Curve, CurvePoint
@@ -21,12 +22,11 @@ from wheels.benchmarks.distillation.summary import KindScores, ModelOutputs, Swe
 from wheels.benchmarks.passes.settings import Setting, ends
 from wheels.benchmarks.passes.summary import PassPoint
 from wheels.benchmarks.speed.forward_timer import Machine
-from wheels.benchmarks.speed.limits import Spread
 from wheels.benchmarks.speed.records import Round
 from wheels.benchmarks.speed.summary import BatchFigures, Figures, Forward, Speed
 from wheels.config import build
 from wheels.data.tasks import Row, Task
-from wheels.decoding.methods.method import deferral
+from wheels.decoding.methods.method import deferral, speculative
 from wheels.decoding.methods.rules import RULES
 from wheels.metrics import SufficientStatistics, sentence_statistics
 
@@ -46,23 +46,22 @@ def strict_outputs() -> Any:
 
 def passes_outputs() -> tuple[list[Setting], dict[PointKey, list[Record]], Resampled]:
     """Curves with and without seeds, and a tuned one: share of the gap, and passes for 20 tokens."""
-    random = deferral(RULES["random"])
     places: dict[Setting, tuple[float, int]] = {}
+
+    def add(family: str, label: str, budget: float | None, line: str, seed: int | None, at: tuple[float, int]) -> None:
+        method = speculative() if budget is None else deferral(RULES["random"], budget)
+        places[Setting(family, label, method, line, seed)] = at
+
     for seed in (0, 1):
         for budget in (0.1, 0.2, 0.3):
             place = f"budget {budget:g}"
-            places[Setting("deferral", place, random, budget, "deferral", seed)] = (budget**0.6, round(20 * budget))
-            knob = f"{place}, 2 nats"
-            places[Setting("verified", knob, random, budget, "verified, 2 nats", seed)] = (
-                budget**0.4,
-                round(24 * budget),
-            )
-        tuned = Setting("tuned", "verified, budget 0.2, 2 nats", random, 0.2, "tuned", seed)
-        places[tuned] = (0.6, 4)
+            add("deferral", place, budget, "deferral", seed, (budget**0.6, round(20 * budget)))
+            add("verified", f"{place}, 2 nats", budget, "verified, 2 nats", seed, (budget**0.4, round(24 * budget)))
+        add("tuned", "verified, budget 0.2, 2 nats", 0.2, "tuned", seed, (0.6, 4))
     for nats, share, passes in ((4, 0.3, 2), (2, 0.7, 4), (1, 0.9, 6)):
-        places[Setting("take-back", f"16 tokens, {nats} nats", random, None, "take-back")] = (share, passes)
+        add("take-back", f"16 tokens, {nats} nats", None, "take-back", None, (share, passes))
     for draft, passes in ((2, 9), (5, 6)):
-        places[Setting("speculative", f"drafts of {draft}", random, None, "speculative")] = (1.0, passes)
+        add("speculative", f"drafts of {draft}", None, "speculative", None, (1.0, passes))
     settings, rng = [*ends(), *places], np.random.default_rng(3)
     hardness = rng.normal(0, 8.0, 20)
     outputs = {}

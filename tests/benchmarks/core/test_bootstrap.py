@@ -289,6 +289,16 @@ def test_compare_of_an_unknown_difference_is_unknown() -> None:
     assert all(map(math.isnan, (found.low, found.high, found.p)))
 
 
+def test_a_value_that_few_resamples_have_has_no_interval() -> None:
+    assert math.isnan(compare(np.array([math.nan, 1.0, 2.0]), least=0.5).difference)
+    half = compare(np.array([1.0, 2.0, 3.0, math.nan, math.nan]), least=0.5)
+    assert (half.difference, half.low, half.high) == pytest.approx((1.0, 2.025, 2.975))
+    few = compare(np.array([1.0, 2.0, math.nan, math.nan]), least=0.5)
+    assert few.difference == 1.0 and math.isnan(few.low) and math.isnan(few.p)
+    assert compare(np.array([1.0, 2.0, math.nan]), least=0.0).low == 2.0
+    assert math.isnan(compare(np.array([1.0, math.nan, math.nan]), least=0.0).low), "none at all"
+
+
 def test_measured_use_is_of_tokens_not_of_sentences() -> None:
     weights_RN = np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]])
     assert measured_use([1, 9], [10, 10], weights_RN).tolist() == [0.5, 0.1, 0.9]

@@ -19,7 +19,6 @@ from wheels.benchmarks.passes.summary import (
     beyond_speculation,
     means,
     points_of,
-    reached,
 )
 from wheels.benchmarks.passes.table import as_csv, as_text, equal_text, shown, speculation_text, versus_text
 from wheels.decoding.methods.method import deferral, speculative
@@ -35,14 +34,6 @@ def test_a_value_between_two_points_is_on_their_line_and_below_them_there_is_non
     assert at_cost(costs, values, 0.5).tolist() == [30.0, 20.0, 8.0], "nobody must spend all that he may"
     alone = at_cost(np.array([[0.2], [0.3]]), np.array([[7.0], [9.0]]), 0.2)
     assert alone[0] == 7.0 and math.isnan(alone[1])
-
-
-def test_a_cost_that_few_resamples_reach_has_a_value_without_an_interval():
-    assert reached(np.array([math.nan, 1.0, 2.0])) is None
-    half = reached(np.array([1.0, 2.0, 3.0, math.nan, math.nan]))
-    assert (half.difference, half.low, half.high) == pytest.approx((1.0, 2.025, 2.975))
-    few = reached(np.array([1.0, 2.0, math.nan, math.nan]))
-    assert few.difference == 1.0 and math.isnan(few.low) and math.isnan(few.p)
 
 
 def row(quality: float, passes: int) -> Record:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from wheels.benchmarks.core.bootstrap import Spread
 from wheels.benchmarks.speed import limits
-from wheels.benchmarks.speed.limits import Spread
 
 
 def student(width: int) -> float:

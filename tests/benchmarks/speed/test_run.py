@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 
 from tests.benchmarks.speed.test_config import SIZES
 from tests.decoding.tiny import make_pair, save_artefact
+from wheels.benchmarks.core.bootstrap import Spread
 from wheels.benchmarks.speed import plot as speed_plot
 from wheels.benchmarks.speed import run as speed_module
 from wheels.benchmarks.speed.config import SYSTEMS, WITH_RANDOM_WEIGHTS, SpeedConfig
 from wheels.benchmarks.speed.forward_timer import ForwardTimer, Machine, Shape
 from wheels.benchmarks.speed.hf_systems import Outcome
-from wheels.benchmarks.speed.limits import Spread
 from wheels.benchmarks.speed.records import Round, Timing, round_file, round_of
 from wheels.benchmarks.speed.run import make_plan, run
 from wheels.benchmarks.speed.summary import Speed, WorkloadFacts, summarise, time_forwards
