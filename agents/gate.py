@@ -113,7 +113,7 @@ class BothActions(NamedTuple):
     """Single-step residuals of both decisions at each state, [B, T], nats, 0 at padding."""
 
     write: torch.Tensor
-    """-V(s) + r_w - alpha log(1 - g) + gamma V(s after writing)."""
+    """-V(s) + r_w - alpha log(1 - g) + gamma V(s after episodes)."""
     call: torch.Tensor
     """-V(s) + r_c - alpha log g + gamma V(s after a call)."""
 
@@ -125,7 +125,7 @@ def gain(
     call_value_tp1: torch.Tensor,
     gamma: float,
 ) -> torch.Tensor:
-    """Return the gain of a call over writing, `r_c - r_w + gamma (V(s after a call) - V(s after writing))`, nats.
+    """Return the gain of a call over episodes, `r_c - r_w + gamma (V(s after a call) - V(s after episodes))`, nats.
 
     At the optimum `call_logit = gain / alpha`. Rewards are without entropies: greedy `r_w = -regret`, sampled and in
     expectation `r_w = -KL(q || p)`; `r_c = -price cost`. At gamma = 0 this is `regret - price cost`.
@@ -133,7 +133,7 @@ def gain(
     Args:
         write_reward_t: r_w, any shape, nats; known at every state, whatever was done there.
         call_reward_t: r_c, the same shape.
-        write_value_tp1: V (or its mean over q) after writing, the same shape.
+        write_value_tp1: V (or its mean over q) after episodes, the same shape.
         call_value_tp1: V (or its mean over p) after a call, the same shape.
         gamma: discount in [0, 1].
     """
@@ -170,7 +170,7 @@ def both_action_residuals(
         call_logit_t: z_t, [B, T].
         write_reward_t: [B, T], nats, without entropy; see `gain`.
         call_reward_t: [B, T], nats, without entropy.
-        write_value_tp1: V after writing, [B, T]; usually a target network's, detached.
+        write_value_tp1: V after episodes, [B, T]; usually a target network's, detached.
         call_value_tp1: V after a call, [B, T].
         gamma: discount in [0, 1].
         alpha: entropy weight.

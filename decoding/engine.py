@@ -16,11 +16,11 @@ from itertools import chain
 
 import torch
 
-from wheels.decoding.logits_processors import shapers_of
+from wheels.decoding.logits_processors import logits_processors_of
 from wheels.decoding.methods.budget import permitted
-from wheels.decoding.methods.controller import controller_of
 from wheels.decoding.methods.drafts import Drafts
 from wheels.decoding.methods.method import Method, check_method
+from wheels.decoding.methods.online import online_budget_of
 from wheels.decoding.methods.rule import called
 from wheels.decoding.models.costs import Costs, costs_of
 from wheels.decoding.models.forward_batches import OVERHEAD
@@ -29,7 +29,7 @@ from wheels.decoding.models.self_check import checked_runner
 from wheels.decoding.params import RULE_STREAM, STUDENT_STREAM, TEACHER_STREAM, DecodeParams
 from wheels.decoding.sampling import uniforms
 from wheels.decoding.scheduler import Schedule
-from wheels.decoding.sequences import Row, Slots, prepare_rows
+from wheels.decoding.sequences import Row, TextBatch, prepare_sequences
 from wheels.decoding.step import Step
 from wheels.decoding.trace import Trace, trace_of
 from wheels.errors import check_kind, check_texts, check_whole
@@ -105,7 +105,7 @@ def stream(
     check_kind("journal", journal, (dict, type(None)), "a dict to be filled, or None")
     params, method = DecodeParams() if params is None else params, check_method(method)
     check_kind("params", params, DecodeParams, "DecodeParams, or None")
-    rows = prepare_rows(pair, sources, params.max_new_tokens, on_error=on_error)
+    rows = prepare_sequences(pair, sources, params.max_new_tokens, on_error=on_error)
     method.check_count(len(rows))
     unread, rows = [row for row in rows if row.error is not None], [row for row in rows if row.error is None]
     engine = Engine(pair, rows, method, params, batch_size=batch_size, schedule=schedule, journal=journal)
@@ -142,7 +142,7 @@ class Engine:
         check_kind("schedule", schedule, Schedule, "a Schedule (wheels.decoding.scheduler)")
         for row in rows:
             row.budget = method.budget_of(row.index)
-        self.controller = controller_of(method, {row.budget for row in rows})
+        self.online = online_budget_of(method, {row.budget for row in rows})
         self.pair, self.method, self.params, self.schedule = pair, method, params, schedule
         self.queue = deque(sorted(rows, key=lambda row: -len(row.source)))
         self.batch_size = min(batch_size, max(len(rows), 1))
@@ -151,7 +151,7 @@ class Engine:
         costs = self._costs(len(rows), alone)
         self.group = schedule.group or (costs.group(self.batch_size) if costs is not None else self.batch_size)
         count = min(schedule.in_flight(self.batch_size, 1 if alone else self.group), max(len(rows), 1))
-        self.slots = Slots(pair, count, rows)
+        self.texts = TextBatch(pair, count, rows)
         overhead = OVERHEAD if costs is None else costs.overhead()
         self.student = checked_runner(pair.student, count, pair.vocab_size, overhead=overhead)
         self.teacher = checked_runner(pair.teacher, count, pair.vocab_size, overhead=overhead)
@@ -159,18 +159,18 @@ class Engine:
             self.student.journal = journal.setdefault("student", [])
             self.teacher.journal = journal.setdefault("teacher", [])
         given = params.logits_processor
-        self.shape_student, self.shape_teacher = shapers_of(pair) if given is None else (given, given)
+        self.process_student, self.process_teacher = logits_processors_of(pair) if given is None else (given, given)
         self.eos = frozenset(pair.eos_ids)
         self.running: list[int] = []
         self.calling: list[int] = []
         self.since, self.order = [0] * count, [0] * count
         self.clock = self.entered = 0
         self.limited = method.mode == "strict" or any(row.budget == 0 for row in rows)
-        self.drafts = Drafts(pair, method, params, self.slots, self.shape_teacher, costs)
+        self.drafts = Drafts(pair, method, params, self.texts, self.process_teacher, costs)
 
     def _costs(self, rows: int, alone: bool) -> Costs | None:
         """Return the measured costs of passes, where a decision depends on them."""
-        waits = self.schedule.kind == "grouped" and rows > self.batch_size > 1 and not (alone or self.controller)
+        waits = self.schedule.kind == "grouped" and rows > self.batch_size > 1 and not (alone or self.online)
         if self.method.adaptive or (waits and self.schedule.group is None):
             return costs_of(self.pair, self.batch_size)
         return None
@@ -183,11 +183,11 @@ class Engine:
             waited = self.clock - self.since[self.calling[0]] if self.calling else 0
             model, slots = self.schedule.next(self.running, self.calling, waited, self.batch_size, self.group)
             slots = sorted(slots)  # so that a pass of all rows is one of the whole cache
-            slots_R = torch.tensor(slots, device=self.slots.length_S.device)
+            slots_R = torch.tensor(slots, device=self.texts.length_S.device)
             ended = (self._student_pass if model == "student" else self._teacher_pass)(slots, slots_R)
             seconds = (time.perf_counter() - start) / len(slots)
             for slot in slots:
-                self.slots.row(slot).seconds += seconds
+                self.texts.row(slot).seconds += seconds
             for slot in ended:
                 yield self._leave(slot)
 
@@ -195,7 +195,7 @@ class Engine:
         """Let texts that wait take free slots: several at a time, so that their sources are read together."""
         if not self.queue:
             return
-        free = self.slots.free()
+        free = self.texts.free()
         if len(free) < max(1, self.batch_size // 4) and self.running:
             return
         entering = [(slot, self.queue.popleft()) for slot in free[: len(self.queue)]]
@@ -205,15 +205,15 @@ class Engine:
         for slot, row in entering:
             self.entered += 1
             self.order[slot] = self.entered
-            self.slots.admit(slot, row)
+            self.texts.admit(slot, row)
             self._begin_draft(slot)
 
     def _leave(self, slot: int) -> Row:
         """Give a slot back, and return the text that was in it."""
-        row = self.slots.row(slot)
-        if self.controller is not None:
-            self.controller.settle([row])
-        self.slots.rows[slot] = None
+        row = self.texts.row(slot)
+        if self.online is not None:
+            self.online.recount([row])
+        self.texts.rows[slot] = None
         return row
 
     def _call(self, slot: int) -> None:
@@ -223,7 +223,7 @@ class Engine:
 
     def _begin_draft(self, slot: int) -> None:
         """Say who writes next in a row that the teacher has settled, or that begins."""
-        row, method = self.slots.row(slot), self.method
+        row, method = self.texts.row(slot), self.method
         self.drafts.begin(row)
         if self._always(row) or (method.draft is not None and row.draft_limit == 0):
             self._call(slot)
@@ -245,9 +245,9 @@ class Engine:
         """Write a token in each row, or let it call; return the rows whose text has ended."""
         self.clock += 1
         del self.running[: len(slots)]
-        said = self.student.read(None if self.slots.all(slots) else slots_R, self.slots.tokens_ST, self.slots.length_S)
+        said = self.student.read(None if self.texts.all(slots) else slots_R, self.texts.tokens_ST, self.texts.length_S)
         for slot in slots:
-            self.slots.row(slot).student_passes += 1
+            self.texts.row(slot).student_passes += 1
         teacher_RV = self._ask_first(slots, slots_R)
         call_R = self._calls(slots_R, said, teacher_RV)
         if call_R is None or not bool(call_R.any()):
@@ -269,18 +269,18 @@ class Engine:
         rule = self.method.rule
         if rule is None or not rule.needs_teacher:
             return None
-        asking = [slot for slot in slots if self.slots.row(slot).budget > 0]
-        scores_RV = torch.zeros(len(slots), self.pair.vocab_size, device=slots_R.device)
+        asking = [slot for slot in slots if self.texts.row(slot).budget > 0]
+        logits_RV = torch.zeros(len(slots), self.pair.vocab_size, device=slots_R.device)
         if asking:
             asking_R = torch.tensor(asking, device=slots_R.device)
-            scores_RV[torch.isin(slots_R, asking_R)] = self._read_teacher(asking, asking_R, None)
-        return scores_RV
+            logits_RV[torch.isin(slots_R, asking_R)] = self._read_teacher(asking, asking_R, None)
+        return logits_RV
 
     def _calls(self, slots_R: torch.Tensor, said: Output, teacher_RV: torch.Tensor | None) -> torch.Tensor | None:
         """Return the rows that call: the rule's wish, as far as the budget lets it; None: no rule, or no budget."""
         if self.method.rule is None:
             return None
-        state, position_R = self.slots, self.slots.position(slots_R)
+        state, position_R = self.texts, self.texts.position(slots_R)
         budget_R, calls_R, index_R = state.budget_S[slots_R], state.calls_S[slots_R], state.index_S[slots_R]
         allowed_R = None
         if self.limited:
@@ -288,7 +288,7 @@ class Engine:
             if not bool(allowed_R.any()):
                 return None
         step = Step(
-            scores_BV=said.logits_RV,
+            logits_BV=said.logits_RV,
             hidden_BD=said.hidden_RD,
             position_B=position_R,
             source_B=state.source_S[slots_R],
@@ -299,21 +299,21 @@ class Engine:
             places=lambda token_RK: state.places(slots_R, token_RK),
             log_p_BV=None if teacher_RV is None else teacher_RV.log_softmax(-1),
         )
-        control = self.controller
-        wish_R = called(self.method.rule, step) if control is None else control.decide(step, state, slots_R)
+        control = self.online
+        wants_call_R = called(self.method.rule, step) if control is None else control.decide(step, state, slots_R)
         # Budget 1 calls whatever the rule says; outside strict mode such a row never comes here (`_always`).
-        return wish_R if allowed_R is None or self.method.budget is None else (wish_R | (budget_R >= 1)) & allowed_R
+        return wants_call_R if allowed_R is None else (wants_call_R | (budget_R >= 1)) & allowed_R
 
-    def _write(self, slots: list[int], slots_R: torch.Tensor, scores_RV: torch.Tensor) -> list[int]:
+    def _write(self, slots: list[int], slots_R: torch.Tensor, logits_RV: torch.Tensor) -> list[int]:
         """Write the student's token in each row; return the rows whose text has ended."""
-        position_R = self.slots.position(slots_R)
-        scores_RV = self.shape_student(scores_RV, self.slots, slots_R, position_R)
-        self.drafts.keep_law(slots, slots_R, scores_RV)
-        token_R = self._choose(scores_RV, slots_R, position_R, STUDENT_STREAM)
-        self.slots.write(slots, slots_R, token_R, by_teacher=False)
+        position_R = self.texts.position(slots_R)
+        logits_RV = self.process_student(logits_RV, self.texts, slots_R, position_R)
+        self.drafts.keep_draft_probs(slots, slots_R, logits_RV)
+        token_R = self._choose(logits_RV, slots_R, position_R, STUDENT_STREAM)
+        self.texts.write(slots, slots_R, token_R, by_teacher=False)
         ended = []
         for slot in slots:
-            row = self.slots.row(slot)
+            row = self.texts.row(slot)
             over = row.tokens[-1] in self.eos or len(row.tokens) >= row.limit
             if self.method.complete:
                 if over or row.gap >= row.draft_limit:
@@ -329,60 +329,60 @@ class Engine:
         return ended
 
     def _choose(
-        self, scores_RV: torch.Tensor, slots_R: torch.Tensor, position_R: torch.Tensor, stream: int
+        self, logits_RV: torch.Tensor, slots_R: torch.Tensor, position_R: torch.Tensor, stream: int
     ) -> torch.Tensor:
         """Choose a token from scores: the best, or by the row's own noise."""
         sampling, seed, noise_R = self.params.sampling, self.params.seed, None
         if not sampling.greedy:
-            noise_R = uniforms(seed, self.slots.index_S[slots_R], position_R, stream)
-        return sampling.choose(scores_RV, noise_R, ("student", "teacher")[stream])
+            noise_R = uniforms(seed, self.texts.index_S[slots_R], position_R, stream)
+        return sampling.choose(logits_RV, noise_R, ("student", "teacher")[stream])
 
     def _teacher_pass(self, slots: list[int], slots_R: torch.Tensor) -> list[int]:
         """Let the teacher catch up, judge the drafts and write a token; return the rows whose text has ended."""
         del self.calling[: len(slots)]
         if self.method.verifier is None:
             return self._answer(slots, slots_R, self._read_teacher(slots, slots_R, None))
-        gap_R = torch.tensor([self.slots.row(slot).gap for slot in slots], device=slots_R.device)
-        scores_RWV = self._read_teacher(slots, slots_R, gap_R + 1)
-        verdict = self.method.verifier(self.drafts.check(slots_R, gap_R, scores_RWV))
-        kept, tokens = verdict.kept_R.tolist(), verdict.token_R
-        follows = [self.drafts.settle(slot, count) for slot, count in zip(slots, kept, strict=True)]
-        self.slots.cut(slots, slots_R, kept)
+        gap_R = torch.tensor([self.texts.row(slot).gap for slot in slots], device=slots_R.device)
+        logits_RWV = self._read_teacher(slots, slots_R, gap_R + 1)
+        verdict = self.method.verifier(self.drafts.check(slots_R, gap_R, logits_RWV))
+        kept, tokens = verdict.num_accepted_R.tolist(), verdict.token_R
+        follows = [self.drafts.accept_draft(slot, count) for slot, count in zip(slots, kept, strict=True)]
+        self.texts.cut(slots, slots_R, kept)
         if followed := [slot for slot, follow in zip(slots, follows, strict=True) if follow]:
             follow_R = torch.tensor(follows, device=slots_R.device)
-            self.slots.write(followed, slots_R[follow_R], tokens[follow_R], by_teacher=True)
+            self.texts.write(followed, slots_R[follow_R], tokens[follow_R], by_teacher=True)
         for runner in (self.student, self.teacher):
-            runner.rollback(slots_R, self.slots.length_S[slots_R] - 1)
-        if self.controller is not None:
-            self.controller.settle(self.slots.row(slot) for slot in slots)
+            runner.rollback(slots_R, self.texts.length_S[slots_R] - 1)
+        if self.online is not None:
+            self.online.recount(self.texts.row(slot) for slot in slots)
         return self._go_on(slots)
 
     def _read_teacher(self, slots: list[int], slots_R: torch.Tensor, wanted_R: torch.Tensor | None) -> torch.Tensor:
         """Let the teacher catch up in some rows, and count what it cost."""
-        unread_R = torch.maximum(self.teacher.cursor_B[slots_R], self.slots.prefix_S[slots_R] - 1)
-        read = (self.slots.length_S[slots_R] - unread_R).tolist()
+        unread_R = torch.maximum(self.teacher.cursor_B[slots_R], self.texts.prefix_S[slots_R] - 1)
+        read = (self.texts.length_S[slots_R] - unread_R).tolist()
         said = self.teacher.read(
-            None if self.slots.all(slots) else slots_R, self.slots.tokens_ST, self.slots.length_S, wanted_R
+            None if self.texts.all(slots) else slots_R, self.texts.tokens_ST, self.texts.length_S, wanted_R
         )
         for slot, positions in zip(slots, read, strict=True):
-            row = self.slots.row(slot)
+            row = self.texts.row(slot)
             row.passes += 1
             row.positions += positions
         return said.logits_RV
 
-    def _answer(self, slots: list[int], slots_R: torch.Tensor, scores_RV: torch.Tensor) -> list[int]:
+    def _answer(self, slots: list[int], slots_R: torch.Tensor, logits_RV: torch.Tensor) -> list[int]:
         """Write the teacher's token behind what the student wrote; return the rows whose text has ended."""
-        position_R = self.slots.position(slots_R)
-        scores_RV = self.shape_teacher(scores_RV, self.slots, slots_R, position_R)
-        token_R = self._choose(scores_RV, slots_R, position_R, TEACHER_STREAM)
-        self.slots.write(slots, slots_R, token_R, by_teacher=True)
+        position_R = self.texts.position(slots_R)
+        logits_RV = self.process_teacher(logits_RV, self.texts, slots_R, position_R)
+        token_R = self._choose(logits_RV, slots_R, position_R, TEACHER_STREAM)
+        self.texts.write(slots, slots_R, token_R, by_teacher=True)
         return self._go_on(slots)
 
     def _go_on(self, slots: list[int]) -> list[int]:
         """Begin the next draft of each row that the teacher has settled; return those whose text has ended."""
         ended = []
         for slot in slots:
-            if self._ends(slot, self.slots.row(slot).verified):
+            if self._ends(slot, self.texts.row(slot).num_settled):
                 ended.append(slot)
             else:
                 self._begin_draft(slot)
@@ -390,7 +390,7 @@ class Engine:
 
     def _ends(self, slot: int, since: int) -> bool:
         """Tell whether a text has ended with one of its tokens from `since` on; cut what lies behind that one."""
-        row = self.slots.row(slot)
+        row = self.texts.row(slot)
         if self.params.stopping is not None:
             for written in range(since + 1, len(row.tokens) + 1):
                 if self.params.stopping(row.index, row.tokens[:written]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from wheels.decoding.logits_processors import Shaper
+from wheels.decoding.logits_processors import LogitsProcessor
 from wheels.decoding.sampling import GREEDY, Sampling
 from wheels.errors import check_kind, check_whole
 
@@ -27,7 +27,7 @@ class DecodeParams:
     """How tokens are drawn."""
     seed: int = 0
     """The seed of all draws."""
-    logits_processor: Shaper | None = None
+    logits_processor: LogitsProcessor | None = None
     """Changes the logits of both models, in place of the models' own settings."""
     stopping: Callable[[int, list[int]], bool] | None = None
     """Tells of an output, by its row's index and its tokens so far, whether it is to end there."""

@@ -1,4 +1,4 @@
-"""The choice of a token from a model's scores: greedy, or sampled as transformers' own processors would have it."""
+"""The choice of a token from logits: greedy, or sampled as by transformers' own processors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GOLDEN, _FIRST, _SECOND = map(np.uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B
 _11, _27, _30, _31 = map(np.uint64, (11, 27, 30, 31))
 """And its shifts, with the one that leaves 53 bits."""
 COLDEST = 1e-30
-"""The lowest temperature that float32 divides by; scores that differ at all are then beyond each other's reach."""
+"""The lowest temperature that float32 divides by; logits that differ at all are then beyond each other's reach."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Sampling:
     """
 
     temperature: float = 0.0
-    """Scores are divided by it; 0: the best token is taken."""
+    """Logits are divided by it; 0: the best token is taken."""
     top_k: int = 0
     """Only the `top_k` best tokens can be drawn; 0: all."""
     top_p: float = 1.0
@@ -46,34 +46,34 @@ class Sampling:
         """Whether the best token is always taken."""
         return self.temperature == 0
 
-    def choose(self, scores_BV: torch.Tensor, uniform_B: torch.Tensor | None, who: str = "model") -> torch.Tensor:
-        """Return a token for each row, int64 `[B]`: the best one, or by inversion of the law's distribution function.
+    def choose(self, logits_BV: torch.Tensor, uniform_B: torch.Tensor | None, who: str = "model") -> torch.Tensor:
+        """Return a token for each row, int64 `[B]`: the best one, or by inversion of the cumulative distribution.
 
         Args:
-            scores_BV: Scores or log-probabilities.
+            logits_BV: Logits or log-probabilities.
             uniform_B: A number in [0, 1) per row, float64; not used when greedy.
-            who: Whose scores these are, for an error.
+            who: Whose logits these are, for an error.
 
         Raises:
-            WheelsError: where a score is nan, or, sampling, infinite.
+            WheelsError: where a logit is nan, or, sampling, infinite.
         """
         if uniform_B is None or self.greedy:
-            return best(scores_BV, who)
-        return draw(self.law(scores_BV), uniform_B, who)
+            return best(logits_BV, who)
+        return draw(self.probs(logits_BV), uniform_B, who)
 
-    def law(self, scores: torch.Tensor) -> torch.Tensor:
-        """Compute the law that tokens are drawn from, float64, of any leading shape `[..., V]`.
+    def probs(self, logits: torch.Tensor) -> torch.Tensor:
+        """Compute the distribution that tokens are drawn from, float64, of any leading shape `[..., V]`.
 
         Greedy, it is the plain softmax: what criteria on probabilities read.
         """
         if self.greedy:
-            return scores.double().softmax(-1)
-        flat_NV = scores.reshape(-1, scores.shape[-1])
+            return logits.double().softmax(-1)
+        flat_NV = logits.reshape(-1, logits.shape[-1])
         flat_NV = flat_NV if flat_NV.dtype == torch.float64 else flat_NV.float()
-        # The best score at 0: divided by a small temperature no score overflows, and the law tends to the best token.
+        # The best logit is moved to 0, so that no division by a small temperature overflows.
         flat_NV = flat_NV - flat_NV.max(-1, keepdim=True).values
-        ids: Any = torch.empty(flat_NV.shape[0], 0, dtype=torch.long, device=scores.device)
-        return self._processors()(ids, flat_NV).double().softmax(-1).view(scores.shape)
+        ids: Any = torch.empty(flat_NV.shape[0], 0, dtype=torch.long, device=logits.device)
+        return self._processors()(ids, flat_NV).double().softmax(-1).view(logits.shape)
 
     def _processors(self) -> LogitsProcessorList:
         chain = LogitsProcessorList([TemperatureLogitsWarper(max(float(self.temperature), COLDEST))])
@@ -87,13 +87,13 @@ class Sampling:
 GREEDY = Sampling()
 
 
-def best(scores_BV: torch.Tensor, who: str) -> torch.Tensor:
-    """Return the token with the highest score of each row, the first of equals, int64 `[B]`.
+def best(logits_BV: torch.Tensor, who: str) -> torch.Tensor:
+    """Return the token with the highest logit of each row, the first of equals, int64 `[B]`.
 
     Raises:
-        WheelsError: where a score is nan, which counts as the highest.
+        WheelsError: where a logit is nan, which counts as the highest.
     """
-    highest_B, token_B = scores_BV.max(-1)
+    highest_B, token_B = logits_BV.max(-1)
     _check_numbers(highest_B, who)
     return token_B
 
@@ -107,26 +107,26 @@ def has_nan(values_N: torch.Tensor) -> bool:
 def _check_numbers(values_N: torch.Tensor, who: str) -> None:
     if has_nan(values_N):
         raise WheelsError(
-            f"the {who}'s scores are no numbers (nan): a weight of it is none, or its number format is too narrow; "
+            f"the {who}'s logits are no numbers (nan): a weight of it is none, or its number format is too narrow; "
             "check the model, or use float32"
         )
 
 
-def draw(law_BV: torch.Tensor, uniform_B: torch.Tensor, who: str = "model") -> torch.Tensor:
-    """Draw a token for each row by inversion of the law's distribution function, int64 `[B]`.
+def draw(probs_BV: torch.Tensor, uniform_B: torch.Tensor, who: str = "model") -> torch.Tensor:
+    """Draw a token for each row by inversion of the cumulative distribution, int64 `[B]`.
 
     Args:
-        law_BV: Probabilities, up to a factor.
+        probs_BV: Probabilities, up to a factor.
         uniform_B: A number in [0, 1) per row, float64.
-        who: Whose law this is, for an error.
+        who: Whose distribution this is, for an error.
 
     Raises:
         WheelsError: where a probability is no number.
     """
-    total_BV = law_BV.double().cumsum(-1)
+    total_BV = probs_BV.double().cumsum(-1)
     _check_numbers(total_BV[:, -1], who)
     target_B1 = (uniform_B.double() * total_BV[:, -1])[:, None]
-    return torch.searchsorted(total_BV, target_B1, right=True).squeeze(-1).clamp(max=law_BV.shape[1] - 1)
+    return torch.searchsorted(total_BV, target_B1, right=True).squeeze(-1).clamp(max=probs_BV.shape[1] - 1)
 
 
 def uniforms(seed: int | np.ndarray, row_B: torch.Tensor, position_B: torch.Tensor, stream: int) -> torch.Tensor:

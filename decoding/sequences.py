@@ -30,7 +30,7 @@ class Row:
     """What was written, drafts that were not verified yet included."""
     by_teacher: list[bool] = field(default_factory=list)
     """Who wrote each of them."""
-    verified: int = 0
+    num_settled: int = 0
     """Tokens up to the last that the teacher settled: behind them lies the draft."""
     draft_limit: int = 0
     """The length at which the draft is full."""
@@ -54,10 +54,10 @@ class Row:
     @property
     def gap(self) -> int:
         """Tokens of the draft."""
-        return len(self.tokens) - self.verified
+        return len(self.tokens) - self.num_settled
 
 
-def prepare_rows(pair: Pair, sources: Sequence[str], max_new_tokens: int, *, on_error: str = "stop") -> list[Row]:
+def prepare_sequences(pair: Pair, sources: Sequence[str], max_new_tokens: int, *, on_error: str = "stop") -> list[Row]:
     """Encode the sources, and say how long each output may be.
 
     Args:
@@ -105,7 +105,7 @@ def _stop_at_error(rows: Sequence[Row], on_error: str) -> None:
         raise WheelsError(error)
 
 
-def rows_of(pair: Pair, sources: Sequence[list[int]], max_new_tokens: int) -> list[Row]:
+def sequences_of(pair: Pair, sources: Sequence[list[int]], max_new_tokens: int) -> list[Row]:
     """Make a row for each encoded source.
 
     Raises:
@@ -125,7 +125,7 @@ def _too_long(pair: Pair, row: Row, count: int) -> str:
     )
 
 
-class Slots:
+class TextBatch:
     """The tensors of the texts in flight; a slot is taken again as soon as its text has ended.
 
     Args:
@@ -204,6 +204,6 @@ class Slots:
         """Keep the first tokens of each draft, and forget the others."""
         for slot, count in zip(slots, kept, strict=True):
             row = self.row(slot)
-            del row.tokens[row.verified + count :], row.by_teacher[row.verified + count :]
+            del row.tokens[row.num_settled + count :], row.by_teacher[row.num_settled + count :]
         lengths = [len(self.row(slot).tokens) for slot in slots]
         self.length_S[slots_R] = self.prefix_S[slots_R] + torch.tensor(lengths, device=self.length_S.device)

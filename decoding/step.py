@@ -15,8 +15,8 @@ from wheels.policy.features import LOG_FLOOR, CopyFeatures, features
 class Step:
     """The state of B rows before their next token is written."""
 
-    scores_BV: torch.Tensor
-    """The student's scores of the next token, up to a constant of each row."""
+    logits_BV: torch.Tensor
+    """The student's logits of the next token, up to a constant of each row."""
     hidden_BD: torch.Tensor
     """What the student's output head read."""
     position_B: torch.Tensor
@@ -40,7 +40,7 @@ class Step:
     @cached_property
     def log_q_BV(self) -> torch.Tensor:
         """The student's log-probabilities of the next token, in nats; rules that draw lots need not pay for them."""
-        return self.scores_BV.log_softmax(-1)
+        return self.logits_BV.log_softmax(-1)
 
     @cached_property
     def features_BF(self) -> torch.Tensor:

@@ -18,7 +18,7 @@ LOGITS_AT_A_TIME = 2**26
 
 
 @dataclass(frozen=True, eq=False)
-class Examined:
+class ScoredText:
     """One text of T tokens, at each state in which one of them was written."""
 
     features_TF: torch.Tensor
@@ -33,9 +33,9 @@ class Examined:
     """The student's, likewise."""
 
 
-def examine(
+def teacher_force(
     pair: Pair, sources: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], batch_size: int | None = None
-) -> list[Examined]:
+) -> list[ScoredText]:
     """Read each text after its source with both models.
 
     Args:
@@ -44,12 +44,12 @@ def examine(
         texts: Tokens of the outputs, each at least one.
         batch_size: Rows of a forward pass at most; None: as many as memory allows.
     """
-    found: list[Examined | None] = [None] * len(texts)
+    found: list[ScoredText | None] = [None] * len(texts)
     for indices in _batches(sources, texts, pair.vocab_size, batch_size or len(texts)):
         batch = ([sources[index] for index in indices], [texts[index] for index in indices])
-        for index, examined in zip(indices, _examine_batch(pair, *batch), strict=True):
-            found[index] = examined
-    return [examined for examined in found if examined is not None]
+        for index, scored in zip(indices, _score_batch(pair, *batch), strict=True):
+            found[index] = scored
+    return [scored for scored in found if scored is not None]
 
 
 def _batches(
@@ -69,7 +69,7 @@ def _batches(
 
 
 @torch.no_grad()
-def _examine_batch(pair: Pair, sources: list[Sequence[int]], texts: list[Sequence[int]]) -> Iterator[Examined]:
+def _score_batch(pair: Pair, sources: list[Sequence[int]], texts: list[Sequence[int]]) -> Iterator[ScoredText]:
     """Read one batch."""
     q, hidden = read_texts(pair, pair.student, sources, texts)
     p, _ = read_texts(pair, pair.teacher, sources, texts)
@@ -80,7 +80,7 @@ def _examine_batch(pair: Pair, sources: list[Sequence[int]], texts: list[Sequenc
         source_S = torch.full_like(position_S, len(sources[row]))
         seen_SF = features(hidden[row], log_q_SV, position_S, source_S, text_copy_features(sources[row], text))
         token_T1 = torch.tensor(text, device=log_q_SV.device)[:, None]
-        yield Examined(
+        yield ScoredText(
             features_TF=seen_SF[:steps].cpu(),
             final_features_F=seen_SF[steps].cpu(),
             regret_T=regret(log_p_TV, log_q_SV[:steps]).cpu(),

@@ -13,9 +13,9 @@ from wheels.data.tasks import Row
 from wheels.decoding.step import Step
 from wheels.decoding.trace import pieces_of
 from wheels.envs.defaults import pair_and_rows
+from wheels.envs.episodes import EpisodeBatch, StepResult
 from wheels.envs.settings import Settings, Start, draw_start
-from wheels.envs.text_batch import Writing, Written
-from wheels.envs.views import Observation, action_space, array_of, inform, inform_ends, observation_space, observe
+from wheels.envs.views import Observation, action_space, array_of, end_infos, infos_of, observation_space, observe
 from wheels.errors import WheelsError, check_choice, shown
 from wheels.models.pair import Pair
 
@@ -53,7 +53,7 @@ class DeferralEnv(gymnasium.Env[Observation, np.int64]):
         self.settings = Settings.of(settings)
         self.pair, self.rows = pair_and_rows(pair, rows)
         self.render_mode = render_mode
-        self.writing = Writing(self.pair, self.rows, self.settings, 1)
+        self.episodes = EpisodeBatch(self.pair, self.rows, self.settings, 1)
         self.observation_space = observation_space(self.pair, self.settings)
         self.action_space = action_space(self.pair, self.settings)
         self.start: Start | None = None
@@ -71,9 +71,9 @@ class DeferralEnv(gymnasium.Env[Observation, np.int64]):
         super().reset(seed=seed)
         self.start = draw_start(self.np_random, len(self.rows), self.settings, options or {})
         self._by_teacher = []
-        self.writing.admit([0], [self.start])
-        self.writing.read()
-        return self._shown(self.writing.nothing())
+        self.episodes.admit([0], [self.start])
+        self.episodes.read()
+        return self._shown(self.episodes.empty_result())
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Write one token, by the student, the agent or the teacher.
@@ -81,39 +81,39 @@ class DeferralEnv(gymnasium.Env[Observation, np.int64]):
         Raises:
             WheelsError: before the first `reset`, after an episode's end, or for an action outside the space.
         """
-        if self.start is None or bool(self.writing.ended_B[0]):
+        if self.start is None or bool(self.episodes.ended_B[0]):
             raise WheelsError("step() after the end of an episode or before the first: call reset()")
         if not self.action_space.contains(np.asarray(action.cpu() if isinstance(action, torch.Tensor) else action)):
             raise WheelsError(f"action must be in {self.action_space}, got {shown(action)}")
         device = self.pair.device
-        written = self.writing.write(torch.tensor([int(action)], device=device), torch.tensor([True], device=device))
+        written = self.episodes.write(torch.tensor([int(action)], device=device), torch.tensor([True], device=device))
         self._by_teacher.append(bool(written.by_teacher_B[0]))
-        self.writing.read()
+        self.episodes.read()
         observation, info = self._shown(written)
         ends = bool(written.terminated_B[0]), bool(written.truncated_B[0])
         return observation, float(written.reward_B[0]), *ends, info
 
     def action_masks(self) -> np.ndarray:
         """Return the actions that make sense now, bool `[A]`, as sb3-contrib asks for them."""
-        return array_of(self.writing.mask_BA()[0])
+        return array_of(self.episodes.mask_BA()[0])
 
     @property
     def state(self) -> Step:
         """The state that the next action is taken in, as a rule of `wheels.decoding` sees it (B = 1)."""
-        return self.writing.state
+        return self.episodes.state
 
     def render(self) -> str | None:
         """Return the text so far, the teacher's tokens in brackets."""
         if self.render_mode is None or self.start is None:
             return None
-        decode, tokens = self.pair.tokenizer.decode, self.writing.output(0)
+        decode, tokens = self.pair.tokenizer.decode, self.episodes.output(0)
         pieces = pieces_of(lambda ids: decode(ids, skip_special_tokens=True), tokens)
         shown = (f"[{piece}]" if called else piece for piece, called in zip(pieces, self._by_teacher, strict=True))
         return "".join(shown)
 
-    def _shown(self, written: Written) -> tuple[Observation, dict[str, Any]]:
+    def _shown(self, written: StepResult) -> tuple[Observation, dict[str, Any]]:
         """Return observation and info of the only row."""
-        observation = {name: values[0] for name, values in observe(self.writing).items()}
-        common = {name: values[0] for name, values in inform(self.writing, written).items()}
+        observation = {name: values[0] for name, values in observe(self.episodes).items()}
+        common = {name: values[0] for name, values in infos_of(self.episodes, written).items()}
         info = {name: value.item() if isinstance(value, np.generic) else value for name, value in common.items()}
-        return observation, {**info, **inform_ends(written, 0)}
+        return observation, {**info, **end_infos(written, 0)}

@@ -14,9 +14,9 @@ from gymnasium.vector.utils import batch_space
 from wheels.data.tasks import Row
 from wheels.decoding.step import Step
 from wheels.envs.defaults import pair_and_rows
+from wheels.envs.episodes import EpisodeBatch, StepResult
 from wheels.envs.settings import Settings, Start, draw_start
-from wheels.envs.text_batch import Writing, Written
-from wheels.envs.views import Observation, action_space, array_of, inform, inform_ends, observation_space, observe
+from wheels.envs.views import Observation, action_space, array_of, end_infos, infos_of, observation_space, observe
 from wheels.errors import WheelsError, check_whole, shown
 from wheels.models.pair import Pair
 
@@ -45,7 +45,7 @@ class DeferralVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         self.num_envs = check_whole("num_envs", num_envs, 1)
         self.settings = Settings.of(settings)
         self.pair, self.rows = pair_and_rows(pair, rows)
-        self.writing = Writing(self.pair, self.rows, self.settings, num_envs)
+        self.episodes = EpisodeBatch(self.pair, self.rows, self.settings, num_envs)
         self.single_observation_space = observation_space(self.pair, self.settings)
         self.single_action_space = action_space(self.pair, self.settings)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -65,8 +65,8 @@ class DeferralVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         if seed is not None or self._generators is None:
             self._generators = [seeding.np_random(own)[0] for own in self._seeds(seed)]
         self._begin(list(range(self.num_envs)), options or {})
-        self.writing.read()
-        return observe(self.writing), self._info(self.writing.nothing())
+        self.episodes.read()
+        return observe(self.episodes), self._info(self.episodes.empty_result())
 
     def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Write one token in every row that goes on, and begin a text in every row that had ended.
@@ -80,22 +80,22 @@ class DeferralVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         actions = given.astype(np.int64) if np.issubdtype(given.dtype, np.integer) else given
         if not self.action_space.contains(actions):
             raise WheelsError(f"actions must be in {self.action_space}, got {shown(given.tolist())}")
-        active_B = ~self.writing.ended_B
-        written = self.writing.write(torch.tensor(actions, device=self.pair.device), active_B)
+        active_B = ~self.episodes.ended_B
+        written = self.episodes.write(torch.tensor(actions, device=self.pair.device), active_B)
         self._begin((~active_B).nonzero()[:, 0].tolist(), {})
-        self.writing.read()
+        self.episodes.read()
         reward_B = array_of(written.reward_B, np.float64)
         terminated_B, truncated_B = array_of(written.terminated_B), array_of(written.truncated_B)
-        return observe(self.writing), reward_B, terminated_B, truncated_B, self._info(written)
+        return observe(self.episodes), reward_B, terminated_B, truncated_B, self._info(written)
 
     def action_masks(self) -> np.ndarray:
         """Return the actions that make sense now, bool `[B, A]`."""
-        return array_of(self.writing.mask_BA())
+        return array_of(self.episodes.mask_BA())
 
     @property
     def state(self) -> Step:
         """The states that the next actions are taken in, as a rule of `wheels.decoding` sees them."""
-        return self.writing.state
+        return self.episodes.state
 
     def _seeds(self, seed: int | Sequence[int] | None) -> Sequence[int | None]:
         """Return a seed for each row."""
@@ -120,13 +120,13 @@ class DeferralVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
             own = {name: values if np.isscalar(values) else values[slot] for name, values in options.items()}
             starts.append(draw_start(self._generators[slot], len(self.rows), self.settings, own))
             self.starts[slot] = starts[-1]
-        self.writing.admit(slots, starts)
+        self.episodes.admit(slots, starts)
 
-    def _info(self, written: Written) -> dict[str, Any]:
+    def _info(self, written: StepResult) -> dict[str, Any]:
         """Return the infos of all rows, each with a mask of the rows that have it, as gymnasium lays them out."""
         infos: dict[str, Any] = {}
-        for name, values in inform(self.writing, written).items():
+        for name, values in infos_of(self.episodes, written).items():
             infos[name], infos[f"_{name}"] = values, np.ones(self.num_envs, dtype=np.bool_)
         for row in written.texts:
-            infos = self._add_info(infos, inform_ends(written, row), row)
+            infos = self._add_info(infos, end_infos(written, row), row)
         return infos

@@ -9,8 +9,8 @@ import torch
 from gymnasium import spaces
 
 from wheels.decoding.trace import STUDENT, TEACHER
+from wheels.envs.episodes import EpisodeBatch, StepResult
 from wheels.envs.settings import Settings
-from wheels.envs.text_batch import Writing, Written
 from wheels.models.pair import Pair
 from wheels.policy.features import feature_width
 
@@ -42,19 +42,19 @@ def action_space(pair: Pair, settings: Settings) -> spaces.Discrete:
     return spaces.Discrete(2 if settings.actions == "factorised" else pair.vocab_size + 1)
 
 
-def observe(writing: Writing) -> Observation:
+def observe(episodes: EpisodeBatch) -> Observation:
     """Return the observations of all rows."""
     return {
-        "features": array_of(writing.state.features_BF, np.float32),
-        "budget": array_of(writing.budget_B[:, None], np.float32),
-        "budget_left": array_of(writing.budget_left_B()[:, None], np.float32),
-        "price": array_of(writing.price_B[:, None], np.float32),
-        "tokens": array_of(writing.output_BT, np.int64),
-        "length": array_of(writing.position_B[:, None], np.int64),
+        "features": array_of(episodes.state.features_BF, np.float32),
+        "budget": array_of(episodes.budget_B[:, None], np.float32),
+        "budget_left": array_of(episodes.budget_left_B()[:, None], np.float32),
+        "price": array_of(episodes.price_B[:, None], np.float32),
+        "tokens": array_of(episodes.output_BT, np.int64),
+        "length": array_of(episodes.position_B[:, None], np.int64),
     }
 
 
-def inform(writing: Writing, written: Written) -> dict[str, np.ndarray]:
+def infos_of(episodes: EpisodeBatch, written: StepResult) -> dict[str, np.ndarray]:
     """Return the infos that every step has, of all rows.
 
     `index` of the data's row; the `token` that was written (-1 at an episode's beginning) and its `author` (""
@@ -63,21 +63,21 @@ def inform(writing: Writing, written: Written) -> dict[str, np.ndarray]:
     """
     took_part_B = array_of(written.token_B >= 0, np.bool_)
     by_teacher_B = array_of(written.by_teacher_B, np.bool_)
-    calls_B, position_B = array_of(writing.calls_B, np.int64), array_of(writing.position_B, np.int64)
+    calls_B, position_B = array_of(episodes.calls_B, np.int64), array_of(episodes.position_B, np.int64)
     return {
-        "index": array_of(writing.index_B, np.int64),
+        "index": array_of(episodes.index_B, np.int64),
         "token": array_of(written.token_B, np.int64),
         "author": np.where(took_part_B, np.where(by_teacher_B, TEACHER, STUDENT), "").astype(object),
         "cost": by_teacher_B.astype(np.float64),
         "call_refused": array_of(written.refused_B, np.bool_),
         "teacher_tokens": calls_B,
         "teacher_use": calls_B / np.maximum(position_B, 1),
-        "budget_left": array_of(writing.budget_left_B(), np.float64),
-        "action_mask": array_of(writing.mask_BA(), np.int8),
+        "budget_left": array_of(episodes.budget_left_B(), np.float64),
+        "action_mask": array_of(episodes.mask_BA(), np.int8),
     }
 
 
-def inform_ends(written: Written, row: int) -> dict[str, Any]:
+def end_infos(written: StepResult, row: int) -> dict[str, Any]:
     """Return the infos that only the end of an episode has: its `text`, and its `score` where one was computed."""
     if row not in written.texts:
         return {}

@@ -19,7 +19,7 @@ from wheels.data.tasks import Row
 from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import student_only, teacher_only
 from wheels.decoding.params import DecodeParams
-from wheels.decoding.teacher_forcing import examine
+from wheels.decoding.teacher_forcing import teacher_force
 from wheels.metrics import sentence_scores
 from wheels.models.pair import Pair
 from wheels.policy.head import DeferralHead
@@ -150,5 +150,5 @@ def text_gains(
         torch.tensor(sentence_scores(metric, [trace.text for trace in traces], targets))
         for traces in (student, teacher)
     )
-    first = examine(pair, pair.encode(sources), [trace.token_ids[:1] for trace in student], batch_size)
+    first = teacher_force(pair, pair.encode(sources), [trace.token_ids[:1] for trace in student], batch_size)
     return torch.stack([known.features_TF[0] for known in first]), teacher_N - student_N

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 class Episode:
     """One decoded sentence of T >= 1 steps: at each a state, a decision and the appended token.
 
-    Both decisions' immediate rewards are known at every state: `regret_T` for writing, `cost_T` for a call.
+    Both decisions' immediate rewards are known at every state: `regret_T` for episodes, `cost_T` for a call.
     """
 
     features_TF: torch.Tensor

@@ -15,7 +15,7 @@ from wheels.decoding.methods.rules import random_score
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import GREEDY, Sampling
 from wheels.decoding.step import Step
-from wheels.decoding.teacher_forcing import Examined, examine
+from wheels.decoding.teacher_forcing import ScoredText, teacher_force
 from wheels.decoding.trace import TEACHER, Trace
 from wheels.models.pair import Pair
 from wheels.policy.head import DeferralHead
@@ -100,10 +100,10 @@ def roll_out(
     traces = decode(pair, sources, method, params, batch_size=batch_size, progress=progress)
     rewards = terminal(traces) if terminal is not None else [0.0] * len(traces)
     source_ids = pair.encode(sources)
-    examined = examine(pair, source_ids, [trace.token_ids for trace in traces], batch_size)
+    scored = teacher_force(pair, source_ids, [trace.token_ids for trace in traces], batch_size)
     episodes = [
         _episode(trace, budget, known, behaviour, reward)
-        for trace, budget, known, reward in zip(traces, budgets, examined, rewards, strict=True)
+        for trace, budget, known, reward in zip(traces, budgets, scored, rewards, strict=True)
     ]
     if keep_texts:
         episodes = [
@@ -113,7 +113,7 @@ def roll_out(
     return episodes, traces
 
 
-def _episode(trace: Trace, budget: float, known: Examined, behaviour: Behaviour, reward: float) -> Episode:
+def _episode(trace: Trace, budget: float, known: ScoredText, behaviour: Behaviour, reward: float) -> Episode:
     """Build the episode of one text from its trace and scores."""
     call_T = torch.tensor([author == TEACHER for author in trace.authors])
     price, logit_T = 0.0, torch.zeros(len(call_T))

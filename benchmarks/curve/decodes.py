@@ -25,8 +25,8 @@ from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.commands.calibration_hint import calibration_hint
 from wheels.decoding.engine import decode
 from wheels.decoding.methods.calibrated import calibrated, known_rules, levels_of, threshold_of
-from wheels.decoding.methods.controller import RATE
 from wheels.decoding.methods.method import deferral
+from wheels.decoding.methods.online import RATE
 from wheels.decoding.methods.rules import KNOWN_RATE, RULE_NAMES, RULES, find_rules
 from wheels.decoding.params import DecodeParams
 from wheels.errors import WheelsError

@@ -19,7 +19,7 @@ import torch
 from wheels.benchmarks.core.bootstrap import Comparison, Floats, compare, interval, resample_sentences
 from wheels.benchmarks.core.cell import PointKey, Record
 from wheels.benchmarks.curve.calls import share
-from wheels.decoding.teacher_forcing import examine
+from wheels.decoding.teacher_forcing import teacher_force
 from wheels.models.artefact import Artefact
 from wheels.runs import LINES, cached
 
@@ -88,8 +88,8 @@ def judge(
     written = [index for index, record in enumerate(records) if record.token_ids]
     encoded = artefact.pair.encode([sources[index] for index in written])
     found = [Judged((), ()) for _ in records]
-    examined = examine(artefact.pair, encoded, [records[index].token_ids for index in written], batch_size)
-    for index, text in zip(written, examined, strict=True):
+    scored = teacher_force(artefact.pair, encoded, [records[index].token_ids for index in written], batch_size)
+    for index, text in zip(written, scored, strict=True):
         features_TF = text.features_TF.to(head.mean_F.device)
         budget_T = torch.full((len(features_TF),), key.budget, device=features_TF.device)
         with torch.no_grad():

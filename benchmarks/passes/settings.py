@@ -20,7 +20,7 @@ from wheels.decoding.methods.method import (
 )
 from wheels.decoding.methods.rule import Rule
 from wheels.decoding.methods.rules import RULES, TRAINED
-from wheels.decoding.methods.verify import TakeBack
+from wheels.decoding.methods.verify import ThresholdVerifier
 from wheels.models.artefact import Artefact
 
 TOLERANCES = (4.0, 2.0, 1.0, 0.5)
@@ -166,5 +166,5 @@ def _fixed(family: str) -> Iterator[Setting]:
 def _take_back(draft: int) -> Iterator[Setting]:
     """Yield drafts of one length that are cut by the teacher's regret alone."""
     for nats in TOLERANCES:
-        method = Method("take-back", None, TakeBack(nats, complete=True), draft)
+        method = Method("take-back", None, ThresholdVerifier(nats, complete=True), draft)
         yield Setting("take-back", f"{draft} tokens, {nats:g} nats", method, "take-back")

@@ -19,7 +19,7 @@ from transformers.utils import logging as hf_logging
 from wheels.benchmarks.speed.forward_timer import Shape, on_grid, wait_for
 from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.models.cache import cache_argument
-from wheels.decoding.sequences import rows_of
+from wheels.decoding.sequences import sequences_of
 from wheels.distillation.collate import pad_with_mask
 from wheels.models.pair import Pair
 
@@ -120,7 +120,7 @@ def _generate(prompts: Prompts, model: str, batch_size: int, head: int, extra: d
     with _quiet(), _counted(pair, head) as passes:
         wait_for(pair.device)
         start = time.perf_counter()
-        rows = rows_of(pair, pair.encode(prompts.texts), prompts.max_new_tokens)
+        rows = sequences_of(pair, pair.encode(prompts.texts), prompts.max_new_tokens)
         rows.sort(key=lambda row: -len(row.source))
         for first in range(0, len(rows), batch_size):
             batch = rows[first : first + batch_size]

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from wheels.decoding.hf.pair import GeneratePair
-from wheels.decoding.sequences import Slots
+from wheels.decoding.sequences import TextBatch
 from wheels.errors import WheelsError
 
 STATEFUL = (SynthIDTextWatermarkLogitsProcessor, UnbatchedClassifierFreeGuidanceLogitsProcessor)
@@ -73,32 +73,32 @@ class GenerateBatch:
         self.pad_id = None if pad is None else int(pad)
 
     def __call__(
-        self, scores_NV: torch.Tensor, slots: Slots, slot_N: torch.Tensor, position_N: torch.Tensor
+        self, logits_NV: torch.Tensor, texts: TextBatch, slot_N: torch.Tensor, position_N: torch.Tensor
     ) -> torch.Tensor:
         """Return the scores as the processors change them: one call for all places of one position.
 
         Args:
-            scores_NV: Scores of places in texts.
-            slots: The texts in flight.
+            logits_NV: Scores of places in texts.
+            texts: The texts in flight.
             slot_N: The text of each place.
             position_N: The tokens of its output that come before it.
         """
         if not self.processors:
-            return scores_NV
-        shaped_NV = torch.empty_like(scores_NV)
-        index_N = slots.index_S[slot_N]
+            return logits_NV
+        shaped_NV = torch.empty_like(logits_NV)
+        index_N = texts.index_S[slot_N]
         for written in position_N.unique().tolist():
             here_N = position_N == written
-            slot_M, index_M, scores_MV = slot_N[here_N], index_N[here_N], scores_NV[here_N]
-            place_MT = slots.prefix_S[slot_M][:, None] + torch.arange(written, device=slot_N.device)
-            tokens_MT = slots.tokens_ST[slot_M[:, None], place_MT]
+            slot_M, index_M, logits_MV = slot_N[here_N], index_N[here_N], logits_NV[here_N]
+            place_MT = texts.prefix_S[slot_M][:, None] + torch.arange(written, device=slot_N.device)
+            tokens_MT = texts.tokens_ST[slot_M[:, None], place_MT]
             # Rows that are elsewhere are stood in for by the first of these; what they are told is dropped.
             tokens_BT = tokens_MT[:1].repeat(len(self.prompts_BL), 1)
-            scores_BV = scores_MV[:1].repeat(len(self.prompts_BL), 1)
-            tokens_BT[index_M], scores_BV[index_M] = tokens_MT, scores_MV
+            logits_BV = logits_MV[:1].repeat(len(self.prompts_BL), 1)
+            tokens_BT[index_M], logits_BV[index_M] = tokens_MT, logits_MV
             # Processors are typed for a LongTensor, which no function returns.
             ids: Any = torch.cat([self.prompts_BL, tokens_BT], 1)
-            shaped_NV[here_N] = self.processors(ids, scores_BV)[index_M].to(shaped_NV.dtype)
+            shaped_NV[here_N] = self.processors(ids, logits_BV)[index_M].to(shaped_NV.dtype)
         return shaped_NV
 
     def stops(self, index: int, tokens: list[int]) -> bool:

@@ -31,7 +31,7 @@ from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import GREEDY, Sampling
-from wheels.decoding.sequences import Row, rows_of
+from wheels.decoding.sequences import Row, sequences_of
 from wheels.errors import WheelsError
 
 PREPARED = frozenset(
@@ -131,7 +131,7 @@ def _write(batch: GenerateBatch, pair: GeneratePair, method: Method) -> list[Row
         logits_processor=batch,
         stopping=batch.stops if batch.criteria else None,
     )
-    rows = rows_of(pair, batch.sources, batch.max_new_tokens)
+    rows = sequences_of(pair, batch.sources, batch.max_new_tokens)
     for _ in Engine(pair, rows, method, params, batch_size=len(rows)).run():
         pass
     return rows

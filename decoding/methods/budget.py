@@ -1,6 +1,6 @@
 """The teacher budget, enforced: `strict` never lets a prefix exceed it.
 
-`average` trusts the calibrated threshold, `online` the one that moves (`wheels.decoding.methods.controller`).
+`average` trusts the calibrated threshold, `online` the one that moves (`wheels.decoding.methods.online`).
 """
 
 from __future__ import annotations

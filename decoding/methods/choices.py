@@ -4,7 +4,7 @@ from __future__ import annotations
 
 MODES = ("average", "online", "strict")
 """How a budget is kept: on average over many sequences, by the calibrated threshold alone or by one that moves with
-what was written (`wheels.decoding.methods.controller`), or at every prefix of every sequence."""
+what was written (`wheels.decoding.methods.online`), or at every prefix of every sequence."""
 MODE_HELP = (
     "how a budget is kept: over many texts by the calibrated threshold (average), over this run's texts by a threshold "
     "that moves with them, on any data (online; texts then depend on their order and the batch size), or at every "

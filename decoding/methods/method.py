@@ -8,7 +8,7 @@ Who keeps the budget:
 - `strict`: the engine, at every prefix of every text (`wheels.decoding.methods.budget`);
 - `average`: the rule's threshold, which was calibrated to this budget; nothing else limits the calls. A rule of another
   kind, without a threshold, keeps it by itself: it reads `Step.budget_B`;
-- `online`: a threshold that moves with what was spent (`wheels.decoding.methods.controller`).
+- `online`: a threshold that moves with what was spent (`wheels.decoding.methods.online`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from wheels.decoding.methods.choices import MODES
 from wheels.decoding.methods.rule import AnyRule, EvenRule, Rule
 from wheels.decoding.methods.rules import RULES
-from wheels.decoding.methods.verify import Cascade, Speculative, TakeBack, Verifier
+from wheels.decoding.methods.verify import Cascade, Speculative, ThresholdVerifier, Verifier
 from wheels.errors import WheelsError, check_budget, check_choice, check_kind, check_number, check_whole, shown
 
 LONGEST_DRAFT = 16
@@ -45,8 +45,8 @@ class Method:
     draft: int | None = None
     """K, the most student tokens between two teacher passes; None: no limit."""
     adaptive: bool = False
-    """Whether each row's K follows from its acceptance and the measured costs; `draft` is then where it starts. The law
-    of the text stays, but which of a row's numbers decide depends on K: sampled texts then differ between machines."""
+    """Whether each row's K follows from its acceptance and the measured costs, starting at `draft`. The distribution of
+    texts stays, but which draw decides which token depends on K: sampled texts then differ between machines."""
     lookup: bool = False
     """Whether drafts are copied from source and text (`wheels.decoding.methods.lookup`): the student never runs."""
     budget: float | Sequence[float] | None = None
@@ -213,7 +213,7 @@ def teacher_only() -> Method:
 
 
 def speculative(draft: int = 5, *, lenience: float = 0.0, adaptive: bool = False) -> Method:
-    """Return speculative decoding with drafts of `draft` tokens; the teacher's own law where `lenience` is 0."""
+    """Return speculative decoding with drafts of `draft` tokens; lossless where `lenience` is 0."""
     return Method("lossy" if lenience else "speculative", None, Speculative(lenience), draft, adaptive)
 
 
@@ -231,7 +231,7 @@ def bild(fallback: float = 0.6, rollback: float = 3.0, draft: int = 10) -> Metho
         draft: And where the student wrote so many tokens by itself.
     """
     rule = RULES["maxprob"].at(1.0 - check_budget(fallback, "fallback"))
-    return Method("bild", rule, TakeBack(rollback, "surprise", complete=True), draft)
+    return Method("bild", rule, ThresholdVerifier(rollback, "surprise", complete=True), draft)
 
 
 def cascade(kind: str, alpha: float, draft: int = 5) -> Method:
@@ -261,7 +261,7 @@ def verified(
         draft: The most student tokens between two passes; None: no limit.
     """
     check_kind("rule", rule, Callable, "a rule")
-    verifier = TakeBack(tolerance, "regret", complete=complete)
+    verifier = ThresholdVerifier(tolerance, "regret", complete=complete)
     return Method(f"{rule.name}-verified", rule, verifier, draft, budget=budget, mode=mode)
 
 
@@ -299,5 +299,5 @@ def priced(
     assert isinstance(ruled, Rule)
     # 0 times an infinite price, which never calls, is no number; and an infinite scale trusts at any price.
     trusted = scale if math.isinf(scale) else scale and scale * ruled.threshold
-    verifier = TakeBack(max(0.0, trusted + offset), "regret", complete=complete)
+    verifier = ThresholdVerifier(max(0.0, trusted + offset), "regret", complete=complete)
     return Method(f"{rule.name}-priced", ruled, verifier, draft, budget=budget, mode=mode)

@@ -1,9 +1,9 @@
-"""What becomes of a draft when the teacher has read it: how much of it stands, and the token that follows.
+"""Verification: how many draft tokens the teacher accepts, and which token it writes after them.
 
-The teacher's one pass over a draft gives its law at every place of it. A verifier decides where the draft is cut; the
-teacher writes the token there, so every pass yields at least one. Rules and their sources: Leviathan et al. 2023
-(arXiv 2211.17192; speculative decoding, lenience in its appendix), Kim et al. 2023 (2302.07863; BiLD), Narasimhan et
-al. 2024 (2405.19261; speculative cascades).
+One forward pass of the teacher over a draft gives its distribution at every position. A verifier decides how many draft
+tokens are accepted. The teacher writes the next one, so every pass yields at least one token. Sources: Leviathan et al.
+2023 (arXiv 2211.17192; speculative decoding, lenience in its appendix), Kim et al. 2023 (2302.07863; BiLD), Narasimhan
+et al. 2024 (2405.19261; speculative cascades).
 
 Laws are those that tokens are drawn from: temperature, top-k and top-p applied. Greedy, they are the plain softmax, and
 only the criteria read them: the student proposes `argmax q`, and the teacher writes `argmax p`.
@@ -27,7 +27,7 @@ from wheels.errors import WheelsError, check_choice, check_number
 class Check:
     """The drafts of R rows, and what both models think of them. K is the longest draft."""
 
-    scores_RWV: torch.Tensor
+    logits_RWV: torch.Tensor
     """The teacher's scores before each draft token, and after the last: W = K + 1."""
     draft_RK: torch.Tensor
     """The draft tokens, int64; what lies beyond a row's own number is not looked at."""
@@ -36,7 +36,7 @@ class Check:
     sampling: Sampling
     """How tokens are drawn."""
     q_RKV: torch.Tensor | None
-    """The student's law of each draft token; None where it is not needed, or the draft is copied and not drawn."""
+    """The student's distribution at each draft token; None where it is not needed, or the draft was copied."""
     accept_RK: torch.Tensor
     """A uniform number in [0, 1) for each acceptance, float64."""
     token_RW: torch.Tensor
@@ -44,8 +44,8 @@ class Check:
 
     @cached_property
     def p_RWV(self) -> torch.Tensor:
-        """The teacher's law."""
-        return self.sampling.law(self.scores_RWV)
+        """The teacher's distribution."""
+        return self.sampling.probs(self.logits_RWV)
 
     @property
     def p_draft_RK(self) -> torch.Tensor:
@@ -62,10 +62,10 @@ class Check:
     @property
     def is_best_RK(self) -> torch.Tensor:
         """Whether each draft token is the teacher's own greedy choice."""
-        return self.scores_RWV[:, :-1].argmax(-1) == self.draft_RK
+        return self.logits_RWV[:, :-1].argmax(-1) == self.draft_RK
 
     def q_at(self, place_R: torch.Tensor) -> torch.Tensor:
-        """Return the student's law at one place of each row, `[R, V]`; all mass on a token that was copied."""
+        """Return the student's distribution at one place of each row, `[R, V]`; all mass on a token that was copied."""
         row_R = torch.arange(len(place_R), device=place_R.device)
         if self.q_RKV is not None:
             return self.q_RKV[row_R, place_R]
@@ -73,10 +73,10 @@ class Check:
         return torch.zeros_like(self.p_RWV[:, 0]).scatter_(1, copied_R1, 1.0)
 
     def p_at(self, place_R: torch.Tensor) -> torch.Tensor:
-        """Return the teacher's law at one place of each row, `[R, V]`."""
+        """Return the teacher's distribution at one place of each row, `[R, V]`."""
         return self.p_RWV[torch.arange(len(place_R), device=place_R.device), place_R]
 
-    def kept(self, stands_RK: torch.Tensor) -> torch.Tensor:
+    def num_accepted(self, stands_RK: torch.Tensor) -> torch.Tensor:
         """Return how many draft tokens come before the first that does not stand, `[R]`."""
         real_RK = torch.arange(stands_RK.shape[1], device=stands_RK.device) < self.gap_R[:, None]
         return (stands_RK & real_RK).long().cumprod(1).sum(1)
@@ -85,22 +85,26 @@ class Check:
         """Return the teacher's token at one place of each row, as it writes alone, `[R]`."""
         row_R = torch.arange(len(place_R), device=place_R.device)
         if self.sampling.greedy:
-            return best(self.scores_RWV[row_R, place_R], "teacher")
+            return best(self.logits_RWV[row_R, place_R], "teacher")
         return draw(self.p_at(place_R), self.token_RW[row_R, place_R], "teacher")
 
-    def residual_token(self, kept_R: torch.Tensor, mass_RV: torch.Tensor) -> torch.Tensor:
-        """Draw the token after what was kept: by `mass`, normalised; by the teacher's law where no draft was cut."""
+    def residual_token(self, num_accepted_R: torch.Tensor, mass_RV: torch.Tensor) -> torch.Tensor:
+        """Draw the token after the accepted ones: by `mass`, normalised; where all were accepted, by `p`."""
         total_R1 = mass_RV.sum(-1, keepdim=True)
-        cut_R1 = (kept_R < self.gap_R)[:, None] & (total_R1 > 0)
-        law_RV = torch.where(cut_R1, mass_RV / total_R1.clamp(min=1e-30), self.p_at(kept_R))
-        return draw(law_RV, self.token_RW[torch.arange(len(kept_R), device=kept_R.device), kept_R], "teacher")
+        cut_R1 = (num_accepted_R < self.gap_R)[:, None] & (total_R1 > 0)
+        probs_RV = torch.where(cut_R1, mass_RV / total_R1.clamp(min=1e-30), self.p_at(num_accepted_R))
+        return draw(
+            probs_RV,
+            self.token_RW[torch.arange(len(num_accepted_R), device=num_accepted_R.device), num_accepted_R],
+            "teacher",
+        )
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What stands."""
 
-    kept_R: torch.Tensor
+    num_accepted_R: torch.Tensor
     """Draft tokens that stand, from the first."""
     token_R: torch.Tensor
     """The teacher's token after them."""
@@ -121,8 +125,8 @@ class Verifier(Protocol):
     def bonus(self) -> bool:
         """Whether the teacher writes one token more where the whole draft stands."""
 
-    def needs_law(self, sampling: Sampling) -> bool:
-        """Tell whether the student's law of every draft token has to be kept."""
+    def needs_draft_probs(self, sampling: Sampling) -> bool:
+        """Tell whether the student's distribution of every draft token has to be kept."""
 
     def __call__(self, check: Check) -> Verdict:
         """Decide."""
@@ -132,8 +136,8 @@ class Verifier(Protocol):
 class Speculative:
     """Speculative decoding: accept a draft token v with `min(1, p(v) / ((1 - lenience) q(v)))`.
 
-    Otherwise the teacher draws from `norm(max(0, p - (1 - lenience) q))`. At lenience 0 the law of the text is exactly
-    the teacher's (Leviathan et al. 2023, theorem 1). Greedy: accept where `p(v) >= (1 - lenience) max p`.
+    Otherwise the teacher draws from `norm(max(0, p - (1 - lenience) q))`. At lenience 0 texts follow exactly the
+    teacher's distribution (Leviathan et al. 2023, theorem 1). Greedy: accept where `p(v) >= (1 - lenience) max p`.
     """
 
     lenience: float = 0.0
@@ -146,7 +150,7 @@ class Speculative:
         if not 0 <= check_number("lenience", self.lenience) < 1:
             raise WheelsError(f"lenience must be in [0, 1) (0 is lossless), got {self.lenience}")
 
-    def needs_law(self, sampling: Sampling) -> bool:
+    def needs_draft_probs(self, sampling: Sampling) -> bool:
         """Only to draw: a greedy draft is compared with the teacher alone."""
         return not sampling.greedy
 
@@ -159,16 +163,16 @@ class Speculative:
             stands_RK = check.is_best_RK
             if self.lenience:
                 stands_RK = stands_RK | (check.p_draft_RK >= strict * check.p_RWV[:, :-1].max(-1).values)
-            kept_R = check.kept(stands_RK)
-            return Verdict(kept_R, check.own_token(kept_R))
-        kept_R = check.kept(check.accept_RK * strict * check.q_draft_RK < check.p_draft_RK)
-        place_R = kept_R.clamp(max=check.draft_RK.shape[1] - 1)
+            num_accepted_R = check.num_accepted(stands_RK)
+            return Verdict(num_accepted_R, check.own_token(num_accepted_R))
+        num_accepted_R = check.num_accepted(check.accept_RK * strict * check.q_draft_RK < check.p_draft_RK)
+        place_R = num_accepted_R.clamp(max=check.draft_RK.shape[1] - 1)
         mass_RV = (check.p_at(place_R) - strict * check.q_at(place_R)).clamp(min=0.0)
-        return Verdict(kept_R, check.residual_token(kept_R, mass_RV))
+        return Verdict(num_accepted_R, check.residual_token(num_accepted_R, mass_RV))
 
 
 @dataclass(frozen=True)
-class TakeBack:
+class ThresholdVerifier:
     """Cut the draft at the first token that the teacher finds too bad by a threshold, in nats.
 
     `surprise`: `-log p(v) > threshold` (the rollback of BiLD, Kim et al. 2023). `regret`: `max log p - log p(v) >
@@ -186,7 +190,7 @@ class TakeBack:
         check_choice("measure", self.measure, ("regret", "surprise"))
         check_number("threshold", self.threshold, 0, math.inf)
 
-    def needs_law(self, sampling: Sampling) -> bool:
+    def needs_draft_probs(self, sampling: Sampling) -> bool:
         """The teacher alone judges."""
         return False
 
@@ -195,18 +199,18 @@ class TakeBack:
         surprise_RK = -check.p_draft_RK.log()
         if self.measure == "regret":
             surprise_RK = surprise_RK + check.p_RWV[:, :-1].max(-1).values.log()
-        kept_R = check.kept(~(surprise_RK > self.threshold))
-        return Verdict(kept_R, check.own_token(kept_R))
+        num_accepted_R = check.num_accepted(~(surprise_RK > self.threshold))
+        return Verdict(num_accepted_R, check.own_token(num_accepted_R))
 
 
 @dataclass(frozen=True)
 class Cascade:
-    """Speculative cascades: speculative sampling against a target law between student and teacher.
+    """Speculative cascades: speculative sampling against a target distribution between student and teacher.
 
-    `chow`, `diff` and `opt` take the student's whole law at a place, or the teacher's; the token rules take the
-    student's probability of the tokens that they accept, and the teacher's law for the mass that is left over:
+    `chow`, `diff` and `opt` take the whole distribution of one model at each position. The token rules take the
+    student's probability of the tokens that they accept, and the teacher's distribution for the remaining mass:
     `pi(v) = q(v) [v accepted] + (sum of q over what is not accepted) p(v)` (Narasimhan et al. 2024, tables 1 and 2).
-    No bonus token: the law of a place is known only where both models have read it.
+    No bonus token: the target is known only where both models have read.
     """
 
     kind: str
@@ -224,12 +228,12 @@ class Cascade:
         """The rule."""
         return f"cascade-{self.kind}"
 
-    def needs_law(self, sampling: Sampling) -> bool:
-        """Every criterion compares both laws."""
+    def needs_draft_probs(self, sampling: Sampling) -> bool:
+        """Every criterion compares both distributions."""
         return True
 
     def target(self, p_RKV: torch.Tensor, q_RKV: torch.Tensor) -> torch.Tensor:
-        """Compute the law that the text follows, pi, at each place."""
+        """Compute the distribution that the text follows, pi, at each place."""
         accepted_RKV = self.accepted(p_RKV, q_RKV)
         if self.kind in ("chow", "diff", "opt"):
             return torch.where(accepted_RKV, q_RKV, p_RKV)
@@ -257,17 +261,19 @@ class Cascade:
         if check.draft_RK.shape[1] == 0:
             return Verdict(check.gap_R, check.own_token(check.gap_R))
         if check.q_RKV is None:
-            raise WheelsError("a cascade compares two laws, and a draft that is copied has none; let the student draft")
+            raise WheelsError(
+                "a cascade compares two distributions, and a draft that is copied has none; let the student draft"
+            )
         p_RKV, q_RKV = check.p_RWV[:, :-1], check.q_RKV
         if check.sampling.greedy:
             accepted_RKV = self.accepted(p_RKV, q_RKV)
             may_RK = accepted_RKV.expand_as(p_RKV).gather(2, check.draft_RK[..., None]).squeeze(2)
-            kept_R = check.kept(may_RK | check.is_best_RK)
-            return Verdict(kept_R, check.own_token(kept_R))
+            num_accepted_R = check.num_accepted(may_RK | check.is_best_RK)
+            return Verdict(num_accepted_R, check.own_token(num_accepted_R))
         target_RKV = self.target(p_RKV, q_RKV)
         drafted_RK = target_RKV.gather(2, check.draft_RK[..., None]).squeeze(2)
-        kept_R = check.kept(check.accept_RK * check.q_draft_RK < drafted_RK)
-        place_R = kept_R.clamp(max=check.draft_RK.shape[1] - 1)
+        num_accepted_R = check.num_accepted(check.accept_RK * check.q_draft_RK < drafted_RK)
+        place_R = num_accepted_R.clamp(max=check.draft_RK.shape[1] - 1)
         row_R = torch.arange(len(place_R), device=place_R.device)
         mass_RV = (target_RKV[row_R, place_R] - q_RKV[row_R, place_R]).clamp(min=0.0)
-        return Verdict(kept_R, check.residual_token(kept_R, mass_RV))
+        return Verdict(num_accepted_R, check.residual_token(num_accepted_R, mass_RV))

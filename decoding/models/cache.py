@@ -42,7 +42,7 @@ class CacheWrite:
     uniform: int | None
     """The common cursor, where all rows stand at one: then a plain slice is written."""
     visible: int
-    """Slots that are read, from 0: the furthest cursor after this write."""
+    """TextBatch that are read, from 0: the furthest cursor after this write."""
     whole: bool = False
     """Whether the stores are shown as they lie, with all rows: then nothing is gathered."""
 

@@ -25,7 +25,7 @@ from wheels.agents.regression import trained_baselines
 from wheels.agents.regression.warm_start import WarmStart
 from wheels.agents.rl.agent import PCLAgent
 from wheels.agents.run import Trainer, run
-from wheels.decoding import teacher_forcing as examine
+from wheels.decoding import teacher_forcing
 from wheels.decoding.engine import Engine
 from wheels.decoding.methods.calibrated import calibrated
 from wheels.decoding.methods.rules import RULE_NAMES, TRAINED
@@ -113,7 +113,7 @@ def test_no_more_rows_are_in_flight_than_batch_size_says(
     part: str, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flying, read = [], []
-    begin, once = Engine.__init__, examine.read_texts
+    begin, once = Engine.__init__, teacher_forcing.read_texts
 
     def counted(self: Engine, *more: Any, **named: Any) -> None:
         begin(self, *more, **named)
@@ -124,7 +124,7 @@ def test_no_more_rows_are_in_flight_than_batch_size_says(
         return once(pair, model, sources, texts)
 
     monkeypatch.setattr(Engine, "__init__", counted)
-    monkeypatch.setattr(examine, "read_texts", noted)
+    monkeypatch.setattr(teacher_forcing, "read_texts", noted)
     monkeypatch.setattr(train, "CalibrateConfig", partial(train.CalibrateConfig, budgets=(0.5,)))
     run(replace(config, train=part, calibrate=True, batch_size=3, seeds=1))
     assert {size for size, _ in flying} == {3}

@@ -158,7 +158,9 @@ def test_the_ends_of_the_ranges_are_taken(settings):
 @pytest.mark.parametrize("make", [deferral, verified])
 @pytest.mark.parametrize("mode", ["average", "strict", "online"])
 def test_a_rule_without_a_threshold_is_refused(mode, make, rule, budget):
-    message = rf"rule '{rule}' (has no threshold, so it never calls; (calibrate it|give a budget)|does not say which)"
+    message = (
+        rf"rule '{rule}' (has no threshold, so it never calls; (ask a calibrated|give a budget)|does not say which)"
+    )
     if (make is verified and mode == "strict") or (budget is None and mode != "average"):
         message = "strict mode cannot take tokens back|keeps no budget, so (strict|online) mode has nothing to do"
     with pytest.raises(WheelsError, match=message):
@@ -277,7 +279,7 @@ def test_a_model_that_gives_no_numbers_stops_the_run(which, name, family, sampli
     method, budget = METHODS[name]
     if which == "student" and name == "lookup":
         pytest.skip("the student never runs")
-    with pytest.raises(WheelsError, match=rf"the {which}'s scores are no numbers \(nan\): .* or use float32"):
+    with pytest.raises(WheelsError, match=rf"the {which}'s logits are no numbers \(nan\): .* or use float32"):
         write_with(broken(which, family), SOURCES, method, budget=budget, sampling=sampling, max_new_tokens=8)
 
 
@@ -289,7 +291,7 @@ def test_a_score_that_is_no_number_stops_the_run(mode):
 
 
 def test_infinite_scores_are_in_order():
-    rule = Rule("all or nothing", lambda step: torch.where(step.position_B == 0, math.inf, -math.inf), 0.5)
+    rule = Rule("all-or-nothing", lambda step: torch.where(step.position_B == 0, math.inf, -math.inf), 0.5)
     assert {trace.authors[0] for trace in write(method=rule)} == {"teacher"}
 
 

@@ -197,10 +197,10 @@ def test_a_call_writes_the_teachers_token_after_the_common_text(pair):
         model = pair.teacher if trace.authors[place] == "teacher" else pair.student
         text = torch.tensor([[*prefix, *trace.token_ids[:place]]])
         inputs = {"input_ids": torch.tensor(pair.encode(["c a b"])), "decoder_input_ids": text}
-        scores_V = model(**(inputs if pair.is_seq2seq else {"input_ids": text})).logits[0, -1]
-        scores_V[0] = -torch.inf if model.generation_config.bad_words_ids else scores_V[0]
+        logits_V = model(**(inputs if pair.is_seq2seq else {"input_ids": text})).logits[0, -1]
+        logits_V[0] = -torch.inf if model.generation_config.bad_words_ids else logits_V[0]
         forced = model.generation_config.forced_bos_token_id
-        expected = forced if forced is not None and place == 0 and pair.is_seq2seq else int(scores_V.argmax())
+        expected = forced if forced is not None and place == 0 and pair.is_seq2seq else int(logits_V.argmax())
         assert trace.token_ids[place] == expected
 
 

@@ -10,7 +10,7 @@ from tests.decoding.tiny import SEQ2SEQ, write
 from wheels.decoding.methods.method import deferral, priced
 from wheels.decoding.methods.rule import Rule
 from wheels.decoding.methods.rules import RULES
-from wheels.decoding.methods.verify import TakeBack
+from wheels.decoding.methods.verify import ThresholdVerifier
 from wheels.errors import WheelsError
 
 
@@ -48,7 +48,7 @@ def test_a_price_that_trusts_all_is_plain_deferral_and_one_that_trusts_nothing_i
 )
 def test_the_tolerance_follows_the_price(threshold, given, nats):
     method = priced(RULES["entropy"].at(threshold), **given)
-    assert method.verifier == TakeBack(nats, "regret") and method.rule.threshold == threshold
+    assert method.verifier == ThresholdVerifier(nats, "regret") and method.rule.threshold == threshold
 
 
 def test_a_row_calls_anyway_where_its_draft_is_longest():

@@ -13,7 +13,7 @@ from wheels.decoding.models import cache
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
-from wheels.decoding.sequences import prepare_rows
+from wheels.decoding.sequences import prepare_sequences
 from wheels.errors import WheelsError
 from wheels.models.pair import Pair
 
@@ -118,14 +118,14 @@ def test_prompts_that_cannot_be_read_are_skipped_and_change_nothing(family):
 
 def sizes(engine: Engine) -> dict[str, tuple]:
     """Return the size of all that an engine holds."""
-    found = {name: tuple(value.shape) for name, value in vars(engine.slots).items() if isinstance(value, torch.Tensor)}
+    found = {name: tuple(value.shape) for name, value in vars(engine.texts).items() if isinstance(value, torch.Tensor)}
     for name, runner in (("student", engine.student), ("teacher", engine.teacher)):
         for number, layer in enumerate([*runner.cache.self_layers, *runner.cache.cross_layers]):
             stores = (layer._keys if hasattr(layer, "_keys") else layer.keys) if layer.is_initialized else None
             found[f"{name} {number}"] = () if stores is None else tuple(stores.shape)
         found[name] = len(runner._sources), len(runner._known), tuple(runner.cursor_B.shape)
-    laws = engine.drafts.laws_SKV
-    found["texts"] = len(engine.slots.rows), len(engine.since), () if laws is None else tuple(laws.shape)
+    laws = engine.drafts.draft_probs_SKV
+    found["texts"] = len(engine.texts.rows), len(engine.since), () if laws is None else tuple(laws.shape)
     return found
 
 
@@ -149,7 +149,7 @@ def test_memory_is_flat_over_many_prompts(family, method, budget, monkeypatch):
     monkeypatch.setattr(cache, "BLOCK", 4)
     pair = make_pair(family)
     texts = [TEXTS[number * 7 % len(TEXTS)] for number in range(COUNT)]
-    rows = prepare_rows(pair, texts, 6)
+    rows = prepare_sequences(pair, texts, 6)
     params = DecodeParams(max_new_tokens=6, sampling=Sampling(2.0))
     engine = Engine(pair, rows, method_of(method, budget), params, batch_size=8, schedule=Schedule(group=3))
     after = [(row.index, sizes(engine)) for row in engine.run()]
@@ -157,8 +157,8 @@ def test_memory_is_flat_over_many_prompts(family, method, budget, monkeypatch):
     assert sorted(index for index, _ in after) == list(range(COUNT)), "every prompt is answered once"
     assert all(row.passes for row in rows), "both models are at work"
     slots = 8 if method.lookup else 10
-    assert len(engine.slots.rows) == slots, "a batch, and those that wait where two models write"
-    assert engine.slots.free() == list(range(slots)) and not engine.running and not engine.calling
+    assert len(engine.texts.rows) == slots, "a batch, and those that wait where two models write"
+    assert engine.texts.free() == list(range(slots)) and not engine.running and not engine.calling
 
 
 def test_a_store_that_grows_for_ever_is_seen(monkeypatch):
@@ -170,7 +170,7 @@ def test_a_store_that_grows_for_ever_is_seen(monkeypatch):
 
     monkeypatch.setattr(cache, "_ensure_capacity", grown)
     pair = make_pair("llama")
-    rows = prepare_rows(pair, TEXTS * 2, 6)
+    rows = prepare_sequences(pair, TEXTS * 2, 6)
     engine = Engine(pair, rows, deferral(Every(3), 0.4), DecodeParams(), batch_size=4, schedule=Schedule(group=1))
     assert not is_flat([sizes(engine) for _ in engine.run()])
 

@@ -121,8 +121,8 @@ def pair_law(pair: Pair, source: str) -> tuple[list[int], torch.Tensor]:
     first_V = pair.teacher(input_ids=ids, decoder_input_ids=start).logits[0, -1].double().div(TEMPERATURE).softmax(-1)
     firsts = first_V.topk(FIRSTS).indices
     texts = torch.cat([start.expand(FIRSTS, -1), firsts[:, None]], 1)
-    scores_FV = pair.teacher(input_ids=ids.expand(FIRSTS, -1), decoder_input_ids=texts).logits[:, -1]
-    law_FV = first_V[firsts][:, None] * (scores_FV.double() / TEMPERATURE).softmax(-1)
+    logits_FV = pair.teacher(input_ids=ids.expand(FIRSTS, -1), decoder_input_ids=texts).logits[:, -1]
+    law_FV = first_V[firsts][:, None] * (logits_FV.double() / TEMPERATURE).softmax(-1)
     return firsts.tolist(), torch.cat([law_FV.flatten(), 1.0 - law_FV.sum()[None]])
 
 

@@ -40,29 +40,29 @@ def test_tokens_follow_the_law_of_transformers_processors(temperature, top_k, to
 
 
 def test_a_draw_is_the_inverse_of_the_distribution_function():
-    scores_BV = torch.tensor([0.5, 0.25, 0.25]).log().expand(5, -1)
+    logits_BV = torch.tensor([0.5, 0.25, 0.25]).log().expand(5, -1)
     uniform_B = torch.tensor([0.0, 0.4999, 0.5001, 0.7501, 1 - 2**-53], dtype=torch.float64)
-    assert Sampling(1.0).choose(scores_BV, uniform_B).tolist() == [0, 0, 1, 2, 2]
+    assert Sampling(1.0).choose(logits_BV, uniform_B).tolist() == [0, 0, 1, 2, 2]
 
 
 def test_the_highest_draw_never_gives_what_is_forbidden():
-    scores_BV = torch.randn(200, 9)
-    scores_BV[:, 6:] = -torch.inf
+    logits_BV = torch.randn(200, 9)
+    logits_BV[:, 6:] = -torch.inf
     uniform_B = torch.full((200,), 1 - 2**-53, dtype=torch.float64)
-    assert Sampling(1.0).choose(scores_BV, uniform_B).max() <= 5
+    assert Sampling(1.0).choose(logits_BV, uniform_B).max() <= 5
 
 
 def test_the_lowest_draw_never_gives_what_is_forbidden():
-    scores_BV = torch.tensor([[-torch.inf, 0.0, 1.0]])
-    assert Sampling(1.0).choose(scores_BV, torch.zeros(1, dtype=torch.float64)).tolist() == [1]
+    logits_BV = torch.tensor([[-torch.inf, 0.0, 1.0]])
+    assert Sampling(1.0).choose(logits_BV, torch.zeros(1, dtype=torch.float64)).tolist() == [1]
 
 
 def test_greedy_takes_the_best_and_leaves_the_scores_alone():
-    scores_BV = torch.randn(6, 9)
-    kept_BV = scores_BV.clone()
-    assert GREEDY.choose(scores_BV, torch.rand(6)).equal(scores_BV.argmax(-1))
-    Sampling(2.0, top_k=2, top_p=0.5).choose(scores_BV, torch.rand(6))
-    assert scores_BV.equal(kept_BV)
+    logits_BV = torch.randn(6, 9)
+    kept_BV = logits_BV.clone()
+    assert GREEDY.choose(logits_BV, torch.rand(6)).equal(logits_BV.argmax(-1))
+    Sampling(2.0, top_k=2, top_p=0.5).choose(logits_BV, torch.rand(6))
+    assert logits_BV.equal(kept_BV)
 
 
 def test_a_whole_number_is_a_temperature():
@@ -136,10 +136,10 @@ def test_draws_stay_the_same_from_version_to_version():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("temperature", [1e-3, 1e-5, 1e-20, 1e-38, 1e-40, 5e-324])
 def test_towards_0_the_law_tends_to_the_best_token(temperature, dtype):
-    scores_BV = torch.tensor([[24.0, 96.0, 40.0, -torch.inf, 95.0]], dtype=dtype)
-    assert Sampling(temperature).law(scores_BV).tolist() == [[0.0, 1.0, 0.0, 0.0, 0.0]]
-    assert Sampling(temperature, 2, 0.9).law(scores_BV).tolist() == [[0.0, 1.0, 0.0, 0.0, 0.0]]
-    assert Sampling(temperature).choose(scores_BV, torch.full((1,), 1 - 2**-53, dtype=torch.float64)).tolist() == [1]
+    logits_BV = torch.tensor([[24.0, 96.0, 40.0, -torch.inf, 95.0]], dtype=dtype)
+    assert Sampling(temperature).probs(logits_BV).tolist() == [[0.0, 1.0, 0.0, 0.0, 0.0]]
+    assert Sampling(temperature, 2, 0.9).probs(logits_BV).tolist() == [[0.0, 1.0, 0.0, 0.0, 0.0]]
+    assert Sampling(temperature).choose(logits_BV, torch.full((1,), 1 - 2**-53, dtype=torch.float64)).tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -152,21 +152,21 @@ def test_towards_0_the_law_tends_to_the_best_token(temperature, dtype):
     ],
 )
 def test_the_ends_of_every_range_have_a_law(values, law_V):
-    scores_BV = torch.tensor([[1.0, 3.0, 2.0, -torch.inf]])
-    assert Sampling(**{"temperature": 1.0, **values}).law(scores_BV)[0].tolist() == pytest.approx(law_V, abs=1e-5)
+    logits_BV = torch.tensor([[1.0, 3.0, 2.0, -torch.inf]])
+    assert Sampling(**{"temperature": 1.0, **values}).probs(logits_BV)[0].tolist() == pytest.approx(law_V, abs=1e-5)
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(1.0), Sampling(0.7, 3, 0.9)])
 def test_scores_that_are_no_numbers_stop_and_are_named(sampling):
-    scores_BV = torch.zeros(3, 5)
-    assert sampling.choose(scores_BV, torch.zeros(3, dtype=torch.float64), "student").shape == (3,)
-    scores_BV[1, 3] = torch.nan
-    with pytest.raises(WheelsError, match=r"the student's scores are no numbers \(nan\): .* or use float32"):
-        sampling.choose(scores_BV, torch.zeros(3, dtype=torch.float64), "student")
+    logits_BV = torch.zeros(3, 5)
+    assert sampling.choose(logits_BV, torch.zeros(3, dtype=torch.float64), "student").shape == (3,)
+    logits_BV[1, 3] = torch.nan
+    with pytest.raises(WheelsError, match=r"the student's logits are no numbers \(nan\): .* or use float32"):
+        sampling.choose(logits_BV, torch.zeros(3, dtype=torch.float64), "student")
 
 
 def test_the_greedy_law_is_the_softmax_of_each_place():
-    scores_RWV = torch.randn(2, 3, 4)
-    law_RWV = GREEDY.law(scores_RWV)
-    assert law_RWV.dtype == torch.float64
-    torch.testing.assert_close(law_RWV, scores_RWV.double().exp() / scores_RWV.double().exp().sum(-1, keepdim=True))
+    logits_RWV = torch.randn(2, 3, 4)
+    probs_RWV = GREEDY.probs(logits_RWV)
+    assert probs_RWV.dtype == torch.float64
+    torch.testing.assert_close(probs_RWV, logits_RWV.double().exp() / logits_RWV.double().exp().sum(-1, keepdim=True))

@@ -10,7 +10,7 @@ from wheels.decoding.methods.method import deferral, student_only, teacher_only
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.scheduler import Schedule
-from wheels.decoding.sequences import prepare_rows
+from wheels.decoding.sequences import prepare_sequences
 from wheels.errors import WheelsError
 
 LOCKSTEP = Schedule("lockstep")
@@ -98,16 +98,16 @@ def test_a_wrong_schedule_is_refused(values, message):
 @pytest.mark.parametrize(("budget", "texts"), [(0.0, 4), (1.0, 4), (0.5, 6), ([0.0, 0.5] * 6, 6)])
 def test_more_texts_than_a_batch_are_in_flight_only_where_both_models_write(budget, texts):
     pair = make_pair("llama")
-    rows = prepare_rows(pair, ["a b", "c"] * 6, 4)
+    rows = prepare_sequences(pair, ["a b", "c"] * 6, 4)
     engine = Engine(pair, rows, deferral(RULES["random"], budget), DecodeParams(), batch_size=4,
                     schedule=Schedule(group=3))  # fmt: skip
-    assert len(engine.slots.rows) == texts
+    assert len(engine.texts.rows) == texts
 
 
 def test_the_text_that_has_run_the_longest_goes_first():
     """A text that comes back from the teacher stands before those that began after it, whatever their slots are."""
     pair = make_pair("llama")
-    rows = prepare_rows(pair, ["a b", "c", "d e", "f"], 4)
+    rows = prepare_sequences(pair, ["a b", "c", "d e", "f"], 4)
     engine = Engine(
         pair, rows, deferral(RULES["random"], 0.5), DecodeParams(), batch_size=2, schedule=Schedule(group=2)
     )
@@ -118,7 +118,7 @@ def test_the_text_that_has_run_the_longest_goes_first():
         engine.running.remove(slot)
         engine._run(slot)
     assert engine.running == slots
-    engine.slots.rows[first] = None
+    engine.texts.rows[first] = None
     engine.running.remove(first)
     engine._admit()
     assert engine.running == [*slots[1:], first], "another text in the slot of the oldest"
@@ -127,14 +127,14 @@ def test_the_text_that_has_run_the_longest_goes_first():
 def test_texts_are_let_in_several_at_a_time_while_others_run():
     """A quarter of a batch, so that their sources are read together; one by one only where nobody runs."""
     pair = make_pair("llama")
-    rows = prepare_rows(pair, ["a b"] * 20, 4)
+    rows = prepare_sequences(pair, ["a b"] * 20, 4)
     engine = Engine(pair, rows, student_only(), DecodeParams(), batch_size=8)
     engine._admit()
-    assert len(engine.queue) == 12 and not engine.slots.free()
+    assert len(engine.queue) == 12 and not engine.texts.free()
     for leaving, waiting in ((1, 12), (1, 10), (1, 10)):
         for slot in engine.running[:leaving]:
             engine.running.remove(slot)
-            engine.slots.rows[slot] = None
+            engine.texts.rows[slot] = None
         engine._admit()
         assert len(engine.queue) == waiting
     engine.running.clear()
@@ -144,7 +144,7 @@ def test_texts_are_let_in_several_at_a_time_while_others_run():
 
 def test_one_model_alone_reads_its_cache_as_it_lies():
     pair = make_pair("llama")
-    rows = prepare_rows(pair, ["a b", "c d"] * 6, 4)
+    rows = prepare_sequences(pair, ["a b", "c d"] * 6, 4)
     with_ends(pair, 99)
     engine = Engine(pair, rows, teacher_only(), DecodeParams(), batch_size=4)
     asked = []

@@ -294,14 +294,14 @@ def joint_counts(traces: list[Trace], size: int) -> torch.Tensor:
 
 def redraws_from_p(self: Speculative, check: Check) -> Verdict:
     """A wrong rule: what is refused is drawn from the whole of p again."""
-    kept_R = check.kept(check.accept_RK * check.q_draft_RK < check.p_draft_RK)
-    return Verdict(kept_R, check.own_token(kept_R))
+    num_accepted_R = check.num_accepted(check.accept_RK * check.q_draft_RK < check.p_draft_RK)
+    return Verdict(num_accepted_R, check.own_token(num_accepted_R))
 
 
 def turned_round(self: Speculative, check: Check) -> Verdict:
     """A wrong rule: accepts with `min(1, q / p)`."""
-    kept_R = check.kept(check.accept_RK * check.p_draft_RK < check.q_draft_RK)
-    return Verdict(kept_R, check.own_token(kept_R))
+    num_accepted_R = check.num_accepted(check.accept_RK * check.p_draft_RK < check.q_draft_RK)
+    return Verdict(num_accepted_R, check.own_token(num_accepted_R))
 
 
 @pytest.mark.slow
@@ -391,9 +391,9 @@ def test_parts_that_do_not_go_together_are_refused(make, message):
 
 def test_texts_in_flight_are_the_batch_and_those_that_wait():
     pair = kin("t5")
-    rows = engine.prepare_rows(pair, TEXTS, LIMIT)
+    rows = engine.prepare_sequences(pair, TEXTS, LIMIT)
     for size, schedule, count in ((4, Schedule(group=3), 6), (4, Schedule("lockstep"), 4), (8, Schedule(group=8), 12)):
         made = Engine(
             pair, rows, speculative(3), DecodeParams(max_new_tokens=LIMIT), batch_size=size, schedule=schedule
         )
-        assert len(made.slots.rows) == count
+        assert len(made.texts.rows) == count

@@ -9,7 +9,7 @@ from tests.decoding.tiny import FAMILIES, make_pair, with_ends, write
 from tests.envs.tiny import EOS, SOURCES
 from wheels.decoding import teacher_forcing as module
 from wheels.decoding.step import Step
-from wheels.decoding.teacher_forcing import Examined, examine
+from wheels.decoding.teacher_forcing import ScoredText, teacher_force
 from wheels.decoding.trace import Trace
 from wheels.models.pair import Pair
 from wheels.policy.features import LOG_FLOOR
@@ -42,11 +42,11 @@ def watched(pair: Pair) -> tuple[list[Trace], list[list[Step]]]:
     return traces, states
 
 
-def examined(pair: Pair, traces: list[Trace]) -> list[Examined]:
-    return examine(pair, pair.encode(SOURCES), [trace.token_ids for trace in traces])
+def scored(pair: Pair, traces: list[Trace]) -> list[ScoredText]:
+    return teacher_force(pair, pair.encode(SOURCES), [trace.token_ids for trace in traces])
 
 
-def difference(found: list[Examined], states: list[list[Step]]) -> float:
+def difference(found: list[ScoredText], states: list[list[Step]]) -> float:
     """Return the largest difference of any feature."""
     seen = [torch.cat([step.features_BF for step in steps]) for steps in states]
     return max(float((one.features_TF - own_TF).abs().max()) for one, own_TF in zip(found, seen, strict=True))
@@ -60,7 +60,7 @@ def pair(request) -> Pair:
 def test_features_and_regrets_are_those_of_the_engines_steps(pair):
     traces, states = watched(pair)
     assert {trace.tokens for trace in traces} != {10}, "some text must end early, so that rows are padded"
-    found = examined(pair, traces)
+    found = scored(pair, traces)
     assert difference(found, states) < TOLERANCE
     for one, trace, steps in zip(found, traces, states, strict=True):
         regret_T = torch.cat([step.regret_B for step in steps])
@@ -75,12 +75,12 @@ def test_a_text_read_one_place_off_would_be_seen(pair, monkeypatch):
     traces, states = watched(pair)
     real = module.features
     monkeypatch.setattr(module, "features", lambda *state: real(*state).roll(1, 0))
-    assert difference(examined(pair, traces), states) > 1000 * TOLERANCE
+    assert difference(scored(pair, traces), states) > 1000 * TOLERANCE
 
 
 def test_the_final_state_is_the_one_after_the_last_token(pair):
-    (short,) = examine(pair, pair.encode(["a b c"]), [[4, 5]])
-    (long,) = examine(pair, pair.encode(["a b c"]), [[4, 5, 6]])
+    (short,) = teacher_force(pair, pair.encode(["a b c"]), [[4, 5]])
+    (long,) = teacher_force(pair, pair.encode(["a b c"]), [[4, 5, 6]])
     torch.testing.assert_close(short.final_features_F, long.features_TF[2], atol=TOLERANCE, rtol=0)
     assert short.features_TF.shape == (2, len(short.final_features_F))
 
@@ -88,7 +88,7 @@ def test_the_final_state_is_the_one_after_the_last_token(pair):
 def test_batches_change_nothing(monkeypatch):
     pair = make_pair("llama")
     traces, _ = watched(pair)
-    together = examined(pair, traces)
+    together = scored(pair, traces)
     monkeypatch.setattr(module, "LOGITS_AT_A_TIME", 14 * 30)
     texts = (pair.encode(SOURCES), [t.token_ids for t in traces])
     sizes = [len(batch) for batch in module._batches(*texts, 14, len(SOURCES))]
@@ -97,10 +97,10 @@ def test_batches_change_nothing(monkeypatch):
     assert [len(batch) for batch in module._batches([[1] * 3] * 11, [[1] * 2] * 11, 14, 99)] == [5, 5, 1]
     few = [len(batch) for batch in module._batches(*texts, 1, 2)]
     assert max(few) == 2 and sum(few) == len(SOURCES)
-    for one, other in zip(together, examined(pair, traces), strict=True):
+    for one, other in zip(together, scored(pair, traces), strict=True):
         torch.testing.assert_close(one.features_TF, other.features_TF, atol=TOLERANCE, rtol=0)
         torch.testing.assert_close(one.regret_T, other.regret_T, atol=TOLERANCE, rtol=0)
 
 
 def test_nothing_to_read():
-    assert examine(make_pair("t5"), [], []) == []
+    assert teacher_force(make_pair("t5"), [], []) == []

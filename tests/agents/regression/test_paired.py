@@ -25,7 +25,7 @@ from wheels.agents.regression.paired import (
     thresholds_of,
 )
 from wheels.data.tasks import Row
-from wheels.decoding.teacher_forcing import examine
+from wheels.decoding.teacher_forcing import teacher_force
 from wheels.decoding.trace import TEACHER, Trace
 from wheels.metrics import sentence_scores
 from wheels.models.pair import Pair
@@ -52,7 +52,7 @@ def rows_of(count: int) -> list[Row]:
 
 def states_of(pair: Pair, rows: list[Row]) -> torch.Tensor:
     encoded = pair.encode([row.source for row in rows])
-    return torch.cat([known.features_TF for known in examine(pair, encoded, [[3, 4, 5]] * len(rows))])
+    return torch.cat([known.features_TF for known in teacher_force(pair, encoded, [[3, 4, 5]] * len(rows))])
 
 
 def written(pair: Pair, rows: list[Row], rule: Any) -> list[Trace]:
@@ -70,7 +70,7 @@ def test_one_decision_is_another_and_the_rest_follows(pair: Pair, head: Deferral
         place = at[row]
         assert old.authors[:place] == new.authors[:place] and old.token_ids[:place] == new.token_ids[:place]
         assert (old.authors[place] == TEACHER) != (new.authors[place] == TEACHER)
-        (known,) = examine(pair, pair.encode([rows[row].source]), [old.token_ids])
+        (known,) = teacher_force(pair, pair.encode([rows[row].source]), [old.token_ids])
         assert torch.allclose(flipped.features[row], known.features_TF[place], atol=1e-5)
 
 

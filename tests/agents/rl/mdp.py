@@ -108,7 +108,7 @@ def solve(process: TextProcess) -> Solution:
 
 
 def write_optimum(process: TextProcess, s: Prefix, next_V: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The value of writing, and the law it is written by."""
+    """The value of episodes, and the law it is written by."""
     log_p, log_q = process.log_p[s], process.log_q[s]
     if process.free:
         value = torch.logsumexp(log_p + next_V, 0)

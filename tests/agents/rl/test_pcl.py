@@ -249,7 +249,7 @@ def test_residuals_of_both_actions_vanish_given_the_mean_next_values(gamma: floa
 
 
 def both_action_inputs(process: TextProcess, solution: Solution) -> list[torch.Tensor]:
-    """One row: V, z, r_w, r_c, E V after writing, E V after a call, of each state."""
+    """One row: V, z, r_w, r_c, E V after episodes, E V after a call, of each state."""
     columns: list[list[float]] = []
     for s in solution.call_logit:
         next_V = torch.tensor([solution.value[(*s, v)] for v in range(3)], dtype=torch.float64)

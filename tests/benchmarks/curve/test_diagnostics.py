@@ -86,8 +86,8 @@ def test_strict_mode_and_prices(model: Path, data: Path) -> None:
 @pytest.mark.slow
 def test_outputs_are_read_again_in_batches_of_the_size_asked_for(model: Path, data: Path, monkeypatch: Any) -> None:
     read: list[int] = []
-    watched = examine._examine_batch
-    monkeypatch.setattr(examine, "_examine_batch", lambda pair, s, t: read.append(len(s)) or watched(pair, s, t))
+    watched = examine._score_batch
+    monkeypatch.setattr(examine, "_score_batch", lambda pair, s, t: read.append(len(s)) or watched(pair, s, t))
     run(settings(model, data, rules=("regret",), budgets=(0.1,), batch_size=2, output=str(data / "small")))
     assert read and max(read) <= 2
 

@@ -30,7 +30,7 @@ def noise(position_B: torch.Tensor) -> torch.Tensor:
 
 def state(**change) -> Step:
     values = {
-        "scores_BV": torch.tensor(Q, dtype=torch.float64).log(),
+        "logits_BV": torch.tensor(Q, dtype=torch.float64).log(),
         "hidden_BD": torch.tensor([[1.0, -2.0], [0.5, 0.0], [0.0, 3.0]]),
         "position_B": torch.tensor([0, 4, 9]),
         "source_B": torch.tensor([5, 5, 8]),
@@ -80,7 +80,7 @@ def test_regret_is_never_negative_and_takes_the_first_of_equals():
 def turns(rule: Rule, tokens: int) -> torch.Tensor:
     """Whether each of 200 rows calls at each of its tokens, `[200, tokens]`."""
     draws = torch.rand(200, tokens, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    many = {"scores_BV": torch.zeros(200, 2), "hidden_BD": torch.zeros(200, 1), "calls_B": torch.zeros(200)}
+    many = {"logits_BV": torch.zeros(200, 2), "hidden_BD": torch.zeros(200, 1), "calls_B": torch.zeros(200)}
     steps = (
         state(**many, position_B=torch.full((200,), t), noise=lambda at_B: draws[torch.arange(200), at_B])
         for t in range(tokens)

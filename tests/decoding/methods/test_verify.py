@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from wheels.decoding.methods.verify import Cascade, Check, Speculative, TakeBack, Verdict, Verifier
+from wheels.decoding.methods.verify import Cascade, Check, Speculative, ThresholdVerifier, Verdict, Verifier
 from wheels.decoding.sampling import GREEDY, Sampling
 from wheels.errors import WheelsError
 
@@ -67,7 +67,7 @@ def round_law(
     for tokens in itertools.product(range(V), repeat=draft):
         weight = math.prod(float(q[tokens[:place]][token]) for place, token in enumerate(tokens))
         verdict = verifier(check_of(p, q, tokens, uniforms[:, :draft], uniforms[:, -1]))
-        outcomes = torch.stack([verdict.kept_R, verdict.token_R], 1)
+        outcomes = torch.stack([verdict.num_accepted_R, verdict.token_R], 1)
         for (kept, token), count in zip(
             *map(torch.Tensor.tolist, outcomes.unique(dim=0, return_counts=True)), strict=True
         ):
@@ -90,7 +90,7 @@ def check_of(p: Table, q: Table, tokens: tuple[int, ...], accept_RK: torch.Tenso
     p_WV = torch.tensor([[float(share) for share in p[tokens[:place]]] for place in range(draft + 1)]).double()
     q_KV = torch.tensor([[float(share) for share in q[tokens[:place]]] for place in range(draft)]).double()
     return Check(
-        scores_RWV=p_WV.log().expand(rows, -1, -1),
+        logits_RWV=p_WV.log().expand(rows, -1, -1),
         draft_RK=torch.tensor(tokens).expand(rows, -1),
         gap_R=torch.full((rows,), draft),
         sampling=Sampling(1.0),
@@ -135,11 +135,14 @@ class Wrong(Speculative):
         object.__setattr__(self, "again", again)
 
     def __call__(self, check: Check) -> Verdict:
-        kept_R = check.kept(self.stands(check))
+        num_accepted_R = check.num_accepted(self.stands(check))
         if self.again:
-            return Verdict(kept_R, check.own_token(kept_R))
-        place_R = kept_R.clamp(max=check.draft_RK.shape[1] - 1)
-        return Verdict(kept_R, check.residual_token(kept_R, (check.p_at(place_R) - check.q_at(place_R)).clamp(min=0.0)))
+            return Verdict(num_accepted_R, check.own_token(num_accepted_R))
+        place_R = num_accepted_R.clamp(max=check.draft_RK.shape[1] - 1)
+        return Verdict(
+            num_accepted_R,
+            check.residual_token(num_accepted_R, (check.p_at(place_R) - check.q_at(place_R)).clamp(min=0.0)),
+        )
 
 
 MISTAKES = {
@@ -193,7 +196,7 @@ def greedy_check(laws: list[list[tuple[float, ...]]], drafts: list[list[int]], g
     p_RWV, draft_RK = torch.tensor(laws, dtype=torch.float64), torch.tensor(drafts)
     return Check(
         **{
-            "scores_RWV": p_RWV.log(), "draft_RK": draft_RK, "gap_R": torch.tensor(gaps), "sampling": GREEDY,
+            "logits_RWV": p_RWV.log(), "draft_RK": draft_RK, "gap_R": torch.tensor(gaps), "sampling": GREEDY,
             "q_RKV": None, "accept_RK": torch.zeros(draft_RK.shape).double(),
             "token_RW": torch.zeros(p_RWV.shape[:2]).double(), **more,
         }
@@ -212,8 +215,8 @@ TAKEN_BACK = [
 def test_what_is_taken_back_by_hand(measure, threshold, kept, sampling):
     last = (0.1, 0.1, 0.8)
     check = greedy_check([[P, P, P, last]], [[0, 1, 2]], [3], sampling=sampling)
-    verdict = TakeBack(threshold, measure)(check)
-    assert verdict.kept_R.tolist() == [kept]
+    verdict = ThresholdVerifier(threshold, measure)(check)
+    assert verdict.num_accepted_R.tolist() == [kept]
     greedy = 2 if kept == 3 else 0
     assert verdict.token_R.tolist() == [greedy if sampling.greedy else 0], "the lowest draw is the first token"
 
@@ -227,22 +230,26 @@ def test_threshold_0_keeps_the_teachers_own_tokens_alone():
         torch.randint(V, (50, 4), generator=generator),
     )
     check = greedy_check(p_RWV.tolist(), draft_RK.tolist(), [4] * 50)
-    verdict, own = TakeBack(0.0)(check), Speculative()(check)
-    assert verdict.kept_R.equal(own.kept_R) and verdict.token_R.equal(own.token_R)
-    assert set(verdict.kept_R.tolist()) == {0, 1, 2, 3, 4}
+    verdict, own = ThresholdVerifier(0.0)(check), Speculative()(check)
+    assert verdict.num_accepted_R.equal(own.num_accepted_R) and verdict.token_R.equal(own.token_R)
+    assert set(verdict.num_accepted_R.tolist()) == {0, 1, 2, 3, 4}
 
 
 def test_an_infinite_threshold_keeps_even_what_the_teacher_forbids():
     never = (0.0, 1.0, 0.0)
     for measure in ("surprise", "regret"):
-        assert TakeBack(math.inf, measure)(greedy_check([[never] * 3], [[0, 2]], [2])).kept_R.tolist() == [2]
-        assert TakeBack(1e9, measure)(greedy_check([[never] * 3], [[1, 2]], [2])).kept_R.tolist() == [1]
+        assert ThresholdVerifier(math.inf, measure)(
+            greedy_check([[never] * 3], [[0, 2]], [2])
+        ).num_accepted_R.tolist() == [2]
+        assert ThresholdVerifier(1e9, measure)(greedy_check([[never] * 3], [[1, 2]], [2])).num_accepted_R.tolist() == [
+            1
+        ]
 
 
 VERIFIERS = {
     "speculative": Speculative(),
     "lossy": Speculative(0.3),
-    "take-back": TakeBack(0.0),
+    "take-back": ThresholdVerifier(0.0),
     "cascade": Cascade("opt", -math.inf),
     "token": Cascade("token-v3", 0.0),
 }
@@ -260,7 +267,7 @@ def test_rows_with_drafts_of_0_to_3_tokens_side_by_side(name, sampled):
         q_RKV=hot[drafts], token_RW=torch.full((4, 4), 0.5).double(), accept_RK=torch.full((4, 3), 0.99).double(),
     )  # fmt: skip
     verdict = VERIFIERS[name](check)
-    assert verdict.kept_R.tolist() == [0, 3, 0, 1]
+    assert verdict.num_accepted_R.tolist() == [0, 3, 0, 1]
     follows = [0, 2, 3] if not VERIFIERS[name].bonus else [0, 1, 2, 3]
     assert [verdict.token_R.tolist()[row] for row in follows] == [[1, 1, 2, 0][row] for row in follows]
 
@@ -272,7 +279,7 @@ def test_where_nobody_has_a_draft_the_teacher_writes(name, sampling):
     check = greedy_check(laws, [[], []], [0, 0], sampling=sampling, token_RW=torch.full((2, 1), 0.5).double())
     check = replace(check, draft_RK=check.draft_RK.long())
     verdict = VERIFIERS[name](check)
-    assert (verdict.kept_R.tolist(), verdict.token_R.tolist()) == ([0, 0], [2, 1])
+    assert (verdict.num_accepted_R.tolist(), verdict.token_R.tolist()) == ([0, 0], [2, 1])
 
 
 def test_rows_do_not_see_each_other():
@@ -291,7 +298,7 @@ def test_rows_do_not_see_each_other():
                     token_RW=noise["token_RW"][rows, : width + 1].double(),
                 )
             )  # fmt: skip
-            return list(zip(verdict.kept_R.tolist(), verdict.token_R.tolist(), strict=True))
+            return list(zip(verdict.num_accepted_R.tolist(), verdict.token_R.tolist(), strict=True))
 
         together = judged(list(range(30)), 3)
         alone = [judged([row], int(gaps[row]))[0] if gaps[row] else together[row] for row in range(30)]
@@ -305,7 +312,7 @@ def test_a_draft_that_the_teacher_cannot_write_never_stands():
     for q_RKV in (None, torch.tensor([[[1.0, 0.0, 0.0]]]).double()):
         check = greedy_check([never], [[0]], [1], sampling=Sampling(1.0), q_RKV=q_RKV)
         verdict = Speculative()(check)
-        assert (verdict.kept_R.tolist(), verdict.token_R.tolist()) == ([0], [1])
+        assert (verdict.num_accepted_R.tolist(), verdict.token_R.tolist()) == ([0], [1])
 
 
 def test_a_cut_that_leaves_no_mass_is_followed_by_the_teachers_law():
@@ -316,7 +323,7 @@ def test_a_cut_that_leaves_no_mass_is_followed_by_the_teachers_law():
         token_RW=torch.full((1, 2), 0.5).double(),
     )  # fmt: skip
     verdict = Speculative()(check)
-    assert (verdict.kept_R.tolist(), verdict.token_R.tolist()) == ([0], [1])
+    assert (verdict.num_accepted_R.tolist(), verdict.token_R.tolist()) == ([0], [1])
 
 
 def test_a_copied_draft_keeps_the_teachers_law():
@@ -328,7 +335,7 @@ def test_a_copied_draft_keeps_the_teachers_law():
     check = check_of(p, q, (1,), uniforms[:, :1], uniforms[:, 1])
     copied = Check(**{**{name: getattr(check, name) for name in Check.__dataclass_fields__}, "q_RKV": None})
     verdict = Speculative()(copied)
-    first_R = torch.where(verdict.kept_R == 1, 1, verdict.token_R)
+    first_R = torch.where(verdict.num_accepted_R == 1, 1, verdict.token_R)
     share_V = torch.bincount(first_R, minlength=V).double() / len(first_R)
     assert share_V.tolist() == pytest.approx(list(map(float, p[()])), abs=EXACT)
 
@@ -339,15 +346,15 @@ def test_no_draft_at_all_is_the_teachers_own_token():
             torch.tensor([[[0.2, 0.5, 0.3]]]).double().log(), torch.empty(1, 0, dtype=torch.long), torch.tensor([0]),
             sampling, None, torch.empty(1, 0).double(), torch.tensor([[0.9]]).double(),
         )  # fmt: skip
-        for verifier in (Speculative(), Speculative(0.5), TakeBack(1.0)):
+        for verifier in (Speculative(), Speculative(0.5), ThresholdVerifier(1.0)):
             verdict = verifier(check)
-            assert (verdict.kept_R.tolist(), verdict.token_R.tolist()) == ([0], [token])
+            assert (verdict.num_accepted_R.tolist(), verdict.token_R.tolist()) == ([0], [token])
 
 
 def test_greedy_lenience_by_hand():
     """Accepted where p is at least `1 - l` of the best: 0.3 of 0.5 is 0.6."""
     check = greedy_check([[P, P, P]], [[0, 1]], [2])
-    assert [int(Speculative(lenience)(check).kept_R) for lenience in (0.0, 0.35, 0.45)] == [1, 1, 2]
+    assert [int(Speculative(lenience)(check).num_accepted_R) for lenience in (0.0, 0.35, 0.45)] == [1, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -356,9 +363,12 @@ def test_greedy_lenience_by_hand():
         (lambda: Speculative(1.0), r"lenience must be in \[0, 1\) \(0 is lossless\), got 1.0"),
         (lambda: Speculative(-0.1), "lenience must be in .* got -0.1"),
         (lambda: Speculative(math.nan), "lenience must be a number, got nan"),
-        (lambda: TakeBack(-1.0), "threshold must be at least 0, got -1.0"),
-        (lambda: TakeBack(math.nan), "threshold must be a number, got nan"),
-        (lambda: TakeBack(1.0, "regrett"), "measure must be one of regret, surprise, got 'regrett'; did you mean"),
+        (lambda: ThresholdVerifier(-1.0), "threshold must be at least 0, got -1.0"),
+        (lambda: ThresholdVerifier(math.nan), "threshold must be a number, got nan"),
+        (
+            lambda: ThresholdVerifier(1.0, "regrett"),
+            "measure must be one of regret, surprise, got 'regrett'; did you mean",
+        ),
         (lambda: Cascade("token-v4", 0.1), "cascade must be one of chow, .* got 'token-v4'; did you mean"),
     ],
 )

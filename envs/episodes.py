@@ -15,7 +15,7 @@ from wheels.data.tasks import Row
 from wheels.decoding.models.self_check import checked_runner
 from wheels.decoding.params import RULE_STREAM, STUDENT_STREAM, TEACHER_STREAM
 from wheels.decoding.sampling import uniforms
-from wheels.decoding.sequences import prepare_rows
+from wheels.decoding.sequences import prepare_sequences
 from wheels.decoding.step import Step
 from wheels.envs.allowance import budget_left, permitted
 from wheels.envs.rewards import needs_teacher, token_reward
@@ -28,7 +28,7 @@ from wheels.policy.features import CopyFeatures
 
 
 @dataclass(frozen=True)
-class Written:
+class StepResult:
     """What one step wrote."""
 
     token_B: torch.Tensor
@@ -49,7 +49,7 @@ class Written:
     """Their metric, 0 to 100, where the reward has a terminal part."""
 
 
-class Writing:
+class EpisodeBatch:
     """B rows that write one text each, and another when that has ended.
 
     Args:
@@ -65,7 +65,7 @@ class Writing:
     def __init__(self, pair: Pair, rows: Sequence[Row], settings: Settings, size: int) -> None:
         self.pair, self.rows, self.settings = pair, rows, settings
         _check_rows(rows, settings)
-        self.sources = prepare_rows(pair, [row.source for row in rows], settings.max_new_tokens)
+        self.sources = prepare_sequences(pair, [row.source for row in rows], settings.max_new_tokens)
         # An environment may outlive its student's weights: an agent trains them between two steps.
         self.student = checked_runner(pair.student, size, pair.vocab_size, fast=False)
         self.teacher = checked_runner(pair.teacher, size, pair.vocab_size)
@@ -113,7 +113,7 @@ class Writing:
         if self.needs_teacher and not bool(self.ended_B.all()):
             self.teacher_BV = self.teacher.read(None, self.tokens_BT, self.length_B).logits_RV
         self.state = Step(
-            scores_BV=said.logits_RV,
+            logits_BV=said.logits_RV,
             hidden_BD=said.hidden_RD,
             position_B=self.position_B.clone(),
             source_B=self.source_B.clone(),
@@ -125,10 +125,10 @@ class Writing:
             log_p_BV=None if self.teacher_BV is None else self.teacher_BV.log_softmax(-1),
         )
 
-    def write(self, action_B: torch.Tensor, active_B: torch.Tensor) -> Written:
+    def write(self, action_B: torch.Tensor, active_B: torch.Tensor) -> StepResult:
         """Take the actions of the rows that are active: write a token in each, and see whether the text has ended."""
         if not bool(active_B.any()):
-            return self.nothing()
+            return self.empty_result()
         call_B, token_B = self._wishes(action_B)
         by_teacher_B = call_B & self.permitted_B() & active_B
         if bool(by_teacher_B.any()):
@@ -139,7 +139,7 @@ class Writing:
             reward_B = (reward_B - self.price_B * by_teacher_B).float()
         terminated_B, truncated_B = self._append(token_B, by_teacher_B, active_B)
         ended = (terminated_B | truncated_B).nonzero().squeeze(-1).tolist()
-        written = Written(
+        written = StepResult(
             token_B=token_B.where(active_B, -1),
             by_teacher_B=by_teacher_B,
             refused_B=call_B & active_B & ~by_teacher_B,
@@ -151,10 +151,10 @@ class Writing:
         )
         return self._scored(written) if "terminal" in self.settings.parts and ended else written
 
-    def nothing(self) -> Written:
+    def empty_result(self) -> StepResult:
         """Return what a step wrote that wrote nothing: an episode's beginning."""
         no_B = torch.zeros_like(self.ended_B)
-        return Written(no_B.long() - 1, no_B, no_B, no_B.float(), no_B, no_B, {}, {})
+        return StepResult(no_B.long() - 1, no_B, no_B, no_B.float(), no_B, no_B, {}, {})
 
     def permitted_B(self) -> torch.Tensor:
         """Return the rows that may call now."""
@@ -170,8 +170,8 @@ class Writing:
         call_B1 = self.permitted_B()[:, None]
         if self.settings.actions == "factorised":
             return torch.cat([torch.ones_like(call_B1), call_B1], -1)
-        scores_BV = self.student_constraints.apply(self.student_BV, self.position_B, self.limit_B)
-        return torch.cat([scores_BV > -torch.inf, call_B1], -1)
+        logits_BV = self.student_constraints.apply(self.student_BV, self.position_B, self.limit_B)
+        return torch.cat([logits_BV > -torch.inf, call_B1], -1)
 
     def output(self, row: int) -> list[int]:
         """Return the tokens that `row` has written."""
@@ -182,8 +182,8 @@ class Writing:
 
         Where a call is refused that is the student's choice in both forms.
         """
-        scores_BV = self.student_constraints.apply(self.student_BV, self.position_B, self.limit_B)
-        own_B = self.settings.sampling.choose(scores_BV, self._uniforms(None, STUDENT_STREAM), "student")
+        logits_BV = self.student_constraints.apply(self.student_BV, self.position_B, self.limit_B)
+        own_B = self.settings.sampling.choose(logits_BV, self._uniforms(None, STUDENT_STREAM), "student")
         if self.settings.actions == "factorised":
             return action_B == 1, own_B
         call_B = action_B == self.pair.vocab_size
@@ -192,11 +192,11 @@ class Writing:
     def _teacher_tokens(self, called_R: torch.Tensor) -> torch.Tensor:
         """Return the teacher's tokens in the rows that call."""
         if self.teacher_BV is None:
-            scores_RV = self.teacher.read(called_R, self.tokens_BT, self.length_B).logits_RV
+            logits_RV = self.teacher.read(called_R, self.tokens_BT, self.length_B).logits_RV
         else:
-            scores_RV = self.teacher_BV[called_R]
-        scores_RV = self.teacher_constraints.apply(scores_RV, self.position_B[called_R], self.limit_B[called_R])
-        return self.settings.sampling.choose(scores_RV, self._uniforms(called_R, TEACHER_STREAM), "teacher")
+            logits_RV = self.teacher_BV[called_R]
+        logits_RV = self.teacher_constraints.apply(logits_RV, self.position_B[called_R], self.limit_B[called_R])
+        return self.settings.sampling.choose(logits_RV, self._uniforms(called_R, TEACHER_STREAM), "teacher")
 
     def _noise(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return what draws the rule's numbers of this state."""
@@ -238,7 +238,7 @@ class Writing:
         self.ended_B = self.ended_B | terminated_B | truncated_B
         return terminated_B, truncated_B
 
-    def _scored(self, written: Written) -> Written:
+    def _scored(self, written: StepResult) -> StepResult:
         """Add the terminal reward of the texts that ended: their metric against the target, scaled."""
         from wheels.metrics import sentence_scores
 

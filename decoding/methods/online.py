@@ -29,7 +29,7 @@ import torch
 
 from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.rule import EvenRule, Levels, Rule
-from wheels.decoding.sequences import Row, Slots
+from wheels.decoding.sequences import Row, TextBatch
 from wheels.decoding.step import Step
 
 RATE = 0.01
@@ -54,7 +54,7 @@ def threshold_at(levels: Levels, level: float) -> float:
 
 
 @dataclass
-class Tracker:
+class OnlineThreshold:
     """The threshold of one budget."""
 
     budget: float
@@ -88,13 +88,13 @@ class Tracker:
         self.calls, self.tokens = self.calls + calls, self.tokens + tokens
 
 
-class Controller:
+class OnlineBudget:
     """A threshold rule whose thresholds follow one stream: one for each budget of its rows.
 
     What is counted is tokens. A state in which the rule is asked is one token: the teacher's where it calls, which is
     counted at once though its row may wait for others; else the student's. Where a method takes tokens back, ends a
     text behind what stands, or lets the teacher write unasked (a full draft), the row is counted again as it then
-    stands (`settle`). Rows of budget 0 or 1 are never asked, and do not count. The router decides once for a text and
+    stands (`recount`). Rows of budget 0 or 1 are never asked, and do not count. The router decides once for a text and
     its later states follow, so its error may be larger by the texts in flight.
 
     Args:
@@ -105,32 +105,32 @@ class Controller:
 
     def __init__(self, rule: Rule, budgets: set[float], levels: Levels) -> None:
         self.rule = rule
-        self.trackers = {budget: Tracker(budget, levels) for budget in budgets if 0 < budget < 1}
+        self.thresholds = {budget: OnlineThreshold(budget, levels) for budget in budgets if 0 < budget < 1}
         self.counted: dict[int, tuple[int, int]] = {}
-        """Calls and tokens of each row that its tracker knows of, by the row's index."""
+        """Calls and tokens of each row that its threshold knows of, by the row's index."""
 
-    def decide(self, step: Step, slots: Slots, slots_R: torch.Tensor) -> torch.Tensor:
+    def decide(self, step: Step, texts: TextBatch, slots_R: torch.Tensor) -> torch.Tensor:
         """Return the rows that call, bool `[R]`; one is decided after the other, in the order of their slots."""
         call_R = []
         for slot, score in zip(slots_R.tolist(), self.rule.scored(step).tolist(), strict=True):
-            row = slots.row(slot)
-            tracker = self.trackers.get(row.budget)
-            called = tracker is not None and tracker.decide(score)
+            row = texts.row(slot)
+            threshold = self.thresholds.get(row.budget)
+            called = threshold is not None and threshold.decide(score)
             calls, tokens = self.counted.get(row.index, (0, 0))
             self.counted[row.index] = calls + called, tokens + 1
             call_R.append(called)
         return torch.tensor(call_R, device=slots_R.device)
 
-    def settle(self, rows: Iterable[Row]) -> None:
+    def recount(self, rows: Iterable[Row]) -> None:
         """Count rows as they stand; no call of theirs may be waiting."""
         for row in rows:
             calls, tokens = self.counted.get(row.index, (0, 0))
             self.counted[row.index] = found = row.by_teacher.count(True), len(row.tokens)
-            if (tracker := self.trackers.get(row.budget)) is not None:
-                tracker.count(found[0] - calls, found[1] - tokens)
+            if (threshold := self.thresholds.get(row.budget)) is not None:
+                threshold.count(found[0] - calls, found[1] - tokens)
 
 
-def controller_of(method: Method, budgets: set[float]) -> Controller | None:
+def online_budget_of(method: Method, budgets: set[float]) -> OnlineBudget | None:
     """Return what moves the threshold of a method's rule; None outside online mode, and where nothing need move.
 
     Nothing need move without a budget between 0 and 1, and for `every-k`, which calls at its rate on any data.
@@ -139,4 +139,4 @@ def controller_of(method: Method, budgets: set[float]) -> Controller | None:
     if method.mode != "online" or not any(0 < budget < 1 for budget in budgets) or isinstance(rule, EvenRule):
         return None
     assert isinstance(rule, Rule), "a method refuses what online mode cannot move"
-    return Controller(rule, budgets, rule.levels)
+    return OnlineBudget(rule, budgets, rule.levels)

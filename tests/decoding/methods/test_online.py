@@ -16,15 +16,15 @@ from wheels.cli import main
 from wheels.decoding import engine
 from wheels.decoding.commands.calibrate import calibrate
 from wheels.decoding.engine import Engine
-from wheels.decoding.methods import controller
+from wheels.decoding.methods import online
 from wheels.decoding.methods.calibrated import calibrated
-from wheels.decoding.methods.controller import HIGHEST, LOWEST, RATE, Controller, Tracker, threshold_at
 from wheels.decoding.methods.method import Method, deferral, priced, speculative, verified
+from wheels.decoding.methods.online import HIGHEST, LOWEST, RATE, OnlineBudget, OnlineThreshold, threshold_at
 from wheels.decoding.methods.rule import Rule
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.methods.verify import Speculative
 from wheels.decoding.params import DecodeParams
-from wheels.decoding.sequences import Row, prepare_rows
+from wheels.decoding.sequences import Row, prepare_sequences
 from wheels.decoding.trace import teacher_use
 from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact
@@ -36,7 +36,7 @@ LOOSE, CLOSE = 0.05, 0.02
 """What average mode misses a budget by on data that is harder than what it was calibrated on; what online mode may."""
 
 
-class WrongSign(Tracker):
+class WrongSign(OnlineThreshold):
     """Calls more where it has called too much."""
 
     @property
@@ -44,7 +44,7 @@ class WrongSign(Tracker):
         return 2 * self.start - super().level
 
 
-class NoUpdate(Tracker):
+class NoUpdate(OnlineThreshold):
     """Stays where it was calibrated."""
 
     @property
@@ -52,8 +52,8 @@ class NoUpdate(Tracker):
         return self.start
 
 
-def uses(tracker: Tracker, scores: list[float]) -> float:
-    return sum(tracker.decide(score) for score in scores) / len(scores)
+def uses(threshold: OnlineThreshold, scores: list[float]) -> float:
+    return sum(threshold.decide(score) for score in scores) / len(scores)
 
 
 def streams(draw: random.Random, count: int) -> dict[str, list[float]]:
@@ -79,51 +79,53 @@ def test_thresholds_of_levels_by_hand(level, threshold):
 
 
 def test_the_update_by_hand():
-    tracker = Tracker(0.2, LEVELS)
-    assert tracker.decide(2.6) and tracker.level == pytest.approx(0.2 - RATE * 0.8)
-    assert not tracker.decide(2.6), "the threshold is 2.5 + 15 * 0.008 = 2.62 by now"
-    assert tracker.level == pytest.approx(0.2 - RATE * 0.8 + RATE * 0.2)
-    tracker.count(0, -1)
-    assert tracker.level == pytest.approx(0.2 - RATE * 0.8), "a token that was taken back"
-    assert (Tracker(0.02, LEVELS).level, Tracker(0.9, LEVELS).level) == (0.1, 0.5), "the nearest that was calibrated"
+    threshold = OnlineThreshold(0.2, LEVELS)
+    assert threshold.decide(2.6) and threshold.level == pytest.approx(0.2 - RATE * 0.8)
+    assert not threshold.decide(2.6), "the threshold is 2.5 + 15 * 0.008 = 2.62 by now"
+    assert threshold.level == pytest.approx(0.2 - RATE * 0.8 + RATE * 0.2)
+    threshold.count(0, -1)
+    assert threshold.level == pytest.approx(0.2 - RATE * 0.8), "a token that was taken back"
+    assert (OnlineThreshold(0.02, LEVELS).level, OnlineThreshold(0.9, LEVELS).level) == (0.1, 0.5), (
+        "the nearest that was calibrated"
+    )
 
 
 @pytest.mark.parametrize(("calls", "score", "called"), [(50, 1e9, True), (105, 1e9, True), (115, 1e9, False)])
 def test_between_the_end_of_the_levels_and_the_lowest_the_threshold_still_decides(calls, score, called):
     """Calls without tokens: the level goes from 0.1 down to 0.1 - 0.01 * calls, and from -1 on nothing calls."""
-    tracker = Tracker(0.1, LEVELS, calls=calls)
-    assert tracker.level == pytest.approx(0.1 - RATE * calls) and tracker.decide(score) is called
+    threshold = OnlineThreshold(0.1, LEVELS, calls=calls)
+    assert threshold.level == pytest.approx(0.1 - RATE * calls) and threshold.decide(score) is called
 
 
 def test_at_the_lowest_level_nothing_calls():
-    tracker = Tracker(0.5, LEVELS, calls=150)
-    assert tracker.level == LOWEST and not tracker.decide(math.inf)
+    threshold = OnlineThreshold(0.5, LEVELS, calls=150)
+    assert threshold.level == LOWEST and not threshold.decide(math.inf)
 
 
-def bound(tracker: Tracker, count: int) -> float:
+def bound(threshold: OnlineThreshold, count: int) -> float:
     """The guarantee: `(reach + RATE) / (RATE * N)`."""
-    return (1 + max(tracker.start, 1 - tracker.start) + RATE) / (RATE * count)
+    return (1 + max(threshold.start, 1 - threshold.start) + RATE) / (RATE * count)
 
 
 @pytest.mark.parametrize("budget", [0.02, 0.2, 0.45, 0.9])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_bound_holds_at_every_place_of_every_stream(budget, seed):
     for name, scores in streams(random.Random(seed), 4000).items():
-        tracker = Tracker(budget, LEVELS)
+        threshold = OnlineThreshold(budget, LEVELS)
         for place, score in enumerate(scores, 1):
-            tracker.decide(score)
-            assert abs(tracker.calls / place - budget) <= bound(tracker, place) + 1e-9, (name, place)
-            assert LOWEST - RATE <= tracker.level <= HIGHEST + RATE, name
+            threshold.decide(score)
+            assert abs(threshold.calls / place - budget) <= bound(threshold, place) + 1e-9, (name, place)
+            assert LOWEST - RATE <= threshold.level <= HIGHEST + RATE, name
 
 
 @pytest.mark.parametrize("budget", [0.1, 0.4])
 def test_the_bound_holds_against_an_adversary_who_knows_the_threshold(budget):
     """It calls for as long as it can, then never."""
-    tracker = Tracker(budget, LEVELS)
+    threshold = OnlineThreshold(budget, LEVELS)
     for place in range(1, 4001):
-        score = threshold_at(LEVELS, tracker.level) + (1.0 if place < 2000 else -1.0)
-        tracker.decide(score)
-        assert abs(tracker.calls / place - budget) <= bound(tracker, place) + 1e-9
+        score = threshold_at(LEVELS, threshold.level) + (1.0 if place < 2000 else -1.0)
+        threshold.decide(score)
+        assert abs(threshold.calls / place - budget) <= bound(threshold, place) + 1e-9
 
 
 @pytest.mark.parametrize("budget", [0.15, 0.3])
@@ -131,17 +133,17 @@ def test_the_tighter_bound_of_scores_that_lie_within_a_range(budget):
     levels, (lowest, highest), count = ((0.1, 0.9), (0.5, 0.5)), (0.0, 1.0), 3000
     draw = random.Random(5)
     for power in (0.2, 1.0, 6.0):
-        tracker = Tracker(budget, levels)
+        threshold = OnlineThreshold(budget, levels)
         for place in range(1, count + 1):
-            tracker.decide(draw.random() ** power)
+            threshold.decide(draw.random() ** power)
             step = RATE  # the slope of these levels is 1
-            assert abs(tracker.calls / place - budget) <= (highest - lowest + step) / (step * place) + 1e-9
+            assert abs(threshold.calls / place - budget) <= (highest - lowest + step) / (step * place) + 1e-9
 
 
 @pytest.mark.parametrize("wrong", [WrongSign, NoUpdate])
 def test_the_wrong_controllers_break_the_bound(wrong):
     scores = streams(random.Random(0), 4000)["drift in the middle"]
-    right, other = Tracker(0.2, LEVELS), wrong(0.2, LEVELS)
+    right, other = OnlineThreshold(0.2, LEVELS), wrong(0.2, LEVELS)
     assert abs(uses(right, scores) - 0.2) < CLOSE
     assert abs(uses(other, scores) - 0.2) > bound(right, len(scores)) + LOOSE
 
@@ -191,7 +193,7 @@ def test_online_keeps_what_average_misses_on_harder_texts():
 
 @pytest.mark.parametrize("wrong", [WrongSign, NoUpdate])
 def test_the_wrong_controllers_miss_the_budget(monkeypatch, wrong):
-    monkeypatch.setattr(controller, "Tracker", wrong)
+    monkeypatch.setattr(online, "OnlineThreshold", wrong)
     assert abs(use_of("online") - 0.2) > LOOSE
 
 
@@ -200,13 +202,13 @@ def test_the_wrong_controllers_miss_the_budget(monkeypatch, wrong):
 def test_tokens_that_are_taken_back_do_not_count(monkeypatch, how):
     method = how(easy_rule())
     assert abs(use_of("online", 0.25, method) - 0.25) < CLOSE
-    monkeypatch.setattr(Controller, "settle", lambda self, rows: None)
+    monkeypatch.setattr(OnlineBudget, "recount", lambda self, rows: None)
     assert abs(use_of("online", 0.25, method) - 0.25) > LOOSE
 
 
 def engine_of(method: Method, **params) -> Engine:
     pair = make_pair("t5")
-    rows = prepare_rows(pair, easy_and_hard()[1][:60], LIMIT)
+    rows = prepare_sequences(pair, easy_and_hard()[1][:60], LIMIT)
     method = method_of(method, [0.0, 0.15, 0.4, 1.0] * 15, "online")
     return Engine(pair, rows, method, DecodeParams(**{"max_new_tokens": LIMIT} | params), batch_size=7)
 
@@ -218,11 +220,11 @@ def test_what_is_counted_is_what_was_written(make, ends):
     stopping = (lambda index, tokens: len(tokens) >= 2 + index % 5) if ends else None
     engine = engine_of(make(easy_rule()), stopping=stopping)
     rows = list(engine.run())
-    assert engine.controller is not None and set(engine.controller.trackers) == {0.15, 0.4}
-    for budget, tracker in engine.controller.trackers.items():
+    assert engine.online is not None and set(engine.online.thresholds) == {0.15, 0.4}
+    for budget, threshold in engine.online.thresholds.items():
         own = [row for row in rows if row.budget == budget]
-        assert tracker.tokens == sum(len(row.tokens) for row in own) > 0
-        assert tracker.calls == sum(sum(row.by_teacher) for row in own) > 0
+        assert threshold.tokens == sum(len(row.tokens) for row in own) > 0
+        assert threshold.calls == sum(sum(row.by_teacher) for row in own) > 0
     for row in rows:
         if row.budget in (0, 1) and make is deferral:
             assert set(row.by_teacher) <= {bool(row.budget)}
@@ -230,16 +232,16 @@ def test_what_is_counted_is_what_was_written(make, ends):
 
 def test_a_row_that_was_never_asked_is_counted_whole():
     """Its first draft may be full before the rule says a word."""
-    chosen = Controller(RULES["entropy"], {0.2}, LEVELS)
-    chosen.settle([Row(0, [5], 8, budget=0.2, tokens=[4, 5, 6], by_teacher=[False, True, False])])
-    assert (chosen.trackers[0.2].calls, chosen.trackers[0.2].tokens) == (1, 3)
+    chosen = OnlineBudget(RULES["entropy"], {0.2}, LEVELS)
+    chosen.recount([Row(0, [5], 8, budget=0.2, tokens=[4, 5, 6], by_teacher=[False, True, False])])
+    assert (chosen.thresholds[0.2].calls, chosen.thresholds[0.2].tokens) == (1, 3)
 
 
 def test_deferral_counts_before_the_teacher_has_written(monkeypatch):
     """A call is counted when it is decided: what is settled afterwards changes nothing."""
     changes: list[tuple[int, int]] = []
-    count = Tracker.count
-    monkeypatch.setattr(Tracker, "count", lambda self, *given: changes.append(given) or count(self, *given))
+    count = OnlineThreshold.count
+    monkeypatch.setattr(OnlineThreshold, "count", lambda self, *given: changes.append(given) or count(self, *given))
     list(engine_of(deferral(easy_rule())).run())
     assert set(changes) == {(1, 1), (0, 1), (0, 0)}
 
