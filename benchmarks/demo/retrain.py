@@ -168,15 +168,14 @@ def measure(pair: Path, data: str, path: Path) -> None:
 
 def ends(artefact: Any, task: Task) -> dict[str, dict[str, float]]:
     """Return the metrics of each model alone on the test split."""
-    from wheels.decoding.engine import decode
-    from wheels.decoding.methods.method import student_only, teacher_only
-    from wheels.metrics import score
+    from wheels.benchmarks.core.score import Alone, quality
+    from wheels.models.pair import Pair
 
-    sources, references = [row.source for row in task.test], [row.target for row in task.test]
+    pair, references = artefact.pair, [row.target for row in task.test]
     found = {}
-    for name, method in (("student", student_only()), ("teacher", teacher_only())):
-        texts = [trace.text for trace in decode(artefact.pair, sources, method)]
-        found[name] = {metric: round(score(metric, texts, references).value, 2) for metric in task.metrics}
+    for name, model in (("student", pair.student), ("teacher", pair.teacher)):
+        alone = Alone(Pair.alone(model, pair.tokenizer, prompt=pair.prompt), {})
+        found[name] = quality(alone.write(task.test), references, task.metrics)
     return found
 
 

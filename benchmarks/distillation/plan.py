@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from wheels.benchmarks.core.recipe import Recipe
+from wheels.benchmarks.core.score import ScoresConfig
 from wheels.benchmarks.distillation.config import CacheConfig, DistillationConfig, SweepConfig
-from wheels.benchmarks.study.config import ScoresConfig
 from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError, check_choice
 

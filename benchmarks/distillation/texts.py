@@ -6,27 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wheels.benchmarks.core.score import Alone
 from wheels.benchmarks.distillation.plan import DistillationPlan
 from wheels.data.tasks import load_task
-from wheels.distillation.run_folder import run_facts
 from wheels.files import read_object, write_json
 
 
 def texts_of(plan: DistillationPlan, model: Path, split: str) -> tuple[dict[str, Any], list[str]]:
-    """Return the facts of a model, and what it writes for a split: the engine at budget 0, as on every curve."""
-    from wheels.decoding.engine import decode
-    from wheels.decoding.methods.method import student_only
-    from wheels.decoding.params import DecodeParams
-    from wheels.models.pair import Pair
-
+    """Return the facts of a model, and what it writes for a split."""
     config, task = plan.scores, load_task(plan.data)
-    finished = run_facts(model)
-    pair = Pair.load(model, model, prompt=finished.get("prompt", task.prompt), device=config.device)
-    rows = task.rows(split)[: config.limit]
-    params = DecodeParams(max_new_tokens=config.max_new_tokens)
-    traces = decode(pair, [row.source for row in rows], student_only(), params, batch_size=config.batch_size)
-    facts = {"parameters": sum(weights.numel() for weights in pair.student.parameters()), "finished": finished}
-    return facts, [trace.text for trace in traces]
+    alone = Alone.load(model, task.prompt, config.device)
+    return alone.facts, alone.write(task.rows(split)[: config.limit], config.max_new_tokens, config.batch_size)
 
 
 def write_texts(plan: DistillationPlan, model: Path, place: Path) -> None:

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import torch
 
+from wheels.benchmarks.core.score import Alone
 from wheels.benchmarks.rationales.config import GridConfig
 from wheels.data.rows import read_records
 from wheels.data.tasks import load_task
-from wheels.distillation.generation import write
-from wheels.files import read_object, write_json, write_jsonl
+from wheels.files import write_json, write_jsonl
 from wheels.metrics import sentence_scores
 from wheels.models.loading import load_model, load_tokenizer, save_model
-from wheels.models.pair import Pair
 from wheels.rationales.config import RationalesConfig
 from wheels.rationales.run import own_prompt
 from wheels.rationales.run import run as find
@@ -59,19 +58,11 @@ def write_rows(data: str, attributed: Path, place: Path, *, column: str, k: int)
 
 def score_cell(grid: GridConfig, data: str, model: Path, place: Path) -> None:
     """Write which test rows a model answers rightly, greedily and by the prompt it was trained with."""
-    rows, facts = load_task(data).test[: grid.limit], read_object(model / "finished.json")
-    pair = Pair.alone(load_model(model), load_tokenizer(model), prompt=facts["prompt"])
-    outputs = write(
-        pair.student, pair.encode([row.source for row in rows]), pad_id=pair.pad_id, eos_ids=pair.eos_ids,
-        max_new_tokens=1 + max(map(len, pair.encode_targets([row.target for row in rows]))),
-        vocab_size=pair.vocab_size, context=pair.source_limit, batch_size=grid.batch_size,
-    )  # fmt: skip
-    texts = [pair.decode(output) for output in outputs]
-    scores = sentence_scores(grid.metric, texts, [row.target for row in rows])
-    write_json(place, {
-        "parameters": sum(weights.numel() for weights in pair.student.parameters()),
-        "prompt": facts["prompt"],
-        "steps": facts["steps"],
-        "right": [int(score > 0.0) for score in scores],
-    })  # fmt: skip
+    rows, alone = load_task(data).test[: grid.limit], Alone.load(model)
+    references = [row.target for row in rows]
+    longest = 1 + max(map(len, alone.pair.encode_targets(references)))
+    scores = sentence_scores(grid.metric, alone.write(rows, longest, grid.batch_size), references)
+    finished = alone.facts["finished"]
+    facts = {"parameters": alone.facts["parameters"], "prompt": finished["prompt"], "steps": finished["steps"]}
+    write_json(place, facts | {"right": [int(score > 0.0) for score in scores]})
     print(f"{sum(scores) / len(scores):.1f}")

@@ -33,19 +33,3 @@ class StudyConfig:
         for name in ("recipe", "data", "output"):
             if not getattr(self, name):
                 raise WheelsError(f"{name} must not be empty")
-
-
-@dataclass(frozen=True)
-class ScoresConfig:
-    """How the models alone are scored: greedy, on both splits that nothing is trained on."""
-
-    metrics: tuple[str, ...] = option((), "metrics (default: the task's own)")
-    limit: int | None = option(None, "score only the first rows of each split", minimum=1)
-    max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)
-    batch_size: int = option(64, "rows decoded at once", minimum=1)
-    lead: int = option(14, "words of the lead baseline, where the metrics are ROUGE", minimum=1)
-    device: str = option("cpu", "device of the models, such as cpu or cuda")
-
-    def __post_init__(self) -> None:
-        """Check every value."""
-        check_fields(self)

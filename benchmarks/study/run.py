@@ -17,11 +17,12 @@ import wheels
 from wheels.agents.config import TrainConfig
 from wheels.benchmarks.core.commands import calibrate, curve, distil, passes, train
 from wheels.benchmarks.core.recipe import Recipe, with_digests
-from wheels.benchmarks.core.score import score_model, write_table
+from wheels.benchmarks.core.score import ScoresConfig
 from wheels.benchmarks.core.stages import Stage, run_stages
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.passes.config import PassesConfig
-from wheels.benchmarks.study.config import ScoresConfig, StudyConfig
+from wheels.benchmarks.study.config import StudyConfig
+from wheels.benchmarks.study.table import score_model, write_table
 from wheels.config import write_resolved
 from wheels.data.tasks import SPLITS, load_task
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
@@ -178,7 +179,7 @@ def score_stages(plan: StudyPlan) -> list[Stage]:
     names, stages = ("teacher", *plan.students), []
     for name in names:
         place = plan.output / "scores" / f"{name}.json"
-        work = partial(score_model, config, plan.data, plan.model(name), plan.model("teacher"), place)
+        work = partial(score_model, config, plan.data, plan.model(name), place)
         stages.append(Stage(f"score-{name}", f"scoring {name} alone", place, settings, work))
     models = {name: (plan.pretrained(name).objective, plan.model(name)) for name in plan.trained}
     if plan.teacher is not None:

@@ -21,7 +21,6 @@ from tests.benchmarks.curve.synthetic import statistics
 from wheels.annotation import summary as annotate_summary
 from wheels.benchmarks.annotation import summary as annotation_summary
 from wheels.benchmarks.annotation import table as annotation_table
-from wheels.benchmarks.core import score
 from wheels.benchmarks.curve import summary as curve_summary
 from wheels.benchmarks.curve import table as curve_table
 from wheels.benchmarks.distillation import cache_summary, config
@@ -32,6 +31,7 @@ from wheels.benchmarks.passes import table as passes_table
 from wheels.benchmarks.rationales import summary as rationales_summary
 from wheels.benchmarks.rationales.config import GridConfig
 from wheels.benchmarks.speed import table as speed_table
+from wheels.benchmarks.study import table as study_table
 from wheels.decoding.commands.calibrate import as_table
 from wheels.environment import as_text as environment_text
 from wheels.policy.calibration import Point
@@ -125,7 +125,7 @@ def rationales() -> dict[str, str]:
 
 def study() -> dict[str, str]:
     lines = inputs.study_lines()
-    return {"study.txt": score.as_text(lines) + "\n", "study.csv": score.as_csv(lines)}
+    return {"study.txt": study_table.as_text(lines) + "\n", "study.csv": study_table.as_csv(lines)}
 
 
 def commands() -> dict[str, str]:

@@ -11,9 +11,10 @@ import pytest
 
 from tests.distillation.conftest import rows
 from wheels import cli
-from wheels.benchmarks.core import score as alone
+from wheels.benchmarks.core.score import ScoresConfig, plain_rouge
 from wheels.benchmarks.study import run as study
-from wheels.benchmarks.study.config import ScoresConfig, StudyConfig
+from wheels.benchmarks.study import table
+from wheels.benchmarks.study.config import StudyConfig
 from wheels.data.tasks import Task
 from wheels.errors import WheelsError
 from wheels.files import read_json
@@ -163,18 +164,18 @@ def test_baselines_of_summarization():
 
     split = [Row("A b. c", "A b d")]
     task = Task("t", {"train": split, "validation": split, "test": split}, metrics=("rougeL", "rouge1"))
-    lead, source = alone.baselines(task, ScoresConfig(lead=2))
+    lead, source = table.baselines(task, ScoresConfig(lead=2))
     assert (lead["name"], source["name"]) == ("lead-2", "source")
     assert lead["test"]["rougeL_plain"] == lead["test"]["rouge1_plain"] == 40.0
     assert lead["test"]["rougeL"] == 80.0, "letters and digits alone: a b"
     assert source["validation"]["rouge1_plain"] == pytest.approx(33.33)
-    assert alone.plain_rouge("rouge1", ["runs"], ["run"]) == 0.0, "no stemming"
-    assert alone.plain_rouge("rouge1", ["Run"], ["run"]) == 0.0, "as they stand"
-    assert alone.baselines(Task("t", {"train": split}), ScoresConfig()) == []
+    assert plain_rouge("rouge1", ["runs"], ["run"]) == 0.0, "no stemming"
+    assert plain_rouge("rouge1", ["Run"], ["run"]) == 0.0, "as they stand"
+    assert table.baselines(Task("t", {"train": split}), ScoresConfig()) == []
     lines = [lead, source]
-    table = list(csv.reader(alone.as_csv(lines).splitlines()))
-    assert table[0][:3] == ["name", "objective", "parameters"] and table[1][2] == ""
-    assert "lead-2" in alone.as_text(lines) and alone.as_text(lines).count("source") == 2
+    cells = list(csv.reader(table.as_csv(lines).splitlines()))
+    assert cells[0][:3] == ["name", "objective", "parameters"] and cells[1][2] == ""
+    assert "lead-2" in table.as_text(lines) and table.as_text(lines).count("source") == 2
 
 
 @pytest.mark.slow
