@@ -22,6 +22,7 @@ from wheels.streams import (
     bars_where_they_are_seen,
     log_to_stderr,
     open_missing,
+    remark,
     replace_what_cannot_be_shown,
     say,
     take_level,
@@ -146,6 +147,10 @@ def _run(name: str, arguments: list[str], level: str) -> int:
     except KeyboardInterrupt:
         anew = not command.continues or getattr(config, "resume", None) == "never"
         raise KeyboardInterrupt("" if anew else "; run the same command again to continue") from None
+    from wheels.cli_endings import ending
+
+    for line in ending(name, config):
+        remark(line)
     return 0
 
 

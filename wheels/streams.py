@@ -80,6 +80,13 @@ def say(line: str) -> None:
         print(shown, file=sys.stderr, flush=True)
 
 
+def remark(line: str) -> None:
+    """Log one line for the reader, which `--quiet` leaves out."""
+    import logging  # on demand, as below
+
+    logging.getLogger("wheels").info(line)
+
+
 def _end_bars() -> None:
     """End the lines of progress bars that an error left open."""
     if (tqdm := sys.modules.get("tqdm")) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from wheels.errors import WheelsError
 from wheels.files import read_object, write_bytes, write_json, write_text
 from wheels.models.loading import model_digest
 from wheels.runs import NOTE, begin_run, cached, claimed, holds_run
+
+log = logging.getLogger("wheels")
 
 INCIDENTAL = (
     "output",
@@ -56,6 +59,7 @@ def _run_cells(config: AnnotationConfig, bench: Bench) -> None:
     """Run every cell that is not done yet, and write and print what they come to."""
     write_retraining(config)
     cells, filters = grid(config), _filters(bench)
+    log.info("%d cells, each of which trains a student and scores it", len(cells))
     results, bar = {}, tqdm(cells, desc="cells", unit="cell", file=sys.stderr)
     for cell in bar:
         bar.set_postfix_str(cell.name)

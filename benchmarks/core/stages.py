@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from wheels.files import read_object, write_json, write_text
 from wheels.json_text import json_digest
 from wheels.notices import in_words
 from wheels.runs import claimed
+
+log = logging.getLogger("wheels")
 
 LEDGER = "stages.json"
 """The file that says which stages a folder holds."""
@@ -159,6 +162,8 @@ def run_stages(folder: Path, stages: Sequence[Stage], inputs: Mapping[str, Any])
 
 def _run_all(ledger: Ledger, stages: Sequence[Stage]) -> dict[str, float]:
     """Run what is not done yet, in order."""
+    left = [stage.name for stage in stages if not ledger.has(stage)]
+    log.info("%d of %d stages to do: %s", len(left), len(stages), ", ".join(left) or "none")
     for number, stage in enumerate(stages):
         header = f"[{number + 1}/{len(stages)}] {stage.title}"
         if ledger.has(stage):

@@ -7,6 +7,7 @@ missing or was made otherwise, and nothing else.
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,10 @@ from wheels.decoding.params import DecodeParams
 from wheels.errors import WheelsError
 from wheels.json_text import json_digest
 from wheels.models.artefact import EMBEDDED, Artefact
+from wheels.notices import Pace
 from wheels.policy.calibration import Calibration
+
+log = logging.getLogger("wheels")
 
 
 @dataclass(frozen=True)
@@ -210,11 +214,14 @@ def decode_all(
 ) -> dict[PointKey, list[Record]]:
     """Return the records of every decode, from `points/` where they are kept there, and keep the others."""
     folder, outputs = Path(config.output) / "points", {}
+    count = len(plan.thresholds)
+    log.info("decoding %d rows %d times: both models alone, then every rule, seed and budget", len(sources), count)
+    pace = Pace(count, "decodes")
     with tqdm(total=len(plan.thresholds) * len(sources), unit="row", file=sys.stderr) as bar:
         for key in plan.thresholds:
             bar.set_description(f"{key.rule} at {key.budget:g}" + (f", seed {key.seed}" if key.seed else ""))
             made_by = signature_of(config, plan, key, data_digest, len(sources))
-            make = functools.partial(_decode, config, plan.artefact, key, sources, bar.update)
+            make = pace.timed(functools.partial(_decode, config, plan.artefact, key, sources, bar.update))
             outputs[key] = cached_records(folder, key, made_by, make)
             bar.update(len(outputs) * len(sources) - bar.n)
     return outputs

@@ -7,6 +7,7 @@ pass is one sequential step of the large model, whatever number of positions it 
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -43,7 +44,10 @@ from wheels.files import write_bytes, write_json, write_text
 from wheels.json_text import json_digest
 from wheels.metrics import sentence_statistics, signature
 from wheels.models.artefact import Artefact
+from wheels.notices import Pace
 from wheels.runs import claimed, take_run
+
+log = logging.getLogger("wheels")
 
 INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher")
 """Settings that change no figure, or are known by the digest of what they name."""
@@ -160,11 +164,13 @@ def _decode_all(
     found: dict[PointKey, list[Record]] = {}
     model_digest = artefact.digest
     single = {setting.key: setting for setting in settings}
+    log.info("decoding %d rows in %d settings", len(split.rows), len(single))
+    pace = Pace(len(single), "decodes")
     with tqdm(total=len(single) * len(split.rows), unit="row", file=sys.stderr) as bar:
         for key, setting in single.items():
             bar.set_description(setting.name + (f", seed {setting.seed}" if setting.seed else ""))
             made_by = _signature(config, artefact, setting, split) | {"model": model_digest}
-            make = functools.partial(_decode, config, artefact, setting, split.rows, bar.update)
+            make = pace.timed(functools.partial(_decode, config, artefact, setting, split.rows, bar.update))
             found[key] = cached_records(split.folder, key, made_by, make)
             bar.update(len(found) * len(split.rows) - bar.n)
     return found

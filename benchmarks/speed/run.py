@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 import os
 import platform
 import statistics
@@ -51,6 +52,8 @@ from wheels.files import write_bytes, write_json, write_text
 from wheels.models.artefact import Artefact
 from wheels.models.pair import Pair
 from wheels.runs import cached, claimed, is_whole, take_run
+
+log = logging.getLogger("wheels")
 
 TIMED = ("forward_timer", "systems", "hf_systems")
 """The modules of this folder whose own work is timed."""
@@ -248,6 +251,11 @@ def measure(config: SpeedConfig, plan: SpeedPlan, facts: WorkloadFacts, batch_si
     files = [round_file(Path(config.output), batch_size, number) for number in range(config.rounds)]
     left = sum(not is_whole(file, None) for file in files)
     runs = len(plan.names) * (left + bool(left))
+    if left:
+        log.info(
+            "batch size %d: %d systems decode %d rows in a warm-up and %d of %d rounds",
+            batch_size, len(plan.names), len(plan.workload.prompts.texts), left, config.rounds,
+        )  # fmt: skip
     with tqdm(total=runs, unit="run", file=sys.stderr, disable=not left or None) as bar:
 
         def one(name: str, word: str) -> Outcome:

@@ -90,6 +90,7 @@ def run(config: AnnotateConfig) -> None:
             import torch
 
             torch.set_num_threads(config.threads)
+        log.info("choosing among %d rows: up to %d annotations", len(inputs.pool), config.annotation_budget)
         ledger = stack.enter_context(
             Ledger(folder / "ledger.jsonl", budget=config.annotation_budget, run=_run_name(identity))
         )

@@ -236,7 +236,8 @@ def _check_options(config: PretrainConfig) -> None:
 def workload(config: PretrainConfig, rows: int, validation: int) -> str:
     """Return what a run is going to do, in words."""
     epoch, batch = steps_per_epoch(config, rows), config.batch_size * config.gradient_accumulation
-    steps, every = config.max_steps or math.ceil(config.epochs * epoch), config.eval_every or epoch
+    steps = config.max_steps or math.ceil(config.epochs * epoch)
+    every = min(config.eval_every or epoch, steps)
     scored = f"{validation} validation rows scored every {every} steps" if validation else "nothing is scored"
     return f"{rows} rows: {steps} steps of {batch} rows; {scored}"
 

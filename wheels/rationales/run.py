@@ -152,6 +152,7 @@ def run(config: RationalesConfig) -> Path:
         if _is_done(config, kept, identity):
             log.info("%s is done already", output)
         else:
+            log.info("attributing %d rows by %s", len(records), config.method)
             tables = _complete(config, records, kept / "parts")
             write_jsonl(output, tables)
             write_resolved(config, kept, {"digest": identity["rows_digest"], "rows": len(tables)})
