@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.methods.choices import DTYPES
-from wheels.decoding.methods.rules import RULE_NAMES
+from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.errors import WheelsError
 from wheels.fields import REQUIRED, check_fields, machine_option, option, option_group, threads_option
 from wheels.paths import PLACE, RUN
@@ -81,7 +81,7 @@ class TrainConfig:
     calibrate: bool = calibration_option(True, "find thresholds on the validation split after training")
     calibration_limit: int | None = calibration_option(None, "rows to calibrate on (default: all)", minimum=1)
     calibration_rules: tuple[str, ...] | None = calibration_option(
-        None, "rules to calibrate (default: all)", choices=RULE_NAMES
+        None, "rules to calibrate (default: all)" + OWN_RULE, **RULE_CHOICES
     )
     calibration_budgets: tuple[float, ...] = calibration_option(
         CalibrateConfig.budgets, "teacher budgets to find thresholds for", share=True
