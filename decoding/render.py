@@ -5,25 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wheels.decoding.trace import TEACHER, Trace, teacher_use
+from wheels.page import facts, page
 from wheels.visible import html, json_line, visible
 
 TEACHER_COLOR, PLAIN = "\x1b[1;33m", "\x1b[0m"
 """The escape sequences, ANSI X3.64, around what the teacher wrote: bold yellow, legible on dark and light alike."""
-
-CSS = """
-:root{color-scheme:light dark;--ink:#222;--pale:#666;--paper:#fff;--line:#ddd;--mark:#ffe1cf;--marked:#7a2e00}
-@media(prefers-color-scheme:dark){
-:root{--ink:#ddd;--pale:#999;--paper:#17181a;--line:#3a3c40;--mark:#5a2a10;--marked:#ffd9c2}}
-body{font:16px/1.6 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:52rem;margin:2.5rem auto;
-padding:0 1.2rem}
-h1{font-size:1.5rem;line-height:1.25;margin:0 0 1rem}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem 1.2rem;margin:0 0 2rem}
-dt{color:var(--pale)}dd{margin:0;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
-section{border-left:3px solid var(--line);padding:.1rem 0 .1rem 1rem;margin:1.4rem 0}
-section p{margin:.2rem 0;white-space:pre-wrap;overflow-wrap:anywhere}
-.source,.cost{color:var(--pale);font-size:.92rem}.text{font-size:1.08rem}
-mark{background:var(--mark);color:var(--marked);border-radius:3px;box-shadow:inset 0 -2px #d55e00}
-"""
 
 
 def spans(trace: Trace) -> list[tuple[str, str]]:
@@ -99,7 +85,7 @@ def as_html(traces: Sequence[Trace], sources: Sequence[str], *, student: str, te
         teacher: The name of the teacher.
     """
     first = traces[0]
-    facts = {
+    values = {
         "teacher use": f"{teacher_use(list(traces)):.3f} of all tokens, in {_counted(len(traces), 'output')}",
         "budget": "none" if first.budget is None else f"{first.budget:g}, {first.mode}",
         "rule": first.rule,
@@ -108,17 +94,13 @@ def as_html(traces: Sequence[Trace], sources: Sequence[str], *, student: str, te
         "cost in all": _cost(traces),
         "cost per output": _cost(traces, each=True),
     }
-    rows = "\n".join(f"<dt>{html(name)}</dt><dd>{html(value)}</dd>" for name, value in facts.items())
-    outputs = "\n".join(_section(trace, source) for trace, source in zip(traces, sources, strict=True))
-    # The policy lets a browser load and run nothing, should an escape ever be forgotten.
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Who wrote what</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
-        f"<h1>The student writes, <mark>the teacher</mark> is called</h1>\n<dl>\n{rows}\n</dl>\n{outputs}\n"
-        "</body>\n</html>\n"
+    return page(
+        "Who wrote what",
+        [
+            facts({name: html(value) for name, value in values.items()}),
+            *(_section(trace, source) for trace, source in zip(traces, sources, strict=True)),
+        ],
+        heading="The student writes, <mark>the teacher</mark> is called",
     )
 
 

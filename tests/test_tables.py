@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from wheels.tables import Column, Table, band, columns, digits, estimate, exact, number
+from wheels.tables import Cell, Column, Table, band, columns, digits, estimate, exact, number
 
 
 @dataclass
@@ -67,7 +67,10 @@ def test_csv_quotes_what_it_must() -> None:
     assert TABLE.csv() == 'rule,share,twice\ngap,0.12,0.246913\n"a, <b>",-,\n'
 
 
-def test_html_shows_markup_and_gives_rows_their_class() -> None:
-    page = TABLE.html(["ours"])
-    assert '<tr class="ours"><td>gap</td>' in page and '<tr class=""><td>a, &lt;b&gt;</td>' in page
-    assert page.count("<th>") == 3
+def test_html_shows_markup_and_what_a_cell_says() -> None:
+    page = TABLE.html()
+    assert "<td>a, &lt;b&gt;</td>" in page and page.count("<th>") == 3
+    page = Table(["x"], [[Cell("1 < 2", "a\n<i>", best=True)], [Cell("3", pale=True)], [None]]).html()
+    assert "<tr><td><b>1 &lt; 2</b><small>a\n&lt;i&gt;</small></td></tr>" in page
+    assert '<tr><td class="pale">3</td></tr><tr><td></td></tr>' in page
+    assert Table(["x"], [[Cell("1", "note")]]).text() == "x\n1"

@@ -32,11 +32,17 @@ METRICS = {
     "equation": "share of equations that come to the reference's value",
 }
 """The metrics, each with a line on what it measures. All run from 0 to 100; more is better."""
+_NAMES = {"bleu": "BLEU", "chrf": "chrF", "exact": "exact match", "equation": "right answers"}
 _BLEU_ORDER = 4
 _CHRF_ORDER = 6
 _CHRF_BETA = 2
 # The floor of a logarithm of zero in sacrebleu.
 _LOG_OF_ZERO = -9999999999.0
+
+
+def metric_name(metric: str) -> str:
+    """Return a metric's name as it is written in print."""
+    return _NAMES.get(metric, metric.replace("rouge", "ROUGE-"))
 
 
 @dataclasses.dataclass(frozen=True)

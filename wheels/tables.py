@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any
 
 from wheels.visible import html
@@ -67,6 +66,23 @@ def columns(
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A cell that says more on a page than its text."""
+
+    text: str
+    note: str = ""
+    """Stands below, small; its line breaks are kept."""
+    best: bool = False
+    """Whether it is the best of its column, in bold."""
+    pale: bool = False
+    """Whether it is no finding."""
+
+    def __str__(self) -> str:
+        """Return the text."""
+        return self.text
+
+
+@dataclass(frozen=True)
 class Table:
     """Headings, and rows of cells: texts, or values that are written by `exact`."""
 
@@ -98,12 +114,18 @@ class Table:
         csv.writer(buffer, lineterminator="\n").writerows(self.lines)
         return buffer.getvalue()
 
-    def html(self, looks: Iterable[str] = ()) -> str:
-        """Return the table as HTML, which scrolls where it is too wide; `looks` are the classes of the rows."""
-        head, *body = self.lines
-        cells = "".join(f"<th>{html(name)}</th>" for name in head)
-        lines = "".join(
-            f'<tr class="{look}">' + "".join(f"<td>{html(cell)}</td>" for cell in line) + "</tr>"
-            for line, look in zip_longest(body, looks, fillvalue="")
-        )
-        return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>'
+    def html(self) -> str:
+        """Return the table as HTML; it scrolls where a page is too narrow, its first column stays."""
+        head = "".join(f"<th>{html(exact(name))}</th>" for name in self.head)
+        body = "".join("<tr>" + "".join(map(_html_of, row)) + "</tr>" for row in self.rows)
+        return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _html_of(cell: Any) -> str:
+    """Return a cell as HTML."""
+    if not isinstance(cell, Cell):
+        return f"<td>{html(exact(cell))}</td>"
+    text = f"<b>{html(cell.text)}</b>" if cell.best else html(cell.text)
+    note = f"<small>{html(cell.note)}</small>" if cell.note else ""
+    look = ' class="pale"' if cell.pale else ""
+    return f"<td{look}>{text}{note}</td>"

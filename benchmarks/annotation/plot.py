@@ -5,62 +5,51 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from wheels.benchmarks.curve.plot import GRID, INK, PALE, STYLE, as_png, metric_name
+from wheels.benchmarks.core.style import SERIES, Look, Theme, legend, level, line, new_figure, spread
+from wheels.metrics import metric_name
 
-NAMES = {
-    "full": "(I) + assistant on student and teacher",
-    "assistant": "(I) + assistant on student",
-    "consistency": "(I): the student's doubt",
-    "random+filter": "random + assistant on teacher",
-    "random": "random",
-}
-# Okabe and Ito's palette (https://jfly.uni-koeln.de/color/); every line has its own mark besides.
 LOOKS = {
-    "full": ("#D55E00", "o"),
-    "assistant": ("#0072B2", "s"),
-    "consistency": ("#009E73", "^"),
-    "random+filter": ("#E69F00", "D"),
-    "random": ("#6E6E6E", "X"),
+    "full": Look("student's doubt, assistant checks both", SERIES[0], "o"),
+    "assistant": Look("student's doubt, assistant checks the student", SERIES[1], "s"),
+    "consistency": Look("student's doubt alone", SERIES[2], "^"),
+    "random+filter": Look("at random, assistant checks the teacher", SERIES[3], "D"),
+    "random": Look("at random", "#6E6E6E", "X"),
 }
+APART = 0.012
+"""Strategies stand beside each other by this share of the (log) scale, so that none hides another."""
 
 
-def draw(summary: Mapping[str, Any], teacher: str, assistant: str, warm_up: float) -> bytes:
-    """Return the picture as PNG, of the main teacher, assistant and warm-up; a band from lowest to highest seed."""
-    metric, budgets = summary["metrics"][0], sorted({line["budget"] for line in summary["points"]})
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.6, 4.6), layout="constrained")
-        axes = figure.subplots()
-        for strategy, name in NAMES.items():
-            lines = [line for line in summary["points"] if (line["strategy"], line["teacher"], line["assistant"]) ==
-                     (strategy, teacher, assistant) and line["warm_up"] in (warm_up, 0.0)
-                     and (line["warm_up"] == warm_up or strategy.startswith("random"))]  # fmt: skip
-            if not lines:
-                continue
-            lines.sort(key=lambda line: line["budget"])
-            spent = [line["budget"] for line in lines]
-            values = np.array([line[metric] for line in lines])
-            colour, mark = LOOKS[strategy]
-            axes.plot(spent, values.mean(1), color=colour, marker=mark, markeredgecolor="white", label=name,
-                      linewidth=2.2 if strategy == "full" else 1.4)  # fmt: skip
-            axes.vlines(spent, values.min(1), values.max(1), color=colour, linewidth=0.8)
-            axes.fill_between(spent, values.min(1), values.max(1), color=colour, alpha=0.14, linewidth=0)
-        axes.axhline(summary["start"][metric], color=PALE, linewidth=1.0, linestyle=(0, (1, 2)))
-        axes.annotate("before any annotation", (budgets[0], summary["start"][metric]), xytext=(0, 4),
-                      textcoords="offset points", color=INK, size=8.5)  # fmt: skip
-        axes.set_xscale("log")
-        axes.set_xticks(budgets, [str(budget) for budget in budgets])
-        axes.minorticks_off()
-        axes.grid(color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.set_xlabel("annotations bought")
-        axes.set_ylabel(f"{metric_name(metric)} of the student, {summary['test_rows']} test rows")
-        words = f"teacher: {teacher}; band: lowest to highest of {summary['seeds']} seeds"
-        axes.set_title(words, loc="left", size=9.5, color=INK)
-        figure.suptitle(f"{summary['task']}: what {metric_name(metric)} a budget of annotations buys", x=0.008,
-                        ha="left", weight="bold", size=11)  # fmt: skip
-        figure.legend(frameon=False, loc="outside lower center", ncols=2)
-        return as_png(figure)
+def draw(found: Mapping[str, Any], theme: Theme) -> Figure:
+    """Draw what `annotation.json` holds of the main teacher, assistant and warm-up, which are its first."""
+    points, metric = found["points"], found["metrics"][0]
+    main = points[0]["teacher"], points[0]["assistant"]
+    warm_up = next((each["warm_up"] for each in points if not each["strategy"].startswith("random")), 0.0)
+    shown = [
+        each
+        for each in points
+        if (each["teacher"], each["assistant"]) == main
+        and each["warm_up"] == (0.0 if each["strategy"].startswith("random") else warm_up)
+    ]
+    figure = new_figure(f"{found['task']}: what {metric_name(metric)} a budget of annotations buys", 7.6, 5.2)
+    axes, budgets = figure.subplots(), sorted({each["budget"] for each in points})
+    scale = max(2.0, budgets[-1] / budgets[0])
+    for place, (strategy, look) in enumerate(LOOKS.items()):
+        mine = sorted((each for each in shown if each["strategy"] == strategy), key=lambda each: each["budget"])
+        if mine:
+            beside = np.array([each["budget"] for each in mine]) * scale ** (APART * (place - 2))
+            mean, low, high = spread([each[metric] for each in mine])
+            line(axes, theme, look, beside, mean, low=low, high=high)
+    level(axes, theme, found["start"][metric], "before any annotation")
+    axes.set_xscale("log")
+    axes.set_xticks(budgets, list(map(str, budgets)))
+    axes.minorticks_off()
+    axes.set(
+        xlabel="annotations bought",
+        ylabel=f"{metric_name(metric)} of the student, {found['test_rows']} test rows",
+        title=f"teacher: {main[0]}; bars: lowest to highest of {found['seeds']} seeds",
+    )
+    legend(figure, [axes], loc="outside lower left", ncols=2)
+    return figure

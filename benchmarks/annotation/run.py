@@ -18,7 +18,7 @@ from wheels.config import to_dict, write_resolved
 from wheels.data.rows import Row, load_rows
 from wheels.data.tasks import digest, load_task
 from wheels.errors import WheelsError
-from wheels.files import read_object, write_bytes, write_json, write_text
+from wheels.files import read_object, write_json, write_text
 from wheels.models.loading import model_digest
 from wheels.runs import NOTE, begin_run, cached, claimed, holds_run
 
@@ -68,13 +68,13 @@ def _run_cells(config: AnnotationConfig, bench: Bench) -> None:
     from wheels.benchmarks.annotation.plot import draw
     from wheels.benchmarks.annotation.summary import summarise
     from wheels.benchmarks.annotation.table import as_csv, as_text
+    from wheels.benchmarks.core.style import render
 
     summary = summarise(bench, results, _start(bench)) | {"filters": filters}
     output = bench.output
     write_json(output / "annotation.json", summary)
     write_text(output / "annotation.csv", as_csv(summary))
-    names = last_part(config.teachers[0]), last_part(config.assistants[0])
-    write_bytes(output / "annotation.png", draw(summary, *names, config.warm_up))
+    render(draw, summary).write(output, "annotation")
     write_resolved(config, output, {"data_digest": _digest(bench)})
     write_text(output / "annotation.txt", as_text(summary))
     print(as_text(summary), end="")

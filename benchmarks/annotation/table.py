@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wheels.benchmarks.annotation.summary import FILTER_FIGURES, SCORE_FIGURES
-from wheels.benchmarks.curve.plot import metric_name
+from wheels.metrics import metric_name
 from wheels.tables import Column, Table, band, columns, digits, estimate
 
 KEYS = ("strategy", "budget", "warm_up", "teacher", "assistant")

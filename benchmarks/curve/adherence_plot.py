@@ -2,67 +2,86 @@
 
 from __future__ import annotations
 
-import matplotlib
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
-from wheels.benchmarks.curve.plot import GRID, INK, PALE, STYLE, as_png, look, runs
-from wheels.benchmarks.curve.summary import QUANTILES, Curve
-from wheels.decoding.methods.rules import RULES
-
-
-def draw_adherence(curve: Curve) -> bytes:
-    """Return the picture as PNG: every rule on the left, the spread over the first rule's outputs on the right."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11.6, 4.6), layout="constrained")
-        whole, single = figure.subplots(1, 2)
-        top = min(1.0, 1.12 * max(curve.interior + [point.use for point in curve.points if point.budget < 1.0]))
-        for axes in (whole, single):
-            axes.plot([0, 1], [0, 1], color=INK, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
-            axes.set_xlim(0.0, top)
-            axes.grid(color=GRID, linewidth=0.8)
-            axes.set_axisbelow(True)
-            axes.set_xlabel(f"teacher budget asked for ({curve.mode} mode)")
-            for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
-        _draw_whole(whole, curve, top)
-        _draw_single(single, curve)
-        return as_png(figure)
+from wheels.benchmarks.core.style import DASHED, Theme, legend, new_figure, percent
+from wheels.benchmarks.curve.looks import by_seed, interior, look, weight
+from wheels.benchmarks.curve.summary import QUANTILES
 
 
-def _draw_whole(axes: Axes, curve: Curve, top: float) -> None:
-    """Draw each rule's measured use over the whole data: the mean over seeds as a line, each seed as a mark."""
-    for rule in curve.rules:
-        lines = [[point for point in curve.of(rule, seed) if 0.0 < point.budget < 1.0] for seed in curve.seeds[rule]]
-        use_SB = np.array([[point.use for point in line] for line in lines])
-        shape = look(rule)
-        thin = shape | {"marker": "", "linewidth": 0.6 * shape["linewidth"]}
-        for run in runs(curve.interior):
-            axes.plot(curve.interior[run], use_SB.mean(0)[run], **thin)
-        for use_B in use_SB:
-            axes.plot(curve.interior, use_B, **(shape | {"linestyle": "none", "markersize": 5}))
-        axes.plot([], [], label=rule, **shape)
-    axes.set_ylim(0.0, top)
-    axes.set_ylabel("measured teacher use, over all outputs")
-    axes.set_title("all outputs together: a mark per seed, dashed: as asked", loc="left", size=9.5, color=INK)
-    axes.legend(frameon=False, loc="upper left", handlelength=2.4, labelspacing=0.35)
+def draw_adherence(found: Mapping[str, Any], theme: Theme) -> Figure:
+    """Draw what `curve.json` holds: every rule's error on the left, the spread over single outputs on the right."""
+    figure, budgets = new_figure("Measured use against the budget", 10.4, 4.8), interior(found)
+    whole, single = figure.subplots(1, 2)
+    for axes in (whole, single):
+        axes.set_xticks(range(len(budgets)), [f"{budget:.0%}" for budget in budgets])
+        axes.set_xlabel(f"teacher budget asked for ({found['mode']} mode)")
+        axes.tick_params(axis="x", length=0)
+        axes.grid(visible=False, axis="x")
+        percent(axes.yaxis)
+    _draw_errors(whole, found, theme)
+    _draw_single(single, found, theme)
+    legend(figure, [whole], loc="outside right center")
+    return figure
 
 
-def _draw_single(axes: Axes, curve: Curve) -> None:
-    """Draw how the first rule's use spreads over single outputs: median, middle half, and the range of nine in ten."""
-    rule, found = curve.rules[0], curve.adherence[curve.rules[0]]["use_quantiles"]
-    shares_QB = np.array([found[f"{budget:g}"] for budget in curve.interior]).T
-    low, lower, middle, upper, high = shares_QB
-    colour = RULES[rule].color
-    axes.vlines(curve.interior, low, high, color=colour, linewidth=2.0, alpha=0.55, zorder=3)
-    axes.vlines(curve.interior, lower, upper, color=colour, linewidth=9.0, alpha=0.45, zorder=3)
-    axes.plot(curve.interior, middle, "o", color=colour, markersize=6, markeredgecolor="white", zorder=5)
-    axes.set_ylim(0.0, min(1.0, 1.08 * max(float(high.max()), *curve.interior)))
-    axes.set_ylabel("teacher use within one output")
-    words = (
-        f"{rule}, single outputs: dot median, thick middle half,\nthin {QUANTILES[0]}th to {QUANTILES[-1]}th percentile"
+def _draw_errors(axes: Axes, found: Mapping[str, Any], theme: Theme) -> None:
+    """Draw measured minus asked use: one column a budget, one mark a rule and seed."""
+    places, worst = len(found["rules"]), 0.02
+    for place, rule in enumerate(found["rules"]):
+        shift = 0.8 * ((place + 0.5) / places - 0.5)
+        errors_SB = np.array([[point["use"] - point["budget"] for point in one] for one in by_seed(found, rule)])
+        columns_SB = np.broadcast_to(np.arange(errors_SB.shape[1]) + shift, errors_SB.shape)
+        shape, size = look(rule), weight(found, rule).size
+        axes.plot(
+            columns_SB.ravel(),
+            errors_SB.ravel(),
+            shape.marker,
+            color=theme.shade(shape.colour),
+            markersize=size,
+            label=shape.label,
+            clip_on=False,
+        )
+        worst = max(worst, float(np.abs(errors_SB).max()))
+    for column in range(0, len(interior(found)), 2):
+        axes.axvspan(column - 0.5, column + 0.5, color=theme.grid, alpha=0.4, zorder=0, linewidth=0)
+    axes.axhline(0.0, color=theme.ink, linewidth=1.0, zorder=1)
+    axes.set(
+        ylim=(-1.15 * worst, 1.15 * worst),
+        xlim=(-0.5, len(interior(found)) - 0.5),
+        ylabel="measured use minus budget",
+        title="All outputs together: a mark per rule and seed",
     )
-    axes.set_title(words, loc="left", size=9.5, color=INK)
-    axes.spines["left"].set_color(PALE)
+
+
+def _draw_single(axes: Axes, found: Mapping[str, Any], theme: Theme) -> None:
+    """Draw how the first rule's use spreads over single outputs: median, middle half, and the range of nine in ten."""
+    rule, budgets = found["rules"][0], interior(found)
+    quantiles = found["adherence"][rule]["use_quantiles"]
+    low, lower, middle, upper, high = np.array([quantiles[f"{budget:g}"] for budget in budgets]).T
+    columns, colour = range(len(budgets)), theme.shade(look(rule).colour)
+    axes.vlines(columns, low, high, color=colour, linewidth=2.0, alpha=0.55, zorder=3)
+    axes.vlines(columns, lower, upper, color=colour, linewidth=9.0, alpha=0.45, zorder=3)
+    axes.plot(columns, middle, "o", color=colour, markersize=6, zorder=5)
+    axes.hlines(
+        budgets,
+        np.array(columns) - 0.35,
+        np.array(columns) + 0.35,
+        color=theme.ink,
+        linestyle=DASHED,
+        linewidth=1.0,
+        zorder=4,
+    )
+    words = f"Single outputs of {rule}: dot median, thick middle half,\n"
+    words += f"thin {QUANTILES[0]}th to {QUANTILES[-1]}th percentile; dashed: as asked"
+    axes.set(
+        ylim=(0.0, min(1.0, 1.08 * max(float(high.max()), *budgets))),
+        xlim=(-0.5, len(budgets) - 0.5),
+        ylabel="teacher use within one output",
+        title=words,
+    )

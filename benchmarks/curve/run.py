@@ -11,19 +11,20 @@ from pathlib import Path
 from tqdm import tqdm
 
 from wheels.benchmarks.core.bootstrap import Statistics
+from wheels.benchmarks.core.style import render
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import CurvePlan, decode_all, make_plan, points_digest, rows_digest
 from wheels.benchmarks.curve.diagnostics import diagnose
 from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.plot import draw
-from wheels.benchmarks.curve.report import render
+from wheels.benchmarks.curve.report import render as render_page
 from wheels.benchmarks.curve.report_sections import sections
 from wheels.benchmarks.curve.resampled import SentenceStatistics
 from wheels.benchmarks.curve.summary import Curve, summarise
 from wheels.benchmarks.curve.table import as_csv, as_text
 from wheels.config import as_command, to_dict, versions, write_resolved
 from wheels.data.tasks import Task, load_task
-from wheels.files import write_bytes, write_json, write_text
+from wheels.files import write_json, write_text
 from wheels.metrics import sentence_statistics, signature
 from wheels.runs import claimed, holds_run, take_run
 
@@ -92,17 +93,17 @@ def _measure(
     curve.details.update(diagnostics.to_json())
     write_results(curve, measured, folder, sections(curve, diagnostics), as_command("wheels bench curve", config))
     print(as_text(curve))
-    print(f"written to {folder}: curve.json, curve.csv, curve.png, report.html")
+    print(f"written to {folder}: curve.json, curve.csv, curve.png, curve-dark.png, report.html")
     return curve
 
 
 def write_results(curve: Curve, measured: Measured, folder: Path, diagnostics: Sequence[str], command: str) -> None:
     """Write the curve as JSON, CSV, picture and page; `diagnostics` are more sections of the page."""
-    picture = draw(curve)
+    picture = render(draw, curve.to_json())
     write_json(folder / "curve.json", curve.to_json())
     write_text(folder / "curve.csv", as_csv(curve))
-    write_bytes(folder / "curve.png", picture)
-    write_text(folder / "report.html", render(curve, picture, measured, diagnostics, command))
+    picture.write(folder, "curve")
+    write_text(folder / "report.html", render_page(curve, picture, measured, diagnostics, command))
 
 
 def _with_progress(total: int) -> SentenceStatistics:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from wheels.benchmarks.core.bootstrap import APART, LEAST_GAP
-from wheels.benchmarks.curve.plot import metric_name
 from wheels.benchmarks.curve.summary import Curve, uses_shown
+from wheels.metrics import metric_name
 from wheels.tables import Column, Table, band, columns, digits, number
 
 
@@ -39,24 +39,6 @@ def area_or_use(curve: Curve, value: float, digits: int) -> str:
 def row_at(curve: Curve, rule: str, metric: str, use: float) -> dict[str, Any]:
     """Return what `curve.at_use` says of a rule at a use."""
     return next(row for row in curve.at_use if (row["rule"], row["metric"], row["use"]) == (rule, metric, use))
-
-
-def in_words(test: Mapping[str, Any]) -> str:
-    """Return one paired comparison as a sentence."""
-    name = metric_name(test["metric"])
-    best = ", the best trivial rule there" if test["against"] == "best trivial" else ""
-    place = f"At teacher use {test['budget']:g}, {test['rule']}"
-    if not math.isfinite(test["difference"]):
-        return f"{place} and {test['baseline']}{best} were not both measured, so {name} is not compared."
-    if not math.isfinite(test["p"]):
-        return f"{place} and {test['baseline']}{best} cannot be compared in {name}."
-    side = "above" if test["difference"] >= 0 else "below"
-    share = test["pgr_difference"]
-    gap = f" ({share:+z.0%} of the gap)" if math.isfinite(share) else ""
-    corrected = f", by Holm {test['p_holm']:.3f}" if math.isfinite(test["p_holm"]) else ""
-    bounds = f"95% interval {test['low']:+.2f} to {test['high']:+.2f}, p = {test['p']:.3f}{corrected}"
-    clear = "" if test["low"] > 0 or test["high"] < 0 else ": chance alone could explain it"
-    return f"{place} is {abs(test['difference']):.2f} {name} {side} {test['baseline']}{best}{gap}; {bounds}{clear}."
 
 
 def as_text(curve: Curve) -> str:

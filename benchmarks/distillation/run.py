@@ -16,6 +16,7 @@ import wheels
 from wheels.benchmarks.core.commands import distil
 from wheels.benchmarks.core.recipe import with_digests
 from wheels.benchmarks.core.stages import Stage, run_stages
+from wheels.benchmarks.core.style import render
 from wheels.benchmarks.distillation.baselines import baselines
 from wheels.benchmarks.distillation.config import DistillationConfig
 from wheels.benchmarks.distillation.plan import DistillationPlan, Kind
@@ -26,7 +27,7 @@ from wheels.benchmarks.distillation.texts import read_texts, write_texts
 from wheels.config import write_resolved
 from wheels.data.tasks import SPLITS, Task, load_task
 from wheels.distillation.config import PretrainConfig
-from wheels.files import write_bytes, write_json, write_text
+from wheels.files import write_json, write_text
 from wheels.notices import in_words
 from wheels.runs import claimed, take_run
 
@@ -160,6 +161,6 @@ def write_summary(plan: DistillationPlan, places: Places) -> None:
     """Write table, JSON and picture, and print the table."""
     summary = summarise(measured(plan, places, load_task(plan.data)))
     write_text(plan.output / "distillation.csv", as_csv(summary))
-    write_bytes(plan.output / "distillation.png", draw(summary))
+    render(draw, summary.to_json()).write(plan.output, "distillation")
     write_json(plan.output / "distillation.json", summary.to_json())
     print(as_text(summary))

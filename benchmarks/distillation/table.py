@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from wheels.benchmarks.curve.plot import metric_name
 from wheels.benchmarks.distillation.summary import KindScores, SweepSummary
+from wheels.metrics import metric_name
 from wheels.tables import Column, Table, band, digits, exact, number
 
 

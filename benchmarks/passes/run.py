@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from wheels import __version__
 from wheels.benchmarks.core.cell import PointKey, Record, cached_records
+from wheels.benchmarks.core.style import render
 from wheels.benchmarks.curve.decodes import refuse_scored, rows_digest
 from wheels.benchmarks.curve.resampled import Resampled
 from wheels.benchmarks.curve.summary import plain_values
@@ -40,7 +41,7 @@ from wheels.config import to_dict, versions, write_resolved
 from wheels.data.tasks import Row, Task, load_task
 from wheels.decoding.engine import decode
 from wheels.decoding.params import DecodeParams
-from wheels.files import write_bytes, write_json, write_text
+from wheels.files import write_json, write_text
 from wheels.json_text import json_digest
 from wheels.metrics import sentence_statistics, signature
 from wheels.models.artefact import Artefact
@@ -221,5 +222,4 @@ def _write(folder: Path, found: dict[str, Any], points: list[PassPoint]) -> None
     metrics = list(points[0].metrics)
     write_json(folder / "passes.json", plain_values(found))
     write_text(folder / "passes.csv", as_csv(points, metrics))
-    title = f"{found['task']}: quality against teacher passes, n = {found['rows']}"
-    write_bytes(folder / "passes.png", draw(means(points), found["bands"], metrics[0], title))
+    render(draw, plain_values(found)).write(folder, "passes")

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wheels.benchmarks.curve.plot import metric_name
 from wheels.benchmarks.curve.table import WHERE_MEASURED, if_measured
 from wheels.benchmarks.passes.summary import PassPoint, means
+from wheels.metrics import metric_name
 from wheels.tables import Column, Table, band, columns, digits, estimate, number
 
 

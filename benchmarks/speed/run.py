@@ -25,6 +25,7 @@ import torch
 from tqdm import tqdm
 
 from wheels.benchmarks.core.recipe import find_recipe
+from wheels.benchmarks.core.style import render
 from wheels.benchmarks.curve.decodes import rows_digest
 from wheels.benchmarks.speed.config import EMBEDDED_DATA, SYSTEMS, WITH_RANDOM_WEIGHTS, SpeedConfig
 from wheels.benchmarks.speed.forward_timer import ForwardTimer, Machine
@@ -48,7 +49,7 @@ from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.methods.rules import RULES
 from wheels.environment import processor_name
 from wheels.errors import WheelsError
-from wheels.files import write_bytes, write_json, write_text
+from wheels.files import write_json, write_text
 from wheels.models.artefact import Artefact
 from wheels.models.pair import Pair
 from wheels.runs import cached, claimed, is_whole, take_run
@@ -110,7 +111,7 @@ def _time(config: SpeedConfig, folder: Path, plan: SpeedPlan, made_by: dict[str,
     speed = Speed(about, [*plan.notes, *busy(config, batches)], batches)
     write_json(folder / "speed.json", speed.to_json())
     write_text(folder / "speed.csv", as_csv(speed))
-    write_bytes(folder / "speed.png", draw(speed))
+    render(draw, speed.to_json()).write(folder, "speed")
     write_resolved(config, folder, plan.digests)
     print(as_text(speed))
     print(f"written to {folder}: speed.json, speed.csv, speed.png")

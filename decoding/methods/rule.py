@@ -54,7 +54,7 @@ class Rule:
     threshold: float = math.inf
     """The rule calls where the score exceeds it; infinite: never, or always."""
     label: str = ""
-    """What it does, in a few words for reports: "calls at random"."""
+    """Where it calls, in at most six words for legends and reports: "at random"."""
     color: str = "#4D4D4D"
     """Its colour in pictures."""
     mark: str = "o"

@@ -20,7 +20,7 @@ from wheels.models.pair import Pair
 from wheels.rationales import run as rationales
 from wheels.rationales.attribution import saliency
 from wheels.rationales.config import METHODS, RationalesConfig
-from wheels.rationales.page import page, section
+from wheels.rationales.page import rationales_page, section
 from wheels.rationales.run import Attributor, random_scores, run
 
 
@@ -213,13 +213,13 @@ def test_the_page_shades_each_word_by_its_weight():
 @pytest.mark.parametrize("name", ODD)
 def test_the_page_obeys_no_control_and_sets_each_text_in_its_direction(name):
     odd = ODD[name]
-    text = page([(f"a {odd}b", odd, [("a", 1.0), (f"{odd}b", 0.5)], 1)], {odd: odd})
+    text = rationales_page([(f"a {odd}b", odd, [("a", 1.0), (f"{odd}b", 0.5)], 1)], {odd: odd})
     assert text.replace("\n", "").replace("�", "").isprintable() and text.count("�") >= 3
     assert '<p dir="auto">' in text and '<p class="target" dir="auto">' in text
 
 
 def test_the_page_marks_the_rationale_and_runs_nothing():
-    text = page(
+    text = rationales_page(
         [("<script>alert(1)</script> b", "t", [("<script>alert(1)</script>", 1.0), ("b", 0.5)], 1)], {"<x>": "&"}
     )
     assert "<script" not in text

@@ -27,7 +27,7 @@ from wheels.models.loading import check_place, load_model, load_tokenizer, model
 from wheels.models.pair import Pair
 from wheels.rationales.attribution import GRADIENTS, embedder, integrated_gradients
 from wheels.rationales.config import RationalesConfig
-from wheels.rationales.page import page
+from wheels.rationales.page import rationales_page
 from wheels.rationales.words import rationale, token_spans, word_scores, words_of
 from wheels.runs import NOTE, begin_run, chunks, claimed, holds_run
 
@@ -256,7 +256,7 @@ def _write_page(config: RationalesConfig, output: Path) -> None:
         "rationale": f"the {config.top_k} words of largest weight",
         "rows": f"the first {len(rows)} of {config.output}",
     }
-    write_text(config.html, page(rows, facts))
+    write_text(config.html, rationales_page(rows, facts))
 
 
 def _page_rows(config: RationalesConfig, output: Path) -> Iterator[tuple[str, str, list[tuple[str, float]], int]]:

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from tests.benchmarks.curve.synthetic import measured, statistics
+from tests.pictures import drawn
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record
 from wheels.benchmarks.curve.adherence_plot import draw_adherence
 from wheels.benchmarks.curve.measured import Measured
@@ -82,7 +83,8 @@ def test_the_spread_of_use_over_single_outputs() -> None:
 @pytest.mark.parametrize("rules", [("learned", "maxprob", "random"), ("oracle",)])
 def test_adherence_is_drawn(mode: str, rules: tuple[str, ...]) -> None:
     found = summarise(measured(count=10, mode=mode, rules=rules, budgets=(0.0, 0.3, 0.9)), statistics)
-    assert draw_adherence(found).startswith(b"\x89PNG")
+    whole, single = drawn(draw_adherence, found.to_json()).axes
+    assert len(whole.lines) == len(rules) + 1 and len(single.collections) == 3
 
 
 @pytest.mark.parametrize(("budgets", "shown"), [((0.0, 1.0), None), ((0.1, 0.25, 0.5), 0.25), ((0.9,), 0.9)])

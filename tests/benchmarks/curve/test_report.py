@@ -14,11 +14,13 @@ from tests.test_visible import ODD
 from wheels.benchmarks.core.cell import PointKey, Record
 from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.report import pick_examples, render
+from wheels.benchmarks.curve.report_tables import adherence, areas, comparisons, equal_use
 from wheels.benchmarks.curve.summary import Curve, summarise
-from wheels.benchmarks.curve.table import as_csv, as_text, in_words, shown_uses
+from wheels.benchmarks.curve.table import as_csv, as_text, shown_uses
+from wheels.page import Picture
 
-VOID = {"meta", "img", "br"}
-PNG = b"\x89PNG picture"
+VOID = {"meta", "img", "source"}
+PICTURE = Picture(b"\x89PNG picture", b"\x89PNG of the dark")
 
 
 class Checker(HTMLParser):
@@ -63,18 +65,18 @@ def read(page: str) -> Checker:
 
 
 def test_the_page_stands_alone_and_is_well_formed(curve: Curve, world: Measured) -> None:
-    page = render(curve, PNG, world)
+    page = render(curve, PICTURE, world)
     checker = read(page)
     assert 'src="data:image/png;base64,iVBORyBwaWN0dXJl"' in page
     assert not re.search(r"https?://|<link|<script", page)
     for words in ("What is not claimed", "synthetic_de_en", "nrefs:1|case:mixed", "wheels 0.1.0", "Note:"):
         assert words in checker.text
-    assert checker.seen.count("dl") == 10
+    assert checker.seen.count("section") == 10
     assert "nan" not in checker.text.split()
 
 
 def test_markup_in_texts_is_shown_not_obeyed(curve: Curve, world: Measured) -> None:
-    page = render(curve, PNG, world)
+    page = render(curve, PICTURE, world)
     checker = read(page)
     assert {"i", "u", "w0", "w3"}.isdisjoint(checker.seen)
     assert "Quelle <i>0</i>" in checker.text
@@ -85,7 +87,7 @@ def test_a_page_obeys_no_control_in_a_text_or_a_name(curve: Curve, world: Measur
     odd = "".join(ODD.values()) + "x"
     references = [odd] * len(world.references)
     shown = dataclasses.replace(curve, task=odd, notes=[odd])
-    page = render(shown, PNG, dataclasses.replace(world, references=references), command=odd)
+    page = render(shown, PICTURE, dataclasses.replace(world, references=references), command=odd)
     assert page.replace("\n", "").replace("�", "").isprintable() and page.count("�") > 10 * len(ODD)
 
 
@@ -94,7 +96,7 @@ def test_the_teachers_tokens_are_marked(curve: Curve, world: Measured) -> None:
     assert key == PointKey("learned", 0, 0.2)
     assert len(examples) == 10
     assert examples[0].source == "Quelle <i>0</i>" and examples[-1].source == "Quelle <i>49</i>"
-    page = render(curve, PNG, world)
+    page = render(curve, PICTURE, world)
     for example in examples:
         calls = example.record.teacher_tokens
         marked = "".join(f" &lt;w{i}&gt;" for i in range(calls))
@@ -106,7 +108,7 @@ def test_a_special_token_of_the_teacher_leaves_no_empty_mark() -> None:
     world = measured(count=2, rules=("oracle",))
     mixed = Record("a b 20", 3, 1, 1, 2, 0.1, ("a", "", " b"), ("student", "teacher", "student"))
     world = dataclasses.replace(world, outputs={**world.outputs, PointKey("oracle", 0, 0.2): [mixed, mixed]})
-    page = render(summarise(world, statistics), PNG, world)
+    page = render(summarise(world, statistics), PICTURE, world)
     assert "<mark></mark>" not in page
     assert '<dd dir="auto">a b</dd>' in page
 
@@ -114,15 +116,15 @@ def test_a_special_token_of_the_teacher_leaves_no_empty_mark() -> None:
 def test_a_curve_of_only_the_ends_has_a_page() -> None:
     world = measured(count=5, budgets=(0.0, 1.0))
     found = summarise(world, statistics)
-    assert read(render(found, PNG, world)).seen.count("dl") == 0
+    assert read(render(found, PICTURE, world)).seen.count("section") == 0
     assert "student alone -> teacher alone" in as_text(found)
 
 
 def test_strict_mode_shows_violations(world: Measured) -> None:
     strict = measured(count=20, mode="strict", rules=("learned", "random"))
     found = summarise(strict, statistics)
-    assert "violations" in as_text(found) and "violations" in render(found, PNG, strict)
-    assert "by every output at every prefix" in render(found, PNG, strict)
+    assert "violations" in as_text(found) and "violations" in adherence(found)
+    assert "by every output at every prefix" in render(found, PICTURE, strict)
 
 
 def test_the_terminal_shows_a_line_a_rule_at_three_uses(curve: Curve) -> None:
@@ -141,7 +143,7 @@ def test_what_was_not_measured_is_said_in_words() -> None:
     few = measured(count=20, budgets=(0.0, 0.15, 1.0), rules=("learned", "random"))
     found = summarise(few, statistics)
     assert re.search(r"^learned( +not measured){5} ", as_text(found), re.M)  # areas, and uses for a share
-    page = read(render(found, PNG, few)).text
+    page = read(render(found, PICTURE, few)).text
     assert "not measured" in page and "nan" not in page.split()
 
 
@@ -150,43 +152,30 @@ def test_uses_that_are_shown() -> None:
     assert shown_uses(summarise(measured(count=5, budgets=(0.0, 0.4, 1.0)), statistics)) == [0.4]
 
 
-TEST = {
-    "rule": "learned", "baseline": "margin", "against": "best trivial", "budget": 0.2, "metric": "bleu",
-    "difference": 1.234, "low": 0.5, "high": 2.0, "p": 0.004, "pgr_difference": 0.118, "pgr_low": 0.1, "pgr_high": 0.2,
-    "p_holm": math.nan,
-}  # fmt: skip
+def test_only_the_best_of_a_column_is_bold_and_the_oracle_never(curve: Curve) -> None:
+    for place, text in enumerate(re.findall(r"<table>.*?</table>", equal_use(curve) + areas(curve), re.DOTALL)):
+        rows = [re.findall(r"<td.*?</td>", row, re.DOTALL) for row in re.findall(r"<tr>(<td.*?)</tr>", text, re.DOTALL)]
+        assert [re.sub("<small>.*?</small>|<.*?>", "", row[0], flags=re.DOTALL) for row in rows] == curve.rules
+        methods = [row for rule, row in zip(curve.rules, rows, strict=True) if rule != "oracle"]
+        for index, column in enumerate(list(zip(*methods, strict=True))[1:]):
+            shown = {float(found[1]): "<b>" in cell for cell in column if (found := re.search(r">([\d.]+)<", cell))}
+            best = min if place == 2 and index > 1 else max  # the least use that recovers a share is the best
+            assert [value for value, bold in shown.items() if bold] == ([best(shown)] if shown else [])
+        assert "<b>" not in "".join(rows[curve.rules.index("oracle")])
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (
-            {},
-            "At teacher use 0.2, learned is 1.23 BLEU above margin, the best trivial rule there (+12% of the gap); "
-            "95% interval +0.50 to +2.00, p = 0.004.",
-        ),
-        (
-            {"difference": -0.3, "low": -0.9, "high": 0.3, "p": 0.2, "against": "margin", "pgr_difference": -0.03},
-            "At teacher use 0.2, learned is 0.30 BLEU below margin (-3% of the gap); "
-            "95% interval -0.90 to +0.30, p = 0.200: chance alone could explain it.",
-        ),
-        (
-            {"p_holm": 0.036},
-            "At teacher use 0.2, learned is 1.23 BLEU above margin, the best trivial rule there (+12% of the gap); "
-            "95% interval +0.50 to +2.00, p = 0.004, by Holm 0.036.",
-        ),
-        (
-            {"difference": math.nan, "p": math.nan, "against": "margin"},
-            "At teacher use 0.2, learned and margin were not both measured, so BLEU is not compared.",
-        ),
-        (
-            {"p": math.nan},
-            "At teacher use 0.2, learned and margin, the best trivial rule there cannot be compared in BLEU.",
-        ),
-    ],
-)
-def test_a_comparison_in_words(change: dict[str, object], words: str) -> None:
-    assert in_words(TEST | change) == words
+def test_a_comparison_is_a_cell(curve: Curve) -> None:
+    test = {"rule": "learned", "baseline": "margin", "against": "best trivial", "budget": 0.2, "metric": "bleu"}
+    test |= {"difference": 1.234, "low": 0.5, "high": 2.0, "p": 0.004, "p_holm": 0.036}
+    unclear = test | {"budget": 0.1, "low": -0.9, "p_holm": math.nan}
+    missing = test | {"budget": 0.3, "difference": math.nan, "against": "margin"}
+    shown = comparisons(dataclasses.replace(curve, paired=[unclear, test, missing], metrics=["bleu"]))
+    assert re.findall(r"<td.*?</td>", shown, re.DOTALL) == [
+        "<td>learned<small>minus the best threshold</small></td>",
+        '<td class="pale">+1.23<small>over margin\n-0.90 to +2.00\np 0.004</small></td>',
+        "<td>+1.23<small>over margin\n+0.50 to +2.00\np 0.036</small></td>",
+        '<td class="pale">not measured</td>',
+    ]
 
 
 def test_csv_has_a_line_a_point(curve: Curve) -> None:

@@ -19,6 +19,7 @@ from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.rules import RULE_NAMES, RULES
 from wheels.decoding.params import DecodeParams
 from wheels.errors import WheelsError
+from wheels.page import Picture
 from wheels.policy.calibration import NotCalibrated
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "near", "a", "river", "bank"]
@@ -146,7 +147,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         "calibrated",
         lambda artefact, name, budget, *_: replace(RULES["random"], name=name).at(0.5, budget),
     )
-    monkeypatch.setattr(curves, "draw", lambda curve: b"\x89PNG")  # its own tests draw
+    monkeypatch.setattr(curves, "render", lambda draw, curve: Picture(b"\x89PNG", b""))  # its own tests draw
     monkeypatch.setattr(curves, "sections", lambda curve, diagnostics: ["<h2>Diagnostics</h2>"])
     return World(artefact, write_rows(tmp_path / "scored.jsonl", TEST_ROWS), tmp_path / "out", monkeypatch)
 
@@ -164,7 +165,16 @@ def test_a_run_decodes_each_point_once_and_writes_everything(world: World, capsy
     shown = capsys.readouterr().out
     assert "BLEU at equal teacher use" in shown and str(world.output) in shown
     files = {path.name for path in world.output.iterdir()} - {".lock"}
-    assert files == {"curve.json", "curve.csv", "curve.png", "report.html", "resolved.json", "run.json", "points"}
+    assert files == {
+        "curve.json",
+        "curve.csv",
+        "curve.png",
+        "curve-dark.png",
+        "report.html",
+        "resolved.json",
+        "run.json",
+        "points",
+    }
     found = json.loads((world.output / "curve.json").read_text())
     assert found["points"][0]["signature"] == "scored|12|small|large|learned|0|0|wheels:0.1.0"
     assert found["metric_signatures"]["bleu"].startswith("nrefs:1")

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import matplotlib.image
 import pytest
-from matplotlib.figure import Figure
 
 from tests.benchmarks.speed.test_config import SIZES
 from tests.decoding.tiny import make_pair, save_artefact
+from tests.pictures import drawn
 from wheels.benchmarks.core.bootstrap import Spread
-from wheels.benchmarks.speed import plot as speed_plot
 from wheels.benchmarks.speed import run as speed_module
 from wheels.benchmarks.speed.config import SYSTEMS, WITH_RANDOM_WEIGHTS, SpeedConfig
 from wheels.benchmarks.speed.forward_timer import ForwardTimer, Machine, Shape
 from wheels.benchmarks.speed.hf_systems import Outcome
+from wheels.benchmarks.speed.plot import draw
 from wheels.benchmarks.speed.records import Round, Timing, round_file, round_of
 from wheels.benchmarks.speed.run import make_plan, run
 from wheels.benchmarks.speed.summary import Speed, WorkloadFacts, summarise, time_forwards
@@ -350,19 +350,18 @@ def test_the_table_shows_what_there_is(by_hand: Speed) -> None:
     assert (cells["speculative"]["differing"], cells["speculative"]["same_as"]) == ("2", "hf-teacher")
 
 
-def test_the_picture_has_a_bar_and_a_limit_for_each(by_hand: Speed, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures: list[Figure] = []
-    monkeypatch.setattr(speed_plot, "Figure", lambda **settings: figures.append(Figure(**settings)) or figures[-1])
-    speed_plot.draw(by_hand)
-    (axes,) = figures[0].axes
+def test_the_picture_has_a_ratio_and_a_limit_for_each(by_hand: Speed) -> None:
+    figure = drawn(draw, by_hand.to_json())
+    (axes,) = figure.axes
     shown = by_hand.batches[0].figures
-    bars = [bar for bar in axes.patches if bar.get_width() > 0]
-    assert [bar.get_width() for bar in bars] == [each.tokens_per_second.median for each in shown]
+    ratios = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+    assert ratios == [each.speedup.median for each in shown]
     assert [label.get_text() for label in axes.get_yticklabels()] == [each.label for each in shown]
-    (marks,) = [line for line in axes.lines if line.get_marker() == "D"]
-    assert list(marks.get_xdata()) == [each.limit_tokens_per_second for each in shown]
-    texts = [*axes.get_yticklabels(), *axes.texts, axes._left_title, axes.xaxis.label, figures[0]._suptitle]
-    boxes = [text.get_window_extent() for text in texts]
+    reference = next(each.tokens_per_second.median for each in shown if each.name == "hf-teacher")
+    limits = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "|"]
+    assert limits == [each.limit_tokens_per_second / reference for each in shown]
+    texts = [*axes.get_yticklabels(), *axes.texts, axes._left_title, axes.xaxis.label, figure._suptitle]
+    boxes = [text.get_window_extent() for text in [*texts, *figure.legends]]
     for number, box in enumerate(boxes):
-        assert figures[0].bbox.x0 <= box.x0 and box.x1 <= figures[0].bbox.x1
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
         assert not any(box.overlaps(other) for other in boxes[number + 1 :])

@@ -1,0 +1,246 @@
+"""How every picture looks: a light and a dark theme, one line with its interval, one way to save.
+
+A module that draws takes what a result's JSON file holds and a `Theme`, and returns a figure; `render` makes both
+versions of it, `wheels.benchmarks.redraw` makes them again from the file.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from wheels.page import DARK_INK, DARK_PAPER, INK, PAPER, Picture
+
+LEAST_CONTRAST = 3.0
+"""What sets a graphic off from its ground (https://www.w3.org/TR/WCAG22/#non-text-contrast)."""
+COLOURS = 128
+"""Of a saved picture: a third of the bytes of all colours, and no difference to be seen."""
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The colours of a picture beside those of its lines."""
+
+    paper: str
+    ink: str
+    pale: str
+    """Frames, reference lines, notes."""
+    grid: str
+
+    def shade(self, colour: str) -> str:
+        """Return a colour, mixed with ink as far as it takes to stand out from this paper."""
+        for share in np.linspace(0.0, 1.0, 41):
+            mixed = (1.0 - share) * np.array(to_rgb(colour)) + share * np.array(to_rgb(self.ink))
+            if contrast(mixed, self.paper) >= LEAST_CONTRAST:
+                break
+        return to_hex(mixed)
+
+
+LIGHT = Theme(PAPER, INK, "#767676", "#e8e8e8")
+DARK = Theme(DARK_PAPER, DARK_INK, "#909399", "#2f3136")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one thing is drawn in every picture."""
+
+    label: str
+    """What a legend calls it."""
+    colour: str = "#6E6E6E"
+    marker: str = "o"
+    dashes: Any = "-"
+
+
+@dataclass(frozen=True)
+class Weight:
+    """How much a line is to be seen."""
+
+    width: float
+    size: float
+    alpha: float
+    order: int
+
+
+HEAVY, PLAIN, THIN = Weight(2.6, 7.0, 1.0, 6), Weight(1.6, 6.0, 1.0, 4), Weight(1.0, 4.5, 0.8, 3)
+DASHED, DOTTED = (0, (4, 2)), (0, (1, 2))
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/), and four of
+# Tol's muted colours (https://personal.sron.nl/~pault/) beyond it; each has its own mark besides.
+SERIES = ("#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#332288", "#882255", "#999933", "#44AA99")
+MARKERS = "osD^vXp*<>"
+
+
+def contrast(colour: ArrayLike | str, paper: ArrayLike | str) -> float:
+    """Return the contrast of two colours, 1 to 21: `(light + 0.05) / (dark + 0.05)` of their luminances (WCAG 2)."""
+    dark, light = sorted(map(_luminance, (colour, paper)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: Any) -> float:
+    """Return the relative luminance of an sRGB colour, 0 to 1."""
+    rgb = np.array(to_rgb(colour))
+    return float(np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722))
+
+
+def nth(place: int, label: str) -> Look:
+    """Return the look of the nth of several things that have none of their own."""
+    return Look(label, SERIES[place % len(SERIES)], MARKERS[place % len(MARKERS)])
+
+
+def render(draw: Callable[..., Figure], *what: Any) -> Picture:
+    """Return the picture that `draw(*what, theme)` makes in each theme; the same bytes for the same figure."""
+    return Picture(*(_png(draw, what, theme) for theme in (LIGHT, DARK)))
+
+
+def _png(draw: Callable[..., Figure], what: Sequence[Any], theme: Theme) -> bytes:
+    """Return one version as PNG."""
+    drawn, small = io.BytesIO(), io.BytesIO()
+    with matplotlib.rc_context(settings(theme)):
+        draw(*what, theme).savefig(drawn, format="png")
+    with Image.open(drawn) as image:
+        image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    return small.getvalue()
+
+
+def settings(theme: Theme) -> Any:
+    """Return matplotlib's settings."""
+    return {
+        "figure.facecolor": theme.paper,
+        "axes.facecolor": theme.paper,
+        "savefig.facecolor": theme.paper,
+        "figure.dpi": 160,
+        "savefig.dpi": 160,
+        "font.size": 10,
+        "text.color": theme.ink,
+        "axes.labelcolor": theme.ink,
+        "axes.edgecolor": theme.pale,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.grid": True,
+        "grid.color": theme.grid,
+        "grid.linewidth": 0.8,
+        "xtick.color": theme.pale,
+        "xtick.labelcolor": theme.ink,
+        "ytick.color": theme.pale,
+        "ytick.labelcolor": theme.ink,
+        "legend.frameon": False,
+        "legend.fontsize": 9,
+        "legend.title_fontsize": 9,
+        "legend.labelspacing": 0.45,
+        "lines.markeredgecolor": theme.paper,
+        "lines.markeredgewidth": 0.6,
+    }
+
+
+def new_figure(title: str, width: float = 8.6, height: float = 4.8) -> Figure:
+    """Return a figure of its own, not pyplot's: no window and no state is left behind."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title, x=0.008, ha="left", weight="bold", size=12)
+    return figure
+
+
+def line(
+    axes: Axes,
+    theme: Theme,
+    look: Look,
+    x: ArrayLike,
+    y: ArrayLike,
+    weight: Weight = PLAIN,
+    *,
+    low: ArrayLike | None = None,
+    high: ArrayLike | None = None,
+    apart: float = math.inf,
+) -> None:
+    """Draw points and the line between neighbours at most `apart`, with their intervals.
+
+    An interval is a band under a heavy line, of which a picture has few, and a bar at each point of another: many
+    bands on each other are mud.
+    """
+    x_N, y_N, colour = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64), theme.shade(look.colour)
+    shape = {
+        "color": colour,
+        "linestyle": look.dashes,
+        "linewidth": weight.width,
+        "marker": look.marker,
+        "markersize": weight.size,
+        "alpha": weight.alpha,
+        "zorder": weight.order,
+    }
+    for place, run in enumerate(runs(x_N, apart)):
+        axes.plot(x_N[run], y_N[run], label=look.label if place == 0 else None, **shape)
+        if low is None or high is None:
+            continue
+        low_N, high_N = np.asarray(low)[run], np.asarray(high)[run]
+        if weight is HEAVY and len(x_N[run]) > 1:
+            axes.fill_between(x_N[run], low_N, high_N, color=colour, alpha=0.16, linewidth=0, zorder=2)
+        else:
+            axes.vlines(x_N[run], low_N, high_N, color=colour, linewidth=1.2, zorder=weight.order - 1)
+
+
+def runs(points: ArrayLike, apart: float) -> list[slice]:
+    """Return the runs of points in rising order between which a line may be drawn: neighbours at most `apart` apart.
+
+    To one more decimal: budgets 0.1 apart are kept to some hundredths, and their points are neighbours all the same.
+    """
+    breaks = np.flatnonzero(np.diff(np.asarray(points, dtype=np.float64)) >= 1.5 * apart) + 1
+    return [slice(*ends) for ends in itertools.pairwise([0, *breaks.tolist(), np.size(points)])]
+
+
+def level(axes: Axes, theme: Theme, value: float, words: str, *, below: bool = False) -> None:
+    """Draw a dotted line across, with its name at the left end above it, or at the right end below it."""
+    axes.axhline(value, color=theme.pale, linewidth=1.1, linestyle=DOTTED, zorder=1)
+    at, shift = (1.0, (-4, -4)) if below else (0.0, (4, 4))
+    axes.annotate(
+        words,
+        (at, value),
+        xycoords=("axes fraction", "data"),
+        xytext=shift,
+        textcoords="offset points",
+        ha="right" if below else "left",
+        va="top" if below else "bottom",
+        zorder=8,
+    )
+
+
+def legend(
+    where: Figure | Axes, axes: Sequence[Axes], title: str = "", order: Sequence[str] = (), **place: Any
+) -> None:
+    """Name what all `axes` show, once each; those of `order` first, a name in it bold where its line is heavy."""
+    found: dict[str, Any] = {}
+    for each in axes:
+        for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    names = sorted(found, key=lambda name: order.index(name) if name in order else len(order))
+    if not names:
+        return
+    key = where.legend([found[name] for name in names], names, title=title or None, alignment="left", **place)
+    for name, text in zip(names, key.get_texts(), strict=True):
+        if getattr(found[name], "get_linewidth", float)() == HEAVY.width:
+            text.set_fontweight("bold")
+
+
+def percent(axis: Axis) -> None:
+    """Show shares as percentages."""
+    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g}%"))
+
+
+def spread(values: Sequence[Sequence[float]]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return mean, lowest and highest over the seeds of each point, for points with their seeds."""
+    return tuple(np.array([pick(point) for point in values]) for pick in (np.mean, np.min, np.max))  # type: ignore[return-value]
