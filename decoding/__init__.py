@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wheels.decoding.methods.method import prompt_lookup as prompt_lookup
     from wheels.decoding.methods.method import speculative as speculative
     from wheels.decoding.methods.method import student_only as student_only
+    from wheels.decoding.methods.method import take_back as take_back
     from wheels.decoding.methods.method import teacher_only as teacher_only
     from wheels.decoding.methods.method import verified as verified
     from wheels.decoding.methods.rule import AnyRule as AnyRule
@@ -50,6 +51,7 @@ else:
                 "prompt_lookup",
                 "speculative",
                 "student_only",
+                "take_back",
                 "teacher_only",
                 "verified",
             ),

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PUBLIC = """
     DecodeParams Method Model Pair PretrainConfig Rule Sampling Trace TrainConfig WheelsError __version__ agents
     annotation bild calibrate cascade data decode decoding deferral distillation envs hf_generate metrics pretrain
-    priced prompt_lookup rationales speculative stream student_only teacher_only train verified
+    priced prompt_lookup rationales speculative stream student_only take_back teacher_only train verified
 """
 FACADES = {
     "wheels": "wheels/__init__.py",

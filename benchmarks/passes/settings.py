@@ -16,11 +16,11 @@ from wheels.decoding.methods.method import (
     priced,
     prompt_lookup,
     speculative,
+    take_back,
     verified,
 )
 from wheels.decoding.methods.rule import Rule
 from wheels.decoding.methods.rules import RULES, TRAINED
-from wheels.decoding.methods.verify import ThresholdVerifier
 from wheels.models.artefact import Artefact
 
 TOLERANCES = (4.0, 2.0, 1.0, 0.5)
@@ -166,5 +166,5 @@ def _fixed(family: str) -> Iterator[Setting]:
 def _take_back(draft: int) -> Iterator[Setting]:
     """Yield drafts of one length that are cut by the teacher's regret alone."""
     for nats in TOLERANCES:
-        method = Method("take-back", None, ThresholdVerifier(nats, complete=True), draft)
+        method = take_back(draft, nats)
         yield Setting("take-back", f"{draft} tokens, {nats:g} nats", method, "take-back")

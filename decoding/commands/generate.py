@@ -11,20 +11,25 @@ from tqdm import tqdm
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.commands.inputs import read_sources
 from wheels.decoding.engine import decode
-from wheels.decoding.methods.calibrated import calibrated
+from wheels.decoding.methods.calibrated import rule_of
+from wheels.decoding.methods.choices import DRAFT_LENGTHS, TOLERANCES
 from wheels.decoding.methods.method import (
     Method,
     bild,
     cascade,
     deferral,
+    priced,
     prompt_lookup,
     speculative,
+    take_back,
     verified,
 )
+from wheels.decoding.methods.rules import RULES
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.render import as_html, as_json, as_text, summary
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.trace import Trace
+from wheels.errors import WheelsError
 from wheels.files import check_writable, write_text
 from wheels.models.artefact import Artefact
 from wheels.streams import say
@@ -83,22 +88,35 @@ def generate(config: GenerateConfig, artefact: Artefact, sources: list[str]) -> 
 
 def method_of(config: GenerateConfig, artefact: Artefact) -> Method:
     """Return the way of decoding that was asked for."""
-
-    def tolerance(default: float) -> float:
-        return default if config.tolerance is None else config.tolerance
-
-    draft = config.draft_length
     if config.budget is not None:
-        rule = calibrated(artefact, config.rule, config.budget, config.seed, config.budget_mode)
-        if config.method == "deferral":
-            return deferral(rule, config.budget, config.budget_mode)
-        return verified(rule, config.budget, config.budget_mode, tolerance=tolerance(2.0), draft=draft)
+        return _ruled(config, artefact)
+    draft = config.draft_length or DRAFT_LENGTHS[config.method]
+    tolerance = TOLERANCES[config.method] if config.tolerance is None else config.tolerance
     if config.method == "bild":
-        return bild(config.fallback, tolerance(3.0), draft or 10)
+        return bild(config.fallback, tolerance, draft)
     if config.method == "cascade":
-        return cascade(config.cascade, tolerance(0.3), draft or 5)
+        return cascade(config.cascade, tolerance, draft)
+    if config.method == "take-back":
+        return take_back(draft, tolerance)
     make = speculative if config.method == "speculative" else prompt_lookup
-    return make(draft or 5, lenience=tolerance(0.0), adaptive=config.adaptive_draft)
+    return make(draft, lenience=tolerance, adaptive=config.adaptive_draft)
+
+
+def _ruled(config: GenerateConfig, artefact: Artefact) -> Method:
+    """Return the way of decoding of a rule and its teacher budget."""
+    rule, budget, mode = rule_of(artefact, config.rule, config.seed), config.budget, config.budget_mode
+    if config.method == "deferral":
+        return deferral(rule, budget, mode)
+    tolerance = TOLERANCES[config.method] if config.tolerance is None else config.tolerance
+    draft, complete = config.draft_length, config.verify_end
+    if config.method == "verified":
+        return verified(rule, budget, mode, tolerance=tolerance, draft=draft, complete=complete)
+    if not rule.in_nats:
+        priced_by = ", ".join(known.name for known in RULES.values() if known.in_nats)
+        raise WheelsError(
+            f"method 'priced' needs a rule whose threshold is a price in nats ({priced_by}), got {config.rule!r}"
+        )
+    return priced(rule, budget, mode, scale=tolerance, draft=draft, complete=complete)
 
 
 def render(config: GenerateConfig, artefact: Artefact, sources: list[str], traces: list[Trace]) -> str:

@@ -58,7 +58,8 @@ class GenerateConfig:
     rule: str = option("learned", "what decides to call the teacher" + OWN_RULE, **RULE_CHOICES)
     draft_length: int | None = draft_option(
         None,
-        "student tokens that the teacher verifies at once (default: 5; bild: 10; verified: no limit)",
+        "student tokens that the teacher verifies at once (default: 5; bild: 10; take-back: 16; verified, priced: no "
+        "limit)",
         minimum=1,
         maximum=1024,
     )
@@ -68,9 +69,11 @@ class GenerateConfig:
     tolerance: float | None = draft_option(
         None,
         "how much worse than the teacher's a draft token may be: lenience in [0, 1) for speculative and lookup "
-        "(default: 0, lossless), nats for bild (3) and verified (2), alpha for cascade (0.3)",
+        "(default: 0, lossless), nats for bild (3), verified and take-back (2), nats for each nat of the price for "
+        "priced (1), alpha for cascade (0.3)",
         minimum=0.0,
     )
+    verify_end: bool = draft_option(False, "verify what was written after the last call too (verified, priced)")
     cascade: str = draft_option("opt", "the rule of a speculative cascade", choices=CASCADES)
     fallback: float = draft_option(
         0.6, "bild calls the teacher where the student's best probability is lower", share=True
@@ -120,14 +123,16 @@ class GenerateConfig:
                 f"method {self.method!r} verifies every token and keeps no teacher budget, got "
                 f"{self.teacher_budget:g}; leave it out, or use one of {', '.join(BUDGETED)}"
             )
-        if self.method not in BUDGETED and self.budget_mode == "online":
+        if self.method not in BUDGETED and self.budget_mode != "average":
             raise WheelsError(
-                f"budget_mode 'online' moves a rule's threshold, and method {self.method!r} keeps no teacher budget; "
-                f"leave it out, or use one of {', '.join(BUDGETED)}"
+                f"budget_mode {self.budget_mode!r} keeps a teacher budget, and method {self.method!r} has none; leave "
+                f"it out, or use one of {', '.join(BUDGETED)}"
             )
         drafts, given = self.method != "deferral", self.draft_length is not None or self.tolerance is not None
         if not drafts and given:
             raise WheelsError("draft_length and tolerance are for methods that verify, got method 'deferral'")
+        if self.verify_end and self.method not in ("verified", "priced"):
+            raise WheelsError(f"verify_end is for methods verified and priced, got method {self.method!r}")
         if self.adaptive_draft and self.method not in ("speculative", "lookup"):
             raise WheelsError(f"adaptive_draft is for methods speculative and lookup, got method {self.method!r}")
 

@@ -23,9 +23,14 @@ CASCADES = ("chow", "diff", "opt", "token-v1", "token-v2", "token-v3")
 """The rules of speculative cascades."""
 SCHEDULES = ("grouped", "lockstep")
 """When the teacher runs: for many rows that wait together, or in every step in which some row calls."""
-METHODS = ("deferral", "speculative", "lookup", "bild", "cascade", "verified")
+METHODS = ("deferral", "speculative", "lookup", "bild", "cascade", "verified", "priced", "take-back")
 """Ways of decoding; see `wheels.decoding.methods.method`."""
-BUDGETED = ("deferral", "verified")
+BUDGETED = ("deferral", "verified", "priced")
 """Those that a rule and its teacher budget drive; the others verify every token."""
+DRAFT_LENGTHS = {"speculative": 5, "lookup": 5, "bild": 10, "cascade": 5, "take-back": 16}
+"""Student tokens between two passes of the teacher where none are given; the other methods have no limit."""
+TOLERANCES = {"speculative": 0.0, "lookup": 0.0, "bild": 3.0, "cascade": 0.3, "verified": 2.0, "priced": 1.0}
+TOLERANCES["take-back"] = 2.0
+"""How much worse than the teacher's a draft token may be, where that is not given; see `wheels generate --help`."""
 ON_ERROR = ("stop", "skip")
 """What happens at an input that cannot be read: nothing is decoded, or all the others are."""

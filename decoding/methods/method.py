@@ -234,6 +234,16 @@ def bild(fallback: float = 0.6, rollback: float = 3.0, draft: int = 10) -> Metho
     return Method("bild", rule, ThresholdVerifier(rollback, "surprise", complete=True), draft)
 
 
+def take_back(draft: int = 16, tolerance: float = 2.0) -> Method:
+    """Return drafts of one length, cut at the first token that the teacher finds too bad; no rule calls.
+
+    Args:
+        draft: Student tokens between two passes of the teacher.
+        tolerance: The first token with `max log p - log p(v)` above this, in nats, is taken back.
+    """
+    return Method("take-back", None, ThresholdVerifier(tolerance, "regret", complete=True), draft)
+
+
 def cascade(kind: str, alpha: float, draft: int = 5) -> Method:
     """Return a speculative cascade (`wheels.decoding.methods.verify.Cascade`)."""
     return Method(f"cascade-{kind}", None, Cascade(kind, alpha), draft)

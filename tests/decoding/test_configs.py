@@ -30,8 +30,10 @@ from wheels.errors import WheelsError
         ),
         (
             {"method": "speculative", "budget_mode": "online"},
-            "budget_mode 'online' moves a rule's threshold, and method 'speculative' keeps no teacher budget; leave",
+            "budget_mode 'online' keeps a teacher budget, and method 'speculative' has none; leave it out, or use one",
         ),
+        ({"method": "bild", "budget_mode": "strict"}, "budget_mode 'strict' keeps a teacher budget, and method 'bild'"),
+        ({"method": "take-back", "verify_end": True}, "verify_end is for methods verified and priced, got .* 'take-b"),
         ({"draft_length": 3}, "draft_length and tolerance are for methods that verify, got method 'deferral'"),
         ({"tolerance": 0.1}, "draft_length and tolerance are for methods that verify, got method 'deferral'"),
         (

@@ -12,10 +12,14 @@ from tests.decoding.tiny import save_artefact, with_ends, write
 from wheels.cli import main
 from wheels.decoding.commands import generate, inputs
 from wheels.decoding.commands.generate_config import GenerateConfig
-from wheels.decoding.methods.method import bild, cascade, prompt_lookup, speculative, verified
+from wheels.decoding.engine import decode
+from wheels.decoding.methods.calibrated import rule_of
+from wheels.decoding.methods.method import bild, cascade, priced, prompt_lookup, speculative, take_back, verified
 from wheels.decoding.methods.rules import RULES
+from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import Sampling
 from wheels.errors import WheelsError
+from wheels.models.artefact import Artefact
 from wheels.models.pair import Pair
 from wheels.policy.calibration import Calibration, Point
 
@@ -131,6 +135,12 @@ METHODS = {
         ["--teacher-budget", "0.5", "--tolerance", "0.1"],
         verified(RULES["random"].at(0.5), tolerance=0.1),
     ),
+    "verified, to the end": (
+        ["--teacher-budget", "0.5", "--verify-end"],
+        verified(RULES["random"].at(0.5), tolerance=2.0, complete=True),
+    ),
+    "take-back": ([], take_back(16, 2.0)),
+    "take-back, strictly": (["--draft-length", "3", "--tolerance", "0.1"], take_back(3, 0.1)),
 }
 
 
@@ -139,12 +149,25 @@ def test_every_method_of_the_command_line_reaches_the_engine(call, pair, name):
     flags, method = METHODS[name]
     code, out, err = call("--method", name.split(",")[0], "--format", "json", *flags, "--input", "-",
                           stdin="\n".join(TEXTS).encode())  # fmt: skip
-    budget = 0.5 if name == "verified" else None
+    budget = 0.5 if name.startswith("verified") else None
     traces = write(pair, TEXTS, method, budget=budget, max_new_tokens=8)
     shown = [json.loads(line) for line in out.splitlines()]
     assert (code, err) == (0, "")
     for row, trace in zip(shown, traces, strict=True):
         assert {**row, "seconds": 0} == {**trace.to_json(), "seconds": 0}
+
+
+@pytest.mark.parametrize("flags", [[], ["--verify-end"]])
+def test_priced_follows_the_price_of_the_rule(call, folder, flags):
+    rule = rule_of(Artefact.load(folder), "learned")
+    method = priced(rule, 0.2, scale=0.01, draft=3, complete=bool(flags))
+    assert method.rule.threshold == 9.0 and method.verifier.threshold == 0.09
+    told = ["--method", "priced", "--rule", "learned", "--tolerance", "0.01", "--draft-length", "3", *flags]
+    code, out, _ = call(*told, "--format", "json", "--input", "-", stdin="\n".join(TEXTS).encode())
+    traces = decode(Artefact.load(folder).pair, TEXTS, method, DecodeParams(max_new_tokens=8))
+    assert code == 0 and sum(trace.drafted for trace in traces) > 0
+    for line, trace in zip(out.splitlines(), traces, strict=True):
+        assert {**json.loads(line), "seconds": 0} == {**trace.to_json(), "seconds": 0}
 
 
 def test_drafts_are_summed_up(call):
@@ -218,6 +241,7 @@ def test_a_bar_is_for_several_batches_on_a_terminal(call, monkeypatch, size, ter
         (["--teacher-budget", "a"], r"teacher_budget must be a number in \[0, 1\], got 'a'"),
         (["--rule", "entropie"], "rule must be one of .*, got 'entropie'; did you mean 'entropy'"),
         (["--rule", "margin"], r"rule 'margin' \(seed 0\) is not calibrated.*; calibrate .* by the command calibrate"),
+        (["--method", "priced"], r"method 'priced' needs a rule .* in nats \(learned, regret\), got 'random'"),
         (["--rule", "learned", "--seed", "2"], r"rule 'learned' has no trained head of seed 2 \(trained: .* 0 to 1\)"),
         (["--model", "missing"], "no model folder 'missing'; give what `wheels train --output` wrote"),
         (["--device", "cuda:99"], "device 'cuda:99' is not on this machine"),
