@@ -1,30 +1,22 @@
-"""What a curve decodes: every rule, seed and budget, under calibrated thresholds, each kept as soon as it is done.
-
-A kept decode counts only under the signature of everything that its outputs depend on, so a rerun repeats what is
-missing or was made otherwise, and nothing else.
-"""
+"""What a curve decodes: every rule, seed and budget, under calibrated thresholds."""
 
 from __future__ import annotations
 
-import functools
-import logging
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from wheels import __version__
-from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record, cached_records
+from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey
+from wheels.benchmarks.core.decodes import Decode
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.data.tasks import Row, digest, load_task
 from wheels.decoding.commands import calibrate
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.commands.calibration_hint import calibration_hint
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.calibrated import calibrated, known_rules, levels_of, threshold_of
 from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.online import RATE
@@ -33,10 +25,7 @@ from wheels.decoding.params import DecodeParams
 from wheels.errors import WheelsError
 from wheels.json_text import json_digest
 from wheels.models.artefact import EMBEDDED, Artefact
-from wheels.notices import Pace
 from wheels.policy.calibration import Calibration
-
-log = logging.getLogger("wheels")
 
 
 @dataclass(frozen=True)
@@ -209,49 +198,23 @@ def _thresholds(
     return thresholds | {key: threshold_of(found, RULES[key.rule], key.budget, key.seed, config.mode) for key in keys}
 
 
-def decode_all(
-    config: CurveConfig, plan: CurvePlan, sources: Sequence[str], data_digest: str
-) -> dict[PointKey, list[Record]]:
-    """Return the records of every decode, from `points/` where they are kept there, and keep the others."""
-    folder, outputs = Path(config.output) / "points", {}
-    count = len(plan.thresholds)
-    log.info("decoding %d rows %d times: both models alone, then every rule, seed and budget", len(sources), count)
-    pace = Pace(count, "decodes")
-    with tqdm(total=len(plan.thresholds) * len(sources), unit="row", file=sys.stderr) as bar:
-        for key in plan.thresholds:
-            bar.set_description(f"{key.rule} at {key.budget:g}" + (f", seed {key.seed}" if key.seed else ""))
-            made_by = signature_of(config, plan, key, data_digest, len(sources))
-            make = pace.timed(functools.partial(_decode, config, plan.artefact, key, sources, bar.update))
-            outputs[key] = cached_records(folder, key, made_by, make)
-            bar.update(len(outputs) * len(sources) - bar.n)
-    return outputs
+def decodes_of(config: CurveConfig, plan: CurvePlan, data_digest: str, rows: int) -> dict[PointKey, Decode]:
+    """Return every decode, in order."""
+    decodes = {}
+    for key in plan.thresholds:
+        # An end is a budget of 0 or 1, which never and always call, whatever the rule; this one reads nothing.
+        name = "random" if key in (STUDENT_END, TEACHER_END) else key.rule
+        rule = calibrated(plan.artefact, name, key.budget, key.seed, config.mode)
+        params = DecodeParams(max_new_tokens=config.max_new_tokens, seed=key.seed)
+        made_from = signature_of(config, plan, key, data_digest, rows)
+        method = deferral(rule, key.budget, config.mode)
+        decodes[key] = Decode(f"{key.rule} at {key.budget:g}", method, params, made_from)
+    return decodes
 
 
 def points_digest(config: CurveConfig, plan: CurvePlan, data_digest: str) -> str:
     """Return the digest of all that the outputs depend on: models, heads, thresholds, rows and settings."""
     return json_digest([signature_of(config, plan, key, data_digest, 0) for key in plan.thresholds])
-
-
-def _decode(
-    config: CurveConfig, artefact: Artefact, key: PointKey, sources: Sequence[str], progress: Callable[[int], Any]
-) -> list[Record]:
-    """Return the records of one decode."""
-    # An end is a budget of 0 or 1, which never and always call, whatever the rule; this one reads nothing.
-    name = "random" if key in (STUDENT_END, TEACHER_END) else key.rule
-    traces = decode(
-        artefact.pair,
-        sources,
-        deferral(calibrated(artefact, name, key.budget, key.seed, config.mode), key.budget, config.mode),
-        DecodeParams(max_new_tokens=config.max_new_tokens, seed=key.seed),
-        batch_size=config.batch_size,
-        progress=progress,
-    )
-    return [Record.of(trace) for trace in traces]
-
-
-def _code_of(key: PointKey) -> str:
-    """Return the digest of the file that a rule of the user's own was read from; "" for other decodes."""
-    return RULES[key.rule].code if key.rule in RULES else ""
 
 
 def signature_of(config: CurveConfig, plan: CurvePlan, key: PointKey, data_digest: str, rows: int) -> dict[str, Any]:
@@ -266,8 +229,8 @@ def signature_of(config: CurveConfig, plan: CurvePlan, key: PointKey, data_diges
         moves = {"levels": [list(point) for point in levels], "rate": RATE}
     if moves or config.dtype != "float32":
         moves["batch_size"] = config.batch_size
-    if (code := _code_of(key)) != "":
-        moves["code"] = code
+    if key.rule in RULES and RULES[key.rule].code:  # a rule of the user's own: the digest of its file
+        moves["code"] = RULES[key.rule].code
     return moves | {
         "model": plan.model_digest,
         "head": plan.artefact.head_digest(key.rule, key.seed),

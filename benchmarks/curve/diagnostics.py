@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from wheels.benchmarks.core.cell import PointKey, Record
+from wheels.benchmarks.core.cell import PointKey
 from wheels.benchmarks.curve.calls import Rate, overall_rate, quarters, rates_by_frequency, rates_by_position
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import CurvePlan, signature_of
@@ -39,7 +39,7 @@ class Calls:
     position: list[Rate]
     """By tenths of the output."""
     frequency: list[Rate]
-    """By frequency of the written token; empty where token ids were not kept."""
+    """By frequency of the written token."""
     counted: str
     """The text that frequencies are of."""
 
@@ -66,7 +66,7 @@ class Diagnostics:
     predicted: Predicted | None = None
     prices: Prices = field(default_factory=dict)
     why: Mapping[str, str] = field(default_factory=dict)
-    """Why `frequency`, `reliability` or `prices` is missing: a sentence each."""
+    """Why `reliability` or `prices` is missing: a sentence each."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as they stand in `curve.json`: None for a number that does not exist."""
@@ -91,24 +91,19 @@ def diagnose(config: CurveConfig, plan: CurvePlan, measured: Measured, task: Tas
     prices = read_prices(folder / "metrics.jsonl") if folder is not None else {}
     if not prices:
         why["prices"] = "The model's folder holds no metrics.jsonl with the prices of its training."
-    calls = _calls(plan.artefact.pair, measured, task, config.split, why)
+    calls = _calls(plan.artefact.pair, measured, task, config.split)
     return Diagnostics(calls, _predicted(config, plan, measured, data_digest, why), prices, why)
 
 
-def _calls(pair: Pair, measured: Measured, task: Task, split: str, why: dict[str, str]) -> Calls | None:
+def _calls(pair: Pair, measured: Measured, task: Task, split: str) -> Calls | None:
     """Return where the first rule calls; None where only the ends were decoded."""
     budget, rule = measured.shown, measured.rules[0]
     if budget is None:
         return None
     runs = [measured.outputs[PointKey(rule, seed, budget)] for seed in measured.seeds(rule)]
     resampling = {"resamples": measured.resamples, "seed": measured.seed}
-    frequency: list[Rate] = []
-    counted = ""
-    if _have_ids(runs):
-        rows, counted = _counted_rows(task, measured, split)
-        frequency = rates_by_frequency(runs, quarters(pair.encode_targets(rows)), **resampling)
-    else:
-        why["frequency"] = NO_IDS
+    rows, counted = _counted_rows(task, measured, split)
+    frequency = rates_by_frequency(runs, quarters(pair.encode_targets(rows)), **resampling)
     return Calls(rule, budget, overall_rate(runs), rates_by_position(runs, **resampling), frequency, counted)
 
 
@@ -116,9 +111,8 @@ def _counted_rows(task: Task, measured: Measured, split: str) -> tuple[list[str]
     """Return the texts whose tokens are counted, and what they are called."""
     train: Sequence[Row] = task.splits.get("train", ())
     if not train:
-        return list(
-            measured.references
-        ), f"the references of the scored rows (the data has no train split, only {split})"
+        counted = f"the references of the scored rows (the data has no train split, only {split})"
+        return list(measured.references), counted
     chosen = train[:COUNTED_ROWS]
     part = "" if len(chosen) == len(train) else f"the first {len(chosen)} rows of "
     return [row.target for row in chosen], f"{part}the training split"
@@ -134,9 +128,6 @@ def _predicted(
         why["reliability"] = "No trained rule was decoded between the ends, so there is no prediction to judge."
         return None
     keys = [PointKey(rule, seed, budget) for seed in measured.seeds(rule)]
-    if not _have_ids([measured.outputs[key] for key in keys]):
-        why["reliability"] = NO_IDS
-        return None
     rows = spread(len(measured.references))
     sources, folder = [measured.sources[row] for row in rows], Path(config.output) / "examined"
     judged = []
@@ -156,11 +147,3 @@ def _clip(config: Mapping[str, Any]) -> float:
     """Return what the training of a model folder counted a regret for at most; inf where it does not say."""
     clip = config.get("trained", {}).get("settings", {}).get("regret_clip")
     return float(clip) if isinstance(clip, int | float) else math.inf
-
-
-NO_IDS = "The kept outputs hold no token ids; a run into a new folder writes them."
-
-
-def _have_ids(runs: Sequence[Sequence[Record]]) -> bool:
-    """Return whether every record holds the id of each of its tokens."""
-    return all(len(record.token_ids) == record.tokens for run in runs for record in run)

@@ -25,7 +25,7 @@ def sections(curve: Curve, diagnostics: Diagnostics) -> list[str]:
     found = curve.to_json() | {"details": diagnostics.to_json()}
     parts = [at_budget(curve), _adherence(curve, found)] if curve.interior else []
     if diagnostics.calls is not None:
-        parts.append(_calls(diagnostics.calls, diagnostics.why, found))
+        parts.append(_calls(diagnostics.calls, found))
     if curve.interior:
         parts += [_reliability(diagnostics.predicted, diagnostics.why, found), _prices(diagnostics)]
     return parts
@@ -51,25 +51,20 @@ def _adherence(curve: Curve, found: Mapping[str, Any]) -> str:
     )
 
 
-def _calls(calls: Calls, why: Mapping[str, str], found: Mapping[str, Any]) -> str:
+def _calls(calls: Calls, found: Mapping[str, Any]) -> str:
     """Return where the calls go."""
-    missing = f"<p>{html(why['frequency'])}</p>" if "frequency" in why else ""
     defined = (
         "Counted is every generated token, the end-of-sequence token too, over all seeds; it is a call where the "
-        "teacher wrote it. The place is the tenth of its output in which the token begins."
+        "teacher wrote it. The place is the tenth of its output in which the token begins. Frequencies are of "
+        f"{calls.counted}: its tokens, ranked by count, are cut into four quarters of about equally much running text, "
+        "the most common tokens first; the last bar is of tokens that never stand there. The token is the one that was "
+        "written, by whichever model. Lines on the bars are 95% intervals by a bootstrap over rows; n counts tokens."
     )
-    if calls.frequency:
-        defined += (
-            f" Frequencies are of {calls.counted}: its tokens, ranked by count, are cut into four quarters of about "
-            "equally much running text, the most common tokens first; the last bar is of tokens that never stand "
-            "there. The token is the one that was written, by whichever model. Lines on the bars are 95% intervals by "
-            "a bootstrap over rows; n counts tokens."
-        )
     return (
         "<h2>Where the calls go</h2>"
         f"<p>Calls of {html(calls.rule)} at budget {calls.budget:g} ({calls.overall:.1%} of the tokens). A rule that "
         "called at random would have every bar on the dashed line; what stands above it is where this rule spends its "
-        f"budget. {html(defined)}</p>{missing}"
+        f"budget. {html(defined)}</p>"
         + image("call rate by place and by frequency of the token", render(draw_calls, found))
     )
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from wheels.benchmarks.core.bootstrap import Statistics
+from wheels.benchmarks.core.decodes import decode_all
 from wheels.benchmarks.core.style import render
 from wheels.benchmarks.curve.config import CurveConfig
-from wheels.benchmarks.curve.decodes import CurvePlan, decode_all, make_plan, points_digest, rows_digest
+from wheels.benchmarks.curve.decodes import CurvePlan, decodes_of, make_plan, points_digest, rows_digest
 from wheels.benchmarks.curve.diagnostics import diagnose
 from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.plot import draw
@@ -63,18 +64,18 @@ def _another(config: CurveConfig, model: str, place: int) -> CurveConfig:
 def _decoded(config: CurveConfig, plan: CurvePlan, task: Task, data_digest: str) -> Measured:
     """Return the outputs of one model."""
     rows = task.rows(config.split)[: config.limit]
-    outputs = decode_all(config, plan, [row.source for row in rows], data_digest)
+    sources, decodes = [row.source for row in rows], decodes_of(config, plan, data_digest, len(rows))
     return Measured(
         task=task.name,
         student=plan.artefact.student_name,
         teacher=plan.artefact.teacher_name,
-        sources=[row.source for row in rows],
+        sources=sources,
         references=[row.target for row in rows],
         metrics=task.metrics,
         budgets=config.budgets,
         rules=tuple(plan.seeds),
         mode=config.mode,
-        outputs=outputs,
+        outputs=decode_all(plan.artefact.pair, sources, decodes, Path(config.output) / "points", config.batch_size),
         resamples=config.resamples,
         notes=plan.notes,
     )

@@ -6,19 +6,16 @@ pass is one sequential step of the large model, whatever number of positions it 
 
 from __future__ import annotations
 
-import functools
-import logging
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from wheels import __version__
-from wheels.benchmarks.core.cell import PointKey, Record, cached_records
+from wheels.benchmarks.core.cell import PointKey, Record
+from wheels.benchmarks.core.decodes import Decode, decode_all
 from wheels.benchmarks.core.style import render
 from wheels.benchmarks.curve.decodes import refuse_scored, rows_digest
 from wheels.benchmarks.curve.resampled import Resampled
@@ -39,16 +36,12 @@ from wheels.benchmarks.passes.table import as_csv, shown
 from wheels.benchmarks.passes.tune import Tried, choose
 from wheels.config import to_dict, versions, write_resolved
 from wheels.data.tasks import Row, Task, load_task
-from wheels.decoding.engine import decode
 from wheels.decoding.params import DecodeParams
 from wheels.files import write_json, write_text
 from wheels.json_text import json_digest
 from wheels.metrics import sentence_statistics, signature
 from wheels.models.artefact import Artefact
-from wheels.notices import Pace
 from wheels.runs import claimed, take_run
-
-log = logging.getLogger("wheels")
 
 INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher")
 """Settings that change no figure, or are known by the digest of what they name."""
@@ -162,38 +155,12 @@ def _decode_all(
     config: PassesConfig, artefact: Artefact, settings: Sequence[Setting], split: Split
 ) -> dict[PointKey, list[Record]]:
     """Return the records of every setting, those kept by an earlier run as they are."""
-    found: dict[PointKey, list[Record]] = {}
-    model_digest = artefact.digest
-    single = {setting.key: setting for setting in settings}
-    log.info("decoding %d rows in %d settings", len(split.rows), len(single))
-    pace = Pace(len(single), "decodes")
-    with tqdm(total=len(single) * len(split.rows), unit="row", file=sys.stderr) as bar:
-        for key, setting in single.items():
-            bar.set_description(setting.name + (f", seed {setting.seed}" if setting.seed else ""))
-            made_by = _signature(config, artefact, setting, split) | {"model": model_digest}
-            make = pace.timed(functools.partial(_decode, config, artefact, setting, split.rows, bar.update))
-            found[key] = cached_records(split.folder, key, made_by, make)
-            bar.update(len(found) * len(split.rows) - bar.n)
-    return found
-
-
-def _decode(
-    config: PassesConfig,
-    artefact: Artefact,
-    setting: Setting,
-    rows: Sequence[Row],
-    progress: Callable[[int], object],
-) -> list[Record]:
-    """Return the records of one setting."""
-    traces = decode(
-        artefact.pair,
-        [row.source for row in rows],
-        setting.method,
-        DecodeParams(max_new_tokens=config.max_new_tokens),
-        batch_size=config.batch_size,
-        progress=progress,
-    )
-    return [Record.of(trace) for trace in traces]
+    params, model = DecodeParams(max_new_tokens=config.max_new_tokens), {"model": artefact.digest}
+    decodes = {
+        each.key: Decode(each.name, each.method, params, _signature(config, artefact, each, split) | model)
+        for each in settings
+    }
+    return decode_all(artefact.pair, [row.source for row in split.rows], decodes, split.folder, config.batch_size)
 
 
 def _signature(config: PassesConfig, artefact: Artefact, setting: Setting, split: Split) -> dict[str, Any]:

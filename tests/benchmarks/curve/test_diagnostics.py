@@ -12,7 +12,6 @@ import torch
 from tests.decoding.tiny import save_artefact, write
 from tests.envs.tiny import SOURCES
 from wheels.benchmarks.core.cell import PointKey, Record
-from wheels.benchmarks.curve import diagnostics as diagnostics
 from wheels.benchmarks.curve import reliability
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.reliability import judge
@@ -105,14 +104,6 @@ def test_without_a_trained_rule_there_is_no_prediction(model: Path, data: Path) 
     curve = run(settings(model, data, rules=("random",)))
     assert "No trained rule was decoded between the ends" in page(data)
     assert curve.details["reliability"] is None and curve.details["calls"]["rule"] == "random"
-
-
-@pytest.mark.slow
-def test_outputs_without_token_ids_are_said(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnostics, "_have_ids", lambda runs: False)
-    curve = run(settings(model, data))
-    assert page(data).count("The kept outputs hold no token ids") == 2
-    assert curve.details["calls"]["frequency"] == [] and curve.details["calls"]["position"]
 
 
 @pytest.mark.slow

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from wheels.benchmarks.core import decodes as core_decodes
 from wheels.benchmarks.core.cell import PointKey
 from wheels.benchmarks.curve import decodes
 from wheels.benchmarks.curve import run as curves
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import load_artefact, rows_digest
+from wheels.benchmarks.curve.diagnostics import Diagnostics
 from wheels.benchmarks.curve.run import run
 from wheels.data.tasks import Row
 from wheels.decoding.methods.method import Method
@@ -98,7 +100,7 @@ class Decoder:
                     teacher_passes=calls,
                     teacher_positions=calls,
                     seconds=0.01,
-                    token_ids=(),
+                    token_ids=tuple(range(length)),
                 )
             )
         progress(len(sources))
@@ -121,7 +123,7 @@ class World:
 
     def again(self, decoder: Decoder | None = None, **settings: Any) -> tuple[Any, Decoder]:
         decoder = decoder or Decoder()
-        self.monkeypatch.setattr(decodes, "decode", decoder)
+        self.monkeypatch.setattr(core_decodes, "decode", decoder)
         usual = {
             "data": str(self.data),
             "output": str(self.output),
@@ -148,6 +150,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         lambda artefact, name, budget, *_: replace(RULES["random"], name=name).at(0.5, budget),
     )
     monkeypatch.setattr(curves, "render", lambda draw, curve: Picture(b"\x89PNG", b""))  # its own tests draw
+    monkeypatch.setattr(curves, "diagnose", lambda *inputs: Diagnostics())
     monkeypatch.setattr(curves, "sections", lambda curve, diagnostics: ["<h2>Diagnostics</h2>"])
     return World(artefact, write_rows(tmp_path / "scored.jsonl", TEST_ROWS), tmp_path / "out", monkeypatch)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.decoding.tiny import save_artefact
+from wheels.benchmarks.core import decodes
 from wheels.benchmarks.passes import run as passes
 from wheels.benchmarks.passes.config import FAMILIES, PassesConfig
 from wheels.benchmarks.passes.run import Split, _signature, run
@@ -52,7 +53,7 @@ def test_every_family_is_measured_and_kept(config, tmp_path, capsys, monkeypatch
     assert (folder / "passes.png").read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr().out
     assert "verified, budget 0.2, 2 nats" in said and "what lossless speculation does not offer" in said
-    monkeypatch.setattr(passes, "decode", lambda *args, **kwargs: pytest.fail("decoded again"))
+    monkeypatch.setattr(decodes, "decode", lambda *args, **kwargs: pytest.fail("decoded again"))
     assert run(config) == points
 
 
@@ -91,7 +92,7 @@ def test_tuned_settings_are_chosen_on_other_rows(config, tmp_path, monkeypatch):
     assert [each["name"] for each in kept["tuned"]] == [each.name for each in sweep_of(config, artefact, 0)]
     assert chosen and {point.label for point in points if point.family == "tuned"} == set(chosen)
     assert kept["tuned_on_rows"] == 4 and kept["tuned_on"] != kept["data_digest"]
-    monkeypatch.setattr(passes, "decode", lambda *args, **kwargs: pytest.fail("decoded again"))
+    monkeypatch.setattr(decodes, "decode", lambda *args, **kwargs: pytest.fail("decoded again"))
     assert run(wish) == points
 
 

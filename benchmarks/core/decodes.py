@@ -1,0 +1,57 @@
+"""Decodes of the same rows in many ways, each kept as soon as it is done: a rerun repeats only what is missing."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from wheels.benchmarks.core.cell import PointKey, Record, cached_records
+from wheels.decoding.engine import decode
+from wheels.decoding.methods.method import Method
+from wheels.decoding.params import DecodeParams
+from wheels.models.pair import Pair
+from wheels.notices import Pace
+
+log = logging.getLogger("wheels")
+
+
+@dataclass(frozen=True)
+class Decode:
+    """One way to decode the rows."""
+
+    name: str
+    """For the progress bar."""
+    method: Method
+    params: DecodeParams
+    made_from: Mapping[str, Any]
+    """Everything that the outputs depend on: kept ones count only where it is the same."""
+
+
+def decode_all(
+    pair: Pair, sources: Sequence[str], decodes: Mapping[PointKey, Decode], folder: Path, batch_size: int
+) -> dict[PointKey, list[Record]]:
+    """Return the records of every decode: those kept in `folder`, and the missing ones made now and kept there."""
+    outputs: dict[PointKey, list[Record]] = {}
+    log.info("decoding %d rows in %d ways", len(sources), len(decodes))
+    pace = Pace(len(decodes), "decodes")
+    with tqdm(total=len(decodes) * len(sources), unit="row", file=sys.stderr) as bar:
+        for key, one in decodes.items():
+            bar.set_description(one.name + (f", seed {key.seed}" if key.seed else ""))
+            make = pace.timed(partial(_records, pair, sources, one, batch_size, bar.update))
+            outputs[key] = cached_records(folder, key, one.made_from, make)
+            bar.update(len(outputs) * len(sources) - bar.n)
+    return outputs
+
+
+def _records(
+    pair: Pair, sources: Sequence[str], one: Decode, batch_size: int, progress: Callable[[int], object]
+) -> list[Record]:
+    traces = decode(pair, sources, one.method, one.params, batch_size=batch_size, progress=progress)
+    return [Record.of(trace) for trace in traces]
