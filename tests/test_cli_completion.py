@@ -1,11 +1,13 @@
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 
 from wheels import cli
-from wheels.cli_commands import COMMANDS
+from wheels.cli_commands import COMMANDS, Command
 from wheels.cli_completion import SHELLS, completion
+from wheels.fields import option
 
 TRY = """
 source "$1"; shift
@@ -65,8 +67,18 @@ def test_bash_completes_paths(script, tmp_path):
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_script_names_flags_and_their_help(capsys, shell):
     assert cli.main(["--print-completion", shell]) == 0
-    shown = capsys.readouterr().out
-    assert "teacher-budget" in shown and "%%" not in shown
+    assert "teacher-budget" in capsys.readouterr().out
+
+
+@dataclass(frozen=True)
+class Config:
+    near: float = option(0.5, "whether it is 20% away")
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_a_percent_sign_is_shown_as_one(monkeypatch, shell):
+    monkeypatch.setitem(COMMANDS, "near", Command(f"{__name__}:Config", "", "look 20% away"))
+    assert "whether it is 20% away" in completion(shell)
 
 
 @pytest.mark.parametrize("words", [["--print-completion"], ["--print-completion=tcsh"], ["--print-completion", "csh"]])

@@ -63,7 +63,7 @@ def test_the_text_of_help(monkeypatch):
     shown = helped(
         monkeypatch,
         device=(str, option_group(MACHINE)("cpu", "where")),
-        place=(str, option_group("the rest")("here", "a place")),
+        place=(str, option_group("the rest")("wheels-retrain", "a place for what is not finished when it stops")),
         far=(bool, option_group("the rest")(False, "whether it is 20% away")),
         name=(str, option("x " * 60, "its name")),
     )
@@ -78,7 +78,8 @@ common options:
                                 x x x ...
 
 the rest:
-  --place TEXT                  a place; default here
+  --place TEXT                  a place for what is not finished when it stops; default
+                                wheels-retrain
   --[no-]far                    whether it is 20% away
 
 machine:

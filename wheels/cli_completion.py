@@ -62,7 +62,6 @@ def _complete(parser: argparse.ArgumentParser, fields: Sequence[Field]) -> None:
     add_flags(parser, fields)
     known = {field.name: field for field in fields}
     for action in parser._actions:
-        action.help = action.help and action.help.replace("%%", "%")
         field = known.get(action.dest)
         if action.dest == "config" or (field is not None and {"reads", "writes"} & set(field.metadata)):
             folder = field is not None and action.metavar == "DIR"
