@@ -71,11 +71,10 @@ class Weight:
 
     width: float
     size: float
-    alpha: float
     order: int
 
 
-HEAVY, PLAIN, THIN = Weight(2.6, 7.0, 1.0, 6), Weight(1.6, 6.0, 1.0, 4), Weight(1.0, 4.5, 0.8, 3)
+HEAVY, PLAIN, THIN = Weight(2.6, 7.0, 6), Weight(1.6, 6.0, 4), Weight(1.0, 4.5, 3)
 DASHED, DOTTED = (0, (4, 2)), (0, (1, 2))
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/), and four of
@@ -180,7 +179,6 @@ def line(
         "linewidth": weight.width,
         "marker": look.marker,
         "markersize": weight.size,
-        "alpha": weight.alpha,
         "zorder": weight.order,
     }
     for place, run in enumerate(runs(x_N, apart)):

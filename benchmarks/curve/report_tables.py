@@ -8,18 +8,13 @@ from typing import Any
 
 from wheels.benchmarks.curve.at_budget import BASELINE
 from wheels.benchmarks.curve.summary import TRIVIAL, Curve
-from wheels.benchmarks.curve.table import (
-    NOT_MEASURED,
-    WHERE_MEASURED,
-    area_or_use,
-    if_measured,
-    row_at,
-    shown_uses,
-)
+from wheels.benchmarks.curve.table import WHERE_MEASURED, row_at, shown_uses
 from wheels.metrics import metric_name
-from wheels.tables import Cell, Table, number
+from wheels.tables import Cell, Table, digits, number
 
 BOLD = "Bold: the best in its column, the oracle aside."
+DASH = "\N{EN DASH}"
+"""Of a number that does not exist."""
 
 
 def equal_use(curve: Curve) -> str:
@@ -30,12 +25,12 @@ def equal_use(curve: Curve) -> str:
         for use in uses:
             rows = [row_at(curve, rule, metric, use) for rule in curve.rules]
             notes = [_below(row, row["pgr"]) for row in rows]
-            columns.append(_scores(curve.rules, [row["value"] for row in rows], _measured, notes))
+            columns.append(_scores(curve.rules, [row["value"] for row in rows], number, notes))
         parts.append(_of_columns(["rule", *(f"{metric_name(metric)} at {use:.0%}" for use in uses)], columns))
     return "".join(parts) + (
         f'<p class="pale">{BOLD} Interpolated to exactly this use, mean over seeds. Below each value: its 95% '
         "interval, by a bootstrap over rows and seeds, and the share of the gap. "
-        f"{WHERE_MEASURED[0].upper()}{WHERE_MEASURED[1:]}.</p>"
+        f"A dash: {WHERE_MEASURED}.</p>"
     )
 
 
@@ -45,11 +40,11 @@ def areas(curve: Curve) -> str:
     for interval, name in {"0-0.3": "area to 30% use", "0-1": "whole area"}.items():
         values = [curve.apgr[rule][interval] for rule in curve.rules]
         head.append(name)
-        columns.append(_scores(curve.rules, values, lambda value: area_or_use(curve, value, 3)))
+        columns.append(_scores(curve.rules, values, digits(3)))
     for level in curve.cpt[curve.rules[0]]:
         values = [curve.cpt[rule][level] for rule in curve.rules]
         head.append(f"use for {level}%")
-        columns.append(_scores(curve.rules, values, lambda value: area_or_use(curve, value, 2), best=min))
+        columns.append(_scores(curve.rules, values, digits(2), best=min))
     return (
         f"<h2>Areas and thresholds</h2>{_of_columns(head, columns)}"
         '<p class="pale">The area under the share of the gap over teacher use (APGR; a straight line has 0.045 and '
@@ -89,7 +84,7 @@ def _against(test: Mapping[str, Any]) -> str:
 def _difference(test: Mapping[str, Any]) -> Cell:
     """Return one comparison; pale where its interval holds 0."""
     if not math.isfinite(test["difference"]):
-        return Cell(NOT_MEASURED, pale=True)
+        return Cell(DASH, pale=True)
     notes = [f"over {test['baseline']}"] if test["against"] == "best trivial" else []
     if math.isfinite(test["p"]):
         corrected = test["p_holm"] if math.isfinite(test["p_holm"]) else test["p"]
@@ -104,8 +99,7 @@ def at_budget(curve: Curve) -> str:
     budget, scored = lines[0]["budget"], [line["metrics"][curve.quality] for line in lines]
     below = [_below(score, line["pgr"]["value"]) for score, line in zip(scored, lines, strict=True)]
     columns: dict[str, Sequence[Cell | str]] = {
-        "rule": _names(curve, rules),
-        "use": [number(line["use"], 3) for line in lines],
+        "rule": [Cell(line["rule"], f"use {number(line['use'], 3)}") for line in lines],
         metric_name(curve.quality): _scores(rules, [score["value"] for score in scored], number, below),
         "passes per token": [
             Cell(number(line["passes_per_token"], 3), f"{number(line['positions_per_token'], 2)} positions")
@@ -114,14 +108,14 @@ def at_budget(curve: Curve) -> str:
     }
     shares = [row_at(curve, rule, curve.quality, budget).get("oracle_share", math.nan) for rule in rules]
     if any(map(math.isfinite, shares)):
-        columns["oracle share"] = _scores(rules, shares, lambda share: _or_dash(share, f"{share:z.0%}"))
+        columns["oracle share"] = _scores(rules, shares, lambda share: f"{share:z.0%}")
     found = {test["rule"]: test for test in curve.apgr_paired if math.isfinite(test["low"])}
     if found:
         gains = [found[rule]["difference"] if rule in found else math.nan for rule in rules]
         below = [
             f"{found[rule]['low']:+z.3f} to {found[rule]['high']:+z.3f}" if rule in found else "" for rule in rules
         ]
-        columns[f"area over {BASELINE}"] = _scores(rules, gains, lambda gain: _or_dash(gain, f"{gain:+z.3f}"), below)
+        columns[f"area over {BASELINE}"] = _scores(rules, gains, digits(3, "+"), below)
     words = (
         "The decodes at this budget, each at the use that it came to, mean over seeds; 95% intervals by a bootstrap "
         "over rows and seeds. Passes and positions are the teacher's, per generated token. The oracle share is (rule - "
@@ -170,19 +164,9 @@ def _scores(
     top = show(best(known)) if known else None
     cells = []
     for rule, value, note in zip(rules, values, notes or [""] * len(rules), strict=True):
-        text = show(value)
+        text = show(value) if math.isfinite(value) else DASH
         cells.append(Cell(text, note, best=text == top and rule != "oracle", pale=not math.isfinite(value)))
     return cells
-
-
-def _measured(value: float) -> str:
-    """Return a score, or the words for one that was not measured."""
-    return if_measured(value, number(value))
-
-
-def _or_dash(value: float, text: str) -> str:
-    """Return `text` of a value, or a dash for one that does not exist."""
-    return text if math.isfinite(value) else "-"
 
 
 def _below(value: Mapping[str, float], share: float) -> str:

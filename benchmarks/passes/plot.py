@@ -30,9 +30,9 @@ from wheels.metrics import metric_name
 LOOKS = {
     "deferral": Look("deferral", SERIES[0], "o"),
     "tuned": Look("tuned: the best of these on other rows", SERIES[1], "s"),
-    "priced": Look("priced", SERIES[5], "h"),
-    "verified": Look("verified", "#2171B5", "s"),
-    "verified-all": Look("verified-all", "#238B45", "D"),
+    "priced": Look("priced deferral", SERIES[5], "h"),
+    "verified": Look("verified deferral", "#2171B5", "s"),
+    "verified-all": Look("verified to the end", "#238B45", "D"),
     "take-back": Look("take-back: drafts cut at a regret", SERIES[2], "^", DOTTED),
     "bild": Look("BiLD", SERIES[3], "v", DOTTED),
     "speculative": Look("speculative decoding, exact", "#444444", "P", DOTTED),
@@ -95,7 +95,7 @@ def _draw_ruled(axes: Axes, curves: Curves, theme: Theme) -> None:
             shades = LinearSegmentedColormap.from_list(family, SHADES[family])
             look = replace(look, colour=to_hex(shades(same.index(curve) / (len(same) - 1))))
         if family not in MAIN:
-            look = replace(look, label=curve[0]["line"])
+            look = replace(look, label=look.label + curve[0]["line"].removeprefix(family))
         points = sorted(curve, key=lambda band: band["passes"])
         x, y, low, high = ([band[name] for band in points] for name in ("passes", "value", "low", "high"))
         band = {"low": low, "high": high} if family in MAIN else {}

@@ -50,7 +50,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     text = fill(markdown)
     if page.file.src_uri in OUTSIDE:
         text = text.replace("](docs/", "](")
-    text = re.sub(r"\]\((?:\.\./)*benchmarks/results/([\w-]+)/([\w-]+\.png)\)", rf"]({here}figures/\1-\2)", text)
+    # Both versions of a picture: the theme shows the one that fits it.
+    light, dark = (
+        rf"![\1]({here}figures/\2-\3{end}.png#only-{name})" for end, name in (("", "light"), ("-dark", "dark"))
+    )
+    picture = r"!\[([^\]]*)\]\((?:\.\./)*benchmarks/results/([\w-]+)/([\w-]+)\.png\)"
+    text = re.sub(picture, f"{light} {dark}", text)
     return _pictures(text)
 
 

@@ -174,7 +174,7 @@ def test_a_comparison_is_a_cell(curve: Curve) -> None:
         "<td>learned<small>minus the best threshold</small></td>",
         '<td class="pale">+1.23<small>over margin\n-0.90 to +2.00\np 0.004</small></td>',
         "<td>+1.23<small>over margin\n+0.50 to +2.00\np 0.036</small></td>",
-        '<td class="pale">not measured</td>',
+        '<td class="pale">\N{EN DASH}</td>',
     ]
 
 
