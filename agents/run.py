@@ -31,7 +31,7 @@ from wheels.agents.rl.episode import Episode, collate
 from wheels.agents.rl.replay import Replay
 from wheels.agents.rl.rollout import Behaviour, GateRule, roll_out
 from wheels.agents.rl.student import StudentAgent, StudentSettings
-from wheels.agents.runlog import Checkpoints, is_to_do, reading
+from wheels.agents.runlog import Checkpoints, identity_of, reading
 from wheels.config import to_dict, write_resolved
 from wheels.data.tasks import Row, Task, load_task
 from wheels.decoding.commands.calibrate import calibrate_model
@@ -45,7 +45,7 @@ from wheels.models.pair import Pair
 from wheels.notices import Pace
 from wheels.policy.head import DeferralHead
 from wheels.reports import check_reports
-from wheels.runs import claimed
+from wheels.runs import Run, claim
 
 log = logging.getLogger("wheels")
 
@@ -66,15 +66,15 @@ def run(config: TrainConfig) -> None:
     for split in ("train", "validation") if config.calibrate else ("train",):
         task.rows(split)
     calibration_of(config)
-    with claimed(output):
-        if is_to_do(output, config, task.digest):
-            with reporting(config) as reports:
-                _train(config, task, reports)
-        else:
+    with claim(output, "train", config, identity_of(config, task.digest)) as held:
+        if held.finished:
             print(f"{output} holds the finished run of these settings; nothing to do")
+            return
+        with reporting(config) as reports:
+            _train(config, task, reports, held)
 
 
-def _train(config: TrainConfig, task: Task, reports: Reports) -> None:
+def _train(config: TrainConfig, task: Task, reports: Reports, held: Run) -> None:
     """Train the heads, or the student with them, and write the model's folder."""
     output = Path(config.output)
     pair = Pair.load(config.student, config.teacher, prompt=task.prompt, dtype=config.dtype, device=config.device)
@@ -98,6 +98,9 @@ def _train(config: TrainConfig, task: Task, reports: Reports) -> None:
         prices.append(agent.price(torch.tensor(config.budgets)).tolist())
     if accelerator.is_main_process:
         finish(config, pair, task, heads, prices)
+        held.finish(*(file for place in (output, output / "deferral") for file in place.glob("*.safetensors")))
+        shutil.rmtree(output / ".training", ignore_errors=True)
+        print(f"written to {output}: the student, and deferral/ with {config.seeds} trained seed(s)")
 
 
 def _trained_baselines(
@@ -135,8 +138,6 @@ def finish(
     if config.calibrate:
         calibrate_model(calibration_of(config))
     write_resolved(config, output, {"data_digest": task.digest, "finished": True})
-    shutil.rmtree(output / ".training", ignore_errors=True)
-    print(f"written to {output}: the student, and deferral/ with {config.seeds} trained seed(s)")
 
 
 class Trainer:

@@ -18,24 +18,17 @@ from wheels.config import to_dict
 from wheels.errors import WheelsError
 from wheels.files import write_bytes
 from wheels.models.loading import first_line, model_digest
-from wheels.runs import append_line, chunks, keep_lines, last_whole, number_of, seal, take_run
+from wheels.runs import append_line, chunks, keep_lines, last_whole, number_of, seal
 from wheels.runs.tensors import STATE
 
 MACHINE = ("device", "threads", "checkpoint_every", "output", "report_to")
 """Settings that may change when a run is continued."""
 
 
-def is_to_do(output: Path, config: TrainConfig, data_digest: str) -> bool:
-    """Return whether there is work left: False where this very run is finished in `output`.
-
-    Raises:
-        WheelsError: where `output` holds a run of other settings, models or data: names the first that differs.
-    """
-    identity = to_dict(config, MACHINE)
-    identity |= {f"{role}_digest": model_digest(identity[role]) for role in ("student", "teacher")}
-    identity["data_digest"] = data_digest
-    finished = (output / "resolved.json").is_file() and (output / "deferral" / "config.json").is_file()
-    return not (take_run(output, "train", config, identity) and finished)
+def identity_of(config: TrainConfig, data_digest: str) -> dict[str, Any]:
+    """Return everything that the result of a run depends on."""
+    digests = {f"{role}_digest": model_digest(getattr(config, role)) for role in ("student", "teacher")}
+    return to_dict(config, MACHINE) | digests | {"data_digest": data_digest}
 
 
 @contextmanager

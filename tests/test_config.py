@@ -286,12 +286,13 @@ def test_resolved_configuration_tells_what_made_a_result(tmp_path, monkeypatch):
 
 
 def test_what_a_run_left_can_be_given_back(tmp_path):
-    from wheels.runs import begin_run
+    from wheels.runs import claim
 
     config = Example(text="a: b\n", limit=-5, budgets=(0.1, 1e-5), rules=("entropy",), resume=False, names=())
     write_resolved(config, tmp_path, {"more": 1})
-    begin_run(tmp_path, "example", config, {"data_digest": "ab"})
-    for name in ("resolved.json", "run.json"):
+    with claim(tmp_path / "run", "example", config, {"data_digest": "ab"}):
+        pass
+    for name in ("resolved.json", "run/run.json"):
         assert read("--config", str(tmp_path / name)) == config
         assert read("--config", str(tmp_path / name), "--limit", "3") == dataclasses.replace(config, limit=3)
     (tmp_path / "other.json").write_text('{"config": {"nmaes": 3}, "seed": 1}')

@@ -7,22 +7,22 @@ import pytest
 
 from tests.test_json_text import DAMAGED
 from wheels.agents.runlog import Metrics
-from wheels.benchmarks.core.stages import Ledger
+from wheels.benchmarks.core.stages import seconds_of
 from wheels.benchmarks.curve.price_plot import read_prices
 from wheels.distillation.run_folder import run_facts
 from wheels.distillation.teacher_outputs import tokens_written
 from wheels.errors import WheelsError
 from wheels.models.artefact import check_model
 from wheels.policy.calibration import FORMAT, Calibration
-from wheels.runs import holds_run
+from wheels.runs import find
 
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "calibration": ("calibration.json", lambda folder: Calibration.load(folder / "calibration.json")),
     "head": ("deferral/config.json", check_model),
-    "begun": ("run.json", lambda folder: holds_run(folder, "train", {"seed": 0}, kept=True)),
+    "begun": ("run.json", lambda folder: find(folder, "train", {"seed": 0}, kept=lambda: True)),
     "finished": ("finished.json", run_facts),
     "tokens": ("tokens.json", tokens_written),
-    "stages": ("stages.json", lambda folder: Ledger.open(folder, [], {})),
+    "stages": ("run.json", seconds_of),
 }
 OTHERS = {
     "list": b"[]", "list of lists": b"[[[[]]]]", "list of objects": b"[{}]", "null": b"null", "number": b"0.5",

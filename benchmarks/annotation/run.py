@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from wheels.config import to_dict, write_resolved
 from wheels.data.rows import Row, load_rows
 from wheels.data.tasks import digest, load_task
 from wheels.errors import WheelsError
-from wheels.files import read_object, write_json, write_text
+from wheels.files import write_json, write_text
 from wheels.models.loading import model_digest
-from wheels.runs import NOTE, begin_run, cached, claimed, holds_run
+from wheels.runs import cached, claim
 
 log = logging.getLogger("wheels")
 
@@ -50,8 +51,7 @@ def run(config: AnnotationConfig) -> None:
 
         torch.set_num_threads(config.threads)
     bench = open_bench(config)
-    with claimed(config.output):
-        _begin(bench)
+    with claim(config.output, "bench annotation", config, _identity(bench), kept=partial(_kept, bench), grows=True):
         _run_cells(config, bench)
 
 
@@ -102,12 +102,8 @@ def _digest(bench: Bench) -> str:
     return digest({**bench.task.splits, "pool": bench.pool})
 
 
-def _begin(bench: Bench) -> None:
-    """Take the folder, or refuse one that holds another run.
-
-    Raises:
-        WheelsError: naming the setting that differs.
-    """
+def _identity(bench: Bench) -> dict[str, Any]:
+    """Return everything that the cells depend on."""
     config = bench.config
     identity = to_dict(config, INCIDENTAL)
     models_of = {
@@ -116,11 +112,12 @@ def _begin(bench: Bench) -> None:
     # By what the cells are named after: another model of the same last part would be taken for the one before.
     identity |= {f"{role} {last_part(name)}": model_digest(name) for role, names in models_of.items() for name in names}
     identity["student_digest"] = model_digest(config.student)
-    identity |= {"data_digest": _digest(bench), "wheels": wheels.__version__}
-    kept = any(map(_is_kept, (bench.output / "cells").rglob("*")))
-    if holds_run(bench.output, "bench annotation", identity, kept=kept, grows=True):
-        identity = read_object(bench.output / NOTE, "identity")["identity"] | identity
-    begin_run(bench.output, "bench annotation", config, identity)
+    return identity | {"data_digest": _digest(bench), "wheels": wheels.__version__}
+
+
+def _kept(bench: Bench) -> bool:
+    """Whether a cell holds the result of some work."""
+    return any(map(_is_kept, (bench.output / "cells").rglob("*")))
 
 
 def _is_kept(file: Path) -> bool:

@@ -10,21 +10,21 @@ import contextlib
 import io
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wheels.errors import WheelsError
-from wheels.files import read_object, write_json, write_text
+from wheels.files import read_object, write_text
 from wheels.json_text import json_digest
 from wheels.notices import in_words
-from wheels.runs import claimed
+from wheels.runs import ADVICE, NOTE, Run, claim
 
 log = logging.getLogger("wheels")
 
-LEDGER = "stages.json"
-"""The file that says which stages a folder holds."""
+STAGES = "stages"
+"""In the note of a run: of each stage its key, what it comes after, its seconds, and whether it is done."""
 
 
 @dataclass(frozen=True)
@@ -49,95 +49,106 @@ class Stage:
     """Whether it is cheap, and is done again where these or its settings are no longer the same; else it is refused."""
 
 
-@dataclass(frozen=True)
-class Ledger:
-    """`FOLDER/stages.json`: which stages were begun, of which settings, and which are done, in how many seconds."""
+def run_stages(folder: Path, config: Any, stages: Sequence[Stage], inputs: Mapping[str, Any]) -> dict[str, float]:
+    """Run what is not done yet, and return the seconds that each stage took when it ran.
 
-    folder: Path
-    """The folder of the run."""
-    keys: dict[str, str]
-    """A digest for each stage of its own settings and of what all stages depend on."""
-    after: dict[str, list[str]]
-    """The stages that each depends on."""
-    done: dict[str, float]
-    """Seconds of each stage that is done."""
-    spent: dict[str, float]
-    """Seconds that went into a stage before it was interrupted."""
+    A header before each stage; what a stage prints is kept in `FOLDER/printed`, and shown where it is for the reader.
 
-    @classmethod
-    def open(cls, folder: Path, stages: Sequence[Stage], inputs: Mapping[str, Any]) -> Ledger:
-        """Take a folder, which is claimed, for a run, or find the run of these settings there.
+    Args:
+        folder: new, empty, or of an earlier run.
+        config: the settings of the command.
+        stages: all of them, in their order.
+        inputs: the command, and what all stages depend on, as values of JSON.
 
-        Args:
-            folder: new, empty, or of an earlier run.
-            stages: all of them, in their order.
-            inputs: what all of them depend on, as values of JSON.
+    Raises:
+        WheelsError: where the folder belongs to something else, and whatever a stage raises.
+    """
+    identity = dict(inputs)
+    with claim(folder, identity.pop("command"), config, identity) as run:
+        _begin(run, stages)
+        left = [stage.name for stage in stages if not _is_done(run, stage)]
+        log.info("%d of %d stages to do: %s", len(left), len(stages), ", ".join(left) or "none")
+        for number, stage in enumerate(stages):
+            header = f"[{number + 1}/{len(stages)}] {stage.title}"
+            if _is_done(run, stage):
+                print(f"{header}: done before, in {in_words(run.note[STAGES][stage.name]['seconds'])}", flush=True)
+            else:
+                print(header, flush=True)
+                _forget(run, {stage.name})
+                _run(run, stage)
+                print(f"      done in {in_words(run.note[STAGES][stage.name]['seconds'])}", flush=True)
+            if stage.shown:
+                print(f"\n{_printed(run, stage).read_text(encoding='utf-8').strip()}\n", flush=True)
+        return _seconds(run.note)
 
-        Raises:
-            WheelsError: where the folder holds a run of other settings.
-        """
-        keys, after = {stage.name: stage_key(stage, inputs) for stage in stages}, parents(stages)
-        path = folder / LEDGER
-        if path.is_file():
-            held = read_object(path, "done")
-            known, before = held.get("keys", {}), held.get("after", {})
-            others = [name for name in keys if (known.get(name), before.get(name)) != (keys[name], after[name])]
-            if known and not set(known) & set(keys):
+
+def seconds_of(folder: Path) -> dict[str, float]:
+    """Return the seconds of each stage that is done in a folder."""
+    return _seconds(read_object(folder / NOTE, STAGES))
+
+
+def _seconds(note: Mapping[str, Any]) -> dict[str, float]:
+    return {name: one["seconds"] for name, one in note[STAGES].items() if one["done"]}
+
+
+def _begin(run: Run, stages: Sequence[Stage]) -> None:
+    """Enter the stages into the record of a run.
+
+    Raises:
+        WheelsError: where one was begun with other settings, and is not cheap.
+    """
+    record, after = run.note.setdefault(STAGES, {}), parents(stages)
+    changed = set()
+    for stage in stages:
+        new = {"key": stage_key(stage), "after": after[stage.name]}
+        old = record.setdefault(stage.name, new | {"seconds": 0.0, "done": False})
+        if {**old, **new} != old:
+            if not stage.again:
                 raise WheelsError(
-                    f"{folder} holds a run of another command; give another --output, or remove that folder"
+                    f"{run.folder} holds a run with another recipe (it differs in {stage.name!r}); {ADVICE}"
                 )
-            for stage in stages:
-                if stage.name in others and stage.name in known and not stage.again:
-                    raise WheelsError(
-                        f"{folder} holds a run with another recipe, pair or version (it differs in {stage.name!r}); "
-                        "give another --output, or remove that folder"
-                    )
-            ledger = cls(folder, keys, after, dict(held["done"]), dict(held.get("spent", {})))
-            ledger.forget(others)
-            return ledger
-        ledger = cls(folder, keys, after, {}, {})
-        ledger.save()
-        return ledger
-
-    def text(self, stage: Stage) -> Path:
-        """Return where the output of a stage is kept."""
-        return self.folder / "printed" / f"{stage.name}.txt"
-
-    def has(self, stage: Stage) -> bool:
-        """Whether a stage is done and what it left is still there."""
-        return stage.name in self.done and stage.result.exists() and self.text(stage).is_file()
-
-    def finish(self, stage: Stage, seconds: float, printed: str) -> None:
-        """Note that a stage is done."""
-        write_text(self.text(stage), printed)
-        self.done[stage.name] = round(seconds + self.spent.pop(stage.name, 0.0), 1)
-        self.save()
-
-    def pause(self, stage: Stage, seconds: float) -> None:
-        """Note the time that went into a stage that is not done."""
-        self.spent[stage.name] = self.spent.get(stage.name, 0.0) + seconds
-        self.save()
-
-    def forget(self, names: Iterable[str]) -> None:
-        """Note that stages are to be done again, and all that depend on them."""
-        gone = set(names)
-        for name, after in self.after.items():  # in their order: what a stage depends on stands before it
-            if name in gone or gone & set(after):
-                gone.add(name)
-                self.done.pop(name, None)
-        self.save()
-
-    def save(self) -> None:
-        """Write the file."""
-        write_json(
-            self.folder / LEDGER,
-            {"keys": self.keys, "after": self.after, "done": self.done, "spent": self.spent},
-        )
+            changed.add(stage.name)
+            old |= new
+    _forget(run, changed)
 
 
-def stage_key(stage: Stage, inputs: Mapping[str, Any]) -> str:
-    """Return a digest of the inputs and of a stage's own settings."""
-    return json_digest([dict(inputs), stage.name, dict(stage.settings)])
+def _forget(run: Run, names: set[str]) -> None:
+    """Note that stages are to be done again, and all that depend on them."""
+    record, gone = run.note[STAGES], set(names)
+    while more := {name for name, one in record.items() if name not in gone and gone & {*one["after"]}}:
+        gone |= more
+    for name in gone:
+        if record[name]["done"]:
+            record[name] |= {"seconds": 0.0, "done": False}
+    run.save()
+
+
+def _is_done(run: Run, stage: Stage) -> bool:
+    """Whether a stage is done and what it left is still there."""
+    return run.note[STAGES][stage.name]["done"] and stage.result.exists() and _printed(run, stage).is_file()
+
+
+def _printed(run: Run, stage: Stage) -> Path:
+    """Return where the output of a stage is kept."""
+    return run.folder / "printed" / f"{stage.name}.txt"
+
+
+def _run(run: Run, stage: Stage) -> None:
+    """Run a stage, and note its seconds, those of earlier tries among them."""
+    start, printed, one = time.perf_counter(), io.StringIO(), run.note[STAGES][stage.name]
+    try:
+        with contextlib.redirect_stdout(printed):
+            stage.run()
+        write_text(_printed(run, stage), printed.getvalue())
+        one["done"] = True
+    finally:
+        one["seconds"] = round(one["seconds"] + time.perf_counter() - start, 1)
+        run.save()
+
+
+def stage_key(stage: Stage) -> str:
+    """Return a digest of a stage's own settings."""
+    return json_digest([stage.name, dict(stage.settings)])
 
 
 def parents(stages: Sequence[Stage]) -> dict[str, list[str]]:
@@ -146,45 +157,3 @@ def parents(stages: Sequence[Stage]) -> dict[str, list[str]]:
     return {
         stage.name: names[:number] if stage.after is None else list(stage.after) for number, stage in enumerate(stages)
     }
-
-
-def run_stages(folder: Path, stages: Sequence[Stage], inputs: Mapping[str, Any]) -> dict[str, float]:
-    """Run what is not done yet, and return the seconds that each stage took when it ran.
-
-    A header before each stage; what a stage prints is kept in `FOLDER/printed`, and shown where it is for the reader.
-
-    Raises:
-        WheelsError: where the folder belongs to something else, and whatever a stage raises.
-    """
-    with claimed(folder, LEDGER):
-        return _run_all(Ledger.open(folder, stages, inputs), stages)
-
-
-def _run_all(ledger: Ledger, stages: Sequence[Stage]) -> dict[str, float]:
-    """Run what is not done yet, in order."""
-    left = [stage.name for stage in stages if not ledger.has(stage)]
-    log.info("%d of %d stages to do: %s", len(left), len(stages), ", ".join(left) or "none")
-    for number, stage in enumerate(stages):
-        header = f"[{number + 1}/{len(stages)}] {stage.title}"
-        if ledger.has(stage):
-            print(f"{header}: done before, in {in_words(ledger.done[stage.name])}", flush=True)
-        else:
-            print(header, flush=True)
-            ledger.forget([stage.name])
-            ledger.finish(stage, *_run(stage, ledger))
-            print(f"      done in {in_words(ledger.done[stage.name])}", flush=True)
-        if stage.shown:
-            print(f"\n{ledger.text(stage).read_text(encoding='utf-8').strip()}\n", flush=True)
-    return ledger.done
-
-
-def _run(stage: Stage, ledger: Ledger) -> tuple[float, str]:
-    """Run a stage; return its seconds, and what it printed."""
-    start, printed = time.perf_counter(), io.StringIO()
-    try:
-        with contextlib.redirect_stdout(printed):
-            stage.run()
-    except BaseException:
-        ledger.pause(stage, time.perf_counter() - start)
-        raise
-    return time.perf_counter() - start, printed.getvalue()

@@ -27,7 +27,7 @@ from wheels.config import as_command, to_dict, versions, write_resolved
 from wheels.data.tasks import Task, load_task
 from wheels.files import write_json, write_text
 from wheels.metrics import sentence_statistics, signature
-from wheels.runs import claimed, holds_run, take_run
+from wheels.runs import claim, find
 
 INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher", "also")
 """Settings that change no figure, or are known by the digest of what they name."""
@@ -43,17 +43,17 @@ def run(config: CurveConfig) -> Curve:
     task = load_task(config.data, source=config.source, target=config.target, prompt=config.prompt, metrics=metrics)
     # The digest is of the whole split: a limit must not hide that calibration and scoring share their rows.
     data_digest = rows_digest(task.rows(config.split))
-    with claimed(config.output) as folder:
-        identity = to_dict(config, INCIDENTAL)
-        identity["data_digest"] = data_digest
-        kept = (folder / "curve.json").is_file()
-        holds_run(folder, "bench curve", identity, kept=kept, grows=True)
+    identity = to_dict(config, INCIDENTAL) | {"data_digest": data_digest}
+    kept = (Path(config.output) / "curve.json").is_file
+    with claim(config.output, "bench curve", config, identity, kept=kept, grows=True) as held:
         configs = [config, *(_another(config, model, place) for place, model in enumerate(config.also, 1))]
         plans = [make_plan(each, data_digest) for each in configs]
         identity["points_digest"] = "-".join(map(partial(points_digest, data_digest=data_digest), configs, plans))
-        take_run(folder, "bench curve", config, identity, kept=kept)
+        find(held.folder, "bench curve", identity, kept=kept)  # now that models and thresholds are known
+        held.note["identity"] = identity
+        held.save()
         runs = [_decoded(each, plan, task, data_digest) for each, plan in zip(configs, plans, strict=True)]
-        return _measure(config, folder, task, plans[0], runs, data_digest)
+        return _measure(config, held.folder, task, plans[0], runs, data_digest)
 
 
 def _another(config: CurveConfig, model: str, place: int) -> CurveConfig:

@@ -38,7 +38,7 @@ def run(config: DemoConfig) -> None:
     output, work = output_folder(config), Path(config.work)
     recipe = Recipe.read(config.recipe or shipped_recipe(RECIPE), SECTIONS)
     stages = retrain_stages(config, work, recipe)
-    seconds = run_stages(work, stages, {"command": "demo --retrain", "wheels": wheels.__version__})
+    seconds = run_stages(work, config, stages, {"command": "demo --retrain", "wheels": wheels.__version__})
     facts = read_object(work / "facts.json")
     # The first arguments alone: the place of this installation says nothing about the result.
     extra = {"argv": ["wheels", *sys.argv[1:]], "recipe": recipe.sections, "seconds": seconds, **facts}

@@ -39,9 +39,8 @@ def run(config: DemoConfig) -> None:
     output = Path(config.output or OUTPUT)
     recipe = Recipe.read(config.recipe or shipped_recipe("demo"), SECTIONS)
     stages = demo_stages(config, output, recipe)
-    seconds = run_stages(
-        output, stages, {"command": "demo", "wheels": wheels.__version__, "pair": folder_digest(embedded_pair())}
-    )
+    inputs = {"command": "demo", "wheels": wheels.__version__, "pair": folder_digest(embedded_pair())}
+    seconds = run_stages(output, config, stages, inputs)
     if not (output / "resolved.json").is_file():
         write_resolved(config, output, {"recipe": recipe.sections, "seconds": seconds})
     print(ending(output, seconds, time.perf_counter() - start))

@@ -21,7 +21,6 @@ from wheels.data.tasks import Task
 from wheels.distillation.collate import Batch, count_targets
 from wheels.distillation.config import PretrainConfig
 from wheels.distillation.run import make_trainer
-from wheels.distillation.run_folder import RunFolder
 from wheels.distillation.trainer import CausalKDTrainer, KDTrainer
 from wheels.distillation.training_data import load_training_data, training_examples
 from wheels.errors import WheelsError
@@ -48,9 +47,7 @@ class Stepper:
         data = load_training_data(config, task)
         rows = task.train[: config.limit]
         examples = training_examples(config, data, rows, folder)
-        self.trainer: KDTrainer | CausalKDTrainer = make_trainer(
-            config, data, examples, RunFolder(folder), (), task.metrics
-        )
+        self.trainer: KDTrainer | CausalKDTrainer = make_trainer(config, data, examples, folder, (), task.metrics)
         self.trainer.create_optimizer()
         self._batches = itertools.cycle(list(itertools.islice(self.trainer.get_train_dataloader(), 64)))
 

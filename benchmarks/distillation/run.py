@@ -29,7 +29,7 @@ from wheels.data.tasks import SPLITS, Task, load_task
 from wheels.distillation.config import PretrainConfig
 from wheels.files import write_json, write_text
 from wheels.notices import in_words
-from wheels.runs import claimed, take_run
+from wheels.runs import claim
 
 TEACHER = "teacher"
 
@@ -59,8 +59,7 @@ def run(config: DistillationConfig) -> None:
     plan = DistillationPlan.of(config)
     task = load_task(config.data)
     task.check_splits(SPLITS)  # what is scored at the end is looked for first
-    with claimed(plan.output):
-        take_run(plan.output, "bench distillation", config, {"data_digest": task.digest})
+    with claim(plan.output, "bench distillation", config, {"data_digest": task.digest}):
         _run_parts(config, plan, task)
 
 
@@ -69,11 +68,11 @@ def _run_parts(config: DistillationConfig, plan: DistillationPlan, task: Task) -
     inputs = prepare(plan, task)
     seconds: dict[str, float] = {}
     if "sweep" in config.parts:
-        seconds |= run_stages(plan.output / "sweep", sweep_stages(plan), inputs)
+        seconds |= run_stages(plan.output / "sweep", config, sweep_stages(plan), inputs)
     if "cache" in config.parts:
         from wheels.benchmarks.distillation.cache import cache_stages
 
-        seconds |= run_stages(plan.output / "cached", cache_stages(plan, task), inputs)
+        seconds |= run_stages(plan.output / "cached", config, cache_stages(plan, task), inputs)
     extra = {"recipe": plan.recipe.sections, "seconds": seconds, "data_digest": task.digest}
     write_resolved(config, plan.output, extra | {"teacher_digest": inputs["teacher"]})
     print(f"everything is in {plan.output}; the stages took {in_words(sum(seconds.values()))} in all")

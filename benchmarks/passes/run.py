@@ -41,7 +41,7 @@ from wheels.files import write_json, write_text
 from wheels.json_text import json_digest
 from wheels.metrics import sentence_statistics, signature
 from wheels.models.artefact import Artefact
-from wheels.runs import claimed, take_run
+from wheels.runs import claim
 
 INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher")
 """Settings that change no figure, or are known by the digest of what they name."""
@@ -68,23 +68,28 @@ def run(config: PassesConfig) -> list[PassPoint]:
         torch.set_num_threads(config.threads)
     task = load_task(config.data, source=config.source, target=config.target, metrics=config.metrics or None)
     artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
-    with claimed(config.output) as folder:
-        return _measure(config, folder, task, artefact)
-
-
-def _measure(config: PassesConfig, folder: Path, task: Task, artefact: Artefact) -> list[PassPoint]:
-    """Decode, score, write and print."""
-    data_digest, rows = rows_digest(task.rows(config.split)), task.rows(config.split)[: config.limit]
-    refuse_scored(artefact.calibration.data_digest, data_digest)
+    rows = task.rows(config.split)
+    refuse_scored(artefact.calibration.data_digest, rows_digest(rows))
+    split = Split(rows[: config.limit], rows_digest(rows), Path(config.output) / "points")
     settings = [*ends(), *settings_of(config, artefact)]
-    _begin(config, folder, artefact, settings, Split(rows, data_digest, folder / "points"))
-    tried, chosen, tuned_on = _tune(config, artefact, data_digest, task.metrics[0])
-    settings += chosen
-    outputs = _decode_all(config, artefact, settings, Split(rows, data_digest, folder / "points"))
-    sample = Resampled(outputs, [row.target for row in rows], task.metrics, sentence_statistics, config.resamples, 0)
+    kept = (Path(config.output) / "passes.json").is_file
+    with claim(config.output, "bench passes", config, _identity(config, artefact, settings, split), kept=kept):
+        return _measure(config, task, artefact, settings, split)
+
+
+def _measure(
+    config: PassesConfig, task: Task, artefact: Artefact, settings: Sequence[Setting], split: Split
+) -> list[PassPoint]:
+    """Decode, score, write and print."""
+    folder = Path(config.output)
+    tried, chosen, tuned_on = _tune(config, artefact, split.digest, task.metrics[0])
+    settings = [*settings, *chosen]
+    outputs = _decode_all(config, artefact, settings, split)
+    references = [row.target for row in split.rows]
+    sample = Resampled(outputs, references, task.metrics, sentence_statistics, config.resamples, 0)
     place = (task.name, artefact.student_name, artefact.teacher_name)
     points = points_of(settings, outputs, sample, task.metrics, place)
-    facts = {"data_digest": data_digest, "rows": len(rows), "resamples": config.resamples} | tuned_on
+    facts = {"data_digest": split.digest, "rows": len(split.rows), "resamples": config.resamples} | tuned_on
     write_resolved(config, folder, {**facts, "model_digest": artefact.digest})
     names = dict(zip(("task", "student", "teacher"), place, strict=True))
     found = {**names, **facts, "notes": seeds_of(config, artefact)[1], **_found(settings, sample, points)}
@@ -95,19 +100,15 @@ def _measure(config: PassesConfig, folder: Path, task: Task, artefact: Artefact)
     return points
 
 
-def _begin(config: PassesConfig, folder: Path, artefact: Artefact, settings: Sequence[Setting], split: Split) -> None:
-    """Take the folder for this comparison, or refuse one that holds another.
-
-    Raises:
-        WheelsError: naming what differs.
-    """
+def _identity(config: PassesConfig, artefact: Artefact, settings: Sequence[Setting], split: Split) -> dict[str, Any]:
+    """Return everything that the comparison depends on."""
     identity = to_dict(config, INCIDENTAL)
     identity |= {"data_digest": split.digest, "model_digest": artefact.digest}
     if config.tune_data is not None:
         task = load_task(config.tune_data, source=config.source, target=config.target)
         identity["tune_data_digest"] = rows_digest(task.rows(config.tune_split))
     identity["points_digest"] = json_digest([_signature(config, artefact, setting, split) for setting in settings])
-    take_run(folder, "bench passes", config, identity, kept=(folder / "passes.json").is_file())
+    return identity
 
 
 def _found(settings: Sequence[Setting], sample: Resampled, points: Sequence[PassPoint]) -> dict[str, Any]:

@@ -117,6 +117,7 @@ def run(config: BenchRationalesConfig) -> None:
     task.check_splits(SPLITS)  # what is scored at the end is looked for first
     seconds = run_stages(
         output,
+        config,
         rationale_stages(plan),
         {"command": "bench rationales", "wheels": wheels.__version__, "data_digest": task.digest},
     )

@@ -52,7 +52,7 @@ from wheels.errors import WheelsError
 from wheels.files import write_json, write_text
 from wheels.models.artefact import Artefact
 from wheels.models.pair import Pair
-from wheels.runs import cached, claimed, is_whole, take_run
+from wheels.runs import cached, claim, is_whole
 
 log = logging.getLogger("wheels")
 
@@ -87,8 +87,7 @@ def run(config: SpeedConfig) -> Speed:
         torch.set_num_threads(config.threads)
     plan = make_plan(config)
     made_by = made_by_of(config, plan)
-    with claimed(folder):
-        take_run(folder, "bench speed", config, made_by)
+    with claim(folder, "bench speed", config, made_by):
         return _time(config, folder, plan, made_by)
 
 

@@ -100,7 +100,7 @@ def run(config: StudyConfig) -> None:
     inputs = {"command": "bench study", "wheels": wheels.__version__, "data_digest": task.digest}
     if config.teacher is not None:
         inputs["teacher_digest"] = given_digest(config.teacher)
-    seconds = run_stages(output, stages, inputs)
+    seconds = run_stages(output, config, stages, inputs)
     extra = {"recipe": plan.recipe.sections, "seconds": seconds, "data_digest": task.digest}
     write_resolved(config, output, extra)
     print(f"everything is in {output}; the stages took {in_words(sum(seconds.values()))} in all")
@@ -184,7 +184,7 @@ def score_stages(plan: StudyPlan) -> list[Stage]:
     models = {name: (plan.pretrained(name).objective, plan.model(name)) for name in plan.trained}
     if plan.teacher is not None:
         models = {"teacher": ("-", plan.model("teacher")), **models}
-    work = partial(write_table, config, plan.data, models, plan.output, plan.output / "stages.json")
+    work = partial(write_table, config, plan.data, models, plan.output)
     stages.append(Stage("students", "comparing the models", plan.output / "students.csv", settings, work, True))
     return stages
 

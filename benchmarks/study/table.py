@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wheels.benchmarks.core.score import Alone, ScoresConfig, quality
+from wheels.benchmarks.core.stages import seconds_of
 from wheels.data.tasks import Row, Task, load_task
 from wheels.distillation.run_folder import run_facts
 from wheels.files import read_object, write_json, write_text
@@ -47,19 +48,16 @@ def score_model(config: ScoresConfig, data: str, model: Path, place: Path) -> No
     write_json(place, facts)
 
 
-def write_table(
-    config: ScoresConfig, data: str, models: Mapping[str, tuple[str, Path]], folder: Path, seconds: Path
-) -> None:
+def write_table(config: ScoresConfig, data: str, models: Mapping[str, tuple[str, Path]], folder: Path) -> None:
     """Write `students.json` and `students.csv`, and print them as a table.
 
     Args:
         config: how the models were scored.
         data: the task.
         models: objective and folder of each model, the teacher first.
-        folder: where the scores lie and the files go.
-        seconds: the ledger of the stages.
+        folder: of the stages; where the scores lie and the files go.
     """
-    task, done = load_task(data), read_object(seconds, "done")["done"]
+    task, done = load_task(data), seconds_of(folder)
     lines = baselines(task, config)
     for name, (objective, place) in models.items():
         stage = name if name == "teacher" else f"student-{name}"

@@ -18,11 +18,10 @@ from wheels.distillation.config import PretrainConfig
 from wheels.distillation.generation import write
 from wheels.distillation.losses import reverse_kl
 from wheels.distillation.run import run
-from wheels.distillation.run_folder import RunFolder
 from wheels.errors import WheelsError
 from wheels.files import read_json, write_text
 from wheels.models.pair import Pair
-from wheels.runs import claimed
+from wheels.runs import LOCK, last_whole, locked
 
 BUILD = {"width": 16, "layers": 2, "heads": 2, "ff": 32, "vocab_size": 300}
 QUICK = {"batch_size": 8, "learning_rate": 0.01, "eval_limit": 4, "log_every": 2, "max_target_length": 24}
@@ -196,7 +195,7 @@ def test_resumes_twice_and_past_a_torn_checkpoint(data, tmp_path, monkeypatch):
     state.write_text(state.read_text()[:40])
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "lo')
-    assert RunFolder(tmp_path / "cut").last_checkpoint() != checkpoints / "checkpoint-6"
+    assert last_whole(checkpoints) != checkpoints / "checkpoint-6"
     run(settings)
     assert same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
     assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
@@ -383,5 +382,8 @@ def test_a_folder_of_something_else_is_left_alone(data, tmp_path, resume):
 
 
 def test_one_run_at_a_time(data, tmp_path):
-    with claimed(tmp_path / "out"), pytest.raises(WheelsError, match="out is held by another process"):
+    with (
+        locked(tmp_path / "out" / LOCK, tmp_path / "out"),
+        pytest.raises(WheelsError, match="out is held by another process"),
+    ):
         run(config(data, tmp_path / "out", max_steps=1))

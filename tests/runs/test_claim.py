@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import pytest
 
 from wheels.errors import WheelsError
-from wheels.runs import LOCK, NOTE, begin_run, claimed, holds_run
+from wheels.runs import LOCK, NOTE, claim, find
 
 
 @dataclass(frozen=True)
 class Config:
     seed: int = 3
+
+
+CONFIG = Config()
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", "data/train.jsonl", ".git/config", "checkpoints/mine"])
@@ -24,7 +27,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, name):
     before = sorted(tmp_path.rglob("*"))
     with (
         pytest.raises(WheelsError, match=r"holds something else \(.*\); give a new or an empty folder by --output"),
-        claimed(tmp_path),
+        claim(tmp_path, "train", CONFIG, {}),
     ):
         pytest.fail("the work began")
     assert sorted(tmp_path.rglob("*")) == before and mine.read_text() == "mine"
@@ -33,7 +36,10 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, name):
 def test_what_is_no_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path / "file", tmp_path / "file" / "x", "/dev/null"):
-        with pytest.raises(WheelsError, match=r"cannot write .*; choose another place"), claimed(place):
+        with (
+            pytest.raises(WheelsError, match=r"cannot write .*; choose another place"),
+            claim(place, "train", CONFIG, {}),
+        ):
             pytest.fail("the work began")
 
 
@@ -42,54 +48,96 @@ def test_a_start_that_failed_leaves_nothing(tmp_path, there):
     folder = tmp_path / "new" / "out"
     if there:
         folder.mkdir(parents=True)
-    with pytest.raises(WheelsError, match="no such teacher"), claimed(folder):
-        begin_run(folder, "train", Config(), {"teacher": "wrong"})
+    with pytest.raises(WheelsError, match="no such teacher"), claim(folder, "train", CONFIG, {"teacher": "wrong"}):
         raise WheelsError("no such teacher")
     assert list(folder.iterdir()) == [] if there else not folder.exists()
 
 
 def test_a_run_that_left_something_holds_its_folder(tmp_path):
-    folder = tmp_path / "out"
-    for error in (KeyboardInterrupt, None):
-        try:
-            with claimed(folder):
-                assert holds_run(folder, "train", {"seed": 3, "data": "a", "data_digest": "x"}) is (error is None)
-                begin_run(folder, "train", Config(), {"seed": 3, "data": "a", "data_digest": "x"})
-                (folder / "part").write_text("half")
-                if error:
-                    raise error
-        except KeyboardInterrupt:
-            pass
-    assert holds_run(folder, "train", {"seed": 3, "data": "moved", "data_digest": "x"})
-    with pytest.raises(WheelsError, match=r"out holds a run with data_digest 'x', not 'y'; give another --output, or"):
-        holds_run(folder, "train", {"seed": 3, "data": "a", "data_digest": "y"})
-    with pytest.raises(WheelsError, match="out holds a run of the command train, not of pretrain"):
-        holds_run(folder, "pretrain", {}, kept=False)
-    assert not holds_run(folder, "train", {"seed": 4}, kept=False), "what is there is not worth keeping"
-    with pytest.raises(WheelsError, match="with seed 3, not 4"):
-        holds_run(folder, "train", {"seed": 4, "more": 1}, grows=True)
-    assert holds_run(folder, "train", {"seed": 3, "more": 1}, grows=True)
+    folder, identity = tmp_path / "out", {"seed": 3, "data": "a", "data_digest": "x"}
+    with pytest.raises(KeyboardInterrupt), claim(folder, "train", CONFIG, identity) as run:
+        assert not run.resumed and not run.finished
+        (folder / "part").write_text("half")
+        raise KeyboardInterrupt
+    with claim(folder, "train", CONFIG, {"seed": 3, "data": "moved", "data_digest": "x"}) as run:
+        assert run.resumed and not run.finished
+    with (
+        pytest.raises(WheelsError, match=r"out holds a run with data_digest 'x', not 'y'; give another --output, or"),
+        claim(folder, "train", CONFIG, identity | {"data_digest": "y"}),
+    ):
+        pytest.fail("the work began")
+    for anew in (False, True):
+        with (
+            pytest.raises(WheelsError, match="out holds a run of the command train, not of pretrain"),
+            claim(folder, "pretrain", CONFIG, {}, kept=lambda: False, anew=anew),
+        ):
+            pytest.fail("the work began")
+    with claim(folder, "train", CONFIG, identity, anew=True) as run:
+        assert not run.resumed
+    with claim(folder, "train", CONFIG, {"seed": 4}, kept=lambda: False) as run:
+        assert not run.resumed and run.note["identity"] == {"seed": 4}, "what is there is not worth keeping"
+
+
+def test_a_run_may_grow_in_its_folder(tmp_path):
+    for number, identity in enumerate(({"seed": 3, "a": 1}, {"seed": 3, "b": 2}, {"seed": 3, "a": 1})):
+        with claim(tmp_path, "train", CONFIG, identity, grows=True) as run:
+            assert run.resumed is (number > 0)
+            (tmp_path / "part").write_text("half")
+    assert run.note["identity"] == {"seed": 3, "a": 1, "b": 2}
+    with pytest.raises(WheelsError, match="with a 1, not 2"):
+        find(tmp_path, "train", {"seed": 3, "a": 2}, grows=True)
+
+
+def test_a_run_is_finished_while_its_result_is_whole(tmp_path, caplog):
+    folder, other = tmp_path / "out", tmp_path / "rows.jsonl"
+
+    def finished(identity):
+        with claim(folder, "train", CONFIG, identity) as run:
+            return run.finished
+
+    with claim(folder, "train", CONFIG, {"seed": 3}) as run:
+        for file in (folder / "model", other):
+            file.write_text("whole")
+        run.finish(folder / "model", other)
+        assert run.finished
+    assert finished({"seed": 3}) and not caplog.text
+    other.write_text("whole!")
+    assert not finished({"seed": 3}) and "rows.jsonl is gone or damaged; it is made again" in caplog.text
+    other.write_text("whole")
+    assert finished({"seed": 3})
+    (folder / "model").unlink()
+    assert not finished({"seed": 3})
+
+
+def test_a_run_of_another_version_is_refused(tmp_path):
+    (tmp_path / NOTE).write_text('{"command": "train", "identity": {"seed": 3}}')
+    assert find(tmp_path, "train", {"seed": 3}) is None, "it has left nothing"
+    (tmp_path / "part").write_text("half")
+    with pytest.raises(WheelsError, match="holds a run of another version of wheels; give another --output, or remove"):
+        find(tmp_path, "train", {"seed": 3})
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"command": "train", "identity": 3}', "{"])
 def test_a_note_that_is_none_is_refused(tmp_path, content):
     (tmp_path / NOTE).write_text(content)
     with pytest.raises(WheelsError, match=r"run\.json"):
-        holds_run(tmp_path, "train", {})
+        find(tmp_path, "train", {})
 
 
 def test_a_kill_right_after_the_note_was_written_holds_nothing(tmp_path):
-    begin_run(tmp_path, "train", Config(), {"teacher": "wrong"})
+    with claim(tmp_path, "train", CONFIG, {"teacher": "wrong"}):
+        pass
     for name in (LOCK, f".{NOTE}.3f2a"):
         (tmp_path / name).write_text("")
-    with claimed(tmp_path):
-        assert not holds_run(tmp_path, "train", {"teacher": "right"})
+    with claim(tmp_path, "train", CONFIG, {"teacher": "right"}) as run:
+        assert not run.resumed
 
 
 HOLDING = """
 import sys, time
-from wheels.runs import claimed
-with claimed(sys.argv[1]):
+from tests.runs.test_claim import CONFIG
+from wheels.runs import claim
+with claim(sys.argv[1], "train", CONFIG, {}):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -101,20 +149,22 @@ def test_the_second_starter_is_told_and_the_lock_ends_with_the_process(tmp_path,
         assert first.stdout.readline() == "held\n"
         with (
             pytest.raises(WheelsError, match="out is held by another process; wait until it ends, or stop it"),
-            claimed(folder),
+            claim(folder, "train", CONFIG, {}),
         ):
             pytest.fail("the work began")
         with monkeypatch.context() as patch:
             patch.setenv("RANK", "1")  # its first process holds it
-            with claimed(folder):
+            with claim(folder, "train", CONFIG, {}):
                 pass
         first.kill()
-    with claimed(folder):
+    with claim(folder, "train", CONFIG, {}):
         assert (folder / LOCK).exists()
 
 
 def test_the_note_holds_the_whole_configuration(tmp_path):
-    begin_run(tmp_path, "train", Config(), {"x": 1})
+    with claim(tmp_path, "train", CONFIG, {"x": 1}) as run:
+        run.note["more"] = 7
+        run.save()
     assert json.loads((tmp_path / NOTE).read_text()) == {
-        "command": "train", "config": {"seed": 3}, "identity": {"x": 1},
+        "format": 1, "command": "train", "config": {"seed": 3}, "identity": {"x": 1}, "more": 7,
     }  # fmt: skip

@@ -25,7 +25,7 @@ from wheels.fields import fields_of
 from wheels.files import read_object, write_json, write_jsonl
 from wheels.json_text import json_digest
 from wheels.paths import settings_digests
-from wheels.runs import NOTE, begin_run, check_free, holds_run
+from wheels.runs import check_free, claim, find
 from wheels.visible import visible
 
 log = logging.getLogger("wheels")
@@ -45,7 +45,7 @@ INCIDENTAL = (
     "device",
     "threads",
 )
-PARTS = (NOTE, "grades.jsonl", "warm-up", "main")
+PARTS = ("grades.jsonl", "warm-up", "main")
 """What a run keeps in its folder beside its ledger, in order to go on."""
 
 
@@ -76,16 +76,21 @@ def run(config: AnnotateConfig) -> None:
     with ExitStack() as stack:
         endpoints = models.open_endpoints(config, stack)  # a bad address or key is refused before anything is written
         identity = _identity(config, inputs)  # and so is a mistake in the file of --retrain
-        _check_same(folder, identity)
+        kept, advice = partial(_bought, folder), "give another --output"
         if config.dry_run:
+            check_free(folder)
+            find(folder, "annotate", identity, kept=kept, advice=advice)
             print(visible(_preview(config, inputs, folder)))
             return
-        summary = folder / "summary.json"
-        done = read_object(summary, "budget", "unusable", "stages") if summary.is_file() else None
-        if done is not None and done["budget"] == config.annotation_budget:
-            log.info("%s is done already", folder)
-            print(visible(as_text(done)))
-            return
+        held = stack.enter_context(claim(folder, "annotate", config, identity, kept=kept, advice=advice))
+        if held.finished:
+            done = read_object(folder / "summary.json", "budget", "unusable", "stages")
+            if done["budget"] == config.annotation_budget:
+                log.info("%s is done already", folder)
+                print(visible(as_text(done)))
+                return
+        if not held.resumed:
+            _clear(folder)
         if config.threads:
             import torch
 
@@ -94,10 +99,10 @@ def run(config: AnnotateConfig) -> None:
         ledger = stack.enter_context(
             Ledger(folder / "ledger.jsonl", budget=config.annotation_budget, run=_run_name(identity))
         )
-        _take(config, folder, identity)
         context = open_context(config, inputs, folder, ledger.account.run, endpoints, stack)
         annotations = annotate_pool(config, context, folder, ledger)
         _finish(config, inputs, folder, annotations, ledger)
+        held.finish(*(folder / name for name in ("annotated.jsonl", "rejected.jsonl", "summary.json")))
 
 
 def _finish(
@@ -163,27 +168,17 @@ def _identity(config: AnnotateConfig, inputs: Inputs) -> Mapping[str, Any]:
     return identity | {"data_digest": inputs.digest}
 
 
-def _check_same(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Refuse a folder that holds another run or other files."""
-    check_free(folder, "ledger.jsonl")
-    holds_run(folder, "annotate", identity, kept=_bought(folder), advice="give another --output")
-
-
 def _bought(folder: Path) -> bool:
     """Whether anything was paid for in a folder; if not, another run may take it over."""
     accounts = [_account(folder / name) for name in ("ledger.jsonl", "grades.jsonl")]
     return any(account is not None and account.bought for account in accounts)
 
 
-def _take(config: AnnotateConfig, folder: Path, identity: Mapping[str, Any]) -> None:
-    """Record the run in its folder, and remove what an earlier run without purchases left there."""
-    note = folder / NOTE
-    held = read_object(note, "identity")["identity"] if note.is_file() else identity
-    if held != identity and not _bought(folder):
-        for part in PARTS:
-            place = folder / part
-            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
-    begin_run(folder, "annotate", config, identity)
+def _clear(folder: Path) -> None:
+    """Remove what an earlier run without purchases left."""
+    for part in PARTS:
+        place = folder / part
+        shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
 
 
 def _account(ledger: Path) -> Account | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from transformers import Seq2SeqTrainingArguments, Trainer, TrainingArguments
@@ -12,7 +13,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from wheels.distillation.config import PretrainConfig
 from wheels.distillation.options import OF_OURS, further_options
-from wheels.distillation.run_folder import RunFolder
+from wheels.distillation.run_folder import CHECKPOINTS
 from wheels.errors import WheelsError
 from wheels.models.loading import first_line
 
@@ -20,7 +21,7 @@ Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
 
 def training_arguments(
-    config: PretrainConfig, folder: RunFolder, rows: int, metric: str | None, *, seq2seq: bool
+    config: PretrainConfig, folder: Path, rows: int, metric: str | None, *, seq2seq: bool
 ) -> TrainingArguments:
     """Return transformers' own configuration of the run.
 
@@ -84,10 +85,10 @@ def blaming(place: str | None, begun: Callable[[], bool] = lambda: False) -> Ite
         raise WheelsError(f"{place}: {first_line(error)}") from error
 
 
-def common_arguments(config: PretrainConfig, folder: RunFolder, every: int) -> dict[str, Any]:
+def common_arguments(config: PretrainConfig, folder: Path, every: int) -> dict[str, Any]:
     """Return the configuration's own fields under transformers' names."""
     return {
-        "output_dir": str(folder.checkpoints),
+        "output_dir": str(folder / CHECKPOINTS),
         "seed": config.seed,
         "num_train_epochs": config.epochs,
         "max_steps": config.max_steps or -1,
@@ -108,7 +109,7 @@ def common_arguments(config: PretrainConfig, folder: RunFolder, every: int) -> d
         "remove_unused_columns": False,
         "logging_nan_inf_filter": False,
         "report_to": list(config.report_to) or "none",
-        "run_name": folder.path.name,
+        "run_name": folder.name,
     }
 
 

@@ -20,12 +20,12 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 
 from wheels.distillation.arguments import blaming
-from wheels.distillation.run_folder import RunFolder
+from wheels.distillation.run_folder import CHECKPOINTS, METRICS_LOG
 from wheels.finite import check_finite, check_weights
 from wheels.models.loading import quiet_loading
 from wheels.notices import Pace
 from wheels.reports import TENSORBOARD_FOLDER
-from wheels.runs import append_line, keep_lines, seal
+from wheels.runs import append_line, keep_lines, last_whole, seal
 
 
 class Finite(TrainerCallback):
@@ -156,7 +156,7 @@ class Metrics(TrainerCallback):
         append_line(self.path, {"step": state.global_step, "epoch": round(state.epoch or 0.0, 6), **logs})
 
 
-def train_to_end(trainer: Trainer, folder: RunFolder, options: str | None) -> TrainerState:
+def train_to_end(trainer: Trainer, folder: Path, options: str | None) -> TrainerState:
     """Train from the last checkpoint, or from the start, with our bar and metrics; return the trainer's last state.
 
     Args:
@@ -171,12 +171,12 @@ def train_to_end(trainer: Trainer, folder: RunFolder, options: str | None) -> Tr
         trainer.remove_callback(callback)
     watch = Finite()
     trainer.add_callback(watch)
-    trainer.add_callback(Metrics(folder.metrics))
+    trainer.add_callback(Metrics(folder / METRICS_LOG))
     trainer.add_callback(Progress())
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:  # else it goes with checkpoints
-            callback.logging_dir = str(folder.path / TENSORBOARD_FOLDER)
-    checkpoint = folder.last_checkpoint()
+            callback.logging_dir = str(folder / TENSORBOARD_FOLDER)
+    checkpoint = last_whole(folder / CHECKPOINTS)
     # A run that left a checkpoint had begun with these options.
     blamed = f"cannot go on from {checkpoint}; delete it to go on from an earlier one" if checkpoint else options
     with quiet_loading(), blaming(blamed, lambda: watch.begun):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from wheels.distillation.config import JUDGED, PretrainConfig
 from wheels.distillation.generation import write
 from wheels.distillation.multitask import Rationales, load_rationales
 from wheels.distillation.path_loss import PathSettings, attach_value, detach_value
-from wheels.distillation.run_folder import RunFolder
+from wheels.distillation.run_folder import CHECKPOINTS, FACTS, METRICS_LOG
 from wheels.distillation.teacher_cache import TeacherCache
 from wheels.distillation.teacher_outputs import TEACHER_OUTPUTS, tokens_written
 from wheels.distillation.trainer import CausalKDTrainer, Evaluator, KDTrainer, Objective
@@ -36,11 +37,12 @@ from wheels.distillation.training_data import (
 )
 from wheels.errors import WheelsError, check_choice
 from wheels.fields import fields_of
+from wheels.files import write_json
 from wheels.metrics import METRICS, score
 from wheels.models.loading import check_device, check_place, model_digest, save_model
 from wheels.paths import settings_digests
 from wheels.reports import check_reports
-from wheels.runs import claimed
+from wheels.runs import claim, last_whole
 
 log = logging.getLogger("wheels")
 
@@ -72,23 +74,35 @@ def run(config: PretrainConfig) -> Path:
     for role, name in (("student", config.student), ("teacher", config.teacher), ("tokenizer", config.tokenizer)):
         if name is not None:
             check_place(name, role)
-    folder = RunFolder(Path(config.output).absolute())
+    folder = Path(config.output).absolute()
     rationales = load_rationales(config, plain_prompt(config, task))
     identity = _identity(config, task, rationales)
-    with claimed(folder.path):
-        if folder.begin(config, identity) is None:
-            _train_into(folder, config, task, rationales, metrics)
+
+    def kept() -> bool:
+        return (folder / FACTS).exists() or last_whole(folder / CHECKPOINTS) is not None
+
+    advice = "give another --output, or --resume never to start over"
+    anew = config.resume == "never"
+    with claim(folder, "pretrain", config, identity, kept=kept, anew=anew, advice=advice) as held:
+        if not held.resumed:
+            for name in (FACTS, METRICS_LOG):
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        if held.finished:
+            log.info("%s is done already", folder)
         else:
-            log.info("%s is done already", folder.path)
-    return folder.path
+            _train_into(folder, config, task, rationales, metrics)
+            held.finish(folder / FACTS, *folder.glob("*.safetensors"))
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    return folder
 
 
 def _train_into(
-    folder: RunFolder, config: PretrainConfig, task: Task, rationales: Rationales | None, metrics: Sequence[str]
+    folder: Path, config: PretrainConfig, task: Task, rationales: Rationales | None, metrics: Sequence[str]
 ) -> None:
     """Train the student; write it and the run's summary into its folder."""
     data = load_training_data(config, task, rationales)
-    examples = training_examples(config, data, task.train, folder.path / TEACHER_OUTPUTS, rationales)
+    examples = training_examples(config, data, task.train, folder / TEACHER_OUTPUTS, rationales)
     validation = _validation(config, task)
     log.info("training on %s", workload(config, len(examples), len(validation)))
     if config.trainer == "trl":
@@ -97,16 +111,16 @@ def _train_into(
         facts = train_with_trl(config, data, examples, folder)
     else:
         facts = train(config, data, examples, folder, validation, metrics)
-    save_model(data.student, data.pair.tokenizer, folder.path)
-    write_resolved(config, folder.path, {"data_digest": task.digest, "prompt": data.pair.prompt})
-    folder.finish(facts)
+    save_model(data.student, data.pair.tokenizer, folder)
+    write_resolved(config, folder, {"data_digest": task.digest, "prompt": data.pair.prompt})
+    write_json(folder / FACTS, facts)
 
 
 def train(
     config: PretrainConfig,
     data: TrainingData,
     examples: list[Example],
-    folder: RunFolder,
+    folder: Path,
     validation: Sequence[Row],
     metrics: Sequence[str],
 ) -> dict[str, Any]:
@@ -130,7 +144,7 @@ def train(
     if config.rationale is not None:
         facts["rationales"] = sum("rationale" in example for example in examples)
     if data.teacher is not None:
-        written = tokens_written(folder.path / TEACHER_OUTPUTS) if targets_of(config) != "references" else 0
+        written = tokens_written(folder / TEACHER_OUTPUTS) if targets_of(config) != "references" else 0
         facts["teacher_tokens"] = trainer.tokens_scored() + written
     if trainer.cache is not None:
         # Each target once, whatever the epochs; runs that share a cache share them.
@@ -144,7 +158,7 @@ def make_trainer(
     config: PretrainConfig,
     data: TrainingData,
     examples: list[Example],
-    folder: RunFolder,
+    folder: Path,
     validation: Sequence[Row],
     metrics: Sequence[str],
 ) -> KDTrainer | CausalKDTrainer:
@@ -154,7 +168,7 @@ def make_trainer(
     arguments = training_arguments(config, folder, len(examples), metrics[0] if validation else None, seq2seq=seq2seq)
     kind = KDTrainer if seq2seq else CausalKDTrainer
     collator = Collator.of(pair)
-    cache = open_cache(config, data, examples, folder.path, collator) if config.cached_logits else None
+    cache = open_cache(config, data, examples, folder, collator) if config.cached_logits else None
     objective = _objective(config, data, cache)
     value = attach_value(pair.student, objective.paths, config.seed) if config.objective == "pcl" else None
     with blaming(config.options):
@@ -224,7 +238,7 @@ def _check_options(config: PretrainConfig) -> None:
     assert config.options is not None, "asked for"
     if config.report_to and "report_to" in read_mapping(config.options):
         raise WheelsError(f"{config.options}: report_to is set by --report-to too; give one of them")
-    folder = RunFolder(Path(config.output))
+    folder = Path(config.output)
     if config.trainer == "trl":
         from wheels.distillation.trl_baseline import trl_arguments
 

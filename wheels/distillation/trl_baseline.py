@@ -8,6 +8,7 @@ them are refused. It starts each batch's choice between references and samples f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -19,7 +20,6 @@ from wheels.distillation.callbacks import train_to_end
 from wheels.distillation.collate import Batch, Collator, Example, pad
 from wheels.distillation.config import PretrainConfig
 from wheels.distillation.options import OF_TRL, further_options
-from wheels.distillation.run_folder import RunFolder
 from wheels.distillation.training_data import TrainingData
 from wheels.errors import WheelsError, check_choice
 from wheels.models.pair import logits_size, name_of
@@ -50,9 +50,7 @@ class PromptCollator:
         }
 
 
-def train_with_trl(
-    config: PretrainConfig, data: TrainingData, examples: list[Example], folder: RunFolder
-) -> dict[str, Any]:
+def train_with_trl(config: PretrainConfig, data: TrainingData, examples: list[Example], folder: Path) -> dict[str, Any]:
     """Train the student of `data` in place with GKDTrainer; the last weights are kept.
 
     Raises:
@@ -96,7 +94,7 @@ def check_trl(config: PretrainConfig, data: TrainingData) -> None:
         raise WheelsError(f"--trainer trl needs equal vocabulary sizes, got {sizes[0]} and {sizes[1]}; {advice}")
 
 
-def trl_arguments(config: PretrainConfig, folder: RunFolder, rows: int) -> GKDConfig:
+def trl_arguments(config: PretrainConfig, folder: Path, rows: int) -> GKDConfig:
     """Return TRL's own configuration of the run."""
     options = further_options(config.options, GKDConfig, OF_TRL) if config.options is not None else {}
     values = common_arguments(config, folder, config.eval_every or steps_per_epoch(config, rows))

@@ -21,7 +21,7 @@ from wheels.distillation.collate import Collator, Example
 from wheels.distillation.generation import write
 from wheels.distillation.run_folder import run_facts
 from wheels.errors import WheelsError
-from wheels.files import check_writable, write_json, write_jsonl, write_text
+from wheels.files import check_writable, write_jsonl, write_text
 from wheels.json_text import json_digest
 from wheels.models.loading import check_place, load_model, load_tokenizer, model_digest
 from wheels.models.pair import Pair
@@ -29,7 +29,7 @@ from wheels.rationales.attribution import GRADIENTS, embedder, integrated_gradie
 from wheels.rationales.config import RationalesConfig
 from wheels.rationales.page import rationales_page
 from wheels.rationales.words import rationale, token_spans, word_scores, words_of
-from wheels.runs import NOTE, begin_run, chunks, claimed, holds_run
+from wheels.runs import NOTE, chunks, claim
 
 log = logging.getLogger("wheels")
 
@@ -148,15 +148,16 @@ def run(config: RationalesConfig) -> Path:
     identity = _identity(config, [record for record, _ in records])
     if output.exists() and not (kept / NOTE).is_file():
         raise WheelsError(f"{output} is there already, and no run of this command wrote it; give another --output")
-    with claimed(kept):
-        if _is_done(config, kept, identity):
+    advice = f"give another --output, or remove it and {kept}"
+    with claim(kept, "rationales", config, identity, name=config.output, advice=advice) as held:
+        if held.finished:
             log.info("%s is done already", output)
         else:
             log.info("attributing %d rows by %s", len(records), config.method)
             tables = _complete(config, records, kept / "parts")
             write_jsonl(output, tables)
             write_resolved(config, kept, {"digest": identity["rows_digest"], "rows": len(tables)})
-            write_json(kept / "finished.json", {"rows": len(tables)})
+            held.finish(output)
             shutil.rmtree(kept / "parts", ignore_errors=True)
         if config.html:
             _write_page(config, output)
@@ -189,19 +190,6 @@ def _identity(config: RationalesConfig, records: Sequence[Record]) -> Record:
     settings = to_dict(config, INCIDENTAL)
     settings["prompt"] = config.prompt or own_prompt(config.teacher)
     return settings | {"teacher_digest": model_digest(config.teacher), "rows_digest": json_digest(records)}
-
-
-def _is_done(config: RationalesConfig, kept: Path, identity: Record) -> bool:
-    """Claim the output for a run; return whether this very run is finished.
-
-    Raises:
-        WheelsError: where the place holds another run.
-    """
-    advice = f"give another --output, or remove it and {kept}"
-    if holds_run(kept, "rationales", identity, name=config.output, advice=advice):
-        return (kept / "finished.json").is_file() and Path(config.output).is_file()
-    begin_run(kept, "rationales", config, identity)
-    return False
 
 
 def _complete(config: RationalesConfig, records: Sequence[tuple[Record, Row]], folder: Path) -> list[Record]:

@@ -6,23 +6,24 @@ seal      what a file or a folder was made from, and its digests: how every item
 append    a line of a journal, on disk as a whole or not at all
 """
 
-from wheels.runs.claim import LOCK, NOTE, begin_run, check_free, claimed, holds_run, locked, take_run
+from wheels.runs.claim import ADVICE, LOCK, NOTE, Run, check_free, claim, find, locked
 from wheels.runs.journal import append_line, keep_lines, mend, whole_lines
 from wheels.runs.kept import JSON, LINES, Form, cached, chunks, is_whole, last_whole, number_of, seal
 
 __all__ = [
+    "ADVICE",
     "JSON",
     "LINES",
     "LOCK",
     "NOTE",
     "Form",
+    "Run",
     "append_line",
-    "begin_run",
     "cached",
     "check_free",
     "chunks",
-    "claimed",
-    "holds_run",
+    "claim",
+    "find",
     "is_whole",
     "keep_lines",
     "last_whole",
@@ -30,6 +31,5 @@ __all__ = [
     "mend",
     "number_of",
     "seal",
-    "take_run",
     "whole_lines",
 ]

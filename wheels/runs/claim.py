@@ -1,10 +1,19 @@
-"""The place of a run: whose it is, which run it holds, and that one process at a time writes there."""
+"""The folder of a run: whose it is, which run it holds, and that one process at a time writes there.
+
+`run.json` says which, and is the first file that a run writes there:
+
+    {"format": 1, "command": "train", "config": {...}, "identity": {...}, "finished": {"out.bin": "9f86d0..."}}
+
+The result depends on `identity` alone. `config` can be given back as `--config`. A command may add keys of its own.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +22,46 @@ from filelock import FileLock, Timeout
 from wheels.config import to_dict
 from wheels.errors import WheelsError
 from wheels.files import check_writable, read_object, write_json
+from wheels.runs.kept import digest_of
 
+log = logging.getLogger("wheels")
+
+FORMAT = 1
+"""Of `run.json` and of all that a run keeps beside it; what another version left is refused."""
 NOTE = "run.json"
-"""Says which run a folder holds; the first file that a run writes there."""
 LOCK = ".lock"
+ADVICE = "give another --output, or remove that folder"
+
+
+@dataclass
+class Run:
+    """A run in its folder, which this process holds."""
+
+    folder: Path
+    """The folder, its links resolved."""
+    note: dict[str, Any]
+    """The content of `run.json`."""
+    resumed: bool
+    """Whether this very run was begun here before."""
+
+    def save(self) -> None:
+        """Write `run.json`."""
+        if _is_first():
+            write_json(self.folder / NOTE, self.note)
+
+    def finish(self, *files: Path) -> None:
+        """Say that the run is done, and that these files are its result."""
+        self.note["finished"] = {os.path.relpath(file, self.folder): digest_of(file) for file in files}
+        self.save()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is done and its result is whole; a file that is gone or damaged is logged."""
+        for name, digest in self.note.get("finished", {}).items():
+            if digest_of(self.folder / name) != digest:
+                log.warning("%s is gone or damaged; it is made again", self.folder / name)
+                return False
+        return "finished" in self.note
 
 
 @contextmanager
@@ -47,33 +92,84 @@ def locked(file: Path, output: Path | str) -> Iterator[None]:
 
 
 @contextmanager
-def claimed(folder: Path | str, note: str = NOTE) -> Iterator[Path]:
-    """Hold a folder for the outputs of one run while the block runs, and yield it.
+def claim(
+    folder: Path | str, command: str, config: Any, identity: Mapping[str, Any], *,
+    kept: Callable[[], bool] | None = None, anew: bool = False, grows: bool = False, name: str | None = None,
+    advice: str = ADVICE,
+) -> Iterator[Run]:  # fmt: skip
+    """Hold a folder for a run while the block runs, and yield the run.
 
-    A start that fails leaves nothing: where the block ends with an error and no more than `note` was written, that goes
-    too, and the folder with it if it was made here.
+    A start that fails leaves nothing: where the block ends with an error and no more than `run.json` was written, that
+    goes too, and the folder with it if it was made here.
 
     Args:
         folder: new, empty, or of an earlier run.
-        note: the file that says so.
+        command: whose run it is, such as `train`.
+        config: its settings.
+        identity: everything that the result depends on.
+        kept: whether another run of the command has left there what is worth keeping (default: anything).
+        anew: whether what this command left there before is given up.
+        grows: whether runs share the folder that agree in what both depend on.
+        name: what an error calls the place (default: the folder).
+        advice: what to do, the end of an error.
 
     Raises:
-        WheelsError: where the folder holds something else, or another process holds it.
+        WheelsError: where the folder holds something else or another run, or another process holds it.
     """
     folder = Path(os.path.realpath(folder))
-    check_free(folder, note)
+    check_free(folder)
     there = folder.is_dir()
     with locked(folder / LOCK, folder):
         try:
-            yield folder
+            worth = (lambda: False) if anew else kept
+            found = find(folder, command, identity, kept=worth, grows=grows, name=name, advice=advice)
+            note: dict[str, Any]
+            note = {"format": FORMAT, "command": command} if found is None or anew else found
+            note |= {"config": to_dict(config), "identity": {**note.get("identity", {}), **identity}}
+            run = Run(folder, note, found is note)
+            run.save()
+            yield run
         except BaseException:
-            if _is_first() and not others_in(folder, note):
+            if _is_first() and not others_in(folder):
                 with suppress(OSError):
-                    for name in (note, LOCK):
-                        (folder / name).unlink(missing_ok=True)
+                    for file in (NOTE, LOCK):
+                        (folder / file).unlink(missing_ok=True)
                     if not there:
                         folder.rmdir()
             raise
+
+
+def find(
+    folder: Path, command: str, identity: Mapping[str, Any], *, kept: Callable[[], bool] | None = None,
+    grows: bool = False, name: str | None = None, advice: str = ADVICE,
+) -> dict[str, Any] | None:  # fmt: skip
+    """Return what `run.json` says of this very run; None where there is none, or another that has left nothing.
+
+    The arguments are those of `claim`.
+
+    Raises:
+        WheelsError: where the folder holds another run: names the first thing in which they differ.
+    """
+    if not (folder / NOTE).is_file():
+        return None
+    found, name = read_object(folder / NOTE, "command", "identity"), name or str(folder)
+    old, new = found["identity"], dict(identity)
+    if not isinstance(old, dict):
+        raise WheelsError(f"{folder / NOTE}: damaged at 'identity'; {advice}")
+    try:
+        if found["command"] != command:
+            kept = None
+            raise WheelsError(f"{name} holds a run of the command {found['command']}, not of {command}; {advice}")
+        if found.get("format") != FORMAT:
+            raise WheelsError(f"{name} holds a run of another version of wheels; {advice}")
+        if grows:
+            old, new = ({key: value for key, value in each.items() if key in old and key in new} for each in (old, new))
+        check_same_run(f"{name} holds a run", old, new, advice)
+    except WheelsError:
+        if others_in(folder) if kept is None else kept():
+            raise
+        return None
+    return found
 
 
 def _is_first() -> bool:
@@ -81,87 +177,23 @@ def _is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def check_free(folder: Path, note: str = NOTE) -> None:
+def check_free(folder: Path) -> None:
     """Refuse a folder that holds something else than a run of ours.
 
-    Args:
-        folder: where the outputs go.
-        note: the file that tells a run's folder.
-
     Raises:
-        WheelsError: naming an item found there; and where no folder can be made or written.
+        WheelsError: naming what is there; and where no folder can be made or written.
     """
     if folder.exists() and not folder.is_dir():
         raise WheelsError(f"cannot write {folder}: it is no folder; choose another place")
-    check_writable(folder / note)
-    if not (folder / note).is_file() and (others := others_in(folder, note)):
+    check_writable(folder / NOTE)
+    if not (folder / NOTE).is_file() and (others := others_in(folder)):
         raise WheelsError(f"{folder} holds something else ({others[0]}); give a new or an empty folder by --output")
 
 
-def others_in(folder: Path, note: str = NOTE) -> list[str]:
-    """Return the names in a folder, without its note, its lock, and what a kill left of writing them."""
+def others_in(folder: Path) -> list[str]:
+    """Return the names in a folder, without `run.json`, the lock, and what a kill left of writing the first."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    return [name for name in names if name not in (note, LOCK, f"{note}.lock") and not name.startswith(f".{note}.")]
-
-
-def holds_run(
-    folder: Path,
-    command: str,
-    identity: Mapping[str, Any],
-    *,
-    kept: bool | None = None,
-    grows: bool = False,
-    name: str | None = None,
-    advice: str = "give another --output, or remove that folder",
-) -> bool:
-    """Return whether a folder holds this very run; False where it holds none, or one that has left nothing.
-
-    Args:
-        folder: of the run.
-        command: whose run it is to be, such as `train`.
-        identity: everything that the result depends on.
-        kept: whether the run there has left what is worth keeping (default: anything beside its note).
-        grows: whether runs may share the folder that agree in what both depend on.
-        name: what the error calls the place (default: the folder).
-        advice: what to do, the end of an error.
-
-    Raises:
-        WheelsError: where it holds another run: names the first thing in which they differ.
-    """
-    note = folder / NOTE
-    if not note.is_file():
-        return False
-    found = read_object(note, "command", "identity")
-    if not isinstance(found["identity"], dict):
-        raise WheelsError(f"{note}: damaged at 'identity'; {advice}")
-    name = name or str(folder)
-    if found["command"] != command:
-        raise WheelsError(f"{name} holds a run of the command {found['command']}, not of {command}; {advice}")
-    if not (others_in(folder) if kept is None else kept):
-        return False
-    old = {key: value for key, value in found["identity"].items() if key in identity or not grows}
-    new = {key: value for key, value in identity.items() if key in old or not grows}
-    check_same_run(f"{name} holds a run", old, new, advice)
-    return True
-
-
-def take_run(folder: Path, command: str, config: Any, identity: Mapping[str, Any], *, kept: bool | None = None) -> bool:
-    """Return whether a folder holds this very run already; where it does not, it does from now on.
-
-    The arguments are those of `holds_run` and `begin_run`.
-
-    Raises:
-        WheelsError: where it holds another run.
-    """
-    held = holds_run(folder, command, identity, kept=kept)
-    if not held:
-        begin_run(folder, command, config, identity)
-    return held
-
-
-def begin_run(folder: Path, command: str, config: Any, identity: Mapping[str, Any]) -> None:
-    """Write down which run a folder holds; the file can be given back as `--config`."""
-    write_json(folder / NOTE, {"command": command, "config": to_dict(config), "identity": dict(identity)})
+    return [name for name in names if name not in (NOTE, LOCK) and not name.startswith(f".{NOTE}.")]
 
 
 def check_same_run(holds: str, old: Mapping[str, Any], new: Mapping[str, Any], advice: str) -> None:

@@ -148,17 +148,17 @@ def number_of(checkpoint: Path) -> int:
 def digests(path: Path) -> dict[str, str]:
     """Return the SHA-256 of a file under the name '', or of each file of a folder by its name in it."""
     if path.is_file():
-        return {"": _digest(path)}
+        return {"": digest_of(path)}
     files = sorted(file for file in path.rglob("*") if file.is_file() and file != _seal_of(path))
-    return {file.relative_to(path).as_posix(): _digest(file) for file in files}
+    return {file.relative_to(path).as_posix(): digest_of(file) for file in files}
 
 
-def _digest(file: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
+def digest_of(file: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits; of one that is gone nothing."""
     try:
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
-    except FileNotFoundError:  # another process deletes the folder
+    except FileNotFoundError:
         return ""
 
 

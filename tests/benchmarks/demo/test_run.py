@@ -16,9 +16,10 @@ from wheels.config import parse
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.errors import WheelsError
 from wheels.notices import in_words
-from wheels.runs import claimed
+from wheels.runs import LOCK, locked
 
-INPUTS = {"wheels": "1"}
+INPUTS = {"command": "demo", "wheels": "1"}
+CONFIG = DemoConfig()
 # Small enough for seconds: it must run, not be good.
 TINY = """
 sentences: {train: 60, validation: 8, test: 6}
@@ -60,7 +61,7 @@ def recorder(tmp_path):
 
 
 def test_stages_run_in_order_and_a_second_run_only_shows(recorder, capsys):
-    seconds = run_stages(recorder.folder, recorder.stages(), INPUTS)
+    seconds = run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS)
     first = capsys.readouterr().out
     assert recorder.ran == ["one", "two", "three"]
     assert list(seconds) == recorder.ran
@@ -68,7 +69,7 @@ def test_stages_run_in_order_and_a_second_run_only_shows(recorder, capsys):
     assert "two printed this" in first
     assert "one printed this" not in first
 
-    assert run_stages(recorder.folder, recorder.stages(), INPUTS) == seconds
+    assert run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS) == seconds
     again = capsys.readouterr().out
     assert recorder.ran == ["one", "two", "three"]
     assert again.count("done before") == 3
@@ -78,8 +79,8 @@ def test_stages_run_in_order_and_a_second_run_only_shows(recorder, capsys):
 def test_an_interrupted_stage_runs_again_and_those_before_it_do_not(recorder):
     recorder.failing["two"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
-        run_stages(recorder.folder, recorder.stages(), INPUTS)
-    run_stages(recorder.folder, recorder.stages(), INPUTS)
+        run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS)
+    run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS)
     assert recorder.ran == ["one", "two", "two", "three"]
 
 
@@ -88,33 +89,33 @@ def test_the_time_of_an_interrupted_stage_counts(recorder, monkeypatch):
     monkeypatch.setattr(stages, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     recorder.failing["two"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
-        run_stages(recorder.folder, recorder.stages(), INPUTS)
-    assert run_stages(recorder.folder, recorder.stages(), INPUTS) == {"one": 5.0, "two": 3.5, "three": 0.0}
+        run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS)
+    assert run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS) == {"one": 5.0, "two": 3.5, "three": 0.0}
 
 
 def test_a_stage_whose_result_is_gone_runs_again_with_those_after_it(recorder):
-    run_stages(recorder.folder, recorder.stages(), INPUTS)
+    run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS)
     (recorder.folder / "two" / "result").unlink()
-    run_stages(recorder.folder, recorder.stages(), INPUTS)
+    run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS)
     assert recorder.ran == ["one", "two", "three", "two", "three"]
 
 
 def test_an_interruption_while_a_stage_is_repeated_leaves_nothing_after_it_done(recorder):
-    run_stages(recorder.folder, recorder.stages(), INPUTS)
+    run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS)
     (recorder.folder / "one" / "result").unlink()
     recorder.failing["two"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
-        run_stages(recorder.folder, recorder.stages(), INPUTS)
-    run_stages(recorder.folder, recorder.stages(), INPUTS)
+        run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS)
+    run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS)
     assert recorder.ran[3:] == ["one", "two", "two", "three"]
 
 
 def test_other_settings_are_refused_in_the_same_folder(recorder):
-    run_stages(recorder.folder, recorder.stages(), INPUTS)
+    run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS)
     with pytest.raises(WheelsError, match=r"holds a run with another recipe.*differs in 'two'"):
-        run_stages(recorder.folder, recorder.stages(two={"steps": 3}), INPUTS)
-    with pytest.raises(WheelsError, match="differs in 'one'"):
-        run_stages(recorder.folder, recorder.stages(), {"wheels": "2"})
+        run_stages(recorder.folder, CONFIG, recorder.stages(two={"steps": 3}), INPUTS)
+    with pytest.raises(WheelsError, match="with wheels '1', not '2'"):
+        run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS | {"wheels": "2"})
     assert recorder.ran == ["one", "two", "three"]
 
 
@@ -136,34 +137,34 @@ def grid(tmp_path):
 
 
 def test_a_run_grows_in_its_folder(grid):
-    run_stages(grid.folder, grid.grid("b"), INPUTS)
-    run_stages(grid.folder, grid.grid("a", "b", "c"), INPUTS)
+    run_stages(grid.folder, CONFIG, grid.grid("b"), INPUTS)
+    run_stages(grid.folder, CONFIG, grid.grid("a", "b", "c"), INPUTS)
     assert grid.ran == ["root", "b", "table", "a", "c", "table"], "the cell that was there is not done again"
-    run_stages(grid.folder, grid.grid("a", "b", "c"), INPUTS)
-    run_stages(grid.folder, grid.grid("c"), INPUTS)
+    run_stages(grid.folder, CONFIG, grid.grid("a", "b", "c"), INPUTS)
+    run_stages(grid.folder, CONFIG, grid.grid("c"), INPUTS)
     assert grid.ran[6:] == ["table"], "and may shrink"
-    run_stages(grid.folder, grid.grid("c", table={"resamples": 9}), INPUTS)
+    run_stages(grid.folder, CONFIG, grid.grid("c", table={"resamples": 9}), INPUTS)
     assert grid.ran[7:] == ["table"], "what is cheap is made again with other settings"
-    with pytest.raises(WheelsError, match="differs in 'root'"):
-        run_stages(grid.folder, grid.grid("c"), {"wheels": "2"})
+    with pytest.raises(WheelsError, match="with wheels '1', not '2'"):
+        run_stages(grid.folder, CONFIG, grid.grid("c"), INPUTS | {"wheels": "2"})
 
 
 def test_what_would_be_done_again_at_a_cost_is_refused(grid):
-    run_stages(grid.folder, grid.grid("b", again=False), INPUTS)
+    run_stages(grid.folder, CONFIG, grid.grid("b", again=False), INPUTS)
     with pytest.raises(WheelsError, match="differs in 'table'"):
-        run_stages(grid.folder, grid.grid("a", "b", again=False), INPUTS)
+        run_stages(grid.folder, CONFIG, grid.grid("a", "b", again=False), INPUTS)
     with pytest.raises(WheelsError, match="differs in 'b'"):
-        run_stages(grid.folder, grid.grid("b", again=False, b={"steps": 3}), INPUTS)
+        run_stages(grid.folder, CONFIG, grid.grid("b", again=False, b={"steps": 3}), INPUTS)
     assert grid.ran == ["root", "b", "table"]
 
 
 def test_only_what_depends_on_a_lost_result_is_done_again(grid):
-    run_stages(grid.folder, grid.grid("a", "b"), INPUTS)
+    run_stages(grid.folder, CONFIG, grid.grid("a", "b"), INPUTS)
     (grid.folder / "a" / "result").unlink()
-    run_stages(grid.folder, grid.grid("a", "b"), INPUTS)
+    run_stages(grid.folder, CONFIG, grid.grid("a", "b"), INPUTS)
     assert grid.ran[4:] == ["a", "table"]
     (grid.folder / "root" / "result").unlink()
-    run_stages(grid.folder, grid.grid("a", "b"), INPUTS)
+    run_stages(grid.folder, CONFIG, grid.grid("a", "b"), INPUTS)
     assert grid.ran[6:] == ["root", "a", "b", "table"]
 
 
@@ -171,7 +172,7 @@ def test_a_folder_of_something_else_is_left_alone(recorder):
     recorder.folder.mkdir()
     (recorder.folder / "thesis.tex").write_text("mine")
     with pytest.raises(WheelsError, match="holds something else"):
-        run_stages(recorder.folder, recorder.stages(), INPUTS)
+        run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS)
     assert [path.name for path in recorder.folder.iterdir()] == ["thesis.tex"]
 
 
@@ -293,7 +294,7 @@ def test_a_stage_is_known_by_what_the_files_in_its_settings_hold(tmp_path):
 
     def key() -> str:
         stages_ = demo.demo_stages(DemoConfig(), tmp_path / "out", recipe)
-        return stages.stage_key(stages_[1], INPUTS)
+        return stages.stage_key(stages_[1])
 
     options.write_text("weight_decay: 0.0\n")
     before = key()
@@ -303,15 +304,18 @@ def test_a_stage_is_known_by_what_the_files_in_its_settings_hold(tmp_path):
 
 
 def test_a_run_of_another_command_is_left_alone(recorder, tmp_path):
-    run_stages(recorder.folder, recorder.stages(), INPUTS)
+    run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS)
     other = Stage("teacher", "training", tmp_path / "x", {}, lambda: pytest.fail("the work began"))
-    with pytest.raises(WheelsError, match="holds a run of another command; give another --output"):
-        run_stages(recorder.folder, [other], INPUTS)
+    with pytest.raises(WheelsError, match="holds a run of the command demo, not of bench study; give another --output"):
+        run_stages(recorder.folder, CONFIG, [other], INPUTS | {"command": "bench study"})
 
 
 def test_one_run_at_a_time(recorder):
-    with claimed(recorder.folder, stages.LEDGER), pytest.raises(WheelsError, match="is held by another process"):
-        run_stages(recorder.folder, recorder.stages(), INPUTS)
+    with (
+        locked(recorder.folder / LOCK, recorder.folder),
+        pytest.raises(WheelsError, match="is held by another process"),
+    ):
+        run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS)
     assert recorder.ran == []
 
 

@@ -206,4 +206,4 @@ scores: {{limit: 2, metrics: [chrf], max_new_tokens: 6}}
     capsys.readouterr()
     other = shutil.copytree(tmp_path / "second" / "students" / "anew", tmp_path / "other")
     assert cli.main([*given, "--teacher", str(other)]) == 2
-    assert "holds a run with another recipe, pair" in capsys.readouterr().err
+    assert "holds a run with teacher_digest" in capsys.readouterr().err

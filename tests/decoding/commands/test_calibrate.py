@@ -233,9 +233,9 @@ def test_thresholds_of_other_rows_are_not_mixed(folder, capsys, monkeypatch, mor
 
 
 def test_one_at_a_time(folder, capsys):
-    from wheels.runs import claimed
+    from wheels.runs import LOCK, locked
 
-    with claimed(folder, "config.json"):
+    with locked(folder / LOCK, folder):
         assert run(folder, "--rules", "entropy") == 2
     assert capsys.readouterr().err == f"error: {folder} is held by another process; wait until it ends, or stop it\n"
     assert kept(folder) == {}
