@@ -1,4 +1,4 @@
-"""The cells of `wheels bench annotation`: one strategy at one budget with one seed, bought, trained and scored."""
+"""The cells of `wheels bench annotation`: labels are bought, a student is trained on them and scored."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from wheels.runs import cached
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the grid."""
+    """One strategy at one budget with one seed."""
 
     strategy: str
     """One of `STRATEGIES`."""
@@ -45,7 +45,7 @@ class Cell:
     """Of rows, errors, samples and training."""
 
     def described(self) -> dict[str, Any]:
-        """Return what it is of, its seed left out, as values of JSON."""
+        """Return everything but the seed, as values of JSON."""
         return {"strategy": self.strategy, "budget": self.budget, "warm_up": self.warm_up,
                 "teacher": last_part(self.teacher), "assistant": last_part(self.assistant)}  # fmt: skip
 
@@ -63,9 +63,9 @@ class Cell:
 
 
 def grid(config: AnnotationConfig) -> list[Cell]:
-    """Return every cell once: the strategies at all budgets, then the ablations of 'full' at the middle one.
+    """Return every cell: all strategies at all budgets, then the ablations of 'full' at the middle budget.
 
-    One seed after the other within each group, so that a run that is cut short has whole comparisons.
+    Seeds of one group follow each other, so that an interrupted run has whole comparisons.
     """
     found: dict[Cell, None] = {}
 
@@ -127,7 +127,7 @@ class Bench:
         })  # fmt: skip
 
     def labeller(self, cell: Cell, settings: AnnotateConfig) -> Callable[[Sequence[str]], list[Answer]]:
-        """Return what the teacher of a cell does: sources in, labels out."""
+        """Return the teacher of a cell: sources in, labels out."""
         share = error_share(cell.teacher)
         if share is None:
             return models.load_local(settings, cell.teacher, "teacher").labels
@@ -140,7 +140,7 @@ class Bench:
         return Local(self.labeller(cell, settings), self.config.batch_size)
 
     def signature(self, cell: Cell) -> str:
-        """Return the string that says what a figure is of."""
+        """Return the signature that identifies a figure."""
         models_used = (
             last_part(self.config.student),
             last_part(cell.teacher),
@@ -159,9 +159,9 @@ def write_retraining(config: AnnotationConfig) -> None:
 
 
 def run_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
-    """Return what a cell comes to, from its file where it was run before.
+    """Return the result of a cell, from its file where it was run before.
 
-    `answers`: what the final student says to each test row; `labels`: each annotation with its grade, whether it was
+    `answers`: the final student's output for each test row; `labels`: each annotation with its grade, whether it was
     let through, whether it is right, and its score, 0 to 100, against the reference.
     """
     folder = bench.output / "cells" / cell.name
@@ -188,11 +188,11 @@ def _run(bench: Bench, cell: Cell, folder: Path) -> dict[str, Any]:
     model = models.load_local(settings, train(rows, folder / "final"), "student")
     answers = model.answers([row.source for row in bench.test])
     return asdict(cell) | {"signature": bench.signature(cell), "accepted": len(rows), "answers": answers,
-                           "labels": judge(bench, annotations)}  # fmt: skip
+                           "labels": score_labels(bench, annotations)}  # fmt: skip
 
 
 def _assistant(bench: Bench, cell: Cell, settings: AnnotateConfig) -> Any:
-    """Return what makes the assistant of a cell; None where it has no part in the strategy."""
+    """Return the factory of a cell's assistant; None for a strategy without one."""
     if cell.strategy in ("random", "consistency"):
         return None
     model = _loaded(cell.assistant, settings.max_new_tokens, settings.batch_size)
@@ -206,7 +206,7 @@ def _loaded(folder: str, max_new_tokens: int, batch_size: int) -> LocalModel:
 
 
 def _take_over(bench: Bench, cell: Cell, folder: Path) -> None:
-    """Give 'consistency' the labels of the warm-up and the samples of 'assistant': neither depends on grades."""
+    """Copy the warm-up labels and the samples of 'assistant' for 'consistency': neither depends on grades."""
     twin = bench.output / "cells" / replace(cell, strategy="assistant").name
     if cell.strategy != "consistency" or not (twin / "cell.json").is_file():
         return
@@ -216,8 +216,8 @@ def _take_over(bench: Bench, cell: Cell, folder: Path) -> None:
         shutil.copyfile(file, target)
 
 
-def judge(bench: Bench, annotations: Sequence[Annotation]) -> list[dict[str, Any]]:
-    """Return each annotation held against its reference."""
+def score_labels(bench: Bench, annotations: Sequence[Annotation]) -> list[dict[str, Any]]:
+    """Score each annotation against its reference."""
     references = {row.source: row.target for row in bench.pool}
     wanted = [references[one.source] for one in annotations]
     scores = sentence_scores(bench.config.metric, [one.target for one in annotations], wanted)
@@ -229,9 +229,9 @@ def judge(bench: Bench, annotations: Sequence[Annotation]) -> list[dict[str, Any
 
 
 def filter_trial(bench: Bench, assistant: str, teacher: str, seed: int) -> list[dict[str, Any]]:
-    """Return the whole pool with a teacher's labels, each graded, from its file where it was done before.
+    """Return the whole pool with a teacher's labels, each graded; from its file where it was done before.
 
-    What the filter does alone: no selection, no training; the grades are calibrated for the student as it starts.
+    The filter alone, without selection or training. Grades are calibrated for the untrained student.
     """
     cell = Cell("filter", len(bench.pool), 0.0, teacher, assistant, seed)
     file = bench.output / "cells" / cell.name / "labels.json"
@@ -247,7 +247,7 @@ def filter_trial(bench: Bench, assistant: str, teacher: str, seed: int) -> list[
             Annotation(row.source, label.text, grade, None, None, "filter", label.flaw, label.thought)
             for row, label, grade in zip(bench.pool, labels, grades, strict=True)
         ]
-        return judge(bench, annotations)
+        return score_labels(bench, annotations)
 
     return cached(file, None, make)
 

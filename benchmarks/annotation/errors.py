@@ -1,4 +1,4 @@
-"""A teacher with errors at a known rate: references of which some are exchanged for those of other rows."""
+"""A teacher with a known error rate: some references are replaced by those of other rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`wheels bench annotation`: what a budget of annotations buys, by the way it is spent, with teachers that err."""
+"""`wheels bench annotation`: student quality by annotation budget and strategy, with teachers that make errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ INCIDENTAL = (
 
 
 def run(config: AnnotationConfig) -> None:
-    """Run every cell that is not done yet, and write the table, the plot and the figures.
+    """Run the missing cells, and write the figures, the tables and the plot.
 
     Raises:
         WheelsError: for inputs that do not fit, or a folder that holds another run.
@@ -56,7 +56,7 @@ def run(config: AnnotationConfig) -> None:
 
 
 def _run_cells(config: AnnotationConfig, bench: Bench) -> None:
-    """Run every cell that is not done yet, and write and print what they come to."""
+    """Run the missing cells, then write and print the results."""
     write_retraining(config)
     cells, filters = grid(config), _filters(bench)
     log.info("%d cells, each of which trains a student and scores it", len(cells))
@@ -121,14 +121,14 @@ def _kept(bench: Bench) -> bool:
 
 
 def _is_kept(file: Path) -> bool:
-    """Whether a file of the cells is the result of some work, and not only a beginning."""
+    """Whether a file holds finished work."""
     if file.name == "ledger.jsonl":
         return read_account(file).bought
     return file.is_file() and file.name != "ledger.jsonl.lock"
 
 
 def _start(bench: Bench) -> list[str]:
-    """Return what the student says to the test rows as it starts."""
+    """Return the untrained student's outputs for the test rows."""
 
     def make() -> list[str]:
         settings = bench.settings(grid(bench.config)[0], bench.output)
@@ -139,7 +139,7 @@ def _start(bench: Bench) -> list[str]:
 
 
 def _filters(bench: Bench) -> list[dict[str, Any]]:
-    """Return what each assistant's filter does to the pool with the labels of each teacher that errs."""
+    """Return the effect of each assistant's filter on the pool, for each teacher that makes errors."""
     from dataclasses import asdict
 
     from wheels.benchmarks.annotation.summary import filter_figures, score_figures

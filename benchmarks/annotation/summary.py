@@ -1,4 +1,4 @@
-"""What the cells of `wheels bench annotation` come to: means over seeds, intervals, and what the filter does."""
+"""Figures of `wheels bench annotation`: means over seeds, intervals, and the effect of the filter."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ after the filter, and the difference."""
 
 
 def statistics(bench: Bench, answers: Sequence[str], metric: str) -> SufficientStatistics:
-    """Return what the metric needs to know of each test row."""
+    """Return the per-row statistics of a metric."""
     return sentence_statistics(metric, answers, [row.target for row in bench.test])
 
 
 def groups(cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
-    """Return the cells that differ in their seed alone, together."""
+    """Group the cells that differ only in their seed."""
     found: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
         key = (cell.strategy, cell.budget, cell.warm_up, cell.teacher, cell.assistant)
@@ -47,8 +47,8 @@ def summarise(bench: Bench, results: Mapping[Cell, Mapping[str, Any]], start: Se
 
     Args:
         bench: the grid.
-        results: what each cell came to.
-        start: what the student says to each test row before it is trained on any annotation.
+        results: of each cell.
+        start: the untrained student's outputs for the test rows.
     """
     metrics = bench.config.shown
     stats = {
@@ -103,7 +103,7 @@ def _paired(
     bench: Bench, results: Mapping[Cell, Mapping[str, Any]],
     stats: Mapping[str, Mapping[Cell, SufficientStatistics]],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Return each group minus the one it is to be held against: random at equal spend, or 'full' as it stands."""
+    """Return each group minus its baseline: random at equal budget, or the main form of 'full' for an ablation."""
     config, every = bench.config, groups(list(results))
     lines = []
     for group in every:
@@ -122,7 +122,7 @@ def _paired(
 
 
 def _is_base(config: Any, one: Cell, base: Cell) -> bool:
-    """Whether `one` is held against `base`: random, or for an ablation of 'full' the main form of it."""
+    """Whether `base` is a baseline of `one`: random, or the main form of 'full' for an ablation."""
     if (one.budget, one.teacher) != (base.budget, base.teacher):
         return False
     if base.strategy == "random":
@@ -135,7 +135,7 @@ def _is_base(config: Any, one: Cell, base: Cell) -> bool:
 
 
 def filter_figures(labels_S: Sequence[Sequence[Label]], resamples: int, seed: int = 0) -> dict[str, Comparison]:
-    """Return what the filter does to labels, each figure with its interval of a bootstrap over labels and seeds.
+    """Return the effect of the filter on labels, with intervals of a bootstrap over labels and seeds.
 
     Args:
         labels_S: of each seed, the graded labels.
@@ -148,7 +148,7 @@ def filter_figures(labels_S: Sequence[Sequence[Label]], resamples: int, seed: in
 
 
 def score_figures(labels_S: Sequence[Sequence[Label]], resamples: int, seed: int = 0) -> dict[str, Comparison]:
-    """Return what the filter does to the labels' scores, each figure with its interval as in `filter_figures`."""
+    """Return the effect of the filter on the labels' scores, with intervals as in `filter_figures`."""
     by_seed = []
     for place, labels in enumerate(labels_S):
         weights_RN = resample_sentences(len(labels), resamples, seed + place)

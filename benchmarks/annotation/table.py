@@ -1,4 +1,4 @@
-"""The figures of `wheels bench annotation` as text for a terminal, and as CSV."""
+"""Tables of `wheels bench annotation`: text and CSV."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def as_text(summary: Mapping[str, Any]) -> str:
 
 
 def _keys(names: Sequence[str] = KEYS) -> list[Column]:
-    """Return the columns that say what a line is of."""
+    """Return the columns that identify a row."""
     return [Column(name, key) for name, key in zip(names, KEYS, strict=True)]
 
 
@@ -33,7 +33,7 @@ def _mean(name: str, count: int) -> Callable[[Mapping[str, Any]], str]:
 
 
 def _quality(summary: Mapping[str, Any]) -> str:
-    """Return quality and labels: a line a group, means over seeds, the lowest and the highest in brackets."""
+    """Return quality and labels by group: mean over seeds, lowest and highest in brackets."""
 
     def score(values: Sequence[float]) -> str:
         return f"{np.mean(values):.2f} ({min(values):.1f}-{max(values):.1f})"
@@ -58,7 +58,7 @@ def _differences(summary: Mapping[str, Any]) -> str:
 
 
 def _filters(summary: Mapping[str, Any]) -> str:
-    """Return what each assistant's filter does to the whole pool with wrong labels."""
+    """Return the effect of each assistant's filter on the whole pool."""
     name = metric_name(summary["label_metric"])
     shares = ("right before", "right after", "lift", "let through", "right let through", "wrong stopped")
     scores = (f"{name} before", f"{name} after", "lift")

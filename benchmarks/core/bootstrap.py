@@ -1,4 +1,4 @@
-"""How much of the student-teacher gap a rule recovers, and how sure that is. Pure functions of numbers.
+"""Share of the student-teacher gap that a rule recovers, with bootstrap intervals. Pure functions.
 
 Teacher use is the share of generated tokens that the teacher wrote. All formulas: algorithms.md, section 4
 (PGR, APGR and CPT after RouteLLM, Ong et al. 2024, arXiv 2406.18665). The bootstrap is the paired one of
@@ -46,7 +46,7 @@ class Spread:
 
 
 def ratio_by_round(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
-    """Return how many times as long the slow way took: median over rounds of one round's ratio, lowest, highest."""
+    """Return the ratio slow / fast of each round: median, lowest, highest."""
     return asdict(Spread.of([a / b for a, b in zip(slow, fast, strict=True)]))
 
 
@@ -112,7 +112,7 @@ def pgr(quality: float, student: float, teacher: float) -> float:
 
 
 def _with_ends(uses: ArrayLike, values: ArrayLike, first: float, last: float) -> tuple[Floats, Floats]:
-    """Return the curve in order of use, equal uses averaged, and the ends 0 and 1 added where they are absent."""
+    """Sort a curve by use, average equal uses, and add the ends 0 and 1 where they are missing."""
     use_B, value_B = np.asarray(uses, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if use_B.shape != value_B.shape or use_B.ndim != 1:
         raise WheelsError(f"uses and values must be two lists of one length, got {use_B.shape} and {value_B.shape}")
@@ -128,7 +128,7 @@ def _with_ends(uses: ArrayLike, values: ArrayLike, first: float, last: float) ->
 
 
 def is_measured(points_B: Floats, at: float, apart: float = APART) -> bool:
-    """Return whether a curve through points in rising order tells its value at `at`.
+    """Return whether the points (in rising order) determine the curve's value at `at`.
 
     It does where `(at - a) (b - at) <= (apart / 2)^2` for the neighbours a and b. Those at most `apart` from each other
     always do; wider ones only as near to one of them as makes a straight line no less sure. Outside of all points there
@@ -184,7 +184,7 @@ def cpt(uses: ArrayLike, pgrs: ArrayLike, level: float, apart: float = APART) ->
 
 
 def oracle_share(value: float, random: float, oracle: float) -> float:
-    """Return `(value - random) / (oracle - random)`: what part of the oracle's lift a rule has; nan without one."""
+    """Return `(value - random) / (oracle - random)`, the share of the oracle's lift; nan without a lift."""
     return (value - random) / (oracle - random) if oracle > random else math.nan
 
 
@@ -230,9 +230,9 @@ def interval(values_R: Floats, *names: str, least: float = 1.0) -> dict[str, flo
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Return p values corrected for their number: the i-th smallest of m times `m - i + 1`, in rising order.
+    """Return Holm-corrected p values: the i-th smallest of m times `m - i + 1`, made monotone.
 
-    Holm 1979, https://www.jstor.org/stable/4615733. At most 1; a nan is no comparison, does not count, and stays.
+    Holm 1979, https://www.jstor.org/stable/4615733. At most 1. A nan does not count, and stays nan.
     """
     order = sorted((p, place) for place, p in enumerate(ps) if not math.isnan(p))
     corrected, least = list(ps), 0.0

@@ -1,4 +1,4 @@
-"""The outputs of one decode, sentence by sentence, and the file that keeps them so that a rerun need not repeat it."""
+"""Records of one decode, sentence by sentence, cached in a file."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Record:
 
 @dataclass(frozen=True, order=True)
 class PointKey:
-    """Which decode: a rule (or an end) with a seed and a budget."""
+    """Identifies a decode: a rule (or an end), a seed and a budget."""
 
     rule: str
     seed: int

@@ -1,4 +1,4 @@
-"""Models alone: what each writes by itself, and what that is worth."""
+"""Models alone: their own outputs, and the scores of these."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLAIN = ("rouge1", "rouge2", "rougeL")
 
 
 class Words:
-    """What rouge-score calls a tokenizer: the words between white space, as they stand."""
+    """A tokenizer for rouge-score that splits at white space."""
 
     def tokenize(self, text: str) -> list[str]:
         """Return the words."""
@@ -50,7 +50,7 @@ def quality(texts: Sequence[str], references: Sequence[str], metrics: Sequence[s
 
 @dataclass(frozen=True)
 class ScoresConfig:
-    """How the models alone are scored: greedy, on both splits that nothing is trained on."""
+    """How models alone are scored: greedy decoding of the validation and test rows."""
 
     metrics: tuple[str, ...] = option((), "metrics (default: the task's own)")
     limit: int | None = option(None, "score only the first rows of each split", minimum=1)
@@ -75,7 +75,7 @@ class Alone:
 
     @classmethod
     def load(cls, folder: Path, prompt: str = "{source}", device: str = "cpu") -> Alone:
-        """Load a model; `prompt` is for one that no run has made: the others know theirs."""
+        """Load a model; `prompt` is the default for one without the notes of a training run."""
         from wheels.models.loading import load_model, load_tokenizer
         from wheels.models.pair import Pair
 
@@ -84,7 +84,7 @@ class Alone:
         return cls(pair, {"parameters": sum(weights.numel() for weights in model.parameters()), "finished": finished})
 
     def write(self, rows: Sequence[Row], max_new_tokens: int = 128, batch_size: int = 64) -> list[str]:
-        """Return the greedy output for each row: the engine's without a call, as on every curve."""
+        """Return the greedy output for each row, by the engine's student-only method."""
         from wheels.decoding.engine import decode
         from wheels.decoding.methods.method import student_only
         from wheels.decoding.params import DecodeParams

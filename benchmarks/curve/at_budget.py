@@ -1,4 +1,4 @@
-"""Every rule at one budget, and the area under its curve against that of the plainest threshold."""
+"""Every rule at one budget, and its area under the curve against maxprob."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ BASELINE = "maxprob"
 
 
 def decodes_at(measured: Measured, sample: Resampled) -> list[dict[str, Any]]:
-    """Return what each rule's decodes at the budget `measured.shown` reached and took, mean over seeds.
+    """Return quality and cost of each rule's decodes at the budget `measured.shown`, mean over seeds.
 
-    Nothing is interpolated: the rules are at one budget, each at the use that it came to there.
+    Nothing is interpolated: each rule is at the use that it measured under this budget.
     """
     budget = measured.shown
     return [] if budget is None else [_decode_at(measured, sample, rule, budget) for rule in measured.rules]

@@ -1,4 +1,4 @@
-"""Where a rule calls the teacher: its call rate by place in the output, and by how common the written token is.
+"""Call rate of a rule by position in the output, and by frequency of the written token.
 
 A token counts as a call where the teacher wrote it. Every generated token is counted, the end-of-sequence token too.
 Axes: N sentences, K bins, R resamples (row 0 is the sample itself).
@@ -91,7 +91,7 @@ def rates_by_frequency(
 
 
 def overall_rate(runs: Sequence[Sequence[Record]]) -> float:
-    """Return calls over tokens of all runs: what random calls would have in every bin; nan without tokens."""
+    """Return calls over tokens of all runs, the expectation of random calls in every bin; nan without tokens."""
     tokens = sum(record.tokens for run in runs for record in run)
     return sum(record.teacher_tokens for run in runs for record in run) / tokens if tokens else math.nan
 

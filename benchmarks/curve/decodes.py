@@ -44,7 +44,7 @@ class CurvePlan:
 
 
 def rows_digest(rows: Sequence[Row]) -> str:
-    """Return the digest of rows whatever the name of their split, as a calibration has it."""
+    """Return the digest of rows, independent of the name of their split, as a calibration notes it."""
     return digest({"": rows})
 
 
@@ -80,7 +80,7 @@ def make_plan(config: CurveConfig, data_digest: str) -> CurvePlan:
 
 
 def default_rules(config: CurveConfig, artefact: Artefact) -> tuple[CurveConfig, str]:
-    """Return the settings with every rule that the model can be measured with, and a note on what else there is.
+    """Return the settings with every rule that can be measured, and a note on the others.
 
     That is all it has heads for; of these, where no calibration is going to be made, those that have thresholds. A
     model without any calibration keeps them all, so that what is missing is said.
@@ -124,7 +124,7 @@ def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list
 
     It is kept beside the results: the model's folder stays as it is.
     """
-    wish = CalibrateConfig(
+    settings = CalibrateConfig(
         model=config.model or EMBEDDED,
         data=str(config.calibration_data),
         teacher=config.teacher,
@@ -140,8 +140,8 @@ def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list
         dtype=config.dtype,
         threads=config.threads,
     )
-    task = load_task(wish.data, source=wish.source, target=wish.target, require_target=False)
-    wanted = rows_digest(task.rows(wish.split))
+    task = load_task(settings.data, source=settings.source, target=settings.target, require_target=False)
+    wanted = rows_digest(task.rows(settings.split))
     refuse_scored(wanted, data_digest)
     path = Path(config.output) / "calibration.json"
     for found in (artefact.calibration, Calibration.load(path)):
@@ -149,12 +149,12 @@ def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list
         alike = found.data_digest == wanted and found.model_digest in ("", artefact.digest)
         if alike and not _missing(config, artefact, seeds):
             return
-    artefact.calibration = calibrate.measure(artefact, wish)
+    artefact.calibration = calibrate.measure(artefact, settings)
     artefact.calibration.save(path)
 
 
 def refuse_scored(calibrated_on: str | None, data_digest: str, *, what: str = "thresholds were calibrated") -> None:
-    """Raise where the rows that were calibrated on, or whatever else was done, are those to be scored."""
+    """Raise where rows were calibrated on (or tuned on) that are going to be scored."""
     if calibrated_on == data_digest:
         raise WheelsError(
             f"the {what} on the very rows that are to be scored, and nothing is calibrated on the "

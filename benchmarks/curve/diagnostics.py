@@ -1,4 +1,4 @@
-"""A diagnostics look at one curve: where the calls go, how well they are predicted, and what training paid for them."""
+"""Diagnostics of one curve: where the calls go, how well regret is predicted, and the prices of the training."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """All of it; None or empty where there is nothing to look at, and `why` says so."""
+    """All diagnostics; `why` explains what is missing."""
 
     calls: Calls | None = None
     predicted: Predicted | None = None
@@ -69,7 +69,7 @@ class Diagnostics:
     """Why `reliability` or `prices` is missing: a sentence each."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the numbers as they stand in `curve.json`: None for a number that does not exist."""
+        """Return the content of `details` in `curve.json`; None for a number that does not exist."""
         return {
             "calls": plain_values(asdict(self.calls)) if self.calls else None,
             "reliability": plain_values(asdict(self.predicted)) if self.predicted else None,
@@ -77,7 +77,7 @@ class Diagnostics:
 
 
 def diagnose(config: CurveConfig, plan: CurvePlan, measured: Measured, task: Task, data_digest: str) -> Diagnostics:
-    """Look at the decodes of `measured` near use 0.2; the models read again what they wrote, once, and it is kept.
+    """Compute the diagnostics of the decodes near use 0.2; teacher-forced once, then cached.
 
     Args:
         config: of the curve.
@@ -121,7 +121,7 @@ def _counted_rows(task: Task, measured: Measured, split: str) -> tuple[list[str]
 def _predicted(
     config: CurveConfig, plan: CurvePlan, measured: Measured, data_digest: str, why: dict[str, str]
 ) -> Predicted | None:
-    """Return how well the regret is predicted; None, and why, where there is nothing to judge."""
+    """Return how well the regret is predicted; None, with a reason in `why`, where nothing can be measured."""
     rule = next((rule for rule in PREDICT_REGRET if rule in measured.rules), None)
     budget = measured.shown
     if rule is None or budget is None:
@@ -144,6 +144,6 @@ def _predicted(
 
 
 def _clip(config: Mapping[str, Any]) -> float:
-    """Return what the training of a model folder counted a regret for at most; inf where it does not say."""
+    """Return the cap on regrets of the model's training, in nats; inf where none is noted."""
     clip = config.get("trained", {}).get("settings", {}).get("regret_clip")
     return float(clip) if isinstance(clip, int | float) else math.inf

@@ -1,4 +1,4 @@
-"""What a curve is computed from: the outputs of every decode, and what they answer."""
+"""Inputs of a curve: the records of every decode, with sources and references."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Measured:
 
     @classmethod
     def pooled(cls, runs: Sequence[Measured]) -> Measured:
-        """Return several models' outputs of one pair as those of one model: the seeds of each after those before it.
+        """Pool the outputs of several models of one pair: their seeds are numbered consecutively.
 
         A resample of seeds then draws whole models, with all that was drawn for each: states, pairs, and the thresholds
         of every rule, those without a head too. Rules that not all were measured with are left out.
@@ -77,7 +77,7 @@ class Measured:
 
     @property
     def shown(self) -> float | None:
-        """The budget that is looked at closely: the one nearest to 0.2; None where only the ends were asked for."""
+        """The budget of the diagnostics, the nearest to 0.2; None where only the ends were asked for."""
         return min(self.interior, key=lambda share: abs(share - SHOWN), default=None)
 
     def seeds(self, rule: str) -> list[int]:

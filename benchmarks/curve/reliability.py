@@ -55,7 +55,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Reliability:
-    """What is said of the predictions."""
+    """Agreement of predictions with true regrets."""
 
     sentences: int
     states: int

@@ -1,4 +1,4 @@
-"""Every decode's quality and cost under the same bootstrap draws, and the curves that they lie on.
+"""Quality and cost of every decode under the same bootstrap draws, and curves through them.
 
 Axes: N sentences, R resamples (row 0 is the sample itself), B points of one curve, S seeds.
 """
@@ -75,7 +75,7 @@ class Resampled:
         return sorted({key.seed for key in self.use if key.rule == rule})
 
     def mean(self, keys: Iterable[PointKey], metric: str) -> Floats:
-        """Return a metric of decodes that differ in their seed alone, [R], mean over seeds."""
+        """Return a metric's mean over decodes that differ only in their seed, [R]."""
         return mean_over_seeds([self.quality[metric, key] for key in keys], self.seed)
 
     def ends(self, metric: str) -> tuple[Floats, Floats]:
@@ -168,7 +168,7 @@ class Curves:
 
 
 def per_token(records: Sequence[Record]) -> dict[str, Any]:
-    """Return what decodes took of the teacher: its tokens, passes and positions, each per generated token."""
+    """Return the teacher's tokens (`use`), passes and positions, each per generated token."""
     tokens = max(1, sum(record.tokens for record in records))
     names = {"use": "teacher_tokens", "passes_per_token": "teacher_passes", "positions_per_token": "teacher_positions"}
     return {name: sum(getattr(record, spent) for record in records) / tokens for name, spent in names.items()}

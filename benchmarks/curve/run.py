@@ -1,4 +1,4 @@
-"""`wheels bench curve`: decode every rule at every budget, and say what quality each buys for its teacher use."""
+"""`wheels bench curve`: decode with every rule at every budget, and measure quality against teacher use."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _decoded(config: CurveConfig, plan: CurvePlan, task: Task, data_digest: str)
 def _measure(
     config: CurveConfig, folder: Path, task: Task, plan: CurvePlan, runs: Sequence[Measured], data_digest: str
 ) -> Curve:
-    """Score, write and print; what looks diagnostics is of the first model alone."""
+    """Score, write and print; the diagnostics are of the first model."""
     measured = runs[0] if len(runs) == 1 else Measured.pooled(runs)
     curve = summarise(measured, _with_progress(len(measured.outputs) * len(task.metrics)))
     curve.metric_signatures.update({metric: signature(metric, measured.references) for metric in task.metrics})

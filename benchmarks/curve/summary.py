@@ -1,4 +1,4 @@
-"""From the outputs of every decode to the curve: points, areas, thresholds, comparisons, adherence."""
+"""From records to a curve: points, areas, thresholds, comparisons, adherence to budgets."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Curve:
-    """A quality-vs-teacher-use curve with all that is said about it. Field by field the content of `curve.json`."""
+    """A quality-vs-teacher-use curve with its statistics: the content of `curve.json`."""
 
     task: str
     sentences: int
@@ -184,7 +184,7 @@ def summarise(measured: Measured, statistics: SentenceStatistics) -> Curve:
 
 
 def _point(measured: Measured, sample: Resampled, key: PointKey, rule: str, seed: int) -> CurvePoint:
-    """Return the point of one decode, under the name of `rule` and `seed` (the ends belong to all)."""
+    """Return the point of one decode, named `rule` and `seed` (the ends belong to all rules)."""
     records = measured.outputs[key]
     spent = per_token(records)
     metrics = {metric: float(sample.quality[metric, key][0]) for metric in measured.metrics}
@@ -218,7 +218,7 @@ def _points(measured: Measured, sample: Resampled, rule: str) -> list[CurvePoint
 
 
 def _end(measured: Measured, sample: Resampled, key: PointKey, name: str) -> dict[str, Any]:
-    """Return what one model alone reaches, and what its decode took."""
+    """Return quality and cost of one model alone."""
     point = asdict(_point(measured, sample, key, key.rule, key.seed))
     return {"name": name} | {
         field: point[field]
@@ -239,7 +239,7 @@ def _thresholds(curves: Curves, rule: str, metric: str) -> dict[str, float]:
 
 
 def _at_use(measured: Measured, curves: Curves, metric: str, use: float) -> list[dict[str, Any]]:
-    """Return every rule's metric at exactly `use`, with intervals, and what part of the oracle's lift it has."""
+    """Return every rule's metric at exactly `use`, with intervals and the oracle share."""
     rows = []
     for rule in measured.rules:
         row: dict[str, Any] = {"rule": rule, "use": use, "metric": metric} | interval(curves.at(rule, metric, use))
@@ -274,12 +274,12 @@ def _tests(measured: Measured, curves: Curves, metric: str, use: float) -> list[
 
 
 def uses_shown(interior: Sequence[float]) -> list[float]:
-    """Return the uses that the short tables show: 0.1, 0.2 and 0.3 as far as they are among the budgets, else all."""
+    """Return the uses of the short tables: those of 0.1, 0.2 and 0.3 among the budgets, else all."""
     return [use for use in SHOWN_USES if use in interior] or list(interior)
 
 
 def with_holm(rows: list[dict[str, Any]], interior: Sequence[float]) -> list[dict[str, Any]]:
-    """Return comparisons with `p_holm`: corrected over those of one rule and metric at the uses that tables show.
+    """Add `p_holm`: p corrected over one rule's comparisons in one metric at the uses that tables show.
 
     nan for the others, which are exploratory.
     """
@@ -292,7 +292,7 @@ def with_holm(rows: list[dict[str, Any]], interior: Sequence[float]) -> list[dic
 
 
 def _adherence(measured: Measured, sample: Resampled, rule: str) -> dict[str, Any]:
-    """Return how far measured use was from the budgets between 0 and 1, and strict mode's violations."""
+    """Return the distance of measured use from the budgets, and the violations of strict mode."""
     keys = [PointKey(rule, seed, budget) for seed in sample.seeds(rule) for budget in measured.interior]
     errors = [abs(float(sample.use[key][0]) - key.budget) for key in keys]
     violations = None

@@ -13,7 +13,7 @@ from wheels.tables import Column, Table, band, columns, digits, number
 
 
 def shown_uses(curve: Curve) -> list[float]:
-    """Return the uses that the short tables show: 0.1, 0.2 and 0.3 as far as asked for, else every budget."""
+    """Return the uses of the short tables (`uses_shown`)."""
     return uses_shown(curve.interior)
 
 
@@ -37,7 +37,7 @@ def area_or_use(curve: Curve, value: float, digits: int) -> str:
 
 
 def row_at(curve: Curve, rule: str, metric: str, use: float) -> dict[str, Any]:
-    """Return what `curve.at_use` says of a rule at a use."""
+    """Return the entry of `curve.at_use` of a rule at a use."""
     return next(row for row in curve.at_use if (row["rule"], row["metric"], row["use"]) == (rule, metric, use))
 
 

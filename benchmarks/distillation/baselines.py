@@ -1,4 +1,4 @@
-"""What needs no model: for tasks whose target is one word of the source or another, words copied from it."""
+"""Baselines without a model, for tasks whose target is one word: words copied from the source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The second part of `wheels bench distillation`: what cached teacher probabilities save, and what they cost.
+"""The second part of `wheels bench distillation`: savings and costs of cached teacher probabilities.
 
 Students trained to the end from the cache and with the live teacher, same seeds and rows; bytes, seconds and errors of
 caches of several sizes; interleaved rounds of training steps; memory.
@@ -64,7 +64,7 @@ def cache_stages(plan: DistillationPlan, task: Task) -> list[Stage]:
 
 
 def train_and_score(plan: DistillationPlan, student: PretrainConfig, place: Path) -> None:
-    """Train a student; keep what it writes for the validation rows, and the seconds of a training without a pause."""
+    """Train a student; keep its outputs for the validation rows, and the seconds of an uninterrupted training."""
     from wheels.benchmarks.distillation.texts import texts_of
     from wheels.distillation.run import run as pretrain
 
@@ -126,7 +126,7 @@ def measure_memory(plan: DistillationPlan, task: Task, place: Path) -> None:
 
 
 def _vocabulary(plan: DistillationPlan) -> int:
-    """Return V, as the stage before has found it."""
+    """Return V, from the result of the stage `sizes`."""
     return int(read_object(plan.output / "cached" / "sizes.json", "vocab_size")["vocab_size"])
 
 

@@ -1,4 +1,4 @@
-"""What a cache of k tokens weighs, and how far its loss and gradient are from those of the full logits."""
+"""Size of a cache of k tokens, and the error of its loss and gradient against the full logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache in numbers: what it weighs, how far it is off, and what training from it saves."""
+"""The cache in numbers: size, error, and the time and memory that it saves."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def as_text(summary: Mapping[str, Any]) -> str:
 
 
 def _sizes_table(summary: Mapping[str, Any]) -> str:
-    """Return a line a size: what it weighs, and its error at each temperature."""
+    """Return the weight and the errors of each cache size."""
     temperatures = summary["config"]["temperatures"]
     names = [f"{what} T={one:g}" for one in temperatures for what in ("loss", "gradient")]
     rows = []
@@ -126,7 +126,7 @@ def _sizes_table(summary: Mapping[str, Any]) -> str:
 
 
 def _steps_table(summary: Mapping[str, Any]) -> str:
-    """Return a line a way: milliseconds of a step, and how many times as long the live teacher takes."""
+    """Return the time of a step for each way, and the ratio live / this."""
     rows = []
     for way, clocks in summary["steps"].items():
         faster = summary["speedup"].get(way)

@@ -1,4 +1,4 @@
-"""The grid of `wheels bench distillation`: which students there are, and how each of them is trained."""
+"""The grid of `wheels bench distillation`: its students, and how each is trained."""
 
 from __future__ import annotations
 

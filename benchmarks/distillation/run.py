@@ -1,4 +1,4 @@
-"""`wheels bench distillation`: what labels, temperature and size make of a student, and what caching its teacher saves.
+"""`wheels bench distillation`: students by labels, temperature and size, and the savings of a cached teacher.
 
 Every student of a grid learns from one teacher, whose probabilities are scored once for all of them; each is a run of
 `wheels pretrain` that goes on where it was cut short, and is scored by what it writes for the test rows. The
@@ -125,7 +125,7 @@ def train_and_write(plan: DistillationPlan, student: PretrainConfig, place: Path
 
 
 def measured(plan: DistillationPlan, places: Places, task: Task) -> SweepOutputs:
-    """Return what was written, and what it is held against."""
+    """Return the outputs of all models with the references."""
     rows = task.rows("test")[: plan.scores.limit]
     cells: dict[Kind, list[ModelOutputs]] = {}
     for kind in plan.kinds:

@@ -1,4 +1,4 @@
-"""What a sweep of students says: means over seeds with their intervals, and how each kind compares with hard labels.
+"""Summary of a sweep: means over seeds with intervals, and each kind against hard labels.
 
 Intervals are of a bootstrap over sentences and seeds (`benchmarks/core/bootstrap.py`); two kinds are scored on the same
 drawn sentences and the same drawn seeds. Axes: R resamples (row 0 is the sample itself), S seeds.
@@ -87,7 +87,7 @@ class KindScores:
 
 @dataclass(frozen=True)
 class SweepSummary:
-    """A sweep with all that is said about it: the content of `distillation.json`."""
+    """The content of `distillation.json`."""
 
     task: str
     sentences: int
@@ -216,7 +216,7 @@ def _line(
     means: Mapping[tuple[str, Kind], Floats],
     chosen: bool,
 ) -> KindScores:
-    """Return what is said about one kind."""
+    """Return the scores of one kind."""
     cells = measured.cells[kind]
     hard = next((k for k in measured.cells if (k.size, k.label) == (kind.size, "hard")), None)
     against: dict[str, Comparison] = {}

@@ -1,4 +1,4 @@
-"""What the models of a distillation benchmark write: greedy, kept beside what is known of the model."""
+"""Greedy outputs of the models of a distillation benchmark, kept with facts about the model."""
 
 from __future__ import annotations
 

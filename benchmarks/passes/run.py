@@ -1,4 +1,4 @@
-"""`wheels bench passes`: what quality each way of decoding buys for its teacher passes, and what else it costs.
+"""`wheels bench passes`: quality of each decoding method against teacher passes, and its other costs.
 
 Deferral spends teacher passes where a rule calls; verification spends them on drafts. On this axis they compare: one
 pass is one sequential step of the large model, whatever number of positions it reads.
@@ -112,7 +112,7 @@ def _identity(config: PassesConfig, artefact: Artefact, settings: Sequence[Setti
 
 
 def _found(settings: Sequence[Setting], sample: Resampled, points: Sequence[PassPoint]) -> dict[str, Any]:
-    """Return all that is said of the outputs."""
+    """Return points, bands and comparisons."""
     metrics = list(points[0].metrics)
     curves = PassCurves(settings, sample)
     return {
@@ -129,7 +129,7 @@ def _found(settings: Sequence[Setting], sample: Resampled, points: Sequence[Pass
 def _tune(
     config: PassesConfig, artefact: Artefact, data_digest: str, metric: str
 ) -> tuple[list[Tried], list[Setting], dict[str, Any]]:
-    """Sweep the rows that are tuned on, and return what was tried, the chosen settings of every seed, and the facts.
+    """Run the sweep on other rows; return its settings, the chosen ones for every seed, and facts.
 
     The sweep reads the first trained head alone; each seed then has the chosen settings with its own thresholds.
     """

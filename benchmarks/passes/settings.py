@@ -1,4 +1,4 @@
-"""The ways of decoding that `wheels bench passes` compares: families, their settings, the curves that these lie on."""
+"""Decoding methods of `wheels bench passes`: families, their settings, and the curves that these form."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def ends() -> list[Setting]:
 
 
 def seeds_of(config: PassesConfig, artefact: Artefact) -> tuple[list[int | None], list[str]]:
-    """Return the trained seeds that the rule is decoded with, and what a reader must know of them."""
+    """Return the trained seeds of the rule, and notes for the reader."""
     if config.rule not in TRAINED:
         notes = [f"priced is left out: thresholds of {config.rule} are no nats"] if "priced" in config.families else []
         return [None], notes
@@ -85,7 +85,7 @@ def seeds_of(config: PassesConfig, artefact: Artefact) -> tuple[list[int | None]
 
 
 def settings_of(config: PassesConfig, artefact: Artefact) -> list[Setting]:
-    """Return the settings of every family that is asked for; they are fixed before, none is chosen by its score."""
+    """Return the settings of every family asked for; none is chosen by its score."""
     settings = [each for family in config.families if family not in RULED for each in _fixed(family)]
     ruled = [family for family in config.families if family in RULED]
     for seed in seeds_of(config, artefact)[0]:

@@ -1,4 +1,4 @@
-"""From the outputs of every setting to what is said of them: points, bands, equal passes, what speculation lacks.
+"""From records to figures over teacher passes: points, bands, comparisons at equal passes.
 
 Axes: R resamples (row 0 is the sample itself), B points of one curve, S seeds.
 """
@@ -32,7 +32,7 @@ must reach a cost before an interval is given there."""
 
 @dataclass(frozen=True)
 class PassPoint:
-    """What one decode of the whole split bought."""
+    """Quality and cost of one decode of the whole split."""
 
     family: str
     label: str
@@ -86,7 +86,7 @@ def points_of(
 
 
 def means(points: Sequence[PassPoint]) -> list[PassPoint]:
-    """Return the points with those that differ only in their seed averaged, in the order of their first."""
+    """Average the points that differ only in their seed, in the order of the first."""
     groups: dict[tuple[str, str], list[PassPoint]] = {}
     for point in points:
         groups.setdefault((point.family, point.label), []).append(point)
@@ -104,9 +104,9 @@ def means(points: Sequence[PassPoint]) -> list[PassPoint]:
 
 
 def at_cost(costs_RB: Floats, values_RB: Floats, cost: float) -> Floats:
-    """Return each row's value for `cost`, [R]: between its bracketing points; nan where it cannot do with so little.
+    """Return each row's value for `cost`, [R], between its bracketing points; nan below its cheapest point.
 
-    Beyond its last point that one's value stands: nobody must spend all that he may. nan in every row, too, where the
+    Beyond its last point the value stays: a cost may be left unspent. Also nan in every row where the
     sample's own points lie too far apart (`wheels.benchmarks.core.bootstrap.at_use`).
     """
     return np.where(cost < costs_RB.min(1), np.nan, at_use(costs_RB, values_RB, cost))
@@ -151,7 +151,7 @@ class PassCurves(Curves):
 
 
 def at_equal_passes(curves: PassCurves, metrics: Sequence[str], costs: Sequence[float] = COSTS) -> list[dict[str, Any]]:
-    """Return every line's metrics at equal cost; nan where it was not measured, no entry where it needs more."""
+    """Return every line's metrics at equal cost; nan where not measured, no entry below its cheapest point."""
     rows = []
     for line, metric, cost in itertools.product(curves.family, metrics, costs):
         if curves.reaches(line, cost):

@@ -1,4 +1,4 @@
-"""What `wheels bench passes` found, as plain text for a terminal, and as CSV."""
+"""Tables of `wheels bench passes`: text and CSV."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def versus_text(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
 
 
 def speculation_text(found: Mapping[str, Any] | None) -> str:
-    """Return what lossless speculation does not offer, as a sentence and its settings."""
+    """Return the settings that are cheaper than lossless speculation."""
     if found is None:
         return "lossless speculation was not measured"
     words = (
@@ -88,7 +88,7 @@ def as_csv(points: Sequence[PassPoint], metrics: Sequence[str]) -> str:
 
 
 def shown(found: Mapping[str, Any], points: Sequence[PassPoint], metrics: Sequence[str]) -> str:
-    """Return everything that the terminal is told."""
+    """Return all tables as text."""
     parts = [f"note: {note}" for note in found["notes"]]
     parts.append(as_text(points, metrics))
     parts += [equal_text(found["at_passes"], metric) for metric in metrics if found["at_passes"]]

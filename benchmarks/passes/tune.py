@@ -16,7 +16,7 @@ Measure = tuple[float, float]
 
 @dataclass(frozen=True)
 class Tried:
-    """A setting of the sweep, and what it came to on the rows that are tuned on."""
+    """A setting of the sweep, with quality and cost on the tuning rows."""
 
     name: str
     """The family and the setting."""
@@ -57,7 +57,7 @@ def _under(left: Measure, middle: Measure, right: Measure) -> bool:
 def choose(
     settings: Sequence[Setting], outputs: Sequence[Sequence[Any]], references: list[str], metric: str
 ) -> list[Tried]:
-    """Return what each setting came to, and which ones are chosen: those on the frontier.
+    """Return quality and cost of each setting; those on the frontier are chosen.
 
     Args:
         settings: of the sweep.

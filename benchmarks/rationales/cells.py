@@ -1,4 +1,4 @@
-"""What the stages of `wheels bench rationales` do: an untrained teacher, rows with rationales, a student's score."""
+"""Stages of `wheels bench rationales`: an untrained teacher, rows with rationales, a student's score."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """As it stands in file names and tables."""
+        """The name in files and tables."""
         return f"{self.name}-{self.k}" if self.k else self.name
 
     def attribution(self, seed: int) -> str | None:
@@ -132,7 +132,7 @@ def rationale_stages(plan: RationalesPlan) -> list[Stage]:
 
 
 def teacher_stages(plan: RationalesPlan) -> list[Stage]:
-    """Return the training of the teacher, its score, and its untrained twin."""
+    """Return the training of the teacher, its score, and its untrained copy."""
     settings, folder = plan.recipe.sections["teacher"], plan.output / "teacher"
     config = plan.recipe.configure(
         "teacher", PretrainConfig, output=str(folder), data=plan.data, metric=plan.grid.metric, threads=plan.threads
@@ -151,14 +151,14 @@ def teacher_stages(plan: RationalesPlan) -> list[Stage]:
         ),
     ]
     if "untrained-teacher" in plan.grid.controls:
-        twin = plan.output / "untrained"
+        copy = plan.output / "untrained"
         stages.append(
             Stage(
                 "untrained",
                 "making an untrained teacher",
-                twin / "finished.json",
+                copy / "finished.json",
                 {},
-                partial(untrained, folder, twin),
+                partial(untrained, folder, copy),
                 after=("teacher",),
             )
         )

@@ -1,4 +1,4 @@
-"""The throughput of our saliency beside Captum's, on the same rows with the same teacher."""
+"""Throughput of our saliency and of Captum's, same rows and teacher."""
 
 from __future__ import annotations
 

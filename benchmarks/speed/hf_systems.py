@@ -28,7 +28,7 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Prompts:
-    """The texts that everybody decodes."""
+    """The texts that all systems decode."""
 
     pair: Pair
     texts: Sequence[str]
@@ -37,7 +37,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Workload:
-    """What all systems are asked for."""
+    """The inputs of all systems."""
 
     prompts: Prompts
     """The texts, encoded, and the pair."""

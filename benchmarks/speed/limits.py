@@ -1,4 +1,4 @@
-"""What decoding can cost at best: the formulas that a measured time is held against. Plain arithmetic, no tensors.
+"""Least cost of decoding: formulas that a measured time is compared with. Plain arithmetic.
 
 N tokens, share rho of them the teacher's; `t_M(B, k)` seconds of one forward of model M over B rows and k new tokens
 each (q the student, p the teacher). With B rows a pass, and no row that ever waits for another, a token costs
@@ -81,6 +81,6 @@ def roofline(moved: float, flops: float, bandwidth: float, peak: float) -> float
 
 
 def rotated(names: Sequence[str], round_number: int) -> list[str]:
-    """Return the order of a round: each begins with the next one, so that nobody always runs behind the same one."""
+    """Return the order of a round, rotated by its number, so that no system always runs after the same one."""
     shift = round_number % len(names)
     return [*names[shift:], *names[:shift]]

@@ -1,7 +1,7 @@
 """A pair of random weights and texts of random words, from sizes in a YAML file: speed of any size without training.
 
 Random weights repeat one token, so what depends on how well the student foretells the teacher cannot be timed on them;
-deferral whose calls are drawn by lot can. The end of a text is suppressed: every output has the same length.
+deferral with random calls can. The end of a text is suppressed: every output has the same length.
 """
 
 from __future__ import annotations

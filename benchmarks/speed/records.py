@@ -1,4 +1,4 @@
-"""What each round of a comparison of speed left: written as soon as it is done, so that a rerun need not repeat it."""
+"""Results of each round of a comparison of speed, kept as soon as the round is done."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Round:
     machine: Machine
     """What the machine could do just then."""
     forwards: list[list[Any]]
-    """What bare forward passes took right behind the systems: shapes, each with its seconds."""
+    """Seconds of bare forward passes, timed right after the systems: shapes, each with its seconds."""
 
     @property
     def seconds(self) -> dict[Shape, float]:

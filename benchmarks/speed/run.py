@@ -1,7 +1,7 @@
-"""`wheels bench speed`: time every way of decoding in turn, beside transformers' own and the best there could be.
+"""`wheels bench speed`: time every decoding method in turn, beside transformers' own and a theoretical limit.
 
 Each batch size has rounds; in a round every system decodes the same texts once, in an order that is rotated from
-round to round, and the bare forward passes are timed behind them: a machine that others slow down slows all alike.
+round to round, and the bare forward passes are timed after them: a busy machine slows all of them alike.
 Each round is kept as soon as it is done.
 """
 
@@ -118,7 +118,7 @@ def _time(config: SpeedConfig, folder: Path, plan: SpeedPlan, made_by: dict[str,
 
 
 def busy(config: SpeedConfig, batches: list[BatchFigures]) -> list[str]:
-    """Return a note where others worked on the machine: a decode waits then, the best of several forwards does not."""
+    """Return a note where the machine was busy: a decode waits then, the best of several forwards does not."""
     load = max(each.load_average[0] for batch in batches for each in batch.rounds)
     cores = os.cpu_count() or 1
     if config.device != "cpu" or load <= cores:
@@ -170,7 +170,7 @@ def _rule(config: SpeedConfig, artefact: Artefact) -> tuple[AnyRule | None, list
 
 
 def _random_plan(config: SpeedConfig, sizes: RandomPair) -> SpeedPlan:
-    """Return the plan for a pair that nobody trained, whose calls are drawn by lot."""
+    """Return the plan for an untrained pair, which calls at random."""
     pair = sizes.build(dtype=config.dtype, device=config.device)
     rule = RULES["random"]
     prompts = Prompts(pair, sizes.sources(config.rows), sizes.new_tokens)
@@ -282,10 +282,10 @@ def time_round(
     one: Callable[[str, str], Outcome],
     bar: tqdm[NoReturn],
 ) -> Round:
-    """Let `one` run every system once, hold the outputs of each against those that it must repeat, and time.
+    """Run every system once by `one`, compare outputs with those that it must repeat, and time.
 
-    The bare forward passes are timed in every round, right behind the systems: a machine that others slow down
-    then slows down both, and the ratios stand.
+    The bare forward passes are timed in every round, right after the systems: a busy machine slows both, and the
+    ratios hold.
     """
     load, order = list(os.getloadavg()), rotated(plan.names, number)
     outcomes = {name: one(name, f"round {number + 1}") for name in order}

@@ -1,4 +1,4 @@
-"""From the raw rounds to figures: speed beside transformers' own in the same round, and against what could be at best.
+"""From rounds to figures: speed against transformers in the same round, and against a theoretical limit.
 
 Four ratios say where time goes. The scheduler's overhead: seconds over the sum of the bare forward passes that were
 really run. The loop's: seconds over those within the forward passes of the same run. The distance to the limit: seconds

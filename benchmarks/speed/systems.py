@@ -1,4 +1,4 @@
-"""Every way of decoding that is timed, behind one function: the prompts at a batch size, and what it took.
+"""Every decoding method that is timed, behind one function of prompts and batch size.
 
 Ours run on the engine, transformers' own on `generate` (`wheels.benchmarks.speed.hf_systems`). All are greedy.
 """

@@ -17,7 +17,7 @@ LEGEND = f"""\
 x {REFERENCE}: tokens a second over those of {REFERENCE} in the same round. use: share of the tokens that the teacher
 wrote. accepted: share of the judged draft tokens. wasted: draft tokens in vain, a teacher pass. passes, positions: of
 student q and teacher p, a token, padding included. overhead: seconds over the bare forward passes that were run, the
-library's, or the engine's own where it has lean ones. limit, distance: tokens/s by the formula of the best case with
+library's, or the engine's fast path where there is one. limit, distance: tokens/s by the formula of the best case with
 the same passes, and seconds over its own. differ: outputs that are not what they must be.
 loop: seconds over those within the forward passes of the same run, on the CPU."""
 
@@ -49,10 +49,10 @@ def _batch(batch: BatchFigures) -> str:
 
 
 def _forward(forward: Forward) -> str:
-    """Return what is to be said of one forward pass."""
+    """Return one forward pass in words."""
     took = f"{1000 * forward.seconds.median:.2f} ms, {forward.overhead.median:.1f} x the bound"
-    lean = ", lean," if forward.kind == "lean" else ""
-    return f"{forward.model}{lean} {forward.rows} x {forward.width}: {took}"
+    fast = ", fast path," if forward.kind == "lean" else ""
+    return f"{forward.model}{fast} {forward.rows} x {forward.width}: {took}"
 
 
 def _row(figures: Figures) -> tuple[str, ...]:

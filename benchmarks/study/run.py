@@ -1,4 +1,4 @@
-"""`wheels bench study`: everything of one task by one recipe, in stages that are each done once.
+"""`wheels bench study`: train and measure everything for one task by one recipe; each stage runs once.
 
 A teacher, several students that learn from it by different objectives, the score of each of them alone, then a policy
 on one of them with its thresholds, its curve and its passes. A recipe may end early: a section that is missing is a

@@ -1,4 +1,4 @@
-"""The models of a study alone, on validation and test, beside what needs no model: JSON, CSV, and a table to print."""
+"""Scores of a study's models alone, beside baselines without a model: JSON, CSV and text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPLITS = ("validation", "test")
 
 
 def baselines(task: Task, config: ScoresConfig) -> list[dict[str, Any]]:
-    """Return the lines of the first words of the source (lead) and of the source itself; only for ROUGE."""
+    """Return the baselines for ROUGE: the first words of the source (lead), and the whole source."""
     metrics = config.metrics or task.metrics
     if not metrics[0].startswith("rouge"):
         return []
@@ -38,7 +38,7 @@ def scored_rows(task: Task, config: ScoresConfig) -> dict[str, list[Row]]:
 
 
 def score_model(config: ScoresConfig, data: str, model: Path, place: Path) -> None:
-    """Write what a model's own outputs are worth."""
+    """Write the scores of a model's own outputs."""
     task = load_task(data)
     alone = Alone.load(model, task.prompt, config.device)
     facts: dict[str, Any] = {"parameters": alone.facts["parameters"]}
@@ -73,7 +73,7 @@ def write_table(config: ScoresConfig, data: str, models: Mapping[str, tuple[str,
 
 
 FACTS = ("name", "objective", "parameters", "teacher_tokens", "steps", "seconds")
-"""What is said of a model beside its scores; what a baseline has not is empty."""
+"""Columns beside the scores; empty for a baseline."""
 
 
 def as_csv(lines: Sequence[Mapping[str, Any]]) -> str:

@@ -312,7 +312,7 @@ def test_ours_are_held_against_the_lean_passes_that_they_ran() -> None:
         ("student", "decode", 1): 0.01, ("teacher", "decode", 1): 0.1, ("teacher", "lean", 1): 0.05,
         ("teacher", "decode", 3): pytest.approx(0.14), ("teacher", "lean", 3): pytest.approx(0.07),
     }  # fmt: skip
-    assert "teacher, lean, 1 x 1: 50.00 ms" in as_text(Speed(ABOUT, [], [shown]))
+    assert "teacher, fast path, 1 x 1: 50.00 ms" in as_text(Speed(ABOUT, [], [shown]))
 
 
 def test_sources_are_part_of_the_limit_in_whose_way_they_are_read() -> None:
