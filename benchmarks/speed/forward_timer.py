@@ -149,7 +149,7 @@ class ForwardTimer:
         """Time the encoder over sources, and the keys and values that the decoder reads of it."""
         model = self._model(shape)
         ids, seen = _ids(model, shape.rows, shape.width), _seen(model, shape.rows, shape.width)
-        encoder = Runner(model, 1, self.pair.vocab_size, fast=shape.kind == "lean-encode").encoder
+        encoder = Runner(model, 1, self.pair.vocab_size, fast=shape.kind == "lean-encode").backend.encoder
         assert encoder is not None, "a model with an encoder"
         encoder(ids, seen)
         return best_seconds(lambda: encoder(ids, seen), model.device)
@@ -182,7 +182,7 @@ class ForwardTimer:
         model, shape = self._model(shape), self._with_room(shape)
         whole = 2**30  # tokens: nothing is read in parts
         runner = Runner(model, shape.rows, self.pair.vocab_size, chunk=whole, overhead=whole)
-        assert runner.fast_decoder is not None, "a model that the engine reads without its modules"
+        assert runner.backend is not runner.library, "a model that has a fast path"
         rows_B = torch.arange(shape.rows, device=model.device)
         before_B = torch.full_like(rows_B, shape.context)
         after_B = before_B + shape.width

@@ -1,1 +1,1 @@
-"""Models as the engine runs them: forward passes over rows of different lengths, with a KV cache."""
+"""Models as the engine runs them: forward passes over ragged batches, with a KV cache."""

@@ -1,14 +1,14 @@
-"""A key-value cache whose rows stand at different lengths: preallocated, written at each row's own cursor.
+"""A KV cache for ragged batches: preallocated, written at each row's own cursor.
 
-A row is rewound by moving its cursor: whatever lies at or beyond the cursor is invisible (the mask hides it) and is
-overwritten by the next write. Nothing is concatenated at a step; the store grows in blocks.
+A row is rolled back by moving its cursor. What lies at or beyond the cursor is masked, and the next write overwrites
+it. A decode step concatenates nothing; the stores grow in blocks.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, EncoderDecoderCache
@@ -20,7 +20,7 @@ PAGE = 16
 
 
 def cache_argument(model: type[torch.nn.Module]) -> str:
-    """Return the name under which a class of models takes its key-value cache, from the first `forward` that names it.
+    """Return the name under which a class of models takes its KV cache, from the first `forward` that names it.
 
     It is `cache` from transformers 5.24 on, and `past_key_values` before and in code that was written before.
     """
@@ -31,52 +31,51 @@ def cache_argument(model: type[torch.nn.Module]) -> str:
 
 @dataclass
 class CacheWrite:
-    """Where one forward pass writes, and how far it reads."""
+    """Where one forward pass writes its keys and values, and how far it reads."""
 
     rows_R: torch.Tensor | None
     """The rows that take part; None: all of them, in order."""
     positions_RK: torch.Tensor
-    """The slot of each new position; `[1, N]` where the new positions of all rows stand in a line."""
-    owner_N: torch.Tensor | None
-    """The row that each position of a line belongs to; None where every row has positions of its own."""
-    uniform: int | None
-    """The common cursor, where all rows stand at one: then a plain slice is written."""
+    """Where each new token is written in its row; `[1, N]` where the new tokens of all rows are packed."""
     visible: int
-    """TextBatch that are read, from 0: the furthest cursor after this write."""
-    whole: bool = False
-    """Whether the stores are shown as they lie, with all rows: then nothing is gathered."""
-
-    _pages: tuple[tuple[int, int], torch.Tensor] | None = None
+    """Positions that are read, from 0: the length of the longest row after this write."""
+    start: int | None = None
+    """The first new position, where it is the same in all rows: then a plain slice is written."""
+    owner_N: torch.Tensor | None = None
+    """The row of each packed token; None where they are not packed."""
+    per_row: bool = False
+    """Whether each row attends by itself: then it reads the whole store, and nothing is gathered."""
+    _pages: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
 
     def pages(self, heads: int, capacity: int) -> torch.Tensor:
-        """Return which pages of stores like these the rows that take part see, `[R, H, visible / PAGE]` in a line."""
-        if self._pages is None or self._pages[0] != (heads, capacity):
-            assert self.rows_R is not None, "all rows are read as they lie"
+        """Return which pages the rows that take part see in a store of this shape, `[R x H x pages]`."""
+        if (heads, capacity) not in self._pages:
+            assert self.rows_R is not None, "all rows are read in place"
             page_P = torch.arange(-(-self.visible // PAGE), device=self.rows_R.device)
             head_RH = self.rows_R[:, None] * heads + torch.arange(heads, device=self.rows_R.device)
-            self._pages = (heads, capacity), (head_RH[:, :, None] * (capacity // PAGE) + page_P).flatten()
-        return self._pages[1]
+            self._pages[heads, capacity] = (head_RH[:, :, None] * (capacity // PAGE) + page_P).flatten()
+        return self._pages[heads, capacity]
 
 
 class GatherBuffer:
-    """Room for what is gathered of a store: one for all layers, for each is done with it when the next one comes.
+    """Memory for the rows gathered from a store; all layers share it, for each is done before the next begins.
 
-    Memory that was just in use is written faster than new memory: 32 of 64 rows of 95 positions, 512 numbers each, take
-    a layer 0.8 milliseconds, attention included, and 1.2 to 1.8 with a new tensor each time; without a copy it is 0.75
-    (two threads of an EPYC, float32).
+    Memory that was just in use is written faster than new memory: gathering 32 of 64 rows of 95 positions, 512 numbers
+    each, takes a layer 0.8 ms, attention included, and 1.2 to 1.8 ms with a new tensor each time. Without a copy it is
+    0.75 (two threads of an EPYC, float32).
     """
 
     def __init__(self) -> None:
-        self.numbers: torch.Tensor | None = None
+        self.memory: torch.Tensor | None = None
 
-    def gathered(self, store_BHCD: torch.Tensor, write: CacheWrite) -> torch.Tensor:
+    def gather(self, store_BHCD: torch.Tensor, write: CacheWrite) -> torch.Tensor:
         """Return the visible part of the rows that take part, `[R, H, visible, D]`; the next call overwrites it."""
         _, heads, capacity, width = store_BHCD.shape
         page_N, size = write.pages(heads, capacity), PAGE * width
         needed = len(page_N) * size
-        if self.numbers is None or len(self.numbers) < needed:
-            self.numbers = store_BHCD.new_empty(2 * needed)
-        gathered_NX = self.numbers[:needed].view(-1, size)
+        if self.memory is None or len(self.memory) < needed:
+            self.memory = store_BHCD.new_empty(2 * needed)
+        gathered_NX = self.memory[:needed].view(-1, size)
         torch.index_select(store_BHCD.view(-1, size), 0, page_N, out=gathered_NX)
         return gathered_NX.view(-1, heads, -(-write.visible // PAGE) * PAGE, width)[:, :, : write.visible]
 
@@ -86,10 +85,10 @@ GatherBuffers = tuple[GatherBuffer, GatherBuffer]
 
 
 class SelfAttentionLayer(CacheLayerMixin):
-    """Self-attention keys and values of all rows in one layer, `[rows, heads, capacity, head_dim]`.
+    """Keys and values of all rows in one layer, `[rows, heads, capacity, head_dim]`.
 
-    What belongs to one head lies together: where a position's heads do, attention in bfloat16 takes twice as long
-    (8 rows of 90 positions, 16 heads of 64 numbers: 0.85 against 1.74 milliseconds on two threads of an EPYC).
+    The positions of a head are contiguous. With the heads of a position contiguous instead, attention in bfloat16 takes
+    twice as long (8 rows of 90 positions, 16 heads of 64 numbers: 0.85 against 1.74 ms on two threads of an EPYC).
     """
 
     is_croppable = False
@@ -108,38 +107,39 @@ class SelfAttentionLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the new positions and return all that is visible, for the rows that take part."""
+        """Append keys and values `[R, H, K, D]`; transformers' interface."""
         return self.append(key_states.transpose(1, 2), value_states.transpose(1, 2))
 
-    def append(self, keys_RKHD: torch.Tensor, values_RKHD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the new positions, and return all that is visible, `[R, H, visible, D]`."""
+    def append(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write keys and values, `[R, K, H, D]` or `[N, H, D]`; return all that is visible, `[R, H, visible, D]`."""
+        write = self.write
+        assert write is not None
+        shape = (*write.positions_RK.shape, *keys.shape[-2:])
+        keys_RKHD, values_RKHD = keys.view(shape), values.view(shape)
         if not self.is_initialized:
             self.lazy_initialization(keys_RKHD.transpose(1, 2), values_RKHD.transpose(1, 2))
-        write = self.write
-        assert write is not None and self.keys is not None and self.values is not None
-        self.keys, self.values = (
-            _ensure_capacity(self.keys, write.visible),
-            _ensure_capacity(self.values, write.visible),
-        )
+        assert self.keys is not None and self.values is not None
+        self.keys = _ensure_capacity(self.keys, write.visible)
+        self.values = _ensure_capacity(self.values, write.visible)
         _write(self.keys, keys_RKHD, write)
         _write(self.values, values_RKHD, write)
         return _visible(self.keys, write, self.buffers[0]), _visible(self.values, write, self.buffers[1])
 
     def get_seq_length(self) -> int:
-        """The cursors are the runner's: for the model itself the cache always looks empty."""
+        """The runner has the cursors; to the model the cache always looks empty."""
         return 0
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Sizes for masks that the model would build; ours are ready-made."""
+        """Return the sizes of masks that the model would build; the runner passes its own."""
         return (self.write.visible if self.write else query_length), 0
 
     def get_max_length(self) -> int:
-        """No limit of its own."""
+        """There is no limit."""
         return -1
 
 
 class CrossAttentionLayer(SelfAttentionLayer):
-    """Keys and values over the source of all rows in one layer: filled once for a row, then only read."""
+    """Keys and values over the sources of all rows in one layer: filled once for each source, then only read."""
 
     def __init__(self, rows: int, buffers: GatherBuffers) -> None:
         self._keys: torch.Tensor | None = None
@@ -147,7 +147,7 @@ class CrossAttentionLayer(SelfAttentionLayer):
         super().__init__(rows, buffers)
 
     def fill(self, rows_R: torch.Tensor, keys_RHSD: torch.Tensor, values_RHSD: torch.Tensor) -> None:
-        """Keep what the sources of `rows_R` project to."""
+        """Store the keys and values of the sources of `rows_R`."""
         if self._keys is None or self._values is None:
             self._keys, self._values = _empty(self.rows, keys_RHSD), _empty(self.rows, values_RHSD)
             self.is_initialized = True
@@ -156,10 +156,16 @@ class CrossAttentionLayer(SelfAttentionLayer):
         self._keys[rows_R, :, :length] = keys_RHSD
         self._values[rows_R, :, :length] = values_RHSD
 
+    def read(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what is visible of the sources, `[R, H, S, D]`."""
+        keys, values = self.keys, self.values
+        assert keys is not None and values is not None, "sources are encoded before the texts are read"
+        return keys, values
+
     @property
     def keys(self) -> torch.Tensor | None:
-        """The stored keys of the rows that take part."""
-        return self._read(self._keys, self.buffers[0])
+        """The keys of the rows that take part; transformers' interface."""
+        return self._seen(self._keys, self.buffers[0])
 
     @keys.setter
     def keys(self, value: torch.Tensor | None) -> None:
@@ -167,21 +173,19 @@ class CrossAttentionLayer(SelfAttentionLayer):
 
     @property
     def values(self) -> torch.Tensor | None:
-        """The stored values of the rows that take part."""
-        return self._read(self._values, self.buffers[1])
+        """The values of the rows that take part; transformers' interface."""
+        return self._seen(self._values, self.buffers[1])
 
     @values.setter
     def values(self, value: torch.Tensor | None) -> None:
         self._values = value
 
-    def _read(self, store: torch.Tensor | None, buffer: GatherBuffer) -> torch.Tensor | None:
-        if store is None or self.write is None:
-            return store
-        return _visible(store, self.write, buffer)
+    def _seen(self, store: torch.Tensor | None, buffer: GatherBuffer) -> torch.Tensor | None:
+        return store if store is None or self.write is None else _visible(store, self.write, buffer)
 
 
 class RaggedCache:
-    """The caches of one model for `rows` rows: self-attention, and cross-attention where there is an encoder."""
+    """The KV cache of one model for `rows` rows: self-attention, and cross-attention where there is an encoder."""
 
     def __init__(self, layers: int, rows: int, *, cross: bool) -> None:
         buffers = GatherBuffer(), GatherBuffer()
@@ -193,29 +197,29 @@ class RaggedCache:
         )
 
     def fill(self, rows_R: torch.Tensor, projections: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Keep the sources of `rows_R`: keys and values of each layer."""
+        """Store the sources of `rows_R`: keys and values of each layer."""
         for layer, (keys_RHSD, values_RHSD) in zip(self.cross_layers, projections, strict=True):
             layer.fill(rows_R, keys_RHSD, values_RHSD)
 
     def prepare(self, write: CacheWrite, *, source_visible: int = 0) -> Cache:
-        """Return the cache for one forward pass that writes at `write`, and reads the sources filled before."""
+        """Return the cache for one forward pass: it writes at `write`, and sees that many positions of the sources."""
         for layer in self.self_layers:
             layer.write = write
-        of_sources = CacheWrite(write.rows_R, write.positions_RK, None, None, source_visible, write.whole)
+        source = CacheWrite(write.rows_R, write.positions_RK, source_visible, per_row=write.per_row)
         for cross in self.cross_layers:
-            cross.write = of_sources
+            cross.write = source
         if isinstance(self.cache, EncoderDecoderCache):
             self.cache.is_updated = dict.fromkeys(range(len(self.cross_layers)), True)
         return self.cache
 
 
 def _empty(rows: int, like_RHKD: torch.Tensor) -> torch.Tensor:
-    """Return a store without any room, for keys or values of this shape."""
+    """Return a store of capacity 0 for keys or values of this shape."""
     return like_RHKD.new_zeros(rows, like_RHKD.shape[1], 0, like_RHKD.shape[3])
 
 
 def _ensure_capacity(store_BHCD: torch.Tensor, needed: int) -> torch.Tensor:
-    """Return the store with room for `needed` positions: at least doubled where it grows, so copies are rare."""
+    """Return the store with capacity for `needed` positions; it at least doubles where it grows, so copies are rare."""
     rows, heads, capacity, width = store_BHCD.shape
     if needed <= capacity:
         return store_BHCD
@@ -229,15 +233,15 @@ def _write(store_BHCD: torch.Tensor, new_RKHD: torch.Tensor, write: CacheWrite) 
     """Write the new positions."""
     if write.owner_N is not None:
         store_BHCD[write.owner_N, :, write.positions_RK[0]] = new_RKHD[0]
-    elif write.rows_R is None and write.uniform is not None:
-        store_BHCD[:, :, write.uniform : write.uniform + new_RKHD.shape[1]] = new_RKHD.transpose(1, 2)
+    elif write.rows_R is None and write.start is not None:
+        store_BHCD[:, :, write.start : write.start + new_RKHD.shape[1]] = new_RKHD.transpose(1, 2)
     else:
         rows = write.rows_R if write.rows_R is not None else torch.arange(len(store_BHCD), device=store_BHCD.device)
         store_BHCD[rows[:, None], :, write.positions_RK] = new_RKHD
 
 
 def _visible(store_BHCD: torch.Tensor, write: CacheWrite, buffer: GatherBuffer) -> torch.Tensor:
-    """Return the visible part of the rows that take part, `[R, H, visible, D]`, or of all of them."""
-    if write.rows_R is None or write.whole:
+    """Return the visible part of the rows that take part, `[R, H, visible, D]`; of all rows in a pass by row."""
+    if write.rows_R is None or write.per_row:
         return store_BHCD[:, :, : write.visible]
-    return buffer.gathered(store_BHCD, write)
+    return buffer.gather(store_BHCD, write)

@@ -1,4 +1,4 @@
-"""What a forward pass costs here: measured on load, in about a second, and what follows for the schedule."""
+"""What forward passes cost on this machine, measured in about a second, and what the scheduler makes of it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from wheels.decoding.models.runner import Runner
 from wheels.models.pair import Pair
 
 SECONDS = 1.0
-"""The time that a measurement takes at most, about: the batches between the ends are left out where models are slow."""
+"""About what a measurement takes at most: for slow models the batch sizes in between are left out."""
 CONTEXT = 24
 """Positions that are read before a pass is timed."""
 GAP = 5
-"""Tokens of a teacher pass in a group: what lies between two calls at a use of 0.2."""
+"""Tokens that the teacher reads when it is called: the distance of two calls at a teacher use of 0.2."""
 TOLERANCE = 1.05
-"""A group is large enough where a row costs at most this much of what it costs in the best group."""
+"""A group is large enough where a row costs at most this many times what it costs in the best group."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Costs:
     """k tokens in each of b rows: `t_p(b, k)`."""
 
     def group(self, batch_size: int) -> int:
-        """Return the rows that are worth a teacher pass: the fewest that cost no more each than in the best group."""
+        """Return how many rows should wait for a teacher pass: the fewest whose cost per row is near the best."""
         share = {b: t / b for (b, k), t in self.teacher.items() if k == GAP and b <= batch_size}
         if not share:
             return batch_size
         return min(b for b, seconds in share.items() if seconds <= TOLERANCE * min(share.values()))
 
     def overhead(self) -> int:
-        """Return what a teacher pass costs beside its tokens, in tokens (`wheels.decoding.models.forward_batches`)."""
+        """Return the fixed cost of a teacher pass, in tokens."""
         ends = sorted((b * k, t) for (b, k), t in self.teacher.items())
         if len(ends) < 2 or ends[-1][1] <= ends[0][1]:
             return OVERHEAD
@@ -50,7 +50,7 @@ class Costs:
         return int(min(max(least / each - first, 1), 4096))
 
     def draft_costs(self, longest: int) -> tuple[float, tuple[float, ...]]:
-        """Return `t_q` and `t_p(1), ..., t_p(longest + 1)` at batch 1, for the length of drafts."""
+        """Return `t_q` and `t_p(1), ..., t_p(longest + 1)` at batch size 1, to choose the draft length."""
         points = sorted((k, t) for (b, k), t in self.teacher.items() if b == 1)
         return self.student[1], line(points, longest + 1)
 
@@ -59,7 +59,7 @@ _measured: weakref.WeakKeyDictionary[PreTrainedModel, dict[int, Costs]] = weakre
 
 
 def costs_of(pair: Pair, batch_size: int) -> Costs:
-    """Return the costs of a pair's passes, measured when they are first asked for at this batch size."""
+    """Return the costs of a pair's passes, measured on the first request for this batch size."""
     known = _measured.setdefault(pair.teacher, {})
     if batch_size not in known:
         known[batch_size] = measure(pair, batch_size)
@@ -67,7 +67,7 @@ def costs_of(pair: Pair, batch_size: int) -> Costs:
 
 
 def measure(pair: Pair, batch_size: int) -> Costs:
-    """Time both models at batches of 1, of `batch_size`, then of half, a quarter, ... of it, until the time is up."""
+    """Time both models at batch sizes 1, `batch_size`, half of it, a quarter, ... until the time is up."""
     limit = pair.source_limit
     context = CONTEXT if limit is None else max(1, min(CONTEXT, limit - GAP - 1))
     student: dict[int, float] = {}

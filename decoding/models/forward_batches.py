@@ -1,9 +1,8 @@
-"""How rows that have different amounts to read are put into forward passes: plain arithmetic, no tensors.
+"""Which rows share a forward pass when they have different amounts to read: plain arithmetic, no tensors.
 
-A pass costs about as much as `overhead + tokens + padding / 16`: nearly all of a model reads the rows' tokens in one
-line (`wheels.decoding.models.packing`), attention alone pads every row to the one that reads most, unless it takes the
-rows one by one (`wheels.decoding.models.attention`). So rows go together, unless one has so long a prompt to read that
-it is better read alone.
+A pass costs about `overhead + tokens + padding / 16`: the rows' tokens are packed without padding, except for
+attention. So rows share a pass, unless one has so long a prompt that it is better read apart; and a long prefill is
+read in chunks.
 """
 
 from __future__ import annotations
@@ -12,33 +11,33 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 OVERHEAD = 32
-"""What a pass costs beside its tokens, in tokens, unless it was measured (`wheels.decoding.models.costs`)."""
+"""The fixed cost of a pass, in tokens, unless it was measured (`wheels.decoding.models.costs`)."""
 PADDING = 16
-"""A padded token costs this many times less than one that is read: it goes through attention alone."""
+"""A padded token costs this many times less than a real one: only attention computes it."""
 CHUNK = 512
 """Tokens that one pass reads at most."""
 
 
 @dataclass(frozen=True)
 class ForwardBatch:
-    """One forward pass: the rows that take part, by their place in the request, and how much each reads."""
+    """One forward pass: the rows that take part, by their index in the request, and how many tokens each reads."""
 
     rows: list[int]
     counts: list[int]
     final: bool
-    """Whether it reads the last token of its rows, after which scores are wanted."""
+    """Whether it reads the last token of its rows, after which logits are needed."""
 
 
 def plan_forward_batches(
     counts: Sequence[int], *, overhead: int = OVERHEAD, chunk: int = CHUNK, wanted: Sequence[int] | None = None
 ) -> Iterator[ForwardBatch]:
-    """Yield the passes in which rows with `counts` tokens to read are read at the least cost.
+    """Yield the cheapest passes that read `counts` tokens of each row.
 
     Args:
         counts: Tokens that each row has to read, at least 1.
-        overhead: The cost of a pass beside its tokens, in tokens.
-        chunk: Tokens of one pass at most; where rows have more, the long ones are read in several.
-        wanted: Positions at the end of each row whose scores are wanted: they stay in one pass (default 1).
+        overhead: The fixed cost of a pass, in tokens.
+        chunk: Tokens of one pass at most; longer rows are read in several.
+        wanted: Positions at the end of each row whose logits are needed: they stay in one pass (default 1).
     """
     left = list(counts)
     wanted = wanted if wanted is not None else [1] * len(left)
@@ -56,9 +55,9 @@ def plan_forward_batches(
 
 
 def group_rows(counts: Sequence[int], overhead: int) -> list[list[int]]:
-    """Part rows into groups that are read together: the least `sum over groups of overhead + padding / 16`.
+    """Partition rows into groups that share a pass, minimizing the sum over groups of `overhead + padding / 16`.
 
-    Rows sorted by count, the best groups are neighbours; dynamic programming over where the last group begins.
+    With rows sorted by count, the best groups are contiguous: dynamic programming over where the last one begins.
     """
     overhead *= PADDING
     if len(counts) * max(counts) - sum(counts) <= overhead:

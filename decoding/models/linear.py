@@ -1,9 +1,9 @@
-"""Linear maps whose weights lie as the processor's kernels read them.
+"""Linear maps with prepacked weights: laid out once in the order in which the CPU's kernels read them.
 
-A product of a few rows with a weight matrix is what decoding is made of, and on a CPU torch lays the matrix out anew in
-every one of them. Packed once by oneDNN, it need not be: on an EPYC with AVX-512, two threads, 640 numbers to 3,456, 8
-rows take 0.28 of the time in float32 and 0.44 in bfloat16, and 1 row 0.49 and 0.44 (`wheels bench speed` times whole
-passes of both kinds). Where there is no oneDNN, and for what is too small to gain, torch's own product remains.
+A decode step multiplies a few rows with large weight matrices, and torch lays a matrix out anew for every product on a
+CPU. oneDNN prepacks it once: on an EPYC with AVX-512 and two threads, 640 numbers to 3,456, 8 rows take 0.28 of the
+time in float32 and 0.44 in bfloat16, 1 row 0.49 and 0.44 (`wheels bench speed` times whole passes of both kinds).
+Without oneDNN, and for small matrices, torch's own product remains.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 
 SMALLEST = {torch.float32: 65_536, torch.bfloat16: 1}
-"""Weights that a matrix must have, by number format, for packing to pay at one row: below, the call costs more."""
+"""Weights that a matrix must have, by dtype, for prepacking to pay at one row: below, the call costs more."""
 
 
 class Linear(Protocol):
@@ -32,7 +32,7 @@ class TorchLinear:
     """A linear map by torch's own matrix product."""
 
     weight_XY: torch.Tensor
-    """Turned, so that a row of states is multiplied from the left."""
+    """Transposed: a row of states is multiplied from the left."""
     bias_Y: torch.Tensor | None = None
 
     def __call__(self, values_NX: torch.Tensor) -> torch.Tensor:
@@ -50,7 +50,7 @@ class TorchLinear:
 
 @dataclass(frozen=True)
 class PrepackedLinear:
-    """A linear map by oneDNN, with weights that it has laid out."""
+    """A linear map by oneDNN, with weights that it prepacked."""
 
     weight: torch.Tensor
     bias_Y: torch.Tensor | None = None
@@ -77,7 +77,7 @@ def make_linear(weight_YX: torch.Tensor, bias_Y: torch.Tensor | None = None) -> 
 
 
 def can_prepack(weight_YX: torch.Tensor) -> bool:
-    """Tell whether oneDNN can take a matrix here, and whether that pays."""
+    """Tell whether oneDNN can prepack a matrix here, and whether that pays."""
     least = SMALLEST.get(weight_YX.dtype)
     if weight_YX.device.type != "cpu" or least is None or weight_YX.numel() < least:
         return False
@@ -87,5 +87,5 @@ def can_prepack(weight_YX: torch.Tensor) -> bool:
 
 
 def multiplies_bfloat16() -> bool:
-    """Tell whether oneDNN multiplies bfloat16 here; without AVX-512 it would convert every number on its way."""
+    """Tell whether oneDNN multiplies bfloat16 here; without AVX-512 it converts every number first."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,8 +1,7 @@
-"""Passes without padding, for rows that read different amounts: their tokens stand behind each other in one line.
+"""Packing: a ragged batch without padding, its rows' tokens one after another on a single axis.
 
-Nearly all of a model works on tokens one by one, and does not care whose they are. Attention alone keeps the rows
-apart: for it the line is spread out over rows, and put together again behind it. So a row that reads 20 tokens beside
-seven that read 3 costs 41 tokens, and not 160.
+Nearly all of a model works on each token alone. Only attention needs the rows apart: its queries are unpacked, and its
+output is packed again. So a row that reads 20 tokens beside seven that read 3 costs 41 tokens, not 160.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ ATTENTION = "wheels_packed"
 
 @dataclass(frozen=True)
 class Packing:
-    """Where each of N tokens in a line belongs."""
+    """Where each of N packed tokens belongs."""
 
     row_N: torch.Tensor
-    """Its row, by its place in the pass."""
+    """Its row's index in the pass."""
     column_N: torch.Tensor
-    """Its place among what the row reads."""
+    """Its index among what the row reads."""
     start_R: torch.Tensor
-    """Where each row begins in the line."""
+    """Each row's first packed token."""
     rows: int
     width: int
-    """The most that a row reads."""
+    """The most tokens that a row reads."""
 
     @classmethod
     def of(cls, counts: list[int], device: torch.device) -> Packing:
@@ -45,15 +44,15 @@ class Packing:
         return cls(row_N, torch.arange(len(row_N), device=device) - start_R[row_N], start_R, len(counts), max(counts))
 
     def pack(self, values_RW: torch.Tensor) -> torch.Tensor:
-        """Put what stands by row and column into a line, `[R, W, ...]` to `[1, N, ...]`."""
+        """Pack padded rows, `[R, W, ...]` to `[1, N, ...]`."""
         return values_RW[self.row_N, self.column_N][None]
 
     def unpack(self, values_1HND: torch.Tensor) -> torch.Tensor:
-        """Spread a line out over the rows, `[1, H, N, D]` to `[R, H, W, D]`; zeros where a row reads less."""
+        """Unpack into rows padded with zeros, `[1, H, N, D]` to `[R, H, W, D]`."""
         _, heads, _, width = values_1HND.shape
-        spread_RWHD = values_1HND.new_zeros(self.rows, self.width, heads, width)
-        spread_RWHD[self.row_N, self.column_N] = values_1HND[0].transpose(0, 1)
-        return spread_RWHD.transpose(1, 2)
+        unpacked_RWHD = values_1HND.new_zeros(self.rows, self.width, heads, width)
+        unpacked_RWHD[self.row_N, self.column_N] = values_1HND[0].transpose(0, 1)
+        return unpacked_RWHD.transpose(1, 2)
 
 
 _active: ContextVar[Packing] = ContextVar("packing")
@@ -68,15 +67,15 @@ def attend(
     position_bias: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend with queries in a line, `[1, H, N, D]`, to keys and values by row; transformers' attention interface."""
+    """Attend with packed queries, `[1, H, N, D]`, to keys and values by row; transformers' attention interface."""
     packing = _active.get()
     if position_bias is not None:
-        # T5 adds zeros as long as the line where a layer has no bias of its own.
+        # Where a layer has no bias of its own, T5 adds zeros as long as the packed axis.
         position_bias = position_bias[:, :, : packing.width]
-    spread, _ = sdpa_attention_forward(
+    attended, _ = sdpa_attention_forward(
         module, packing.unpack(query), key, value, attention_mask, position_bias=position_bias, **kwargs
     )
-    return packing.pack(spread), None
+    return packing.pack(attended), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
@@ -91,7 +90,7 @@ def configs_of(model: PreTrainedModel) -> list[PreTrainedConfig]:
 
 @contextmanager
 def packed_attention(configs: list[PreTrainedConfig], packing: Packing) -> Iterator[None]:
-    """Let the attention layers of one forward pass read a line of tokens."""
+    """Let the attention layers of one forward pass read packed tokens."""
     before = [config._attn_implementation for config in configs]
     token = _active.set(packing)
     try:

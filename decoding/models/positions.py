@@ -1,7 +1,7 @@
-"""Positions of rows that stand at different lengths, for each way in which a family of models knows them.
+"""How the library's models are told the positions of a ragged batch, for each way in which families encode them.
 
-Causal models take `position_ids`. T5 adds a bias by distance inside its first decoder layer; Marian, BART and their kin
-look positions up in an embedding of the decoder. Both are handed the rows' own positions for one forward pass.
+Causal models take `position_ids`. T5 adds a bias by distance in its first decoder layer; Marian, BART and relatives
+look positions up in an embedding of the decoder. Both are patched for the time of one forward pass.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ MECHANISMS = (
     "moe_eval_capacity_token_fraction",
     "index_topk",
 )
-"""Settings of windows, chunks, biases and full experts, by their names in the library's configurations."""
+"""Configuration keys of attention windows, chunks and biases, and of experts with a capacity."""
 PLAIN_KINDS = ("full_attention", "full", "original_full", "local")
-"""Values of theirs that change nothing; LongT5's encoder sees a window that is the row's own."""
+"""Values of theirs that change nothing; the window of LongT5's encoder depends on the row alone."""
 
 
 class Positions(Protocol):
-    """How one family of models is told its rows' positions."""
+    """How one family of models is told the positions of its rows."""
 
     def __call__(self, positions_RK: torch.Tensor, visible: int, packing: Packing | None = None) -> Any:
-        """Return a context within which the model sees these positions; it yields extra keyword arguments.
+        """Return a context in which the model uses these positions; it yields extra keyword arguments.
 
         Args:
-            positions_RK: The position of each token that a row reads.
+            positions_RK: Of the new tokens of each row.
             visible: Positions that attention looks at, from 0.
-            packing: How the tokens stand in a line, where they do.
+            packing: Of the tokens, where they are packed.
         """
 
 
@@ -55,12 +55,12 @@ class PositionIds:
     def __call__(
         self, positions_RK: torch.Tensor, visible: int, packing: Packing | None = None
     ) -> Iterator[dict[str, torch.Tensor]]:
-        """Hand the positions over as an argument."""
+        """Pass the positions as an argument."""
         yield {"position_ids": positions_RK if packing is None else packing.pack(positions_RK)}
 
 
 class RelativeBias:
-    """T5: a learned bias for each distance between query and key: one for all layers of the decoder, or one for each.
+    """T5: a learned bias for each distance between query and key, shared by the decoder's layers or one for each.
 
     Args:
         attentions: The self-attention of each layer; those without a bias of their own take the first one's.
@@ -77,9 +77,9 @@ class RelativeBias:
     def __call__(
         self, positions_RK: torch.Tensor, visible: int, packing: Packing | None = None
     ) -> Iterator[dict[str, torch.Tensor]]:
-        """Replace the layers' own bias, which knows one position for all rows, by the rows' own.
+        """Replace the layers' bias, which assumes one position for all rows.
 
-        `bias[r, h, k, j] = table[min(position[r, k] - j, limit), h]`; distances below 0 are masked anyway.
+        `bias[r, h, k, j] = table[min(position[r, k] - j, limit), h]`; negative distances are masked anyway.
         """
         key_L = torch.arange(visible, device=positions_RK.device)
         bucket_RKL = self.bucket_D[(positions_RK[:, :, None] - key_L).clamp_(0, self.limit)]
@@ -94,9 +94,9 @@ class RelativeBias:
 
 
 def buckets_of(attention: Any, relative_T: torch.Tensor, *, bidirectional: bool) -> torch.Tensor:
-    """Return T5's buckets of relative positions, key minus query; both ways in an encoder."""
+    """Return T5's buckets of relative positions, key minus query; an encoder's are bidirectional."""
     settings: dict[str, Any] = {}
-    # UMT5's attention knows by itself where it stands.
+    # UMT5's attention has these settings itself.
     if "bidirectional" in inspect.signature(attention._relative_position_bucket).parameters:
         settings = {
             "bidirectional": bidirectional,
@@ -108,7 +108,7 @@ def buckets_of(attention: Any, relative_T: torch.Tensor, *, bidirectional: bool)
 
 
 class EmbeddedPositions:
-    """Marian, BART and their kin: an embedding of positions in the decoder that takes `position_ids`."""
+    """Marian, BART and relatives: a position embedding in the decoder that takes `position_ids`."""
 
     def __init__(self, embedding: Any) -> None:
         self.embedding = embedding
@@ -117,7 +117,7 @@ class EmbeddedPositions:
     def __call__(
         self, positions_RK: torch.Tensor, visible: int, packing: Packing | None = None
     ) -> Iterator[dict[str, torch.Tensor]]:
-        """Look up the rows' own positions in place of the common ones."""
+        """Look up each row's own positions instead of one position for all."""
         positions_RK = positions_RK if packing is None else packing.pack(positions_RK)
         own: Callable[..., torch.Tensor] = type(self.embedding).forward
         embedding, shape = self.embedding, (*positions_RK.shape, -1)
@@ -131,13 +131,13 @@ class EmbeddedPositions:
 
 
 def positions_for(model: PreTrainedModel) -> Positions:
-    """Return the way in which `model` is told its rows' positions.
+    """Return how `model` is told the positions of its rows.
 
     Raises:
-        WheelsError: where the family offers no way that is known.
+        WheelsError: where its family offers no known way.
     """
-    if (company := _company(model)) is not None:
-        raise _unknown(model, f"{company} makes a row depend on more than its own past")
+    if (setting := _batch_variant(model)) is not None:
+        raise _unknown(model, f"{setting} makes a row depend on more than its own past")
     if not model.config.is_encoder_decoder:
         if "position_ids" in inspect.signature(model.forward).parameters:
             return PositionIds()
@@ -151,11 +151,11 @@ def positions_for(model: PreTrainedModel) -> Positions:
     raise _unknown(model, "its decoder has neither a relative bias nor an embedding of positions that can be told")
 
 
-def _company(model: PreTrainedModel) -> str | None:
-    """Name the setting of `model` by which a token does not see its own text by distances alone; None: there is none.
+def _batch_variant(model: PreTrainedModel) -> str | None:
+    """Name the setting of `model` by which rows of a ragged batch affect each other; None: there is none.
 
-    Windows and chunks hide the past by the cache's length, biases count distances from the mask, and an expert that is
-    full drops the tokens of whoever comes last.
+    Windows and chunks mask by the length of the cache, some biases count distances from the mask, and an expert with a
+    capacity drops the tokens that come last.
     """
     config = model.config.get_text_config(decoder=True)
     kinds = getattr(config, "layer_types", None)

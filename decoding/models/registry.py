@@ -1,6 +1,6 @@
-"""Which models are read by a fast forward pass, and how long one that was made serves.
+"""Which models have a fast path, and the fast decoders that were made.
 
-Its weights are copies: a runner whose model is trained meanwhile must be made without (`lean=False`).
+A fast decoder copies weights: a runner whose model is trained meanwhile must do without (`Runner(fast=False)`).
 """
 
 from __future__ import annotations
@@ -21,26 +21,28 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from wheels.decoding.models.families.bart import FastBart
-from wheels.decoding.models.families.decoders import FastDecoder, FastLlama, FastT5
-from wheels.decoding.models.families.gpt2 import FastGPT2
+from wheels.decoding.models.families.bart import read_bart
+from wheels.decoding.models.families.gpt2 import read_gpt2
+from wheels.decoding.models.families.llama import read_llama
+from wheels.decoding.models.families.t5 import read_t5
+from wheels.decoding.models.fast import FastDecoder
 
-MAKERS: dict[type, Callable[[Any], FastDecoder]] = {
-    LlamaForCausalLM: FastLlama,
-    Qwen2ForCausalLM: FastLlama,
-    Qwen3ForCausalLM: FastLlama,
-    GPT2LMHeadModel: FastGPT2,
-    T5ForConditionalGeneration: FastT5,
-    BartForConditionalGeneration: FastBart,
-    MarianMTModel: FastBart,
+READERS: dict[type, Callable[[Any], FastDecoder]] = {
+    LlamaForCausalLM: read_llama,
+    Qwen2ForCausalLM: read_llama,
+    Qwen3ForCausalLM: read_llama,
+    GPT2LMHeadModel: read_gpt2,
+    T5ForConditionalGeneration: read_t5,
+    BartForConditionalGeneration: read_bart,
+    MarianMTModel: read_bart,
 }
 LARGEST = 250_000_000
-"""Weights of a model's layers at most, for they are copied: a gigabyte in float32."""
+"""Weights that a model's layers have at most, for they are copied: a gigabyte in float32."""
 SAMPLE = 16
-"""Numbers of each weight that are looked at to see whether it was changed."""
+"""Numbers of each weight that are compared to see whether it changed."""
 DTYPES = (torch.float32, torch.bfloat16)
 KNOWN = ("torch.nn.modules", "transformers.models", "transformers.activations", "transformers.pytorch_utils")
-"""Where the classes of modules stand that do what their class says."""
+"""Packages whose modules compute what their class says."""
 ROTARY = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary positions whose angles do not depend on the length of the text."""
 
@@ -48,19 +50,18 @@ _made: weakref.WeakKeyDictionary[PreTrainedModel, tuple[object, FastDecoder]] = 
 
 
 def fast_decoder_for(model: PreTrainedModel) -> FastDecoder | None:
-    """Return the fast decoder of `model` with the weights that it has now; None where only the library can run it.
+    """Return the fast decoder of `model` with its present weights; None where only the library can run it.
 
-    That is so for families that are not known here, for large models, for what is unlike the plain model in any way
-    (adapters, quantised or hooked modules, number formats), and while it trains. One that was made before is
-    returned as long as the weights are those of then (`_stamp`).
+    That holds for families without a reader, for large models, for anything unlike the plain model (adapters, quantised
+    or hooked modules, other dtypes), and in training mode. A decoder is made once, and again when the weights change.
     """
-    maker = MAKERS.get(type(model))
-    if maker is None or model.training or model.config._attn_implementation not in ("sdpa", "eager"):
+    reader = READERS.get(type(model))
+    if reader is None or model.training or model.config._attn_implementation not in ("sdpa", "eager"):
         return None
     decoder: Any = model.get_decoder()
-    readers = [model.get_encoder(), decoder] if model.config.is_encoder_decoder else [decoder]
-    parts = [model, *(module for each in readers for module in each.modules()), model.get_output_embeddings()]
-    weights = [weight for each in readers for name, weight in each.named_parameters() if not _is_table(name)]
+    stacks = [model.get_encoder(), decoder] if model.config.is_encoder_decoder else [decoder]
+    parts = [model, *(module for each in stacks for module in each.modules()), model.get_output_embeddings()]
+    weights = [weight for each in stacks for name, weight in each.named_parameters() if not _is_table(name)]
     alike = {(weight.dtype, weight.device) for weight in [*weights, *model.get_output_embeddings().parameters()]}
     rotary = getattr(getattr(decoder, "rotary_emb", None), "rope_type", "default")
     plain = all(map(_is_plain, parts)) and len(alike) == 1 and model.dtype in DTYPES and rotary in ROTARY
@@ -69,31 +70,31 @@ def fast_decoder_for(model: PreTrainedModel) -> FastDecoder | None:
         return None
     stamp, (made_of, made) = _stamp(model), _made.get(model, (None, None))
     if made is None or made_of != stamp:
-        made = maker(model)
+        made = reader(model)
         _made[model] = (stamp, made)
     return made
 
 
 def _is_table(name: str) -> bool:
-    """Tell whether a weight is a table of tokens or positions, which is looked up in and not copied."""
+    """Tell whether a weight is an embedding of tokens or positions, which is not copied."""
     return any(table in name for table in ("embed_tokens", "embed_positions", "wte", "wpe"))
 
 
 def _stamp(model: PreTrainedModel) -> tuple[object, ...]:
-    """Return what changes with the weights: where each lies, its count of changes in place, and a few of its numbers.
+    """Return what changes with the weights: addresses, counts of in-place changes, and a few numbers of each.
 
-    The count misses what is written through `.data`, and the numbers tell of nearly every such change.
+    The counts miss writes through `.data`; the numbers catch nearly all of these.
     """
     weights = [weight.detach() for weight in (*model.parameters(), *model.buffers())]
     device = weights[0].device
     sample_N = torch.cat([weight.flatten()[:: 1 + weight.numel() // SAMPLE].float().to(device) for weight in weights])
-    # Weights made in inference mode cannot be changed in place outside of it, and are not counted.
+    # Weights made in inference mode have no count; outside of it they cannot be changed in place.
     counts = [0 if weight.is_inference() else weight._version for weight in weights]
     return *zip((weight.data_ptr() for weight in weights), counts, strict=True), sample_N.cpu().numpy().tobytes()
 
 
 def _is_plain(module: torch.nn.Module) -> bool:
-    """Tell whether a module does what its class says: nothing hooked, replaced, adapted or quantised."""
+    """Tell whether a module computes what its class says: nothing hooked, replaced, adapted or quantised."""
     hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
     if isinstance(module, torch.nn.Linear):
         return not hooked and type(module) is torch.nn.Linear

@@ -1,9 +1,8 @@
-"""A model of a family that nobody has tried is tried when it is first used: ragged reads against plain ones.
+"""A self-check on first use: models of untested families read a ragged batch, against plain forward passes.
 
-Random tokens over sixteen positions show a wrong mask, a wrong position and a cache that is read wrongly. What shows
-at other lengths alone is known by its name: windows and the like are refused (`wheels.decoding.models.positions`), and
-where angles change with the longest text of a pass, texts are held to the length below
-(`wheels.models.limits.context_limit`).
+Random tokens over sixteen positions reveal a wrong mask, a wrong position and a misread cache. What only shows at other
+lengths is refused by name, as attention windows are (`wheels.decoding.models.positions`). Where rotary angles change
+with the longest text of a pass, texts stay below that length (`wheels.models.limits.context_limit`).
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from wheels.decoding.models.runner import Runner
 from wheels.errors import WheelsError, is_of_machine
 from wheels.models.loading import first_line
 
-TRIED = frozenset(
+TESTED = frozenset(
     {"t5", "mt5", "umt5", "marian", "bart", "mbart", "pegasus", "llama", "qwen2", "qwen3", "gpt2", "mistral"}
 )
-"""Model types whose ragged caches the tests hold to recomputation, and those that share their code."""
+"""Model types whose ragged decoding the tests compare with recomputation, and those that share their code."""
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
-"""The largest error of a score, in standard deviations of the scores: rounding, with room; a wrong position or mask is
-off by 0.06 and more in models that were trained, and by far more in random ones."""
+"""The largest error of a logit, in standard deviations of the logits: rounding, with a margin. A wrong position or mask
+is off by 0.06 and more in trained models, and by far more in random ones."""
 LENGTH, SOURCE = 16, 12
-"""Tokens of the longer of two texts, and of the longer of their sources. Over 24 tokens the rounding of bfloat16 alone
-is off by 0.06 where a processor has no AVX-512 (Marian, 8 seeds); over 16 by 0.026."""
+"""Tokens of the longer of two texts, and of the longer of their sources. In bfloat16 on a CPU without
+AVX-512, rounding alone is off by 0.06 over 24 tokens (Marian, 8 seeds), and by 0.026 over 16."""
 
 _checked: weakref.WeakSet[PreTrainedModel] = weakref.WeakSet()
 
@@ -35,14 +34,14 @@ _checked: weakref.WeakSet[PreTrainedModel] = weakref.WeakSet()
 def checked_runner(
     model: PreTrainedModel, rows: int, vocab_size: int, *, overhead: int = OVERHEAD, fast: bool = True
 ) -> Runner:
-    """Return a runner of a model whose family is known to be read exactly, or was found to be just now.
+    """Return a runner of a model whose family is tested, or passes the self-check now.
 
     The arguments are the runner's.
 
     Raises:
-        WheelsError: where a ragged read of it differs from a plain one, or cannot be made.
+        WheelsError: where ragged decoding differs from a plain forward pass, or fails.
     """
-    if not _tried(model) and model not in _checked:
+    if not _tested(model) and model not in _checked:
         try:
             error = ragged_error(model, vocab_size)
         except Exception as fault:
@@ -57,9 +56,9 @@ def checked_runner(
     return Runner(model, rows, vocab_size, overhead=overhead, fast=fast)
 
 
-def _tried(model: PreTrainedModel) -> bool:
-    """Tell whether the library's own class of a family that was tried reads `model`."""
-    return model.config.model_type in TRIED and type(model).__module__.startswith("transformers.models.")
+def _tested(model: PreTrainedModel) -> bool:
+    """Tell whether `model` is of a tested family, and of the library's own class."""
+    return model.config.model_type in TESTED and type(model).__module__.startswith("transformers.models.")
 
 
 def _refused(model: PreTrainedModel, why: str) -> WheelsError:
@@ -71,11 +70,11 @@ def _refused(model: PreTrainedModel, why: str) -> WheelsError:
 
 @torch.no_grad()
 def ragged_error(model: PreTrainedModel, vocab_size: int) -> float:
-    """Measure how far scores are off when rows of different lengths are read, taken back and read again together.
+    """Measure how far logits are off when rows of different lengths are read, rolled back and read again.
 
     Returns:
-        The largest error of any score against the model's own pass over each text alone, in standard deviations of
-        the scores; nan where one of them is no number.
+        The largest error of any logit against the model's own forward pass over each text alone, in standard deviations
+        of the logits; nan where one of them is nan.
     """
     generator = torch.Generator().manual_seed(0)
     config = model.config.get_text_config(decoder=True)
@@ -97,7 +96,7 @@ def ragged_error(model: PreTrainedModel, vocab_size: int) -> float:
 
 
 def _plain(model: PreTrainedModel, source: list[int], text_1T: torch.Tensor) -> torch.Tensor:
-    """Return the scores after one text, read at once, float32."""
+    """Return the logits after one text, read at once, float32."""
     if model.config.is_encoder_decoder:
         ids = torch.tensor([source], device=model.device)
         return model(input_ids=ids, decoder_input_ids=text_1T, use_cache=False).logits[0, -1].float()

@@ -1,7 +1,7 @@
-"""What a decoder keeps of a source: the keys and values of its cross-attention, computed once for each row.
+"""Encoding sources: the keys and values that the decoder's cross-attention reads, computed once for each source.
 
-The library projects the encoder's states inside a decoder pass, for all rows of the batch or for none. Here a row that
-enters is projected alone, so that it can join a batch that is under way.
+The library projects the encoder's output inside a decoder pass, for all rows or for none. Here a new row is projected
+by itself, so that it can join a running batch: continuous batching.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from wheels.distillation.collate import pad_with_mask
 CrossKeyValues = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of each decoder layer, `[R, heads, S, head_dim]`."""
 Encoder = Callable[[torch.Tensor, torch.Tensor], CrossKeyValues]
-"""Reads sources, ids and what of them is no padding, both `[R, S]`."""
+"""Reads sources: their ids, and 1 where there is no padding, both `[R, S]`."""
 
 
 @dataclass(frozen=True)
 class CrossProjection:
-    """The cross-attention of one decoder layer."""
+    """The key and value projections of one decoder layer's cross-attention."""
 
     key: torch.nn.Module
     value: torch.nn.Module
     head_dim: int
 
     def __call__(self, states_RSD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute keys and values of the encoder's states, each `[R, heads, S, head_dim]`."""
+        """Compute keys and values of the encoder's output, each `[R, heads, S, head_dim]`."""
         shape = (*states_RSD.shape[:-1], -1, self.head_dim)
         return self.key(states_RSD).view(shape).transpose(1, 2), self.value(states_RSD).view(shape).transpose(1, 2)
 
 
 def cross_projections(model: PreTrainedModel) -> list[CrossProjection]:
-    """Return the cross-attention of each decoder layer: T5 and its kin, or Marian, BART and theirs."""
+    """Return the projections of each decoder layer, of T5 and relatives or of Marian, BART and relatives."""
     decoder: Any = model.get_decoder()
     if hasattr(decoder, "block"):
         found = [block.layer[1].EncDecAttention for block in decoder.block]
@@ -46,7 +46,7 @@ def cross_projections(model: PreTrainedModel) -> list[CrossProjection]:
 
 
 class LibraryEncoder:
-    """The library's encoder, and the projections of what it says."""
+    """The library's encoder, and the projections of its output."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.encoder, self.projections = model.get_encoder(), cross_projections(model)
@@ -61,9 +61,10 @@ class LibraryEncoder:
 def encode(
     encoder: Encoder, sources: list[list[int]], pad_id: int, limit: int, device: torch.device
 ) -> Iterator[tuple[list[int], CrossKeyValues]]:
-    """Read `sources` in passes of at most `limit` padded tokens; yield indices, and what they project to.
+    """Encode `sources` in passes of at most `limit` padded tokens; yield indices, keys and values.
 
-    Sources of like length go together. A source longer than `limit` is read alone: an encoder sees all or nothing.
+    Sources of similar length share a pass. One longer than `limit` is read in a pass of its own, for an encoder cannot
+    read in chunks.
     """
     for indices in _passes([len(source) for source in sources], limit):
         ids_RS, seen_RS = pad_with_mask([sources[index] for index in indices], pad_id)
@@ -71,7 +72,7 @@ def encode(
 
 
 def _passes(lengths: list[int], limit: int) -> Iterator[list[int]]:
-    """Yield indices of sources that are read together, the longest first."""
+    """Yield indices of sources that share a pass, the longest first."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     while order:
         rows = max(1, limit // max(1, lengths[order[0]]))

@@ -104,8 +104,8 @@ def test_common_positions_for_all_rows_would_be_seen(pair, monkeypatch):
 
     def tampered(self: Runner, *args, **settings) -> None:
         init(self, *args, **{**settings, "fast": False})
-        right = self.positions
-        self.positions = lambda position_RK, visible, packing=None: right(
+        right = self.library.positions
+        self.library.positions = lambda position_RK, visible, packing=None: right(
             torch.zeros_like(position_RK), visible, packing
         )
 

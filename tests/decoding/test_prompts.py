@@ -123,7 +123,7 @@ def sizes(engine: Engine) -> dict[str, tuple]:
         for number, layer in enumerate([*runner.cache.self_layers, *runner.cache.cross_layers]):
             stores = (layer._keys if hasattr(layer, "_keys") else layer.keys) if layer.is_initialized else None
             found[f"{name} {number}"] = () if stores is None else tuple(stores.shape)
-        found[name] = len(runner._sources), len(runner._known), tuple(runner.cursor_B.shape)
+        found[name] = len(runner._sources), len(runner._encoded), tuple(runner.cursor_B.shape)
     laws = engine.drafts.draft_probs_SKV
     found["texts"] = len(engine.texts.rows), len(engine.since), () if laws is None else tuple(laws.shape)
     return found

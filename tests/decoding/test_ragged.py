@@ -127,16 +127,16 @@ def test_a_long_walk_in_bfloat16_is_off_by_its_rounding_alone(family):
 
 def sees_all(runner: Runner) -> None:
     """A mistake: what was rewound, or never written, is seen."""
-    runner.fast_decoder = None
-    right = runner._mask
-    runner._mask = lambda allowed_RKL, packing: right(torch.ones_like(allowed_RKL), packing)
+    runner.backend = runner.library
+    right = runner.library._mask
+    runner.library._mask = lambda allowed_RKL, packing: right(torch.ones_like(allowed_RKL), packing)
 
 
 def one_off(runner: Runner) -> None:
     """A mistake: every position is one too far."""
-    runner.fast_decoder = None
-    right = runner.positions
-    runner.positions = lambda position_RK, visible, packing=None: right(
+    runner.backend = runner.library
+    right = runner.library.positions
+    runner.library.positions = lambda position_RK, visible, packing=None: right(
         (position_RK + (position_RK > 3)), visible, packing
     )
 
@@ -202,7 +202,7 @@ def test_a_cache_that_concatenates_is_seen(family, monkeypatch):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_other_tokens_are_read_after_a_rewind(family):
+def test_other_tokens_are_read_after_a_rollback(family):
     model, source = make_model(family, 16, seed=1), [5, 6, 7]
     texts_BT = torch.tensor([[3, 4, 5, 6, 7, 8]])
     runner = Runner(model, 1, VOCABULARY)
@@ -219,4 +219,4 @@ def test_other_tokens_are_read_after_a_rewind(family):
     torch.testing.assert_close(again, first, atol=1e-4, rtol=0)
     assert (said[:, -1] - first).abs().max() > 0.1
     if family in SEQ2SEQ:
-        assert runner._known == [True], "and the source is not read again"
+        assert runner._encoded == [True], "and the source is not read again"

@@ -1,1 +1,1 @@
-"""Fast forward passes: one module for each family of models."""
+"""The model families of the fast path: each module reads a model's weights into described blocks."""

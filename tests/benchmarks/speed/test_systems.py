@@ -18,7 +18,7 @@ from wheels.benchmarks.speed.systems import KNOWN, shapes_of
 from wheels.decoding.methods.method import deferral, speculative, verified
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.models.cache import cache_argument
-from wheels.decoding.models.families.encoders import FastT5Encoder
+from wheels.decoding.models.fast import FastEncoder
 from wheels.decoding.models.runner import Output, Pass, Runner
 from wheels.distillation.collate import pad_with_mask
 from wheels.models.pair import Pair
@@ -173,8 +173,8 @@ def test_sources_are_timed_as_they_were_read(monkeypatch) -> None:
     passes = {name: KNOWN[name].run(wish_of(pair), 6).passes for name in ("deferral", "hf-teacher")}
     kinds = {name: {shape.kind for shape in each} for name, each in passes.items()}
     assert kinds == {"deferral": {"lean", "lean-encode"}, "hf-teacher": {"decode", "encode"}}
-    right = FastT5Encoder.__call__
-    monkeypatch.setattr(FastT5Encoder, "__call__", lambda *inputs: read.append(inputs[1].shape) or right(*inputs))
+    right = FastEncoder.__call__
+    monkeypatch.setattr(FastEncoder, "__call__", lambda *inputs: read.append(inputs[1].shape) or right(*inputs))
     timer, shape = ForwardTimer(pair, 4), Shape("teacher", "lean-encode", 2, 4, 0, 0)
     assert timer.seconds(shape._replace(kind="encode")) > 0 and not read
     assert timer.seconds(shape) > 0 and set(read) == {(2, 4)}

@@ -7,8 +7,7 @@ import torch
 
 from tests.decoding.models.test_families import SEQ2SEQ_MODELS, TOLERANCE, build, laid_out
 from tests.decoding.tiny import VOCABULARY
-from wheels.decoding.models.families import bart as fast_bart
-from wheels.decoding.models.families import encoders as fast_encoder
+from wheels.decoding.models import fast
 from wheels.decoding.models.registry import fast_decoder_for
 from wheels.decoding.models.runner import Runner
 from wheels.decoding.models.sources import LibraryEncoder, cross_projections
@@ -45,10 +44,10 @@ def test_a_wrong_mask_or_distance_of_the_sources_is_seen(name, wrong, monkeypatc
     """The negative control."""
     model = build(name)
     if wrong == "mask":
-        monkeypatch.setattr(fast_encoder if name == "t5-plain" else fast_bart, "padding_mask", all_seen)
+        monkeypatch.setattr(fast, "padding_mask", all_seen)
     else:
         made: Any = fast_decoder_for(model)
-        made.encoder.bias_HT = made.encoder.bias_HT.flip(-1)
+        made.encoder.bias.bias_HT = made.encoder.bias.bias_HT.flip(-1)
     own, theirs = encoded(model, [3, 9, 5])
     assert (own - theirs).abs().max() > 100 * TOLERANCE * theirs.abs().max()
 
@@ -58,4 +57,4 @@ def test_an_encoder_that_is_hooked_is_left_to_the_library():
     assert fast_decoder_for(model) is not None
     model.encoder.block[1].register_forward_hook(lambda *args: None)
     assert fast_decoder_for(model) is None
-    assert isinstance(Runner(model, 1, VOCABULARY).encoder, LibraryEncoder)
+    assert isinstance(Runner(model, 1, VOCABULARY).backend.encoder, LibraryEncoder)

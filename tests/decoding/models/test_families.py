@@ -32,14 +32,15 @@ from transformers import (
 from transformers.activations import GELUActivation, NewGELUActivation, SiLUActivation
 
 from tests.decoding.tiny import VOCABULARY
-from wheels.decoding.models import linear, registry
+from wheels.decoding.models import fast, linear, registry
 from wheels.decoding.models import runner as running
-from wheels.decoding.models.families import bart as fast_bart
-from wheels.decoding.models.families import decoders as fast
-from wheels.decoding.models.families import gpt2 as fast_gpt2
-from wheels.decoding.models.families.parts import activation, normed
+from wheels.decoding.models.attention import causal_mask
+from wheels.decoding.models.blocks import RMSNorm
+from wheels.decoding.models.fast import FastDecoder
+from wheels.decoding.models.fast_positions import FIRST_TABLE
 from wheels.decoding.models.registry import fast_decoder_for
 from wheels.decoding.models.runner import Output, Runner
+from wheels.decoding.models.weights import activation
 
 TOLERANCE = 1e-5
 """Of the largest score or state, in float32: what sums in another order are off by."""
@@ -122,7 +123,7 @@ def test_small_states_are_divided_by_what_the_root_adds_in_bfloat16_too():
     states[1] *= -3
     weight_D = torch.tensor([1.0, 2.0, -1.0, 0.5], dtype=torch.bfloat16)
     expected = torch.tensor([[0.5**0.5], [-(0.9**0.5)]]) * weight_D.float()
-    torch.testing.assert_close(normed(states, weight_D, 2.0**-20).float(), expected, rtol=2.0**-7, atol=0.0)
+    torch.testing.assert_close(RMSNorm(weight_D, 2.0**-20)(states).float(), expected, rtol=2.0**-7, atol=0.0)
 
 
 def texts() -> tuple[torch.Tensor, list[list[int]]]:
@@ -134,7 +135,7 @@ def worst_error(model: PreTrainedModel, tamper: Callable[[Runner], object] = lam
     """Let two runners read and rollback alike, one fast; return the worst of a pass, in parts of its largest."""
     texts_BT, sources = texts()
     runners = [Runner(model, ROWS, VOCABULARY - 1, overhead=1, chunk=8, fast=each) for each in (True, False)]
-    assert runners[0].fast_decoder is not None and runners[1].fast_decoder is None
+    assert [runner.backend is runner.library for runner in runners] == [False, True]
     for runner in runners:
         runner.admit(range(ROWS), sources)
         runner.journal = []
@@ -176,8 +177,8 @@ def laid_out(request, monkeypatch):
 def test_a_fast_pass_says_what_the_library_says(name, laid_out):
     model = build(name)
     made: Any = fast_decoder_for(model)
-    assert type(made) is registry.MAKERS[type(model)] and (made.encoder is not None) == (name in SEQ2SEQ_MODELS)
-    assert type(made.head) is type(made.layers[0][0].into) is laid_out
+    assert (made.encoder is not None) == (name in SEQ2SEQ_MODELS)
+    assert type(made.head) is type(made.blocks[0].self_attention.qkv) is laid_out
     assert worst_error(model) < TOLERANCE
 
 
@@ -194,46 +195,39 @@ def test_in_bfloat16_a_fast_pass_is_off_by_rounding_alone(name):
     assert worst_error(build(name).bfloat16()) < 4e-2
 
 
-def moved(runner: Runner) -> None:
+class Moved(FastDecoder):
     """A mistake: positions beyond 3 are one too far."""
-    right: Any = runner.fast_decoder
 
-    def wrong(token_N, cache, inputs):
-        write = replace(inputs.write, uniform=None) if runner.cross else inputs.write
-        place = replace(inputs, positions_RK=inputs.positions_RK + (inputs.positions_RK > 3), write=write)
-        return right(token_N, cache, place)
-
-    wrong.head, wrong.key_size = right.head, right.key_size  # type: ignore[attr-defined]
-    runner.fast_decoder = wrong  # type: ignore[assignment]
+    def __call__(self, token_N, cache, inputs):
+        positions_RK, written_RK = (each + (each > 3) for each in (inputs.positions_RK, inputs.write.positions_RK))
+        write = replace(inputs.write, positions_RK=written_RK, start=None)
+        return super().__call__(token_N, cache, replace(inputs, positions_RK=positions_RK, write=write))
 
 
-def replace_everywhere(monkeypatch: pytest.MonkeyPatch, name: str, wrong: Any) -> None:
-    """Replace a function of `lean` in every module that uses it."""
-    for module in (fast, fast_bart, fast_gpt2):
-        if hasattr(module, name):
-            monkeypatch.setattr(module, name, wrong)
+def moved(runner: Runner) -> None:
+    runner.backend = Moved(**vars(runner.backend))
 
 
 def unmasked(runner: Runner) -> None:
     """A mistake: all that was ever written is seen."""
-    right: Any = runner.fast_decoder
-    if hasattr(right, "ramp_HT"):
-        right.ramp_HT = right.ramp_HT.nan_to_num(neginf=0.0)
+    made: Any = runner.backend
+    if made.bias is causal_mask:
+        runner.backend = replace(made, bias=lambda inputs, dtype: None)
+    else:
+        made.bias.ramp_HT = made.bias.ramp_HT.nan_to_num(neginf=0.0)
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("tamper", [moved, unmasked])
-def test_a_wrong_position_or_mask_is_seen(name, tamper, monkeypatch):
+def test_a_wrong_position_or_mask_is_seen(name, tamper):
     """The negative control."""
-    if tamper is unmasked:
-        replace_everywhere(monkeypatch, "causal_mask", lambda inputs, dtype: None)
     assert worst_error(build(name), tamper) > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize("name", SEQ2SEQ_MODELS)
 def test_sources_of_other_lengths_are_masked(name, monkeypatch):
     """The negative control of the sources' mask."""
-    replace_everywhere(monkeypatch, "source_mask", lambda inputs, dtype: None)
+    monkeypatch.setattr(fast, "source_mask", lambda inputs, dtype: None)
     assert worst_error(build(name)) > 100 * TOLERANCE
 
 
@@ -241,18 +235,18 @@ def test_sources_of_other_lengths_are_masked(name, monkeypatch):
 def test_both_read_the_same_store_in_turn(name):
     model, (texts_BT, sources) = build(name), texts()
     mixed, plain = Runner(model, ROWS, VOCABULARY), Runner(model, ROWS, VOCABULARY, fast=False)
-    own = mixed.fast_decoder
+    own = mixed.backend
     for runner in (mixed, plain):
         runner.admit(range(ROWS), sources)
     for turn in range(12):
-        mixed.fast_decoder = own if turn % 2 else None
+        mixed.backend = own if turn % 2 else mixed.library
         length_B = torch.tensor([1, 3, 2, 4]) + 2 * turn
         output = [runner.read(None, texts_BT, length_B).logits_RV for runner in (mixed, plain)]
         assert (output[0] - output[1]).abs().max() < TOLERANCE * output[1].abs().max()
 
 
 def test_positions_beyond_the_first_table_are_read():
-    model, length = build("llama"), fast.FIRST_TABLE + 20
+    model, length = build("llama"), FIRST_TABLE + 20
     for each in (model, build("t5-plain")):
         output = []
         for way in (True, False):

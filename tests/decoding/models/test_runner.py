@@ -78,9 +78,9 @@ def test_rows_that_are_told_common_positions_are_wrong(model):
     """The negative control: with the positions 0..K for every row, the same rounds fail by far."""
 
     def tamper(runner: Runner) -> None:
-        runner.fast_decoder = None
-        right = runner.positions
-        runner.positions = lambda positions_RK, visible, packing=None: right(
+        runner.backend = runner.library
+        right = runner.library.positions
+        runner.library.positions = lambda positions_RK, visible, packing=None: right(
             torch.arange(positions_RK.shape[1]).expand_as(positions_RK), visible, packing
         )
 
@@ -91,9 +91,9 @@ def test_rows_that_see_what_lies_beyond_their_cursor_are_wrong(model):
     """The negative control of the mask: what was rewound, or never written, must not be seen."""
 
     def tamper(runner: Runner) -> None:
-        runner.fast_decoder = None
-        right = runner._mask
-        runner._mask = lambda allowed_RKL, packing: right(torch.ones_like(allowed_RKL), packing)
+        runner.backend = runner.library
+        right = runner.library._mask
+        runner.library._mask = lambda allowed_RKL, packing: right(torch.ones_like(allowed_RKL), packing)
 
     assert worst_error(model, tamper) > 1000 * TOLERANCE
 

@@ -26,7 +26,7 @@ from wheels.decoding.methods.method import speculative
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.models import self_check as selfcheck
 from wheels.decoding.models.runner import Runner
-from wheels.decoding.models.self_check import TOLERANCE, TRIED, checked_runner, ragged_error
+from wheels.decoding.models.self_check import TESTED, TOLERANCE, checked_runner, ragged_error
 from wheels.errors import WheelsError
 from wheels.models.pair import Pair
 
@@ -50,9 +50,9 @@ def forgetful() -> PreTrainedModel:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_tried_family_would_pass(family, dtype):
+def test_every_tested_family_would_pass(family, dtype):
     model = make_model(family, 16, seed=1).to(dtype)
-    assert model.config.model_type in TRIED
+    assert model.config.model_type in TESTED
     assert ragged_error(model, VOCABULARY) < TOLERANCE[dtype]
 
 
@@ -64,9 +64,9 @@ def test_every_tried_family_would_pass(family, dtype):
     ],
     ids=lambda model: model.config.model_type,
 )
-def test_a_family_that_nobody_tried_is_tried_once(model, monkeypatch):
+def test_a_family_that_nobody_tested_is_checked_once(model, monkeypatch):
     model = model.eval()
-    assert model.config.model_type not in TRIED
+    assert model.config.model_type not in TESTED
     calls = []
     monkeypatch.setattr(selfcheck, "ragged_error", lambda *args: calls.append(1) or ragged_error(*args))
     for _ in range(2):
@@ -107,7 +107,7 @@ def test_the_engine_refuses_it_too():
         write(pair, SOURCES, RULES["random"].at(0.5), budget=0.5)
 
 
-def test_a_tried_family_is_not_measured_again(monkeypatch):
+def test_a_tested_family_is_not_measured_again(monkeypatch):
     monkeypatch.setattr(selfcheck, "ragged_error", lambda *args: pytest.fail("measured"))
     write(make_pair("llama"), SOURCES, RULES["random"].at(0.5), budget=0.5, max_new_tokens=3)
 
@@ -129,7 +129,7 @@ def test_a_family_whose_scores_are_no_numbers_is_refused():
         checked_runner(model, 2, VOCABULARY)
 
 
-def test_code_of_somebody_elses_is_measured_under_a_tried_name_too(monkeypatch):
+def test_code_of_somebody_elses_is_measured_under_a_tested_name_too(monkeypatch):
     monkeypatch.setattr(selfcheck, "ragged_error", lambda *args: 7.0)
     with pytest.raises(WheelsError, match=r"models of type 'llama' cannot be decoded: .* by 7 standard deviations"):
         checked_runner(Forgetful(LlamaConfig(**SMALL, intermediate_size=16)).eval(), 2, VOCABULARY)

@@ -1,0 +1,45 @@
+"""Llama, Qwen 2 and Qwen 3: pre-norm by root mean square, rotary positions, gated feed-forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wheels.decoding.models.blocks import Block, Embedding, FeedForward, SelfAttention, gated
+from wheels.decoding.models.fast import FastDecoder
+from wheels.decoding.models.fast_positions import Rotary
+from wheels.decoding.models.weights import activation, fused, rms_norm, table
+
+
+def read_llama(model: Any) -> FastDecoder:
+    """Read the weights of a causal model."""
+    body, token_VD = model.model, table(model.model.embed_tokens)
+    return FastDecoder(
+        Embedding(token_VD),
+        [Block(_self_attention(layer), _feed_forward(layer)) for layer in body.layers],
+        fused(model.lm_head),
+        norm=rms_norm(body.norm),
+        rotary=Rotary(body.rotary_emb, token_VD[:1]),
+    )
+
+
+def _self_attention(layer: Any) -> SelfAttention:
+    own, norms = layer.self_attn, {}
+    if hasattr(own, "q_norm"):  # Qwen 3
+        norms = {"query_norm": rms_norm(own.q_norm), "key_norm": rms_norm(own.k_norm)}
+    return SelfAttention(
+        fused(own.q_proj, own.k_proj, own.v_proj),
+        fused(own.o_proj),
+        heads=own.q_proj.out_features // own.head_dim,
+        kv_heads=own.k_proj.out_features // own.head_dim,
+        head_dim=own.head_dim,
+        scale=float(own.scaling),
+        pre_norm=rms_norm(layer.input_layernorm),
+        **norms,
+    )
+
+
+def _feed_forward(layer: Any) -> FeedForward:
+    own = layer.mlp
+    act = activation(own.act_fn, own.down_proj.weight.dtype)
+    into = fused(own.gate_proj, own.up_proj)
+    return FeedForward(into, fused(own.down_proj), gated(act), pre_norm=rms_norm(layer.post_attention_layernorm))

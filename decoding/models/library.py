@@ -1,0 +1,99 @@
+"""The library's own forward pass over a ragged batch: for families without a fast path, and for models in training."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from transformers import PreTrainedModel
+
+from wheels.decoding.models.cache import RaggedCache, cache_argument
+from wheels.decoding.models.inputs import AttentionInputs, LogitsToKeep
+from wheels.decoding.models.packing import Packing, configs_of, packed_attention
+from wheels.decoding.models.positions import positions_for
+from wheels.decoding.models.sources import Encoder, LibraryEncoder
+
+
+class LibraryForward:
+    """Calls `model` with 4-D masks and each row's own positions.
+
+    Args:
+        model: A sequence-to-sequence or causal language model.
+
+    Raises:
+        WheelsError: where the model's family cannot be decoded at ragged lengths.
+    """
+
+    kind = "decode"
+    encoder_kind = "encode"
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.positions = positions_for(model)
+        self.configs = configs_of(model)
+        self.encoder: Encoder | None = LibraryEncoder(model) if model.config.is_encoder_decoder else None
+        self._cache_name = cache_argument(type(model))
+        width = model.config.get_text_config().hidden_size
+        self._no_states = torch.zeros(1, 1, width, dtype=model.dtype, device=model.device)
+
+    def forward(
+        self, tokens_RK: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs, keep: LogitsToKeep
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read the new tokens; return logits and hidden states where they are kept, `[R, W, V]` and `[R, W, D]`."""
+        positions_RK, packing = inputs.positions_RK, inputs.packing
+        key_L = torch.arange(inputs.visible, device=positions_RK.device)
+        arguments: dict[str, object] = {
+            self._cache_name: cache.prepare(inputs.write, source_visible=inputs.source_visible)
+        }
+        mask = self._mask(key_L <= positions_RK[:, :, None], packing)
+        if self.encoder is None:
+            arguments |= {"input_ids": tokens_RK, "attention_mask": mask}
+        else:
+            arguments |= {"decoder_input_ids": tokens_RK, "decoder_attention_mask": mask, **self._sources(inputs)}
+        attention = nullcontext() if packing is None else packed_attention(self.configs, packing)
+        positions = self.positions(positions_RK, inputs.visible, packing)
+        with attention, positions as extra, _HeadInput(self.model, keep) as head:
+            logits = self.model(**arguments, **extra, use_cache=True).logits
+        return logits, head.hidden_RWD
+
+    def _sources(self, inputs: AttentionInputs) -> dict[str, object]:
+        """Return the arguments by which the decoder sees the sources."""
+        rows, visible = len(inputs.rows), inputs.source_visible
+        seen_RS = inputs.source_seen()
+        if seen_RS is None:
+            seen_RS = torch.ones(rows, visible, dtype=torch.bool, device=self._no_states.device)
+        return {
+            # Only its shape is read: the layers attend to what is in the cache.
+            "encoder_outputs": (self._no_states.expand(rows, visible, -1),),
+            "attention_mask": self._mask(seen_RS[:, None], inputs.packing),
+        }
+
+    def _mask(self, allowed_RKL: torch.Tensor, packing: Packing | None) -> torch.Tensor:
+        """Return the 4-D mask as the model's attention reads it: True = attend, or 0 = attend."""
+        allowed = allowed_RKL[:, None]
+        if packing is not None or self.model.config._attn_implementation == "sdpa":
+            return allowed
+        dtype = self.model.dtype
+        return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
+            ~allowed, torch.finfo(dtype).min
+        )
+
+
+class _HeadInput:
+    """Within it the output head reads only the positions that are kept, and what it reads is remembered."""
+
+    hidden_RWD: torch.Tensor
+
+    def __init__(self, model: PreTrainedModel, keep: LogitsToKeep) -> None:
+        self.model, self.keep = model, keep
+
+    def __enter__(self) -> _HeadInput:
+        self.handle = self.model.get_output_embeddings().register_forward_pre_hook(self._select)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.handle.remove()
+
+    def _select(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        self.hidden_RWD = self.keep.select(inputs[0])
+        return (self.hidden_RWD,)
