@@ -42,15 +42,9 @@ class AttentionInputs:
         counts: list[int],
         source_lengths: Sequence[int],
     ) -> AttentionInputs:
-        """Lay out a pass in which each row reads `counts` tokens from its position `first` on.
+        """Lay out a pass in which each row reads `counts` tokens from its position `firsts` on.
 
-        Args:
-            rows: The rows' indices in the cache.
-            rows_R: The same; None for all rows, in order.
-            firsts: Each row's first position to read.
-            first_R: The same.
-            counts: How many tokens each row reads.
-            source_lengths: Tokens of each row's source; empty in a causal model.
+        `rows_R` and `first_R` are `rows` and `firsts` as tensors; `rows_R` is None for all rows, in order.
         """
         width, device = max(counts), first_R.device
         positions_RK, packing, count_R = first_R[:, None], None, None

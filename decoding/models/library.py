@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from transformers import PreTrainedModel
@@ -51,10 +52,9 @@ class LibraryForward:
         else:
             arguments |= {"decoder_input_ids": tokens_RK, "decoder_attention_mask": mask, **self._sources(inputs)}
         attention = nullcontext() if packing is None else packed_attention(self.configs, packing)
-        positions = self.positions(positions_RK, inputs.visible, packing)
-        with attention, positions as extra, _HeadInput(self.model, keep) as head:
-            logits = self.model(**arguments, **extra, use_cache=True).logits
-        return logits, head.hidden_RWD
+        with attention, self.positions(inputs) as extra, _head_reads(self.model, keep) as read:
+            logits_RWV = self.model(**arguments, **extra, use_cache=True).logits
+        return logits_RWV, read[0]
 
     def _sources(self, inputs: AttentionInputs) -> dict[str, object]:
         """Return the arguments by which the decoder sees the sources."""
@@ -79,21 +79,17 @@ class LibraryForward:
         )
 
 
-class _HeadInput:
-    """Within it the output head reads only the positions that are kept, and what it reads is remembered."""
+@contextmanager
+def _head_reads(model: PreTrainedModel, keep: LogitsToKeep) -> Iterator[list[torch.Tensor]]:
+    """Let the output head read only the positions that are kept; yield a list to which these states are added."""
+    read: list[torch.Tensor] = []
 
-    hidden_RWD: torch.Tensor
+    def select(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        read.append(keep.select(inputs[0]))
+        return (read[-1],)
 
-    def __init__(self, model: PreTrainedModel, keep: LogitsToKeep) -> None:
-        self.model, self.keep = model, keep
-
-    def __enter__(self) -> _HeadInput:
-        self.handle = self.model.get_output_embeddings().register_forward_pre_hook(self._select)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.handle.remove()
-
-    def _select(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        self.hidden_RWD = self.keep.select(inputs[0])
-        return (self.hidden_RWD,)
+    handle = model.get_output_embeddings().register_forward_pre_hook(select)
+    try:
+        yield read
+    finally:
+        handle.remove()

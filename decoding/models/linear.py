@@ -9,22 +9,11 @@ Without oneDNN, and for small matrices, torch's own product remains.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
 SMALLEST = {torch.float32: 65_536, torch.bfloat16: 1}
 """Weights that a matrix must have, by dtype, for prepacking to pay at one row: below, the call costs more."""
-
-
-class Linear(Protocol):
-    """`y = x W^T + b`; not all have a bias."""
-
-    def __call__(self, values_NX: torch.Tensor) -> torch.Tensor:
-        """Return `x W^T + b`, `[N, Y]`."""
-
-    def added(self, states_NY: torch.Tensor, values_NX: torch.Tensor) -> torch.Tensor:
-        """Return `states + x W^T + b`; bfloat16 is rounded before the sum, as the library does."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +31,7 @@ class TorchLinear:
         return torch.addmm(self.bias_Y, values_NX, self.weight_XY)
 
     def added(self, states_NY: torch.Tensor, values_NX: torch.Tensor) -> torch.Tensor:
-        """Return `states + x W^T + b`."""
+        """Return `states + x W^T + b`; bfloat16 is rounded before the sum, as the library does."""
         if states_NY.dtype == torch.bfloat16 or self.bias_Y is not None:
             return states_NY + self(values_NX)
         return torch.addmm(states_NY, values_NX, self.weight_XY)
@@ -67,6 +56,10 @@ class PrepackedLinear:
         binary = torch.ops.mkldnn._linear_pointwise.binary
         total: torch.Tensor = binary(values_NX, states_NY, self.weight, self.bias_Y, "add")
         return total
+
+
+Linear = TorchLinear | PrepackedLinear
+"""`y = x W^T + b`; not all have a bias."""
 
 
 def make_linear(weight_YX: torch.Tensor, bias_Y: torch.Tensor | None = None) -> Linear:

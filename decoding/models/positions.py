@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from wheels.decoding.models.packing import Packing
+from wheels.decoding.models.inputs import AttentionInputs
 from wheels.errors import WheelsError
 from wheels.models.loading import ATTENTION
 
@@ -35,28 +35,14 @@ PLAIN_KINDS = ("full_attention", "full", "original_full", "local")
 """Values of theirs that change nothing; the window of LongT5's encoder depends on the row alone."""
 
 
-class Positions(Protocol):
-    """How one family of models is told the positions of its rows."""
-
-    def __call__(self, positions_RK: torch.Tensor, visible: int, packing: Packing | None = None) -> Any:
-        """Return a context in which the model uses these positions; it yields extra keyword arguments.
-
-        Args:
-            positions_RK: Of the new tokens of each row.
-            visible: Positions that attention looks at, from 0.
-            packing: Of the tokens, where they are packed.
-        """
+Positions = Callable[[AttentionInputs], AbstractContextManager[dict[str, torch.Tensor]]]
+"""A context in which a model uses the positions of these inputs; it yields extra keyword arguments of its forward."""
 
 
-class PositionIds:
+@contextmanager
+def position_ids(inputs: AttentionInputs) -> Iterator[dict[str, torch.Tensor]]:
     """Models that take `position_ids`: Llama, Qwen, GPT-2 and most causal models."""
-
-    @contextmanager
-    def __call__(
-        self, positions_RK: torch.Tensor, visible: int, packing: Packing | None = None
-    ) -> Iterator[dict[str, torch.Tensor]]:
-        """Pass the positions as an argument."""
-        yield {"position_ids": positions_RK if packing is None else packing.pack(positions_RK)}
+    yield {"position_ids": inputs.write.positions_RK}
 
 
 class RelativeBias:
@@ -74,15 +60,13 @@ class RelativeBias:
         self.bucket_D = buckets_of(first, -distance_D, bidirectional=False)
 
     @contextmanager
-    def __call__(
-        self, positions_RK: torch.Tensor, visible: int, packing: Packing | None = None
-    ) -> Iterator[dict[str, torch.Tensor]]:
+    def __call__(self, inputs: AttentionInputs) -> Iterator[dict[str, torch.Tensor]]:
         """Replace the layers' bias, which assumes one position for all rows.
 
         `bias[r, h, k, j] = table[min(position[r, k] - j, limit), h]`; negative distances are masked anyway.
         """
-        key_L = torch.arange(visible, device=positions_RK.device)
-        bucket_RKL = self.bucket_D[(positions_RK[:, :, None] - key_L).clamp_(0, self.limit)]
+        key_L = torch.arange(inputs.visible, device=inputs.positions_RK.device)
+        bucket_RKL = self.bucket_D[(inputs.positions_RK[:, :, None] - key_L).clamp_(0, self.limit)]
         try:
             for attention in self.attentions:
                 bias = attention.relative_attention_bias(bucket_RKL).permute(0, 3, 1, 2)
@@ -114,11 +98,9 @@ class EmbeddedPositions:
         self.embedding = embedding
 
     @contextmanager
-    def __call__(
-        self, positions_RK: torch.Tensor, visible: int, packing: Packing | None = None
-    ) -> Iterator[dict[str, torch.Tensor]]:
+    def __call__(self, inputs: AttentionInputs) -> Iterator[dict[str, torch.Tensor]]:
         """Look up each row's own positions instead of one position for all."""
-        positions_RK = positions_RK if packing is None else packing.pack(positions_RK)
+        positions_RK = inputs.write.positions_RK
         own: Callable[..., torch.Tensor] = type(self.embedding).forward
         embedding, shape = self.embedding, (*positions_RK.shape, -1)
         embedding.forward = lambda first, *args, **kwargs: own(embedding, first, position_ids=positions_RK).reshape(
@@ -140,7 +122,7 @@ def positions_for(model: PreTrainedModel) -> Positions:
         raise _unknown(model, f"{setting} makes a row depend on more than its own past")
     if not model.config.is_encoder_decoder:
         if "position_ids" in inspect.signature(model.forward).parameters:
-            return PositionIds()
+            return position_ids
         raise _unknown(model, "it takes no position_ids")
     decoder: Any = model.get_decoder()
     if hasattr(decoder, "block") and hasattr(decoder.block[0].layer[0], "SelfAttention"):

@@ -136,16 +136,10 @@ class Runner:
         parts: list[tuple[list[int], Output]] = []
         for batch in batches:
             index = torch.tensor(batch.rows, device=cursor_R.device)
-            part = self._read_batch(
-                [rows[place] for place in batch.rows],
-                index if rows_R is None else rows_R[index],
-                [firsts[place] for place in batch.rows],
-                batch.counts,
-                tokens_BT,
-                keep_R[index] if keep_R is not None and batch.final else None,
-            )
-            for place, count in zip(batch.rows, batch.counts, strict=True):
-                firsts[place] += count
+            some_R = index if rows_R is None else rows_R[index]
+            some_keep_R = keep_R[index] if keep_R is not None and batch.final else None
+            firsts = self.cursor_B[some_R].tolist()
+            part = self._read_batch(some_R.tolist(), some_R, firsts, batch.counts, tokens_BT, some_keep_R)
             if batch.final:
                 parts.append((batch.rows, part))
         return _joined(parts, len(counts))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from tests.decoding.tiny import FAMILIES, make_model, make_pair, with_ends, write
+from tests.decoding.tiny import FAMILIES, at_positions, make_model, make_pair, with_ends, write
 from tests.envs.tiny import EOS, PAD, SOURCES, tokenizer_of
 from wheels.decoding import engine
 from wheels.decoding.methods.rules import RULES
@@ -105,9 +105,7 @@ def test_common_positions_for_all_rows_would_be_seen(pair, monkeypatch):
     def tampered(self: Runner, *args, **settings) -> None:
         init(self, *args, **{**settings, "fast": False})
         right = self.library.positions
-        self.library.positions = lambda position_RK, visible, packing=None: right(
-            torch.zeros_like(position_RK), visible, packing
-        )
+        self.library.positions = lambda inputs: right(at_positions(inputs, torch.zeros_like(inputs.positions_RK)))
 
     monkeypatch.setattr(Runner, "__init__", tampered)
     traces = write(pair, TEXTS, RANDOM, budget=1.0, max_new_tokens=LIMIT)

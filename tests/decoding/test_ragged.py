@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from tests.decoding.tiny import FAMILIES, SEQ2SEQ, VOCABULARY, make_model, restless
+from tests.decoding.tiny import FAMILIES, SEQ2SEQ, VOCABULARY, at_positions, make_model, restless
 from tests.envs.tiny import gpt2
 from wheels.decoding.models import cache
 from wheels.decoding.models.cache import cache_argument
@@ -136,8 +136,8 @@ def one_off(runner: Runner) -> None:
     """A mistake: every position is one too far."""
     runner.backend = runner.library
     right = runner.library.positions
-    runner.library.positions = lambda position_RK, visible, packing=None: right(
-        (position_RK + (position_RK > 3)), visible, packing
+    runner.library.positions = lambda inputs: right(
+        at_positions(inputs, inputs.positions_RK + (inputs.positions_RK > 3))
     )
 
 

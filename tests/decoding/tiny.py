@@ -21,6 +21,7 @@ from tests.envs.tiny import EOS, PAD, UNK, WORDS, gpt2, llama, t5, tokenizer_of
 from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import Method, deferral
 from wheels.decoding.methods.rule import AnyRule, Rule
+from wheels.decoding.models.inputs import AttentionInputs
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.trace import Trace
 from wheels.models.artefact import save_deferral
@@ -81,6 +82,12 @@ def make_model(family: str, width: int, seed: int) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return restless(FAMILIES[family](width)).double().eval()
+
+
+def at_positions(inputs: AttentionInputs, positions_RK: torch.Tensor) -> AttentionInputs:
+    """Return the same inputs at other positions: a mistake that must be seen."""
+    packed_RK = positions_RK if inputs.packing is None else inputs.packing.pack(positions_RK)
+    return replace(inputs, positions_RK=positions_RK, write=replace(inputs.write, positions_RK=packed_RK, start=None))
 
 
 def restless(model: PreTrainedModel) -> PreTrainedModel:

@@ -31,7 +31,7 @@ from transformers import (
 )
 from transformers.activations import GELUActivation, NewGELUActivation, SiLUActivation
 
-from tests.decoding.tiny import VOCABULARY
+from tests.decoding.tiny import VOCABULARY, at_positions
 from wheels.decoding.models import fast, linear, registry
 from wheels.decoding.models import runner as running
 from wheels.decoding.models.attention import causal_mask
@@ -199,9 +199,7 @@ class Moved(FastDecoder):
     """A mistake: positions beyond 3 are one too far."""
 
     def __call__(self, token_N, cache, inputs):
-        positions_RK, written_RK = (each + (each > 3) for each in (inputs.positions_RK, inputs.write.positions_RK))
-        write = replace(inputs.write, positions_RK=written_RK, start=None)
-        return super().__call__(token_N, cache, replace(inputs, positions_RK=positions_RK, write=write))
+        return super().__call__(token_N, cache, at_positions(inputs, inputs.positions_RK + (inputs.positions_RK > 3)))
 
 
 def moved(runner: Runner) -> None:

@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from tests.decoding.tiny import FAMILIES, SEQ2SEQ, VOCABULARY, make_model
+from tests.decoding.tiny import FAMILIES, SEQ2SEQ, VOCABULARY, at_positions, make_model
 from wheels.decoding.models.runner import Runner, _placed
 from wheels.errors import WheelsError
 
@@ -80,8 +80,8 @@ def test_rows_that_are_told_common_positions_are_wrong(model):
     def tamper(runner: Runner) -> None:
         runner.backend = runner.library
         right = runner.library.positions
-        runner.library.positions = lambda positions_RK, visible, packing=None: right(
-            torch.arange(positions_RK.shape[1]).expand_as(positions_RK), visible, packing
+        runner.library.positions = lambda inputs: right(
+            at_positions(inputs, torch.arange(inputs.positions_RK.shape[1]).expand_as(inputs.positions_RK))
         )
 
     assert worst_error(model, tamper) > 1000 * TOLERANCE
