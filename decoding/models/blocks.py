@@ -37,7 +37,7 @@ class RMSNorm:
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """Return the normalized states."""
         if states.dtype != torch.bfloat16:
-            return F.rms_norm(states, self.weight_D.shape, self.weight_D, self.eps)
+            return torch.rms_norm(states, self.weight_D.shape, self.weight_D, self.eps)
         # Here and below bfloat16 is rounded where the library rounds it, so that both choose the same tokens.
         exact = states.float()
         scaled = exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + self.eps)
@@ -54,7 +54,7 @@ class LayerNorm:
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """Return the normalized states."""
-        return F.layer_norm(states, self.weight_D.shape, self.weight_D, self.bias_D, self.eps)
+        return torch.layer_norm(states, self.weight_D.shape, self.weight_D, self.bias_D, self.eps)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from wheels.decoding.models.cache import CacheWrite
 from wheels.decoding.models.packing import Packing
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class AttentionInputs:
     """The rows of one forward pass, R of them; each reads up to K new tokens, N all together."""
 
@@ -103,7 +103,7 @@ class AttentionInputs:
         return torch.arange(longest, device=length_R.device) < length_R[:, None]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class LogitsToKeep:
     """The positions whose logits are computed: each row's last one, or its last `keep_R`."""
 
