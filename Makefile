@@ -1,7 +1,7 @@
 # `make check` is the gate: continuous integration runs the same target.
 
 PYTHON ?= python
-CODE = wheels decoding envs agents benchmarks tests docs
+CODE = wheels decoding envs agents benchmarks tests docs examples
 WORKERS ?= 2
 
 .PHONY: check format format-check lint links types docs tables test fast clean

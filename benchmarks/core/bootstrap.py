@@ -1,6 +1,6 @@
 """Share of the student-teacher gap that a rule recovers, with bootstrap intervals. Pure functions.
 
-Teacher use is the share of generated tokens that the teacher wrote. All formulas: algorithms.md, section 4
+Teacher use is the share of generated tokens that the teacher wrote. All formulas: docs/algorithms.md, "Measures"
 (PGR, APGR and CPT after RouteLLM, Ong et al. 2024, arXiv 2406.18665). The bootstrap is the paired one of
 Koehn 2004 (https://aclanthology.org/W04-3250), over sentences and over training seeds.
 
