@@ -15,6 +15,7 @@ from typing import Any
 
 from wheels.agents.config import TrainConfig
 from wheels.annotation.config import AnnotateConfig
+from wheels.benchmarks.annotation.config import AnnotationConfig
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.passes.config import PassesConfig
 from wheels.benchmarks.speed.config import SpeedConfig
@@ -128,6 +129,10 @@ def _annotate(config: AnnotateConfig) -> Iterator[str]:
         yield _next("a student of these labels", "pretrain", student)
 
 
+def _bench_annotation(config: AnnotationConfig) -> Iterator[str]:
+    yield f"written to {config.output}: annotation.json, annotation.csv, annotation.png, annotation.txt"
+
+
 def _rationales(config: RationalesConfig) -> Iterator[str]:
     rows = read_object(Path(f"{config.output}.run") / "finished.json")["rows"]
     yield f"written to {config.output}: {rows} rows with rationales" + (f"; {config.html}" if config.html else "")
@@ -148,6 +153,7 @@ ENDINGS: Mapping[str, Callable[[Any], Iterator[str]]] = {
     "bench passes": _passes,
     "bench speed": _speed,
     "bench study": _study,
+    "bench annotation": _bench_annotation,
     "annotate": _annotate,
     "rationales": _rationales,
 }

@@ -32,14 +32,14 @@ from wheels.decoding.trace import Trace
 from wheels.errors import WheelsError
 from wheels.files import check_writable, write_text
 from wheels.models.artefact import Artefact
-from wheels.streams import say
+from wheels.streams import remark, say
 
 
 def run(config: GenerateConfig) -> None:
     """Write an output for each text; see `GenerateConfig`.
 
     The outputs go to standard output or `--output`; the line that sums up the teacher's use goes to standard error, so
-    that a pipe carries the outputs alone.
+    that a pipe carries the outputs alone; `--quiet` leaves it out.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -53,12 +53,12 @@ def run(config: GenerateConfig) -> None:
     shown = render(config, artefact, sources, traces)
     if config.output is not None:
         write_text(config.output, shown)
-        say(f"written to {config.output}")
+        remark(f"written to {config.output}")
     else:
         sys.stdout.write(shown)
         sys.stdout.flush()
     if config.format == "text" or config.output is not None:
-        print(summary(traces), file=sys.stderr)
+        remark(summary(traces))
 
 
 def load_artefact(config: GenerateConfig) -> Artefact:

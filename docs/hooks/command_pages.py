@@ -13,6 +13,11 @@ INTRODUCTION = """# Commands
 
 Every flag is also a key of `--config FILE.yaml`, with underscores for dashes; flags win over the file. A run leaves
 what it was told (`resolved.json`) beside its results, and `--config` reads that file back.
+
+A long command begins with what it will do and ends with its score and the command to type next; `--quiet` leaves both
+out. `wheels bench --list` names every benchmark, recipe, rule and metric.
+`eval "$(wheels --print-completion bash)"` in `~/.bashrc` completes commands, flags, choices and paths; zsh and fish
+have theirs.
 """
 
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +75,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_what_training_leaves_can_be_decoded_with(
-    config: TrainConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(train, "CalibrateConfig", partial(train.CalibrateConfig, budgets=(0.5,)))
-    run(replace(config, calibrate=True))
+def test_what_training_leaves_can_be_decoded_with(config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    run(replace(config, calibrate=True, calibration_budgets=(0.5,)))
     artefact = Artefact.load(config.output)
     assert {name: len(heads) for name, heads in artefact.heads.items()} == dict.fromkeys(TRAINED, 2)
     kept = {(point.rule, point.seed) for point in artefact.calibration.points}
@@ -95,7 +91,7 @@ def test_what_training_leaves_can_be_decoded_with(
     assert set(first["use_by_budget"]) == {"0.2", "0.5"}
     assert sum("pairs" in line for line in lines) == 2
     assert not (Path(config.output) / ".training").exists()
-    run(replace(config, calibrate=True))
+    run(replace(config, calibrate=True, calibration_budgets=(0.5,)))
     assert "nothing to do" in capsys.readouterr().out
 
 
@@ -125,8 +121,7 @@ def test_no_more_rows_are_in_flight_than_batch_size_says(
 
     monkeypatch.setattr(Engine, "__init__", counted)
     monkeypatch.setattr(teacher_forcing, "read_texts", noted)
-    monkeypatch.setattr(train, "CalibrateConfig", partial(train.CalibrateConfig, budgets=(0.5,)))
-    run(replace(config, train=part, calibrate=True, batch_size=3, seeds=1))
+    run(replace(config, train=part, calibrate=True, calibration_budgets=(0.5,), batch_size=3, seeds=1))
     assert {size for size, _ in flying} == {3}
     assert max(rows for _, rows in flying) <= 6
     assert max(read) == 3
@@ -311,7 +306,7 @@ def test_a_start_that_failed_holds_nothing(config: TrainConfig, tmp_path: Path) 
 def test_what_is_needed_at_the_end_is_looked_for_first(config: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "validation.jsonl").unlink()
     with pytest.raises(WheelsError, match="has no validation split"):
-        run(replace(config, calibrate=True))
+        run(replace(config, calibrate=True, calibration_budgets=(0.5,)))
     assert not Path(config.output).exists()
 
 

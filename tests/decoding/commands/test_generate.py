@@ -70,6 +70,12 @@ def test_a_text_is_written_and_its_use_stands_on_standard_error(call, pair):
     assert re.fullmatch(SUMMARY, err) and f"{trace.teacher_tokens} of {trace.tokens} tokens" in err
 
 
+def test_quiet_leaves_the_outputs_alone(call, pair, tmp_path):
+    (trace,) = expected(pair, ["a b c"])
+    assert call("--teacher-budget", "0.5", "--quiet", "a b c") == (0, trace.text + "\n", "")
+    assert call("--teacher-budget", "0.5", "--quiet", "--output", str(tmp_path / "o"), "a b c") == (0, "", "")
+
+
 @pytest.mark.parametrize("way", ["file", "dash", "flag dash", "pipe", "jsonl", "jsonl.gz"])
 def test_texts_come_from_a_file_or_a_pipe(call, pair, tmp_path, way):
     lines = ("\r\n".join(TEXTS) + "\n\n \n").encode()
