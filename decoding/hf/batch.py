@@ -1,8 +1,8 @@
-"""A batch as transformers' `generate` hands it over: padded ids, masks, processors and criteria, by the engine's rows.
+"""One call of transformers' `generate`, translated for the engine: ids, masks, logits processors, stopping criteria.
 
-The engine writes each row at its own pace, without padding. Processors and criteria are shown what `generate` itself
-would show them: the padded prompts of the whole batch, each row at its own place in it. So lengths that count padding
-(`min_new_tokens`) and settings by row (`prefix_allowed_tokens_fn`) mean the same in both.
+The engine decodes each row without padding. Processors and criteria still see what `generate` shows them: the padded
+prompts of the whole batch. So lengths that count padding (`min_new_tokens`) and settings by row
+(`prefix_allowed_tokens_fn`) mean the same in both.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from wheels.decoding.sequences import TextBatch
 from wheels.errors import WheelsError
 
 STATEFUL = (SynthIDTextWatermarkLogitsProcessor, UnbatchedClassifierFreeGuidanceLogitsProcessor)
-"""Processors that keep a state from call to call: they must see every step once, and drafts are scored again."""
+"""Processors with a state from step to step: the engine scores draft tokens again, and would advance it twice."""
 
 
 class GenerateBatch:
-    """The inputs of one call, for the engine's rows.
+    """The inputs of one call.
 
     Args:
-        input_ids: What the outputs follow, `[B, L]`: padded prompts, or the first tokens of the decoder.
+        input_ids: The prefix of the outputs, `[B, L]`: padded prompts, or the decoder's first tokens.
         sources: The ids that the models read, `[B, S]`: the prompts again, or the encoder's source.
-        mask: Which of them are real, `[B, S]`; None: all.
-        processors: Changes of scores.
-        criteria: When to end; length limits and end tokens among them are taken out and kept natively.
-        config: The settings of the call.
+        mask: Which of them are no padding, `[B, S]`; None: all.
+        processors: Logits processors, applied to both models.
+        criteria: Stopping criteria. The engine itself keeps length limits and end tokens.
+        config: The generation settings of the call.
 
     Raises:
         WheelsError: for rows that cannot be read, or processors that keep a state.
@@ -75,43 +75,43 @@ class GenerateBatch:
     def __call__(
         self, logits_NV: torch.Tensor, texts: TextBatch, slot_N: torch.Tensor, position_N: torch.Tensor
     ) -> torch.Tensor:
-        """Return the scores as the processors change them: one call for all places of one position.
+        """Apply the processors to logits of several texts: one call for all that have written as many tokens.
 
         Args:
-            logits_NV: Scores of places in texts.
+            logits_NV: The next token's logits.
             texts: The texts in flight.
-            slot_N: The text of each place.
-            position_N: The tokens of its output that come before it.
+            slot_N: The text of each row.
+            position_N: How many tokens it has written.
         """
         if not self.processors:
             return logits_NV
-        shaped_NV = torch.empty_like(logits_NV)
+        processed_NV = torch.empty_like(logits_NV)
         index_N = texts.index_S[slot_N]
         for written in position_N.unique().tolist():
-            here_N = position_N == written
-            slot_M, index_M, logits_MV = slot_N[here_N], index_N[here_N], logits_NV[here_N]
-            place_MT = texts.prefix_S[slot_M][:, None] + torch.arange(written, device=slot_N.device)
-            tokens_MT = texts.tokens_ST[slot_M[:, None], place_MT]
-            # Rows that are elsewhere are stood in for by the first of these; what they are told is dropped.
+            chosen_N = position_N == written
+            slot_M, index_M, logits_MV = slot_N[chosen_N], index_N[chosen_N], logits_NV[chosen_N]
+            column_MT = texts.prefix_S[slot_M][:, None] + torch.arange(written, device=slot_N.device)
+            tokens_MT = texts.tokens_ST[slot_M[:, None], column_MT]
+            # Rows at other positions hold a copy of the first row; their results are dropped.
             tokens_BT = tokens_MT[:1].repeat(len(self.prompts_BL), 1)
             logits_BV = logits_MV[:1].repeat(len(self.prompts_BL), 1)
             tokens_BT[index_M], logits_BV[index_M] = tokens_MT, logits_MV
-            # Processors are typed for a LongTensor, which no function returns.
+            # Processors ask for a LongTensor, a type that no function returns.
             ids: Any = torch.cat([self.prompts_BL, tokens_BT], 1)
-            shaped_NV[here_N] = self.processors(ids, logits_BV)[index_M].to(shaped_NV.dtype)
-        return shaped_NV
+            processed_NV[chosen_N] = self.processors(ids, logits_BV)[index_M].to(processed_NV.dtype)
+        return processed_NV
 
     def stops(self, index: int, tokens: list[int]) -> bool:
-        """Tell whether a criterion other than length and end token ends row `index` after `tokens`."""
+        """Tell whether a stopping criterion, other than length and end token, ends row `index` after `tokens`."""
         rows = len(self.prompts_BL)
         ids: Any = torch.cat([self.prompts_BL, self.prompts_BL.new_tensor(tokens).expand(rows, -1)], 1)
         return bool(self.criteria(ids, None)[index])
 
     def padded(self, outputs: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Put the outputs behind what they follow, `[B, L + longest]`, filled up on the right.
+        """Append the outputs to their prefixes, padded on the right: `[B, L + longest]`.
 
         Raises:
-            WheelsError: where outputs end at different lengths, and no token is known to fill them up.
+            WheelsError: for outputs of different lengths without a padding token.
         """
         longest = max(map(len, outputs), default=0)
         if self.pad_id is None and any(len(output) < longest for output in outputs):
@@ -124,7 +124,7 @@ class GenerateBatch:
         """Return the two models with the special tokens of the call.
 
         Raises:
-            WheelsError: where what the decoders read first differs from row to row.
+            WheelsError: where the decoders' first tokens differ between rows.
         """
         start: tuple[int, ...] = ()
         if student.config.is_encoder_decoder:
@@ -135,15 +135,15 @@ class GenerateBatch:
 
 
 def unpadded(ids_BS: torch.Tensor, mask_BS: torch.Tensor | None) -> list[list[int]]:
-    """Return the tokens of each row that its mask shows.
+    """Return each row without its padding.
 
     Raises:
         WheelsError: for a row without any token, or with a hole between two of them.
     """
     rows = []
-    seen = torch.ones_like(ids_BS) if mask_BS is None else mask_BS
-    for number, (ids, mask) in enumerate(zip(ids_BS.tolist(), seen.tolist(), strict=True), start=1):
-        real = [place for place, shown in enumerate(mask) if shown]
+    mask_BS = torch.ones_like(ids_BS) if mask_BS is None else mask_BS
+    for number, (ids, mask) in enumerate(zip(ids_BS.tolist(), mask_BS.tolist(), strict=True), start=1):
+        real = [column for column, is_real in enumerate(mask) if is_real]
         if not real:
             raise WheelsError(f"row {number} of {len(ids_BS)} has no token at all; give it some, or leave it out")
         if real[-1] - real[0] >= len(real):
@@ -159,7 +159,7 @@ def _end_tokens(criteria: StoppingCriteriaList) -> tuple[int, ...]:
 
 
 def _most_tokens(criteria: StoppingCriteriaList, config: GenerationConfig) -> int:
-    """Return the longest that a text may grow, what it follows included."""
+    """Return the largest length of a row, prefix included."""
     limits = [each.max_length for each in criteria if type(each) is MaxLengthCriteria]
     limits += [] if limits or config.max_length is None else [config.max_length]
     if not limits:

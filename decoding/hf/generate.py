@@ -42,7 +42,7 @@ PREPARED = frozenset(
 CACHES = ("cache", "past_key_values")
 """A key-value cache, by its name from transformers 5.24 on and before."""
 UNREAD = (*CACHES, "encoder_outputs", "cache_implementation", "cache_config", "prefill_chunk_size")
-"""What looks the same in `hf_generate`, whether a caller gave it or `generate` made it, and would be lost."""
+"""Inputs that would be lost: from inside, the caller's cannot be told from those that `generate` makes."""
 KEPT = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 """What `generate` can return beside the tokens, and the engine does not keep."""
 
@@ -97,18 +97,16 @@ def hf_generate(
         generation_config: The settings of the call, for both models.
         teacher: The large model, or its folder or hub id: loaded once, to where the student is.
         teacher_budget: The share of tokens that the teacher may write, in [0, 1].
-        rule: When to call, by name or a rule (`wheels.decoding.methods.rules`). None: `learned` where trained, else
-            `maxprob`.
-        threshold: A rule calls where its score exceeds it, in place of a budget (strict mode takes both). None: as the
-            student's folder was calibrated; budgets 0 and 1, and `random`, need none.
-        method: A way of decoding in place of a rule (`wheels.decoding.methods.method`), such as `speculative(5)`.
-        budget_mode: `average`, `online` or `strict` (`wheels.decoding.methods.budget`); online starts afresh with each
-            call.
+        rule: When to call: a name, `FILE.py:NAME`, or a `wheels.Rule`. None: `learned` where trained, else `maxprob`.
+        threshold: The rule calls where its score exceeds it, in place of a budget (strict mode takes both). None: the
+            one in the student's folder that was calibrated to the budget.
+        method: A `wheels.Method` in place of a rule, such as `wheels.speculative(5)`.
+        budget_mode: Who keeps the budget: `average`, `online` or `strict`; online starts afresh with each call.
         inputs_tensor: What the model reads: for a sequence-to-sequence model the ids of the source, `[B, S]`.
         **model_kwargs: Further inputs that `generate` prepared. Caches and encoder states are not read.
 
     Raises:
-        WheelsError: for what cannot be done, and for rows, models or arguments that do not go together.
+        WheelsError: for what the engine cannot do, and arguments that do not go together.
     """
     check_call(generation_config)
     check_inputs(model_kwargs, input_ids)

@@ -1,4 +1,4 @@
-"""Which way of decoding a call of transformers' `generate` asks for: a method, or a rule and its threshold."""
+"""The method that a call of `hf_generate` asks for: a `Method`, or a rule with a budget or a threshold."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def method_of(
 
 
 def _one_knob(threshold: float, budget: float | None, mode: str) -> None:
-    """Refuse a budget beside a threshold that was set by hand, which decides alone; strict mode keeps both."""
+    """Refuse a budget beside a threshold set by hand; only strict mode keeps both."""
     if budget not in (None, 0, 1) and mode != "strict":
         raise WheelsError(
             f"threshold {threshold:g} decides alone, and teacher_budget={budget} would not be kept; give one of them, "
@@ -81,7 +81,7 @@ def _named_rule(pair: GeneratePair, name: str | None, threshold: float | None, b
 
 
 def read_deferral(pair: GeneratePair, folder: Path) -> Artefact:
-    """Return what `wheels train` and `wheels calibrate` left in a student's folder, for models in memory.
+    """Read the heads and thresholds in a student's folder, for models in memory.
 
     Raises:
         WheelsError: where it is damaged.

@@ -1,4 +1,4 @@
-"""Two models as transformers' `generate` knows them: by token ids, with the special tokens of one call."""
+"""The pair of one `generate` call: two models, token ids, and the call's own special tokens; no tokenizer."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from wheels.models.pair import (
 
 
 class _NoTokenizer:
-    """What a pair asks of its tokenizer, where there are token ids alone."""
+    """Stands for the tokenizer where there are token ids alone."""
 
     pad_token_id = eos_token_id = None
     model_max_length = NO_LIMIT
 
 
 class GeneratePair(Pair):
-    """Two models with the special tokens of one call of `generate`, in place of a tokenizer's and their own.
+    """Two models with the special tokens of one `generate` call.
 
     Args:
         student: The model that `generate` was called on.
