@@ -77,12 +77,22 @@ def test_every_command_and_the_picture_know_it(file, model, data, tmp_path, monk
     assert main(["bench", "curve", *common, *settings]) == 0
     assert json.loads((output / "curve.json").read_text())["rules"] == ["gap"]
     assert LABEL in (output / "report.html").read_text()
-    axes = figures[0].axes[0]
-    legend = axes.get_legend()
+    axes, (legend,) = figures[0].axes[0], figures[0].legends
     (handle,), (text,) = legend.legend_handles, legend.get_texts()
-    assert text.get_text().startswith("gap")
+    assert text.get_text() == f"gap: {LABEL}"
     assert matplotlib.colors.to_hex(handle.get_color()) == COLOR and handle.get_marker() == MARK
     assert any(line.get_color() == COLOR and len(line.get_xdata()) for line in axes.lines)
+
+
+def test_the_benchmark_of_passes_takes_it(file, model, data, tmp_path, capsys):
+    told = ["--data", str(data), "--model", str(model), "--max-new-tokens", "8", "--budgets", "0.3,0.6"]
+    assert main(["calibrate", *told, "--rules", f"{file}:gap"]) == 0
+    output = tmp_path / "passes"
+    flags = ["--rule", f"{file}:gap", "--families", "deferral,priced", "--resamples", "100", "--output", str(output)]
+    assert main(["bench", "passes", *told, *flags]) == 0
+    found = json.loads((output / "passes.json").read_text())
+    assert {point["family"] for point in found["points"]} >= {"deferral"}
+    assert "priced is left out: thresholds of gap are no nats" in found["notes"]
 
 
 def test_a_changed_rule_is_not_run_under_its_old_thresholds(file, model, data, capsys):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wheels.decoding.methods.choices import DTYPES
-from wheels.decoding.methods.rules import RULE_NAMES
+from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.errors import WheelsError
 from wheels.fields import check_fields, machine_option, option, option_group, threads_option
 from wheels.paths import PLACE, RUN
@@ -47,7 +47,7 @@ class PassesConfig:
     source: str = data_option("source", "column of the source; dots reach nested ones")
     target: str = data_option("target", "column of the reference")
     metrics: tuple[str, ...] = option((), "metrics; the first is the quality of the curve (default: the task's own)")
-    rule: str = option("learned", "the rule that calls in deferral and in its verified forms", choices=RULE_NAMES)
+    rule: str = option("learned", "the rule that calls in deferral and its verified forms" + OWN_RULE, **RULE_CHOICES)
     budgets: tuple[float, ...] = option(
         (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
         "its teacher budgets, calibrated before; between points more than 0.1 apart in passes no figure is given",

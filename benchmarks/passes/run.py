@@ -36,6 +36,7 @@ from wheels.benchmarks.passes.table import as_csv, shown
 from wheels.benchmarks.passes.tune import Tried, choose
 from wheels.config import to_dict, versions, write_resolved
 from wheels.data.tasks import Row, Task, load_task
+from wheels.decoding.methods.rule import Rule
 from wheels.decoding.params import DecodeParams
 from wheels.files import write_json, write_text
 from wheels.json_text import json_digest
@@ -171,18 +172,23 @@ def _signature(config: PassesConfig, artefact: Artefact, setting: Setting, split
     """
     batch = {} if config.dtype == "float32" else {"batch_size": config.batch_size}
     rule = setting.method.rule
-    return batch | {
-        "head": "" if setting.seed is None else artefact.head_digest(config.rule, setting.seed),
-        "threshold": getattr(rule, "threshold", None),
-        "rule": None if rule is None else rule.name,
-        "setting": setting.name,
-        "data": split.digest,
-        "rows": len(split.rows),
-        "max_new_tokens": config.max_new_tokens,
-        "device": config.device,
-        "dtype": config.dtype,
-        "wheels": __version__,
-    }
+    code = {"code": rule.code} if isinstance(rule, Rule) and rule.code else {}
+    return (
+        batch
+        | code
+        | {
+            "head": "" if setting.seed is None else artefact.head_digest(config.rule, setting.seed),
+            "threshold": getattr(rule, "threshold", None),
+            "rule": None if rule is None else rule.name,
+            "setting": setting.name,
+            "data": split.digest,
+            "rows": len(split.rows),
+            "max_new_tokens": config.max_new_tokens,
+            "device": config.device,
+            "dtype": config.dtype,
+            "wheels": __version__,
+        }
+    )
 
 
 def _write(folder: Path, found: dict[str, Any], points: list[PassPoint]) -> None:

@@ -20,7 +20,7 @@ from wheels.decoding.methods.method import (
     verified,
 )
 from wheels.decoding.methods.rule import Rule
-from wheels.decoding.methods.rules import RULES, TRAINED
+from wheels.decoding.methods.rules import RULES, find_rule
 from wheels.models.artefact import Artefact
 
 TOLERANCES = (4.0, 2.0, 1.0, 0.5)
@@ -76,9 +76,10 @@ def ends() -> list[Setting]:
 
 def seeds_of(config: PassesConfig, artefact: Artefact) -> tuple[list[int | None], list[str]]:
     """Return the trained seeds of the rule, and notes for the reader."""
-    if config.rule not in TRAINED:
-        notes = [f"priced is left out: thresholds of {config.rule} are no nats"] if "priced" in config.families else []
-        return [None], notes
+    rule = find_rule(config.rule)
+    if rule.head is None:
+        left_out = "priced" in config.families and not rule.in_nats
+        return [None], [f"priced is left out: thresholds of {rule.name} are no nats"] if left_out else []
     trained = max(1, len(artefact.heads.get(config.rule, [])))  # where there is none, the rule itself says so
     fewer = f"{config.rule} was trained with {trained} of the {config.seeds} seeds asked for"
     return list(range(min(config.seeds, trained))), [fewer] if trained < config.seeds else []
@@ -132,7 +133,7 @@ def _ruled(
                 method = verified(rule, budget, tolerance=nats, complete=complete, draft=longest)
                 knob = f"{nats:g} nats{end}"
                 yield Setting(family, f"{place}, {knob}", method, f"{family}, {knob}", seed)
-        elif family == "priced" and config.rule in TRAINED:
+        elif family == "priced" and (rule.in_nats or rule.head is not None):
             for scale, complete in ((scale, complete) for scale in config.scales for complete in (False, True)):
                 method = priced(rule, budget, scale=scale, draft=longest, complete=complete)
                 knob = f"scale {scale:g}{', to the end' if complete else ''}{end}"
