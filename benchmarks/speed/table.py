@@ -3,16 +3,69 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from wheels.benchmarks.core.bootstrap import Spread
 from wheels.benchmarks.speed.config import REFERENCE
 from wheels.benchmarks.speed.summary import MODELS, BatchFigures, Figures, Forward, Speed
-from wheels.tables import Table, number
+from wheels.tables import Column, Table, columns, digits
 
-HEAD = (
-    "system", "seconds", "tokens/s", "(min-max)", f"x {REFERENCE}", "(min-max)", "use", "accepted", "wasted",
-    "passes q", "p", "positions q", "p", "overhead", "(least)", "loop", "limit", "distance", "(least)", "differ",
-)  # fmt: skip
+Show = Callable[[Any], str]
+SPREADS = ("seconds", "tokens_per_second", "speedup", "scheduler_overhead", "loop_overhead", "distance")
+ENDS = ("median", "low", "high")
+
+
+def whole(value: float | None) -> str:
+    """Return a speed for print: three digits at least."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def middle(show: Show) -> Show:
+    """Return the format of a spread's median; a dash where there is none."""
+    return lambda spread: "-" if spread is None else show(spread.median)
+
+
+def ends(show: Show) -> Show:
+    """Return the format of a spread's ends."""
+    return lambda spread: f"({show(spread.low)}-{show(spread.high)})"
+
+
+def least(spread: Spread | None) -> str:
+    """Return the least of a spread; nothing where there is none."""
+    return "" if spread is None else f"({two(spread.low)})"
+
+
+def differing(figures: Figures) -> str:
+    """Return how many outputs differ; a dash where they could not be compared, nothing where they may differ."""
+    return "" if figures.same_as is None else "-" if figures.differing is None else str(figures.differing)
+
+
+two = digits(2)
+COLUMNS = (
+    Column("system", "label"),
+    Column("seconds", lambda figures: Spread.of(figures.seconds), middle(digits(3))),
+    Column("tokens/s", "tokens_per_second", middle(whole)),
+    Column("(min-max)", "tokens_per_second", ends(whole)),
+    Column(f"x {REFERENCE}", "speedup", middle(two)),
+    Column("(min-max)", "speedup", ends(two)),
+    Column("use", "use", two),
+    Column("accepted", "acceptance", two),
+    Column("wasted", "waste_per_pass", two),
+    Column("passes q", "passes_per_token.student", two),
+    Column("p", "passes_per_token.teacher", two),
+    Column("positions q", "positions_per_token.student", two),
+    Column("p", "positions_per_token.teacher", two),
+    Column("overhead", "scheduler_overhead", middle(two)),
+    Column("(least)", "scheduler_overhead", least),
+    Column("loop", "loop_overhead", middle(two)),
+    Column("limit", "limit_tokens_per_second", whole),
+    Column("distance", "distance", middle(two)),
+    Column("(least)", "distance", least),
+    Column("differ", differing),
+)
 LEGEND = f"""\
 x {REFERENCE}: tokens a second over those of {REFERENCE} in the same round. use: share of the tokens that the teacher
 wrote. accepted: share of the judged draft tokens. wasted: draft tokens in vain, a teacher pass. passes, positions: of
@@ -43,7 +96,7 @@ def counted(count: int, word: str) -> str:
 def _batch(batch: BatchFigures) -> str:
     """Return one batch size: the systems, then the bare forward passes."""
     title = f"batch size {batch.batch_size}, medians of {counted(len(batch.rounds), 'round')}"
-    table = Table(HEAD, [_row(figures) for figures in batch.figures]).text(title)
+    table = Table.of(COLUMNS, batch.figures).text(title)
     forwards = "; ".join(map(_forward, batch.forwards))
     return f"{table}\nbare forward passes (rows x tokens; the machine's bound): {forwards}"
 
@@ -53,34 +106,6 @@ def _forward(forward: Forward) -> str:
     took = f"{1000 * forward.seconds.median:.2f} ms, {forward.overhead.median:.1f} x the bound"
     fast = ", fast path," if forward.kind == "lean" else ""
     return f"{forward.model}{fast} {forward.rows} x {forward.width}: {took}"
-
-
-def _row(figures: Figures) -> tuple[str, ...]:
-    """Return the cells of one system."""
-    passes, positions = figures.passes_per_token, figures.positions_per_token
-    return (
-        figures.label,
-        f"{Spread.of(figures.seconds).median:.3f}",
-        _whole(figures.tokens_per_second.median),
-        f"({_whole(figures.tokens_per_second.low)}-{_whole(figures.tokens_per_second.high)})",
-        f"{figures.speedup.median:.2f}",
-        f"({figures.speedup.low:.2f}-{figures.speedup.high:.2f})",
-        _two(figures.use),
-        _two(figures.acceptance),
-        _two(figures.waste_per_pass),
-        *(_two(passes[model]) for model in MODELS),
-        *(_two(positions[model]) for model in MODELS),
-        _two(figures.scheduler_overhead.median),
-        f"({_two(figures.scheduler_overhead.low)})",
-        _two(None if figures.loop_overhead is None else figures.loop_overhead.median),
-        _whole(figures.limit_tokens_per_second),
-        *(
-            ("-", "")
-            if figures.distance is None
-            else (_two(figures.distance.median), f"({_two(figures.distance.low)})")
-        ),
-        "" if figures.same_as is None else "-" if figures.differing is None else str(figures.differing),
-    )
 
 
 def _differences(speed: Speed) -> list[str]:
@@ -94,40 +119,19 @@ def _differences(speed: Speed) -> list[str]:
     ]
 
 
-def _whole(value: float | None) -> str:
-    """Return a speed for print: three digits at least."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _two(value: float | None) -> str:
-    """Return a ratio for print."""
-    return number(value, 2)
-
-
 def as_csv(speed: Speed) -> str:
-    """Return a line for each system and batch size; a number that does not exist is an empty cell."""
-    lines = [_cells(batch, figures) for batch in speed.batches for figures in batch.figures]
-    return Table(list(lines[0]), [list(line.values()) for line in lines]).csv()
-
-
-def _cells(batch: BatchFigures, figures: Figures) -> dict[str, object]:
-    """Return the cells of one system by their columns."""
-    values: dict[str, object] = {
-        "batch_size": batch.batch_size,
-        "contestant": figures.name,
-        "rounds": len(batch.rounds),
-    }
-    spreads = {"seconds": Spread.of(figures.seconds)}
-    for name in ("tokens_per_second", "speedup", "scheduler_overhead", "loop_overhead", "distance"):
-        spreads[name] = getattr(figures, name)
-    for name, spread in spreads.items():
-        for part in ("median", "low", "high"):
-            values[f"{name}_{part}"] = None if spread is None else getattr(spread, part)
-    values |= {name: getattr(figures, name) for name in ("tokens", "use", "acceptance", "waste_per_pass")}
+    """Return a row for each system and batch size; a number that does not exist is an empty cell."""
+    shown = [Column("batch_size", "batch.batch_size"), Column("contestant", "figures.name"), Column("rounds")]
+    shown += [Column(f"{name}_{end}", f"{name}.{end}") for name in SPREADS for end in ENDS]
+    shown += columns("tokens", "use", "acceptance", "waste_per_pass", under="figures")
     for name in ("passes_per_token", "positions_per_token"):
-        values |= {f"{model}_{name}": getattr(figures, name)[model] for model in MODELS}
-    for name in ("limit_tokens_per_second", "same_as", "differing", "signature"):
-        values[name] = getattr(figures, name)
-    return values
+        shown += [Column(f"{model}_{name}", f"figures.{name}.{model}") for model in MODELS]
+    shown += columns("limit_tokens_per_second", "same_as", "differing", "signature", under="figures")
+    return Table.of(shown, [_flat(batch, figures) for batch in speed.batches for figures in batch.figures]).csv()
+
+
+def _flat(batch: BatchFigures, figures: Figures) -> dict[str, Any]:
+    """Return the figures of one system with its spreads by name; those that do not exist are empty."""
+    spreads = {name: getattr(figures, name) or dict.fromkeys(ENDS) for name in SPREADS}
+    row = {"batch": batch, "figures": figures, "rounds": len(batch.rounds)}
+    return row | spreads | {"seconds": Spread.of(figures.seconds)}
