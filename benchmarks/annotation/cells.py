@@ -26,6 +26,20 @@ from wheels.files import write_text
 from wheels.metrics import sentence_scores
 from wheels.runs import cached
 
+SHARED = (
+    "student",
+    "data",
+    "samples",
+    "rehearse",
+    "temperature",
+    "metric",
+    "grade_quantiles",
+    "max_new_tokens",
+    "batch_size",
+    "threads",
+)
+"""Settings that `wheels annotate` has too."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -46,8 +60,8 @@ class Cell:
 
     def described(self) -> dict[str, Any]:
         """Return everything but the seed, as values of JSON."""
-        return {"strategy": self.strategy, "budget": self.budget, "warm_up": self.warm_up,
-                "teacher": last_part(self.teacher), "assistant": last_part(self.assistant)}  # fmt: skip
+        plain = {name: getattr(self, name) for name in ("strategy", "budget", "warm_up")}
+        return plain | {role: last_part(getattr(self, role)) for role in ("teacher", "assistant")}
 
     @property
     def name(self) -> str:
@@ -116,15 +130,11 @@ class Bench:
         """Return a cell in the words of `wheels annotate`."""
         config = self.config
         select = {"full": "assistant", "random+filter": "random"}.get(cell.strategy, cell.strategy)
-        return build(AnnotateConfig, {
-            "input": config.pool, "output": str(folder), "annotation_budget": cell.budget, "teacher": cell.teacher,
-            "assistant": cell.assistant, "student": config.student, "data": config.data, "select": select,
-            "filter": cell.strategy in ("full", "random+filter"), "warm_up": cell.warm_up,
-            "retrain": str(self.output / "retrain.yaml"), "samples": config.samples, "rehearse": config.rehearse,
-            "temperature": config.temperature, "metric": config.metric, "grade_quantiles": config.grade_quantiles,
-            "max_new_tokens": config.max_new_tokens, "batch_size": config.batch_size, "seed": cell.seed,
-            "threads": config.threads,
-        })  # fmt: skip
+        given = {name: getattr(config, name) for name in SHARED}
+        given |= {name: getattr(cell, name) for name in ("teacher", "assistant", "warm_up", "seed")}
+        given |= {"input": config.pool, "output": str(folder), "annotation_budget": cell.budget, "select": select}
+        given |= {"filter": cell.strategy in ("full", "random+filter"), "retrain": str(self.output / "retrain.yaml")}
+        return build(AnnotateConfig, given)
 
     def labeller(self, cell: Cell, settings: AnnotateConfig) -> Callable[[Sequence[str]], list[Answer]]:
         """Return the teacher of a cell: sources in, labels out."""
@@ -187,8 +197,8 @@ def _run(bench: Bench, cell: Cell, folder: Path) -> dict[str, Any]:
     rows = [Row(one.source, one.target) for one in annotations if one.accepted]
     model = models.load_local(settings, train(rows, folder / "final"), "student")
     answers = model.answers([row.source for row in bench.test])
-    return asdict(cell) | {"signature": bench.signature(cell), "accepted": len(rows), "answers": answers,
-                           "labels": score_labels(bench, annotations)}  # fmt: skip
+    facts = {"signature": bench.signature(cell), "accepted": len(rows), "answers": answers}
+    return asdict(cell) | facts | {"labels": score_labels(bench, annotations)}
 
 
 def _assistant(bench: Bench, cell: Cell, settings: AnnotateConfig) -> Any:
@@ -222,10 +232,10 @@ def score_labels(bench: Bench, annotations: Sequence[Annotation]) -> list[dict[s
     wanted = [references[one.source] for one in annotations]
     scores = sentence_scores(bench.config.metric, [one.target for one in annotations], wanted)
     return [
-        {"stage": one.stage, "grade": one.grade, "accepted": one.accepted, "score": round(score, 3),
-         "right": is_right(one.target, reference, bench.config.metric)}
+        {"stage": one.stage, "grade": one.grade, "accepted": one.accepted, "score": round(score, 3)}
+        | {"right": is_right(one.target, reference, bench.config.metric)}
         for one, reference, score in zip(annotations, wanted, scores, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def filter_trial(bench: Bench, assistant: str, teacher: str, seed: int) -> list[dict[str, Any]]:

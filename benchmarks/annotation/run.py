@@ -107,8 +107,9 @@ def _identity(bench: Bench) -> dict[str, Any]:
     config = bench.config
     identity = to_dict(config, INCIDENTAL)
     models_of = {
-        "assistant": config.assistants, "teacher": [name for name in config.teachers if error_share(name) is None],
-    }  # fmt: skip
+        "assistant": config.assistants,
+        "teacher": [name for name in config.teachers if error_share(name) is None],
+    }
     # By what the cells are named after: another model of the same last part would be taken for the one before.
     identity |= {f"{role} {last_part(name)}": model_digest(name) for role, names in models_of.items() for name in names}
     identity["student_digest"] = model_digest(config.student)
@@ -151,6 +152,8 @@ def _filters(bench: Bench) -> list[dict[str, Any]]:
         for assistant in config.assistants:
             labels_S = [filter_trial(bench, assistant, teacher, seed) for seed in range(seeds)]
             figures = filter_figures(labels_S, config.resamples) | score_figures(labels_S, config.resamples)
-            lines.append({"assistant": last_part(assistant), "teacher": last_part(teacher), "seeds": len(labels_S)}
-                         | {name: asdict(figure) for name, figure in figures.items()})  # fmt: skip
+            lines.append(
+                {"assistant": last_part(assistant), "teacher": last_part(teacher), "seeds": len(labels_S)}
+                | {name: asdict(figure) for name, figure in figures.items()}
+            )
     return lines

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from wheels.benchmarks.annotation.cells import Bench, Cell
+from wheels.benchmarks.annotation.config import AnnotationConfig
 from wheels.benchmarks.core.bootstrap import (
     Comparison,
     Floats,
@@ -20,6 +21,7 @@ from wheels.benchmarks.core.bootstrap import (
 from wheels.metrics import SufficientStatistics, sentence_statistics
 
 Label = Mapping[str, Any]
+Statistics = Mapping[str, Mapping[Cell, SufficientStatistics]]
 FILTER_FIGURES = ("right_before", "right_after", "lift", "kept", "recall", "wrong_caught")
 """Of labels: share right before and after the filter, and the difference; share let through; share of the right ones
 that are let through (recall; `right_after` is the precision); share of the wrong ones that are stopped."""
@@ -55,7 +57,7 @@ def summarise(bench: Bench, results: Mapping[Cell, Mapping[str, Any]], start: Se
         metric: {cell: statistics(bench, facts["answers"], metric) for cell, facts in results.items()}
         for metric in metrics
     }
-    points = [_point(bench, group, results, stats) for group in groups(list(results))]
+    points = [_point(group, results, stats) for group in groups(list(results))]
     return {
         "task": bench.task.name,
         "metrics": list(metrics),
@@ -65,14 +67,11 @@ def summarise(bench: Bench, results: Mapping[Cell, Mapping[str, Any]], start: Se
         "seeds": bench.config.seeds,
         "start": {metric: statistics(bench, start, metric).corpus() for metric in metrics},
         "points": points,
-        "paired": _paired(bench, results, stats),
+        "paired": _paired(bench.config, results, stats),
     }
 
 
-def _point(
-    bench: Bench, group: Sequence[Cell], results: Mapping[Cell, Mapping[str, Any]],
-    stats: Mapping[str, Mapping[Cell, SufficientStatistics]],
-) -> dict[str, Any]:  # fmt: skip
+def _point(group: Sequence[Cell], results: Mapping[Cell, Mapping[str, Any]], stats: Statistics) -> dict[str, Any]:
     """Return the figures of one line of the table."""
     first = group[0]
     line = first.described()
@@ -100,11 +99,10 @@ def _mean_score(labels: Sequence[Label]) -> float:
 
 
 def _paired(
-    bench: Bench, results: Mapping[Cell, Mapping[str, Any]],
-    stats: Mapping[str, Mapping[Cell, SufficientStatistics]],
-) -> list[dict[str, Any]]:  # fmt: skip
+    config: AnnotationConfig, results: Mapping[Cell, Mapping[str, Any]], stats: Statistics
+) -> list[dict[str, Any]]:
     """Return each group minus its baseline: random at equal budget, or the main form of 'full' for an ablation."""
-    config, every = bench.config, groups(list(results))
+    every = groups(list(results))
     lines = []
     for group in every:
         one = group[0]
@@ -121,7 +119,7 @@ def _paired(
     return lines
 
 
-def _is_base(config: Any, one: Cell, base: Cell) -> bool:
+def _is_base(config: AnnotationConfig, one: Cell, base: Cell) -> bool:
     """Whether `base` is a baseline of `one`: random, or the main form of 'full' for an ablation."""
     if (one.budget, one.teacher) != (base.budget, base.teacher):
         return False
@@ -164,9 +162,9 @@ def score_figures(labels_S: Sequence[Sequence[Label]], resamples: int, seed: int
 
 def _figures(labels: Sequence[Label], resamples: int, seed: int) -> Floats:
     """Return the figures of one seed, [F, 1 + R]; column 0 is the sample itself."""
-    kinds = np.array([[label["right"] and label["accepted"], label["right"] and not label["accepted"],
-                       not label["right"] and label["accepted"], not label["right"] and not label["accepted"]]
-                      for label in labels], dtype=np.float64).sum(axis=0)  # fmt: skip
+    right_N, kept_N = (np.array([bool(label[name]) for label in labels]) for name in ("right", "accepted"))
+    both_KN = np.array([right_N & kept_N, right_N & ~kept_N, ~right_N & kept_N, ~right_N & ~kept_N])
+    kinds = both_KN.sum(axis=1).astype(np.float64)
     drawn = np.random.default_rng([seed, 5]).multinomial(len(labels), kinds / len(labels), size=resamples)
     kept_right, lost_right, kept_wrong, caught = np.concatenate((kinds[None], drawn)).T
     kept, right = kept_right + kept_wrong, kept_right + lost_right

@@ -18,8 +18,10 @@ HEADINGS = ("strategy", "budget", "warm-up", "teacher", "assistant")
 def as_text(summary: Mapping[str, Any]) -> str:
     """Return the tables: quality, paired differences, and the filter alone."""
     start = ", ".join(f"{metric_name(name)} {value:.1f}" for name, value in summary["start"].items())
-    head = (f"{summary['task']}: {summary['test_rows']} test rows, pool of {summary['pool_rows']}, "
-            f"{summary['seeds']} seeds; the student before any annotation: {start}")  # fmt: skip
+    head = (
+        f"{summary['task']}: {summary['test_rows']} test rows, pool of {summary['pool_rows']}, "
+        f"{summary['seeds']} seeds; the student before any annotation: {start}"
+    )
     return "\n\n".join([head, _quality(summary), _differences(summary), _filters(summary)]) + "\n"
 
 

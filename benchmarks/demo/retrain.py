@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,35 +86,32 @@ def retrain_stages(config: DemoConfig, work: Path, recipe: Recipe) -> list[Stage
         WheelsError: naming the recipe and the section, for a setting that is not allowed.
     """
     teacher, student, rounded, pair = work / "teacher", work / "student", work / "rounded", work / "pair"
-    teacher_config = recipe.configure("teacher", PretrainConfig, output=str(teacher), threads=config.threads)
-    data = teacher_config.data
-    student_config = recipe.configure(
-        "student", PretrainConfig, output=str(student), tokenizer=str(teacher), data=data, threads=config.threads
-    )
-    policy_config = recipe.configure(
-        "policy", TrainConfig, output=str(work / "policy"), student=str(rounded), teacher=str(rounded / "teacher"),
-        data=data, calibrate=False, threads=config.threads,
-    )  # fmt: skip
-    calibrate_config = recipe.configure(
-        "calibrate", CalibrateConfig, model=str(pair), data=data, threads=config.threads
-    )
-    plan: list[tuple[str, str, Path, Any]] = [
-        ("training the teacher from scratch", "teacher", teacher / "finished.json", partial(distil, teacher_config)),
-        ("training the student from scratch", "student", student / "finished.json", partial(distil, student_config)),
-        ("rounding both to half precision", "round", rounded / "teacher" / "config.json",
-         partial(round_pair, student, teacher, rounded)),
-        ("teaching the student when to call", "policy", work / "policy" / "resolved.json",
-         partial(train, policy_config)),
-        ("putting the pair together", "assemble", pair / "deferral" / "config.json",
-         partial(assemble, rounded, work / "policy", pair)),
-        ("finding the thresholds of the budgets", "calibrate", pair / "deferral" / "calibration.json",
-         partial(calibrate, calibrate_config)),
-        ("measuring both ends on the test split", "measure", work / "facts.json",
-         partial(measure, pair, data, work / "facts.json")),
-    ]  # fmt: skip
+    threads = {"threads": config.threads}
+    teacher_config = recipe.configure("teacher", PretrainConfig, output=str(teacher), **threads)
+    shared = {"data": teacher_config.data, **threads}
+    student_config = recipe.configure("student", PretrainConfig, output=str(student), tokenizer=str(teacher), **shared)
+    policy, ends = work / "policy", {"student": str(rounded), "teacher": str(rounded / "teacher")}
+    policy_config = recipe.configure("policy", TrainConfig, output=str(policy), calibrate=False, **ends, **shared)
+    calibrate_config = recipe.configure("calibrate", CalibrateConfig, model=str(pair), **shared)
     settings = {**recipe.sections, "teacher": with_digests(recipe.sections["teacher"], teacher_config)}
     settings["student"] = with_digests(recipe.sections["student"], student_config)
-    return [Stage(name, title, result, settings.get(name, {}), run) for title, name, result, run in plan]
+    stages: list[Stage] = []
+
+    def add(name: str, title: str, result: Path, run: Callable[[], object]) -> None:
+        stages.append(Stage(name, title, result, settings.get(name, {}), run))
+
+    rounding, facts = partial(round_pair, student, teacher, rounded), work / "facts.json"
+    add("teacher", "training the teacher from scratch", teacher / "finished.json", partial(distil, teacher_config))
+    add("student", "training the student from scratch", student / "finished.json", partial(distil, student_config))
+    add("round", "rounding both to half precision", rounded / "teacher" / "config.json", rounding)
+    add("policy", "teaching the student when to call", policy / "resolved.json", partial(train, policy_config))
+    deferral, assembling = pair / "deferral", partial(assemble, rounded, policy, pair)
+    add("assemble", "putting the pair together", deferral / "config.json", assembling)
+    title = "finding the thresholds of the budgets"
+    add("calibrate", title, deferral / "calibration.json", partial(calibrate, calibrate_config))
+    title = "measuring both ends on the test split"
+    add("measure", title, facts, partial(measure, pair, teacher_config.data, facts))
+    return stages
 
 
 def round_pair(student: Path, teacher: Path, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -57,36 +57,33 @@ def demo_stages(config: DemoConfig, output: Path, recipe: Recipe) -> list[Stage]
     # The folder's name is the task's name in every figure.
     sentences = output / "sentences" / _folder_name(slice_.task)
     data, teacher = str(sentences), str(pair / "teacher")
-    distil_config = recipe.configure(
-        "distil", PretrainConfig, output=str(output / "student"), student=str(pair), teacher=teacher, data=data,
-        threads=config.threads,
-    )  # fmt: skip
+    student, threads = output / "student", {"threads": config.threads}
+    both = {"data": data, "teacher": teacher, **threads}
+    distil_config = recipe.configure("distil", PretrainConfig, output=str(student), student=str(pair), **both)
     train_config = recipe.configure(
-        "train", TrainConfig, output=str(model), student=str(output / "student"), teacher=teacher, data=data,
-        calibrate=False, threads=config.threads,
-    )  # fmt: skip
-    calibrate_config = recipe.configure(
-        "calibrate", CalibrateConfig, model=str(model), data=data, threads=config.threads
+        "train", TrainConfig, output=str(model), student=str(student), calibrate=False, **both
     )
-    curve_config = recipe.configure(
-        "curve", CurveConfig, model=str(model), data=data, output=str(output / "curve"), threads=config.threads
-    )
-    examples_config = recipe.configure("examples", ExamplesConfig)
-    plan: list[tuple[str, str, Path, Any, bool]] = [
-        (f"writing down {slice_.train:,} sentences of {slice_.task}", "sentences", sentences / "test.jsonl",
-         partial(write_sentences, slice_, sentences), False),
-        ("distilling the teacher into the student", "distil", output / "student" / "finished.json",
-         partial(distil, distil_config), False),
-        ("teaching the student when to call", "train", model / "resolved.json", partial(train, train_config), False),
-        ("finding the thresholds of the budgets", "calibrate", model / "deferral" / "calibration.json",
-         partial(calibrate, calibrate_config), False),
-        ("measuring quality against teacher use", "curve", output / "curve" / "report.html",
-         partial(curve, curve_config), True),
-        ("writing examples", "examples", output / "examples.html",
-         partial(write_examples, examples_config, model, sentences, output / "examples.html"), True),
-    ]  # fmt: skip
+    measured = {"model": str(model), "data": data, **threads}
+    calibrate_config = recipe.configure("calibrate", CalibrateConfig, **measured)
+    curve_config = recipe.configure("curve", CurveConfig, output=str(output / "curve"), **measured)
+    examples, page = recipe.configure("examples", ExamplesConfig), output / "examples.html"
     settings = {**recipe.sections, "distil": with_digests(recipe.sections["distil"], distil_config)}
-    return [Stage(name, title, result, settings[name], run, shown) for title, name, result, run, shown in plan]
+    stages: list[Stage] = []
+
+    def add(name: str, title: str, result: Path, run: Callable[[], object], shown: bool = False) -> None:
+        stages.append(Stage(name, title, result, settings[name], run, shown))
+
+    title = f"writing down {slice_.train:,} sentences of {slice_.task}"
+    add("sentences", title, sentences / "test.jsonl", partial(write_sentences, slice_, sentences))
+    title = "distilling the teacher into the student"
+    add("distil", title, student / "finished.json", partial(distil, distil_config))
+    add("train", "teaching the student when to call", model / "resolved.json", partial(train, train_config))
+    title, place = "finding the thresholds of the budgets", model / "deferral" / "calibration.json"
+    add("calibrate", title, place, partial(calibrate, calibrate_config))
+    title, place = "measuring quality against teacher use", output / "curve" / "report.html"
+    add("curve", title, place, partial(curve, curve_config), True)
+    add("examples", "writing examples", page, partial(write_examples, examples, model, sentences, page), True)
+    return stages
 
 
 def _folder_name(task: str) -> str:

@@ -48,9 +48,9 @@ def cache_stages(plan: DistillationPlan, task: Task) -> list[Stage]:
             name = f"{way}-s{seed}"
             place = folder / "trained" / f"{name}.json"
             student = student_of(plan, way, seed, folder / "students" / name)
-            stages.append(Stage(name, f"training with soft labels, {way}, seed {seed}", place,
-                                with_digests(settings, student),
-                                partial(train_and_score, plan, student, place)))  # fmt: skip
+            train = partial(train_and_score, plan, student, place)
+            title = f"training with soft labels, {way}, seed {seed}"
+            stages.append(Stage(name, title, place, with_digests(settings, student), train))
     for name, title, work in (
         ("sizes", "writing caches of several sizes, and their errors", measure_sizes),
         ("steps", "timing training steps", measure_steps),
@@ -58,8 +58,8 @@ def cache_stages(plan: DistillationPlan, task: Task) -> list[Stage]:
     ):
         place = folder / f"{name}.json"
         stages.append(Stage(name, title, place, settings, partial(work, plan, task, place)))
-    work = partial(write_cache_summary, plan, task, folder)
-    stages.append(Stage("cache", "the cache in numbers", plan.output / "cache.json", settings, work, True))
+    write = partial(write_cache_summary, plan, task, folder)
+    stages.append(Stage("cache", "the cache in numbers", plan.output / "cache.json", settings, write, True))
     return stages
 
 
@@ -93,9 +93,13 @@ def measure_sizes(plan: DistillationPlan, task: Task, place: Path) -> None:
     settings = student_of(plan, "live", 0, student)
     examples = training_examples(settings, load_training_data(settings, task), task.train[: config.rows], folder)
     made = CacheSettings(
-        teacher=model_digest(plan.teacher), dtype="float32", k=1, temperatures=config.temperatures,
-        vocab_size=pair.vocab_size, start_ids=pair.start_ids,
-    )  # fmt: skip
+        teacher=model_digest(plan.teacher),
+        dtype="float32",
+        k=1,
+        temperatures=config.temperatures,
+        vocab_size=pair.vocab_size,
+        start_ids=pair.start_ids,
+    )
     sizes = [*(k for k in config.sizes if k < pair.vocab_size), pair.vocab_size]
     # Once for nothing, so that no cache pays for the teacher's first pass.
     collator = Collator.of(pair)

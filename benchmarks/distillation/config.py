@@ -30,9 +30,10 @@ class DistillationConfig:
         None, "the teacher (default: trained first, by the recipe)", metavar="DIR", reads=PLACE
     )
     parts: tuple[str, ...] = option(
-        ("sweep",), "sweep: labels, temperatures and sizes; cache: what cached probabilities save and cost",
+        ("sweep",),
+        "sweep: labels, temperatures and sizes; cache: what cached probabilities save and cost",
         choices=PARTS,
-    )  # fmt: skip
+    )
     output: str = option(
         "distillation", "folder for models and results; a rerun into it continues", metavar="DIR", writes=RUN
     )
@@ -56,9 +57,10 @@ class SweepConfig:
     objective: str = option("kl", "divergence of soft and both", choices=OBJECTIVES)
     seeds: int = option(3, "students of each kind; seed 0, 1, ...", minimum=1)
     cached_logits: int = option(
-        0, "tokens of the shared cache of the teacher, for T above 1 the whole vocabulary's; 0: a live teacher",
+        0,
+        "tokens of the shared cache of the teacher, for T above 1 the whole vocabulary's; 0: a live teacher",
         minimum=0,
-    )  # fmt: skip
+    )
     resamples: int = option(1000, "bootstrap resamples of sentences and seeds", minimum=100, maximum=100_000)
 
     def __post_init__(self) -> None:

@@ -100,9 +100,14 @@ def sweep_stages(plan: DistillationPlan) -> list[Stage]:
     places, sections = Places(plan.output / "sweep"), plan.recipe.sections
     shared = {name: sections[name] for name in ("student", "scores")} | {"cached": plan.sweep.cached_logits}
     stages = [
-        Stage(TEACHER, "writing with the teacher", places.texts(TEACHER), shared,
-              partial(write_texts, plan, plan.teacher, places.texts(TEACHER)))
-    ]  # fmt: skip
+        Stage(
+            TEACHER,
+            "writing with the teacher",
+            places.texts(TEACHER),
+            shared,
+            partial(write_texts, plan, plan.teacher, places.texts(TEACHER)),
+        )
+    ]
     for kind in plan.kinds:
         for seed in range(plan.sweep.seeds):
             name = f"{kind.name}-s{seed}"

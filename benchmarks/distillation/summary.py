@@ -223,9 +223,17 @@ def _line(
     if hard is not None and kind != hard:
         against = {metric: compare(means[metric, kind] - means[metric, hard]) for metric in measured.metrics}
     cache = f"cache:{measured.cached_logits}" if measured.cached_logits else "live"
-    parts = (measured.task, "test", len(measured.references), kind.name, f"{cells[0].parameters} of "
-             f"{measured.teacher.parameters} parameters", measured.objective, cache,
-             f"seeds:{len(cells)}", f"wheels:{wheels.__version__}")  # fmt: skip
+    parts = (
+        measured.task,
+        "test",
+        len(measured.references),
+        kind.name,
+        f"{cells[0].parameters} of {measured.teacher.parameters} parameters",
+        measured.objective,
+        cache,
+        f"seeds:{len(cells)}",
+        f"wheels:{wheels.__version__}",
+    )
     return KindScores(
         name=kind.name,
         size=kind.size,

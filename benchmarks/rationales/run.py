@@ -89,9 +89,16 @@ class RationalesPlan:
         if variant.k:
             data, column = str(self.rows(variant, seed)), COLUMN
         return self.recipe.configure(
-            "student", PretrainConfig, output=str(self.cell(variant, seed)), data=data, rationale=column, seed=seed,
-            tokenizer=str(self.output / "teacher"), metric=self.grid.metric, threads=self.threads,
-        )  # fmt: skip
+            "student",
+            PretrainConfig,
+            output=str(self.cell(variant, seed)),
+            data=data,
+            rationale=column,
+            seed=seed,
+            tokenizer=str(self.output / "teacher"),
+            metric=self.grid.metric,
+            threads=self.threads,
+        )
 
     def rows(self, variant: Variant, seed: int) -> Path:
         """Return the folder of rows that a student with rationales of ours learns from."""
@@ -138,30 +145,16 @@ def teacher_stages(plan: RationalesPlan) -> list[Stage]:
         "teacher", PretrainConfig, output=str(folder), data=plan.data, metric=plan.grid.metric, threads=plan.threads
     )
     settings = with_digests(settings, config)
-    score = partial(score_cell, plan.grid, plan.data, folder, plan.output / "scores" / "teacher.json")
+    place = plan.output / "scores" / "teacher.json"
+    score, after = partial(score_cell, plan.grid, plan.data, folder, place), ("teacher",)
     stages = [
         Stage("teacher", "training the teacher", folder / "finished.json", settings, partial(distil, config), after=()),
-        Stage(
-            "score-teacher",
-            "scoring the teacher",
-            plan.output / "scores" / "teacher.json",
-            _scored(plan),
-            score,
-            after=("teacher",),
-        ),
+        Stage("score-teacher", "scoring the teacher", place, _scored(plan), score, after=after),
     ]
     if "untrained-teacher" in plan.grid.controls:
         copy = plan.output / "untrained"
-        stages.append(
-            Stage(
-                "untrained",
-                "making an untrained teacher",
-                copy / "finished.json",
-                {},
-                partial(untrained, folder, copy),
-                after=("teacher",),
-            )
-        )
+        make = partial(untrained, folder, copy)
+        stages.append(Stage("untrained", "making an untrained teacher", copy / "finished.json", {}, make, after=after))
     return stages
 
 
@@ -175,10 +168,18 @@ def attribution_stages(plan: RationalesPlan) -> list[Stage]:
     stages = []
     for name, (method, teacher, seed) in names.items():
         config = RationalesConfig(
-            teacher=str(plan.output / teacher), data=plan.data, output=str(plan.attributed(name)), column=COLUMN,
-            method=method, seed=seed, top_k=plan.grid.k, merge=plan.grid.merge,
-            steps=plan.grid.steps, batch_size=plan.grid.batch_size, threads=plan.threads or 0,
-        )  # fmt: skip
+            teacher=str(plan.output / teacher),
+            data=plan.data,
+            output=str(plan.attributed(name)),
+            column=COLUMN,
+            method=method,
+            seed=seed,
+            top_k=plan.grid.k,
+            merge=plan.grid.merge,
+            steps=plan.grid.steps,
+            batch_size=plan.grid.batch_size,
+            threads=plan.threads or 0,
+        )
         settings = {"method": method, "merge": plan.grid.merge, "steps": plan.grid.steps, "seed": seed}
         work = partial(attribute, config)
         title = f"attributing by {name}"

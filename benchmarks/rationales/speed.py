@@ -47,8 +47,10 @@ def throughput(data: str, teacher: Path) -> dict[str, Any]:
         return found.sum(dim=-1)
 
     roads: dict[str, Callable[[Batch], torch.Tensor]] = {
-        "ours": lambda batch: saliency(model, batch), "captum saliency": theirs, "captum layer": at_the_layer,
-    }  # fmt: skip
+        "ours": lambda batch: saliency(model, batch),
+        "captum saliency": theirs,
+        "captum layer": at_the_layer,
+    }
     seconds = interleaved(roads, batches)
     rows = BATCH * BATCHES
     return {
@@ -57,8 +59,11 @@ def throughput(data: str, teacher: Path) -> dict[str, Any]:
             name: {what: round(value, 3) for what, value in ratio_by_round(seconds[name], seconds["ours"]).items()}
             for name in list(roads)[1:]
         },
-        "rounds": ROUNDS, "rows": rows, "batch_size": BATCH, "threads": torch.get_num_threads(),
-    }  # fmt: skip
+        "rounds": ROUNDS,
+        "rows": rows,
+        "batch_size": BATCH,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def plain_mean_log_p(pair: Pair, batch: Batch) -> torch.Tensor:

@@ -53,12 +53,17 @@ def summarise(
     }
     one = read_object(next(iter(scores.values())), "parameters")
     common = {
-        "task": task.name, "n": len(teacher["right"]),
-        "metric": grid.metric, "metric_signature": signature(grid.metric, [row.target for row in task.test]),
+        "task": task.name,
+        "n": len(teacher["right"]),
+        "metric": grid.metric,
+        "metric_signature": signature(grid.metric, [row.target for row in task.test]),
         "teacher": {"parameters": teacher["parameters"], "accuracy": 100.0 * float(np.mean(teacher["right"]))},
-        "student_parameters": one["parameters"], "seeds": grid.seeds, "resamples": grid.resamples,
-        "published": grid.published, "data_digest": task.digest,
-    }  # fmt: skip
+        "student_parameters": one["parameters"],
+        "seeds": grid.seeds,
+        "resamples": grid.resamples,
+        "published": grid.published,
+        "data_digest": task.digest,
+    }
     lines = students(grid, right, common)
     shares = {name: overlap(file, column=COLUMN, kind=grid.overlap, k=grid.k) for name, file in attributed.items()}
     report = {**common, "students": lines, "overlap": {"k": grid.k, "of": grid.overlap, "methods": shares}}

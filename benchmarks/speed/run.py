@@ -254,8 +254,12 @@ def measure(config: SpeedConfig, plan: SpeedPlan, facts: WorkloadFacts, batch_si
     if left:
         log.info(
             "batch size %d: %d systems decode %d rows in a warm-up and %d of %d rounds",
-            batch_size, len(plan.names), len(plan.workload.prompts.texts), left, config.rounds,
-        )  # fmt: skip
+            batch_size,
+            len(plan.names),
+            len(plan.workload.prompts.texts),
+            left,
+            config.rounds,
+        )
     with tqdm(total=runs, unit="run", file=sys.stderr, disable=not left or None) as bar:
 
         def one(name: str, word: str) -> Outcome:

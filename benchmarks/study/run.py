@@ -198,23 +198,23 @@ def policy_stages(plan: StudyPlan) -> list[Stage]:
     student = section.pop("student")
     policy = Recipe(recipe.path, {"policy": section})
     shared = {"data": plan.data, "threads": plan.threads}
-    config = policy.configure(
-        "policy", TrainConfig, output=model, student=str(plan.model(student)), teacher=str(plan.model("teacher")),
-        calibrate=False, **shared,
-    )  # fmt: skip
-    done = Path(model)
-    stages = [Stage("policy", f"teaching {student} when to call", done / "resolved.json",
-                    recipe.sections["policy"], partial(train, config))]  # fmt: skip
-    rest: tuple[tuple[str, str, Path, Any, Any, bool], ...] = (
-        ("calibrate", "finding the thresholds of the budgets", done / "deferral" / "calibration.json",
-         CalibrateConfig, calibrate, False),
-        ("curve", "measuring quality against teacher use", output / "curve" / "report.html", CurveConfig, curve, True),
-        ("passes", "measuring quality against teacher passes", output / "passes" / "passes.json", PassesConfig,
-         passes, True),
-    )  # fmt: skip
-    for name, title, result, kind, work, shown in rest:
+    pair = {"student": str(plan.model(student)), "teacher": str(plan.model("teacher"))}
+    config = policy.configure("policy", TrainConfig, output=model, calibrate=False, **pair, **shared)
+    title, done = f"teaching {student} when to call", Path(model)
+    stages = [Stage("policy", title, done / "resolved.json", recipe.sections["policy"], partial(train, config))]
+    measured: dict[str, tuple[str, Path, Any, Any]] = {
+        "calibrate": (
+            "finding the thresholds of the budgets",
+            done / "deferral" / "calibration.json",
+            CalibrateConfig,
+            calibrate,
+        ),
+        "curve": ("measuring quality against teacher use", output / "curve" / "report.html", CurveConfig, curve),
+        "passes": ("measuring quality against teacher passes", output / "passes" / "passes.json", PassesConfig, passes),
+    }
+    for name, (title, result, kind, work) in measured.items():
         if recipe.sections[name]:
-            place = {} if name == "calibrate" else {"output": str(output / name)}
-            settings = recipe.configure(name, kind, model=model, **shared, **place)
+            shown = name != "calibrate"
+            settings = recipe.configure(name, kind, model=model, **shared, output=str(output / name) if shown else None)
             stages.append(Stage(name, title, result, recipe.sections[name], partial(work, settings), shown))
     return stages
