@@ -37,7 +37,7 @@ class Shape(NamedTuple):
     model: str
     """`student` or `teacher`."""
     kind: str
-    """`decode` in the library, `lean` by the engine itself (`wheels.decoding.models.families`); for sources `encode`
+    """`decode` in the library, `lean` on the fast path (`wheels.decoding.models.fast`); for sources `encode`
     and `lean-encode`."""
     rows: int
     width: int

@@ -79,11 +79,9 @@ def attend(
         return torch.cat([_attend_row(query, keys_RGLE, values_RGLE, view, scale) for query, view in pairs])
     if inputs.packing is None:
         return _attend_batch(query_NHE, keys_RGLE, values_RGLE, bias, scale)
-    tokens, heads, _ = query_NHE.shape
-    query = inputs.packing.unpack(query_NHE.transpose(0, 1)[None])
-    keys_RHLE, values_RHLE = _for_heads(keys_RGLE, heads), _for_heads(values_RGLE, heads)
-    attended = F.scaled_dot_product_attention(query, keys_RHLE, values_RHLE, bias, scale=scale)
-    return inputs.packing.pack(attended.transpose(1, 2)).reshape(tokens, -1)
+    query_RHKE = inputs.packing.unpack(query_NHE.transpose(0, 1)[None])
+    attended_RKHE = _attend_padded(query_RHKE, keys_RGLE, values_RGLE, bias, scale)
+    return inputs.packing.pack(attended_RKHE).reshape(len(query_NHE), -1)
 
 
 def _attend_batch(
@@ -100,16 +98,22 @@ def _attend_batch(
         query = query_NHE.view(rows, kv_heads, heads // kv_heads, size)
         # In bfloat16 on a CPU float32's kernel takes half the time or less, but chooses other tokens than the library.
         return F.scaled_dot_product_attention(query, keys_RGLE, values_RGLE, mask, scale=scale).reshape(tokens, -1)
-    query = query_NHE.view(rows, tokens // rows, heads, size).transpose(1, 2)
-    keys_RHLE, values_RHLE = _for_heads(keys_RGLE, heads), _for_heads(values_RGLE, heads)
-    attended = F.scaled_dot_product_attention(query, keys_RHLE, values_RHLE, mask, scale=scale)
-    return attended.transpose(1, 2).reshape(tokens, -1)
+    query_RHKE = query_NHE.view(rows, tokens // rows, heads, size).transpose(1, 2)
+    return _attend_padded(query_RHKE, keys_RGLE, values_RGLE, mask, scale).reshape(tokens, -1)
 
 
-def _for_heads(states_RGLE: torch.Tensor, heads: int) -> torch.Tensor:
-    """Repeat keys or values for each query head, `[R, H, L, E]`."""
-    kv_heads = states_RGLE.shape[1]
-    return states_RGLE if kv_heads == heads else states_RGLE.repeat_interleave(heads // kv_heads, 1)
+def _attend_padded(
+    query_RHKE: torch.Tensor,
+    keys_RGLE: torch.Tensor,
+    values_RGLE: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float,
+) -> torch.Tensor:
+    """Attend with K tokens of each row, `[R, K, H, E]`; keys and values are repeated for the heads that share them."""
+    share = query_RHKE.shape[1] // keys_RGLE.shape[1]
+    if share > 1:
+        keys_RGLE, values_RGLE = keys_RGLE.repeat_interleave(share, 1), values_RGLE.repeat_interleave(share, 1)
+    return F.scaled_dot_product_attention(query_RHKE, keys_RGLE, values_RGLE, mask, scale=scale).transpose(1, 2)
 
 
 def _attend_row(

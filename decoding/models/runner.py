@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from wheels.decoding.models.cache import RaggedCache
 from wheels.decoding.models.fast import FastDecoder
-from wheels.decoding.models.forward_batches import CHUNK, OVERHEAD, plan_forward_batches
+from wheels.decoding.models.forward_batches import CHUNK, OVERHEAD, ForwardBatch, plan_forward_batches
 from wheels.decoding.models.inputs import AttentionInputs, LogitsToKeep
 from wheels.decoding.models.library import LibraryForward
 from wheels.decoding.models.registry import fast_decoder_for
@@ -132,21 +132,34 @@ class Runner:
         wanted = None if keep_R is None else keep_R.tolist()
         batches = list(plan_forward_batches(counts, overhead=self.overhead, chunk=self.chunk, wanted=wanted))
         if len(batches) == 1:
-            return self._read_batch(rows, rows_R, firsts, counts, tokens_BT, keep_R)
+            output = self._read_batch(rows, rows_R, firsts, counts, tokens_BT, keep_R)
+        else:
+            output = self._read_batches(batches, rows_R, tokens_BT, keep_R)
+        return output if keep_R is not None else Output(output.logits_RV[:, -1], output.hidden_RD[:, -1])
+
+    def rollback(self, rows_R: torch.Tensor, length_R: torch.Tensor) -> None:
+        """Forget what `rows_R` read at and beyond `length_R`: the cursor moves, nothing is copied."""
+        self.cursor_B[rows_R] = torch.minimum(self.cursor_B[rows_R], length_R)
+
+    def _read_batches(
+        self,
+        batches: list[ForwardBatch],
+        rows_R: torch.Tensor | None,
+        tokens_BT: torch.Tensor,
+        keep_R: torch.Tensor | None,
+    ) -> Output:
+        """Run several forward passes, and put their outputs back into the order of the request."""
         parts: list[tuple[list[int], Output]] = []
         for batch in batches:
-            index = torch.tensor(batch.rows, device=cursor_R.device)
+            index = torch.tensor(batch.rows, device=self.cursor_B.device)
             some_R = index if rows_R is None else rows_R[index]
             some_keep_R = keep_R[index] if keep_R is not None and batch.final else None
             firsts = self.cursor_B[some_R].tolist()
             part = self._read_batch(some_R.tolist(), some_R, firsts, batch.counts, tokens_BT, some_keep_R)
             if batch.final:
                 parts.append((batch.rows, part))
-        return _joined(parts, len(counts))
-
-    def rollback(self, rows_R: torch.Tensor, length_R: torch.Tensor) -> None:
-        """Forget what `rows_R` read at and beyond `length_R`: the cursor moves, nothing is copied."""
-        self.cursor_B[rows_R] = torch.minimum(self.cursor_B[rows_R], length_R)
+        logits_RWV = _joined([(places, part.logits_RV) for places, part in parts])
+        return Output(logits_RWV, _joined([(places, part.hidden_RD) for places, part in parts]))
 
     def _read_batch(
         self,
@@ -176,10 +189,7 @@ class Runner:
     def _forward(self, tokens_RK: torch.Tensor, inputs: AttentionInputs, keep_R: torch.Tensor | None) -> Output:
         """Run one forward pass, on the fast path or by the library."""
         logits_RWV, hidden_RWD = self.backend.forward(tokens_RK, self.cache, inputs, LogitsToKeep(inputs, keep_R))
-        logits_RWV, hidden_RWD = logits_RWV[..., : self.vocab_size].float(), hidden_RWD.float()
-        if keep_R is None:
-            return Output(logits_RWV[:, -1], hidden_RWD[:, -1])
-        return Output(logits_RWV, hidden_RWD)
+        return Output(logits_RWV[..., : self.vocab_size].float(), hidden_RWD.float())
 
     def _encode(self, rows: Sequence[int]) -> None:
         """Encode the sources of those of `rows` that were not encoded yet."""
@@ -205,25 +215,11 @@ class Runner:
             self.journal.append(Pass(rows, width, context, tokens, kind, seconds))
 
 
-def _joined(parts: list[tuple[list[int], Output]], rows: int) -> Output:
-    """Put the outputs of several passes back into the order of the request."""
-    return Output(
-        _placed([(places, part.logits_RV) for places, part in parts], rows),
-        _placed([(places, part.hidden_RD) for places, part in parts], rows),
-    )
-
-
-def _placed(parts: list[tuple[list[int], torch.Tensor]], rows: int) -> torch.Tensor:
-    """Place each part's rows; one that keeps fewer positions repeats its last."""
-    first = parts[0][1]
-    if first.dim() == 2:
-        joined = first.new_empty(rows, first.shape[1])
-        for places, part in parts:
-            joined[places] = part
-        return joined
-    width = max(part.shape[1] for _, part in parts)
-    joined = first.new_empty(rows, width, first.shape[2])
+def _joined(parts: list[tuple[list[int], torch.Tensor]]) -> torch.Tensor:
+    """Put `[rows, W, X]` of several passes at the rows' places; one that keeps fewer positions repeats its last."""
+    width, first = max(part.shape[1] for _, part in parts), parts[0][1]
+    joined_RWX = first.new_empty(sum(len(places) for places, _ in parts), width, first.shape[2])
     for places, part in parts:
-        joined[places, : part.shape[1]] = part
-        joined[places, part.shape[1] :] = part[:, -1:]
-    return joined
+        joined_RWX[places, : part.shape[1]] = part
+        joined_RWX[places, part.shape[1] :] = part[:, -1:]
+    return joined_RWX

@@ -50,7 +50,7 @@ def checked_runner(
             raise _refused(model, f"trying one ended with {type(fault).__name__}: {first_line(fault)}") from fault
         bound = TOLERANCE.get(model.dtype, 1e-3)
         if not error <= bound:
-            what = f"rows of different lengths change each other's scores by {error:.2g} standard deviations"
+            what = f"rows of different lengths change each other's logits by {error:.2g} standard deviations"
             raise _refused(model, f"{what} (allowed: {bound:g})")
         _checked.add(model)
     return Runner(model, rows, vocab_size, overhead=overhead, fast=fast)

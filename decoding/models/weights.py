@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers.activations import NewGELUActivation, SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
-from wheels.decoding.models.blocks import Function, LayerNorm, RMSNorm
+from wheels.decoding.models.blocks import Function, LayerNorm, RMSNorm, SelfAttention
 from wheels.decoding.models.linear import Linear, make_linear
 
 
@@ -18,6 +18,14 @@ def table(module: Any) -> torch.Tensor:
     """Return an embedding's table, not copied."""
     weight_VD: torch.Tensor = module.weight.detach()
     return weight_VD
+
+
+def self_attention(
+    query: Any, key: Any, value: Any, out: Any, head_dim: int, scale: float, **norms: Function
+) -> SelfAttention:
+    """Read self-attention from its four projections."""
+    heads, kv_heads = query.out_features // head_dim, key.out_features // head_dim
+    return SelfAttention(fused(query, key, value), fused(out), heads, kv_heads, head_dim, float(scale), **norms)
 
 
 def fused(*parts: Any) -> Linear:

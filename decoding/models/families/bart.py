@@ -7,7 +7,7 @@ from typing import Any
 from wheels.decoding.models.blocks import Block, CrossAttention, Embedding, FeedForward, SelfAttention, identity
 from wheels.decoding.models.fast import FastDecoder, FastEncoder, SourceProjection
 from wheels.decoding.models.linear import Linear, make_linear
-from wheels.decoding.models.weights import activation, fused, layer_norm, table
+from wheels.decoding.models.weights import activation, fused, layer_norm, self_attention, table
 
 
 def read_bart(model: Any) -> FastDecoder:
@@ -41,16 +41,8 @@ def _head(model: Any) -> Linear:
 
 
 def _self_attention(layer: Any) -> SelfAttention:
-    own = layer.self_attn
-    return SelfAttention(
-        fused(own.q_proj, own.k_proj, own.v_proj),
-        fused(own.out_proj),
-        heads=own.num_heads,
-        kv_heads=own.num_heads,
-        head_dim=own.head_dim,
-        scale=float(own.scaling),
-        post_norm=layer_norm(layer.self_attn_layer_norm),
-    )
+    own, norm = layer.self_attn, layer_norm(layer.self_attn_layer_norm)
+    return self_attention(own.q_proj, own.k_proj, own.v_proj, own.out_proj, own.head_dim, own.scaling, post_norm=norm)
 
 
 def _cross_attention(layer: Any) -> CrossAttention:

@@ -7,7 +7,7 @@ from typing import Any
 from wheels.decoding.models.blocks import Block, Embedding, FeedForward, SelfAttention, gated
 from wheels.decoding.models.fast import FastDecoder
 from wheels.decoding.models.fast_positions import Rotary
-from wheels.decoding.models.weights import activation, fused, rms_norm, table
+from wheels.decoding.models.weights import activation, fused, rms_norm, self_attention, table
 
 
 def read_llama(model: Any) -> FastDecoder:
@@ -26,16 +26,8 @@ def _self_attention(layer: Any) -> SelfAttention:
     own, norms = layer.self_attn, {}
     if hasattr(own, "q_norm"):  # Qwen 3
         norms = {"query_norm": rms_norm(own.q_norm), "key_norm": rms_norm(own.k_norm)}
-    return SelfAttention(
-        fused(own.q_proj, own.k_proj, own.v_proj),
-        fused(own.o_proj),
-        heads=own.q_proj.out_features // own.head_dim,
-        kv_heads=own.k_proj.out_features // own.head_dim,
-        head_dim=own.head_dim,
-        scale=float(own.scaling),
-        pre_norm=rms_norm(layer.input_layernorm),
-        **norms,
-    )
+    norms["pre_norm"] = rms_norm(layer.input_layernorm)
+    return self_attention(own.q_proj, own.k_proj, own.v_proj, own.o_proj, own.head_dim, own.scaling, **norms)
 
 
 def _feed_forward(layer: Any) -> FeedForward:

@@ -15,7 +15,7 @@ from wheels.decoding.models.blocks import (
 )
 from wheels.decoding.models.fast import FastDecoder, FastEncoder, SourceProjection
 from wheels.decoding.models.fast_positions import DistanceBias, SourceBias
-from wheels.decoding.models.weights import activation, fused, rms_norm, table
+from wheels.decoding.models.weights import activation, fused, rms_norm, self_attention, table
 
 
 def read_t5(model: Any) -> FastDecoder:
@@ -45,21 +45,12 @@ def _layers(stack: Any) -> list[Any]:
 
 
 def _self_attention(layer: Any) -> SelfAttention:
-    own = layer.SelfAttention
-    return SelfAttention(
-        fused(own.q, own.k, own.v),
-        fused(own.o),
-        heads=own.n_heads,
-        kv_heads=own.n_heads,
-        head_dim=own.key_value_proj_dim,
-        scale=float(own.scaling),
-        pre_norm=rms_norm(layer.layer_norm),
-    )
+    own, norm = layer.SelfAttention, rms_norm(layer.layer_norm)
+    return self_attention(own.q, own.k, own.v, own.o, own.key_value_proj_dim, own.scaling, pre_norm=norm)
 
 
 def _cross_attention(layer: Any) -> CrossAttention:
-    own = layer.EncDecAttention
-    norm = rms_norm(layer.layer_norm)
+    own, norm = layer.EncDecAttention, rms_norm(layer.layer_norm)
     return CrossAttention(fused(own.q), fused(own.o), own.key_value_proj_dim, float(own.scaling), pre_norm=norm)
 
 

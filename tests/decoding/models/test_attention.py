@@ -1,4 +1,4 @@
-"""Rows that attend one by one, against the library and against rows that attend together; when it pays."""
+"""Attention per row against the library, and when it is faster than attention as a batch."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,8 +27,8 @@ from wheels.decoding.models.runner import Runner
 
 
 @pytest.fixture
-def one_by_one(monkeypatch):
-    """Small as they are, let rows that read different amounts attend one by one, and keep what each of them sees."""
+def per_row(monkeypatch):
+    """Let rows that read different amounts attend per row, small as they are; return the views of each."""
     counted: list[RowView] = []
     attend_row = attention._attend_row
 
@@ -42,19 +42,19 @@ def one_by_one(monkeypatch):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_rows_that_attend_one_by_one_say_what_the_library_says(name, one_by_one):
+def test_attention_per_row_equals_the_librarys(name, per_row):
     assert worst_error(build(name)) < TOLERANCE
-    assert {view.count for view in one_by_one} > {1, 2, 3} and {view.row for view in one_by_one} == {0, 1, 2, 3}
+    assert {view.count for view in per_row} > {1, 2, 3} and {view.row for view in per_row} == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_in_bfloat16_they_are_off_by_rounding_alone(name, one_by_one):
+def test_in_bfloat16_they_are_off_by_rounding_alone(name, per_row):
     assert worst_error(build(name).bfloat16()) < 4e-2
-    assert one_by_one
+    assert per_row
 
 
 @pytest.mark.parametrize("name", ["llama", "t5-plain", "bart", "gpt2"])
-def test_small_rows_attend_together(name, monkeypatch):
+def test_small_rows_attend_as_a_batch(name, monkeypatch):
     def refused(*args):
         raise AssertionError("a call for each row costs more than it saves")
 
@@ -84,7 +84,7 @@ def mistaken(
 
 @pytest.mark.parametrize("mistake", [longer, of_another])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_wrong_view_of_a_text_is_seen(name, mistake, one_by_one):
+def test_a_wrong_view_of_a_text_is_seen(name, mistake, per_row):
     """The negative control."""
 
     def tamper(runner: Runner) -> None:
@@ -96,7 +96,7 @@ def test_a_wrong_view_of_a_text_is_seen(name, mistake, one_by_one):
 
 @pytest.mark.parametrize("mistake", [longer, of_another])
 @pytest.mark.parametrize("name", SEQ2SEQ_MODELS)
-def test_a_wrong_view_of_a_source_is_seen(name, mistake, one_by_one, monkeypatch):
+def test_a_wrong_view_of_a_source_is_seen(name, mistake, per_row, monkeypatch):
     """The negative control of the sources."""
     monkeypatch.setattr(fast, "source_mask", mistaken(source_mask, mistake))
     assert worst_error(build(name)) > 100 * TOLERANCE
@@ -120,7 +120,7 @@ def write_of(rows: list[int] | None, visible: int, device: str = "cpu") -> Cache
         (write_of([0, 3], 1000, "meta"), [1, 4], 1024, 0, False),  # not on a device where calls are dear
     ],
 )
-def test_one_by_one_pays_where_there_is_much_to_copy_or_pad(write, counts, size, source, pays):
+def test_per_row_pays_where_there_is_much_to_copy_or_pad(write, counts, size, source, pays):
     packing = None if counts is None else Packing.of(counts, torch.device("cpu"))
     assert attend_per_row_is_faster(write, packing, size, torch.float32, source) is pays
     assert attend_per_row_is_faster(write, packing, 4 * size, torch.bfloat16, source) is pays

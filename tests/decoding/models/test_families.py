@@ -43,7 +43,7 @@ from wheels.decoding.models.runner import Output, Runner
 from wheels.decoding.models.weights import activation
 
 TOLERANCE = 1e-5
-"""Of the largest score or state, in float32: what sums in another order are off by."""
+"""Of the largest logit or state, in float32: what sums in another order are off by."""
 ROWS, LENGTH, ROUNDS = 4, 40, 40
 
 CAUSAL = {
@@ -174,7 +174,7 @@ def laid_out(request, monkeypatch):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_fast_pass_says_what_the_library_says(name, laid_out):
+def test_the_fast_path_equals_the_librarys(name, laid_out):
     model = build(name)
     made: Any = fast_decoder_for(model)
     assert (made.encoder is not None) == (name in SEQ2SEQ_MODELS)
@@ -258,21 +258,21 @@ def test_positions_beyond_the_first_table_are_read():
 
 @pytest.mark.parametrize("name", ["llama", "t5-plain", "marian"])
 def test_a_runner_reads_the_weights_that_the_model_has_when_it_is_made(name):
-    """And not those of before: of a model that is trained meanwhile, a fast runner's scores are stale."""
+    """And not those of before: of a model that is trained meanwhile, a fast runner's logits are stale."""
     model, (texts_BT, sources) = build(name), texts()
 
-    def scores(runner: Runner) -> torch.Tensor:
+    def logits(runner: Runner) -> torch.Tensor:
         runner.admit(range(ROWS), sources)
         return runner.read(None, texts_BT, torch.tensor([3, 4, 5, 6])).logits_RV
 
     old = Runner(model, ROWS, VOCABULARY)
-    scores(old)
+    logits(old)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    expected = scores(Runner(model, ROWS, VOCABULARY, fast=False))
-    assert (scores(Runner(model, ROWS, VOCABULARY)) - expected).abs().max() < TOLERANCE * expected.abs().max()
-    assert (scores(old) - expected).abs().max() > 100 * TOLERANCE * expected.abs().max()
+    expected = logits(Runner(model, ROWS, VOCABULARY, fast=False))
+    assert (logits(Runner(model, ROWS, VOCABULARY)) - expected).abs().max() < TOLERANCE * expected.abs().max()
+    assert (logits(old) - expected).abs().max() > 100 * TOLERANCE * expected.abs().max()
 
 
 def in_place(weight: torch.Tensor) -> None:

@@ -42,7 +42,7 @@ def test_every_token_is_read_once_and_in_order(counts, overhead, chunk, data):
     left, ended = list(counts), []
     for batch in plan_forward_batches(counts, overhead=overhead, chunk=chunk, wanted=wanted):
         assert batch.rows and len(batch.rows) == len(set(batch.rows)) == len(batch.counts) and min(batch.counts) >= 1
-        assert not set(batch.rows) & set(ended), "nothing is read behind the final pass of a row"
+        assert not set(batch.rows) & set(ended), "nothing is read after the final pass of a row"
         for row, count in zip(batch.rows, batch.counts, strict=True):
             left[row] -= count
             assert left[row] == 0 if batch.final else left[row] >= wanted[row], (

@@ -1,4 +1,4 @@
-"""Tokens of rows that read different amounts, in one line: by hand, and what a model is given."""
+"""Packing a ragged batch: by hand, and what a model is given."""
 
 import pytest
 import torch
@@ -17,13 +17,13 @@ def test_a_packing_by_hand():
     assert packing.pack(values_RW).tolist() == [[1, 2, 3, 4, 5, 6]]
 
 
-def test_a_line_is_spread_out_and_put_together_again():
+def test_what_is_unpacked_is_packed_again():
     packing = Packing.of([2, 1, 3], torch.device("cpu"))
-    line_1HND = torch.randn(1, 2, 6, 4)
-    spread_RHWD = packing.unpack(line_1HND)
-    assert spread_RHWD.shape == (3, 2, 3, 4)
-    assert spread_RHWD[1, :, 0].equal(line_1HND[0, :, 2]) and not spread_RHWD[1, :, 1:].any()
-    assert packing.pack(spread_RHWD.transpose(1, 2)).equal(line_1HND.transpose(1, 2))
+    packed_1HND = torch.randn(1, 2, 6, 4)
+    unpacked_RHWD = packing.unpack(packed_1HND)
+    assert unpacked_RHWD.shape == (3, 2, 3, 4)
+    assert unpacked_RHWD[1, :, 0].equal(packed_1HND[0, :, 2]) and not unpacked_RHWD[1, :, 1:].any()
+    assert packing.pack(unpacked_RHWD.transpose(1, 2)).equal(packed_1HND.transpose(1, 2))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -40,7 +40,7 @@ def test_no_padding_goes_through_a_model_and_its_attention_is_its_own_again(fami
     texts_BT = torch.randint(2, VOCABULARY, (4, 12))
     for lengths in ([1, 5, 2, 3], [3, 6, 3, 5], [4, 7, 4, 6]):
         runner.read(None, texts_BT, torch.tensor(lengths))
-    assert seen == [(1, 11), (1, 6), (4, 1)], "one line where rows read different amounts"
+    assert seen == [(1, 11), (1, 6), (4, 1)], "packed where rows read different amounts"
     assert [each.tokens for each in runner.journal if each.kind == "decode"] == [11, 6, 4]
     assert [config._attn_implementation for config in configs_of(model)] == before != [ATTENTION] * len(before)
 

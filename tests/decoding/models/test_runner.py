@@ -17,11 +17,11 @@ from transformers import (
 )
 
 from tests.decoding.tiny import FAMILIES, SEQ2SEQ, VOCABULARY, at_positions, make_model
-from wheels.decoding.models.runner import Runner, _placed
+from wheels.decoding.models.runner import Runner, _joined
 from wheels.errors import WheelsError
 
 TOLERANCE = 1e-4
-"""The models compute in float64; scores of order 100 are handed over in float32, whose rounding is 6e-8 of that."""
+"""The models compute in float64; logits of order 100 are returned in float32, whose rounding is 6e-8 of that."""
 ROUNDS = 60
 ROWS, LENGTH = 5, 30
 
@@ -48,7 +48,7 @@ def from_scratch(model: PreTrainedModel, source: list[int], text: torch.Tensor) 
 
 
 def worst_error(model: PreTrainedModel, tamper: Callable[[Runner], None] = lambda runner: None) -> float:
-    """Read and rollback at random, some rows or all; return the largest error of any score."""
+    """Read and roll back at random, some rows or all; return the largest error of any logit."""
     runner, texts_BT, sources = start(model)
     tamper(runner)
     worst = 0.0
@@ -88,7 +88,7 @@ def test_rows_that_are_told_common_positions_are_wrong(model):
 
 
 def test_rows_that_see_what_lies_beyond_their_cursor_are_wrong(model):
-    """The negative control of the mask: what was rewound, or never written, must not be seen."""
+    """The negative control of the mask: what was rolled back, or never written, must not be seen."""
 
     def tamper(runner: Runner) -> None:
         runner.backend = runner.library
@@ -98,11 +98,10 @@ def test_rows_that_see_what_lies_beyond_their_cursor_are_wrong(model):
     assert worst_error(model, tamper) > 1000 * TOLERANCE
 
 
-def test_what_several_passes_said_is_put_in_order_and_filled_up_by_hand():
-    """Rows 2 and 0 read one token, row 1 three: the last one output fills up the shorter ones."""
+def test_outputs_of_several_passes_are_put_in_order_by_hand():
+    """Rows 2 and 0 keep one position, row 1 three: the shorter ones repeat their last."""
     short, long = torch.tensor([[[1.0]], [[2.0]]]), torch.tensor([[[3.0], [4.0], [5.0]]])
-    assert _placed([([2, 0], short), ([1], long)], 3)[..., 0].tolist() == [[2.0] * 3, [3.0, 4.0, 5.0], [1.0] * 3]
-    assert _placed([([1], short[:1, 0]), ([0], short[1:, 0])], 2).tolist() == [[2.0], [1.0]]
+    assert _joined([([2, 0], short), ([1], long)])[..., 0].tolist() == [[2.0] * 3, [3.0, 4.0, 5.0], [1.0] * 3]
 
 
 def test_the_hidden_state_is_what_the_head_read(model):
@@ -141,7 +140,7 @@ def test_the_encoder_runs_once_for_a_source_and_never_for_one_unread(family):
 
 
 def test_a_row_at_the_end_of_the_context_is_read_beside_one_that_reads_much():
-    """The padding of the first would stand at positions that the model does not have: GPT-2 here has 32."""
+    """The padding of the first would be at positions that the model does not have: GPT-2 here has 32."""
     model = make_model("gpt2", 16, seed=1)
     texts_BT = torch.randint(2, VOCABULARY, (2, 32))
     runner = Runner(model, 2, VOCABULARY)

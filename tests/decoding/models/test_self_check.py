@@ -1,4 +1,4 @@
-"""Families that nobody has tried are tried on first use, and refused where a ragged read of them is not exact."""
+"""Untested families are checked on first use, and refused where ragged decoding is not exact."""
 
 import math
 
@@ -81,7 +81,7 @@ def test_a_family_that_is_not_read_exactly_is_refused_by_name(dtype):
 
 
 def test_small_scores_hide_nothing():
-    """Errors count in standard deviations of the scores, however small these are."""
+    """Errors count in standard deviations of the logits, however small these are."""
     model = forgetful()
     error = ragged_error(model, VOCABULARY)
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_a_tested_family_is_not_measured_again(monkeypatch):
 
 
 class Silent(PhiForCausalLM):
-    """A model whose scores are no numbers wherever it is given a mask for each row."""
+    """A model whose logits are nan wherever it is given a mask for each row."""
 
     def forward(self, input_ids=None, attention_mask=None, position_ids=None, **kwargs):  # type: ignore[override]
         output = super().forward(input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs)
