@@ -6,9 +6,8 @@ MODES = ("average", "online", "strict")
 """How a budget is kept: on average over many sequences, by the calibrated threshold alone or by one that moves with
 what was written (`wheels.decoding.methods.online`), or at every prefix of every sequence."""
 MODE_HELP = (
-    "how a budget is kept: over many texts by the calibrated threshold (average), over this run's texts by a threshold "
-    "that moves with them, on any data (online; texts then depend on their order and the batch size), or at every "
-    "prefix (strict)"
+    "average: a budget is kept over many texts, by the calibrated threshold; online: over this run's texts, by one that "
+    "moves (outputs then depend on their order and the batch size); strict: at every prefix"
 )
 """What `--help` says of them."""
 INPUT_FORMATS = ("auto", "text", "jsonl")
