@@ -6,7 +6,7 @@ MODES = ("average", "online", "strict")
 """How a budget is kept: on average over many sequences, by the calibrated threshold alone or by one that moves with
 what was written (`wheels.decoding.methods.online`), or at every prefix of every sequence."""
 MODE_HELP = (
-    "average: a budget is kept over many texts, by the calibrated threshold; online: over this run's texts, by one that "
+    "average: the budget is kept over many texts, by a calibrated threshold; online: over this run's, by one that "
     "moves (outputs then depend on their order and the batch size); strict: at every prefix"
 )
 """What `--help` says of them."""
