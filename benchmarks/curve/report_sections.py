@@ -46,8 +46,6 @@ def _adherence(curve: Curve, found: Mapping[str, Any]) -> str:
         f"asked for, whatever the rule, the seed and the budget. {promise}.</p>"
         + image("measured teacher use against the budget, and its spread over outputs", render(draw_adherence, found))
         + adherence(curve)
-        + '<p class="pale">The mean distance of measured use from the budget; then, budget by budget, the use that 95% '
-        "of the single outputs stay within.</p>"
     )
 
 

@@ -23,7 +23,7 @@ from wheels.decoding.step import Step
 from wheels.models.artefact import Artefact
 from wheels.policy.calibration import Calibration, Point
 
-TITLES = ["At budget", "Asked against measured use", "Where the calls go", "Is a call worth", "The price of a call"]
+TITLES = ["At budget", "How budgets were kept", "Where the calls go", "Is a call worth", "The price of a call"]
 
 
 @pytest.fixture(scope="module", params=["t5", "llama"])

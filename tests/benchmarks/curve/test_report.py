@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import csv
 import dataclasses
 import io
@@ -68,6 +69,8 @@ def test_the_page_stands_alone_and_is_well_formed(curve: Curve, world: Measured)
     page = render(curve, PICTURE, world)
     checker = read(page)
     assert 'src="data:image/png;base64,iVBORyBwaWN0dXJl"' in page
+    dark = base64.b64encode(PICTURE.dark).decode()
+    assert f'<source media="(prefers-color-scheme: dark)" srcset="data:image/png;base64,{dark}">' in page
     assert not re.search(r"https?://|<link|<script", page)
     for words in ("What is not claimed", "synthetic_de_en", "nrefs:1|case:mixed", "wheels 0.1.0", "Note:"):
         assert words in checker.text
