@@ -45,6 +45,6 @@ def test_lists_of_different_lengths_are_refused(model):
 def test_an_answer_that_reaches_the_longest_without_its_end_is_cut(model, monkeypatch):
     end, some = model.pair.eos_ids[0], model.pair.encode_targets(["red dog"])[0][:1]
     outputs = [[*some, end], some * 6, [*some * 5, end], [end]]
-    monkeypatch.setattr("wheels.annotation.local_model.write", lambda *args, **options: outputs)
+    monkeypatch.setattr("wheels.annotation.local_model.outputs_of", lambda *args, **options: outputs)
     assert [label.flaw for label in model.labels(["a", "b", "c", "d"])] == [None, "cut", None, None]
     assert [label.text for label in model.labels(["a", "b", "c", "d"])] == model.answers(["a", "b", "c", "d"])

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from wheels.annotation.answer import CUT, Answer
 from wheels.distillation.collate import Collator, Example, target_logits_and_labels
-from wheels.distillation.generation import evaluating, write
+from wheels.distillation.generation import evaluating, outputs_of
 from wheels.distillation.losses import label_log_probs
 from wheels.errors import WheelsError
 from wheels.models.loading import load_model, load_tokenizer
@@ -76,17 +76,14 @@ class LocalModel:
 
     def _write(self, sources: Sequence[str], *, sample: bool, temperature: float) -> list[list[int]]:
         """Return what the model writes, as tokens."""
-        return write(
+        return outputs_of(
+            self.pair,
             self.model,
             self.pair.encode(sources),
-            pad_id=self.pair.pad_id,
-            eos_ids=self.pair.eos_ids,
             max_new_tokens=self.max_new_tokens,
-            vocab_size=self.pair.vocab_size,
-            context=self.pair.source_limit,
+            batch_size=self.batch_size,
             sample=sample,
             temperature=temperature,
-            batch_size=self.batch_size,
         )
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 from wheels.distillation.collate import pad_with_mask
 from wheels.models.generation_settings import Constraints
 from wheels.models.limits import room
-from wheels.models.pair import logits_size, start_tokens
+from wheels.models.pair import Pair, logits_size, start_tokens
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,31 @@ def write(
             if advance is not None:
                 advance(len(rows))
     return written
+
+
+def outputs_of(
+    pair: Pair,
+    model: PreTrainedModel,
+    sources: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    sample: bool = False,
+    temperature: float = 1.0,
+) -> list[list[int]]:
+    """Return the outputs of a model of a pair, as `write` does, with the special tokens and the limits of the pair."""
+    return write(
+        model,
+        sources,
+        pad_id=pair.pad_id,
+        eos_ids=pair.eos_ids,
+        max_new_tokens=max_new_tokens,
+        vocab_size=pair.vocab_size,
+        context=pair.source_limit,
+        sample=sample,
+        temperature=temperature,
+        batch_size=batch_size,
+    )
 
 
 def _settings(

@@ -21,7 +21,7 @@ from wheels.distillation.cached_teacher import numbered, open_cache
 from wheels.distillation.callbacks import train_to_end
 from wheels.distillation.collate import Collator, Example
 from wheels.distillation.config import JUDGED, PretrainConfig
-from wheels.distillation.generation import write
+from wheels.distillation.generation import outputs_of
 from wheels.distillation.multitask import Rationales, load_rationales
 from wheels.distillation.path_loss import PathSettings, attach_value, detach_value
 from wheels.distillation.run_folder import CHECKPOINTS, FACTS, METRICS_LOG
@@ -217,16 +217,8 @@ def _evaluator(config: PretrainConfig, data: TrainingData, rows: Sequence[Row], 
     references = [row.target for row in rows]
 
     def evaluate(model: PreTrainedModel) -> dict[str, float]:
-        outputs = write(
-            model,
-            sources,
-            pad_id=pair.pad_id,
-            eos_ids=pair.eos_ids,
-            max_new_tokens=config.max_target_length,
-            vocab_size=pair.vocab_size,
-            context=pair.source_limit,
-            batch_size=config.batch_size,
-        )
+        longest, batch_size = config.max_target_length, config.batch_size
+        outputs = outputs_of(pair, model, sources, max_new_tokens=longest, batch_size=batch_size)
         texts = [pair.decode(output) for output in outputs]
         return {metric: score(metric, texts, references).value for metric in metrics}
 

@@ -18,7 +18,7 @@ from wheels.config import to_dict, write_resolved
 from wheels.data.rows import Row, read_records, row_of
 from wheels.data.tasks import split_file
 from wheels.distillation.collate import Collator, Example
-from wheels.distillation.generation import write
+from wheels.distillation.generation import outputs_of
 from wheels.distillation.run_folder import run_facts
 from wheels.errors import WheelsError
 from wheels.files import check_writable, write_jsonl, write_text
@@ -83,16 +83,8 @@ class Attributor:
         pair, config = self.pair, self.config
         if config.of == "reference" or config.method == "random":
             return pair.encode_targets([row.target for row in rows])
-        return write(
-            pair.teacher,
-            sources,
-            pad_id=pair.pad_id,
-            eos_ids=pair.eos_ids,
-            max_new_tokens=config.max_new_tokens,
-            vocab_size=pair.vocab_size,
-            context=pair.source_limit,
-            batch_size=config.batch_size,
-        )
+        longest, batch_size = config.max_new_tokens, config.batch_size
+        return outputs_of(pair, pair.teacher, sources, max_new_tokens=longest, batch_size=batch_size)
 
     def _scores(self, examples: Sequence[Example]) -> list[list[float]]:
         """Return the scores of each example's source tokens."""

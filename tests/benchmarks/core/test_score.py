@@ -9,7 +9,7 @@ import pytest
 from tests.decoding.tiny import make_pair
 from wheels.benchmarks.core.score import Alone, quality
 from wheels.data.rows import Row
-from wheels.distillation.generation import write
+from wheels.distillation.generation import outputs_of
 from wheels.files import write_json
 
 ROWS = [Row("a b c", "b"), Row("k j", "c d"), Row("b b b b", "a")]
@@ -23,10 +23,8 @@ def test_a_model_alone_writes_what_it_does_in_training(tmp_path: Path, family: s
     alone = Alone.load(folder, prompt="not this one: {source}")
     assert alone.pair.prompt == "{source} =" and alone.facts["finished"]["steps"] == 3
     assert alone.facts["parameters"] == sum(weights.numel() for weights in pair.student.parameters())
-    outputs = write(
-        alone.pair.student, alone.pair.encode([row.source for row in ROWS]), pad_id=pair.pad_id, eos_ids=pair.eos_ids,
-        max_new_tokens=6, vocab_size=pair.vocab_size, context=pair.source_limit,
-    )  # fmt: skip
+    sources = alone.pair.encode([row.source for row in ROWS])
+    outputs = outputs_of(alone.pair, alone.pair.student, sources, max_new_tokens=6, batch_size=3)
     assert alone.write(ROWS, 6, 2) == [alone.pair.decode(output) for output in outputs]
 
 
