@@ -1,11 +1,13 @@
 """`wheels.Model`: the same outputs as the commands, rules with their thresholds, and what it refuses."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 import wheels
 from tests.decoding.tiny import make_pair, save_artefact
+from wheels import api
 from wheels.cli import main
 from wheels.data.rows import Row
 from wheels.decoding.step import Step
@@ -145,6 +147,17 @@ def test_a_model_is_made_of_a_pair(given):
         wheels.Model(given)
     with pytest.raises(wheels.WheelsError, match="folder"):
         wheels.Model.load(object())
+
+
+def test_training_returns_what_the_commands_leave(tmp_path, monkeypatch):
+    monkeypatch.setattr(api, "run_training", lambda config: save_artefact(Path(config.output)))
+    monkeypatch.setattr(api, "run_pretraining", lambda config: Path(config.output) / "done")
+    folder = str(tmp_path / "model")
+    config = wheels.TrainConfig(output=folder, data="d", student="s", teacher=f"{folder}/teacher", dtype="bfloat16")
+    trained = wheels.train(config)
+    assert isinstance(trained, wheels.Model) and "learned" in trained.rules
+    assert str(trained.pair.dtype) == "torch.bfloat16"
+    assert wheels.pretrain(wheels.PretrainConfig(output=folder)) == Path(folder) / "done"
 
 
 def test_points_stay_where_the_model_is_not_calibrated_again(tmp_path):

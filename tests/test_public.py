@@ -68,6 +68,37 @@ def test_nothing_heavy_is_imported_before_the_first_name(package):
     assert done.stdout == "[]"
 
 
+def test_configurations_and_rules_are_light():
+    """A module of rules, and a form that fills a configuration, start at once."""
+    code = "import sys, wheels; wheels.Rule, wheels.TrainConfig, wheels.PretrainConfig, wheels.WheelsError, "
+    code += "wheels.data.Row; print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)), end='')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]"
+
+
+def signatures() -> dict[str, inspect.Signature]:
+    """Return what each public function takes, and each public method of a public class."""
+    found = {}
+    for name in wheels.__all__:
+        value = getattr(wheels, name)
+        if inspect.isfunction(value):
+            found[name] = inspect.signature(value)
+        elif inspect.isclass(value):
+            methods = inspect.getmembers(value, lambda member: inspect.isfunction(member) or inspect.ismethod(member))
+            own = {key: each for key, each in methods if not key.startswith("_") and key in vars(value)}
+            found |= {f"{name}.{key}": inspect.signature(each) for key, each in own.items()}
+    return found
+
+
+def test_every_parameter_has_a_name_and_a_type():
+    for name, signature in signatures().items():
+        for parameter in signature.parameters.values():
+            if parameter.name == "self" or (name, parameter.name) == ("hf_generate", "model_kwargs"):
+                continue  # what transformers' `generate` hands to its hook is for it to say
+            assert parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL), (name, parameter)
+            assert parameter.annotation not in (parameter.empty, "Any"), (name, parameter)
+
+
 def test_a_name_that_there_is_not_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'wheels' has no attribute 'decoed'"):
         _ = wheels.decoed
