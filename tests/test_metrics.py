@@ -67,10 +67,10 @@ def test_a_resample_is_scored_as_if_its_sentences_were_the_corpus(metric: str) -
         hypotheses, references = EQUATIONS, ["7"] * len(EQUATIONS)
     statistics = sentence_statistics(metric, hypotheses, references)
     random = np.random.default_rng(0)
-    indices_RN = random.integers(len(hypotheses), size=(40, len(hypotheses)))
-    weights_RN = np.array([np.bincount(row, minlength=len(hypotheses)) for row in indices_RN])
-    resampled_R = statistics.resampled(weights_RN)
-    for row, value in zip(indices_RN, resampled_R, strict=True):
+    indices_ZN = random.integers(len(hypotheses), size=(40, len(hypotheses)))
+    weights_ZN = np.array([np.bincount(row, minlength=len(hypotheses)) for row in indices_ZN])
+    resampled_Z = statistics.resampled(weights_ZN)
+    for row, value in zip(indices_ZN, resampled_Z, strict=True):
         texts = [hypotheses[i] for i in row], [references[i] for i in row]
         expected = score(metric, *texts).value
         assert statistics.corpus(row) == pytest.approx(expected, rel=0, abs=0 if metric in ("bleu", "chrf") else CLOSE)
@@ -78,7 +78,7 @@ def test_a_resample_is_scored_as_if_its_sentences_were_the_corpus(metric: str) -
         if metric in ("bleu", "chrf"):
             theirs = BLEU() if metric == "bleu" else CHRF()
             assert value == pytest.approx(theirs.corpus_score(texts[0], [texts[1]]).score, rel=0, abs=CLOSE)
-    assert resampled_R.std() > 0
+    assert resampled_Z.std() > 0
     if metric in ("bleu", "chrf"):
         # Negative control: the mean of sentence scores is another number, by far more than the tolerance.
         assert abs(np.mean(sentence_scores(metric, hypotheses, references)) - statistics.corpus()) > 0.1
@@ -216,9 +216,9 @@ def test_an_unknown_metric_is_refused_with_a_suggestion() -> None:
 @pytest.mark.slow
 def test_a_thousand_resamples_of_a_thousand_sentences_take_no_time() -> None:
     statistics = sentence_statistics("bleu", HYPOTHESES * 125, REFERENCES * 125)
-    weights_RN = np.random.default_rng(0).multinomial(1000, [1 / 1000] * 1000, size=1000)
+    weights_ZN = np.random.default_rng(0).multinomial(1000, [1 / 1000] * 1000, size=1000)
     start = time.process_time()
-    assert statistics.resampled(weights_RN).shape == (1000,)
+    assert statistics.resampled(weights_ZN).shape == (1000,)
     assert time.process_time() - start < 2
 
 

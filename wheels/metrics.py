@@ -96,61 +96,61 @@ class SufficientStatistics:
             return float(_sacrebleu(self.metric)._compute_score_from_stats([int(value) for value in total_K]).score)
         return float(total_K[0] / len(chosen_NK))
 
-    def resampled(self, weights_RN: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the corpus score, 0 to 100, of each of R resamples: `corpus` of all of them at once.
+    def resampled(self, weights_ZN: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the corpus score, 0 to 100, of each of Z resamples: `corpus` of all of them at once.
 
         Args:
-            weights_RN: how often resample r holds sentence n: counts, not probabilities.
+            weights_ZN: how often resample z holds sentence n: counts, not probabilities.
         """
-        weights_RN = np.asarray(weights_RN, dtype=np.float64)
-        totals_RK = weights_RN @ self.values_NK
+        weights_ZN = np.asarray(weights_ZN, dtype=np.float64)
+        totals_ZK = weights_ZN @ self.values_NK
         if self.metric == "bleu":
-            return bleu_from_totals(totals_RK)
+            return bleu_from_totals(totals_ZK)
         if self.metric == "chrf":
-            return chrf_from_totals(totals_RK)
-        return np.asarray(totals_RK[:, 0] / weights_RN.sum(axis=1), dtype=np.float64)
+            return chrf_from_totals(totals_ZK)
+        return np.asarray(totals_ZK[:, 0] / weights_ZN.sum(axis=1), dtype=np.float64)
 
 
-def bleu_from_totals(totals_RK: NDArray[np.float64]) -> NDArray[np.float64]:
+def bleu_from_totals(totals_ZK: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return BLEU, 0 to 100, of summed statistics: sacrebleu's `compute_bleu` with its default smoothing, in one go.
 
     BLEU = BP exp(mean_n log p_n), BP = exp(1 - r/c) where c < r, and p_n = 100 / (2^k c_n) for the k-th order without
     a match (Papineni et al. 2002, https://aclanthology.org/P02-1040; smoothing "exp" of mteval-v13a).
 
     Args:
-        totals_RK: hypothesis length, reference length, matches of order 1 to 4, n-grams of order 1 to 4.
+        totals_ZK: hypothesis length, reference length, matches of order 1 to 4, n-grams of order 1 to 4.
     """
-    length_R, reference_R = totals_RK[:, 0], totals_RK[:, 1]
-    correct_RO, total_RO = totals_RK[:, 2 : 2 + _BLEU_ORDER], totals_RK[:, 2 + _BLEU_ORDER :]
-    there_RO = total_RO > 0
-    missed_RO = there_RO & (correct_RO == 0)
-    smooth_RO = 2.0 ** np.cumsum(missed_RO, axis=1)
+    length_Z, reference_Z = totals_ZK[:, 0], totals_ZK[:, 1]
+    correct_ZO, total_ZO = totals_ZK[:, 2 : 2 + _BLEU_ORDER], totals_ZK[:, 2 + _BLEU_ORDER :]
+    there_ZO = total_ZO > 0
+    missed_ZO = there_ZO & (correct_ZO == 0)
+    smooth_ZO = 2.0 ** np.cumsum(missed_ZO, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        precision_RO = 100.0 * np.where(missed_RO, 1.0 / smooth_RO, correct_RO) / total_RO
-        log_RO = np.where(there_RO, np.log(precision_RO), _LOG_OF_ZERO)
-        shortness_R = np.where(length_R < reference_R, np.exp(1 - reference_R / length_R), 1.0)
-    score_R = shortness_R * np.exp(log_RO.mean(axis=1))
-    return np.where(correct_RO.any(axis=1), score_R, 0.0)
+        precision_ZO = 100.0 * np.where(missed_ZO, 1.0 / smooth_ZO, correct_ZO) / total_ZO
+        log_ZO = np.where(there_ZO, np.log(precision_ZO), _LOG_OF_ZERO)
+        shortness_Z = np.where(length_Z < reference_Z, np.exp(1 - reference_Z / length_Z), 1.0)
+    score_Z = shortness_Z * np.exp(log_ZO.mean(axis=1))
+    return np.where(correct_ZO.any(axis=1), score_Z, 0.0)
 
 
-def chrf_from_totals(totals_RK: NDArray[np.float64]) -> NDArray[np.float64]:
+def chrf_from_totals(totals_ZK: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return chrF2, 0 to 100, of summed statistics: sacrebleu's own, in one go.
 
     chrF = (1 + b^2) P R / (b^2 P + R), P and R averaged over the orders that both sides have (Popovic 2015,
     https://aclanthology.org/W15-3049), b = 2.
 
     Args:
-        totals_RK: for each order 1 to 6 the n-grams of the hypothesis, of the reference, and in both.
+        totals_ZK: for each order 1 to 6 the n-grams of the hypothesis, of the reference, and in both.
     """
-    hypothesis_RO, reference_RO, match_RO = (totals_RK[:, start::3] for start in range(3))
-    both_RO = (hypothesis_RO > 0) & (reference_RO > 0)
-    orders_R = np.maximum(both_RO.sum(axis=1), 1)
+    hypothesis_ZO, reference_ZO, match_ZO = (totals_ZK[:, start::3] for start in range(3))
+    both_ZO = (hypothesis_ZO > 0) & (reference_ZO > 0)
+    orders_Z = np.maximum(both_ZO.sum(axis=1), 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        precision_R = np.where(both_RO, match_RO / hypothesis_RO, 0.0).sum(axis=1) / orders_R
-        recall_R = np.where(both_RO, match_RO / reference_RO, 0.0).sum(axis=1) / orders_R
+        precision_Z = np.where(both_ZO, match_ZO / hypothesis_ZO, 0.0).sum(axis=1) / orders_Z
+        recall_Z = np.where(both_ZO, match_ZO / reference_ZO, 0.0).sum(axis=1) / orders_Z
         factor = _CHRF_BETA**2
-        score_R = 100 * (1 + factor) * precision_R * recall_R / (factor * precision_R + recall_R)
-    return np.where(precision_R + recall_R > 0, score_R, 0.0)
+        score_Z = 100 * (1 + factor) * precision_Z * recall_Z / (factor * precision_Z + recall_Z)
+    return np.where(precision_Z + recall_Z > 0, score_Z, 0.0)
 
 
 def score(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> Score:

@@ -150,10 +150,10 @@ def _filters(bench: Bench) -> list[dict[str, Any]]:
         # A model writes the same labels whatever the seed: its repetitions would be counted as new ones.
         seeds = 1 if error_share(teacher) is None else config.seeds
         for assistant in config.assistants:
-            labels_S = [filter_trial(bench, assistant, teacher, seed) for seed in range(seeds)]
-            figures = filter_figures(labels_S, config.resamples) | score_figures(labels_S, config.resamples)
+            labels_I = [filter_trial(bench, assistant, teacher, seed) for seed in range(seeds)]
+            figures = filter_figures(labels_I, config.resamples) | score_figures(labels_I, config.resamples)
             lines.append(
-                {"assistant": last_part(assistant), "teacher": last_part(teacher), "seeds": len(labels_S)}
+                {"assistant": last_part(assistant), "teacher": last_part(teacher), "seeds": len(labels_I)}
                 | {name: asdict(figure) for name, figure in figures.items()}
             )
     return lines

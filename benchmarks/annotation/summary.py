@@ -132,32 +132,32 @@ def _is_base(config: AnnotationConfig, one: Cell, base: Cell) -> bool:
     return base.strategy == "random+filter" and one.strategy == "full" and not ablation
 
 
-def filter_figures(labels_S: Sequence[Sequence[Label]], resamples: int, seed: int = 0) -> dict[str, Comparison]:
+def filter_figures(labels_I: Sequence[Sequence[Label]], resamples: int, seed: int = 0) -> dict[str, Comparison]:
     """Return the effect of the filter on labels, with intervals of a bootstrap over labels and seeds.
 
     Args:
-        labels_S: of each seed, the graded labels.
+        labels_I: of each seed, the graded labels.
         resamples: draws.
         seed: of the draws.
     """
-    values_FSR = np.array([_figures(labels, resamples, seed + place) for place, labels in enumerate(labels_S)])
-    figures: list[Floats] = [mean_over_seeds(values_FSR[:, place], seed) for place in range(len(FILTER_FIGURES))]
-    return {name: compare(values_R) for name, values_R in zip(FILTER_FIGURES, figures, strict=True)}
+    by_figure = np.array([_figures(labels, resamples, seed + place) for place, labels in enumerate(labels_I)])
+    figures: list[Floats] = [mean_over_seeds(by_figure[:, place], seed) for place in range(len(FILTER_FIGURES))]
+    return {name: compare(values_Z) for name, values_Z in zip(FILTER_FIGURES, figures, strict=True)}
 
 
-def score_figures(labels_S: Sequence[Sequence[Label]], resamples: int, seed: int = 0) -> dict[str, Comparison]:
+def score_figures(labels_I: Sequence[Sequence[Label]], resamples: int, seed: int = 0) -> dict[str, Comparison]:
     """Return the effect of the filter on the labels' scores, with intervals as in `filter_figures`."""
     by_seed = []
-    for place, labels in enumerate(labels_S):
-        weights_RN = resample_sentences(len(labels), resamples, seed + place)
+    for place, labels in enumerate(labels_I):
+        weights_ZN = resample_sentences(len(labels), resamples, seed + place)
         score_N = np.array([label["score"] for label in labels], dtype=np.float64)
         kept_N = np.array([label["accepted"] for label in labels], dtype=np.float64)
-        before_R = weights_RN @ score_N / len(labels)
-        after_R = weights_RN @ (score_N * kept_N) / np.maximum(weights_RN @ kept_N, 1.0)
-        by_seed.append([before_R, after_R, after_R - before_R])
-    values_FSR = np.moveaxis(np.array(by_seed), 0, 1)
-    pairs = zip(SCORE_FIGURES, values_FSR, strict=True)
-    return {name: compare(mean_over_seeds(values_SR, seed)) for name, values_SR in pairs}
+        before_Z = weights_ZN @ score_N / len(labels)
+        after_Z = weights_ZN @ (score_N * kept_N) / np.maximum(weights_ZN @ kept_N, 1.0)
+        by_seed.append([before_Z, after_Z, after_Z - before_Z])
+    by_figure = np.moveaxis(np.array(by_seed), 0, 1)
+    pairs = zip(SCORE_FIGURES, by_figure, strict=True)
+    return {name: compare(mean_over_seeds(values_IZ, seed)) for name, values_IZ in pairs}
 
 
 def _figures(labels: Sequence[Label], resamples: int, seed: int) -> Floats:

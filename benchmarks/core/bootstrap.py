@@ -4,7 +4,7 @@ Teacher use is the share of generated tokens that the teacher wrote. All formula
 (PGR, APGR and CPT after RouteLLM, Ong et al. 2024, arXiv 2406.18665). The bootstrap is the paired one of
 Koehn 2004 (https://aclanthology.org/W04-3250), over sentences and over training seeds.
 
-Axes: N sentences, R resamples (row 0 is always the sample itself), B budgets, S seeds.
+Axes: N sentences, Z resamples (row 0 is always the sample itself), B budgets, I seeds.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Statistics(Protocol):
         """Return the number of sentences, N."""
         ...
 
-    def resampled(self, weights_RN: Floats, /) -> Floats:
-        """Return the metric of each reweighted corpus, [R]."""
+    def resampled(self, weights_ZN: Floats, /) -> Floats:
+        """Return the metric of each reweighted corpus, [Z]."""
         ...
 
 
@@ -113,13 +113,13 @@ def pgr(quality: float, student: float, teacher: float) -> float:
 
 def _with_ends(uses: ArrayLike, values: ArrayLike, first: float, last: float) -> tuple[Floats, Floats]:
     """Sort a curve by use, average equal uses, and add the ends 0 and 1 where they are missing."""
-    use_B, value_B = np.asarray(uses, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    if use_B.shape != value_B.shape or use_B.ndim != 1:
-        raise WheelsError(f"uses and values must be two lists of one length, got {use_B.shape} and {value_B.shape}")
-    if use_B.size and not (use_B.min() >= 0.0 and use_B.max() <= 1.0):
-        raise WheelsError(f"teacher use must be in [0, 1], got {use_B.tolist()}")
-    distinct, where = np.unique(use_B, return_inverse=True)
-    mean = np.bincount(where, weights=value_B) / np.bincount(where) if use_B.size else value_B
+    use_P, value_P = np.asarray(uses, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if use_P.shape != value_P.shape or use_P.ndim != 1:
+        raise WheelsError(f"uses and values must be two lists of one length, got {use_P.shape} and {value_P.shape}")
+    if use_P.size and not (use_P.min() >= 0.0 and use_P.max() <= 1.0):
+        raise WheelsError(f"teacher use must be in [0, 1], got {use_P.tolist()}")
+    distinct, where = np.unique(use_P, return_inverse=True)
+    mean = np.bincount(where, weights=value_P) / np.bincount(where) if use_P.size else value_P
     if not distinct.size or distinct[0] > 0.0:
         distinct, mean = np.append(0.0, distinct), np.append(first, mean)
     if distinct[-1] < 1.0:
@@ -127,17 +127,17 @@ def _with_ends(uses: ArrayLike, values: ArrayLike, first: float, last: float) ->
     return distinct, mean
 
 
-def is_measured(points_B: Floats, at: float, apart: float = APART) -> bool:
+def is_measured(points_P: Floats, at: float, apart: float = APART) -> bool:
     """Return whether the points (in rising order) determine the curve's value at `at`.
 
     It does where `(at - a) (b - at) <= (apart / 2)^2` for the neighbours a and b. Those at most `apart` from each other
     always do; wider ones only as near to one of them as makes a straight line no less sure. Outside of all points there
     is no line and nothing to doubt.
     """
-    after = int(np.searchsorted(points_B, at))
-    if after in (0, len(points_B)):
+    after = int(np.searchsorted(points_P, at))
+    if after in (0, len(points_P)):
         return True
-    return bool((at - points_B[after - 1]) * (points_B[after] - at) <= (apart / 2) ** 2 + 1e-12)
+    return bool((at - points_P[after - 1]) * (points_P[after] - at) <= (apart / 2) ** 2 + 1e-12)
 
 
 def apgr(uses: ArrayLike, pgrs: ArrayLike, low: float = 0.0, high: float = 1.0, apart: float = APART) -> float:
@@ -151,16 +151,16 @@ def apgr(uses: ArrayLike, pgrs: ArrayLike, low: float = 0.0, high: float = 1.0, 
     """
     if not 0.0 <= low < high <= 1.0:
         raise WheelsError(f"the interval must satisfy 0 <= low < high <= 1, got [{low:g}, {high:g}]")
-    use_B, pgr_B = _with_ends(uses, pgrs, 0.0, 1.0)
-    if np.isnan(pgr_B).any():
+    use_P, pgr_P = _with_ends(uses, pgrs, 0.0, 1.0)
+    if np.isnan(pgr_P).any():
         return math.nan
-    inside = (use_B > low) & (use_B < high)
-    x = np.concatenate(([low], use_B[inside], [high]))
-    left, right = use_B[:-1], use_B[1:]
+    inside = (use_P > low) & (use_P < high)
+    x = np.concatenate(([low], use_P[inside], [high]))
+    left, right = use_P[:-1], use_P[1:]
     within = np.maximum(np.minimum(right, high) - np.maximum(left, low), 0.0)
     if np.sum(within * (right - left) ** 2) > (high - low) * apart**2 + 1e-12:
         return math.nan
-    y = np.interp(x, use_B, pgr_B)
+    y = np.interp(x, use_P, pgr_P)
     return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))
 
 
@@ -171,16 +171,16 @@ def cpt(uses: ArrayLike, pgrs: ArrayLike, level: float, apart: float = APART) ->
     its first crossing. nan where `level` is never reached, where any PGR is nan, and where it is crossed between
     neighbours too far apart to say where (`is_measured`).
     """
-    use_B, pgr_B = _with_ends(uses, pgrs, 0.0, 1.0)
-    if np.isnan(pgr_B).any() or pgr_B.max() < level:
+    use_P, pgr_P = _with_ends(uses, pgrs, 0.0, 1.0)
+    if np.isnan(pgr_P).any() or pgr_P.max() < level:
         return math.nan
-    after = int(np.argmax(pgr_B >= level))
+    after = int(np.argmax(pgr_P >= level))
     if after == 0:
-        return float(use_B[0])
+        return float(use_P[0])
     before = after - 1
-    part = (level - pgr_B[before]) / (pgr_B[after] - pgr_B[before])
-    use = float(use_B[before] + part * (use_B[after] - use_B[before]))
-    return use if is_measured(use_B, use, apart) else math.nan
+    part = (level - pgr_P[before]) / (pgr_P[after] - pgr_P[before])
+    use = float(use_P[before] + part * (use_P[after] - use_P[before]))
+    return use if is_measured(use_P, use, apart) else math.nan
 
 
 def oracle_share(value: float, random: float, oracle: float) -> float:
@@ -192,40 +192,40 @@ def resample_sentences(count: int, resamples: int, seed: int) -> Floats:
     """Return how often each sentence is drawn, [1 + resamples, count]; row 0 is the sample itself (all ones)."""
     if count < 1:
         raise WheelsError("a bootstrap needs at least one sentence, got none")
-    drawn_RN = np.random.default_rng([seed, 0]).multinomial(count, np.full(count, 1.0 / count), size=resamples)
-    return np.concatenate((np.ones((1, count)), drawn_RN.astype(np.float64)))
+    drawn_ZN = np.random.default_rng([seed, 0]).multinomial(count, np.full(count, 1.0 / count), size=resamples)
+    return np.concatenate((np.ones((1, count)), drawn_ZN.astype(np.float64)))
 
 
-def mean_over_seeds(values_SR: ArrayLike, seed: int) -> Floats:
-    """Return the mean over seeds, [R]; row 0 over all of them, each other row over as many drawn with replacement.
+def mean_over_seeds(values_IZ: ArrayLike, seed: int) -> Floats:
+    """Return the mean over seeds, [Z]; row 0 over all of them, each other row over as many drawn with replacement.
 
     The draw depends only on `seed` and on the shape, so two rules with equally many seeds draw the same ones.
     """
-    values = np.asarray(values_SR, dtype=np.float64)
+    values = np.asarray(values_IZ, dtype=np.float64)
     seeds, rows = values.shape
-    chosen_SR = np.random.default_rng([seed, 1, seeds]).integers(seeds, size=(seeds, rows))
-    chosen_SR[:, 0] = np.arange(seeds)
-    return np.take_along_axis(values, chosen_SR, axis=0).mean(axis=0)
+    chosen_IZ = np.random.default_rng([seed, 1, seeds]).integers(seeds, size=(seeds, rows))
+    chosen_IZ[:, 0] = np.arange(seeds)
+    return np.take_along_axis(values, chosen_IZ, axis=0).mean(axis=0)
 
 
-def compare(difference_R: Floats, least: float = 1.0) -> Comparison:
+def compare(difference_Z: Floats, least: float = 1.0) -> Comparison:
     """Return the difference of row 0 with the 95% interval and two-sided p of the other rows; nan in, nan out.
 
     Args:
-        difference_R: nan in a row that has no value.
+        difference_Z: nan in a row that has no value.
         least: share of the other rows that must have a value; with fewer, the difference has no interval.
     """
-    here, drawn = float(difference_R[0]), difference_R[1:][~np.isnan(difference_R[1:])]
-    if math.isnan(here) or len(drawn) < max(1, least * (len(difference_R) - 1)):
+    here, drawn = float(difference_Z[0]), difference_Z[1:][~np.isnan(difference_Z[1:])]
+    if math.isnan(here) or len(drawn) < max(1, least * (len(difference_Z) - 1)):
         return Comparison(here, math.nan, math.nan, math.nan)
     low, high = np.percentile(drawn, (2.5, 97.5))
     tail = min(np.count_nonzero(drawn <= 0.0), np.count_nonzero(drawn >= 0.0))
     return Comparison(here, float(low), float(high), min(1.0, 2.0 * (1 + int(tail)) / (1 + drawn.size)))
 
 
-def interval(values_R: Floats, *names: str, least: float = 1.0) -> dict[str, float]:
+def interval(values_Z: Floats, *names: str, least: float = 1.0) -> dict[str, float]:
     """Return the value of row 0 and its 95% interval under three names (value, low, high), as `compare` finds them."""
-    found = compare(values_R, least)
+    found = compare(values_Z, least)
     return dict(zip(names or ("value", "low", "high"), (found.difference, found.low, found.high), strict=True))
 
 
@@ -260,30 +260,30 @@ def paired_bootstrap(
     counts = sorted({len(one) for one in (*a, *b)})
     if len(counts) != 1:
         raise WheelsError(f"a paired bootstrap needs the same sentences on both sides, got {counts} sentences")
-    weights_RN = resample_sentences(counts[0], resamples, seed)
-    side_a, side_b = (mean_over_seeds([one.resampled(weights_RN) for one in side], seed) for side in (a, b))
+    weights_ZN = resample_sentences(counts[0], resamples, seed)
+    side_a, side_b = (mean_over_seeds([one.resampled(weights_ZN) for one in side], seed) for side in (a, b))
     return compare(side_a - side_b)
 
 
-def measured_use(teacher_tokens_N: ArrayLike, tokens_N: ArrayLike, weights_RN: Floats) -> Floats:
-    """Return teacher-written over generated tokens of each reweighted corpus, [R]; 0 where nothing was generated."""
-    written_R = weights_RN @ np.asarray(teacher_tokens_N, dtype=np.float64)
-    tokens_R = weights_RN @ np.asarray(tokens_N, dtype=np.float64)
-    return written_R / np.maximum(tokens_R, 1.0)
+def measured_use(teacher_tokens_N: ArrayLike, tokens_N: ArrayLike, weights_ZN: Floats) -> Floats:
+    """Return teacher-written over generated tokens of each reweighted corpus, [Z]; 0 where nothing was generated."""
+    written_Z = weights_ZN @ np.asarray(teacher_tokens_N, dtype=np.float64)
+    tokens_Z = weights_ZN @ np.asarray(tokens_N, dtype=np.float64)
+    return written_Z / np.maximum(tokens_Z, 1.0)
 
 
-def at_use(uses_RB: Floats, values_RB: Floats, use: float, apart: float = APART) -> Floats:
-    """Return each row's value at exactly `use`, [R], by linear interpolation between the bracketing points.
+def at_use(uses_ZP: Floats, values_ZP: Floats, use: float, apart: float = APART) -> Floats:
+    """Return each row's value at exactly `use`, [Z], by linear interpolation between the bracketing points.
 
     Rules whose measured uses differ at one budget are compared at one use this way. Points are put in order of
     use, row by row; outside the measured range the nearest point's value stands. nan in every row where the first,
     which is the sample itself, has no point near enough (`is_measured`).
     """
-    order_RB = np.argsort(uses_RB, axis=1, kind="stable")
-    x_RB, y_RB = np.take_along_axis(uses_RB, order_RB, 1), np.take_along_axis(values_RB, order_RB, 1)
-    if not is_measured(x_RB[0], use, apart):
-        return np.full(len(x_RB), np.nan)
-    return np.array([np.interp(use, x, y) for x, y in zip(x_RB, y_RB, strict=True)])
+    order_ZP = np.argsort(uses_ZP, axis=1, kind="stable")
+    x_ZP, y_ZP = np.take_along_axis(uses_ZP, order_ZP, 1), np.take_along_axis(values_ZP, order_ZP, 1)
+    if not is_measured(x_ZP[0], use, apart):
+        return np.full(len(x_ZP), np.nan)
+    return np.array([np.interp(use, x, y) for x, y in zip(x_ZP, y_ZP, strict=True)])
 
 
 def over_allowance(by_teacher: Sequence[bool], budget: float, burst: int = 0) -> bool:

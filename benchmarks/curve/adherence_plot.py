@@ -35,19 +35,19 @@ def _draw_errors(axes: Axes, found: Mapping[str, Any], theme: Theme) -> None:
     places, worst = len(found["rules"]), 0.02
     for place, rule in enumerate(found["rules"]):
         shift = 0.8 * ((place + 0.5) / places - 0.5)
-        errors_SB = np.array([[point["use"] - point["budget"] for point in one] for one in by_seed(found, rule)])
-        columns_SB = np.broadcast_to(np.arange(errors_SB.shape[1]) + shift, errors_SB.shape)
+        errors_IP = np.array([[point["use"] - point["budget"] for point in one] for one in by_seed(found, rule)])
+        columns_IP = np.broadcast_to(np.arange(errors_IP.shape[1]) + shift, errors_IP.shape)
         shape, size = look(rule), weight(found, rule).size
         axes.plot(
-            columns_SB.ravel(),
-            errors_SB.ravel(),
+            columns_IP.ravel(),
+            errors_IP.ravel(),
             shape.marker,
             color=theme.shade(shape.colour),
             markersize=size,
             label=shape.label,
             clip_on=False,
         )
-        worst = max(worst, float(np.abs(errors_SB).max()))
+        worst = max(worst, float(np.abs(errors_IP).max()))
     for column in range(0, len(interior(found)), 2):
         axes.axvspan(column - 0.5, column + 0.5, color=theme.grid, alpha=0.4, zorder=0, linewidth=0)
     axes.axhline(0.0, color=theme.ink, linewidth=1.0, zorder=1)

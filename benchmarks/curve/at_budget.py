@@ -43,10 +43,10 @@ def area_tests(measured: Measured, curves: Curves, bounds: tuple[float, float]) 
     if BASELINE not in measured.rules or not measured.interior:
         return []
     quality = measured.metrics[0]
-    baseline_R = curves.area(BASELINE, quality, *bounds)
+    baseline_Z = curves.area(BASELINE, quality, *bounds)
     return [
         {"rule": rule, "baseline": BASELINE, "low_use": bounds[0], "high_use": bounds[1], "metric": quality}
-        | asdict(compare(curves.area(rule, quality, *bounds) - baseline_R))
+        | asdict(compare(curves.area(rule, quality, *bounds) - baseline_Z))
         for rule in measured.rules
         if rule != BASELINE
     ]

@@ -1,7 +1,7 @@
 """Call rate of a rule by position in the output, and by frequency of the written token.
 
 A token counts as a call where the teacher wrote it. Every generated token is counted, the end-of-sequence token too.
-Axes: N sentences, K bins, R resamples (row 0 is the sample itself).
+Axes: N sentences, K bins, Z resamples (row 0 is the sample itself).
 """
 
 from __future__ import annotations
@@ -110,10 +110,10 @@ def _rates(
             by_teacher = [author == TEACHER for author in record.authors]
             np.add.at(tokens_NK[n], bins, 1.0)
             np.add.at(calls_NK[n], bins, by_teacher)
-    weights_RN = resample_sentences(len(runs[0]), resamples, seed)
-    rate_RK = share(weights_RN @ calls_NK, weights_RN @ tokens_NK)
+    weights_ZN = resample_sentences(len(runs[0]), resamples, seed)
+    rate_ZK = share(weights_ZN @ calls_NK, weights_ZN @ tokens_NK)
     return [
-        Rate(name, int(tokens_NK[:, k].sum()), int(calls_NK[:, k].sum()), *interval(rate_RK[:, k], least=0.0).values())
+        Rate(name, int(tokens_NK[:, k].sum()), int(calls_NK[:, k].sum()), *interval(rate_ZK[:, k], least=0.0).values())
         for k, name in enumerate(names)
     ]
 

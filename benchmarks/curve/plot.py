@@ -22,10 +22,10 @@ def draw(found: Mapping[str, Any], theme: Theme) -> Figure:
     axes = figure.subplots()
     budgets = interior(found)
     for rule in found["rules"] if budgets else []:
-        use_B, mean_B, low_B, high_B = mean_curve(found, rule)
+        use_P, mean_P, low_P, high_P = mean_curve(found, rule)
         shape, seen = look(rule), weight(found, rule)
-        band = {"low": low_B, "high": high_B} if seen is HEAVY and len(found["seeds"][rule]) > 1 else {}
-        line(axes, theme, shape, use_B, mean_B, seen, apart=APART, **band)
+        band = {"low": low_P, "high": high_P} if seen is HEAVY and len(found["seeds"][rule]) > 1 else {}
+        line(axes, theme, shape, use_P, mean_P, seen, apart=APART, **band)
     student, teacher = found["student"]["quality"], found["teacher"]["quality"]
     level(axes, theme, teacher, f"teacher alone: {teacher:.1f} {name}")
     level(axes, theme, student, f"student alone: {student:.1f} {name}", below=True)
@@ -53,13 +53,13 @@ def mean_curve(found: Mapping[str, Any], rule: str) -> tuple[Floats, Floats, Flo
     The student's and the teacher's own points are the ends, whatever budgets were asked for.
     """
     lines = by_seed(found, rule)
-    use_SB = np.array([[0.0, *(point["use"] for point in one), 1.0] for one in lines])
+    use_IP = np.array([[0.0, *(point["use"] for point in one), 1.0] for one in lines])
     student, teacher = found["student"]["quality"], found["teacher"]["quality"]
-    quality_SB = np.array([[student, *(point["quality"] for point in one), teacher] for one in lines])
-    order_B = np.argsort(use_SB.mean(0), kind="stable")
-    means = (use_SB.mean(0), quality_SB.mean(0), quality_SB.min(0), quality_SB.max(0))
-    use_B, mean_B, low_B, high_B = (values_B[order_B] for values_B in means)
-    return use_B, mean_B, low_B, high_B
+    quality_IP = np.array([[student, *(point["quality"] for point in one), teacher] for one in lines])
+    order_P = np.argsort(use_IP.mean(0), kind="stable")
+    means = (use_IP.mean(0), quality_IP.mean(0), quality_IP.min(0), quality_IP.max(0))
+    use_P, mean_P, low_P, high_P = (values_P[order_P] for values_P in means)
+    return use_P, mean_P, low_P, high_P
 
 
 def _set_limits(axes: Axes, found: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 The states are those of a finished decode, read again by both models (`wheels.decoding.teacher_forcing`). The prediction
 is the head's gain under the budget of the decode, in nats; the truth is the regret of the student's greedy token there,
-in nats. Axes: N sentences, K groups, R resamples (row 0 is the sample itself).
+in nats. Axes: N sentences, K groups, Z resamples (row 0 is the sample itself).
 """
 
 from __future__ import annotations
@@ -118,35 +118,35 @@ def cached_judged(
 
 
 def reliability(
-    judged_SN: Sequence[Sequence[Judged]], resamples: int, seed: int, clip: float = math.inf
+    judged_IN: Sequence[Sequence[Judged]], resamples: int, seed: int, clip: float = math.inf
 ) -> Reliability | None:
     """Return how predictions and truth agree over all states; None without any.
 
     A resample draws sentences; a sentence brings its states of every seed. The groups are those of the sample.
 
     Args:
-        judged_SN: of each seed, the same sentences.
+        judged_IN: of each seed, the same sentences.
         resamples: of sentences, for the intervals.
         seed: of the resamples.
         clip: a regret counts for at most this, in nats.
     """
-    sentence_T = np.array([n for run in judged_SN for n, one in enumerate(run) for _ in one.gain], dtype=np.int64)
-    gain_T = np.array([gain for run in judged_SN for one in run for gain in one.gain])
-    regret_T = np.array([min(regret, clip) for run in judged_SN for one in run for regret in one.regret])
+    sentence_T = np.array([n for run in judged_IN for n, one in enumerate(run) for _ in one.gain], dtype=np.int64)
+    gain_T = np.array([gain for run in judged_IN for one in run for gain in one.gain])
+    regret_T = np.array([min(regret, clip) for run in judged_IN for one in run for regret in one.regret])
     if not len(gain_T):
         return None
-    weights_RN = resample_sentences(len(judged_SN[0]), resamples, seed)
-    explained_R, slope_R = _fit(weights_RN, sentence_T, gain_T, regret_T)
+    weights_ZN = resample_sentences(len(judged_IN[0]), resamples, seed)
+    explained_Z, slope_Z = _fit(weights_ZN, sentence_T, gain_T, regret_T)
     return Reliability(
-        sentences=len(judged_SN[0]),
+        sentences=len(judged_IN[0]),
         states=len(gain_T),
-        explained=compare(explained_R),
-        slope=compare(slope_R),
-        groups=_groups(weights_RN, sentence_T, gain_T, regret_T),
+        explained=compare(explained_Z),
+        slope=compare(slope_Z),
+        groups=_groups(weights_ZN, sentence_T, gain_T, regret_T),
     )
 
 
-def _fit(weights_RN: Floats, sentence_T: Any, gain_T: Floats, regret_T: Floats) -> tuple[Floats, Floats]:
+def _fit(weights_ZN: Floats, sentence_T: Any, gain_T: Floats, regret_T: Floats) -> tuple[Floats, Floats]:
     """Return R^2 and slope of each resample, from sums per sentence; nan where nothing varies."""
     # Centred first, so that the differences of sums below lose no digits; neither number depends on it.
     shift = float(regret_T.mean())
@@ -160,9 +160,9 @@ def _fit(weights_RN: Floats, sentence_T: Any, gain_T: Floats, regret_T: Floats) 
         gain_T * regret_T,
         (regret_T - gain_T) ** 2,
     )
-    sums_N7 = np.zeros((weights_RN.shape[1], len(terms)))
+    sums_N7 = np.zeros((weights_ZN.shape[1], len(terms)))
     np.add.at(sums_N7, sentence_T, np.stack(terms, axis=1))
-    n, g, r, gg, rr, gr, error = (weights_RN @ sums_N7).T
+    n, g, r, gg, rr, gr, error = (weights_ZN @ sums_N7).T
     n = np.maximum(n, 1.0)
     spread_g, spread_r = gg - g * g / n, rr - r * r / n
     return 1.0 - share(error, np.where(spread_r > 1e-9, spread_r, 0.0)), share(
@@ -170,13 +170,13 @@ def _fit(weights_RN: Floats, sentence_T: Any, gain_T: Floats, regret_T: Floats) 
     )
 
 
-def _groups(weights_RN: Floats, sentence_T: Any, gain_T: Floats, regret_T: Floats) -> list[Group]:
+def _groups(weights_ZN: Floats, sentence_T: Any, gain_T: Floats, regret_T: Floats) -> list[Group]:
     """Return the states in `GROUPS` groups of equal size, by the prediction."""
     found = []
     for states in np.array_split(np.argsort(gain_T, kind="stable"), min(GROUPS, len(gain_T))):
-        sums_N2 = np.zeros((weights_RN.shape[1], 2))
+        sums_N2 = np.zeros((weights_ZN.shape[1], 2))
         np.add.at(sums_N2, sentence_T[states], np.stack([regret_T[states], np.ones(len(states))], axis=1))
-        regret_R, states_R = (weights_RN @ sums_N2).T
-        mean_R = share(regret_R, states_R)
-        found.append(Group(len(states), float(gain_T[states].mean()), *interval(mean_R, least=0.0).values()))
+        regret_Z, states_Z = (weights_ZN @ sums_N2).T
+        mean_Z = share(regret_Z, states_Z)
+        found.append(Group(len(states), float(gain_T[states].mean()), *interval(mean_Z, least=0.0).values()))
     return found

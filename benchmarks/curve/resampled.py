@@ -1,6 +1,6 @@
 """Quality and cost of every decode under the same bootstrap draws, and curves through them.
 
-Axes: N sentences, R resamples (row 0 is the sample itself), B points of one curve, S seeds.
+Axes: N sentences, Z resamples (row 0 is the sample itself), B points of one curve, I seeds.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ class Resampled:
             if len(records) != len(references):
                 raise WheelsError(f"{key.file_name} holds {len(records)} outputs for {len(references)} references")
         self.references, self.seed = list(references), seed
-        weights_RN = resample_sentences(len(references), resamples, seed)
+        weights_ZN = resample_sentences(len(references), resamples, seed)
 
         def per_token(spent: str) -> dict[PointKey, Floats]:
             return {
-                key: measured_use([getattr(r, spent) for r in records], [r.tokens for r in records], weights_RN)
+                key: measured_use([getattr(r, spent) for r in records], [r.tokens for r in records], weights_ZN)
                 for key, records in outputs.items()
             }
 
         self.use, self.passes = per_token("teacher_tokens"), per_token("teacher_passes")
         self.quality = {
-            (metric, key): statistics(metric, [r.text for r in records], self.references).resampled(weights_RN)
+            (metric, key): statistics(metric, [r.text for r in records], self.references).resampled(weights_ZN)
             for metric in metrics
             for key, records in outputs.items()
         }
@@ -75,11 +75,11 @@ class Resampled:
         return sorted({key.seed for key in self.use if key.rule == rule})
 
     def mean(self, keys: Iterable[PointKey], metric: str) -> Floats:
-        """Return a metric's mean over decodes that differ only in their seed, [R]."""
+        """Return a metric's mean over decodes that differ only in their seed, [Z]."""
         return mean_over_seeds([self.quality[metric, key] for key in keys], self.seed)
 
     def ends(self, metric: str) -> tuple[Floats, Floats]:
-        """Return the metric of the student alone and of the teacher alone, [R] each."""
+        """Return the metric of the student alone and of the teacher alone, [Z] each."""
         return self.quality[metric, STUDENT_END], self.quality[metric, TEACHER_END]
 
     def over_use(self, rules: Iterable[str]) -> Curves:
@@ -98,8 +98,8 @@ class Curves:
     Args:
         sample: the decodes.
         lines: the decodes of each system, seed by seed, in any order.
-        cost: of each decode, [R].
-        at: interpolates: costs [R, B], qualities [R, B], a cost -> qualities [R].
+        cost: of each decode, [Z].
+        at: interpolates: costs [Z, P], qualities [Z, P], a cost -> qualities [Z].
         least: share of the resamples that must reach a cost before an interval is given there.
     """
 
@@ -116,23 +116,23 @@ class Curves:
         self._kept: dict[tuple[str, str, float], Floats] = {}
 
     def line(self, keys: Sequence[PointKey], metric: str) -> tuple[Floats, Floats]:
-        """Return costs [R, B] and qualities [R, B] of some decodes."""
-        quality_RB = np.stack([self.sample.quality[metric, key] for key in keys], axis=1)
-        return np.stack([self.cost[key] for key in keys], axis=1), quality_RB
+        """Return costs [Z, P] and qualities [Z, P] of some decodes."""
+        quality_ZP = np.stack([self.sample.quality[metric, key] for key in keys], axis=1)
+        return np.stack([self.cost[key] for key in keys], axis=1), quality_ZP
 
     def at(self, name: str, metric: str, cost: float) -> Floats:
-        """Return a system's metric at exactly this cost, [R], mean over its seeds.
+        """Return a system's metric at exactly this cost, [Z], mean over its seeds.
 
         Interpolated in each resample; nan where the points of a seed of the sample itself do not tell.
         """
         place = (name, metric, cost)
         if place not in self._kept:
-            values_SR = [self._interpolate(*self.line(keys, metric), cost) for keys in self.lines[name]]
-            self._kept[place] = mean_over_seeds(values_SR, self.sample.seed)
+            values_IZ = [self._interpolate(*self.line(keys, metric), cost) for keys in self.lines[name]]
+            self._kept[place] = mean_over_seeds(values_IZ, self.sample.seed)
         return self._kept[place]
 
     def share(self, name: str, metric: str, cost: float) -> Floats:
-        """Return the share of the student-teacher gap at exactly this cost, [R], both ends resampled too."""
+        """Return the share of the student-teacher gap at exactly this cost, [Z], both ends resampled too."""
         return share_of_gap(self.at(name, metric, cost), *self.sample.ends(metric))
 
     def best(self, names: Iterable[str], metric: str, cost: float) -> str | None:
@@ -142,29 +142,29 @@ class Curves:
 
     def versus(self, name: str, baseline: str, metric: str, cost: float) -> tuple[Comparison, Comparison]:
         """Return `name - baseline` at equal cost, in points of the metric and in shares of the gap."""
-        points_R = self.at(name, metric, cost) - self.at(baseline, metric, cost)
-        shares_R = self.share(name, metric, cost) - self.share(baseline, metric, cost)
-        return compare(points_R, self.least), compare(shares_R, self.least)
+        points_Z = self.at(name, metric, cost) - self.at(baseline, metric, cost)
+        shares_Z = self.share(name, metric, cost) - self.share(baseline, metric, cost)
+        return compare(points_Z, self.least), compare(shares_Z, self.least)
 
     def shares(self, name: str, metric: str) -> list[tuple[Floats, Floats]]:
-        """Return costs [R, B] and shares of the gap [R, B] of each seed."""
-        student_R, teacher_R = self.sample.ends(metric)
+        """Return costs [Z, P] and shares of the gap [Z, P] of each seed."""
+        student_Z, teacher_Z = self.sample.ends(metric)
         lines = [self.line(keys, metric) for keys in self.lines[name]]
-        return [(cost_RB, share_of_gap(own_RB, student_R[:, None], teacher_R[:, None])) for cost_RB, own_RB in lines]
+        return [(cost_ZP, share_of_gap(own_ZP, student_Z[:, None], teacher_Z[:, None])) for cost_ZP, own_ZP in lines]
 
     def area(self, name: str, metric: str, low: float, high: float) -> Floats:
-        """Return the area under the share of the gap from use `low` to `high` (`apgr`), [R], mean over seeds.
+        """Return the area under the share of the gap from use `low` to `high` (`apgr`), [Z], mean over seeds.
 
         nan in every row where the points of the sample itself lie too far apart.
         """
-        areas_SR = []
-        for use_RB, share_RB in self.shares(name, metric):
-            if math.isnan(apgr(use_RB[0], share_RB[0], low, high)):
-                areas_SR.append([math.nan] * len(use_RB))
+        areas_IZ = []
+        for use_ZP, share_ZP in self.shares(name, metric):
+            if math.isnan(apgr(use_ZP[0], share_ZP[0], low, high)):
+                areas_IZ.append([math.nan] * len(use_ZP))
                 continue
-            lines = zip(use_RB, share_RB, strict=True)
-            areas_SR.append([apgr(use_B, share_B, low, high, apart=1.0) for use_B, share_B in lines])
-        return mean_over_seeds(areas_SR, self.sample.seed)
+            lines = zip(use_ZP, share_ZP, strict=True)
+            areas_IZ.append([apgr(use_P, share_P, low, high, apart=1.0) for use_P, share_P in lines])
+        return mean_over_seeds(areas_IZ, self.sample.seed)
 
 
 def per_token(records: Sequence[Record]) -> dict[str, Any]:

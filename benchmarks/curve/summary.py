@@ -151,7 +151,7 @@ def summarise(measured: Measured, statistics: SentenceStatistics) -> Curve:
         measured.outputs, measured.references, measured.metrics, statistics, measured.resamples, measured.seed
     )
     quality = measured.metrics[0]
-    student, teacher = (float(end_R[0]) for end_R in sample.ends(quality))
+    student, teacher = (float(end_Z[0]) for end_Z in sample.ends(quality))
     pgr(student, student, teacher)  # says so once where the gap is too small for a share of it
     curves = sample.over_use(measured.rules)
     points = [point for rule in measured.rules for point in _points(measured, sample, rule)]
@@ -189,7 +189,7 @@ def _point(measured: Measured, sample: Resampled, key: PointKey, rule: str, seed
     spent = per_token(records)
     metrics = {metric: float(sample.quality[metric, key][0]) for metric in measured.metrics}
     quality = measured.metrics[0]
-    student, teacher = (end_R[0] for end_R in sample.ends(quality))
+    student, teacher = (end_Z[0] for end_Z in sample.ends(quality))
     place = (measured.task, len(records), measured.student, measured.teacher, rule, f"{key.budget:g}", seed)
     return CurvePoint(
         rule=rule,
@@ -228,13 +228,13 @@ def _end(measured: Measured, sample: Resampled, key: PointKey, name: str) -> dic
 
 def _areas(curves: Curves, rule: str, metric: str) -> dict[str, list[float]]:
     """Return APGR by interval, seed by seed."""
-    lines = [(use_RB[0], share_RB[0]) for use_RB, share_RB in curves.shares(rule, metric)]
+    lines = [(use_ZP[0], share_ZP[0]) for use_ZP, share_ZP in curves.shares(rule, metric)]
     return {name: [apgr(*line, low, high) for line in lines] for name, (low, high) in INTERVALS.items()}
 
 
 def _thresholds(curves: Curves, rule: str, metric: str) -> dict[str, float]:
     """Return CPT by level, mean over seeds."""
-    lines = [(use_RB[0], share_RB[0]) for use_RB, share_RB in curves.shares(rule, metric)]
+    lines = [(use_ZP[0], share_ZP[0]) for use_ZP, share_ZP in curves.shares(rule, metric)]
     return {str(level): float(np.mean([cpt(*line, level / 100) for line in lines])) for level in LEVELS}
 
 

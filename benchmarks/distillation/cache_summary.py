@@ -67,12 +67,12 @@ def quality(
     """Return each metric on the validation rows: both ways, and the cache minus the live teacher."""
     found: dict[str, Any] = {}
     count = len(trained["live-s0"]["texts"])
-    weights_RN = resample_sentences(count, config.resamples, SEED)
+    weights_ZN = resample_sentences(count, config.resamples, SEED)
     for metric in metrics:
         sides = {}
         for way in ("live", "cache"):
             texts = [trained[f"{way}-s{seed}"]["texts"] for seed in range(config.seeds)]
-            values = [sentence_statistics(metric, one, list(references[:count])).resampled(weights_RN) for one in texts]
+            values = [sentence_statistics(metric, one, list(references[:count])).resampled(weights_ZN) for one in texts]
             sides[way] = np.stack(values)
         means = {way: mean_over_seeds(values, SEED) for way, values in sides.items()}
         found[metric] = {way: interval(means[way], *MEAN) for way in means} | {

@@ -1,7 +1,7 @@
 """Summary of a sweep: means over seeds with intervals, and each kind against hard labels.
 
 Intervals are of a bootstrap over sentences and seeds (`benchmarks/core/bootstrap.py`); two kinds are scored on the same
-drawn sentences and the same drawn seeds. Axes: R resamples (row 0 is the sample itself), S seeds.
+drawn sentences and the same drawn seeds. Axes: Z resamples (row 0 is the sample itself), I seeds.
 """
 
 from __future__ import annotations
@@ -116,16 +116,16 @@ class SweepSummary:
 
 def summarise(measured: SweepOutputs) -> SweepSummary:
     """Return the summary of a sweep."""
-    weights_RN = resample_sentences(len(measured.references), measured.resamples, SEED)
+    weights_ZN = resample_sentences(len(measured.references), measured.resamples, SEED)
     sample = {
-        (metric, kind): np.stack([_resampled(measured, metric, cell, weights_RN) for cell in cells])
+        (metric, kind): np.stack([_resampled(measured, metric, cell, weights_ZN) for cell in cells])
         for metric in measured.metrics
         for kind, cells in measured.cells.items()
     }
-    means = {key: mean_over_seeds(values_SR, SEED) for key, values_SR in sample.items()}
+    means = {key: mean_over_seeds(values_IZ, SEED) for key, values_IZ in sample.items()}
     chosen = chosen_kinds(measured)
     quality = measured.metrics[0]
-    teacher_R = {metric: _resampled(measured, metric, measured.teacher, weights_RN) for metric in measured.metrics}
+    teacher_Z = {metric: _resampled(measured, metric, measured.teacher, weights_ZN) for metric in measured.metrics}
     return SweepSummary(
         task=measured.task,
         sentences=len(measured.references),
@@ -134,7 +134,7 @@ def summarise(measured: SweepOutputs) -> SweepSummary:
         objective=measured.objective,
         cached_logits=measured.cached_logits,
         teacher={"parameters": measured.teacher.parameters}
-        | {metric: interval(values_R, *MEAN) for metric, values_R in teacher_R.items()},
+        | {metric: interval(values_Z, *MEAN) for metric, values_Z in teacher_Z.items()},
         baselines=dict(measured.baselines),
         lines=[_line(measured, kind, sample, means, kind in chosen.values()) for kind in measured.cells],
         contrasts=contrasts(chosen, {kind: means[quality, kind] for kind in measured.cells}),
@@ -200,13 +200,13 @@ def _above_lowest(
     return found
 
 
-def _contrast(claim: str, one: str, other: str, difference_R: Floats) -> dict[str, Any]:
-    return {"claim": claim, "of": one, "minus": other} | asdict(compare(difference_R))
+def _contrast(claim: str, one: str, other: str, difference_Z: Floats) -> dict[str, Any]:
+    return {"claim": claim, "of": one, "minus": other} | asdict(compare(difference_Z))
 
 
-def _resampled(measured: SweepOutputs, metric: str, cell: ModelOutputs, weights_RN: Floats) -> Floats:
-    """Return a model's score of each resample, [R]."""
-    return sentence_statistics(metric, list(cell.texts), list(measured.references)).resampled(weights_RN)
+def _resampled(measured: SweepOutputs, metric: str, cell: ModelOutputs, weights_ZN: Floats) -> Floats:
+    """Return a model's score of each resample, [Z]."""
+    return sentence_statistics(metric, list(cell.texts), list(measured.references)).resampled(weights_ZN)
 
 
 def _line(

@@ -1,6 +1,6 @@
 """From records to figures over teacher passes: points, bands, comparisons at equal passes.
 
-Axes: R resamples (row 0 is the sample itself), B points of one curve, S seeds.
+Axes: Z resamples (row 0 is the sample itself), B points of one curve, I seeds.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def points_of(
         metrics: names.
         place: of the signature: task, student and teacher.
     """
-    ends = {metric: [end_R[0] for end_R in sample.ends(metric)] for metric in metrics}
+    ends = {metric: [end_Z[0] for end_Z in sample.ends(metric)] for metric in metrics}
     task, *models = place or ("", "", "")
     points = []
     for setting in settings:
@@ -103,13 +103,13 @@ def means(points: Sequence[PassPoint]) -> list[PassPoint]:
     return found
 
 
-def at_cost(costs_RB: Floats, values_RB: Floats, cost: float) -> Floats:
-    """Return each row's value for `cost`, [R], between its bracketing points; nan below its cheapest point.
+def at_cost(costs_ZP: Floats, values_ZP: Floats, cost: float) -> Floats:
+    """Return each row's value for `cost`, [Z], between its bracketing points; nan below its cheapest point.
 
     Beyond its last point the value stays: a cost may be left unspent. Also nan in every row where the
     sample's own points lie too far apart (`wheels.benchmarks.core.bootstrap.at_use`).
     """
-    return np.where(cost < costs_RB.min(1), np.nan, at_use(costs_RB, values_RB, cost))
+    return np.where(cost < costs_ZP.min(1), np.nan, at_use(costs_ZP, values_ZP, cost))
 
 
 class PassCurves(Curves):

@@ -89,8 +89,8 @@ def students(
     kinds: dict[tuple[str, int], list[SufficientStatistics]] = {}
     for (name, k, _), statistics in right.items():
         kinds.setdefault((name, k), []).append(statistics)
-    weights_RN = resample_sentences(common["n"], grid.resamples, 0)
-    means = {kind: mean_over_seeds([one.resampled(weights_RN) for one in seeds], 0) for kind, seeds in kinds.items()}
+    weights_ZN = resample_sentences(common["n"], grid.resamples, 0)
+    means = {kind: mean_over_seeds([one.resampled(weights_ZN) for one in seeds], 0) for kind, seeds in kinds.items()}
     lines = []
     for (name, k), seeds in kinds.items():
         line: dict[str, Any] = {"name": name, "k": k} | interval(means[name, k], "accuracy", "low", "high")

@@ -117,11 +117,11 @@ def _attend_padded(
 
 
 def _attend_row(
-    query_KHE: torch.Tensor, keys_BGCE: torch.Tensor, values_BGCE: torch.Tensor, view: RowView, scale: float
+    query_KHE: torch.Tensor, keys_BGLE: torch.Tensor, values_BGLE: torch.Tensor, view: RowView, scale: float
 ) -> torch.Tensor:
     """Attend in one row, `[K, H x E]`; keys and values are the whole cache's."""
     here = slice(view.row, view.row + 1)
-    keys, values = keys_BGCE[here, :, : view.length], values_BGCE[here, :, : view.length]
+    keys, values = keys_BGLE[here, :, : view.length], values_BGLE[here, :, : view.length]
     return _attend_batch(query_KHE, keys, values, view.mask, scale)
 
 

@@ -51,9 +51,9 @@ class CacheWrite:
         """Return which pages the rows that take part see in a store of this shape, `[R x H x pages]`."""
         if (heads, capacity) not in self._pages:
             assert self.rows_R is not None, "all rows are read in place"
-            page_P = torch.arange(-(-self.visible // PAGE), device=self.rows_R.device)
+            page_L = torch.arange(-(-self.visible // PAGE), device=self.rows_R.device)
             head_RH = self.rows_R[:, None] * heads + torch.arange(heads, device=self.rows_R.device)
-            self._pages[heads, capacity] = (head_RH[:, :, None] * (capacity // PAGE) + page_P).flatten()
+            self._pages[heads, capacity] = (head_RH[:, :, None] * (capacity // PAGE) + page_L).flatten()
         return self._pages[heads, capacity]
 
 
@@ -68,15 +68,15 @@ class GatherBuffer:
     def __init__(self) -> None:
         self.memory: torch.Tensor | None = None
 
-    def gather(self, store_BHCD: torch.Tensor, write: CacheWrite) -> torch.Tensor:
+    def gather(self, store_BHLE: torch.Tensor, write: CacheWrite) -> torch.Tensor:
         """Return the visible part of the rows that take part, `[R, H, visible, D]`; the next call overwrites it."""
-        _, heads, capacity, width = store_BHCD.shape
+        _, heads, capacity, width = store_BHLE.shape
         page_N, size = write.pages(heads, capacity), PAGE * width
         needed = len(page_N) * size
         if self.memory is None or len(self.memory) < needed:
-            self.memory = store_BHCD.new_empty(2 * needed)
+            self.memory = store_BHLE.new_empty(2 * needed)
         gathered_NX = self.memory[:needed].view(-1, size)
-        torch.index_select(store_BHCD.view(-1, size), 0, page_N, out=gathered_NX)
+        torch.index_select(store_BHLE.view(-1, size), 0, page_N, out=gathered_NX)
         return gathered_NX.view(-1, heads, -(-write.visible // PAGE) * PAGE, width)[:, :, : write.visible]
 
 
@@ -115,14 +115,14 @@ class SelfAttentionLayer(CacheLayerMixin):
         write = self.write
         assert write is not None
         shape = (*write.positions_RK.shape, *keys.shape[-2:])
-        keys_RKHD, values_RKHD = keys.view(shape), values.view(shape)
+        keys_RKHE, values_RKHE = keys.view(shape), values.view(shape)
         if not self.is_initialized:
-            self.lazy_initialization(keys_RKHD.transpose(1, 2), values_RKHD.transpose(1, 2))
+            self.lazy_initialization(keys_RKHE.transpose(1, 2), values_RKHE.transpose(1, 2))
         assert self.keys is not None and self.values is not None
         self.keys = _ensure_capacity(self.keys, write.visible)
         self.values = _ensure_capacity(self.values, write.visible)
-        _write(self.keys, keys_RKHD, write)
-        _write(self.values, values_RKHD, write)
+        _write(self.keys, keys_RKHE, write)
+        _write(self.values, values_RKHE, write)
         return _visible(self.keys, write, self.buffers[0]), _visible(self.values, write, self.buffers[1])
 
     def get_seq_length(self) -> int:
@@ -146,15 +146,15 @@ class CrossAttentionLayer(SelfAttentionLayer):
         self._values: torch.Tensor | None = None
         super().__init__(rows, buffers)
 
-    def fill(self, rows_R: torch.Tensor, keys_RHSD: torch.Tensor, values_RHSD: torch.Tensor) -> None:
+    def fill(self, rows_R: torch.Tensor, keys_RHSE: torch.Tensor, values_RHSE: torch.Tensor) -> None:
         """Store the keys and values of the sources of `rows_R`."""
         if self._keys is None or self._values is None:
-            self._keys, self._values = _empty(self.rows, keys_RHSD), _empty(self.rows, values_RHSD)
+            self._keys, self._values = _empty(self.rows, keys_RHSE), _empty(self.rows, values_RHSE)
             self.is_initialized = True
-        length = keys_RHSD.shape[2]
+        length = keys_RHSE.shape[2]
         self._keys, self._values = _ensure_capacity(self._keys, length), _ensure_capacity(self._values, length)
-        self._keys[rows_R, :, :length] = keys_RHSD
-        self._values[rows_R, :, :length] = values_RHSD
+        self._keys[rows_R, :, :length] = keys_RHSE
+        self._values[rows_R, :, :length] = values_RHSE
 
     def read(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what is visible of the sources, `[R, H, S, D]`."""
@@ -198,8 +198,8 @@ class RaggedCache:
 
     def fill(self, rows_R: torch.Tensor, projections: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Store the sources of `rows_R`: keys and values of each layer."""
-        for layer, (keys_RHSD, values_RHSD) in zip(self.cross_layers, projections, strict=True):
-            layer.fill(rows_R, keys_RHSD, values_RHSD)
+        for layer, (keys_RHSE, values_RHSE) in zip(self.cross_layers, projections, strict=True):
+            layer.fill(rows_R, keys_RHSE, values_RHSE)
 
     def prepare(self, write: CacheWrite, *, source_visible: int = 0) -> Cache:
         """Return the cache for one forward pass: it writes at `write`, and sees that many positions of the sources."""
@@ -213,35 +213,35 @@ class RaggedCache:
         return self.cache
 
 
-def _empty(rows: int, like_RHKD: torch.Tensor) -> torch.Tensor:
+def _empty(rows: int, like_RHKE: torch.Tensor) -> torch.Tensor:
     """Return a store of capacity 0 for keys or values of this shape."""
-    return like_RHKD.new_zeros(rows, like_RHKD.shape[1], 0, like_RHKD.shape[3])
+    return like_RHKE.new_zeros(rows, like_RHKE.shape[1], 0, like_RHKE.shape[3])
 
 
-def _ensure_capacity(store_BHCD: torch.Tensor, needed: int) -> torch.Tensor:
+def _ensure_capacity(store_BHLE: torch.Tensor, needed: int) -> torch.Tensor:
     """Return the store with capacity for `needed` positions; it at least doubles where it grows, so copies are rare."""
-    rows, heads, capacity, width = store_BHCD.shape
+    rows, heads, capacity, width = store_BHLE.shape
     if needed <= capacity:
-        return store_BHCD
+        return store_BHLE
     wanted = max(needed, 2 * capacity)
-    larger = store_BHCD.new_zeros(rows, heads, -(-wanted // BLOCK) * BLOCK, width)
-    larger[:, :, :capacity] = store_BHCD
+    larger = store_BHLE.new_zeros(rows, heads, -(-wanted // BLOCK) * BLOCK, width)
+    larger[:, :, :capacity] = store_BHLE
     return larger
 
 
-def _write(store_BHCD: torch.Tensor, new_RKHD: torch.Tensor, write: CacheWrite) -> None:
+def _write(store_BHLE: torch.Tensor, new_RKHE: torch.Tensor, write: CacheWrite) -> None:
     """Write the new positions."""
     if write.owner_N is not None:
-        store_BHCD[write.owner_N, :, write.positions_RK[0]] = new_RKHD[0]
+        store_BHLE[write.owner_N, :, write.positions_RK[0]] = new_RKHE[0]
     elif write.rows_R is None and write.start is not None:
-        store_BHCD[:, :, write.start : write.start + new_RKHD.shape[1]] = new_RKHD.transpose(1, 2)
+        store_BHLE[:, :, write.start : write.start + new_RKHE.shape[1]] = new_RKHE.transpose(1, 2)
     else:
-        rows = write.rows_R if write.rows_R is not None else torch.arange(len(store_BHCD), device=store_BHCD.device)
-        store_BHCD[rows[:, None], :, write.positions_RK] = new_RKHD
+        rows = write.rows_R if write.rows_R is not None else torch.arange(len(store_BHLE), device=store_BHLE.device)
+        store_BHLE[rows[:, None], :, write.positions_RK] = new_RKHE
 
 
-def _visible(store_BHCD: torch.Tensor, write: CacheWrite, buffer: GatherBuffer) -> torch.Tensor:
+def _visible(store_BHLE: torch.Tensor, write: CacheWrite, buffer: GatherBuffer) -> torch.Tensor:
     """Return the visible part of the rows that take part, `[R, H, visible, D]`; of all rows in a pass by row."""
     if write.rows_R is None or write.per_row:
-        return store_BHCD[:, :, : write.visible]
-    return buffer.gather(store_BHCD, write)
+        return store_BHLE[:, :, : write.visible]
+    return buffer.gather(store_BHLE, write)

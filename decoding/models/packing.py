@@ -50,9 +50,9 @@ class Packing:
     def unpack(self, values_1HND: torch.Tensor) -> torch.Tensor:
         """Unpack into rows padded with zeros, `[1, H, N, D]` to `[R, H, W, D]`."""
         _, heads, _, width = values_1HND.shape
-        unpacked_RWHD = values_1HND.new_zeros(self.rows, self.width, heads, width)
-        unpacked_RWHD[self.row_N, self.column_N] = values_1HND[0].transpose(0, 1)
-        return unpacked_RWHD.transpose(1, 2)
+        unpacked_RWHE = values_1HND.new_zeros(self.rows, self.width, heads, width)
+        unpacked_RWHE[self.row_N, self.column_N] = values_1HND[0].transpose(0, 1)
+        return unpacked_RWHE.transpose(1, 2)
 
 
 _active: ContextVar[Packing] = ContextVar("packing")

@@ -164,9 +164,9 @@ def test_memory_is_flat_over_many_prompts(family, method, budget, monkeypatch):
 def test_a_store_that_grows_for_ever_is_seen(monkeypatch):
     """The negative control of the sizes."""
 
-    def grown(store_BHCD: torch.Tensor, needed: int) -> torch.Tensor:
-        pages = max(1, -(-(needed - store_BHCD.shape[2]) // cache.PAGE))
-        return F.pad(store_BHCD, (0, 0, 0, pages * cache.PAGE))
+    def grown(store_BHLE: torch.Tensor, needed: int) -> torch.Tensor:
+        pages = max(1, -(-(needed - store_BHLE.shape[2]) // cache.PAGE))
+        return F.pad(store_BHLE, (0, 0, 0, pages * cache.PAGE))
 
     monkeypatch.setattr(cache, "_ensure_capacity", grown)
     pair = make_pair("llama")

@@ -110,18 +110,18 @@ class DeferralHead(nn.Module):
 
     def _gain(self, scaled_BF: torch.Tensor, features_BF: torch.Tensor, budget_B1: torch.Tensor) -> torch.Tensor:
         """Return the base and its shift."""
-        hidden_BW = functional.gelu(_run(self.trunk, self._with_tokens(scaled_BF, features_BF)))
-        base_B1 = functional.linear(hidden_BW, self.base.weight, self.base.bias)
-        read_BR = (hidden_BW,) if self.config.shift_reads == "trunk" else (base_B1, scaled_BF)
+        hidden_BD = functional.gelu(_run(self.trunk, self._with_tokens(scaled_BF, features_BF)))
+        base_B1 = functional.linear(hidden_BD, self.base.weight, self.base.bias)
+        read_BR = (hidden_BD,) if self.config.shift_reads == "trunk" else (base_B1, scaled_BF)
         return (base_B1 + _run(self.shift, torch.cat([*read_BR, budget_B1], -1))).squeeze(-1)
 
     def _with_tokens(self, scaled_BF: torch.Tensor, features_BF: torch.Tensor) -> torch.Tensor:
         """Return the numeric features followed by the embedded tokens."""
         if self.token is None:
             return scaled_BF
-        token_BC = features_BF[..., -self.config.candidates :].long()
+        token_BK = features_BF[..., -self.config.candidates :].long()
         return torch.cat(
-            [scaled_BF, functional.embedding(token_BC, self.token.weight).flatten(-2).to(scaled_BF.dtype)], -1
+            [scaled_BF, functional.embedding(token_BK, self.token.weight).flatten(-2).to(scaled_BF.dtype)], -1
         )
 
     def standardise(self, features_NF: torch.Tensor) -> None:
@@ -148,5 +148,5 @@ def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
 def _run(mlp: Iterable[Any], values_NX: torch.Tensor) -> torch.Tensor:
     """Apply an `_mlp` by hand: for a few rows, calling its modules costs more than the arithmetic."""
     first, _, second = mlp
-    hidden_NW = functional.gelu(functional.linear(values_NX, first.weight, first.bias))
-    return functional.linear(hidden_NW, second.weight, second.bias)
+    hidden_ND = functional.gelu(functional.linear(values_NX, first.weight, first.bias))
+    return functional.linear(hidden_ND, second.weight, second.bias)

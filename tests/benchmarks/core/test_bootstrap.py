@@ -38,8 +38,8 @@ class RatioStatistics:
     def __len__(self) -> int:
         return len(self.above_N)
 
-    def resampled(self, weights_RN: np.ndarray) -> np.ndarray:
-        return (weights_RN @ self.above_N) / (weights_RN @ self.below_N)
+    def resampled(self, weights_ZN: np.ndarray) -> np.ndarray:
+        return (weights_ZN @ self.above_N) / (weights_ZN @ self.below_N)
 
 
 @pytest.mark.parametrize(
@@ -271,16 +271,16 @@ def test_bootstrap_refuses_what_cannot_be_paired() -> None:
 
 
 def test_resamples_hold_the_sample_first_and_as_many_sentences() -> None:
-    weights_RN = resample_sentences(7, 20, 0)
-    assert (weights_RN[0] == 1).all()
-    assert (weights_RN.sum(1) == 7).all()
-    assert weights_RN.shape == (21, 7)
+    weights_ZN = resample_sentences(7, 20, 0)
+    assert (weights_ZN[0] == 1).all()
+    assert (weights_ZN.sum(1) == 7).all()
+    assert weights_ZN.shape == (21, 7)
 
 
 def test_mean_over_seeds_keeps_row_zero() -> None:
-    mean_R = mean_over_seeds([[0.0] * 500, [3.0] * 500, [6.0] * 500], seed=0)
-    assert mean_R[0] == 3.0
-    assert set(mean_R[1:]) == {0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0}
+    mean_Z = mean_over_seeds([[0.0] * 500, [3.0] * 500, [6.0] * 500], seed=0)
+    assert mean_Z[0] == 3.0
+    assert set(mean_Z[1:]) == {0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0}
 
 
 def test_compare_of_an_unknown_difference_is_unknown() -> None:
@@ -300,17 +300,17 @@ def test_a_value_that_few_resamples_have_has_no_interval() -> None:
 
 
 def test_measured_use_is_of_tokens_not_of_sentences() -> None:
-    weights_RN = np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]])
-    assert measured_use([1, 9], [10, 10], weights_RN).tolist() == [0.5, 0.1, 0.9]
-    assert measured_use([1, 0], [2, 98], weights_RN)[0] == 0.01
-    assert measured_use([0, 0], [0, 0], weights_RN).tolist() == [0.0, 0.0, 0.0]
+    weights_ZN = np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]])
+    assert measured_use([1, 9], [10, 10], weights_ZN).tolist() == [0.5, 0.1, 0.9]
+    assert measured_use([1, 0], [2, 98], weights_ZN)[0] == 0.01
+    assert measured_use([0, 0], [0, 0], weights_ZN).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_at_use_interpolates_each_row_between_its_own_points() -> None:
-    uses_RB = np.array([[0.0, 0.2, 1.0], [0.0, 0.4, 1.0], [1.0, 0.1, 0.0]])
-    values_RB = np.array([[10.0, 20.0, 30.0], [10.0, 20.0, 30.0], [30.0, 20.0, 10.0]])
-    assert at_use(uses_RB, values_RB, 0.2, apart=1.0) == pytest.approx([20.0, 15.0, 20 + 10 / 9])
-    assert at_use(uses_RB, values_RB, 1.0, apart=1.0).tolist() == [30.0, 30.0, 30.0]
+    uses_ZP = np.array([[0.0, 0.2, 1.0], [0.0, 0.4, 1.0], [1.0, 0.1, 0.0]])
+    values_ZP = np.array([[10.0, 20.0, 30.0], [10.0, 20.0, 30.0], [30.0, 20.0, 10.0]])
+    assert at_use(uses_ZP, values_ZP, 0.2, apart=1.0) == pytest.approx([20.0, 15.0, 20 + 10 / 9])
+    assert at_use(uses_ZP, values_ZP, 1.0, apart=1.0).tolist() == [30.0, 30.0, 30.0]
 
 
 @pytest.mark.parametrize(

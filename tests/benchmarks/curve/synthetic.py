@@ -33,8 +33,8 @@ class MeanStatistics:
     def __len__(self) -> int:
         return len(self.values_N)
 
-    def resampled(self, weights_RN: np.ndarray) -> np.ndarray:
-        return weights_RN @ self.values_N / weights_RN.sum(1)
+    def resampled(self, weights_ZN: np.ndarray) -> np.ndarray:
+        return weights_ZN @ self.values_N / weights_ZN.sum(1)
 
 
 def statistics(metric: str, hypotheses: list[str], references: list[str]) -> MeanStatistics:

@@ -33,25 +33,25 @@ def figure(found: dict[str, Any]) -> Figure:
 
 
 def test_the_mean_curve_runs_from_student_to_teacher(found: dict[str, Any]) -> None:
-    use_B, mean_B, low_B, high_B = plot.mean_curve(found, "learned")
-    assert (use_B[0], use_B[-1]) == (0.0, 1.0)
-    assert (mean_B[0], mean_B[-1]) == (found["student"]["quality"], found["teacher"]["quality"])
+    use_P, mean_P, low_P, high_P = plot.mean_curve(found, "learned")
+    assert (use_P[0], use_P[-1]) == (0.0, 1.0)
+    assert (mean_P[0], mean_P[-1]) == (found["student"]["quality"], found["teacher"]["quality"])
     points = [point for point in found["points"] if point["rule"] == "learned" and point["budget"] == 0.2]
-    assert use_B[3] == pytest.approx(np.mean([point["use"] for point in points]))
-    assert (low_B[3], high_B[3]) == (min(p["quality"] for p in points), max(p["quality"] for p in points))
-    assert (np.diff(use_B) > 0).all()
-    assert (low_B <= mean_B).all() and (mean_B <= high_B).all()
+    assert use_P[3] == pytest.approx(np.mean([point["use"] for point in points]))
+    assert (low_P[3], high_P[3]) == (min(p["quality"] for p in points), max(p["quality"] for p in points))
+    assert (np.diff(use_P) > 0).all()
+    assert (low_P <= mean_P).all() and (mean_P <= high_P).all()
 
 
 def test_every_rule_has_its_line_in_its_own_colour(found: dict[str, Any], figure: Figure) -> None:
     assert len(found["rules"]) == len({look(rule).colour for rule in found["rules"]})
     for rule in found["rules"]:
-        use_B, mean_B, _, _ = plot.mean_curve(found, rule)
+        use_P, mean_P, _, _ = plot.mean_curve(found, rule)
         colour = LIGHT.shade(look(rule).colour)
         lines = [line for line in figure.axes[0].lines if line.get_color() == colour and len(line.get_xdata()) > 0]
         # Up to 0.3 the points are neighbours; 0.5 and the teacher's end stand alone.
         assert [len(line.get_xdata()) for line in lines] == [5, 1, 1]
-        assert np.array_equal(np.concatenate([line.get_xydata() for line in lines]), np.stack([use_B, mean_B], 1))
+        assert np.array_equal(np.concatenate([line.get_xydata() for line in lines]), np.stack([use_P, mean_P], 1))
 
 
 def test_the_trained_rule_the_best_threshold_and_random_calls_stand_out(found: dict[str, Any], figure: Figure) -> None:

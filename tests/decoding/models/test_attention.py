@@ -32,9 +32,9 @@ def per_row(monkeypatch):
     counted: list[RowView] = []
     attend_row = attention._attend_row
 
-    def counting(query_KHE, keys_BGCE, values_BGCE, view, scale):
+    def counting(query_KHE, keys_BGLE, values_BGLE, view, scale):
         counted.append(view)
-        return attend_row(query_KHE, keys_BGCE, values_BGCE, view, scale)
+        return attend_row(query_KHE, keys_BGLE, values_BGLE, view, scale)
 
     monkeypatch.setattr(attention, "PER_ROW_LEAST", dict.fromkeys(attention.PER_ROW_LEAST, 0))
     monkeypatch.setattr(attention, "_attend_row", counting)

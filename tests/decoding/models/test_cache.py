@@ -14,17 +14,17 @@ def store_of(heads: int, width: int = 3) -> torch.Tensor:
 
 @pytest.mark.parametrize("visible", [1, PAGE - 1, PAGE, PAGE + 1, CAPACITY])
 def test_what_is_gathered_are_the_visible_positions_of_the_rows(visible):
-    rows_R, store_BHCD = torch.tensor([4, 0, 3]), store_of(2)
+    rows_R, store_BHLE = torch.tensor([4, 0, 3]), store_of(2)
     write = CacheWrite(rows_R, torch.zeros(3, 1, dtype=torch.long), visible)
-    assert GatherBuffer().gather(store_BHCD, write).equal(store_BHCD[rows_R][:, :, :visible])
+    assert GatherBuffer().gather(store_BHLE, write).equal(store_BHLE[rows_R][:, :, :visible])
 
 
 def test_the_layers_of_a_pass_may_have_heads_of_other_numbers():
     rows_R, buffer = torch.tensor([1, 3]), GatherBuffer()
     write = CacheWrite(rows_R, torch.zeros(2, 1, dtype=torch.long), 20)
     for heads in (2, 4, 1):
-        store_BHCD = store_of(heads)
-        assert buffer.gather(store_BHCD, write).equal(store_BHCD[rows_R][:, :, :20])
+        store_BHLE = store_of(heads)
+        assert buffer.gather(store_BHLE, write).equal(store_BHLE[rows_R][:, :, :20])
 
 
 def test_room_is_used_again():
