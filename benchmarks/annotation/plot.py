@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from wheels.benchmarks.core.style import SERIES, Look, Theme, legend, level, line, new_figure, spread
+from wheels.benchmarks.core.style import SERIES, Look, Theme, legend, level, line, new_figure
 from wheels.metrics import metric_name
 
 LOOKS = {
@@ -40,8 +40,8 @@ def draw(found: Mapping[str, Any], theme: Theme) -> Figure:
         mine = sorted((each for each in shown if each["strategy"] == strategy), key=lambda each: each["budget"])
         if mine:
             beside = np.array([each["budget"] for each in mine]) * scale ** (APART * (place - 2))
-            mean, low, high = spread([each[metric] for each in mine])
-            line(axes, theme, look, beside, mean, low=low, high=high)
+            values = np.array([each[metric] for each in mine])
+            line(axes, theme, look, beside, values.mean(1), low=values.min(1), high=values.max(1))
     level(axes, theme, found["start"][metric], "before any annotation")
     axes.set_xscale("log")
     axes.set_xticks(budgets, list(map(str, budgets)))

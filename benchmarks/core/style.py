@@ -20,7 +20,7 @@ from matplotlib.axis import Axis
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from wheels.page import DARK_INK, DARK_PAPER, INK, PAPER, Picture
@@ -29,6 +29,14 @@ LEAST_CONTRAST = 3.0
 """What sets a graphic off from its ground (https://www.w3.org/TR/WCAG22/#non-text-contrast)."""
 COLOURS = 128
 """Of a saved picture: a third of the bytes of all colours, and no difference to be seen."""
+
+
+SIZES = {
+    "figure.dpi": 160, "savefig.dpi": 160, "font.size": 10, "axes.titlesize": 10, "axes.titlelocation": "left",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+    "grid.linewidth": 0.8, "legend.frameon": False, "legend.fontsize": 9, "legend.title_fontsize": 9,
+    "legend.labelspacing": 0.45, "lines.markeredgewidth": 0.6,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -117,35 +125,13 @@ def _png(draw: Callable[..., Figure], what: Sequence[Any], theme: Theme) -> byte
 
 def settings(theme: Theme) -> Any:
     """Return matplotlib's settings."""
-    return {
-        "figure.facecolor": theme.paper,
-        "axes.facecolor": theme.paper,
-        "savefig.facecolor": theme.paper,
-        "figure.dpi": 160,
-        "savefig.dpi": 160,
-        "font.size": 10,
-        "text.color": theme.ink,
-        "axes.labelcolor": theme.ink,
-        "axes.edgecolor": theme.pale,
-        "axes.titlesize": 10,
-        "axes.titlelocation": "left",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.axisbelow": True,
-        "axes.grid": True,
-        "grid.color": theme.grid,
-        "grid.linewidth": 0.8,
-        "xtick.color": theme.pale,
-        "xtick.labelcolor": theme.ink,
-        "ytick.color": theme.pale,
-        "ytick.labelcolor": theme.ink,
-        "legend.frameon": False,
-        "legend.fontsize": 9,
-        "legend.title_fontsize": 9,
-        "legend.labelspacing": 0.45,
-        "lines.markeredgecolor": theme.paper,
-        "lines.markeredgewidth": 0.6,
+    colours = {
+        theme.paper: "figure.facecolor axes.facecolor savefig.facecolor lines.markeredgecolor",
+        theme.ink: "text.color axes.labelcolor xtick.labelcolor ytick.labelcolor",
+        theme.pale: "axes.edgecolor xtick.color ytick.color",
+        theme.grid: "grid.color",
     }
+    return SIZES | {name: colour for colour, names in colours.items() for name in names.split()}
 
 
 def new_figure(title: str, width: float = 8.6, height: float = 4.8) -> Figure:
@@ -173,16 +159,9 @@ def line(
     bands on each other are mud.
     """
     x_N, y_N, colour = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64), theme.shade(look.colour)
-    shape = {
-        "color": colour,
-        "linestyle": look.dashes,
-        "linewidth": weight.width,
-        "marker": look.marker,
-        "markersize": weight.size,
-        "zorder": weight.order,
-    }
+    shape = {"color": colour, "ls": look.dashes, "lw": weight.width, "marker": look.marker, "ms": weight.size}
     for place, run in enumerate(runs(x_N, apart)):
-        axes.plot(x_N[run], y_N[run], label=look.label if place == 0 else None, **shape)
+        axes.plot(x_N[run], y_N[run], label=look.label if place == 0 else None, zorder=weight.order, **shape)
         if low is None or high is None:
             continue
         low_N, high_N = np.asarray(low)[run], np.asarray(high)[run]
@@ -204,17 +183,27 @@ def runs(points: ArrayLike, apart: float) -> list[slice]:
 def level(axes: Axes, theme: Theme, value: float, words: str, *, below: bool = False) -> None:
     """Draw a dotted line across, with its name at the left end above it, or at the right end below it."""
     axes.axhline(value, color=theme.pale, linewidth=1.1, linestyle=DOTTED, zorder=1)
-    at, shift = (1.0, (-4, -4)) if below else (0.0, (4, 4))
-    axes.annotate(
-        words,
-        (at, value),
-        xycoords=("axes fraction", "data"),
-        xytext=shift,
-        textcoords="offset points",
-        ha="right" if below else "left",
-        va="top" if below else "bottom",
-        zorder=8,
-    )
+    place: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "zorder": 8}
+    if below:
+        axes.annotate(words, (1.0, value), (-4, -4), ha="right", va="top", **place)
+    else:
+        axes.annotate(words, (0.0, value), (4, 4), va="bottom", **place)
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Give each thing a row, the first on top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+
+
+def draw_row(axes: Axes, theme: Theme, look: Look, row: int, ends: Sequence[float], text: str, *, best: bool) -> None:
+    """Draw low, value and high of one row, and its number at the right, bold where it is the best."""
+    low, value, high = ends
+    axes.plot([low, high], [row, row], color=theme.shade(look.colour), lw=3.0, alpha=0.7, zorder=3)
+    axes.plot(value, row, look.marker, color=theme.shade(look.colour), ms=8.0, zorder=5, label=look.label)
+    place: Any = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+    axes.text(1.12, row, text, size=9, weight="bold" if best else "normal", **place)
 
 
 def legend(
@@ -237,8 +226,3 @@ def legend(
 def percent(axis: Axis) -> None:
     """Show shares as percentages."""
     axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g}%"))
-
-
-def spread(values: Sequence[Sequence[float]]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return mean, lowest and highest over the seeds of each point, for points with their seeds."""
-    return tuple(np.array([pick(point) for point in values]) for pick in (np.mean, np.min, np.max))  # type: ignore[return-value]

@@ -38,15 +38,8 @@ def _draw_errors(axes: Axes, found: Mapping[str, Any], theme: Theme) -> None:
         errors_IP = np.array([[point["use"] - point["budget"] for point in one] for one in by_seed(found, rule)])
         columns_IP = np.broadcast_to(np.arange(errors_IP.shape[1]) + shift, errors_IP.shape)
         shape, size = look(rule), weight(found, rule).size
-        axes.plot(
-            columns_IP.ravel(),
-            errors_IP.ravel(),
-            shape.marker,
-            color=theme.shade(shape.colour),
-            markersize=size,
-            label=shape.label,
-            clip_on=False,
-        )
+        look_of: Any = {"color": theme.shade(shape.colour), "ms": size, "label": shape.label, "clip_on": False}
+        axes.plot(columns_IP.ravel(), errors_IP.ravel(), shape.marker, **look_of)
         worst = max(worst, float(np.abs(errors_IP).max()))
     for column in range(0, len(interior(found)), 2):
         axes.axvspan(column - 0.5, column + 0.5, color=theme.grid, alpha=0.4, zorder=0, linewidth=0)
@@ -68,15 +61,8 @@ def _draw_single(axes: Axes, found: Mapping[str, Any], theme: Theme) -> None:
     axes.vlines(columns, low, high, color=colour, linewidth=2.0, alpha=0.55, zorder=3)
     axes.vlines(columns, lower, upper, color=colour, linewidth=9.0, alpha=0.45, zorder=3)
     axes.plot(columns, middle, "o", color=colour, markersize=6, zorder=5)
-    axes.hlines(
-        budgets,
-        np.array(columns) - 0.35,
-        np.array(columns) + 0.35,
-        color=theme.ink,
-        linestyle=DASHED,
-        linewidth=1.0,
-        zorder=4,
-    )
+    asked: Any = {"color": theme.ink, "ls": DASHED, "lw": 1.0, "zorder": 4}
+    axes.hlines(budgets, np.array(columns) - 0.35, np.array(columns) + 0.35, **asked)
     words = f"Single outputs of {rule}: dot median, thick middle half,\n"
     words += f"thin {QUANTILES[0]}th to {QUANTILES[-1]}th percentile; dashed: as asked"
     axes.set(

@@ -9,21 +9,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from wheels.benchmarks.core.style import SERIES, Theme, legend, new_figure
+from wheels.benchmarks.core.style import SERIES, Look, Theme, draw_row, legend, name_rows, new_figure
 from wheels.benchmarks.speed.config import REFERENCE, is_library
 from wheels.benchmarks.speed.table import counted
 
 THEIRS, ALONE, DEFERRAL, VERIFIED = (
-    ("transformers' own", "#7A7A7A"),
-    ("one model alone", SERIES[5]),
-    ("deferral", SERIES[0]),
-    ("drafts that are verified", SERIES[2]),
+    Look("transformers' own", "#7A7A7A"),
+    Look("one model alone", SERIES[5]),
+    Look("deferral", SERIES[0]),
+    Look("drafts that are verified", SERIES[2]),
 )
-"""What kind of decoding a system is, and its colour."""
 
 
-def kind(name: str) -> tuple[str, str]:
-    """Return the kind of a system."""
+def kind(name: str) -> Look:
+    """Return what kind of decoding a system is."""
     if is_library(name):
         return THEIRS
     if name in ("teacher", "student"):
@@ -40,16 +39,14 @@ def draw(found: Mapping[str, Any], theme: Theme) -> Figure:
     panels = figure.subplots(1, len(batches), squeeze=False, sharey=True, sharex=True)[0]
     for axes, batch in zip(panels, batches, strict=True):
         _draw_batch(axes, batch, theme)
-    names = [each["name"] for each in batches[0]["contestants"]]
-    furthest = panels[0].get_xlim()[1] / panels[0].get_xlim()[0]
-    panels[0].xaxis.set_major_locator(LogLocator(base=4 if furthest > 64 else 2))
-    panels[0].set_yticks(range(len(names)), names)
-    panels[0].set_ylim(len(names) - 0.4, -0.6)
+    name_rows(panels[0], [each["name"] for each in batches[0]["contestants"]])
+    left, right = panels[0].get_xlim()
+    panels[0].xaxis.set_major_locator(LogLocator(base=4 if right / left > 64 else 2))
     about = (
         f"student {found['student']}, teacher {found['teacher']}; {found['dtype']}, "
         f"{counted(found['threads'], 'thread')}\nbold: the fastest that is not a student alone"
     )
-    kinds = [words for words, _ in (THEIRS, ALONE, DEFERRAL, VERIFIED)]
+    kinds = [look.label for look in (THEIRS, ALONE, DEFERRAL, VERIFIED)]
     legend(figure, panels, about, kinds, loc="outside lower left", ncols=3)
     return figure
 
@@ -58,47 +55,19 @@ def _draw_batch(axes: Axes, batch: Mapping[str, Any], theme: Theme) -> None:
     """Draw one batch size, the first system on top."""
     reference = next(each for each in batch["contestants"] if each["name"] == REFERENCE)["tokens_per_second"]["median"]
     axes.axvline(1.0, color=theme.pale, linewidth=1.0, zorder=1)
-    for place, each in enumerate(batch["contestants"]):
-        (words, colour), ratio = kind(each["name"]), each["speedup"]
-        shade, note = theme.shade(colour), "" if each["label"] == each["name"] else "*"
-        axes.plot([1.0, ratio["median"]], [place, place], color=shade, linewidth=1.0, alpha=0.5, zorder=2)
-        axes.plot(ratio["median"], place, "o", color=shade, markersize=7.5, zorder=5, label=words)
-        axes.plot(
-            [ratio["low"], ratio["high"]],
-            [place, place],
-            color=shade,
-            linewidth=3.5,
-            alpha=0.7,
-            zorder=3,
-            label="slowest to fastest round",
-        )
+    limit: Any = {"color": theme.ink, "ms": 10, "mec": theme.ink, "mew": 1.6, "zorder": 4}
+    for row, each in enumerate(batch["contestants"]):
+        ratio, note = each["speedup"], "" if each["label"] == each["name"] else "*"
+        ends, text = [ratio[end] for end in ("low", "median", "high")], f"{ratio['median']:.2f}{note:1}"
+        draw_row(axes, theme, kind(each["name"]), row, ends, text, best=row == _best(batch))
         if each["limit_tokens_per_second"] is not None:
-            axes.plot(
-                each["limit_tokens_per_second"] / reference,
-                place,
-                "|",
-                color=theme.ink,
-                markersize=10,
-                markeredgecolor=theme.ink,
-                markeredgewidth=1.6,
-                zorder=4,
-                label="what it could reach at best, by formula",
-            )
-        axes.text(
-            1.12,
-            place,
-            f"{ratio['median']:.2f}{note:1}",
-            transform=axes.get_yaxis_transform(),
-            ha="right",
-            va="center",
-            size=9,
-            weight="bold" if place == _best(batch) else "normal",
-        )
+            ratio = each["limit_tokens_per_second"] / reference
+            axes.plot(ratio, row, "|", label="what it could reach at best, by formula", **limit)
+    axes.plot([], [], color=theme.pale, lw=3.0, label="slowest to fastest round")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda times, _: f"{times:g}" if times >= 1 else f"1/{1 / times:g}"))
     axes.set_xlabel(f"times {REFERENCE} (log scale)")
-    axes.tick_params(axis="y", length=0)
     singly = any(each["label"] != each["name"] for each in batch["contestants"])
     axes.set_title(f"batch size {batch['batch_size']}{'   (* row by row)' if singly else ''}", weight="bold")
 
