@@ -42,13 +42,9 @@ class TrainConfig:
     prompt: str | None = data_option(None, "template of a causal model's prompt, with {source} in it")
     limit: int | None = option(None, "use only the first rows of the training split", minimum=1)
     train: str = option("head", "what is trained", choices=PARTS)
-    agent: str = agent_option(
-        "lagrangian", "lagrangian learns a price for each budget; pcl holds --price", choices=AGENTS
-    )
     seeds: int = option(1, "heads to train, from --seed on", minimum=1)
     seed: int = option(0, "first seed of all that is random", minimum=0)
     budgets: tuple[float, ...] = option((0.05, 0.1, 0.2, 0.3, 0.5), "grid of budgets that get a price", share=True)
-    price: float = agent_option(2.0, "nats per teacher token, with --agent pcl", minimum=0.0)
     width: int = warm_option(256, "units of the head's hidden layers", minimum=1)
     regret_clip: float = warm_option(6.0, "a regret counts for at most this, in nats", minimum=0.1)
     states: int = warm_option(400_000, "states that the warm start reads at most", minimum=1)
@@ -58,6 +54,10 @@ class TrainConfig:
     pairs: int = warm_option(
         24_000, "states continued with and without a call, to credit it in the metric; 0: regret alone", minimum=0
     )
+    agent: str = agent_option(
+        "lagrangian", "lagrangian learns a price for each budget; pcl holds --price", choices=AGENTS
+    )
+    price: float = agent_option(2.0, "nats per teacher token, with --agent pcl", minimum=0.0)
     iterations: int = agent_option(20, "rounds of rollout and update of the agent; 0 leaves the warm start", minimum=0)
     prompts: int = agent_option(256, "sources decoded in a round", minimum=1)
     updates: int = agent_option(20, "gradient steps in a round", minimum=1)

@@ -132,5 +132,7 @@ def test_places_that_cannot_be_read_and_rules_of_one_name(file):
         find_rule("no_such_package:gap")
     with pytest.raises(WheelsError, match=r"two of the rules .* are named 'gap'; give one of them another name"):
         find_rules([f"{file}:gap", f"{file}:twin"])
-    with pytest.raises(WheelsError, match=r"got 'entropie'; did you mean 'entropy'\?; a rule of your own is FILE.py:N"):
+    with pytest.raises(
+        WheelsError, match=r"a rule of your own \(FILE.py:NAME or .*\), got 'entropie'; did you mean 'entropy'\?$"
+    ):
         find_rule("entropie")

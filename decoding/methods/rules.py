@@ -212,8 +212,9 @@ def check_rule(field: str, given: str) -> str:
     """
     if is_place(given) or given in RULES:
         return given
-    own = "a rule of your own is FILE.py:NAME or package.module:NAME"
-    raise WheelsError(f"{field} must be one of {', '.join(RULES)}, got {given!r}{did_you_mean(given, RULES)}; {own}")
+    own = "FILE.py:NAME or package.module:NAME"
+    known = f"one of {', '.join(RULES)}, or a rule of your own ({own})"
+    raise WheelsError(f"{field} must be {known}, got {given!r}{did_you_mean(given, RULES)}")
 
 
 RULE_CHOICES: dict[str, Any] = {"choices": RULE_NAMES, "check": check_rule}
