@@ -108,7 +108,7 @@ def test_goes_on_where_it_was_cut_short(teacher, data, tmp_path, monkeypatch):
     run(settings)
     assert len(calls) == 6, "done already"
     assert (tmp_path / "cut.html").exists()
-    with pytest.raises(WheelsError, match=r"cut.jsonl holds a run with top_k 2, not 3; give another --output"):
+    with pytest.raises(WheelsError, match=r"cut.jsonl.run holds a run with top_k 2, not 3; give another --output"):
         run(config(teacher, data, tmp_path / "cut.jsonl", top_k=3))
 
 

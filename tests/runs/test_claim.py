@@ -66,14 +66,11 @@ def test_a_run_that_left_something_holds_its_folder(tmp_path):
         claim(folder, "train", CONFIG, identity | {"data_digest": "y"}),
     ):
         pytest.fail("the work began")
-    for anew in (False, True):
-        with (
-            pytest.raises(WheelsError, match="out holds a run of the command train, not of pretrain"),
-            claim(folder, "pretrain", CONFIG, {}, kept=lambda: False, anew=anew),
-        ):
-            pytest.fail("the work began")
-    with claim(folder, "train", CONFIG, identity, anew=True) as run:
-        assert not run.resumed
+    with (
+        pytest.raises(WheelsError, match="out holds a run of the command train, not of pretrain"),
+        claim(folder, "pretrain", CONFIG, {}, kept=lambda: False),
+    ):
+        pytest.fail("the work began")
     with claim(folder, "train", CONFIG, {"seed": 4}, kept=lambda: False) as run:
         assert not run.resumed and run.note["identity"] == {"seed": 4}, "what is there is not worth keeping"
 

@@ -13,6 +13,9 @@ At every moment settled + open <= budget. A reservation that a killed run left o
 been paid for and lost. It is never given to another item; the next run asks for the same item again under the same
 reservation (and the same idempotency key, see `endpoint`), which costs nothing more where the other side knows the key.
 
+It is no item of `wheels.runs`, which would be made again where it is damaged: what was paid for is not. It has the lock
+and the journal from there.
+
 A ledger without purchases is empty: the next run starts it over and asks again for what was refused,
 for without any answer a refusal may have been about every item.
 """

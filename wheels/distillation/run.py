@@ -78,13 +78,15 @@ def run(config: PretrainConfig) -> Path:
     rationales = load_rationales(config, plain_prompt(config, task))
     identity = _identity(config, task, rationales)
 
+    never = config.resume == "never"
+
     def kept() -> bool:
-        return (folder / FACTS).exists() or last_whole(folder / CHECKPOINTS) is not None
+        return not never and ((folder / FACTS).exists() or last_whole(folder / CHECKPOINTS) is not None)
 
     advice = "give another --output, or --resume never to start over"
-    anew = config.resume == "never"
-    with claim(folder, "pretrain", config, identity, kept=kept, anew=anew, advice=advice) as held:
-        if not held.resumed:
+    with claim(folder, "pretrain", config, identity, kept=kept, advice=advice) as held:
+        if never or not held.resumed:
+            held.note.pop("finished", None)
             for name in (FACTS, METRICS_LOG):
                 (folder / name).unlink(missing_ok=True)
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

@@ -181,9 +181,13 @@ class TeacherCache:
         total = sum(len(self._rows(number)) for number in numbers)
         with tqdm(total=total, desc="teacher's probabilities", unit="row", leave=False) as bar:
             made = chunks(
-                self.folder, self.folder.name, len(self.files),
-                lambda number: self._score(teacher, self._rows(number), collator, batch_size), SHARD, mine=numbers,
-            )  # fmt: skip
+                self.folder,
+                self.folder.name,
+                len(self.files),
+                lambda number: self._score(teacher, self._rows(number), collator, batch_size),
+                SHARD,
+                mine=numbers,
+            )
             for number, _ in zip(numbers, made, strict=True):
                 bar.update(len(self._rows(number)))
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 
 from wheels.distillation.generation import write
 from wheels.errors import WheelsError
 from wheels.files import read_json, write_json
 from wheels.json_text import json_digest
+from wheels.models.pair import Pair
 from wheels.runs import chunks
 
 # Rows per file: what a run that is cut short may lose.
@@ -21,52 +21,46 @@ TEACHER_OUTPUTS = "teacher_outputs"
 
 
 def teacher_outputs(
-    teacher: PreTrainedModel,
-    sources: Sequence[list[int]],
-    folder: Path | str,
-    *,
-    name: str,
-    pad_id: int,
-    eos_ids: Sequence[int],
-    max_new_tokens: int,
-    vocab_size: int,
-    context: int | None = None,
-    batch_size: int = 64,
+    pair: Pair, sources: Sequence[list[int]], folder: Path, *, name: str, max_new_tokens: int, batch_size: int = 64
 ) -> list[list[int]]:
     """Return the teacher's greedy output for each source (Kim & Rush 2016, 1606.07947, with a beam of one).
 
     Chunks of `CHUNK` rows are kept in a folder named for all that they depend on: a run goes on after them.
 
     Args:
-        teacher: the model that writes.
+        pair: with the teacher that writes.
         sources: encoder inputs or prompts, as tokens.
         folder: where the outputs are kept.
         name: names the teacher's weights, such as `loading.model_digest` of its folder.
-        pad_id: padding.
-        eos_ids: the tokens that end an output.
         max_new_tokens: the longest output.
-        vocab_size: V, the range of ids it may write.
-        context: the longest sequence that is read; None: no limit is known.
         batch_size: rows at a time.
 
     Raises:
         WheelsError: where the place cannot be written.
     """
-    origin = json_digest([name, list(eos_ids), max_new_tokens, vocab_size, context, CHUNK, sources])
+    made_from = [name, list(pair.eos_ids), max_new_tokens, pair.vocab_size, pair.source_limit, CHUNK, sources]
+    origin = json_digest(made_from)
     outputs: list[list[int]] = []
     with tqdm(total=len(sources), desc="teacher outputs", unit="row", leave=False) as bar:
 
         def make(number: int) -> list[list[int]]:
+            part = sources[number * CHUNK : (number + 1) * CHUNK]
             return write(
-                teacher, sources[number * CHUNK : (number + 1) * CHUNK], pad_id=pad_id, eos_ids=eos_ids,
-                max_new_tokens=max_new_tokens, vocab_size=vocab_size, context=context, batch_size=batch_size,
+                pair.teacher,
+                part,
+                pad_id=pair.pad_id,
+                eos_ids=pair.eos_ids,
+                max_new_tokens=max_new_tokens,
+                vocab_size=pair.vocab_size,
+                context=pair.source_limit,
+                batch_size=batch_size,
                 advance=bar.update,
-            )  # fmt: skip
+            )
 
-        for part in chunks(Path(folder) / origin, origin, -(-len(sources) // CHUNK), make):
+        for part in chunks(folder / origin, origin, -(-len(sources) // CHUNK), make):
             outputs += part
             bar.update(len(outputs) - bar.n)
-    write_json(Path(folder) / "tokens.json", sum(map(len, outputs)))
+    write_json(folder / "tokens.json", sum(map(len, outputs)))
     return outputs
 
 

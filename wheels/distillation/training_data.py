@@ -186,15 +186,11 @@ def _teacher_targets(
     assert data.teacher is not None and config.teacher is not None, "objectives with outputs of a teacher have one"
     kept = [row for row, source in enumerate(sources) if _fits(config, data.pair, source, ())]
     written = teacher_outputs(
-        data.teacher,
+        data.pair,
         [sources[row] for row in kept],
         folder,
         name=model_digest(config.teacher),
-        pad_id=data.pair.pad_id,
-        eos_ids=data.pair.eos_ids,
         max_new_tokens=config.max_target_length,
-        vocab_size=data.pair.vocab_size,
-        context=data.pair.source_limit,
         batch_size=config.batch_size,
     )
     targets: list[list[int]] = [[0] * (config.max_target_length + 1) for _ in sources]

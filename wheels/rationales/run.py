@@ -140,8 +140,8 @@ def run(config: RationalesConfig) -> Path:
     identity = _identity(config, [record for record, _ in records])
     if output.exists() and not (kept / NOTE).is_file():
         raise WheelsError(f"{output} is there already, and no run of this command wrote it; give another --output")
-    advice = f"give another --output, or remove it and {kept}"
-    with claim(kept, "rationales", config, identity, name=config.output, advice=advice) as held:
+    advice = f"give another --output, or remove it and {output}"
+    with claim(kept, "rationales", config, identity, advice=advice) as held:
         if held.finished:
             log.info("%s is done already", output)
         else:

@@ -93,10 +93,15 @@ def locked(file: Path, output: Path | str) -> Iterator[None]:
 
 @contextmanager
 def claim(
-    folder: Path | str, command: str, config: Any, identity: Mapping[str, Any], *,
-    kept: Callable[[], bool] | None = None, anew: bool = False, grows: bool = False, name: str | None = None,
+    folder: Path | str,
+    command: str,
+    config: Any,
+    identity: Mapping[str, Any],
+    *,
+    kept: Callable[[], bool] | None = None,
+    grows: bool = False,
     advice: str = ADVICE,
-) -> Iterator[Run]:  # fmt: skip
+) -> Iterator[Run]:
     """Hold a folder for a run while the block runs, and yield the run.
 
     A start that fails leaves nothing: where the block ends with an error and no more than `run.json` was written, that
@@ -108,9 +113,7 @@ def claim(
         config: its settings.
         identity: everything that the result depends on.
         kept: whether another run of the command has left there what is worth keeping (default: anything).
-        anew: whether what this command left there before is given up.
         grows: whether runs share the folder that agree in what both depend on.
-        name: what an error calls the place (default: the folder).
         advice: what to do, the end of an error.
 
     Raises:
@@ -121,12 +124,10 @@ def claim(
     there = folder.is_dir()
     with locked(folder / LOCK, folder):
         try:
-            worth = (lambda: False) if anew else kept
-            found = find(folder, command, identity, kept=worth, grows=grows, name=name, advice=advice)
-            note: dict[str, Any]
-            note = {"format": FORMAT, "command": command} if found is None or anew else found
-            note |= {"config": to_dict(config), "identity": {**note.get("identity", {}), **identity}}
-            run = Run(folder, note, found is note)
+            found = find(folder, command, identity, kept=kept, grows=grows, advice=advice)
+            note = found or {"format": FORMAT, "command": command, "identity": {}}
+            note |= {"config": to_dict(config), "identity": note["identity"] | dict(identity)}
+            run = Run(folder, note, found is not None)
             run.save()
             yield run
         except BaseException:
@@ -140,9 +141,14 @@ def claim(
 
 
 def find(
-    folder: Path, command: str, identity: Mapping[str, Any], *, kept: Callable[[], bool] | None = None,
-    grows: bool = False, name: str | None = None, advice: str = ADVICE,
-) -> dict[str, Any] | None:  # fmt: skip
+    folder: Path,
+    command: str,
+    identity: Mapping[str, Any],
+    *,
+    kept: Callable[[], bool] | None = None,
+    grows: bool = False,
+    advice: str = ADVICE,
+) -> dict[str, Any] | None:
     """Return what `run.json` says of this very run; None where there is none, or another that has left nothing.
 
     The arguments are those of `claim`.
@@ -152,19 +158,19 @@ def find(
     """
     if not (folder / NOTE).is_file():
         return None
-    found, name = read_object(folder / NOTE, "command", "identity"), name or str(folder)
+    found = read_object(folder / NOTE, "command", "identity")
     old, new = found["identity"], dict(identity)
     if not isinstance(old, dict):
         raise WheelsError(f"{folder / NOTE}: damaged at 'identity'; {advice}")
     try:
         if found["command"] != command:
             kept = None
-            raise WheelsError(f"{name} holds a run of the command {found['command']}, not of {command}; {advice}")
+            raise WheelsError(f"{folder} holds a run of the command {found['command']}, not of {command}; {advice}")
         if found.get("format") != FORMAT:
-            raise WheelsError(f"{name} holds a run of another version of wheels; {advice}")
+            raise WheelsError(f"{folder} holds a run of another version of wheels; {advice}")
         if grows:
             old, new = ({key: value for key, value in each.items() if key in old and key in new} for each in (old, new))
-        check_same_run(f"{name} holds a run", old, new, advice)
+        check_same_run(f"{folder} holds a run", old, new, advice)
     except WheelsError:
         if others_in(folder) if kept is None else kept():
             raise

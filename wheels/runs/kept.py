@@ -49,9 +49,8 @@ def _to_lines(objects: Iterable[Mapping[str, Any]]) -> bytes:
 
 def _from_lines(path: Path) -> list[dict[str, Any]]:
     """Return the objects of compressed JSON lines."""
-    # Not splitlines(): a text may hold other line separators, such as U+2028.
-    lines = gzip.decompress(path.read_bytes()).split(b"\n")[:-1]
-    return [parse_json(line, str(path), finite=False) for line in lines]
+    # Of bytes: in a text U+2028 would end a line too.
+    return [parse_json(line, str(path), finite=False) for line in gzip.decompress(path.read_bytes()).splitlines()]
 
 
 def _to_json(value: Any) -> bytes:
@@ -89,9 +88,15 @@ def cached(path: Path, made_from: Any, make: Callable[[], Made], form: Form[Made
 
 
 def chunks(
-    folder: Path, made_from: Any, count: int, make: Callable[[int], Made], form: Form[Made] = JSON, *, name: str = "",
+    folder: Path,
+    made_from: Any,
+    count: int,
+    make: Callable[[int], Made],
+    form: Form[Made] = JSON,
+    *,
+    name: str = "",
     mine: Iterable[int] | None = None,
-) -> Iterator[Made]:  # fmt: skip
+) -> Iterator[Made]:
     """Yield the parts of a long job in order, each `cached`: a run that was killed goes on in the middle.
 
     Args:
