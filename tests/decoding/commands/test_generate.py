@@ -163,15 +163,21 @@ def test_every_method_of_the_command_line_reaches_the_engine(call, pair, name):
         assert {**row, "seconds": 0} == {**trace.to_json(), "seconds": 0}
 
 
-@pytest.mark.parametrize("flags", [[], ["--verify-end"]])
-def test_priced_follows_the_price_of_the_rule(call, folder, flags):
-    rule = rule_of(Artefact.load(folder), "learned")
-    method = priced(rule, 0.2, scale=0.001, draft=3, complete=bool(flags))
-    assert method.rule.threshold == 9.0 and method.verifier.threshold == pytest.approx(0.009)
-    told = ["--method", "priced", "--rule", "learned", "--tolerance", "0.001", "--draft-length", "3", *flags]
+@pytest.mark.parametrize(
+    ("flags", "scale", "complete", "stands"),
+    [
+        ([], 1.0, False, False),
+        (["--tolerance", "10"], 10.0, False, True),
+        (["--tolerance", "10", "--verify-end"], 10.0, True, True),
+    ],
+)
+def test_priced_follows_the_price_of_the_rule(call, folder, flags, scale, complete, stands):
+    method = priced(rule_of(Artefact.load(folder), "learned"), 0.2, scale=scale, draft=3, complete=complete)
+    assert method.rule.threshold == 9.0 and method.verifier.threshold == 9.0 * scale
+    told = ["--method", "priced", "--rule", "learned", "--draft-length", "3", *flags]
     code, out, _ = call(*told, "--format", "json", "--input", "-", stdin="\n".join(TEXTS).encode())
     traces = decode(Artefact.load(folder).pair, TEXTS, method, DecodeParams(max_new_tokens=8))
-    assert code == 0 and sum(trace.drafted - trace.accepted for trace in traces) > 0
+    assert code == 0 and (sum(trace.accepted for trace in traces) > 0) is stands, "regrets lie between 9 and 20 nats"
     for line, trace in zip(out.splitlines(), traces, strict=True):
         assert {**json.loads(line), "seconds": 0} == {**trace.to_json(), "seconds": 0}
 
