@@ -130,7 +130,7 @@ def test_calibrate_returns_a_model_with_thresholds_and_leaves_the_other(tiny):
         use = sum(trace.teacher_tokens for trace in traces) / sum(trace.tokens for trace in traces)
         point = next(point for point in done.calibration.points if (point.rule, point.budget) == (traces[0].rule, 0.3))
         assert use == pytest.approx(point.use)
-    with pytest.raises(wheels.WheelsError, match=r"'gap' .* not calibrated.*; give one that was calibrated"):
+    with pytest.raises(wheels.WheelsError, match=r"'gap' .* not calibrated.*; measure one by wheels.calibrate"):
         tiny.generate(["a b c"], rule=own)
     with pytest.raises(wheels.WheelsError, match="there are no rows to calibrate on"):
         wheels.calibrate(tiny, [])

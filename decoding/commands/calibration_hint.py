@@ -26,10 +26,13 @@ def calibration_hint(artefact: Artefact, rules: Sequence[str], budgets: Sequence
         seed: the highest seed of them.
     """
     if artefact.folder is None:
-        return "; give one that was calibrated"
+        return "; measure one by wheels.calibrate(model, rows, rules=[...]), or give a rule that was calibrated"
     if artefact.folder == embedded_folder():
         known = sorted({*KNOWN_RATE, *(point.rule for point in artefact.calibration.points)})
-        return f"; the embedded pair is calibrated for {', '.join(known)}: give one of these within its range"
+        return (
+            f"; the embedded pair is calibrated for {', '.join(known)}: give one of these within its range, or measure "
+            "a threshold by wheels.calibrate"
+        )
     before, trained = artefact.calibration.config, artefact.config.get("trained", {}).get("settings", {})
     given = {name: before[name] for name in OF_CALIBRATION if name in before}
     given = given or {name: trained[name] for name in OF_TRAINING if name in trained}

@@ -267,7 +267,7 @@ def test_what_is_not_calibrated_is_named(world: World) -> None:
     world.artefact.calibration.lacking = ("learned", "entropy")
     with pytest.raises(
         WheelsError,
-        match=r"not calibrated: learned \(seed 0\) at 0.2, .* and 3 more; give one that was calibrated; or name",
+        match=r"not calibrated: learned \(seed 0\) at 0.2, .* and 3 more; measure one by wheels.calibrate.*; or name",
     ):
         world.run()
 

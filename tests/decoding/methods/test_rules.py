@@ -193,7 +193,10 @@ def test_a_calibrated_rule_has_the_threshold_of_its_budget_and_seed():
     assert calibrated(trained, "margin", 1.0).threshold == -math.inf
     for budget in (0.0, 1.0):
         assert calibrated(trained, "margin", budget, mode="online").levels == (), "there is nothing to move"
-    with pytest.raises(WheelsError, match=r"rule 'margin' .* not calibrated.*; give one that was calibrated$"):
+    with pytest.raises(
+        WheelsError,
+        match=r"rule .margin. .* not calibrated.*; measure one by wheels.calibrate\(.*\), or give a rule that was",
+    ):
         calibrated(trained, "margin", 0.2)
 
 
