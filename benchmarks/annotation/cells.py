@@ -42,7 +42,7 @@ SHARED = (
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridPoint:
     """One strategy at one budget with one seed."""
 
     strategy: str
@@ -76,17 +76,17 @@ class Cell:
         return "_".join([*parts, str(self.seed)]).replace("/", "-").replace(":", "-")
 
 
-def grid(config: AnnotationConfig) -> list[Cell]:
+def grid(config: AnnotationConfig) -> list[GridPoint]:
     """Return every cell: all strategies at all budgets, then the ablations of 'full' at the middle budget.
 
     Seeds of one group follow each other, so that an interrupted run has whole comparisons.
     """
-    found: dict[Cell, None] = {}
+    found: dict[GridPoint, None] = {}
 
     def add(strategy: str, budget: int, warm_up: float, teacher: str, assistant: str) -> None:
         one_stage = strategy.startswith("random")
         for seed in range(config.seeds):
-            found[Cell(strategy, budget, 0.0 if one_stage else warm_up, teacher, assistant, seed)] = None
+            found[GridPoint(strategy, budget, 0.0 if one_stage else warm_up, teacher, assistant, seed)] = None
 
     main, first = config.teachers[0], config.assistants[0]
     # 'assistant' before 'consistency', which takes over its warm-up and its samples.
@@ -126,7 +126,7 @@ class Bench:
         """The rows that students are scored on."""
         return self.task.test[: self.config.test_limit]
 
-    def settings(self, cell: Cell, folder: Path) -> AnnotateConfig:
+    def settings(self, cell: GridPoint, folder: Path) -> AnnotateConfig:
         """Return a cell in the words of `wheels annotate`."""
         config = self.config
         select = {"full": "assistant", "random+filter": "random"}.get(cell.strategy, cell.strategy)
@@ -136,7 +136,7 @@ class Bench:
         given |= {"filter": cell.strategy in ("full", "random+filter"), "retrain": str(self.output / "retrain.yaml")}
         return build(AnnotateConfig, given)
 
-    def labeller(self, cell: Cell, settings: AnnotateConfig) -> Callable[[Sequence[str]], list[Answer]]:
+    def labeller(self, cell: GridPoint, settings: AnnotateConfig) -> Callable[[Sequence[str]], list[Answer]]:
         """Return the teacher of a cell: sources in, labels out."""
         share = error_share(cell.teacher)
         if share is None:
@@ -145,11 +145,11 @@ class Bench:
         table = {row.source: Answer(label) for row, label in zip(self.pool, labels, strict=True)}
         return lambda sources: [table[source] for source in sources]
 
-    def responder(self, cell: Cell, settings: AnnotateConfig) -> Responder:
+    def responder(self, cell: GridPoint, settings: AnnotateConfig) -> Responder:
         """Return the teacher of a cell, to be asked a batch at a time."""
         return Local(self.labeller(cell, settings), self.config.batch_size)
 
-    def signature(self, cell: Cell) -> str:
+    def signature(self, cell: GridPoint) -> str:
         """Return the signature that identifies a figure."""
         models_used = (
             last_part(self.config.student),
@@ -168,7 +168,7 @@ def write_retraining(config: AnnotationConfig) -> None:
     write_text(Path(config.output) / "retrain.yaml", "\n".join([*lines, "eval_limit: 0", ""]))
 
 
-def run_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
+def run_cell(bench: Bench, cell: GridPoint) -> dict[str, Any]:
     """Return the result of a cell, from its file where it was run before.
 
     `answers`: the final student's output for each test row; `labels`: each annotation with its grade, whether it was
@@ -178,7 +178,7 @@ def run_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
     return cached(folder / "cell.json", None, partial(_run, bench, cell, folder))
 
 
-def _run(bench: Bench, cell: Cell, folder: Path) -> dict[str, Any]:
+def _run(bench: Bench, cell: GridPoint, folder: Path) -> dict[str, Any]:
     """Buy, train and score a cell."""
     settings = bench.settings(cell, folder)
     _take_over(bench, cell, folder)
@@ -201,7 +201,7 @@ def _run(bench: Bench, cell: Cell, folder: Path) -> dict[str, Any]:
     return asdict(cell) | facts | {"labels": score_labels(bench, annotations)}
 
 
-def _assistant(bench: Bench, cell: Cell, settings: AnnotateConfig) -> Any:
+def _assistant(bench: Bench, cell: GridPoint, settings: AnnotateConfig) -> Any:
     """Return the factory of a cell's assistant; None for a strategy without one."""
     if cell.strategy in ("random", "consistency"):
         return None
@@ -215,7 +215,7 @@ def _loaded(folder: str, max_new_tokens: int, batch_size: int) -> LocalModel:
     return LocalModel.load(folder, role="assistant", max_new_tokens=max_new_tokens, batch_size=batch_size)
 
 
-def _take_over(bench: Bench, cell: Cell, folder: Path) -> None:
+def _take_over(bench: Bench, cell: GridPoint, folder: Path) -> None:
     """Copy the warm-up labels and the samples of 'assistant' for 'consistency': neither depends on grades."""
     twin = bench.output / "cells" / replace(cell, strategy="assistant").name
     if cell.strategy != "consistency" or not (twin / "cell.json").is_file():
@@ -243,7 +243,7 @@ def filter_trial(bench: Bench, assistant: str, teacher: str, seed: int) -> list[
 
     The filter alone, without selection or training. Grades are calibrated for the untrained student.
     """
-    cell = Cell("filter", len(bench.pool), 0.0, teacher, assistant, seed)
+    cell = GridPoint("filter", len(bench.pool), 0.0, teacher, assistant, seed)
     file = bench.output / "cells" / cell.name / "labels.json"
 
     def make() -> list[dict[str, Any]]:
@@ -262,4 +262,4 @@ def filter_trial(bench: Bench, assistant: str, teacher: str, seed: int) -> list[
     return cached(file, None, make)
 
 
-Results = Mapping[Cell, dict[str, Any]]
+Results = Mapping[GridPoint, dict[str, Any]]

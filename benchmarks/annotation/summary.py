@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wheels.benchmarks.annotation.cells import Bench, Cell
+from wheels.benchmarks.annotation.cells import Bench, GridPoint
 from wheels.benchmarks.annotation.config import AnnotationConfig
 from wheels.benchmarks.core.bootstrap import (
     Comparison,
@@ -21,7 +21,7 @@ from wheels.benchmarks.core.bootstrap import (
 from wheels.metrics import SufficientStatistics, sentence_statistics
 
 Label = Mapping[str, Any]
-Statistics = Mapping[str, Mapping[Cell, SufficientStatistics]]
+Statistics = Mapping[str, Mapping[GridPoint, SufficientStatistics]]
 FILTER_FIGURES = ("right_before", "right_after", "lift", "kept", "recall", "wrong_caught")
 """Of labels: share right before and after the filter, and the difference; share let through; share of the right ones
 that are let through (recall; `right_after` is the precision); share of the wrong ones that are stopped."""
@@ -35,16 +35,16 @@ def statistics(bench: Bench, answers: Sequence[str], metric: str) -> SufficientS
     return sentence_statistics(metric, answers, [row.target for row in bench.test])
 
 
-def groups(cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
+def groups(cells: Sequence[GridPoint]) -> list[tuple[GridPoint, ...]]:
     """Group the cells that differ only in their seed."""
-    found: dict[tuple[Any, ...], list[Cell]] = {}
+    found: dict[tuple[Any, ...], list[GridPoint]] = {}
     for cell in cells:
         key = (cell.strategy, cell.budget, cell.warm_up, cell.teacher, cell.assistant)
         found.setdefault(key, []).append(cell)
     return [tuple(group) for group in found.values()]
 
 
-def summarise(bench: Bench, results: Mapping[Cell, Mapping[str, Any]], start: Sequence[str]) -> dict[str, Any]:
+def summarise(bench: Bench, results: Mapping[GridPoint, Mapping[str, Any]], start: Sequence[str]) -> dict[str, Any]:
     """Return every figure, as values of JSON.
 
     Args:
@@ -71,7 +71,9 @@ def summarise(bench: Bench, results: Mapping[Cell, Mapping[str, Any]], start: Se
     }
 
 
-def _point(group: Sequence[Cell], results: Mapping[Cell, Mapping[str, Any]], stats: Statistics) -> dict[str, Any]:
+def _point(
+    group: Sequence[GridPoint], results: Mapping[GridPoint, Mapping[str, Any]], stats: Statistics
+) -> dict[str, Any]:
     """Return the figures of one line of the table."""
     first = group[0]
     line = first.described()
@@ -99,7 +101,7 @@ def _mean_score(labels: Sequence[Label]) -> float:
 
 
 def _paired(
-    config: AnnotationConfig, results: Mapping[Cell, Mapping[str, Any]], stats: Statistics
+    config: AnnotationConfig, results: Mapping[GridPoint, Mapping[str, Any]], stats: Statistics
 ) -> list[dict[str, Any]]:
     """Return each group minus its baseline: random at equal budget, or the main form of 'full' for an ablation."""
     every = groups(list(results))
@@ -119,7 +121,7 @@ def _paired(
     return lines
 
 
-def _is_base(config: AnnotationConfig, one: Cell, base: Cell) -> bool:
+def _is_base(config: AnnotationConfig, one: GridPoint, base: GridPoint) -> bool:
     """Whether `base` is a baseline of `one`: random, or the main form of 'full' for an ablation."""
     if (one.budget, one.teacher) != (base.budget, base.teacher):
         return False

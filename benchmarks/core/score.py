@@ -18,7 +18,7 @@ PLAIN = ("rouge1", "rouge2", "rougeL")
 """ROUGE that is also given on whitespace tokens."""
 
 
-class Words:
+class WhitespaceTokenizer:
     """A tokenizer for rouge-score that splits at white space."""
 
     def tokenize(self, text: str) -> list[str]:
@@ -34,7 +34,7 @@ def plain_rouge(metric: str, texts: Sequence[str], references: Sequence[str]) ->
     """
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer([metric], use_stemmer=False, tokenizer=Words())
+    scorer = RougeScorer([metric], use_stemmer=False, tokenizer=WhitespaceTokenizer())
     values = [scorer.score(reference, text)[metric].fmeasure for text, reference in zip(texts, references, strict=True)]
     return 100.0 * sum(values) / len(values)
 

@@ -23,7 +23,7 @@ EXAMPLES = 10
 
 
 @dataclass(frozen=True)
-class Example:
+class ExampleRow:
     """One row with what the models made of it."""
 
     source: str
@@ -36,7 +36,7 @@ class Example:
     """The output that both wrote."""
 
 
-def pick_examples(measured: Measured, count: int = EXAMPLES) -> tuple[PointKey | None, list[Example]]:
+def pick_examples(measured: Measured, count: int = EXAMPLES) -> tuple[PointKey | None, list[ExampleRow]]:
     """Return a decode near use 0.2, and `count` of its rows spread evenly over the data; nothing is hand-picked."""
     if measured.shown is None:
         return None, []
@@ -45,7 +45,7 @@ def pick_examples(measured: Measured, count: int = EXAMPLES) -> tuple[PointKey |
     rows = sorted({round(i * (len(records) - 1) / max(1, count - 1)) for i in range(count)})
     students, teachers = measured.outputs[STUDENT_END], measured.outputs[TEACHER_END]
     return key, [
-        Example(measured.sources[i], measured.references[i], students[i].text, teachers[i].text, records[i])
+        ExampleRow(measured.sources[i], measured.references[i], students[i].text, teachers[i].text, records[i])
         for i in rows
     ]
 
@@ -132,7 +132,7 @@ def _coloured(record: Record) -> str:
     return "".join(parts)
 
 
-def _examples(key: PointKey | None, examples: Sequence[Example]) -> str:
+def _examples(key: PointKey | None, examples: Sequence[ExampleRow]) -> str:
     """Return real outputs, the teacher's tokens in colour."""
     if key is None:
         return ""

@@ -26,7 +26,7 @@ BATCH = 16
 
 
 @dataclass(frozen=True)
-class Weight:
+class CacheSize:
     """What one cache takes."""
 
     k: int
@@ -38,7 +38,7 @@ class Weight:
     """To write it, the teacher's passes included."""
 
 
-def weigh(pair: Pair, examples: Sequence[Example], settings: CacheSettings, folder: Path) -> Weight:
+def weigh(pair: Pair, examples: Sequence[Example], settings: CacheSettings, folder: Path) -> CacheSize:
     """Write a cache anew, and return what it takes."""
     cache = TeacherCache(folder, settings, examples)
     shutil.rmtree(cache.folder, ignore_errors=True)
@@ -46,7 +46,7 @@ def weigh(pair: Pair, examples: Sequence[Example], settings: CacheSettings, fold
     cache.write(pair.teacher, Collator.of(pair))
     seconds = time.perf_counter() - start
     size = sum(file.stat().st_size for file in cache.files)
-    return Weight(settings.k, size / cache.tokens, size, cache.tokens, seconds)
+    return CacheSize(settings.k, size / cache.tokens, size, cache.tokens, seconds)
 
 
 def errors(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tests.benchmarks.curve import synthetic
-from wheels.benchmarks.annotation.cells import Bench, Cell
+from wheels.benchmarks.annotation.cells import Bench, GridPoint
 from wheels.benchmarks.annotation.config import AnnotationConfig
 from wheels.benchmarks.core.bootstrap import Spread
 from wheels.benchmarks.core.cell import PointKey, Record
@@ -101,7 +101,7 @@ def sweep_outputs() -> SweepOutputs:
                     training="2 epochs, batches of 8")  # fmt: skip
 
 
-def grid_results() -> tuple[Bench, dict[Cell, dict[str, Any]], list[str]]:
+def grid_results() -> tuple[Bench, dict[GridPoint, dict[str, Any]], list[str]]:
     """Four strategies with two seeds, an ablation of the warm-up among them."""
     files = {"data": "d", "pool": "p", "student": "s", "assistants": ("runs/a",), "output": "o"}
     more = {"budgets": (8,), "seeds": 2, "metric": "chrf", "metrics": ("chrf", "exact"), "resamples": 100}
@@ -113,7 +113,7 @@ def grid_results() -> tuple[Bench, dict[Cell, dict[str, Any]], list[str]]:
     results = {}
     for strategy, warm_up in grid:
         for seed in range(2):
-            cell = Cell(strategy, 8, warm_up, "references:0.3", "runs/a", seed)
+            cell = GridPoint(strategy, 8, warm_up, "references:0.3", "runs/a", seed)
             labels = [
                 {"right": bool(rng.random() < 0.7), "accepted": bool(rng.random() < 0.8), "stage": "main", "grade": 1}
                 | {"score": round(100 * rng.random(), 3)}

@@ -57,7 +57,7 @@ class Annotation:
 
 
 @dataclass(frozen=True)
-class Stage:
+class SelectionStage:
     """A share of the budget, and how it is spent."""
 
     name: str
@@ -94,13 +94,16 @@ class AnnotationContext:
     """Trains the student on labelled rows and these into a folder, and returns it."""
 
 
-def stages_of(config: AnnotateConfig, first_budget: int | None = None) -> list[Stage]:
+def stages_of(config: AnnotateConfig, first_budget: int | None = None) -> list[SelectionStage]:
     """Return the stages in order, without those that have no budget.
 
     The warm-up is a share of the budget that the run began with; what a budget has grown by goes to the main stage.
     """
     first = config.warm_up_of(first_budget or config.annotation_budget)
-    stages = [Stage("warm-up", first, "random"), Stage("main", config.annotation_budget - first, config.select)]
+    stages = [
+        SelectionStage("warm-up", first, "random"),
+        SelectionStage("main", config.annotation_budget - first, config.select),
+    ]
     return [stage for stage in stages if stage.budget]
 
 
@@ -128,7 +131,7 @@ def annotate_pool(config: AnnotateConfig, context: AnnotationContext, folder: Pa
 def _run_stage(
     config: AnnotateConfig,
     context: AnnotationContext,
-    stage: Stage,
+    stage: SelectionStage,
     student_folder: str,
     place: Path,
     ledger: Ledger,
@@ -161,7 +164,7 @@ def _run_stage(
     return [asdict(one) for one in found]
 
 
-def _annotation(source: str, answer: Answer, signal: Signal | None, stage: Stage) -> Annotation:
+def _annotation(source: str, answer: Answer, signal: Signal | None, stage: SelectionStage) -> Annotation:
     """Return what was bought for a row, before it is graded."""
     return Annotation(
         source=source,

@@ -19,7 +19,7 @@ from wheels.annotation.answer import Answer
 from wheels.annotation.local_model import LocalModel
 from wheels.benchmarks.annotation import cells as annotation_cells
 from wheels.benchmarks.annotation import run as annotation
-from wheels.benchmarks.annotation.cells import Cell, grid
+from wheels.benchmarks.annotation.cells import GridPoint, grid
 from wheels.benchmarks.annotation.config import AnnotationConfig, error_share
 from wheels.benchmarks.annotation.errors import is_right, with_errors
 from wheels.benchmarks.annotation.run import run
@@ -252,5 +252,5 @@ def test_a_budget_beyond_the_pool_is_refused(small, tmp_path):
 
 
 def test_a_cells_name_tells_all():
-    cell = Cell("full", 300, 0.1, "references:0.3", "runs/big/", 2)
+    cell = GridPoint("full", 300, 0.1, "references:0.3", "runs/big/", 2)
     assert cell.name == "full_300_0.1_references-0.3_big_2"
