@@ -4,7 +4,7 @@ Teacher use is the share of generated tokens that the teacher wrote. All formula
 (PGR, APGR and CPT after RouteLLM, Ong et al. 2024, arXiv 2406.18665). The bootstrap is the paired one of
 Koehn 2004 (https://aclanthology.org/W04-3250), over sentences and over training seeds.
 
-Axes: N sentences, Z resamples (row 0 is always the sample itself), B budgets, I seeds.
+Axes: N sentences, Z resamples (row 0 is always the sample itself), P points of a curve, I seeds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Quality and cost of every decode under the same bootstrap draws, and curves through them.
 
-Axes: N sentences, Z resamples (row 0 is the sample itself), B points of one curve, I seeds.
+Axes: N sentences, Z resamples (row 0 is the sample itself), P points of one curve, I seeds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From records to figures over teacher passes: points, bands, comparisons at equal passes.
 
-Axes: Z resamples (row 0 is the sample itself), B points of one curve, I seeds.
+Axes: Z resamples (row 0 is the sample itself), P points of one curve, I seeds.
 """
 
 from __future__ import annotations
