@@ -1,0 +1,69 @@
+"""The README is short, and its figures are those of the committed results."""
+
+from typing import Any
+
+from table_text import interval, load, number
+
+from tests.docs.blocks import ROOT
+
+README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+
+
+def share(folder: str, rule: str, metric: str) -> float:
+    """Return the share of the gap that a rule recovers at use 0.2."""
+    rows = load(folder, "curve")["at_use"]
+    return next(row["pgr"] for row in rows if (row["rule"], row["use"], row["metric"]) == (rule, 0.2, metric))
+
+
+def over_margin(folder: str) -> dict[str, Any]:
+    """Return `learned` minus `margin` at use 0.2, in BLEU."""
+    wanted = ("learned", "margin", "bleu", 0.2)
+    rows = load(folder, "curve")["paired"]
+    return next(row for row in rows if (row["rule"], row["baseline"], row["metric"], row["budget"]) == wanted)
+
+
+def speedup(folder: str, batch_size: int) -> float:
+    """Return how much faster than the teacher's `generate` deferral is."""
+    batches = load(folder, "speed")["batches"]
+    ways = next(batch["contestants"] for batch in batches if batch["batch_size"] == batch_size)
+    return next(way["speedup"]["median"] for way in ways if way["name"] == "deferral")
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_shares_of_the_gap() -> None:
+    learned, margin, random = (
+        [f"{100 * share('multi30k_de_en', rule, metric):.0f}%" for metric in ("bleu", "chrf")]
+        for rule in ("learned", "margin", "random")
+    )
+    assert f"recovers {learned[0]} of the gap between the two in BLEU ({learned[1]} in chrF)" in README
+    assert f"recovers {margin[0]} ({margin[1]}), random calls {random[0]} ({random[1]})" in README
+    compression = [number(share("sentence_compression", rule, "rougeL")) for rule in ("learned", "margin")]
+    assert f"{compression[0]} of the ROUGE-L gap, the best threshold {compression[1]}" in README
+
+
+def test_differences() -> None:
+    multi30k, tatoeba = (interval(over_margin(folder)) for folder in ("multi30k_de_en", "tatoeba_de_en"))
+    assert multi30k.replace(" [", " BLEU [") + " on Multi30k" in README
+    assert f"{tatoeba} on Tatoeba" in README
+    wanted = ("verified, 1 nats", 0.2, "bleu")
+    rows = load("multi30k_de_en_passes", "passes")["versus"]
+    verified = next(row for row in rows if (row["line"], row["passes"], row["metric"]) == wanted)
+    assert verified["baseline"] == "deferral"
+    assert interval(verified).replace(" [", " BLEU [") in README
+
+
+def test_budgets() -> None:
+    errors = [
+        load(folder, "curve")["adherence"]["learned"]["mean_abs_error"]
+        for folder in ("multi30k_de_en", "multi30k_policy_on_tatoeba_average", "multi30k_policy_on_tatoeba_online")
+    ]
+    shown = f"off by {errors[0]:.3f} on average. On other data it is off by {errors[1]:.2f}, and in online mode by "
+    assert shown + f"{errors[2]:.4f}" in README
+
+
+def test_speed() -> None:
+    one, many = speedup("speed_random_228m_fp32_batch_1", 1), speedup("speed_random_228m_fp32", 32)
+    assert f"{one:.1f} times the teacher's own `generate` at batch 1, {many:.1f} times at batch 32" in README
