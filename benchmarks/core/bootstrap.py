@@ -89,26 +89,24 @@ class Adherence:
 
 
 def share_of_gap(quality: ArrayLike, student: ArrayLike, teacher: ArrayLike) -> Floats:
-    """Return `(Q - Q_student) / (Q_teacher - Q_student)`; nan where the gap is under `LEAST_GAP`. Broadcasts."""
+    """Return the performance gap recovered (PGR), `(Q - Q_student) / (Q_teacher - Q_student)`. Broadcasts.
+
+    0 is the student, 1 the teacher; values below 0 and above 1 are kept. nan where the gap is under `LEAST_GAP`.
+    """
     quality, student, teacher = (np.asarray(x, dtype=np.float64) for x in (quality, student, teacher))
     gap = teacher - student
     wide = gap >= LEAST_GAP
     return np.where(wide, (quality - student) / np.where(wide, gap, 1.0), np.nan)
 
 
-def pgr(quality: float, student: float, teacher: float) -> float:
-    """Return the performance gap recovered, `(Q - Q_student) / (Q_teacher - Q_student)`.
-
-    0 is the student, 1 the teacher. Values above 1 and below 0 are possible and are kept.
-    Warns and returns nan when the teacher is less than 1 point above the student.
-    """
+def warn_of_gap(student: float, teacher: float) -> None:
+    """Warn where the gap is too small for a share of it."""
     if not teacher - student >= LEAST_GAP:
         warnings.warn(
             f"teacher {teacher:.2f} is less than {LEAST_GAP:g} point above student {student:.2f}: "
             "no share of the gap can be given",
             stacklevel=2,
         )
-    return float(share_of_gap(quality, student, teacher))
 
 
 def _with_ends(uses: ArrayLike, values: ArrayLike, first: float, last: float) -> tuple[Floats, Floats]:

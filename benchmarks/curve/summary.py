@@ -18,8 +18,8 @@ from wheels.benchmarks.core.bootstrap import (
     interval,
     oracle_share,
     over_allowance,
-    pgr,
     share_of_gap,
+    warn_of_gap,
 )
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey
 from wheels.benchmarks.curve.at_budget import area_tests, decodes_at
@@ -152,7 +152,7 @@ def summarise(measured: Measured, statistics: SentenceStatistics) -> Curve:
     )
     quality = measured.metrics[0]
     student, teacher = (float(end_Z[0]) for end_Z in sample.ends(quality))
-    pgr(student, student, teacher)  # says so once where the gap is too small for a share of it
+    warn_of_gap(student, teacher)
     curves = sample.over_use(measured.rules)
     points = [point for rule in measured.rules for point in _points(measured, sample, rule)]
     places = [(metric, use) for metric in measured.metrics for use in measured.interior]

@@ -181,10 +181,7 @@ def _random_plan(config: SpeedConfig, sizes: RandomPair) -> SpeedPlan:
         _size_name(pair.student, sizes.family),
         _size_name(pair.teacher, sizes.family),
         {"sizes": repr(sizes)},
-        [
-            "random weights repeat one token, which flatters speculation: it is not timed here; "
-            "the calls of deferral are drawn by lot"
-        ],
+        ["random weights repeat one token, which flatters speculation: it is not timed here; deferral calls at random"],
     )
 
 

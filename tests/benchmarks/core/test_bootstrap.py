@@ -20,8 +20,9 @@ from wheels.benchmarks.core.bootstrap import (
     oracle_share,
     over_allowance,
     paired_bootstrap,
-    pgr,
     resample_sentences,
+    share_of_gap,
+    warn_of_gap,
 )
 from wheels.errors import WheelsError
 
@@ -47,13 +48,14 @@ class RatioStatistics:
     [(20, 20, 30, 0.0), (30, 20, 30, 1.0), (25, 20, 30, 0.5), (32, 20, 30, 1.2), (18, 20, 30, -0.2), (21, 20, 21, 1.0)],
 )
 def test_pgr_is_the_share_of_the_gap(quality: float, student: float, teacher: float, expected: float) -> None:
-    assert pgr(quality, student, teacher) == pytest.approx(expected)
+    assert share_of_gap(quality, student, teacher) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("student", "teacher"), [(20, 20.99), (20, 20), (30, 20), (math.nan, 30)])
 def test_pgr_refuses_a_small_gap(student: float, teacher: float) -> None:
     with pytest.warns(UserWarning, match="less than 1 point above"):
-        assert math.isnan(pgr(25, student, teacher))
+        warn_of_gap(student, teacher)
+    assert math.isnan(share_of_gap(25, student, teacher))
 
 
 @pytest.mark.parametrize(
