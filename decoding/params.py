@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from wheels.decoding.logits_processors import LogitsProcessor
+import torch
+
 from wheels.decoding.sampling import GREEDY, Sampling
+from wheels.decoding.sequences import TextBatch
 from wheels.errors import check_kind, check_whole
 
 STUDENT_STREAM, TEACHER_STREAM, RULE_STREAM, ACCEPT_STREAM = range(4)
@@ -15,6 +18,15 @@ LONGEST_OUTPUT = 2**20
 """Tokens of an output at most: there is room for all of them from the start, in each row."""
 LARGEST_SEED = 2**60
 """Four streams of each seed are counted apart in 64 bits."""
+
+
+class LogitsProcessor(Protocol):
+    """Changes the logits of a model before a token is chosen from them."""
+
+    def __call__(
+        self, logits_NV: torch.Tensor, texts: TextBatch, slot_N: torch.Tensor, position_N: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the logits `[N, V]` of N states: after `position` tokens of the output in `slot`."""
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,23 @@
-"""The texts in flight: what is kept of each while it is written, in tensors that a pass indexes by its rows."""
+"""The texts in flight: what is kept of each while it is written, and their tensors, which a pass indexes by slot."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from wheels.decoding.methods.choices import ON_ERROR
+from wheels.decoding.sampling import uniforms
 from wheels.errors import WheelsError, check_choice, check_kind, check_texts
 from wheels.models.pair import Pair
 from wheels.policy.copy_features import CopyPointer
 
 
 @dataclass
-class Row:
+class Sequence:
     """One output while it is written."""
 
     index: int
@@ -26,16 +28,18 @@ class Row:
     """The most tokens that it may have."""
     budget: float = 0.0
     """The share of its tokens that the teacher may write."""
+    seed: int = 0
+    """The seed of its draws."""
     tokens: list[int] = field(default_factory=list)
-    """What was written, drafts that were not verified yet included."""
+    """Tokens written so far, the draft included."""
     by_teacher: list[bool] = field(default_factory=list)
     """Who wrote each of them."""
     num_settled: int = 0
-    """Tokens up to the last that the teacher settled: behind them lies the draft."""
+    """Tokens before the draft: up to the teacher's last one."""
     draft_limit: int = 0
     """The length at which the draft is full."""
-    passes: int = 0
-    positions: int = 0
+    teacher_passes: int = 0
+    teacher_positions: int = 0
     student_passes: int = 0
     drafted: int = 0
     accepted: int = 0
@@ -47,7 +51,7 @@ class Row:
     """Why it cannot be written."""
 
     @cached_property
-    def place(self) -> CopyPointer:
+    def copy_pointer(self) -> CopyPointer:
         """Where in its source the text is, as far as it copies."""
         return CopyPointer(self.source)
 
@@ -56,15 +60,29 @@ class Row:
         """Tokens of the draft."""
         return len(self.tokens) - self.num_settled
 
+    def accept_draft(self, num_accepted: int) -> bool:
+        """Keep the first tokens of the draft, drop and count the others; return whether one was rejected."""
+        gap = self.gap
+        self.drafted, self.accepted = self.drafted + gap, self.accepted + num_accepted
+        self.checked += min(num_accepted + 1, gap)
+        self.truncate(self.num_settled + num_accepted)
+        return num_accepted < gap
 
-def prepare_sequences(pair: Pair, sources: Sequence[str], max_new_tokens: int, *, on_error: str = "stop") -> list[Row]:
+    def truncate(self, length: int) -> None:
+        """Drop the tokens from `length` on."""
+        del self.tokens[length:], self.by_teacher[length:]
+
+
+def prepare_sequences(
+    pair: Pair, sources: Iterable[str], max_new_tokens: int, *, on_error: str = "stop"
+) -> list[Sequence]:
     """Encode the sources, and say how long each output may be.
 
     Args:
         pair: Whose tokens these are.
         sources: The texts.
         max_new_tokens: The most tokens of an output.
-        on_error: `stop` for an error at the first source that cannot be read, `skip` to note it in its row.
+        on_error: `stop` for an error at the first source that cannot be read, `skip` to note it in its sequence.
 
     Raises:
         WheelsError: for an empty source, or one that leaves no room in the context.
@@ -72,23 +90,23 @@ def prepare_sequences(pair: Pair, sources: Sequence[str], max_new_tokens: int, *
     check_kind("pair", pair, Pair, "a Pair (Pair.load, Pair.of)")
     sources = check_texts("sources", sources)
     check_choice("on_error", on_error, ON_ERROR)
-    rows = [Row(index, [], 0) for index in range(len(sources))]
-    for row, source in zip(rows, sources, strict=True):
+    sequences = [Sequence(index, [], 0) for index in range(len(sources))]
+    for sequence, source in zip(sequences, sources, strict=True):
         if not source.strip():
-            row.error = f"input {row.index + 1} of {len(rows)} is empty; give it some text"
-    _stop_at_error(rows, on_error)
-    good = [row for row in rows if row.error is None]
-    for row, tokens in zip(good, _encoded(pair, [sources[row.index] for row in good]), strict=True):
-        row.source, row.limit = tokens, pair.room(tokens, max_new_tokens)
+            sequence.error = f"input {sequence.index + 1} of {len(sequences)} is empty; give it some text"
+    _stop_at_error(sequences, on_error)
+    good = [sequence for sequence in sequences if sequence.error is None]
+    for sequence, tokens in zip(good, _encoded(pair, [sources[sequence.index] for sequence in good]), strict=True):
+        sequence.source, sequence.limit = tokens, pair.room(tokens, max_new_tokens)
         if not tokens:
-            row.error = f"input {row.index + 1} of {len(rows)} gives an empty prompt; give it some text"
-        elif row.limit < 1:
-            row.error = _too_long(pair, row, len(rows))
-    _stop_at_error(rows, on_error)
-    return rows
+            sequence.error = f"input {sequence.index + 1} of {len(sequences)} gives an empty prompt; give it some text"
+        elif sequence.limit < 1:
+            sequence.error = _too_long(pair, sequence, len(sequences))
+    _stop_at_error(sequences, on_error)
+    return sequences
 
 
-def _encoded(pair: Pair, sources: Sequence[str]) -> list[list[int]]:
+def _encoded(pair: Pair, sources: list[str]) -> list[list[int]]:
     """Return the tokens of each source; none where all that it holds is taken for an end token."""
     try:
         return pair.encode(sources)
@@ -98,47 +116,50 @@ def _encoded(pair: Pair, sources: Sequence[str]) -> list[list[int]]:
         return [tokens for source in sources for tokens in _encoded(pair, [source])]
 
 
-def _stop_at_error(rows: Sequence[Row], on_error: str) -> None:
+def _stop_at_error(sequences: list[Sequence], on_error: str) -> None:
     """Raise the first error, where the caller wants to be stopped by it."""
-    error = next((row.error for row in rows if row.error is not None), None)
+    error = next((sequence.error for sequence in sequences if sequence.error is not None), None)
     if error is not None and on_error == "stop":
         raise WheelsError(error)
 
 
-def sequences_of(pair: Pair, sources: Sequence[list[int]], max_new_tokens: int) -> list[Row]:
-    """Make a row for each encoded source.
+def sequences_of(pair: Pair, sources: list[list[int]], max_new_tokens: int) -> list[Sequence]:
+    """Make a sequence for each encoded source.
 
     Raises:
         WheelsError: for a source that leaves no room in the context.
     """
-    rows = [Row(index, tokens, pair.room(tokens, max_new_tokens)) for index, tokens in enumerate(sources)]
-    for row in rows:
-        if row.limit < 1:
-            raise WheelsError(_too_long(pair, row, len(rows)))
-    return rows
+    sequences = [Sequence(index, tokens, pair.room(tokens, max_new_tokens)) for index, tokens in enumerate(sources)]
+    for sequence in sequences:
+        if sequence.limit < 1:
+            raise WheelsError(_too_long(pair, sequence, len(sequences)))
+    return sequences
 
 
-def _too_long(pair: Pair, row: Row, count: int) -> str:
+def _too_long(pair: Pair, sequence: Sequence, count: int) -> str:
     return (
-        f"input {row.index + 1} of {count} has {len(row.source)} tokens, and the models read at most "
+        f"input {sequence.index + 1} of {count} has {len(sequence.source)} tokens, and the models read at most "
         f"{pair.source_limit}{'' if pair.is_seq2seq else ', output included'}; shorten or split it"
     )
 
 
 class TextBatch:
-    """The tensors of the texts in flight; a slot is taken again as soon as its text has ended.
+    """S slots, each with the text that is written in it; the engine and the environments step the same class.
+
+    A slot is taken again as soon as its text has ended. Methods that take both `slots` and `slots_R` are given the
+    same R slots twice: as a list, and as a tensor.
 
     Args:
         pair: Student, teacher and tokenizer.
         count: S, texts in flight at most.
-        rows: All texts that will be: there is room for the longest of them.
+        sequences: All texts that will be: there is room for the longest of them.
     """
 
-    def __init__(self, pair: Pair, count: int, rows: Sequence[Row]) -> None:
+    def __init__(self, pair: Pair, count: int, sequences: list[Sequence]) -> None:
         self.pair = pair
-        prefix = len(pair.start_ids) if pair.is_seq2seq else max((len(row.source) for row in rows), default=0)
-        width = prefix + max((row.limit for row in rows), default=0) + 1
-        self.rows: list[Row | None] = [None] * count
+        prefix = len(pair.start_ids) if pair.is_seq2seq else max((len(each.source) for each in sequences), default=0)
+        width = prefix + max((each.limit for each in sequences), default=0) + 1
+        self.sequences: list[Sequence | None] = [None] * count
         device = pair.device
         self.tokens_ST = torch.full((count, width), pair.pad_id, dtype=torch.long, device=device)
         self.length_S = torch.zeros(count, dtype=torch.long, device=device)
@@ -148,62 +169,80 @@ class TextBatch:
         self.source_S = torch.zeros_like(self.length_S)
         """Tokens of the source, or of the prompt."""
         self.calls_S = torch.zeros_like(self.length_S)
+        """Tokens that the teacher wrote."""
         self.limit_S = torch.zeros_like(self.length_S)
         self.index_S = torch.zeros_like(self.length_S)
         self.budget_S = torch.zeros(count, dtype=torch.float64, device=device)
+        self.seeds = np.zeros(count, dtype=np.int64)
 
-    def admit(self, slot: int, row: Row) -> None:
-        """Let a text begin in a free slot."""
-        prefix = list(self.pair.start_ids) if self.pair.is_seq2seq else row.source
-        self.rows[slot] = row
+    def admit(self, slot: int, sequence: Sequence) -> None:
+        """Let a text begin in a slot."""
+        prefix = list(self.pair.start_ids) if self.pair.is_seq2seq else sequence.source
+        self.sequences[slot] = sequence
         self.tokens_ST[slot, : len(prefix)] = torch.tensor(prefix, device=self.tokens_ST.device)
         self.length_S[slot] = self.prefix_S[slot] = len(prefix)
-        self.source_S[slot] = len(row.source)
-        self.calls_S[slot], self.limit_S[slot], self.index_S[slot] = 0, row.limit, row.index
-        self.budget_S[slot] = row.budget
+        self.source_S[slot] = len(sequence.source)
+        self.calls_S[slot], self.limit_S[slot], self.index_S[slot] = 0, sequence.limit, sequence.index
+        self.budget_S[slot], self.seeds[slot] = sequence.budget, sequence.seed
 
-    def row(self, slot: int) -> Row:
+    def leave(self, slot: int) -> Sequence:
+        """Give a slot back, and return the text that was in it."""
+        sequence = self.sequence(slot)
+        self.sequences[slot] = None
+        return sequence
+
+    def sequence(self, slot: int) -> Sequence:
         """Return the text in a slot that is taken."""
-        row = self.rows[slot]
-        assert row is not None, f"slot {slot} is free"
-        return row
+        sequence = self.sequences[slot]
+        assert sequence is not None, f"slot {slot} is free"
+        return sequence
 
     def free(self) -> list[int]:
         """Return the slots that a text may take."""
-        return [slot for slot, row in enumerate(self.rows) if row is None]
+        return [slot for slot, sequence in enumerate(self.sequences) if sequence is None]
 
-    def all(self, slots: Sequence[int]) -> bool:
+    def is_all(self, slots: list[int]) -> bool:
         """Tell whether `slots` are all there are, in order."""
-        return len(slots) == len(self.rows) and list(slots) == list(range(len(self.rows)))
+        return len(slots) == len(self.sequences) and slots == list(range(len(self.sequences)))
 
     def position(self, slots_R: torch.Tensor) -> torch.Tensor:
-        """Return the tokens written in each slot."""
+        """Return the tokens written in each slot, `[R]`."""
         return self.length_S[slots_R] - self.prefix_S[slots_R]
 
-    def places(self, slots_R: torch.Tensor, token_RK: torch.Tensor) -> torch.Tensor:
-        """Return where each text is in its source, and where its best tokens lead (`wheels.policy.copy_features`)."""
-        numbers = []
-        for slot, best in zip(slots_R.tolist(), token_RK.tolist(), strict=True):
-            row = self.row(slot)
-            row.place.follow(row.tokens)
-            numbers.append(row.place.features(best))
-        return torch.tensor(numbers, device=token_RK.device)
+    def noise(self, slots_R: torch.Tensor, stream: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return what draws, at a position of each text, the number in [0, 1) of its seed and index, float64 `[R]`."""
+        seeds, index_R = self.seeds[slots_R.cpu().numpy()], self.index_S[slots_R]
+        return lambda position_R: uniforms(seeds, index_R, position_R, stream)
 
-    def write(self, slots: Sequence[int], slots_R: torch.Tensor, token_R: torch.Tensor, *, by_teacher: bool) -> None:
+    def copy_features(self, slots_R: torch.Tensor, token_RK: torch.Tensor) -> torch.Tensor:
+        """Return where each text is in its source, and where its best tokens lead (`wheels.policy.copy_features`)."""
+        found = []
+        for slot, best in zip(slots_R.tolist(), token_RK.tolist(), strict=True):
+            sequence = self.sequence(slot)
+            sequence.copy_pointer.follow(sequence.tokens)
+            found.append(sequence.copy_pointer.features(best))
+        return torch.tensor(found, device=token_RK.device)
+
+    def append(self, slots: list[int], slots_R: torch.Tensor, token_R: torch.Tensor, *, by_teacher: bool) -> None:
         """Append one token to each text."""
         self.tokens_ST[slots_R, self.length_S[slots_R]] = token_R
         self.length_S[slots_R] += 1
         if by_teacher:
             self.calls_S[slots_R] += 1
         for slot, token in zip(slots, token_R.tolist(), strict=True):
-            row = self.row(slot)
-            row.tokens.append(token)
-            row.by_teacher.append(by_teacher)
+            sequence = self.sequence(slot)
+            sequence.tokens.append(token)
+            sequence.by_teacher.append(by_teacher)
 
-    def cut(self, slots: Sequence[int], slots_R: torch.Tensor, kept: Sequence[int]) -> None:
-        """Keep the first tokens of each draft, and forget the others."""
-        for slot, count in zip(slots, kept, strict=True):
-            row = self.row(slot)
-            del row.tokens[row.num_settled + count :], row.by_teacher[row.num_settled + count :]
-        lengths = [len(self.row(slot).tokens) for slot in slots]
+    def append_draft(self, slot: int, tokens: list[int]) -> None:
+        """Append a draft that was copied to one text."""
+        sequence, start = self.sequence(slot), int(self.length_S[slot])
+        self.tokens_ST[slot, start : start + len(tokens)] = torch.tensor(tokens, device=self.tokens_ST.device).long()
+        self.length_S[slot] += len(tokens)
+        sequence.tokens += tokens
+        sequence.by_teacher += [False] * len(tokens)
+
+    def truncate(self, slots: list[int], slots_R: torch.Tensor) -> None:
+        """Shorten texts to the tokens that their sequences still have."""
+        lengths = [len(self.sequence(slot).tokens) for slot in slots]
         self.length_S[slots_R] = self.prefix_S[slots_R] + torch.tensor(lengths, device=self.length_S.device)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from wheels.decoding.methods.method import Method
-from wheels.decoding.sequences import Row
+from wheels.decoding.sequences import Sequence
 from wheels.models.pair import Pair
 
 STUDENT, TEACHER = "student", "teacher"
@@ -110,32 +110,32 @@ class Trace:
         }
 
 
-def trace_of(pair: Pair, row: Row, method: Method) -> Trace:
+def trace_of(pair: Pair, sequence: Sequence, method: Method) -> Trace:
     """Sum up one output.
 
     Args:
         pair: Whose tokens these are.
-        row: What the engine kept of it.
+        sequence: What the engine kept of it.
         method: How it was written, and under which budget.
     """
     return Trace(
-        text=pair.decode(row.tokens),
-        token_ids=tuple(row.tokens),
+        text=pair.decode(sequence.tokens),
+        token_ids=tuple(sequence.tokens),
         spell=lambda ids: str(pair.tokenizer.decode(ids, skip_special_tokens=True)),
-        authors=tuple(TEACHER if teacher else STUDENT for teacher in row.by_teacher),
-        teacher_passes=row.passes,
-        teacher_positions=row.positions,
-        prompt_positions=len(row.source) if row.passes else 0,
-        budget=None if method.budget is None else method.budget_of(row.index),
+        authors=tuple(TEACHER if teacher else STUDENT for teacher in sequence.by_teacher),
+        teacher_passes=sequence.teacher_passes,
+        teacher_positions=sequence.teacher_positions,
+        prompt_positions=len(sequence.source) if sequence.teacher_passes else 0,
+        budget=None if method.budget is None else method.budget_of(sequence.index),
         mode=method.mode,
         rule=method.name,
-        seconds=row.seconds,
-        finished=row.finished,
-        student_passes=row.student_passes,
-        drafted=row.drafted,
-        accepted=row.accepted,
-        checked=row.checked,
-        error=row.error,
+        seconds=sequence.seconds,
+        finished=sequence.finished,
+        student_passes=sequence.student_passes,
+        drafted=sequence.drafted,
+        accepted=sequence.accepted,
+        checked=sequence.checked,
+        error=sequence.error,
     )
 
 

@@ -1,30 +1,21 @@
-"""The texts that are being written: both models' caches, the state that the agent sees, and what an action does to it.
-
-It steps the same `Runner` and builds the same `Step` as `wheels.decoding.engine`, with the decision left to the agent
-and a new text let into a row where one has ended. One row of it is the single environment, several are the vector one.
-"""
+"""The episodes of an environment: the engine's own texts and passes, with the agent in the place of its decisions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import abc
 from dataclasses import dataclass, replace
 
 import torch
 
 from wheels.data.tasks import Row
-from wheels.decoding.models.self_check import checked_runner
-from wheels.decoding.params import RULE_STREAM, STUDENT_STREAM, TEACHER_STREAM
-from wheels.decoding.sampling import uniforms
-from wheels.decoding.sequences import prepare_sequences
-from wheels.decoding.step import Step
+from wheels.decoding.params import DecodeParams
+from wheels.decoding.passes import Passes
+from wheels.decoding.sequences import Sequence, TextBatch, prepare_sequences
 from wheels.envs.allowance import budget_left, permitted
 from wheels.envs.rewards import needs_teacher, token_reward
 from wheels.envs.settings import Settings, Start
 from wheels.errors import WheelsError, check_kind
-from wheels.models.generation_settings import Constraints
 from wheels.models.pair import Pair
-from wheels.policy.copy_features import CopyPointer
-from wheels.policy.features import CopyFeatures
 
 
 @dataclass(frozen=True)
@@ -50,7 +41,9 @@ class StepResult:
 
 
 class EpisodeBatch:
-    """B rows that write one text each, and another when that has ended.
+    """B rows that write one text each, and another when that has ended: the engine's texts and passes, row = slot.
+
+    The agent decides in the engine's place. For the reward the teacher may read every state.
 
     Args:
         pair: Student, teacher and tokenizer.
@@ -62,74 +55,50 @@ class EpisodeBatch:
         WheelsError: for no data, an empty source or one too long, or a target that a terminal reward lacks.
     """
 
-    def __init__(self, pair: Pair, rows: Sequence[Row], settings: Settings, size: int) -> None:
+    def __init__(self, pair: Pair, rows: abc.Sequence[Row], settings: Settings, size: int) -> None:
         self.pair, self.rows, self.settings = pair, rows, settings
         _check_rows(rows, settings)
         self.sources = prepare_sequences(pair, [row.source for row in rows], settings.max_new_tokens)
+        self.texts = TextBatch(pair, size, self.sources)
+        params = DecodeParams(max_new_tokens=settings.max_new_tokens, sampling=settings.sampling)
         # An environment may outlive its student's weights: an agent trains them between two steps.
-        self.student = checked_runner(pair.student, size, pair.vocab_size, fast=False)
-        self.teacher = checked_runner(pair.teacher, size, pair.vocab_size)
-        self.student_constraints = Constraints.of(pair.student)
-        self.teacher_constraints = Constraints.of(pair.teacher)
+        self.passes = Passes(pair, self.texts, params, fast_student=False)
         self.eos = torch.tensor(pair.eos_ids, device=pair.device)
         self.needs_teacher = needs_teacher(settings.parts)
-        longest = len(pair.start_ids) if pair.is_seq2seq else max(len(row.source) for row in self.sources)
-        self.tokens_BT = torch.full((size, longest + settings.max_new_tokens), pair.pad_id, device=pair.device)
-        self.output_BT = torch.full((size, settings.max_new_tokens), pair.pad_id, device=pair.device)
-        count = torch.zeros(size, dtype=torch.long, device=pair.device)
-        self.length_B, self.position_B, self.calls_B = count.clone(), count.clone(), count.clone()
-        self.source_B = count.clone() + 1
-        self.places = [CopyPointer([pair.pad_id]) for _ in range(size)]
-        self.limit_B, self.index_B, self.seed_B = count.clone() + 1, count.clone(), count.clone()
-        self.budget_B = torch.zeros(size, dtype=torch.float64, device=pair.device)
-        self.price_B, self.ended_B = self.budget_B.clone(), count == 0
+        self.slots, self.slots_B = list(range(size)), torch.arange(size, device=pair.device)
+        self.price_B = torch.zeros(size, dtype=torch.float64, device=pair.device)
+        self.ended_B = self.price_B == 0
 
-    def admit(self, slots: Sequence[int], starts: Sequence[Start]) -> None:
+    def admit(self, slots: abc.Sequence[int], starts: abc.Sequence[Start]) -> None:
         """Let new texts into the rows `slots`, whatever these were doing."""
         if not slots:
             return
         sources = [self.sources[start.index] for start in starts]
-        for runner in (self.student, self.teacher):
-            runner.admit(slots, [source.source for source in sources])
-        for slot, start, source in zip(slots, starts, sources, strict=True):
-            prefix = list(self.pair.start_ids) if self.pair.is_seq2seq else source.source
-            self.tokens_BT[slot] = self.pair.pad_id
-            self.output_BT[slot] = self.pair.pad_id
-            self.tokens_BT[slot, : len(prefix)] = torch.tensor(prefix, device=self.tokens_BT.device)
-            self.length_B[slot], self.limit_B[slot] = len(prefix), source.limit
-            self.source_B[slot] = len(source.source)
-            self.places[slot] = CopyPointer(source.source)
-            self.position_B[slot] = self.calls_B[slot] = 0
-            self.index_B[slot], self.seed_B[slot] = start.index, start.seed
-            self.budget_B[slot], self.price_B[slot], self.ended_B[slot] = start.budget, start.price, False
+        self.passes.admit(
+            list(slots),
+            [
+                Sequence(start.index, source.source, source.limit, start.budget, start.seed)
+                for start, source in zip(starts, sources, strict=True)
+            ],
+        )
+        for slot, start in zip(slots, starts, strict=True):
+            self.price_B[slot], self.ended_B[slot] = start.price, False
 
     def read(self) -> None:
         """Bring the student up to date, and the teacher where the reward will ask for it, in one pass each.
 
         The teacher's view of every state is the environment's privilege, for the reward: no observation has it.
         """
-        said = self.student.read(None, self.tokens_BT, self.length_B)
-        self.student_BV, self.teacher_BV = said.logits_RV, None
+        output, self.teacher_BV = self.passes.read_student(self.slots, self.slots_B), None
         if self.needs_teacher and not bool(self.ended_B.all()):
-            self.teacher_BV = self.teacher.read(None, self.tokens_BT, self.length_B).logits_RV
-        self.state = Step(
-            logits_BV=said.logits_RV,
-            hidden_BD=said.hidden_RD,
-            position_B=self.position_B.clone(),
-            source_B=self.source_B.clone(),
-            index_B=self.index_B.clone(),
-            calls_B=self.calls_B.clone(),
-            budget_B=self.budget_B.clone(),
-            noise=self._noise(),
-            places=self._places(),
-            log_p_BV=None if self.teacher_BV is None else self.teacher_BV.log_softmax(-1),
-        )
+            self.teacher_BV = self.passes.read_teacher(self.slots, self.slots_B)
+        self.state = self.passes.step(self.slots_B, output, self.teacher_BV)
 
     def write(self, action_B: torch.Tensor, active_B: torch.Tensor) -> StepResult:
         """Take the actions of the rows that are active: write a token in each, and see whether the text has ended."""
         if not bool(active_B.any()):
             return self.empty_result()
-        call_B, token_B = self._wishes(action_B)
+        call_B, token_B = self._wants_call(action_B)
         by_teacher_B = call_B & self.permitted_B() & active_B
         if bool(by_teacher_B.any()):
             called = by_teacher_B.nonzero().squeeze(-1)
@@ -156,34 +125,46 @@ class EpisodeBatch:
         no_B = torch.zeros_like(self.ended_B)
         return StepResult(no_B.long() - 1, no_B, no_B, no_B.float(), no_B, no_B, {}, {})
 
+    @property
+    def position_B(self) -> torch.Tensor:
+        """The tokens that each row has written."""
+        return self.texts.position(self.slots_B)
+
     def permitted_B(self) -> torch.Tensor:
         """Return the rows that may call now."""
-        settings = self.settings
-        return permitted(settings.mode, self.budget_B, self.position_B, self.calls_B, self.limit_B, settings.burst)
+        texts, settings = self.texts, self.settings
+        return permitted(settings.mode, texts.budget_S, self.position_B, texts.calls_S, texts.limit_S, settings.burst)
 
     def budget_left_B(self) -> torch.Tensor:
         """Return what is left of the budgets (`budget_left`)."""
-        return budget_left(self.budget_B, self.calls_B, self.limit_B)
+        return budget_left(self.texts.budget_S, self.texts.calls_S, self.texts.limit_S)
 
     def mask_BA(self) -> torch.Tensor:
         """Return the actions that make sense now: tokens the student's settings allow, and a call within the budget."""
         call_B1 = self.permitted_B()[:, None]
         if self.settings.actions == "factorised":
             return torch.cat([torch.ones_like(call_B1), call_B1], -1)
-        logits_BV = self.student_constraints.apply(self.student_BV, self.position_B, self.limit_B)
+        logits_BV = self.passes.process_student(self.state.logits_BV, self.texts, self.slots_B, self.position_B)
         return torch.cat([logits_BV > -torch.inf, call_B1], -1)
 
     def output(self, row: int) -> list[int]:
         """Return the tokens that `row` has written."""
-        return self.output_BT[row, : int(self.position_B[row])].tolist()
+        return self.texts.sequence(row).tokens
 
-    def _wishes(self, action_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def outputs_BT(self) -> torch.Tensor:
+        """Return the tokens that each row has written, padded on the right to the longest output that there may be."""
+        time_T = torch.arange(self.settings.max_new_tokens, device=self.slots_B.device)
+        place_BT = (self.texts.prefix_S[:, None] + time_T).clamp(max=self.texts.tokens_ST.shape[1] - 1)
+        return self.texts.tokens_ST.gather(1, place_BT).masked_fill(
+            time_T >= self.position_B[:, None], self.pair.pad_id
+        )
+
+    def _wants_call(self, action_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the rows that want to call, and what else each writes: the student's choice, or the action.
 
         Where a call is refused that is the student's choice in both forms.
         """
-        logits_BV = self.student_constraints.apply(self.student_BV, self.position_B, self.limit_B)
-        own_B = self.settings.sampling.choose(logits_BV, self._uniforms(None, STUDENT_STREAM), "student")
+        own_B = self.passes.student_tokens(self.slots_B, self.state.logits_BV)
         if self.settings.actions == "factorised":
             return action_B == 1, own_B
         call_B = action_B == self.pair.vocab_size
@@ -192,49 +173,20 @@ class EpisodeBatch:
     def _teacher_tokens(self, called_R: torch.Tensor) -> torch.Tensor:
         """Return the teacher's tokens in the rows that call."""
         if self.teacher_BV is None:
-            logits_RV = self.teacher.read(called_R, self.tokens_BT, self.length_B).logits_RV
+            logits_RV = self.passes.read_teacher(called_R.tolist(), called_R)
         else:
             logits_RV = self.teacher_BV[called_R]
-        logits_RV = self.teacher_constraints.apply(logits_RV, self.position_B[called_R], self.limit_B[called_R])
-        return self.settings.sampling.choose(logits_RV, self._uniforms(called_R, TEACHER_STREAM), "teacher")
-
-    def _noise(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return what draws the rule's numbers of this state."""
-        seeds, index_B = self.seed_B.cpu().numpy().copy(), self.index_B.clone()
-        return lambda at_B: uniforms(seeds, index_B, at_B, RULE_STREAM)
-
-    def _places(self) -> CopyFeatures:
-        """Return what says where each text of this state is in its source."""
-        lengths, texts = self.position_B.tolist(), self.output_BT.tolist()
-        now = [(place, text[:length]) for place, text, length in zip(self.places, texts, lengths, strict=True)]
-
-        def places(token_BK: torch.Tensor) -> torch.Tensor:
-            numbers = []
-            for (place, text), best in zip(now, token_BK.tolist(), strict=True):
-                place.follow(text)
-                numbers.append(place.features(best))
-            return torch.tensor(numbers, device=token_BK.device)
-
-        return places
-
-    def _uniforms(self, rows_R: torch.Tensor | None, stream: int) -> torch.Tensor:
-        """Draw the numbers of each row's own seed, index and position, as the engine does."""
-        seed_R, index_R, position_R = (
-            values if rows_R is None else values[rows_R] for values in (self.seed_B, self.index_B, self.position_B)
-        )
-        return uniforms(seed_R.cpu().numpy(), index_R, position_R, stream)
+        return self.passes.teacher_tokens(called_R, logits_RV)
 
     def _append(
         self, token_B: torch.Tensor, by_teacher_B: torch.Tensor, active_B: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the tokens of the active rows; return those that ended by themselves, and those that the limit cut."""
-        row_R = active_B.nonzero().squeeze(-1)
-        self.tokens_BT[row_R, self.length_B[row_R]] = token_B[row_R]
-        self.output_BT[row_R, self.position_B[row_R]] = token_B[row_R]
-        self.length_B, self.position_B = self.length_B + active_B, self.position_B + active_B
-        self.calls_B = self.calls_B + by_teacher_B
+        for by_teacher in (False, True):
+            row_R = (active_B & (by_teacher_B == by_teacher)).nonzero().squeeze(-1)
+            self.texts.append(row_R.tolist(), row_R, token_B[row_R], by_teacher=by_teacher)
         terminated_B = torch.isin(token_B, self.eos) & active_B
-        truncated_B = (self.position_B >= self.limit_B) & active_B & ~terminated_B
+        truncated_B = (self.position_B >= self.texts.limit_S) & active_B & ~terminated_B
         self.ended_B = self.ended_B | terminated_B | truncated_B
         return terminated_B, truncated_B
 
@@ -243,16 +195,16 @@ class EpisodeBatch:
         from wheels.metrics import sentence_scores
 
         slots = list(written.texts)
-        targets = [self.rows[int(self.index_B[slot])].target for slot in slots]
+        targets = [self.rows[self.texts.sequence(slot).index].target for slot in slots]
         values = sentence_scores(self.settings.metric, list(written.texts.values()), targets)
         reward_B = written.reward_B.clone()
         reward_B[slots] += self.settings.terminal_scale * torch.tensor(values, device=reward_B.device)
         return replace(written, reward_B=reward_B, scores=dict(zip(slots, values, strict=True)))
 
 
-def _check_rows(rows: Sequence[Row], settings: Settings) -> None:
+def _check_rows(rows: abc.Sequence[Row], settings: Settings) -> None:
     """Raise a `WheelsError` for no rows, or rows without the targets that a terminal reward compares with."""
-    check_kind("rows", rows, Sequence, "a list of wheels.data.tasks.Row")
+    check_kind("rows", rows, abc.Sequence, "a list of wheels.data.tasks.Row")
     if not rows:
         raise WheelsError("rows must hold at least one source, got none")
     for row in rows:

@@ -31,7 +31,7 @@ from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import GREEDY, Sampling
-from wheels.decoding.sequences import Row, sequences_of
+from wheels.decoding.sequences import Sequence, sequences_of
 from wheels.errors import WheelsError
 
 PREPARED = frozenset(
@@ -120,7 +120,7 @@ def hf_generate(
     return _output(batch, rows, generation_config, input_ids.device, is_seq2seq=pair.is_seq2seq)
 
 
-def _write(batch: GenerateBatch, pair: GeneratePair, method: Method) -> list[Row]:
+def _write(batch: GenerateBatch, pair: GeneratePair, method: Method) -> list[Sequence]:
     """Let the engine write all rows."""
     params = DecodeParams(
         max_new_tokens=batch.max_new_tokens,
@@ -235,7 +235,7 @@ def _sources(model: PreTrainedModel, input_ids: torch.Tensor, inputs: torch.Tens
 
 
 def _output(
-    batch: GenerateBatch, rows: list[Row], config: GenerationConfig, device: torch.device, *, is_seq2seq: bool
+    batch: GenerateBatch, rows: list[Sequence], config: GenerationConfig, device: torch.device, *, is_seq2seq: bool
 ) -> torch.Tensor | DeferralDecoderOnlyOutput | DeferralEncoderDecoderOutput:
     """Return what `generate` would."""
     sequences = batch.padded([row.tokens for row in rows]).to(device)
@@ -249,6 +249,6 @@ def _output(
     return kind(
         sequences=sequences,  # type: ignore[arg-type]
         by_teacher=by_teacher,
-        teacher_passes=torch.tensor([row.passes for row in rows], device=device),
+        teacher_passes=torch.tensor([row.teacher_passes for row in rows], device=device),
         student_passes=torch.tensor([row.student_passes for row in rows], device=device),
     )

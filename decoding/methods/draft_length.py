@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections import abc
+
+from wheels.decoding.methods.method import Method
+from wheels.decoding.sequences import Sequence
 
 PRIOR_ACCEPTED, PRIOR_DRAFTED = 3.0, 5.0
 """What a row is taken to have seen before it starts: an acceptance of 0.6, soon overruled."""
@@ -36,7 +39,23 @@ def best_length(acceptance: float, student: float, teacher: tuple[float, ...]) -
     return rates.index(max(rates[1:]), 1)
 
 
-def line(points: Sequence[tuple[int, float]], length: int) -> tuple[float, ...]:
+def next_length(method: Method, sequence: Sequence, costs: tuple[float, tuple[float, ...]] | None) -> int | None:
+    """Return K of a text's next draft: as the method says, or the best by its acceptance; None: no limit.
+
+    Args:
+        method: How texts are decoded.
+        sequence: The text; until a draft of it was verified, the method decides.
+        costs: Seconds of a student step, and of teacher passes over 1, 2, ... tokens; None: K is not adapted.
+    """
+    if costs is None or not sequence.checked:
+        return method.draft
+    student, teacher = costs
+    # In steps of 0.05, so that few lengths are ever computed.
+    acceptance = round(estimated_acceptance(sequence.accepted, sequence.checked) * 20) / 20
+    return best_length(acceptance, 0.0 if method.lookup else student, teacher)
+
+
+def line(points: abc.Sequence[tuple[int, float]], length: int) -> tuple[float, ...]:
     """Return `t(1), ..., t(length)` on the line through the first and the last measured point."""
     (x0, y0), (x1, y1) = points[0], points[-1]
     slope = (y1 - y0) / (x1 - x0) if x1 > x0 else 0.0

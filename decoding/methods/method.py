@@ -22,6 +22,7 @@ from wheels.decoding.methods.choices import MODES
 from wheels.decoding.methods.rule import AnyRule, EvenRule, Rule
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.methods.verify import Cascade, Speculative, ThresholdVerifier, Verifier
+from wheels.decoding.sampling import Sampling
 from wheels.errors import WheelsError, check_budget, check_choice, check_kind, check_number, check_whole, shown
 
 LONGEST_DRAFT = 16
@@ -136,6 +137,13 @@ class Method:
     def complete(self) -> bool:
         """Whether every token must have been verified before a text is final."""
         return self.verifier is not None and self.verifier.complete
+
+    def draft_probs(self, sampling: Sampling) -> int:
+        """Return for how many draft tokens the student's distribution must be kept: its longest draft, or none."""
+        if self.lookup or self.verifier is None or not self.verifier.needs_draft_probs(sampling):
+            return 0
+        assert self.draft is not None, "a verifier that compares distributions has drafts of a length"
+        return max(LONGEST_DRAFT if self.adaptive else 0, self.draft)
 
     @property
     def budgets(self) -> tuple[float, ...]:

@@ -29,7 +29,7 @@ import torch
 
 from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.rule import EvenRule, Levels, Rule
-from wheels.decoding.sequences import Row, TextBatch
+from wheels.decoding.sequences import Sequence
 from wheels.decoding.step import Step
 
 RATE = 0.01
@@ -109,24 +109,23 @@ class OnlineBudget:
         self.counted: dict[int, tuple[int, int]] = {}
         """Calls and tokens of each row that its threshold knows of, by the row's index."""
 
-    def decide(self, step: Step, texts: TextBatch, slots_R: torch.Tensor) -> torch.Tensor:
-        """Return the rows that call, bool `[R]`; one is decided after the other, in the order of their slots."""
+    def decide(self, step: Step, sequences: list[Sequence]) -> torch.Tensor:
+        """Return the texts that call, bool `[R]`; one is decided after the other, in their order."""
         call_R = []
-        for slot, score in zip(slots_R.tolist(), self.rule.scored(step).tolist(), strict=True):
-            row = texts.row(slot)
-            threshold = self.thresholds.get(row.budget)
+        for sequence, score in zip(sequences, self.rule.scored(step).tolist(), strict=True):
+            threshold = self.thresholds.get(sequence.budget)
             called = threshold is not None and threshold.decide(score)
-            calls, tokens = self.counted.get(row.index, (0, 0))
-            self.counted[row.index] = calls + called, tokens + 1
+            calls, tokens = self.counted.get(sequence.index, (0, 0))
+            self.counted[sequence.index] = calls + called, tokens + 1
             call_R.append(called)
-        return torch.tensor(call_R, device=slots_R.device)
+        return torch.tensor(call_R, device=step.position_B.device)
 
-    def recount(self, rows: Iterable[Row]) -> None:
-        """Count rows as they stand; no call of theirs may be waiting."""
-        for row in rows:
-            calls, tokens = self.counted.get(row.index, (0, 0))
-            self.counted[row.index] = found = row.by_teacher.count(True), len(row.tokens)
-            if (threshold := self.thresholds.get(row.budget)) is not None:
+    def recount(self, sequences: Iterable[Sequence]) -> None:
+        """Count texts as they are; no call of theirs may be waiting."""
+        for sequence in sequences:
+            calls, tokens = self.counted.get(sequence.index, (0, 0))
+            self.counted[sequence.index] = found = sequence.by_teacher.count(True), len(sequence.tokens)
+            if (threshold := self.thresholds.get(sequence.budget)) is not None:
                 threshold.count(found[0] - calls, found[1] - tokens)
 
 

@@ -146,11 +146,11 @@ def test_a_draft_that_is_stopped_counts_what_stands():
 def longest_drafts(pair: Pair, method: Method, monkeypatch) -> list[int]:
     """Return the length of every draft that was checked, in order, with one text of 40 tokens."""
     lengths: list[int] = []
-    check = engine.Drafts.check
+    check = engine.Passes._check
     monkeypatch.setattr(
-        engine.Drafts,
-        "check",
-        lambda self, slots, gap_R, scores: lengths.append(int(gap_R)) or check(self, slots, gap_R, scores),
+        engine.Passes,
+        "_check",
+        lambda self, slots, gap_R, logits: lengths.append(int(gap_R)) or check(self, slots, gap_R, logits),
     )
     write(pair, ["a b c"], method, budget=None, max_new_tokens=40)
     return lengths

@@ -119,13 +119,13 @@ def test_prompts_that_cannot_be_read_are_skipped_and_change_nothing(family):
 def sizes(engine: Engine) -> dict[str, tuple]:
     """Return the size of all that an engine holds."""
     found = {name: tuple(value.shape) for name, value in vars(engine.texts).items() if isinstance(value, torch.Tensor)}
-    for name, runner in (("student", engine.student), ("teacher", engine.teacher)):
+    for name, runner in (("student", engine.passes.student), ("teacher", engine.passes.teacher)):
         for number, layer in enumerate([*runner.cache.self_layers, *runner.cache.cross_layers]):
             stores = (layer._keys if hasattr(layer, "_keys") else layer.keys) if layer.is_initialized else None
             found[f"{name} {number}"] = () if stores is None else tuple(stores.shape)
         found[name] = len(runner._sources), len(runner._encoded), tuple(runner.cursor_B.shape)
-    laws = engine.drafts.draft_probs_SKV
-    found["texts"] = len(engine.texts.rows), len(engine.since), () if laws is None else tuple(laws.shape)
+    laws = engine.passes.draft_probs_SKV
+    found["texts"] = len(engine.texts.sequences), len(engine.since), () if laws is None else tuple(laws.shape)
     return found
 
 
@@ -155,9 +155,9 @@ def test_memory_is_flat_over_many_prompts(family, method, budget, monkeypatch):
     after = [(row.index, sizes(engine)) for row in engine.run()]
     assert is_flat([size for _, size in after])
     assert sorted(index for index, _ in after) == list(range(COUNT)), "every prompt is answered once"
-    assert all(row.passes for row in rows), "both models are at work"
+    assert all(row.teacher_passes for row in rows), "both models are at work"
     slots = 8 if method.lookup else 10
-    assert len(engine.texts.rows) == slots, "a batch, and those that wait where two models write"
+    assert len(engine.texts.sequences) == slots, "a batch, and those that wait where two models write"
     assert engine.texts.free() == list(range(slots)) and not engine.running and not engine.calling
 
 

@@ -101,7 +101,7 @@ def test_more_texts_than_a_batch_are_in_flight_only_where_both_models_write(budg
     rows = prepare_sequences(pair, ["a b", "c"] * 6, 4)
     engine = Engine(pair, rows, deferral(RULES["random"], budget), DecodeParams(), batch_size=4,
                     schedule=Schedule(group=3))  # fmt: skip
-    assert len(engine.texts.rows) == texts
+    assert len(engine.texts.sequences) == texts
 
 
 def test_the_text_that_has_run_the_longest_goes_first():
@@ -118,7 +118,7 @@ def test_the_text_that_has_run_the_longest_goes_first():
         engine.running.remove(slot)
         engine._run(slot)
     assert engine.running == slots
-    engine.texts.rows[first] = None
+    engine.texts.sequences[first] = None
     engine.running.remove(first)
     engine._admit()
     assert engine.running == [*slots[1:], first], "another text in the slot of the oldest"
@@ -130,16 +130,16 @@ def test_texts_are_let_in_several_at_a_time_while_others_run():
     rows = prepare_sequences(pair, ["a b"] * 20, 4)
     engine = Engine(pair, rows, student_only(), DecodeParams(), batch_size=8)
     engine._admit()
-    assert len(engine.queue) == 12 and not engine.texts.free()
+    assert len(engine.waiting) == 12 and not engine.texts.free()
     for leaving, waiting in ((1, 12), (1, 10), (1, 10)):
         for slot in engine.running[:leaving]:
             engine.running.remove(slot)
-            engine.texts.rows[slot] = None
+            engine.texts.sequences[slot] = None
         engine._admit()
-        assert len(engine.queue) == waiting
+        assert len(engine.waiting) == waiting
     engine.running.clear()
     engine._admit()
-    assert len(engine.queue) == 9
+    assert len(engine.waiting) == 9
 
 
 def test_one_model_alone_reads_its_cache_as_it_lies():
@@ -148,6 +148,6 @@ def test_one_model_alone_reads_its_cache_as_it_lies():
     with_ends(pair, 99)
     engine = Engine(pair, rows, teacher_only(), DecodeParams(), batch_size=4)
     asked = []
-    read = engine.teacher.read
-    engine.teacher.read = lambda rows_R, *rest: asked.append(rows_R) or read(rows_R, *rest)
+    read = engine.passes.teacher.read
+    engine.passes.teacher.read = lambda rows_R, *rest: asked.append(rows_R) or read(rows_R, *rest)
     assert len(list(engine.run())) == 12 and asked and all(rows_R is None for rows_R in asked)

@@ -396,4 +396,4 @@ def test_texts_in_flight_are_the_batch_and_those_that_wait():
         made = Engine(
             pair, rows, speculative(3), DecodeParams(max_new_tokens=LIMIT), batch_size=size, schedule=schedule
         )
-        assert len(made.texts.rows) == count
+        assert len(made.texts.sequences) == count

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.envs.tiny import LIMIT, ROWS, make_pair
+from wheels.decoding.params import RULE_STREAM
 from wheels.decoding.sampling import Sampling
 from wheels.envs.settings import Start
 from wheels.envs.vector import DeferralVectorEnv
@@ -143,7 +144,9 @@ def test_what_was_shown_is_not_written_over(t5_pair: Pair) -> None:
     drawn_B = state.noise(place_B)
     envs.episodes.admit([0, 1], [Start(4, 7, 0.5, 0.0), Start(2, 9, 0.5, 0.0)])
     assert all(getattr(state, name).equal(values_B) for name, values_B in seen.items())
-    assert state.noise(place_B).equal(drawn_B) and not envs.episodes._noise()(place_B).equal(drawn_B)
+    assert state.noise(place_B).equal(drawn_B) and not envs.episodes.texts.noise(envs.episodes.slots_B, RULE_STREAM)(
+        place_B
+    ).equal(drawn_B)
     for _ in range(4):
         envs.step(np.zeros(2, dtype=np.int64))
     for name, values in kept.items():

@@ -1,13 +1,12 @@
 """The length of drafts: closed forms against sums, and the best length against all of them."""
 
-from types import SimpleNamespace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wheels.decoding.methods.draft_length import best_length, estimated_acceptance, expected_tokens, line
-from wheels.decoding.methods.drafts import Drafts
+from wheels.decoding.methods.draft_length import best_length, estimated_acceptance, expected_tokens, line, next_length
+from wheels.decoding.methods.method import prompt_lookup, speculative
+from wheels.decoding.sequences import Sequence
 
 RATES = st.integers(0, 20).map(lambda step: step / 20)
 
@@ -64,16 +63,15 @@ def test_an_acceptance_starts_at_its_prior_and_is_soon_overruled():
 def test_a_row_drafts_by_its_own_acceptance_in_steps_of_a_twentieth():
     """Of 15 that were checked 13 stand: with the prior, 16 of 20."""
     costs = student, teacher = 0.1, (1.0,) * 17
-    drafts = SimpleNamespace(method=SimpleNamespace(draft=5, lookup=False), costs=costs)
-    row = SimpleNamespace(accepted=13, checked=15)
-    assert Drafts._length(drafts, row) == best_length(0.8, student, teacher) == 6
+    method, sequence = speculative(5, adaptive=True), Sequence(0, [5], 20, accepted=13, checked=15)
+    assert next_length(method, sequence, costs) == best_length(0.8, student, teacher) == 6
     assert best_length(0.85, student, teacher) == 7, "the next step has another length"
-    row.accepted = 13.4
-    assert Drafts._length(drafts, row) == 6, "0.82 is nearest to 0.8"
-    drafts.method.lookup = True
-    assert Drafts._length(drafts, row) == 16, "a copied draft costs nothing"
-    row.checked = 0
-    assert Drafts._length(drafts, row) == 5, "what the method says, before anything is known"
+    sequence.accepted = 13.4
+    assert next_length(method, sequence, costs) == 6, "0.82 is nearest to 0.8"
+    assert next_length(prompt_lookup(5, adaptive=True), sequence, costs) == 16, "a copied draft costs nothing"
+    assert next_length(method, sequence, None) == 5, "nothing was measured"
+    sequence.checked = 0
+    assert next_length(method, sequence, costs) == 5, "what the method says, before anything is known"
 
 
 def test_a_line_through_the_ends():

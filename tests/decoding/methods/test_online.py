@@ -24,7 +24,7 @@ from wheels.decoding.methods.rule import Rule
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.methods.verify import Speculative
 from wheels.decoding.params import DecodeParams
-from wheels.decoding.sequences import Row, prepare_sequences
+from wheels.decoding.sequences import Sequence, prepare_sequences
 from wheels.decoding.trace import teacher_use
 from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact
@@ -233,7 +233,7 @@ def test_what_is_counted_is_what_was_written(make, ends):
 def test_a_row_that_was_never_asked_is_counted_whole():
     """Its first draft may be full before the rule says a word."""
     chosen = OnlineBudget(RULES["entropy"], {0.2}, LEVELS)
-    chosen.recount([Row(0, [5], 8, budget=0.2, tokens=[4, 5, 6], by_teacher=[False, True, False])])
+    chosen.recount([Sequence(0, [5], 8, budget=0.2, tokens=[4, 5, 6], by_teacher=[False, True, False])])
     assert (chosen.thresholds[0.2].calls, chosen.thresholds[0.2].tokens) == (1, 3)
 
 

@@ -1,0 +1,193 @@
+"""What is computed for the texts in flight: both models' forward passes, and the tokens that follow from their logits.
+
+The engine and the environments decide; this computes. Shapes: S slots, R rows of a pass, K draft tokens, W = K + 1.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from wheels.decoding.methods.verify import Check, Verifier
+from wheels.decoding.models.forward_batches import OVERHEAD
+from wheels.decoding.models.runner import Output, Pass
+from wheels.decoding.models.self_check import checked_runner
+from wheels.decoding.params import (
+    ACCEPT_STREAM,
+    RULE_STREAM,
+    STUDENT_STREAM,
+    TEACHER_STREAM,
+    DecodeParams,
+    LogitsProcessor,
+)
+from wheels.decoding.sequences import Sequence, TextBatch
+from wheels.decoding.step import Step
+from wheels.models.generation_settings import Constraints
+from wheels.models.pair import Pair
+
+
+class Passes:
+    """Student and teacher, over one batch of texts.
+
+    Args:
+        pair: Student, teacher and tokenizer.
+        texts: The texts in flight.
+        params: How tokens are drawn, and what changes the logits before.
+        overhead: The cost of a forward pass beside its tokens, in tokens.
+        fast_student: Whether the student may take the fast path; not where it is trained meanwhile.
+        longest_draft: K, where the student's distribution at each draft token is kept; 0: it is not.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        texts: TextBatch,
+        params: DecodeParams,
+        *,
+        overhead: int = OVERHEAD,
+        fast_student: bool = True,
+        longest_draft: int = 0,
+    ) -> None:
+        self.texts, self.params, self.vocab_size = texts, params, pair.vocab_size
+        count = len(texts.sequences)
+        self.student = checked_runner(pair.student, count, pair.vocab_size, overhead=overhead, fast=fast_student)
+        self.teacher = checked_runner(pair.teacher, count, pair.vocab_size, overhead=overhead)
+        self.process_student = params.logits_processor or _own_processor(Constraints.of(pair.student))
+        self.process_teacher = params.logits_processor or _own_processor(Constraints.of(pair.teacher))
+        self.longest_draft = min(longest_draft, texts.tokens_ST.shape[1])  # no draft is longer than its text
+        self.draft_probs_SKV: torch.Tensor | None = None
+
+    def keep_journal(self, journal: dict[str, list[Pass]]) -> None:
+        """Note every forward pass from now on, under `student` and `teacher`."""
+        self.student.journal = journal.setdefault("student", [])
+        self.teacher.journal = journal.setdefault("teacher", [])
+
+    def admit(self, slots: list[int], sequences: list[Sequence]) -> None:
+        """Let texts begin in `slots`; nothing is computed yet."""
+        for runner in (self.student, self.teacher):
+            runner.admit(slots, [sequence.source for sequence in sequences])
+        for slot, sequence in zip(slots, sequences, strict=True):
+            self.texts.admit(slot, sequence)
+
+    def read_student(self, slots: list[int], slots_R: torch.Tensor) -> Output:
+        """Bring the student up to date in some rows."""
+        for slot in slots:
+            self.texts.sequence(slot).student_passes += 1
+        rows_R = None if self.texts.is_all(slots) else slots_R
+        return self.student.read(rows_R, self.texts.tokens_ST, self.texts.length_S)
+
+    def read_teacher(
+        self, slots: list[int], slots_R: torch.Tensor, wanted_R: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Bring the teacher up to date in some rows; return its next logits, `[R, V]`, or the last `wanted_R`."""
+        texts = self.texts
+        unread_R = torch.maximum(self.teacher.cursor_B[slots_R], texts.prefix_S[slots_R] - 1)
+        positions = (texts.length_S[slots_R] - unread_R).tolist()
+        rows_R = None if texts.is_all(slots) else slots_R
+        output = self.teacher.read(rows_R, texts.tokens_ST, texts.length_S, wanted_R)
+        for slot, count in zip(slots, positions, strict=True):
+            sequence = texts.sequence(slot)
+            sequence.teacher_passes += 1
+            sequence.teacher_positions += count
+        return output.logits_RV
+
+    def read_teacher_first(self, slots: list[int], slots_R: torch.Tensor) -> torch.Tensor:
+        """Let the teacher read every row with a budget above 0, before its rule is asked; the others get zeros."""
+        logits_RV = torch.zeros(len(slots), self.vocab_size, device=slots_R.device)
+        asking = [slot for slot in slots if self.texts.sequence(slot).budget > 0]
+        if asking:
+            asking_R = torch.tensor(asking, device=slots_R.device)
+            logits_RV[torch.isin(slots_R, asking_R)] = self.read_teacher(asking, asking_R)
+        return logits_RV
+
+    def step(self, slots_R: torch.Tensor, output: Output, teacher_RV: torch.Tensor | None = None) -> Step:
+        """Return what is known at the states that the student has just read."""
+        texts, index_R = self.texts, self.texts.index_S[slots_R]
+        return Step(
+            logits_BV=output.logits_RV,
+            hidden_BD=output.hidden_RD,
+            position_B=texts.position(slots_R),
+            source_B=texts.source_S[slots_R],
+            calls_B=texts.calls_S[slots_R],
+            budget_B=texts.budget_S[slots_R],
+            index_B=index_R,
+            noise=texts.noise(slots_R, RULE_STREAM),
+            places=lambda token_RK: texts.copy_features(slots_R, token_RK),
+            log_p_BV=None if teacher_RV is None else teacher_RV.log_softmax(-1),
+        )
+
+    def student_tokens(self, slots_R: torch.Tensor, logits_RV: torch.Tensor) -> torch.Tensor:
+        """Choose the student's next token in each row, `[R]`; keep its distribution where verification needs it."""
+        position_R = self.texts.position(slots_R)
+        logits_RV = self.process_student(logits_RV, self.texts, slots_R, position_R)
+        if self.longest_draft:
+            self._keep_draft_probs(slots_R, logits_RV)
+        return self._choose(logits_RV, slots_R, position_R, STUDENT_STREAM)
+
+    def teacher_tokens(self, slots_R: torch.Tensor, logits_RV: torch.Tensor) -> torch.Tensor:
+        """Choose the teacher's next token in each row, `[R]`."""
+        position_R = self.texts.position(slots_R)
+        logits_RV = self.process_teacher(logits_RV, self.texts, slots_R, position_R)
+        return self._choose(logits_RV, slots_R, position_R, TEACHER_STREAM)
+
+    def verify(self, slots: list[int], slots_R: torch.Tensor, verifier: Verifier) -> tuple[list[int], torch.Tensor]:
+        """Let the teacher read and verify the drafts; return how many tokens it accepts, and its own after them."""
+        gap_R = torch.tensor([self.texts.sequence(slot).gap for slot in slots], device=slots_R.device)
+        verdict = verifier(self._check(slots_R, gap_R, self.read_teacher(slots, slots_R, gap_R + 1)))
+        return verdict.num_accepted_R.tolist(), verdict.token_R
+
+    def rollback(self, slots_R: torch.Tensor) -> None:
+        """Forget what both models read beyond the last token of each row."""
+        for runner in (self.student, self.teacher):
+            runner.rollback(slots_R, self.texts.length_S[slots_R] - 1)
+
+    def _choose(
+        self, logits_RV: torch.Tensor, slots_R: torch.Tensor, position_R: torch.Tensor, stream: int
+    ) -> torch.Tensor:
+        """Choose a token from logits: the best, or by the row's own noise."""
+        sampling, who = self.params.sampling, ("student", "teacher")[stream]
+        noise_R = None if sampling.greedy else self.texts.noise(slots_R, stream)(position_R)
+        return sampling.choose(logits_RV, noise_R, who)
+
+    def _keep_draft_probs(self, slots_R: torch.Tensor, logits_RV: torch.Tensor) -> None:
+        """Keep the distribution that the next draft token of each row is drawn from."""
+        probs_RV = self.params.sampling.probs(logits_RV).float()
+        if self.draft_probs_SKV is None:
+            shape = (len(self.texts.sequences), self.longest_draft, probs_RV.shape[1])
+            self.draft_probs_SKV = probs_RV.new_zeros(shape)
+        gap_R = torch.tensor([self.texts.sequence(slot).gap for slot in slots_R.tolist()], device=slots_R.device)
+        self.draft_probs_SKV[slots_R, gap_R] = probs_RV
+
+    def _check(self, slots_R: torch.Tensor, gap_R: torch.Tensor, logits_RWV: torch.Tensor) -> Check:
+        """Put together what a verifier is shown."""
+        texts, (rows, width) = self.texts, logits_RWV.shape[:2]
+        first_R = texts.position(slots_R) - gap_R
+        position_RW = first_R[:, None] + torch.arange(width, device=slots_R.device)
+        flat_slot, flat_position = slots_R.repeat_interleave(width), position_RW.reshape(-1)
+        # Beyond a row's own draft lie repeats: whatever they are told, nobody looks.
+        known = torch.minimum(flat_position, (first_R + gap_R).repeat_interleave(width))
+        logits_NV = self.process_teacher(logits_RWV.reshape(rows * width, -1), texts, flat_slot, known)
+        place_RK = (texts.prefix_S[slots_R][:, None] + position_RW[:, :-1]).clamp(max=texts.tokens_ST.shape[1] - 1)
+        noise = torch.zeros(2, rows, width, dtype=torch.float64, device=slots_R.device)
+        if not self.params.sampling.greedy:
+            for row, stream in enumerate((ACCEPT_STREAM, TEACHER_STREAM)):
+                noise[row] = texts.noise(flat_slot, stream)(flat_position).view(rows, width)
+        return Check(
+            logits_RWV=logits_NV.view(logits_RWV.shape),
+            draft_RK=texts.tokens_ST[slots_R].gather(1, place_RK),
+            gap_R=gap_R,
+            sampling=self.params.sampling,
+            q_RKV=None if self.draft_probs_SKV is None else self.draft_probs_SKV[slots_R, : width - 1],
+            accept_RK=noise[0][:, :-1],
+            token_RW=noise[1],
+        )
+
+
+def _own_processor(constraints: Constraints) -> LogitsProcessor:
+    """Return what a model's own generation settings make of its logits."""
+
+    def process(
+        logits_NV: torch.Tensor, texts: TextBatch, slot_N: torch.Tensor, position_N: torch.Tensor
+    ) -> torch.Tensor:
+        return constraints.apply(logits_NV, position_N, texts.limit_S[slot_N])
+
+    return process
