@@ -110,7 +110,7 @@ class Passes:
             calls_B=texts.calls_S[slots_R],
             budget_B=texts.budget_S[slots_R],
             index_B=index_R,
-            noise=texts.noise(slots_R, RULE_STREAM),
+            noise=lambda position_R: texts.noise(slots_R, RULE_STREAM)(position_R),
             places=lambda token_RK: texts.copy_features(slots_R, token_RK),
             log_p_BV=None if teacher_RV is None else teacher_RV.log_softmax(-1),
         )

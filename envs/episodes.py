@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from wheels.data.tasks import Row
-from wheels.decoding.params import DecodeParams
+from wheels.decoding.params import RULE_STREAM, DecodeParams
 from wheels.decoding.passes import Passes
 from wheels.decoding.sequences import Sequence, TextBatch, prepare_sequences
 from wheels.envs.allowance import budget_left, permitted
@@ -92,7 +92,9 @@ class EpisodeBatch:
         output, self.teacher_BV = self.passes.read_student(self.slots, self.slots_B), None
         if self.needs_teacher and not bool(self.ended_B.all()):
             self.teacher_BV = self.passes.read_teacher(self.slots, self.slots_B)
-        self.state = self.passes.step(self.slots_B, output, self.teacher_BV)
+        state = self.passes.step(self.slots_B, output, self.teacher_BV)
+        # A caller may keep a state longer than its episode lasts.
+        self.state = replace(state, noise=self.texts.noise(self.slots_B, RULE_STREAM))
 
     def write(self, action_B: torch.Tensor, active_B: torch.Tensor) -> StepResult:
         """Take the actions of the rows that are active: write a token in each, and see whether the text has ended."""
