@@ -19,12 +19,25 @@ PACKAGES = {
     "metrics": "Metrics",
 }
 """Module of `wheels`, and the title of its page."""
+FIRST = (
+    "Model",
+    "Trace",
+    "Pair",
+    "deferral",
+    "verified",
+    "speculative",
+    "decode",
+    "stream",
+    "DecodeParams",
+    "Sampling",
+)
+"""What a newcomer looks up; the other names follow by the alphabet."""
 
 
 def api_pages() -> list[tuple[str, str, str]]:
     """Return path, title and Markdown of each page."""
-    front = set(names_of("wheels"))
-    pages = [("api/wheels.md", "wheels", _page("wheels", sorted(front)))]
+    front = names_of("wheels")
+    pages = [("api/wheels.md", "wheels", _page("wheels", front))]
     for package, title in PACKAGES.items():
         if package != "wheels":
             module = f"wheels.{package}"
@@ -38,7 +51,8 @@ def names_of(module: str) -> list[str]:
     public = getattr(found, "__all__", None) or [
         name for name, value in vars(found).items() if getattr(value, "__module__", None) == module and name[0] != "_"
     ]
-    return sorted(name for name in public if name not in PACKAGES and not name.startswith("__"))
+    names = [name for name in public if name not in PACKAGES and not name.startswith("__")]
+    return sorted(names, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name.lower()))
 
 
 def _page(module: str, names: list[str]) -> str:
