@@ -8,7 +8,7 @@ from typing import Any
 
 from wheels.benchmarks.curve.at_budget import BASELINE
 from wheels.benchmarks.curve.summary import TRIVIAL, Curve
-from wheels.benchmarks.curve.table import WHERE_MEASURED, row_at, shown_uses
+from wheels.benchmarks.curve.table import WHERE_MEASURED, row_at
 from wheels.metrics import metric_name
 from wheels.tables import Cell, Table, digits, number
 
@@ -19,7 +19,7 @@ DASH = "\N{EN DASH}"
 
 def equal_use(curve: Curve) -> str:
     """Return each metric at equal use, with intervals."""
-    parts, uses = ["<h2>Quality at equal teacher use</h2>"], shown_uses(curve)
+    parts, uses = ["<h2>Quality at equal teacher use</h2>"], curve.shown_uses
     for metric in curve.metrics:
         columns = [_names(curve, curve.rules)]
         for use in uses:
@@ -56,7 +56,7 @@ def comparisons(curve: Curve) -> str:
     """Return the paired comparisons: a row a pair of rules, a column a use."""
     if not curve.paired:
         return ""
-    parts, uses = ["<h2>Comparisons</h2>"], shown_uses(curve)
+    parts, uses = ["<h2>Comparisons</h2>"], curve.shown_uses
     for metric in curve.metrics:
         tests = {
             (test["rule"], _against(test), test["budget"]): test for test in curve.paired if test["metric"] == metric

@@ -115,6 +115,11 @@ class Curve:
         return [budget for budget in self.budgets if 0.0 < budget < 1.0]
 
     @property
+    def shown_uses(self) -> list[float]:
+        """The uses of the short tables."""
+        return uses_shown(self.interior)
+
+    @property
     def quality(self) -> str:
         """Name of the metric on the y axis."""
         return self.metrics[0]

@@ -7,15 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from wheels.benchmarks.core.bootstrap import APART, LEAST_GAP
-from wheels.benchmarks.curve.summary import Curve, uses_shown
+from wheels.benchmarks.curve.summary import Curve
 from wheels.metrics import metric_name
 from wheels.tables import Column, Table, band, columns, digits, number
-
-
-def shown_uses(curve: Curve) -> list[float]:
-    """Return the uses of the short tables (`uses_shown`)."""
-    return uses_shown(curve.interior)
-
 
 NOT_MEASURED = "not measured"
 """Shown where no measured point is near enough (`wheels.benchmarks.core.bootstrap.is_measured`)."""
@@ -75,7 +69,7 @@ def _test_table(curve: Curve) -> str:
         Column("p", show=digits(3)),
         Column("Holm", "p_holm", digits(3)),
     ]
-    tests = [test for test in curve.paired if test["metric"] == curve.quality and test["budget"] in shown_uses(curve)]
+    tests = [test for test in curve.paired if test["metric"] == curve.quality and test["budget"] in curve.shown_uses]
     words = "(Holm: p corrected for the number of comparisons of that rule in this table)"
     return f"{Table.of(shown, tests).text('difference at equal teacher use, paired bootstrap')}\n{words}"
 
@@ -87,7 +81,7 @@ def _use_table(curve: Curve, metric: str) -> str:
         row = row_at(curve, rule, metric, use)
         return if_measured(row["value"], f"{number(row['value'])} ({number(row['pgr'], 2)})")
 
-    uses = shown_uses(curve)
+    uses = curve.shown_uses
     rows = [[rule, len(curve.seeds[rule]), *(shown(rule, use) for use in uses)] for rule in curve.rules]
     words = f"\n({WHERE_MEASURED})" if any(NOT_MEASURED in row for row in rows) else ""
     title = f"{metric_name(metric)} at equal teacher use (share of the student-teacher gap)"

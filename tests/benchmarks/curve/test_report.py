@@ -17,7 +17,7 @@ from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.report import pick_examples, render
 from wheels.benchmarks.curve.report_tables import adherence, areas, comparisons, equal_use
 from wheels.benchmarks.curve.summary import Curve, summarise
-from wheels.benchmarks.curve.table import as_csv, as_text, shown_uses
+from wheels.benchmarks.curve.table import as_csv, as_text
 from wheels.page import Picture
 
 VOID = {"meta", "img", "source"}
@@ -151,8 +151,8 @@ def test_what_was_not_measured_is_said_in_words() -> None:
 
 
 def test_uses_that_are_shown() -> None:
-    assert shown_uses(summarise(measured(count=5), statistics)) == [0.1, 0.2, 0.3]
-    assert shown_uses(summarise(measured(count=5, budgets=(0.0, 0.4, 1.0)), statistics)) == [0.4]
+    assert summarise(measured(count=5), statistics).shown_uses == [0.1, 0.2, 0.3]
+    assert summarise(measured(count=5, budgets=(0.0, 0.4, 1.0)), statistics).shown_uses == [0.4]
 
 
 def test_only_the_best_of_a_column_is_bold_and_the_oracle_never(curve: Curve) -> None:
