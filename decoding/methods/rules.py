@@ -192,8 +192,6 @@ RULE_NAMES = tuple(rule.name for rule in BUILT_IN)
 """What the package's own rules are called by."""
 TRAINED = tuple(rule.name for rule in BUILT_IN if rule.head is not None)
 """The rules that read a trained head: the agent's, its warm start's, and those of two published ways to learn one."""
-SEEDED = tuple(rule.name for rule in BUILT_IN if rule.seeded)
-"""The rules that are measured seed by seed: heads, and draws. (`first-k` draws within one token of each text only.)"""
 KNOWN_RATE = tuple(rule.name for rule in BUILT_IN if rule.known_rate)
 """The rules that call at a known rate, and need no calibration."""
 
