@@ -275,8 +275,8 @@ class Engine:
         assert verifier is not None
         if sequence.accept_draft(num_accepted):
             return True
-        ended = bool(sequence.gap) and self._is_over(sequence)
-        return not ended and (verifier.bonus or not sequence.gap)
+        ended = bool(sequence.num_draft) and self._is_over(sequence)
+        return not ended and (verifier.bonus or not sequence.num_draft)
 
     def _answer(self, slots: list[int], slots_R: torch.Tensor, logits_RV: torch.Tensor) -> list[int]:
         """Write the teacher's token after what the student wrote; return the slots whose text has ended."""
@@ -291,7 +291,7 @@ class Engine:
     def _begin_draft(self, slot: int) -> int:
         """Make all that a text has final, and say how long its next draft may grow; return how much became final."""
         sequence, verifier = self.texts.sequence(slot), self.method.verifier
-        new, sequence.num_settled = sequence.gap, len(sequence.tokens)
+        new, sequence.num_settled = sequence.num_draft, len(sequence.tokens)
         left = sequence.limit - sequence.num_settled - (verifier is not None and verifier.bonus)
         length = next_length(self.method, sequence, self.draft_costs)
         sequence.draft_limit = left if length is None else min(length, left)
@@ -342,8 +342,8 @@ class Engine:
         # Strict mode lets the student run at budget 1 too: `_calls` forces the calls there.
         if method.lookup or (method.budget is not None and sequence.budget >= 1 and method.mode != "strict"):
             return True
-        drafted_all = method.complete and sequence.gap > 0
-        full = sequence.gap >= sequence.draft_limit and (method.draft is not None or drafted_all)
+        drafted_all = method.complete and sequence.num_draft > 0
+        full = sequence.num_draft >= sequence.draft_limit and (method.draft is not None or drafted_all)
         return full or (drafted_all and self._is_over(sequence))
 
     def _copy_draft(self, slot: int, sequence: Sequence) -> None:

@@ -111,7 +111,7 @@ class Passes:
             budget_B=texts.budget_S[slots_R],
             index_B=index_R,
             noise=lambda position_R: texts.noise(slots_R, RULE_STREAM)(position_R),
-            places=lambda token_RK: texts.copy_features(slots_R, token_RK),
+            copy_features=lambda token_RK: texts.copy_features(slots_R, token_RK),
             log_p_BV=None if teacher_RV is None else teacher_RV.log_softmax(-1),
         )
 
@@ -131,8 +131,8 @@ class Passes:
 
     def verify(self, slots: list[int], slots_R: torch.Tensor, verifier: Verifier) -> tuple[list[int], torch.Tensor]:
         """Let the teacher read and verify the drafts; return how many tokens it accepts, and its own after them."""
-        gap_R = torch.tensor([self.texts.sequence(slot).gap for slot in slots], device=slots_R.device)
-        verdict = verifier(self._check(slots_R, gap_R, self.read_teacher(slots, slots_R, gap_R + 1)))
+        num_draft_R = torch.tensor([self.texts.sequence(slot).num_draft for slot in slots], device=slots_R.device)
+        verdict = verifier(self._check(slots_R, num_draft_R, self.read_teacher(slots, slots_R, num_draft_R + 1)))
         return verdict.num_accepted_R.tolist(), verdict.token_R
 
     def rollback(self, slots_R: torch.Tensor) -> None:
@@ -154,17 +154,19 @@ class Passes:
         if self.draft_probs_SKV is None:
             shape = (len(self.texts.sequences), self.longest_draft, probs_RV.shape[1])
             self.draft_probs_SKV = probs_RV.new_zeros(shape)
-        gap_R = torch.tensor([self.texts.sequence(slot).gap for slot in slots_R.tolist()], device=slots_R.device)
-        self.draft_probs_SKV[slots_R, gap_R] = probs_RV
+        num_draft_R = torch.tensor(
+            [self.texts.sequence(slot).num_draft for slot in slots_R.tolist()], device=slots_R.device
+        )
+        self.draft_probs_SKV[slots_R, num_draft_R] = probs_RV
 
-    def _check(self, slots_R: torch.Tensor, gap_R: torch.Tensor, logits_RWV: torch.Tensor) -> Check:
+    def _check(self, slots_R: torch.Tensor, num_draft_R: torch.Tensor, logits_RWV: torch.Tensor) -> Check:
         """Put together what a verifier is shown."""
         texts, (rows, width) = self.texts, logits_RWV.shape[:2]
-        first_R = texts.position(slots_R) - gap_R
+        first_R = texts.position(slots_R) - num_draft_R
         position_RW = first_R[:, None] + torch.arange(width, device=slots_R.device)
         flat_slot, flat_position = slots_R.repeat_interleave(width), position_RW.reshape(-1)
         # Beyond a row's own draft lie repeats: whatever they are told, nobody looks.
-        known = torch.minimum(flat_position, (first_R + gap_R).repeat_interleave(width))
+        known = torch.minimum(flat_position, (first_R + num_draft_R).repeat_interleave(width))
         logits_NV = self.process_teacher(logits_RWV.reshape(rows * width, -1), texts, flat_slot, known)
         place_RK = (texts.prefix_S[slots_R][:, None] + position_RW[:, :-1]).clamp(max=texts.tokens_ST.shape[1] - 1)
         noise = torch.zeros(2, rows, width, dtype=torch.float64, device=slots_R.device)
@@ -174,7 +176,7 @@ class Passes:
         return Check(
             logits_RWV=logits_NV.view(logits_RWV.shape),
             draft_RK=texts.tokens_ST[slots_R].gather(1, place_RK),
-            gap_R=gap_R,
+            num_draft_R=num_draft_R,
             sampling=self.params.sampling,
             q_RKV=None if self.draft_probs_SKV is None else self.draft_probs_SKV[slots_R, : width - 1],
             accept_RK=noise[0][:, :-1],

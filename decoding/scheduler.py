@@ -1,8 +1,7 @@
-"""Which model runs next, and for which rows: decisions alone, no tensors.
+"""Which model runs next, and for which rows. No tensors here.
 
-Rows that want the teacher wait while the others go on, and one teacher pass serves them all. A batch of B rows in a
-pass needs more than B texts in flight for that: with `B + group - 1` of them, either `group` rows wait or B can run, so
-that every pass is full (no row ever idles because another one waits).
+Rows that call wait while the others go on; one teacher pass then serves them all. To keep every pass full, B rows a
+pass need more than B texts in flight: with `B + group - 1` texts, either `group` of them wait or B can run.
 """
 
 from __future__ import annotations

@@ -56,17 +56,17 @@ class Sequence:
         return CopyPointer(self.source)
 
     @property
-    def gap(self) -> int:
+    def num_draft(self) -> int:
         """Tokens of the draft."""
         return len(self.tokens) - self.num_settled
 
     def accept_draft(self, num_accepted: int) -> bool:
         """Keep the first tokens of the draft, drop and count the others; return whether one was rejected."""
-        gap = self.gap
-        self.drafted, self.accepted = self.drafted + gap, self.accepted + num_accepted
-        self.checked += min(num_accepted + 1, gap)
+        drafted = self.num_draft
+        self.drafted, self.accepted = self.drafted + drafted, self.accepted + num_accepted
+        self.checked += min(num_accepted + 1, drafted)
         self.truncate(self.num_settled + num_accepted)
-        return num_accepted < gap
+        return num_accepted < drafted
 
     def truncate(self, length: int) -> None:
         """Drop the tokens from `length` on."""

@@ -1,4 +1,4 @@
-"""What is known at one state, for the rows that are about to write a token."""
+"""The state before the next token: what a rule, an agent and the deferral head see."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ class Step:
     index_B: torch.Tensor
     """Each row's place among the inputs: what tells one text from another."""
     noise: Callable[[torch.Tensor], torch.Tensor]
-    """Draws each row's number at a position `[B]`: few rules draw lots, and the others need not pay for them."""
-    places: CopyFeatures
-    """Says where each text is in its source, as far as it copies, while the rule decides: few rules read features, and
-    the others need not pay for them."""
+    """Draws each row's uniform number at a position `[B]`; only rules that draw pay for it."""
+    copy_features: CopyFeatures
+    """Gives the copy features of the best tokens of each text, while the rule decides; only rules that read features
+    pay for it."""
     log_p_BV: torch.Tensor | None = None
-    """The teacher's log-probabilities, in nats, for the rules that need them everywhere; else None."""
+    """The teacher's log-probabilities, nats; None where the rule does not need the teacher."""
 
     @cached_property
     def log_q_BV(self) -> torch.Tensor:
-        """The student's log-probabilities of the next token, in nats; rules that draw lots need not pay for them."""
+        """The student's log-probabilities of the next token, in nats."""
         return self.logits_BV.log_softmax(-1)
 
     @cached_property
     def features_BF(self) -> torch.Tensor:
         """What the deferral head sees (`wheels.policy.features`)."""
-        return features(self.hidden_BD, self.log_q_BV, self.position_B, self.source_B, self.places)
+        return features(self.hidden_BD, self.log_q_BV, self.position_B, self.source_B, self.copy_features)
 
     @cached_property
     def noise_B(self) -> torch.Tensor:
-        """A uniform number in [0, 1) that belongs to the row and its position, for rules that draw lots."""
+        """A uniform number in [0, 1) of the row and its position, for rules that draw."""
         return self.noise(self.position_B)
 
     @property
     def row_noise_B(self) -> torch.Tensor:
-        """A uniform number in [0, 1) that belongs to the row, the same at all its positions: that of position 0."""
+        """A uniform number in [0, 1) of the row alone: that of position 0."""
         return self.noise(torch.zeros_like(self.position_B))
 
     @property

@@ -1,4 +1,4 @@
-"""Finished texts read again by both models, in one pass each: what was known, and what was not, at every state."""
+"""Teacher forcing: both models score a finished text at every position, in one pass each."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from wheels.models.pair import Pair
 from wheels.policy.features import LOG_FLOOR, features, text_copy_features
 
 LOGITS_AT_A_TIME = 2**26
-"""Scores that are held at once, for each model: 256 MiB in float32."""
+"""Logits that are held at once, for each model: 256 MiB in float32."""
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredText:
-    """One text of T tokens, at each state in which one of them was written."""
+    """One text of T tokens, at the state before each of them."""
 
     features_TF: torch.Tensor
     """What the deferral head sees: the same as in decoding (`Step.features_BF`)."""
@@ -36,7 +36,7 @@ class ScoredText:
 def teacher_force(
     pair: Pair, sources: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], batch_size: int | None = None
 ) -> list[ScoredText]:
-    """Read each text after its source with both models.
+    """Score each text after its source with both models.
 
     Args:
         pair: Both models.
@@ -92,7 +92,7 @@ def _score_batch(pair: Pair, sources: list[Sequence[int]], texts: list[Sequence[
 def read_texts(
     pair: Pair, model: PreTrainedModel, sources: list[Sequence[int]], texts: list[Sequence[int]]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return scores `[T + 1, V]` and what the head read `[T + 1, D]`, of each text, float32.
+    """Return logits `[T + 1, V]` and what the head read `[T + 1, D]`, of each text, float32.
 
     State t is the one before token t; state T the one after the last. Gradients flow where they are not switched off.
 

@@ -45,11 +45,11 @@ class Trace:
     student_passes: int = 0
     """Forward passes of the student that served this output."""
     drafted: int = 0
-    """Student tokens that were handed to the teacher to be verified; 0 where nothing is verified."""
+    """Draft tokens that the teacher verified or discarded; 0 where nothing is verified."""
     accepted: int = 0
-    """Those of them that stood. The others were written in vain."""
+    """Draft tokens that the teacher accepted."""
     checked: int = 0
-    """Those that were judged: the accepted ones, and the one at which a draft was cut."""
+    """Draft tokens that were judged: the accepted ones, and the first that was rejected in each draft."""
     error: str | None = None
     """Why nothing was written; None where something was."""
 
@@ -75,12 +75,12 @@ class Trace:
 
     @property
     def wasted(self) -> int:
-        """Draft tokens that were written in vain: rejected, or behind one that was."""
+        """Draft tokens that were rejected, or came after one that was."""
         return self.drafted - self.accepted
 
     @property
     def acceptance(self) -> float | None:
-        """The share of the judged draft tokens that stood; None where nothing was verified."""
+        """The acceptance rate: accepted draft tokens over those judged; None where nothing was verified."""
         return self.accepted / self.checked if self.checked else None
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Whether an episode may call now, and what is left of its budget."""
+"""Whether an episode may call now, and how much of its budget is left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from wheels.decoding.methods import budget as decoding
 
 MODES = ("average", "strict", "episode")
 """`average`: a call is never refused where the budget is above 0. `strict`: no prefix exceeds it. `episode`: the whole
-output may have `floor(budget * limit)` teacher tokens, wherever they stand."""
+output may have `floor(budget * limit)` teacher tokens, anywhere."""
 
 
 def permitted(

@@ -1,4 +1,4 @@
-"""The pair and the data that an environment has where none are given: the embedded ones."""
+"""The default pair and data of an environment: the embedded ones."""
 
 from __future__ import annotations
 

@@ -24,9 +24,8 @@ class DeferralEnv(gymnasium.Env[Observation, np.int64]):
     """`wheels/Deferral-v0`: one text an episode, one token a step.
 
     Observations, infos: `wheels.envs.views`; rewards: `wheels.envs.rewards`; budgets: `wheels.envs.allowance`. The cost
-    of a call stands in `info["cost"]`, apart from the reward. A call that the budget refuses is answered with the
-    student's token and flagged in `info["call_refused"]`. For its reward the environment lets the teacher read every
-    state, which decoding does not.
+    of a call is `info["cost"]`, apart from the reward. A call that the budget refuses is answered with the student's
+    token and flagged in `info["call_refused"]`. For the reward the teacher reads every state, which decoding avoids.
 
     Args:
         pair: Student, teacher and tokenizer; without it, the embedded pair.

@@ -1,7 +1,7 @@
-"""What a written token and a finished text are worth: pure functions of tensors, in nats.
+"""Rewards of a token and of a finished text: pure functions of tensors, in nats.
 
-A call earns 0 by credit (b) of the consistent form, `log p - log p`, and its cost stands apart. Crediting the sampled
-`log p` of the teacher's token instead would pay for calls where the teacher is confident.
+A call earns 0, `log p - log p`; its cost is given apart. Crediting the sampled `log p` of the teacher's token instead
+would reward calls where the teacher is confident.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an environment of deferral is asked for, and how each of its episodes begins."""
+"""The settings of an environment, and how each of its episodes begins."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ACTIONS = ("factorised", "flat")
 """`factorised`: 0 writes the student's own choice, 1 calls. `flat`: a token of the vocabulary, or V to call."""
 
 OPTIONS = ("index", "seed", "budget", "price")
-"""What `reset(options=...)` can fix of an episode; what it does not is drawn, or as the settings say."""
+"""What `reset(options=...)` can fix of an episode; the rest is drawn, or as in the settings."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the environments show of their texts: spaces, observations and infos, as fresh numpy arrays of B rows."""
+"""Spaces, observations and infos of the environments, as fresh numpy arrays of B rows."""
 
 from __future__ import annotations
 

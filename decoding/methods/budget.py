@@ -1,7 +1,4 @@
-"""The teacher budget, enforced: `strict` never lets a prefix exceed it.
-
-`average` trusts the calibrated threshold, `online` the one that moves (`wheels.decoding.methods.online`).
-"""
+"""The strict budget: no prefix of a text exceeds it. The other modes rely on thresholds and permit every call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a draft should be: the length that writes most tokens a second, at an acceptance and measured costs."""
+"""Draft length: the K with the most tokens a second, for an acceptance rate and measured costs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Drafts that are copied: what followed the last tokens where they stood before, in the source or in the text.
+"""Prompt lookup: drafts copied from where the text's last tokens occurred before, in its source or in itself.
 
-Prompt lookup (Saxena 2023, https://github.com/apoorvumang/prompt-lookup-decoding). No student runs; the teacher
-verifies. Strong where the output repeats its input, as in summarization.
+Saxena 2023, https://github.com/apoorvumang/prompt-lookup-decoding. No student runs; the teacher verifies. Strong where
+the output repeats its input, as in summarization.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 LONGEST_MATCH = 3
-"""Tokens that are searched for at first; fewer where they never stood before."""
+"""Tokens that are searched for at first; fewer where they never occurred before."""
 
 
 def copied_draft(source: Sequence[int], text: Sequence[int], length: int) -> list[int]:
-    """Return up to `length` tokens that followed an earlier place with the ending that `text` has now.
+    """Return up to `length` tokens that followed an earlier occurrence of the text's last tokens.
 
-    The longest ending that occurs (3, 2, then 1 tokens) counts, and of its places the last in the text, else the first
-    in the source. Empty where the last token never stood anywhere before.
+    The longest ending that occurs counts (3, 2, then 1 tokens): its last occurrence in the text, else its first in the
+    source. Empty where the last token never occurred before.
 
     Args:
         source: Tokens of the source or prompt.

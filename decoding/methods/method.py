@@ -1,7 +1,7 @@
-"""What a way of decoding is: when the teacher is called, what it does with the draft that it then reads, its budget.
+"""Methods: when the teacher is called, whether it verifies the student's tokens, and under which budget.
 
-Deferral trusts the draft; speculative decoding, BiLD and cascades verify it. All are one loop (`decoding.engine`) and
-differ in the small policies that a `Method` names.
+Deferral keeps what the student wrote. Speculative decoding, BiLD and cascades verify it. All run in one loop
+(`decoding.engine`); a `Method` names what differs.
 
 Who keeps the budget:
 - budget 0 never calls and budget 1 always does, whatever the rule: the engine sees to it;
@@ -42,7 +42,7 @@ class Method:
     rule: AnyRule | None = None
     """Calls the teacher where the student should not write; None: only a full draft does."""
     verifier: Verifier | None = None
-    """Judges the draft; None: what the student wrote stands."""
+    """Verifies the draft; None: every student token is kept."""
     draft: int | None = None
     """K, the most student tokens between two teacher passes; None: no limit."""
     adaptive: bool = False
@@ -196,7 +196,7 @@ def check_method(given: object) -> Method:
 def deferral(
     rule: AnyRule, budget: float | Sequence[float] | None = None, mode: str = "average", *, burst: int = 0
 ) -> Method:
-    """Return deferral: the teacher writes where `rule` calls, and what the student wrote stands.
+    """Return deferral: the teacher writes where `rule` calls, the student everywhere else.
 
     Args:
         rule: Calls the teacher.
@@ -235,8 +235,8 @@ def bild(fallback: float = 0.6, rollback: float = 3.0, draft: int = 10) -> Metho
 
     Args:
         fallback: The teacher is called where `max q < fallback`.
-        rollback: The draft is cut at the first token with `-log p > rollback`, in nats.
-        draft: And where the student wrote so many tokens by itself.
+        rollback: The draft is rolled back to the first token with `-log p > rollback`, in nats.
+        draft: The most student tokens between two teacher passes.
     """
     rule = RULES["maxprob"].at(1.0 - check_budget(fallback, "fallback"))
     return Method("bild", rule, ThresholdVerifier(rollback, "surprise", complete=True), draft)
@@ -268,14 +268,14 @@ def verified(
 ) -> Method:
     """Return deferral whose calls also verify the student tokens since the last one.
 
-    The budget is that of the tokens that stand. Full drafts, and `complete`, call where the rule does not.
+    The budget counts tokens that were kept. Full drafts, and `complete`, call where the rule does not.
 
     Args:
         rule: Calls the teacher.
         budget: As in `deferral`.
         mode: `average` or `online`: strict mode cannot take tokens back.
-        tolerance: The first token that is worse than the teacher's choice by more, in nats, is taken back.
-        complete: Whether what was written after the last call is verified too, by a pass of its own.
+        tolerance: Nats below the teacher's own choice that a token may be; the first that is worse is rolled back.
+        complete: Whether the tokens after the last call are verified too, by a pass of their own.
         draft: The most student tokens between two passes; None: no limit.
     """
     check_kind("rule", rule, Callable, "a rule")
@@ -295,17 +295,17 @@ def priced(
 ) -> Method:
     """Return deferral whose calls and whose trust in the draft follow one price, lambda, in nats per teacher pass.
 
-    The rule calls where the gain that it predicts exceeds lambda, its threshold; the call's pass takes back the first
-    token of the gap whose true regret, `max log p - log p(v)`, exceeds `max(0, scale * lambda + offset)`.
+    The rule calls where its predicted gain exceeds lambda, its threshold. The call's pass rolls back to the first draft
+    token whose true regret, `max log p - log p(v)`, exceeds `max(0, scale * lambda + offset)`.
 
     Args:
         rule: Calls the teacher; its score is a gain in nats, as that of a trained head.
         budget: As in `deferral`.
         mode: `average` or `online`.
-        scale: Nats of regret that are let pass for each nat of the price; infinite: nothing is taken back.
+        scale: Nats of regret that are let pass for each nat of the price; infinite: nothing is rolled back.
         offset: Nats that are let pass, or not, at any price.
         draft: The most student tokens between two passes; None: no limit.
-        complete: Whether what was written after the last call is verified too, by a pass of its own.
+        complete: Whether the tokens after the last call are verified too, by a pass of their own.
 
     Raises:
         WheelsError: for a rule without a threshold, a scale below 0, or an offset that is no number.

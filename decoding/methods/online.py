@@ -1,4 +1,4 @@
-"""The budget of one stream, kept on any data: a threshold that moves with what the teacher has written so far.
+"""Online mode: a threshold that moves with the teacher tokens spent so far, and so keeps the budget on any data.
 
 Adaptive conformal inference (Gibbs and Candes 2021, https://arxiv.org/abs/2106.00170, eq. 2 and proposition 4.1), whose
 error is a call here: after each decided state
@@ -33,7 +33,7 @@ from wheels.decoding.sequences import Sequence
 from wheels.decoding.step import Step
 
 RATE = 0.01
-"""How much of an error in use a decided state mends. An error is gone after some 1 / RATE = 100 tokens, a few texts; a
+"""The share of an error in use that one state corrects. An error is gone after some 1 / RATE = 100 tokens; a
 threshold that is wrong by d of use costs d / RATE tokens once, so d = 0.3 is 0.01 of use after 3,000; and in a text of
 20 tokens the threshold moves by no more than 0.2 of use, so that the scores still decide."""
 LOWEST, HIGHEST = -1.0, 2.0
@@ -84,22 +84,22 @@ class OnlineThreshold:
         return called
 
     def count(self, calls: int, tokens: int) -> None:
-        """Take in tokens; negative ones were taken back."""
+        """Take in tokens; negative ones were rolled back."""
         self.calls, self.tokens = self.calls + calls, self.tokens + tokens
 
 
 class OnlineBudget:
-    """A threshold rule whose thresholds follow one stream: one for each budget of its rows.
+    """A rule whose threshold follows the texts of one run: a threshold for each budget among them.
 
-    What is counted is tokens. A state in which the rule is asked is one token: the teacher's where it calls, which is
-    counted at once though its row may wait for others; else the student's. Where a method takes tokens back, ends a
-    text behind what stands, or lets the teacher write unasked (a full draft), the row is counted again as it then
-    stands (`recount`). Rows of budget 0 or 1 are never asked, and do not count. The router decides once for a text and
-    its later states follow, so its error may be larger by the texts in flight.
+    It counts tokens. A state in which the rule is asked is one token: the teacher's where it calls, counted at once
+    though the text may wait for others; else the student's. A text is counted again (`recount`) where tokens are rolled
+    back, where it ends early, or where the teacher writes unasked (a full draft). Texts of budget 0 or 1 are never
+    asked, and do not count. The router decides once for a text and its later states follow, so its error may be larger
+    by the texts in flight.
 
     Args:
         rule: Scores the states. Its levels are read, and not its threshold.
-        budgets: Those of the rows.
+        budgets: Those of the texts.
         levels: Those of the rule.
     """
 
@@ -107,7 +107,7 @@ class OnlineBudget:
         self.rule = rule
         self.thresholds = {budget: OnlineThreshold(budget, levels) for budget in budgets if 0 < budget < 1}
         self.counted: dict[int, tuple[int, int]] = {}
-        """Calls and tokens of each row that its threshold knows of, by the row's index."""
+        """Calls and tokens of each text that its threshold knows of, by the text's index."""
 
     def decide(self, step: Step, sequences: list[Sequence]) -> torch.Tensor:
         """Return the texts that call, bool `[R]`; one is decided after the other, in their order."""

@@ -25,13 +25,13 @@ from wheels.errors import WheelsError, check_choice, check_number
 
 @dataclass(frozen=True)
 class Check:
-    """The drafts of R rows, and what both models think of them. K is the longest draft."""
+    """The drafts of R rows, with both models' distributions. K is the longest draft."""
 
     logits_RWV: torch.Tensor
-    """The teacher's scores before each draft token, and after the last: W = K + 1."""
+    """The teacher's logits before each draft token, and after the last: W = K + 1."""
     draft_RK: torch.Tensor
-    """The draft tokens, int64; what lies beyond a row's own number is not looked at."""
-    gap_R: torch.Tensor
+    """The draft tokens, int64; those beyond a row's own number are ignored."""
+    num_draft_R: torch.Tensor
     """Draft tokens of each row, 0 to K."""
     sampling: Sampling
     """How tokens are drawn."""
@@ -76,10 +76,10 @@ class Check:
         """Return the teacher's distribution at one place of each row, `[R, V]`."""
         return self.p_RWV[torch.arange(len(place_R), device=place_R.device), place_R]
 
-    def num_accepted(self, stands_RK: torch.Tensor) -> torch.Tensor:
-        """Return how many draft tokens come before the first that does not stand, `[R]`."""
-        real_RK = torch.arange(stands_RK.shape[1], device=stands_RK.device) < self.gap_R[:, None]
-        return (stands_RK & real_RK).long().cumprod(1).sum(1)
+    def num_accepted(self, accepted_RK: torch.Tensor) -> torch.Tensor:
+        """Return how many draft tokens come before the first that is not accepted, `[R]`."""
+        real_RK = torch.arange(accepted_RK.shape[1], device=accepted_RK.device) < self.num_draft_R[:, None]
+        return (accepted_RK & real_RK).long().cumprod(1).sum(1)
 
     def own_token(self, place_R: torch.Tensor) -> torch.Tensor:
         """Return the teacher's token at one place of each row, as it writes alone, `[R]`."""
@@ -91,7 +91,7 @@ class Check:
     def residual_token(self, num_accepted_R: torch.Tensor, mass_RV: torch.Tensor) -> torch.Tensor:
         """Draw the token after the accepted ones: by `mass`, normalised; where all were accepted, by `p`."""
         total_R1 = mass_RV.sum(-1, keepdim=True)
-        cut_R1 = (num_accepted_R < self.gap_R)[:, None] & (total_R1 > 0)
+        cut_R1 = (num_accepted_R < self.num_draft_R)[:, None] & (total_R1 > 0)
         probs_RV = torch.where(cut_R1, mass_RV / total_R1.clamp(min=1e-30), self.p_at(num_accepted_R))
         return draw(
             probs_RV,
@@ -102,16 +102,16 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What stands."""
+    """The outcome of a verification."""
 
     num_accepted_R: torch.Tensor
-    """Draft tokens that stand, from the first."""
+    """Draft tokens that are accepted, from the first."""
     token_R: torch.Tensor
     """The teacher's token after them."""
 
 
 class Verifier(Protocol):
-    """Decides how much of a draft stands."""
+    """Decides how many draft tokens are accepted."""
 
     @property
     def name(self) -> str:
@@ -123,10 +123,10 @@ class Verifier(Protocol):
 
     @property
     def bonus(self) -> bool:
-        """Whether the teacher writes one token more where the whole draft stands."""
+        """Whether the teacher writes one token more where the whole draft is accepted."""
 
     def needs_draft_probs(self, sampling: Sampling) -> bool:
-        """Tell whether the student's distribution of every draft token has to be kept."""
+        """Tell whether it reads the student's distribution at every draft token."""
 
     def __call__(self, check: Check) -> Verdict:
         """Decide."""
@@ -158,12 +158,12 @@ class Speculative:
         """Accept or draw again."""
         strict = 1.0 - self.lenience
         if check.draft_RK.shape[1] == 0:
-            return Verdict(check.gap_R, check.own_token(check.gap_R))
+            return Verdict(check.num_draft_R, check.own_token(check.num_draft_R))
         if check.sampling.greedy:
-            stands_RK = check.is_best_RK
+            accepted_RK = check.is_best_RK
             if self.lenience:
-                stands_RK = stands_RK | (check.p_draft_RK >= strict * check.p_RWV[:, :-1].max(-1).values)
-            num_accepted_R = check.num_accepted(stands_RK)
+                accepted_RK = accepted_RK | (check.p_draft_RK >= strict * check.p_RWV[:, :-1].max(-1).values)
+            num_accepted_R = check.num_accepted(accepted_RK)
             return Verdict(num_accepted_R, check.own_token(num_accepted_R))
         num_accepted_R = check.num_accepted(check.accept_RK * strict * check.q_draft_RK < check.p_draft_RK)
         place_R = num_accepted_R.clamp(max=check.draft_RK.shape[1] - 1)
@@ -173,10 +173,10 @@ class Speculative:
 
 @dataclass(frozen=True)
 class ThresholdVerifier:
-    """Cut the draft at the first token that the teacher finds too bad by a threshold, in nats.
+    """Reject from the first token that the teacher finds worse than a threshold, in nats.
 
     `surprise`: `-log p(v) > threshold` (the rollback of BiLD, Kim et al. 2023). `regret`: `max log p - log p(v) >
-    threshold`: how much better the teacher's own choice is. An infinite threshold takes nothing back.
+    threshold`: how much better the teacher's own choice is. An infinite threshold accepts all.
     """
 
     threshold: float
@@ -195,7 +195,7 @@ class ThresholdVerifier:
         return False
 
     def __call__(self, check: Check) -> Verdict:
-        """Cut at the first token beyond the threshold."""
+        """Reject from the first token beyond the threshold."""
         surprise_RK = -check.p_draft_RK.log()
         if self.measure == "regret":
             surprise_RK = surprise_RK + check.p_RWV[:, :-1].max(-1).values.log()
@@ -259,7 +259,7 @@ class Cascade:
     def __call__(self, check: Check) -> Verdict:
         """Accept or draw again, against the target."""
         if check.draft_RK.shape[1] == 0:
-            return Verdict(check.gap_R, check.own_token(check.gap_R))
+            return Verdict(check.num_draft_R, check.own_token(check.num_draft_R))
         if check.q_RKV is None:
             raise WheelsError(
                 "a cascade compares two distributions, and a draft that is copied has none; let the student draft"

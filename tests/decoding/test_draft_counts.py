@@ -150,7 +150,9 @@ def longest_drafts(pair: Pair, method: Method, monkeypatch) -> list[int]:
     monkeypatch.setattr(
         engine.Passes,
         "_check",
-        lambda self, slots, gap_R, logits: lengths.append(int(gap_R)) or check(self, slots, gap_R, logits),
+        lambda self, slots, num_draft_R, logits: (
+            lengths.append(int(num_draft_R)) or check(self, slots, num_draft_R, logits)
+        ),
     )
     write(pair, ["a b c"], method, budget=None, max_new_tokens=40)
     return lengths

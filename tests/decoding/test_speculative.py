@@ -160,7 +160,7 @@ def test_a_rule_that_accepts_all_would_be_seen(monkeypatch):
 
 def accepts_all(self: Speculative, check: Check) -> Verdict:
     """A wrong rule: no draft token is ever refused."""
-    return Verdict(check.gap_R, check.own_token(check.gap_R))
+    return Verdict(check.num_draft_R, check.own_token(check.num_draft_R))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

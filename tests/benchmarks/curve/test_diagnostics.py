@@ -16,7 +16,7 @@ from wheels.benchmarks.curve import reliability
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.reliability import judge
 from wheels.benchmarks.curve.run import run
-from wheels.decoding import teacher_forcing as examine
+from wheels.decoding import teacher_forcing
 from wheels.decoding.methods.calibrated import calibrated
 from wheels.decoding.methods.rules import head_score
 from wheels.decoding.step import Step
@@ -85,8 +85,8 @@ def test_strict_mode_and_prices(model: Path, data: Path) -> None:
 @pytest.mark.slow
 def test_outputs_are_read_again_in_batches_of_the_size_asked_for(model: Path, data: Path, monkeypatch: Any) -> None:
     read: list[int] = []
-    watched = examine._score_batch
-    monkeypatch.setattr(examine, "_score_batch", lambda pair, s, t: read.append(len(s)) or watched(pair, s, t))
+    watched = teacher_forcing._score_batch
+    monkeypatch.setattr(teacher_forcing, "_score_batch", lambda pair, s, t: read.append(len(s)) or watched(pair, s, t))
     run(settings(model, data, rules=("regret",), budgets=(0.1,), batch_size=2, output=str(data / "small")))
     assert read and max(read) <= 2
 

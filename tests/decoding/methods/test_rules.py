@@ -38,7 +38,7 @@ def state(**change) -> Step:
         "calls_B": torch.tensor([0, 1, 2]),
         "budget_B": torch.tensor([0.2, 0.2, 0.5], dtype=torch.float64),
         "noise": noise,
-        "places": lambda token_BK: torch.zeros(len(token_BK), len(NAMES)),
+        "copy_features": lambda token_BK: torch.zeros(len(token_BK), len(NAMES)),
         "log_p_BV": torch.tensor(P, dtype=torch.float64).log(),
     }
     return Step(**(values | change))

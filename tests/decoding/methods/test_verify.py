@@ -92,7 +92,7 @@ def check_of(p: Table, q: Table, tokens: tuple[int, ...], accept_RK: torch.Tenso
     return Check(
         logits_RWV=p_WV.log().expand(rows, -1, -1),
         draft_RK=torch.tensor(tokens).expand(rows, -1),
-        gap_R=torch.full((rows,), draft),
+        num_draft_R=torch.full((rows,), draft),
         sampling=Sampling(1.0),
         q_RKV=q_KV.expand(rows, -1, -1),
         accept_RK=accept_RK,
@@ -196,7 +196,7 @@ def greedy_check(laws: list[list[tuple[float, ...]]], drafts: list[list[int]], g
     p_RWV, draft_RK = torch.tensor(laws, dtype=torch.float64), torch.tensor(drafts)
     return Check(
         **{
-            "logits_RWV": p_RWV.log(), "draft_RK": draft_RK, "gap_R": torch.tensor(gaps), "sampling": GREEDY,
+            "logits_RWV": p_RWV.log(), "draft_RK": draft_RK, "num_draft_R": torch.tensor(gaps), "sampling": GREEDY,
             "q_RKV": None, "accept_RK": torch.zeros(draft_RK.shape).double(),
             "token_RW": torch.zeros(p_RWV.shape[:2]).double(), **more,
         }
