@@ -34,6 +34,7 @@ from wheels.benchmarks.passes.summary import (
 )
 from wheels.benchmarks.passes.table import as_csv, shown
 from wheels.benchmarks.passes.tune import Tried, choose
+from wheels.benchmarks.passes.tuned_commands import generate_command
 from wheels.config import to_dict, versions, write_resolved
 from wheels.data.tasks import Row, Task, load_task
 from wheels.decoding.methods.rule import Rule
@@ -43,6 +44,7 @@ from wheels.json_text import json_digest
 from wheels.metrics import sentence_statistics, signature
 from wheels.models.artefact import Artefact
 from wheels.runs import claim
+from wheels.streams import remark
 
 INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher")
 """Settings that change no figure, or are known by the digest of what they name."""
@@ -98,6 +100,8 @@ def _measure(
     _write(folder, found, points)
     print(shown(found, points, task.metrics))
     print(f"written to {folder}: passes.json, passes.csv, passes.png")
+    for each in (each for each in chosen if each.seed in (None, 0)):
+        remark(f"tuned, {each.label}: {generate_command(config, each)}")
     return points
 
 

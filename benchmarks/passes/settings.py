@@ -48,6 +48,8 @@ class Setting:
     """The curve over passes that it lies on: settings of one line differ in one knob, or were chosen together."""
     seed: int | None = None
     """The trained head that it reads; None: none, and the setting stands on the line of every seed."""
+    tolerance: float | None = None
+    """How far the draft is trusted, as `wheels generate --tolerance` takes it; None where the sweep tries nothing."""
 
     @property
     def budget(self) -> float | None:
@@ -132,12 +134,12 @@ def _ruled(
                 complete = family == "verified-all"
                 method = verified(rule, budget, tolerance=nats, complete=complete, draft=longest)
                 knob = f"{nats:g} nats{end}"
-                yield Setting(family, f"{place}, {knob}", method, f"{family}, {knob}", seed)
+                yield Setting(family, f"{place}, {knob}", method, f"{family}, {knob}", seed, nats)
         elif family == "priced" and (rule.in_nats or rule.head is not None):
             for scale, complete in ((scale, complete) for scale in config.scales for complete in (False, True)):
                 method = priced(rule, budget, scale=scale, draft=longest, complete=complete)
                 knob = f"scale {scale:g}{', to the end' if complete else ''}{end}"
-                yield Setting(family, f"{place}, {knob}", method, f"{family}, {knob}", seed)
+                yield Setting(family, f"{place}, {knob}", method, f"{family}, {knob}", seed, scale)
 
 
 def _fixed(family: str) -> Iterator[Setting]:
@@ -168,4 +170,4 @@ def _take_back(draft: int) -> Iterator[Setting]:
     """Yield drafts of one length that are cut by the teacher's regret alone."""
     for nats in TOLERANCES:
         method = take_back(draft, nats)
-        yield Setting("take-back", f"{draft} tokens, {nats:g} nats", method, "take-back")
+        yield Setting("take-back", f"{draft} tokens, {nats:g} nats", method, "take-back", tolerance=nats)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from wheels.benchmarks.passes import run as passes
 from wheels.benchmarks.passes.config import FAMILIES, PassesConfig
 from wheels.benchmarks.passes.run import Split, _signature, run
 from wheels.benchmarks.passes.settings import ends, settings_of, sweep_of, tuned
+from wheels.benchmarks.passes.tuned_commands import generate_command
+from wheels.config import parse
+from wheels.decoding.commands.generate import method_of
+from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact
 from wheels.policy.calibration import Calibration, Point
@@ -103,6 +108,24 @@ def test_a_tuned_setting_is_the_decode_of_the_one_that_was_chosen(config):
     assert [each.key for each in settings if each.label == "budget 0.2, 1 nats" and each.family == "verified"] == [
         first.key, second.key
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_setting_of_the_sweep_is_a_command_that_decodes_alike(config, seed):
+    config = replace(config, scales=(0.5, 2.0))
+    points = [Point("learned", head, 0.2, 1.5 + head, 0.2) for head in (0, 1)]
+    Calibration(points).save(Path(config.model) / "deferral" / "calibration.json")
+    artefact = Artefact.load(config.model)
+    settings = sweep_of(config, artefact, seed)
+    assert {setting.family for setting in settings} == {"deferral", "verified", "verified-all", "priced", "take-back"}
+    for setting in [*settings, *tuned(settings, ["priced, budget 0.2, scale 2, to the end, at most 8 tokens"])]:
+        command = shlex.split(generate_command(config, setting))
+        method = method_of(parse(GenerateConfig, command[2:], prog="wheels generate"), artefact)
+        own = setting.method
+        assert command[:2] == ["wheels", "generate"] and command[-1] == "TEXT"
+        assert (method.name, method.verifier, method.draft) == (own.name, own.verifier, own.draft), command
+        assert method.budget == own.budget
+        assert own.rule is None or method.rule.threshold == own.rule.threshold == 1.5 + seed
 
 
 def test_the_scored_rows_are_not_tuned_on(config):
