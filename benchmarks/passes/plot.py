@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
 from wheels.benchmarks.core.bootstrap import APART
@@ -30,9 +29,9 @@ from wheels.metrics import metric_name
 LOOKS = {
     "deferral": Look("deferral", SERIES[0], "o"),
     "tuned": Look("tuned: the best of these on other rows", SERIES[1], "s"),
-    "priced": Look("priced deferral", SERIES[5], "h"),
-    "verified": Look("verified deferral", "#2171B5", "s"),
-    "verified-all": Look("verified to the end", "#238B45", "D"),
+    "priced": Look("priced deferral", "#8F6BB8", "h"),
+    "verified": Look("verified deferral", "#3B82C4", "s"),
+    "verified-all": Look("verified to the end", "#3A9150", "D"),
     "take-back": Look("take-back: drafts cut at a regret", SERIES[2], "^", DOTTED),
     "bild": Look("BiLD", SERIES[3], "v", DOTTED),
     "speculative": Look("speculative decoding, exact", "#444444", "P", DOTTED),
@@ -40,8 +39,8 @@ LOOKS = {
     "cascade": Look("speculative cascades", SERIES[4], "d", DOTTED),
     "lookup": Look("prompt lookup", "#8A8A8A", "p", DOTTED),
 }
-SHADES = {"verified": ("#5BA3D0", "#08306B"), "verified-all": ("#5FB56A", "#00441B"), "priced": ("#56B4E9", "#CC79A7")}
-"""First and last shade of a family with several curves."""
+FAINT, STRONG = 4.0, 9.5
+"""The contrasts of the first and the last curve of a family with several."""
 MAIN = ("deferral", "tuned")
 """The families that stand out, with their bands."""
 
@@ -92,8 +91,8 @@ def _draw_ruled(axes: Axes, curves: Curves, theme: Theme) -> None:
         same = [other for other in curves if other[0]["family"] == family]
         look = LOOKS[family]
         if len(same) > 1:
-            shades = LinearSegmentedColormap.from_list(family, SHADES[family])
-            look = replace(look, colour=to_hex(shades(same.index(curve) / (len(same) - 1))))
+            least = FAINT + (STRONG - FAINT) * same.index(curve) / (len(same) - 1)
+            look = replace(look, colour=theme.shade(look.colour, least))
         if family not in MAIN:
             look = replace(look, label=look.label + curve[0]["line"].removeprefix(family))
         points = sorted(curve, key=lambda band: band["passes"])

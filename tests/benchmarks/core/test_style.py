@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from tests.pictures import drawn, pixels
@@ -24,6 +25,11 @@ from wheels.benchmarks.core.style import (
     render,
     runs,
 )
+from wheels.benchmarks.curve import plot
+from wheels.benchmarks.curve.looks import look
+from wheels.files import read_object
+
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
 
 
 def draw(weight: Weight, theme: Theme) -> Figure:
@@ -52,6 +58,14 @@ def test_both_versions_are_small_and_the_same_again() -> None:
     light, dark = (pixels(png)[..., :3] for png in (picture.light, picture.dark))
     assert light[0, 0] == pytest.approx([1.0, 1.0, 1.0]) and dark[0, 0] == pytest.approx(np.array([23, 24, 26]) / 255)
     assert max(map(len, (picture.light, picture.dark))) < 40_000
+
+
+def test_the_colours_of_thin_lines_are_kept() -> None:
+    found = read_object(RESULTS / "multi30k_de_en" / "curve.json")
+    shown = 255 * pixels(render(plot.draw, found).dark)[..., :3].reshape(-1, 3)
+    for rule in found["rules"]:
+        wanted = 255 * np.array(to_rgb(DARK.shade(look(rule).colour)))
+        assert np.abs(shown - wanted).max(1).min() < 10, rule
 
 
 def test_a_heavy_line_has_a_band_and_others_have_bars() -> None:
