@@ -182,7 +182,7 @@ class Engine:
             waited = self.clock - self.since[self.calling[0]] if self.calling else 0
             model, slots = self.schedule.next(self.running, self.calling, waited, self.batch_size, self.group)
             slots = sorted(slots)  # so that a pass of all rows is one of the whole cache
-            slots_R = torch.tensor(slots, device=self.texts.length_S.device)
+            slots_R = torch.tensor(slots, device=self.texts.length_Q.device)
             ended = (self._student_pass if model == "student" else self._teacher_pass)(slots, slots_R)
             seconds = (time.perf_counter() - start) / len(slots)
             for slot in slots:

@@ -1,6 +1,6 @@
 """What is computed for the texts in flight: both models' forward passes, and the tokens that follow from their logits.
 
-The engine and the environments decide; this computes. Shapes: S slots, R rows of a pass, K draft tokens, W = K + 1.
+The engine and the environments decide; this computes. Shapes: Q slots, R rows of a pass, K draft tokens, W = K + 1.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Passes:
         self.teacher = checked_runner(pair.teacher, count, pair.vocab_size, overhead=overhead)
         self.process_student = params.logits_processor or _own_processor(Constraints.of(pair.student))
         self.process_teacher = params.logits_processor or _own_processor(Constraints.of(pair.teacher))
-        self.longest_draft = min(longest_draft, texts.tokens_ST.shape[1])  # no draft is longer than its text
-        self.draft_probs_SKV: torch.Tensor | None = None
+        self.longest_draft = min(longest_draft, texts.tokens_QT.shape[1])  # no draft is longer than its text
+        self.draft_probs_QKV: torch.Tensor | None = None
 
     def keep_journal(self, journal: dict[str, list[Pass]]) -> None:
         """Note every forward pass from now on, under `student` and `teacher`."""
@@ -73,17 +73,17 @@ class Passes:
         for slot in slots:
             self.texts.sequence(slot).student_passes += 1
         rows_R = None if self.texts.is_all(slots) else slots_R
-        return self.student.read(rows_R, self.texts.tokens_ST, self.texts.length_S)
+        return self.student.read(rows_R, self.texts.tokens_QT, self.texts.length_Q)
 
     def read_teacher(
         self, slots: list[int], slots_R: torch.Tensor, wanted_R: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Bring the teacher up to date in some rows; return its next logits, `[R, V]`, or the last `wanted_R`."""
         texts = self.texts
-        unread_R = torch.maximum(self.teacher.cursor_B[slots_R], texts.prefix_S[slots_R] - 1)
-        positions = (texts.length_S[slots_R] - unread_R).tolist()
+        unread_R = torch.maximum(self.teacher.cursor_B[slots_R], texts.prefix_Q[slots_R] - 1)
+        positions = (texts.length_Q[slots_R] - unread_R).tolist()
         rows_R = None if texts.is_all(slots) else slots_R
-        output = self.teacher.read(rows_R, texts.tokens_ST, texts.length_S, wanted_R)
+        output = self.teacher.read(rows_R, texts.tokens_QT, texts.length_Q, wanted_R)
         for slot, count in zip(slots, positions, strict=True):
             sequence = texts.sequence(slot)
             sequence.teacher_passes += 1
@@ -101,14 +101,14 @@ class Passes:
 
     def step(self, slots_R: torch.Tensor, output: Output, teacher_RV: torch.Tensor | None = None) -> Step:
         """Return what is known at the states that the student has just read."""
-        texts, index_R = self.texts, self.texts.index_S[slots_R]
+        texts, index_R = self.texts, self.texts.index_Q[slots_R]
         return Step(
             logits_BV=output.logits_RV,
             hidden_BD=output.hidden_RD,
             position_B=texts.position(slots_R),
-            source_B=texts.source_S[slots_R],
-            calls_B=texts.calls_S[slots_R],
-            budget_B=texts.budget_S[slots_R],
+            source_B=texts.source_Q[slots_R],
+            calls_B=texts.calls_Q[slots_R],
+            budget_B=texts.budget_Q[slots_R],
             index_B=index_R,
             noise=lambda position_R: texts.noise(slots_R, RULE_STREAM)(position_R),
             copy_features=lambda token_RK: texts.copy_features(slots_R, token_RK),
@@ -138,7 +138,7 @@ class Passes:
     def rollback(self, slots_R: torch.Tensor) -> None:
         """Forget what both models read beyond the last token of each row."""
         for runner in (self.student, self.teacher):
-            runner.rollback(slots_R, self.texts.length_S[slots_R] - 1)
+            runner.rollback(slots_R, self.texts.length_Q[slots_R] - 1)
 
     def _choose(
         self, logits_RV: torch.Tensor, slots_R: torch.Tensor, position_R: torch.Tensor, stream: int
@@ -151,13 +151,13 @@ class Passes:
     def _keep_draft_probs(self, slots_R: torch.Tensor, logits_RV: torch.Tensor) -> None:
         """Keep the distribution that the next draft token of each row is drawn from."""
         probs_RV = self.params.sampling.probs(logits_RV).float()
-        if self.draft_probs_SKV is None:
+        if self.draft_probs_QKV is None:
             shape = (len(self.texts.sequences), self.longest_draft, probs_RV.shape[1])
-            self.draft_probs_SKV = probs_RV.new_zeros(shape)
+            self.draft_probs_QKV = probs_RV.new_zeros(shape)
         num_draft_R = torch.tensor(
             [self.texts.sequence(slot).num_draft for slot in slots_R.tolist()], device=slots_R.device
         )
-        self.draft_probs_SKV[slots_R, num_draft_R] = probs_RV
+        self.draft_probs_QKV[slots_R, num_draft_R] = probs_RV
 
     def _check(self, slots_R: torch.Tensor, num_draft_R: torch.Tensor, logits_RWV: torch.Tensor) -> Check:
         """Put together what a verifier is shown."""
@@ -168,17 +168,17 @@ class Passes:
         # Beyond a row's own draft lie repeats: whatever they are told, nobody looks.
         known = torch.minimum(flat_position, (first_R + num_draft_R).repeat_interleave(width))
         logits_NV = self.process_teacher(logits_RWV.reshape(rows * width, -1), texts, flat_slot, known)
-        place_RK = (texts.prefix_S[slots_R][:, None] + position_RW[:, :-1]).clamp(max=texts.tokens_ST.shape[1] - 1)
+        place_RK = (texts.prefix_Q[slots_R][:, None] + position_RW[:, :-1]).clamp(max=texts.tokens_QT.shape[1] - 1)
         noise = torch.zeros(2, rows, width, dtype=torch.float64, device=slots_R.device)
         if not self.params.sampling.greedy:
             for row, stream in enumerate((ACCEPT_STREAM, TEACHER_STREAM)):
                 noise[row] = texts.noise(flat_slot, stream)(flat_position).view(rows, width)
         return Check(
             logits_RWV=logits_NV.view(logits_RWV.shape),
-            draft_RK=texts.tokens_ST[slots_R].gather(1, place_RK),
+            draft_RK=texts.tokens_QT[slots_R].gather(1, place_RK),
             num_draft_R=num_draft_R,
             sampling=self.params.sampling,
-            q_RKV=None if self.draft_probs_SKV is None else self.draft_probs_SKV[slots_R, : width - 1],
+            q_RKV=None if self.draft_probs_QKV is None else self.draft_probs_QKV[slots_R, : width - 1],
             accept_RK=noise[0][:, :-1],
             token_RW=noise[1],
         )
@@ -190,6 +190,6 @@ def _own_processor(constraints: Constraints) -> LogitsProcessor:
     def process(
         logits_NV: torch.Tensor, texts: TextBatch, slot_N: torch.Tensor, position_N: torch.Tensor
     ) -> torch.Tensor:
-        return constraints.apply(logits_NV, position_N, texts.limit_S[slot_N])
+        return constraints.apply(logits_NV, position_N, texts.limit_Q[slot_N])
 
     return process

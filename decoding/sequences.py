@@ -144,14 +144,14 @@ def _too_long(pair: Pair, sequence: Sequence, count: int) -> str:
 
 
 class TextBatch:
-    """S slots, each with the text that is written in it; the engine and the environments step the same class.
+    """Q slots, each with the text that is written in it; the engine and the environments step the same class.
 
     A slot is taken again as soon as its text has ended. Methods that take both `slots` and `slots_R` are given the
     same R slots twice: as a list, and as a tensor.
 
     Args:
         pair: Student, teacher and tokenizer.
-        count: S, texts in flight at most.
+        count: Q, texts in flight at most.
         sequences: All texts that will be: there is room for the longest of them.
     """
 
@@ -161,29 +161,29 @@ class TextBatch:
         width = prefix + max((each.limit for each in sequences), default=0) + 1
         self.sequences: list[Sequence | None] = [None] * count
         device = pair.device
-        self.tokens_ST = torch.full((count, width), pair.pad_id, dtype=torch.long, device=device)
-        self.length_S = torch.zeros(count, dtype=torch.long, device=device)
+        self.tokens_QT = torch.full((count, width), pair.pad_id, dtype=torch.long, device=device)
+        self.length_Q = torch.zeros(count, dtype=torch.long, device=device)
         """Tokens of the text, prefix and draft included."""
-        self.prefix_S = torch.zeros_like(self.length_S)
+        self.prefix_Q = torch.zeros_like(self.length_Q)
         """Tokens before the output."""
-        self.source_S = torch.zeros_like(self.length_S)
+        self.source_Q = torch.zeros_like(self.length_Q)
         """Tokens of the source, or of the prompt."""
-        self.calls_S = torch.zeros_like(self.length_S)
+        self.calls_Q = torch.zeros_like(self.length_Q)
         """Tokens that the teacher wrote."""
-        self.limit_S = torch.zeros_like(self.length_S)
-        self.index_S = torch.zeros_like(self.length_S)
-        self.budget_S = torch.zeros(count, dtype=torch.float64, device=device)
+        self.limit_Q = torch.zeros_like(self.length_Q)
+        self.index_Q = torch.zeros_like(self.length_Q)
+        self.budget_Q = torch.zeros(count, dtype=torch.float64, device=device)
         self.seeds = np.zeros(count, dtype=np.int64)
 
     def admit(self, slot: int, sequence: Sequence) -> None:
         """Let a text begin in a slot."""
         prefix = list(self.pair.start_ids) if self.pair.is_seq2seq else sequence.source
         self.sequences[slot] = sequence
-        self.tokens_ST[slot, : len(prefix)] = torch.tensor(prefix, device=self.tokens_ST.device)
-        self.length_S[slot] = self.prefix_S[slot] = len(prefix)
-        self.source_S[slot] = len(sequence.source)
-        self.calls_S[slot], self.limit_S[slot], self.index_S[slot] = 0, sequence.limit, sequence.index
-        self.budget_S[slot], self.seeds[slot] = sequence.budget, sequence.seed
+        self.tokens_QT[slot, : len(prefix)] = torch.tensor(prefix, device=self.tokens_QT.device)
+        self.length_Q[slot] = self.prefix_Q[slot] = len(prefix)
+        self.source_Q[slot] = len(sequence.source)
+        self.calls_Q[slot], self.limit_Q[slot], self.index_Q[slot] = 0, sequence.limit, sequence.index
+        self.budget_Q[slot], self.seeds[slot] = sequence.budget, sequence.seed
 
     def leave(self, slot: int) -> Sequence:
         """Give a slot back, and return the text that was in it."""
@@ -207,11 +207,11 @@ class TextBatch:
 
     def position(self, slots_R: torch.Tensor) -> torch.Tensor:
         """Return the tokens written in each slot, `[R]`."""
-        return self.length_S[slots_R] - self.prefix_S[slots_R]
+        return self.length_Q[slots_R] - self.prefix_Q[slots_R]
 
     def noise(self, slots_R: torch.Tensor, stream: int) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return what draws, at a position of each text, the number in [0, 1) of its seed and index, float64 `[R]`."""
-        seeds, index_R = self.seeds[slots_R.cpu().numpy()], self.index_S[slots_R]
+        seeds, index_R = self.seeds[slots_R.cpu().numpy()], self.index_Q[slots_R]
         return lambda position_R: uniforms(seeds, index_R, position_R, stream)
 
     def copy_features(self, slots_R: torch.Tensor, token_RK: torch.Tensor) -> torch.Tensor:
@@ -225,10 +225,10 @@ class TextBatch:
 
     def append(self, slots: list[int], slots_R: torch.Tensor, token_R: torch.Tensor, *, by_teacher: bool) -> None:
         """Append one token to each text."""
-        self.tokens_ST[slots_R, self.length_S[slots_R]] = token_R
-        self.length_S[slots_R] += 1
+        self.tokens_QT[slots_R, self.length_Q[slots_R]] = token_R
+        self.length_Q[slots_R] += 1
         if by_teacher:
-            self.calls_S[slots_R] += 1
+            self.calls_Q[slots_R] += 1
         for slot, token in zip(slots, token_R.tolist(), strict=True):
             sequence = self.sequence(slot)
             sequence.tokens.append(token)
@@ -236,13 +236,13 @@ class TextBatch:
 
     def append_draft(self, slot: int, tokens: list[int]) -> None:
         """Append a draft that was copied to one text."""
-        sequence, start = self.sequence(slot), int(self.length_S[slot])
-        self.tokens_ST[slot, start : start + len(tokens)] = torch.tensor(tokens, device=self.tokens_ST.device).long()
-        self.length_S[slot] += len(tokens)
+        sequence, start = self.sequence(slot), int(self.length_Q[slot])
+        self.tokens_QT[slot, start : start + len(tokens)] = torch.tensor(tokens, device=self.tokens_QT.device).long()
+        self.length_Q[slot] += len(tokens)
         sequence.tokens += tokens
         sequence.by_teacher += [False] * len(tokens)
 
     def truncate(self, slots: list[int], slots_R: torch.Tensor) -> None:
         """Shorten texts to the tokens that their sequences still have."""
         lengths = [len(self.sequence(slot).tokens) for slot in slots]
-        self.length_S[slots_R] = self.prefix_S[slots_R] + torch.tensor(lengths, device=self.length_S.device)
+        self.length_Q[slots_R] = self.prefix_Q[slots_R] + torch.tensor(lengths, device=self.length_Q.device)

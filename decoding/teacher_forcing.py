@@ -75,17 +75,17 @@ def _score_batch(pair: Pair, sources: list[Sequence[int]], texts: list[Sequence[
     p, _ = read_texts(pair, pair.teacher, sources, texts)
     for row, text in enumerate(texts):
         steps = len(text)
-        log_q_SV, log_p_TV = q[row].log_softmax(-1), p[row][:steps].log_softmax(-1)
-        position_S = torch.arange(steps + 1, device=log_q_SV.device)
-        source_S = torch.full_like(position_S, len(sources[row]))
-        seen_SF = features(hidden[row], log_q_SV, position_S, source_S, text_copy_features(sources[row], text))
-        token_T1 = torch.tensor(text, device=log_q_SV.device)[:, None]
+        log_q_WV, log_p_TV = q[row].log_softmax(-1), p[row][:steps].log_softmax(-1)
+        position_W = torch.arange(steps + 1, device=log_q_WV.device)
+        source_W = torch.full_like(position_W, len(sources[row]))
+        seen_WF = features(hidden[row], log_q_WV, position_W, source_W, text_copy_features(sources[row], text))
+        token_T1 = torch.tensor(text, device=log_q_WV.device)[:, None]
         yield ScoredText(
-            features_TF=seen_SF[:steps].cpu(),
-            final_features_F=seen_SF[steps].cpu(),
-            regret_T=regret(log_p_TV, log_q_SV[:steps]).cpu(),
+            features_TF=seen_WF[:steps].cpu(),
+            final_features_F=seen_WF[steps].cpu(),
+            regret_T=regret(log_p_TV, log_q_WV[:steps]).cpu(),
             log_p_token_T=log_p_TV.gather(1, token_T1).squeeze(1).clamp(min=LOG_FLOOR).cpu(),
-            log_q_token_T=log_q_SV[:steps].gather(1, token_T1).squeeze(1).clamp(min=LOG_FLOOR).cpu(),
+            log_q_token_T=log_q_WV[:steps].gather(1, token_T1).squeeze(1).clamp(min=LOG_FLOOR).cpu(),
         )
 
 

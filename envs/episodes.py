@@ -135,11 +135,11 @@ class EpisodeBatch:
     def permitted_B(self) -> torch.Tensor:
         """Return the rows that may call now."""
         texts, settings = self.texts, self.settings
-        return permitted(settings.mode, texts.budget_S, self.position_B, texts.calls_S, texts.limit_S, settings.burst)
+        return permitted(settings.mode, texts.budget_Q, self.position_B, texts.calls_Q, texts.limit_Q, settings.burst)
 
     def budget_left_B(self) -> torch.Tensor:
         """Return what is left of the budgets (`budget_left`)."""
-        return budget_left(self.texts.budget_S, self.texts.calls_S, self.texts.limit_S)
+        return budget_left(self.texts.budget_Q, self.texts.calls_Q, self.texts.limit_Q)
 
     def mask_BA(self) -> torch.Tensor:
         """Return the actions that make sense now: tokens the student's settings allow, and a call within the budget."""
@@ -156,8 +156,8 @@ class EpisodeBatch:
     def outputs_BT(self) -> torch.Tensor:
         """Return the tokens that each row has written, padded on the right to the longest output that there may be."""
         time_T = torch.arange(self.settings.max_new_tokens, device=self.slots_B.device)
-        place_BT = (self.texts.prefix_S[:, None] + time_T).clamp(max=self.texts.tokens_ST.shape[1] - 1)
-        return self.texts.tokens_ST.gather(1, place_BT).masked_fill(
+        place_BT = (self.texts.prefix_Q[:, None] + time_T).clamp(max=self.texts.tokens_QT.shape[1] - 1)
+        return self.texts.tokens_QT.gather(1, place_BT).masked_fill(
             time_T >= self.position_B[:, None], self.pair.pad_id
         )
 
@@ -188,7 +188,7 @@ class EpisodeBatch:
             row_R = (active_B & (by_teacher_B == by_teacher)).nonzero().squeeze(-1)
             self.texts.append(row_R.tolist(), row_R, token_B[row_R], by_teacher=by_teacher)
         terminated_B = torch.isin(token_B, self.eos) & active_B
-        truncated_B = (self.position_B >= self.texts.limit_S) & active_B & ~terminated_B
+        truncated_B = (self.position_B >= self.texts.limit_Q) & active_B & ~terminated_B
         self.ended_B = self.ended_B | terminated_B | truncated_B
         return terminated_B, truncated_B
 

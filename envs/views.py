@@ -46,7 +46,7 @@ def observe(episodes: EpisodeBatch) -> Observation:
     """Return the observations of all rows."""
     return {
         "features": array_of(episodes.state.features_BF, np.float32),
-        "budget": array_of(episodes.texts.budget_S[:, None], np.float32),
+        "budget": array_of(episodes.texts.budget_Q[:, None], np.float32),
         "budget_left": array_of(episodes.budget_left_B()[:, None], np.float32),
         "price": array_of(episodes.price_B[:, None], np.float32),
         "tokens": array_of(episodes.outputs_BT(), np.int64),
@@ -63,9 +63,9 @@ def infos_of(episodes: EpisodeBatch, written: StepResult) -> dict[str, np.ndarra
     """
     took_part_B = array_of(written.token_B >= 0, np.bool_)
     by_teacher_B = array_of(written.by_teacher_B, np.bool_)
-    calls_B, position_B = array_of(episodes.texts.calls_S, np.int64), array_of(episodes.position_B, np.int64)
+    calls_B, position_B = array_of(episodes.texts.calls_Q, np.int64), array_of(episodes.position_B, np.int64)
     return {
-        "index": array_of(episodes.texts.index_S, np.int64),
+        "index": array_of(episodes.texts.index_Q, np.int64),
         "token": array_of(written.token_B, np.int64),
         "author": np.where(took_part_B, np.where(by_teacher_B, TEACHER, STUDENT), "").astype(object),
         "cost": by_teacher_B.astype(np.float64),

@@ -86,12 +86,12 @@ class GenerateBatch:
         if not self.processors:
             return logits_NV
         processed_NV = torch.empty_like(logits_NV)
-        index_N = texts.index_S[slot_N]
+        index_N = texts.index_Q[slot_N]
         for written in position_N.unique().tolist():
             chosen_N = position_N == written
             slot_M, index_M, logits_MV = slot_N[chosen_N], index_N[chosen_N], logits_NV[chosen_N]
-            column_MT = texts.prefix_S[slot_M][:, None] + torch.arange(written, device=slot_N.device)
-            tokens_MT = texts.tokens_ST[slot_M[:, None], column_MT]
+            column_MT = texts.prefix_Q[slot_M][:, None] + torch.arange(written, device=slot_N.device)
+            tokens_MT = texts.tokens_QT[slot_M[:, None], column_MT]
             # Rows at other positions hold a copy of the first row; their results are dropped.
             tokens_BT = tokens_MT[:1].repeat(len(self.prompts_BL), 1)
             logits_BV = logits_MV[:1].repeat(len(self.prompts_BL), 1)

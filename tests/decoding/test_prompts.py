@@ -124,7 +124,7 @@ def sizes(engine: Engine) -> dict[str, tuple]:
             stores = (layer._keys if hasattr(layer, "_keys") else layer.keys) if layer.is_initialized else None
             found[f"{name} {number}"] = () if stores is None else tuple(stores.shape)
         found[name] = len(runner._sources), len(runner._encoded), tuple(runner.cursor_B.shape)
-    laws = engine.passes.draft_probs_SKV
+    laws = engine.passes.draft_probs_QKV
     found["texts"] = len(engine.texts.sequences), len(engine.since), () if laws is None else tuple(laws.shape)
     return found
 

@@ -90,7 +90,7 @@ def test_states_and_tokens_are_the_engines_on_the_same_path(pair: Pair, sampling
         (trace,) = write(pair, [source], rule, budget=0.5, max_new_tokens=LIMIT, sampling=sampling, seed=11)
         observation, _ = env.reset(options={"index": SOURCES.index(source), "seed": 11})
         # The engine numbers its inputs, and the draws with them, from 0 in each call.
-        env.episodes.texts.index_S[0] = 0
+        env.episodes.texts.index_Q[0] = 0
         for step, call, token in zip(rule.steps, rule.calls, trace.token_ids, strict=True):
             np.testing.assert_allclose(observation["features"], step.features_BF[0], atol=ROUNDING)
             torch.testing.assert_close(env.state.regret_B, step.regret_B, atol=ROUNDING, rtol=0)
