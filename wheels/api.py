@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,7 +103,7 @@ class Model:
 
     def generate(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         teacher_budget: float | Sequence[float] | None = None,
         mode: str = "average",
@@ -142,7 +142,7 @@ class Model:
 
     def stream(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         teacher_budget: float | Sequence[float] | None = None,
         mode: str = "average",
