@@ -49,25 +49,30 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def shared_chunks(
-    folder: Path, name: str, count: int, make: Callable[[int], Mapping[str, Any]], title: str, accelerator: Accelerator
+    folder: Path,
+    name: str,
+    numbers: range,
+    make: Callable[[int], Mapping[str, Any]],
+    accelerator: Accelerator,
+    title: str | None = None,
 ) -> list[dict[str, Any]]:
     """Return the parts of a long job; see `wheels.runs.chunks`. Each process makes every n-th, and all read all.
 
     Args:
         folder: Where they are kept.
         name: How the files' names begin.
-        count: How many there are.
+        numbers: Of the parts.
         make: Makes one part, by its number.
-        title: Of the progress bar.
         accelerator: The processes.
+        title: Of the progress bar; None: there is none.
     """
-    mine = range(accelerator.process_index, count, accelerator.num_processes)
-    of = partial(chunks, folder, None, count, make, STATE, name=f"{name}-")
-    silent = not accelerator.is_main_process or None
-    for _ in tqdm(of(mine=mine), total=len(mine), desc=title, unit="chunk", file=sys.stderr, disable=silent):
+    mine = numbers[accelerator.process_index :: accelerator.num_processes]
+    of = partial(chunks, folder, None, make=make, form=STATE, name=f"{name}-")
+    silent = title is None or not accelerator.is_main_process or None
+    for _ in tqdm(of(mine), total=len(mine), desc=title, unit="chunk", file=sys.stderr, disable=silent):
         pass
     accelerator.wait_for_everyone()
-    return list(of())
+    return list(of(numbers))
 
 
 class Checkpoints:

@@ -203,7 +203,7 @@ def collect_pairs(
         )
         return {**vars(found), "length_N": length_N}
 
-    parts = shared_chunks(folder, "pairs", -(-count // CHUNK), make, "paired texts", accelerator)
+    parts = shared_chunks(folder, "pairs", range(-(-count // CHUNK)), make, accelerator, "paired texts")
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     length_N = joined.pop("length_N")
     if metric in OF_A_CORPUS:

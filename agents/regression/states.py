@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,9 @@ from tqdm import tqdm
 from wheels.agents.config import TrainConfig
 from wheels.agents.rl.episode import Episode, pack, unpack
 from wheels.agents.rl.rollout import random_behaviour, roll_out
+from wheels.agents.runlog import shared_chunks
 from wheels.data.tasks import Row
 from wheels.models.pair import Pair
-from wheels.runs import chunks
-from wheels.runs.tensors import STATE
 
 CHUNK = 2048
 """Sources that are decoded between two writes to disk."""
@@ -44,12 +41,9 @@ def collect(
         def make(number: int) -> dict[str, Any]:
             return pack(_roll_out(pair, parts[number], config, number, bar))
 
-        of = partial(chunks, folder, None, len(parts), make, STATE, name="states-")
         for first in range(0, len(parts), accelerator.num_processes):
             these = range(first, min(first + accelerator.num_processes, len(parts)))
-            deque(of(mine=these[accelerator.process_index :][:1]), maxlen=0)
-            accelerator.wait_for_everyone()
-            for part in of(mine=these):
+            for part in shared_chunks(folder, "states", these, make, accelerator):
                 episodes += unpack(part)
             bar.update(sum(map(len, parts[: these.stop])) - bar.n)
             states = sum(map(len, episodes))

@@ -53,9 +53,8 @@ class TrainedBaselines:
         fits = {"gate": self._gate} | ({"router": self._router} if self.gains is not None else {})
         heads = {}
         for rule, fit in fits.items():
-            parts = shared_chunks(
-                self.folder, f"{rule}-{seed}", 1, partial(self._state, rule, fit, seed, metrics), rule, self.accelerator
-            )
+            make = partial(self._state, rule, fit, seed, metrics)
+            parts = shared_chunks(self.folder, f"{rule}-{seed}", range(1), make, self.accelerator, rule)
             heads[rule] = DeferralHead(self._settings(seed).head(self.episodes[0].features_TF.shape[1])).eval()
             heads[rule].load_state_dict(parts[0])
         return heads
@@ -128,7 +127,7 @@ def collect_gains(
         features_NF, gain_N = text_gains(pair, chunks[number], metric, config.max_new_tokens, config.batch_size)
         return {"features": features_NF, "gain": gain_N}
 
-    parts = shared_chunks(folder, "gains", len(chunks), make, "whole texts", accelerator)
+    parts = shared_chunks(folder, "gains", range(len(chunks)), make, accelerator, "whole texts")
     return torch.cat([part["features"] for part in parts]), torch.cat([part["gain"] for part in parts])
 
 

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import threading
 
 import pytest
@@ -189,3 +191,27 @@ def test_an_account_without_a_budget_has_no_limit():
     for item in "abc":
         account.apply({"event": "reserve", "item": item})
     assert (account.spent, account.free) == (3, float("inf"))
+
+
+def test_a_full_disk_within_a_line_loses_no_answer(tmp_path, monkeypatch):
+    write = os.write
+
+    def full(handle, data):
+        if b"settle" in data:
+            return write(handle, data[:9])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with ledger(tmp_path) as one:
+        one.reserve("a")
+        one.settle("a", Answer("A"))
+        one.reserve("b")
+        one.reserve("c")
+        with monkeypatch.context() as patch, pytest.raises(WheelsError, match="No space left on device; make room"):
+            patch.setattr(os, "write", full)
+            one.settle("b", Answer("B"))
+        one.settle("c", Answer("C"))  # by another thread, which was on its way
+    with ledger(tmp_path) as again:
+        assert (again.answer("a"), again.answer("c"), again.recovered) == (Answer("A"), Answer("C"), {"b"})
+        assert again.reserve("b")
+        again.settle("b", Answer("B"))
+    assert read_account(tmp_path / "ledger.jsonl").spent == 3

@@ -218,6 +218,17 @@ def test_second_run_is_instant_and_another_is_refused(data, tmp_path, monkeypatc
     assert read_json(tmp_path / "out" / "run.json")["identity"]["seed"] == 1
 
 
+def test_a_finished_run_whose_weights_are_damaged_is_made_again(data, tmp_path, caplog):
+    settings = config(data, tmp_path / "out", max_steps=2)
+    run(settings)
+    file = tmp_path / "out" / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-4])
+    run(settings)
+    assert "model.safetensors is gone or damaged; it is made again" in caplog.text
+    assert file.read_bytes() == whole
+
+
 def test_a_run_whose_data_was_moved_is_the_same(data, tmp_path, monkeypatch):
     run(config(data, tmp_path / "out", max_steps=2))
     elsewhere = str(shutil.copytree(data, tmp_path / "elsewhere"))

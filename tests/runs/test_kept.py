@@ -138,13 +138,13 @@ def test_a_long_job_goes_on_in_the_middle(tmp_path: Path) -> None:
         return [number]
 
     with pytest.raises(KeyboardInterrupt):
-        list(chunks(tmp_path, ORIGIN, 4, make))
-    assert list(chunks(tmp_path, ORIGIN, 4, make)) == [[0], [1], [2], [3]]
+        list(chunks(tmp_path, ORIGIN, range(4), make))
+    assert list(chunks(tmp_path, ORIGIN, range(4), make)) == [[0], [1], [2], [3]]
     assert made == [0, 1, -1, 2, 3]
-    assert list(chunks(tmp_path, ORIGIN, 5, make, mine=range(1, 5, 2))) == [[1], [3]]
+    assert list(chunks(tmp_path, ORIGIN, range(1, 5, 2), make)) == [[1], [3]]
     (tmp_path / "00001.json").rename(tmp_path / "00002.json")
     (tmp_path / "00001.json.seal").rename(tmp_path / "00002.json.seal")
-    list(chunks(tmp_path, ORIGIN, 4, make))
+    list(chunks(tmp_path, ORIGIN, range(4), make))
     assert made[5:] == [1, 2], "a part that stands in another's place is not taken for it"
 
 

@@ -204,7 +204,7 @@ def gather_signals(
             grades = assistant.grade(rows, [one.answer for one in found], lambda _: None)
         return [asdict(Signal(one.answer, one.share, grade)) for one, grade in zip(found, grades, strict=True)]
 
-    parts = chunks(folder, json_digest(sources), -(-len(sources) // CHUNK), make)
+    parts = chunks(folder, json_digest(sources), range(-(-len(sources) // CHUNK)), make)
     shown = tqdm(parts, desc="the student's doubts", total=-(-len(sources) // CHUNK), unit="chunk", leave=False)
     return [Signal(**line) for part in shown for line in part]
 

@@ -32,6 +32,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -180,14 +181,8 @@ class TeacherCache:
         write_json(self.folder / "cache.json", told)
         total = sum(len(self._rows(number)) for number in numbers)
         with tqdm(total=total, desc="teacher's probabilities", unit="row", leave=False) as bar:
-            made = chunks(
-                self.folder,
-                self.folder.name,
-                len(self.files),
-                lambda number: self._score(teacher, self._rows(number), collator, batch_size),
-                SHARD,
-                mine=numbers,
-            )
+            score = partial(self._score, teacher, collator, batch_size)
+            made = chunks(self.folder, self.folder.name, numbers, score, SHARD)
             for number, _ in zip(numbers, made, strict=True):
                 bar.update(len(self._rows(number)))
 
@@ -207,8 +202,9 @@ class TeacherCache:
         return distribution_of(shard, temperature, column)
 
     @torch.no_grad()
-    def _score(self, teacher: PreTrainedModel, rows: Sequence[Example], collator: Collator, batch_size: int) -> Shard:
-        """Return the cached tensors of some rows, in their order."""
+    def _score(self, teacher: PreTrainedModel, collator: Collator, batch_size: int, number: int) -> Shard:
+        """Return the tensors of the rows of one file, in their order."""
+        rows = self._rows(number)
         order = sorted(range(len(rows)), key=lambda row: (len(rows[row]["source"]), len(rows[row]["target"])))
         parts: list[Shard] = [{} for _ in rows]
         for start in range(0, len(order), batch_size):

@@ -57,7 +57,7 @@ def teacher_outputs(
                 advance=bar.update,
             )
 
-        for part in chunks(folder / origin, origin, -(-len(sources) // CHUNK), make):
+        for part in chunks(folder / origin, origin, range(-(-len(sources) // CHUNK)), make):
             outputs += part
             bar.update(len(outputs) - bar.n)
     write_json(folder / "tokens.json", sum(map(len, outputs)))

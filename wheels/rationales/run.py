@@ -190,7 +190,7 @@ def _complete(config: RationalesConfig, records: Sequence[tuple[Record, Row]], f
     parts = [records[start : start + CHUNK] for start in range(0, len(records), CHUNK)]
     completed: list[Record] = []
     with tqdm(total=len(records), desc="rationales", unit="row") as bar:
-        found = chunks(folder, None, len(parts), lambda n: attributor().attribute([row for _, row in parts[n]]))
+        found = chunks(folder, None, range(len(parts)), lambda n: attributor().attribute([row for _, row in parts[n]]))
         for part, ones in zip(parts, found, strict=True):
             completed += [_with(config, record, one) for (record, _), one in zip(part, ones, strict=True)]
             bar.update(len(part))

@@ -90,25 +90,23 @@ def cached(path: Path, made_from: Any, make: Callable[[], Made], form: Form[Made
 def chunks(
     folder: Path,
     made_from: Any,
-    count: int,
+    numbers: Iterable[int],
     make: Callable[[int], Made],
     form: Form[Made] = JSON,
     *,
     name: str = "",
-    mine: Iterable[int] | None = None,
 ) -> Iterator[Made]:
     """Yield the parts of a long job in order, each `cached`: a run that was killed goes on in the middle.
 
     Args:
         folder: where they are kept, as `NAME00000.SUFFIX` and so on.
         made_from: of the job; see `cached`.
-        count: of the parts.
+        numbers: of the parts that are wanted; processes that share a job make some of them each.
         make: returns a part, by its number.
         form: of the files.
         name: how the files' names begin.
-        mine: the numbers that this process makes (default: all).
     """
-    for number in range(count) if mine is None else mine:
+    for number in numbers:
         yield cached(folder / f"{name}{number:05d}{form.suffix}", [made_from, number], partial(make, number), form)
 
 
