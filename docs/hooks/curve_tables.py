@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from table_text import NOT_MEASURED, interval, load, number, table
@@ -110,4 +111,10 @@ def passes(folder: str, metric: str) -> str:
     return table([f"{metric}, minus the best of the others", *(f"{cost:g} passes" for cost in COSTS)], body)
 
 
-TABLES = {"shares": shares, "minus": minus, "ends": ends, "budgets": budgets, "passes": passes}
+TABLES: dict[str, Callable[..., str]] = {
+    "shares": shares,
+    "minus": minus,
+    "ends": ends,
+    "budgets": budgets,
+    "passes": passes,
+}

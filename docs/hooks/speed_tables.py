@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from table_text import load, number, table
@@ -50,4 +51,4 @@ def _own(batch: dict[str, Any]) -> str:
     return number(ratios[len(ratios) // 2])
 
 
-TABLES = {"speed": speed, "every-way": alone}
+TABLES: dict[str, Callable[..., str]] = {"speed": speed, "every-way": alone}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from statistics import mean
 from typing import Any
 
@@ -227,7 +228,7 @@ def _strategy(point: dict[str, Any]) -> str:
     return name + (f" ({ASSISTANTS[point['assistant']]})" if asked else "")
 
 
-TABLES = {
+TABLES: dict[str, Callable[..., str]] = {
     "labels": labels,
     "floor": floor,
     "cache-error": cache_error,
