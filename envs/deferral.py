@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import gymnasium
 import numpy as np
@@ -14,7 +14,7 @@ from wheels.decoding.step import Step
 from wheels.decoding.trace import pieces_of
 from wheels.envs.defaults import pair_and_rows
 from wheels.envs.episodes import EpisodeBatch, StepResult
-from wheels.envs.settings import Settings, Start, draw_start
+from wheels.envs.settings import Settings, SettingsKeywords, Start, draw_start
 from wheels.envs.views import Observation, action_space, array_of, end_infos, infos_of, observation_space, observe
 from wheels.errors import WheelsError, check_choice, shown
 from wheels.models.pair import Pair
@@ -45,7 +45,7 @@ class DeferralEnv(gymnasium.Env[Observation, np.int64]):
         rows: Sequence[Row] | None = None,
         *,
         render_mode: str | None = None,
-        **settings: Any,
+        **settings: Unpack[SettingsKeywords],
     ) -> None:
         if render_mode is not None:
             check_choice("render_mode", render_mode, self.metadata["render_modes"])

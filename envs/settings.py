@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -104,6 +104,22 @@ class Settings:
     def budgets(self) -> tuple[float, ...]:
         """The budgets that an episode may have."""
         return tuple(self.budget) if isinstance(self.budget, tuple | list) else (self.budget,)
+
+
+class SettingsKeywords(TypedDict, total=False):
+    """The fields of `Settings`, as keywords of the environments."""
+
+    actions: str
+    budget: float | tuple[float, ...]
+    mode: str
+    burst: int
+    price: float
+    charge_price: bool
+    reward: str
+    metric: str
+    terminal_scale: float
+    max_new_tokens: int
+    sampling: Sampling
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from wheels.data.tasks import Row
 from wheels.decoding.step import Step
 from wheels.envs.defaults import pair_and_rows
 from wheels.envs.episodes import EpisodeBatch, StepResult
-from wheels.envs.settings import Settings, Start, draw_start
+from wheels.envs.settings import Settings, SettingsKeywords, Start, draw_start
 from wheels.envs.views import Observation, action_space, array_of, end_infos, infos_of, observation_space, observe
 from wheels.errors import WheelsError, check_whole, shown
 from wheels.models.pair import Pair
@@ -40,7 +40,11 @@ class DeferralVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012 (as gymnasium declares it)
 
     def __init__(
-        self, num_envs: int = 1, pair: Pair | None = None, rows: Sequence[Row] | None = None, **settings: Any
+        self,
+        num_envs: int = 1,
+        pair: Pair | None = None,
+        rows: Sequence[Row] | None = None,
+        **settings: Unpack[SettingsKeywords],
     ) -> None:
         self.num_envs = check_whole("num_envs", num_envs, 1)
         self.settings = Settings.of(settings)

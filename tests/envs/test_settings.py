@@ -1,9 +1,9 @@
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 
-from wheels.envs.settings import Settings, Start, draw_start
+from wheels.envs.settings import Settings, SettingsKeywords, Start, draw_start
 from wheels.errors import WheelsError
 
 
@@ -69,3 +69,7 @@ def test_each_episode_draws_a_budget_of_the_grid() -> None:
     starts = [draw_start(generator, 5, Settings(budget=(0.1, 0.5)), {}) for _ in range(40)]
     assert {start.budget for start in starts} == {0.1, 0.5}
     assert {start.index for start in starts} == set(range(5))
+
+
+def test_the_keywords_of_the_environments_are_the_fields_of_the_settings() -> None:
+    assert get_type_hints(SettingsKeywords) == get_type_hints(Settings)
