@@ -113,7 +113,7 @@ def test_no_more_rows_are_in_flight_than_batch_size_says(
 
     def counted(self: Engine, *more: Any, **named: Any) -> None:
         begin(self, *more, **named)
-        flying.append((named["batch_size"], len(self.texts.rows)))
+        flying.append((named["batch_size"], len(self.texts.sequences)))
 
     def noted(pair: Any, model: Any, sources: Any, texts: list[Any]) -> Any:
         read.append(len(texts))
