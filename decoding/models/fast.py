@@ -49,7 +49,7 @@ class SourceProjection:
         return list(zip(parts[::2], parts[1::2], strict=True))
 
 
-@dataclass
+@dataclass(repr=False)
 class FastEncoder:
     """An encoder, and what its decoder attends to."""
 
@@ -74,7 +74,7 @@ class FastEncoder:
         return self.project(self.norm(states_ND), rows)
 
 
-@dataclass
+@dataclass(repr=False)
 class FastDecoder:
     """A decoder, and its output head."""
 
