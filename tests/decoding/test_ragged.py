@@ -126,7 +126,7 @@ def test_a_long_walk_in_bfloat16_is_off_by_its_rounding_alone(family):
 
 
 def sees_all(runner: Runner) -> None:
-    """A mistake: what was rewound, or never written, is seen."""
+    """A mistake: what was rolled back, or never written, is seen."""
     runner.backend = runner.library
     right = runner.library._mask
     runner.library._mask = lambda allowed_RKL, packing: right(torch.ones_like(allowed_RKL), packing)
@@ -183,7 +183,7 @@ def test_nothing_is_concatenated_at_a_step_and_stores_seldom_grow(family, monkey
     texts_BT = torch.randint(2, VOCABULARY, (2, steps + 8))
     places = []
     for step in range(steps):
-        if step % 10 == 9:  # a row is rewound, and reads more than the other
+        if step % 10 == 9:  # a row is rolled back, and reads more than the other
             runner.rollback(torch.tensor([1]), runner.cursor_B[1:] - 3)
         runner.read(None, texts_BT, torch.tensor([step + 1, step + 3]))
         places.append(stores(runner))
