@@ -66,6 +66,7 @@ class EpisodeBatch:
         self.eos = torch.tensor(pair.eos_ids, device=pair.device)
         self.needs_teacher = needs_teacher(settings.parts)
         self.slots, self.slots_B = list(range(size)), torch.arange(size, device=pair.device)
+        self.time_T = torch.arange(settings.max_new_tokens, device=pair.device)
         self.price_B = torch.zeros(size, dtype=torch.float64, device=pair.device)
         self.ended_B = self.price_B == 0
 
@@ -130,7 +131,7 @@ class EpisodeBatch:
     @property
     def position_B(self) -> torch.Tensor:
         """The tokens that each row has written."""
-        return self.texts.position(self.slots_B)
+        return self.texts.length_Q - self.texts.prefix_Q
 
     def permitted_B(self) -> torch.Tensor:
         """Return the rows that may call now."""
@@ -155,11 +156,9 @@ class EpisodeBatch:
 
     def outputs_BT(self) -> torch.Tensor:
         """Return the tokens that each row has written, padded on the right to the longest output that there may be."""
-        time_T = torch.arange(self.settings.max_new_tokens, device=self.slots_B.device)
-        place_BT = (self.texts.prefix_Q[:, None] + time_T).clamp(max=self.texts.tokens_QT.shape[1] - 1)
-        return self.texts.tokens_QT.gather(1, place_BT).masked_fill(
-            time_T >= self.position_B[:, None], self.pair.pad_id
-        )
+        place_BT = (self.texts.prefix_Q[:, None] + self.time_T).clamp(max=self.texts.tokens_QT.shape[1] - 1)
+        unwritten_BT = self.time_T >= self.position_B[:, None]
+        return self.texts.tokens_QT.gather(1, place_BT).masked_fill(unwritten_BT, self.pair.pad_id)
 
     def _wants_call(self, action_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the rows that want to call, and what else each writes: the student's choice, or the action.
@@ -184,9 +183,10 @@ class EpisodeBatch:
         self, token_B: torch.Tensor, by_teacher_B: torch.Tensor, active_B: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the tokens of the active rows; return those that ended by themselves, and those that the limit cut."""
-        for by_teacher in (False, True):
-            row_R = (active_B & (by_teacher_B == by_teacher)).nonzero().squeeze(-1)
-            self.texts.append(row_R.tolist(), row_R, token_B[row_R], by_teacher=by_teacher)
+        for by_teacher, writing_B in ((False, active_B & ~by_teacher_B), (True, by_teacher_B)):
+            row_R = writing_B.nonzero().squeeze(-1)
+            if len(row_R):
+                self.texts.append(row_R.tolist(), row_R, token_B[row_R], by_teacher=by_teacher)
         terminated_B = torch.isin(token_B, self.eos) & active_B
         truncated_B = (self.position_B >= self.texts.limit_Q) & active_B & ~terminated_B
         self.ended_B = self.ended_B | terminated_B | truncated_B
