@@ -23,8 +23,8 @@ def batch_of(family: str = "llama") -> tuple[TextBatch, list[Sequence]]:
 
 def written(texts: TextBatch, slot: int) -> list[int]:
     """What the tensors say that a text has written."""
-    start, end = int(texts.prefix_S[slot]), int(texts.length_S[slot])
-    return texts.tokens_ST[slot, start:end].tolist()
+    start, end = int(texts.prefix_Q[slot]), int(texts.length_Q[slot])
+    return texts.tokens_QT[slot, start:end].tolist()
 
 
 @pytest.mark.parametrize("family", ["t5", "llama"])
@@ -38,8 +38,8 @@ def test_tensors_and_lists_say_the_same(family):
     texts.append_draft(0, [])
     assert (second.tokens, first.tokens) == ([5, 8, 9], [6, 7]) == (written(texts, 0), written(texts, 2))
     assert first.by_teacher == [False, True] and second.by_teacher == [False] * 3
-    assert texts.position(slots_R).tolist() == [3, 2] and texts.calls_S[slots_R].tolist() == [0, 1]
-    assert texts.budget_S[slots_R].tolist() == [0.25, 0.25] and texts.index_S[slots_R].tolist() == [1, 0]
+    assert texts.position(slots_R).tolist() == [3, 2] and texts.calls_Q[slots_R].tolist() == [0, 1]
+    assert texts.budget_Q[slots_R].tolist() == [0.25, 0.25] and texts.index_Q[slots_R].tolist() == [1, 0]
 
 
 def test_a_draft_is_accepted_up_to_its_first_rejection():
@@ -63,8 +63,8 @@ def test_a_slot_is_taken_again_without_a_trace_of_the_text_before():
     with pytest.raises(AssertionError, match="slot 2 is free"):
         texts.sequence(2)
     texts.admit(2, Sequence(9, second.source, 4, budget=1.0, seed=1))
-    assert written(texts, 2) == [] and int(texts.calls_S[2]) == 0 and int(texts.index_S[2]) == 9
-    assert int(texts.length_S[2]) == len(second.source) == int(texts.source_S[2])
+    assert written(texts, 2) == [] and int(texts.calls_Q[2]) == 0 and int(texts.index_Q[2]) == 9
+    assert int(texts.length_Q[2]) == len(second.source) == int(texts.source_Q[2])
 
 
 def test_draws_belong_to_seed_index_and_position():
