@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wheels.config.fields import REQUIRED, check_fields, machine_option, option, option_group, threads_option
+from wheels.config.paths import PLACE, RUN
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.methods.choices import DTYPES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.errors import WheelsError
-from wheels.fields import REQUIRED, check_fields, machine_option, option, option_group, threads_option
-from wheels.paths import PLACE, RUN
 from wheels.reports import report_option
 
 AGENTS = ("lagrangian", "pcl")

@@ -14,7 +14,7 @@ from transformers.integrations import TensorBoardCallback, get_reporting_integra
 
 from wheels.agents.config import TrainConfig
 from wheels.agents.runlog import Metrics
-from wheels.config import to_dict
+from wheels.config.parsing import to_dict
 from wheels.reports import TENSORBOARD_FOLDER
 
 

@@ -32,7 +32,7 @@ from wheels.agents.rl.replay import Replay
 from wheels.agents.rl.rollout import Behaviour, GateRule, roll_out
 from wheels.agents.rl.student import StudentAgent, StudentSettings
 from wheels.agents.runlog import Checkpoints, identity_of, reading
-from wheels.config import to_dict, write_resolved
+from wheels.config.parsing import to_dict, write_resolved
 from wheels.data.tasks import Row, Task, load_task
 from wheels.decoding.commands.calibrate import calibrate_model
 from wheels.decoding.sampling import GREEDY, Sampling
@@ -42,7 +42,7 @@ from wheels.finite import check_finite, check_weights
 from wheels.metrics import METRICS, sentence_scores
 from wheels.models.artefact import save_deferral
 from wheels.models.pair import Pair
-from wheels.notices import Pace
+from wheels.output.notices import Pace
 from wheels.policy.head import DeferralHead
 from wheels.reports import check_reports
 from wheels.runs import Run, claim

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from wheels.agents.config import TrainConfig
-from wheels.config import to_dict
+from wheels.config.parsing import to_dict
 from wheels.errors import WheelsError
 from wheels.files import write_bytes
 from wheels.models.loading import first_line, model_digest

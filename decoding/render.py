@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wheels.decoding.trace import TEACHER, Trace, teacher_use
-from wheels.page import facts, page
-from wheels.visible import html, json_line, visible
+from wheels.output.page import facts, page
+from wheels.output.visible import html, json_line, visible
 
 TEACHER_COLOR, PLAIN = "\x1b[1;33m", "\x1b[0m"
 """The escape sequences, ANSI X3.64, around what the teacher wrote: bold yellow, legible on dark and light alike."""

@@ -8,7 +8,7 @@ import pytest
 import wheels
 from tests.decoding.tiny import make_pair, save_artefact
 from wheels import api
-from wheels.cli import main
+from wheels.cli.main import main
 from wheels.data.rows import Row
 from wheels.decoding.step import Step
 from wheels.policy.calibration import Calibration, Point

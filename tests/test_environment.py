@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import wheels
-from wheels import cli, environment
+from wheels import environment
+from wheels.cli import main as cli
 
 LINES = ("wheels", "python", "platform", "packages", "processor", "threads", "devices", "memory_gib", "variables")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from wheels.cli import COMMANDS
+from wheels.cli.main import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"wheels": "wheels", "decoding": "wheels.decoding", "envs": "wheels.envs", "agents": "wheels.agents"}
@@ -130,11 +130,15 @@ def test_every_import_of_ours_exists(edges):
         ),
         ("wheels.envs.deferral", "from wheels.agents.gate import x", "wheels.envs.deferral -> wheels.agents.gate"),
         ("wheels.agents.gate", "from wheels import benchmarks", "wheels.agents.gate -> wheels.benchmarks"),
-        ("wheels.benchmarks.curve.run", "from wheels.cli import main", "wheels.benchmarks.curve.run -> wheels.cli"),
+        (
+            "wheels.benchmarks.curve.run",
+            "from wheels.cli.main import main",
+            "wheels.benchmarks.curve.run -> wheels.cli.main",
+        ),
     ],
 )
 def test_an_arrow_up_is_seen(name, source, arrow):
-    known = dict.fromkeys(["wheels.decoding.engine", "wheels.agents", "wheels.benchmarks", "wheels.cli"], "")
+    known = dict.fromkeys(["wheels.decoding.engine", "wheels.agents", "wheels.benchmarks", "wheels.cli.main"], "")
     assert arrows_up(graph({**known, name: source})) == [arrow]
 
 
@@ -192,7 +196,7 @@ def test_the_wheel_holds_every_file_of_ours_and_no_other(tmp_path):
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_imports_nothing_heavy(command):
-    code = f"import sys; from wheels.cli import main; code = main({[*command.split(), '--help']!r}); "
+    code = f"import sys; from wheels.cli.main import main; code = main({[*command.split(), '--help']!r}); "
     code += f"loaded = sorted({HEAVY!r} & set(sys.modules)); sys.exit(repr((code, loaded)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr.strip() == "(0, [])"

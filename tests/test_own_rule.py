@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 import wheels
 from tests.decoding.tiny import save_artefact
 from tests.envs.tiny import SOURCES
-from wheels.cli import main
+from wheels.cli.main import main
 from wheels.decoding.methods.rules import RULE_NAMES, RULES, find_rule, find_rules
 from wheels.errors import WheelsError
 

@@ -1,6 +1,6 @@
 import pytest
 
-from wheels import cli
+from wheels.cli import main as cli
 from wheels.errors import WheelsError
 from wheels.reports import REPORTS, check_reports
 

@@ -1,12 +1,12 @@
 """`python -m wheels` is the command `wheels`."""
 
-from wheels.interrupts import leave_at_once
+from wheels.cli.interrupts import leave_at_once
 
 
 def main() -> int:
     """Run the command of this process and return the exit code."""
     leave_at_once()
-    from wheels.cli import main as run
+    from wheels.cli.main import main as run
 
     return run()
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import wheels
-from wheels.fields import option
-from wheels.visible import json_line, one_line
+from wheels.config.fields import option
+from wheels.output.visible import json_line, one_line
 
 DISTRIBUTION = "training-wheels"
 """The name that `pip` knows this package by."""
@@ -68,7 +68,7 @@ def packages() -> dict[str, str]:
     try:
         required = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
-        from wheels.config import RECORDED
+        from wheels.config.parsing import RECORDED
 
         required = list(RECORDED)
     names = [re.split(r"[^\w.-]", line)[0] for line in required if "extra ==" not in line]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from wheels.config.fields import Option
 from wheels.errors import WheelsError
-from wheels.fields import Option
 
 REPORTS = ("tensorboard", "wandb", "trackio")
 """The services, by the names of their packages."""

@@ -19,7 +19,7 @@ from wheels.annotation.pool import Annotation, AnnotationContext, annotate_pool
 from wheels.annotation.purchase import Local, Responder
 from wheels.benchmarks.annotation.config import AnnotationConfig, error_share, last_part
 from wheels.benchmarks.annotation.errors import is_right, with_errors
-from wheels.config import build
+from wheels.config.parsing import build
 from wheels.data.rows import Row
 from wheels.data.tasks import Task
 from wheels.files import write_text

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wheels.annotation.config import METRICS
+from wheels.config.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
+from wheels.config.paths import PLACE, RUN
 from wheels.errors import WheelsError, check_budget
-from wheels.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
-from wheels.paths import PLACE, RUN
 
 REFERENCES = "references"
 """The teacher that labels with the references of the pool; `references:0.3` with 30% of them exchanged."""

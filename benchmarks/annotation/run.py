@@ -15,7 +15,7 @@ from wheels.annotation import models
 from wheels.annotation.ledger import read_account
 from wheels.benchmarks.annotation.cells import Bench, filter_trial, grid, run_cell, write_retraining
 from wheels.benchmarks.annotation.config import AnnotationConfig, error_share, last_part
-from wheels.config import to_dict, write_resolved
+from wheels.config.parsing import to_dict, write_resolved
 from wheels.data.rows import Row, load_rows
 from wheels.data.tasks import digest, load_task
 from wheels.errors import WheelsError

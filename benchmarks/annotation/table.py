@@ -9,7 +9,7 @@ import numpy as np
 
 from wheels.benchmarks.annotation.summary import FILTER_FIGURES, SCORE_FIGURES
 from wheels.metrics import metric_name
-from wheels.tables import Column, Table, band, columns, digits, estimate
+from wheels.output.tables import Column, Table, band, columns, digits, estimate
 
 KEYS = ("strategy", "budget", "warm_up", "teacher", "assistant")
 HEADINGS = ("strategy", "budget", "warm-up", "teacher", "assistant")

@@ -17,7 +17,7 @@ from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import Method
 from wheels.decoding.params import DecodeParams
 from wheels.models.pair import Pair
-from wheels.notices import Pace
+from wheels.output.notices import Pace
 
 log = logging.getLogger("wheels")
 

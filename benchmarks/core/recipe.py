@@ -10,10 +10,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wheels.config import build, load_yaml
+from wheels.config.fields import check_known, fields_of
+from wheels.config.parsing import build, load_yaml
+from wheels.config.paths import settings_digests
 from wheels.errors import WheelsError, did_you_mean
-from wheels.fields import check_known, fields_of
-from wheels.paths import settings_digests
 
 Config = TypeVar("Config")
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wheels.config.fields import check_fields, option
 from wheels.data.tasks import Row
 from wheels.distillation.run_folder import run_facts
-from wheels.fields import check_fields, option
 
 if TYPE_CHECKING:
     from wheels.models.pair import Pair

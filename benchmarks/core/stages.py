@@ -18,7 +18,7 @@ from typing import Any
 from wheels.errors import WheelsError
 from wheels.files import read_object, write_text
 from wheels.json_text import json_digest
-from wheels.notices import in_words
+from wheels.output.notices import in_words
 from wheels.runs import ADVICE, NOTE, Run, claim
 
 log = logging.getLogger("wheels")

@@ -23,7 +23,7 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from wheels.page import DARK_INK, DARK_PAPER, INK, PAPER, Picture
+from wheels.output.page import DARK_INK, DARK_PAPER, INK, PAPER, Picture
 
 LEAST_CONTRAST = 3.0
 """What sets a graphic off from its ground (https://www.w3.org/TR/WCAG22/#non-text-contrast)."""

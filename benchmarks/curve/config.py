@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wheels.config.fields import check_fields, machine_option, option, option_group, threads_option
+from wheels.config.paths import PLACE, RUN
 from wheels.decoding.methods.choices import DTYPES, MODE_HELP, MODES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.errors import WheelsError
-from wheels.fields import check_fields, machine_option, option, option_group, threads_option
-from wheels.paths import PLACE, RUN
 
 model_option = option_group("models")
 data_option = option_group("data")

@@ -15,9 +15,9 @@ from wheels.decoding.methods.rule import Rule
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.trace import STUDENT
 from wheels.metrics import metric_name
-from wheels.page import Picture, bullets, facts, image, page
-from wheels.tables import Table, number
-from wheels.visible import html
+from wheels.output.page import Picture, bullets, facts, image, page
+from wheels.output.tables import Table, number
+from wheels.output.visible import html
 
 EXAMPLES = 10
 

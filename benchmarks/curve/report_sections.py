@@ -15,9 +15,9 @@ from wheels.benchmarks.curve.price_plot import draw_prices
 from wheels.benchmarks.curve.reliability_plot import draw_reliability
 from wheels.benchmarks.curve.report_tables import adherence, at_budget
 from wheels.benchmarks.curve.summary import Curve
-from wheels.page import image
-from wheels.tables import number
-from wheels.visible import html
+from wheels.output.page import image
+from wheels.output.tables import number
+from wheels.output.visible import html
 
 
 def sections(curve: Curve, diagnostics: Diagnostics) -> list[str]:

@@ -10,7 +10,7 @@ from wheels.benchmarks.curve.at_budget import BASELINE
 from wheels.benchmarks.curve.summary import TRIVIAL, Curve
 from wheels.benchmarks.curve.table import WHERE_MEASURED, row_at
 from wheels.metrics import metric_name
-from wheels.tables import Cell, Table, digits, number
+from wheels.output.tables import Cell, Table, digits, number
 
 BOLD = "Bold: the best in its column, the oracle aside."
 DASH = "\N{EN DASH}"

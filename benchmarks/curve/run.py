@@ -23,7 +23,7 @@ from wheels.benchmarks.curve.report_sections import sections
 from wheels.benchmarks.curve.resampled import SentenceStatistics
 from wheels.benchmarks.curve.summary import Curve, summarise
 from wheels.benchmarks.curve.table import as_csv, as_text
-from wheels.config import as_command, to_dict, versions, write_resolved
+from wheels.config.parsing import as_command, to_dict, versions, write_resolved
 from wheels.data.tasks import Task, load_task
 from wheels.files import write_json, write_text
 from wheels.metrics import sentence_statistics, signature

@@ -9,7 +9,7 @@ from typing import Any
 from wheels.benchmarks.core.bootstrap import APART, LEAST_GAP
 from wheels.benchmarks.curve.summary import Curve
 from wheels.metrics import metric_name
-from wheels.tables import Column, Table, band, columns, digits, number
+from wheels.output.tables import Column, Table, band, columns, digits, number
 
 NOT_MEASURED = "not measured"
 """Shown where no measured point is near enough (`wheels.benchmarks.core.bootstrap.is_measured`)."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wheels.config.fields import check_fields, option, threads_option
+from wheels.config.paths import RUN, SETTINGS
 from wheels.errors import WheelsError
-from wheels.fields import check_fields, option, threads_option
-from wheels.paths import RUN, SETTINGS
 
 OUTPUT = "wheels-demo"
 """Where the demo writes unless it is told otherwise."""

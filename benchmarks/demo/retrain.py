@@ -17,13 +17,13 @@ from wheels.benchmarks.core.commands import calibrate, distil, embedded_pair, tr
 from wheels.benchmarks.core.recipe import Recipe, shipped_recipe, with_digests
 from wheels.benchmarks.core.stages import Stage, run_stages
 from wheels.benchmarks.demo.config import DemoConfig
-from wheels.config import write_resolved
+from wheels.config.parsing import write_resolved
 from wheels.data.tasks import Task, load_task
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError
 from wheels.files import new_folder, read_json, read_object, write_bytes, write_json, write_text
-from wheels.notices import in_words
+from wheels.output.notices import in_words
 from wheels.runs import LOCK
 
 SECTIONS = ("teacher", "student", "policy", "calibrate")

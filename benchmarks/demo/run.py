@@ -16,14 +16,14 @@ from wheels.benchmarks.core.recipe import Recipe, shipped_recipe, with_digests
 from wheels.benchmarks.core.stages import Stage, run_stages
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.demo.config import OUTPUT, DemoConfig, ExamplesConfig, SentencesConfig
-from wheels.config import as_command, write_resolved
+from wheels.config.parsing import as_command, write_resolved
 from wheels.data.tasks import SPLITS, load_task
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.distillation.config import PretrainConfig
 from wheels.files import write_jsonl, write_text
-from wheels.notices import in_words
-from wheels.visible import one_line
+from wheels.output.notices import in_words
+from wheels.output.visible import one_line
 
 SECTIONS = ("sentences", "distil", "train", "calibrate", "curve", "examples")
 

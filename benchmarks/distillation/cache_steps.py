@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from wheels.config import as_command
+from wheels.config.parsing import as_command
 from wheels.data.tasks import Task
 from wheels.distillation.collate import Batch, count_targets
 from wheels.distillation.config import PretrainConfig
@@ -29,7 +29,7 @@ from wheels.errors import WheelsError
 CHILD = """
 import re, sys
 from pathlib import Path
-from wheels.cli import main
+from wheels.cli.main import main
 code = main(sys.argv[1:])
 status = Path("/proc/self/status")
 found = re.search(r"VmHWM:\\s+(\\d+) kB", status.read_text()) if status.exists() else None

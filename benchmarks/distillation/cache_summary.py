@@ -12,9 +12,9 @@ import wheels
 from wheels.benchmarks.core.bootstrap import compare, interval, mean_over_seeds, ratio_by_round, resample_sentences
 from wheels.benchmarks.distillation.config import CacheConfig
 from wheels.benchmarks.distillation.summary import MEAN, SEED
-from wheels.config import versions
+from wheels.config.parsing import versions
 from wheels.metrics import metric_name, sentence_statistics, signature
-from wheels.tables import Table, band, number
+from wheels.output.tables import Table, band, number
 
 CLOCKS = ("wall_ms", "cpu_ms")
 

@@ -24,11 +24,11 @@ from wheels.benchmarks.distillation.plot import draw
 from wheels.benchmarks.distillation.summary import ModelOutputs, SweepOutputs, summarise
 from wheels.benchmarks.distillation.table import as_csv, as_text
 from wheels.benchmarks.distillation.texts import read_texts, write_texts
-from wheels.config import write_resolved
+from wheels.config.parsing import write_resolved
 from wheels.data.tasks import SPLITS, Task, load_task
 from wheels.distillation.config import PretrainConfig
 from wheels.files import write_json, write_text
-from wheels.notices import in_words
+from wheels.output.notices import in_words
 from wheels.runs import claim
 
 TEACHER = "teacher"

@@ -16,7 +16,7 @@ import numpy as np
 import wheels
 from wheels.benchmarks.core.bootstrap import Comparison, Floats, compare, interval, mean_over_seeds, resample_sentences
 from wheels.benchmarks.distillation.plan import Kind
-from wheels.config import versions
+from wheels.config.parsing import versions
 from wheels.metrics import sentence_statistics, signature
 
 SEED = 0

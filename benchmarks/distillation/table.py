@@ -7,7 +7,7 @@ from typing import Any
 
 from wheels.benchmarks.distillation.summary import KindScores, SweepSummary
 from wheels.metrics import metric_name
-from wheels.tables import Column, Table, band, digits, exact, number
+from wheels.output.tables import Column, Table, band, digits, exact, number
 
 
 def as_text(summary: SweepSummary) -> str:

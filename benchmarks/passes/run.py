@@ -35,7 +35,7 @@ from wheels.benchmarks.passes.summary import (
 from wheels.benchmarks.passes.table import as_csv, shown
 from wheels.benchmarks.passes.tune import Tried, choose
 from wheels.benchmarks.passes.tuned_commands import generate_command
-from wheels.config import to_dict, versions, write_resolved
+from wheels.config.parsing import to_dict, versions, write_resolved
 from wheels.data.tasks import Row, Task, load_task
 from wheels.decoding.methods.rule import Rule
 from wheels.decoding.params import DecodeParams
@@ -43,8 +43,8 @@ from wheels.files import write_json, write_text
 from wheels.json_text import json_digest
 from wheels.metrics import sentence_statistics, signature
 from wheels.models.artefact import Artefact
+from wheels.output.streams import remark
 from wheels.runs import claim
-from wheels.streams import remark
 
 INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher")
 """Settings that change no figure, or are known by the digest of what they name."""

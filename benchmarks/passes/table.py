@@ -9,7 +9,7 @@ from typing import Any
 from wheels.benchmarks.curve.table import WHERE_MEASURED, if_measured
 from wheels.benchmarks.passes.summary import PassPoint, means
 from wheels.metrics import metric_name
-from wheels.tables import Column, Table, band, columns, digits, estimate, number
+from wheels.output.tables import Column, Table, band, columns, digits, estimate, number
 
 
 def as_text(points: Sequence[PassPoint], metrics: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wheels.benchmarks.passes.config import PassesConfig
 from wheels.benchmarks.passes.settings import Setting
-from wheels.config import as_command
+from wheels.config.parsing import as_command
 from wheels.decoding.commands.generate_config import GenerateConfig
 
 

@@ -21,11 +21,11 @@ from wheels.benchmarks.core.stages import Stage, run_stages
 from wheels.benchmarks.rationales.cells import attribute, score_cell, untrained, write_rows
 from wheels.benchmarks.rationales.config import BenchRationalesConfig, GridConfig
 from wheels.benchmarks.rationales.summary import summarise
-from wheels.config import write_resolved
+from wheels.config.parsing import write_resolved
 from wheels.data.tasks import SPLITS, load_task
 from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError
-from wheels.notices import in_words
+from wheels.output.notices import in_words
 from wheels.rationales.config import RationalesConfig
 
 SECTIONS = ("teacher", "student", "grid")

@@ -19,7 +19,7 @@ from wheels.benchmarks.rationales.plot import draw
 from wheels.data.tasks import load_task
 from wheels.files import read_object, write_json, write_text
 from wheels.metrics import SufficientStatistics, signature
-from wheels.tables import Column, Table, digits, estimate
+from wheels.output.tables import Column, Table, digits, estimate
 
 COLUMN = "attributed"
 CONTROLS = ("none", "random", "untrained-teacher", "given")

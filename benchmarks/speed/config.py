@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wheels.config.fields import check_fields, machine_option, option, option_group, threads_option
+from wheels.config.paths import PLACE, RUN, SETTINGS
 from wheels.decoding.methods.choices import DTYPES
 from wheels.errors import WheelsError
-from wheels.fields import check_fields, machine_option, option, option_group, threads_option
-from wheels.paths import PLACE, RUN, SETTINGS
 
 REFERENCE = "hf-teacher"
 """What every other system is compared with, in speed and in what it writes: it always runs."""

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer as RawTokenizer
 from tokenizers import models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from wheels.config import read_mapping
+from wheels.config.fields import check_known
+from wheels.config.parsing import read_mapping
 from wheels.errors import WheelsError, check_choice
-from wheels.fields import check_known
 from wheels.models.build import CONTEXT, EOS_ID, FAMILIES, SPECIAL_TOKENS, UNK_ID, ModelSize, build_model
 from wheels.models.loading import DTYPES, Tokenizer, check_device
 from wheels.models.pair import Pair

@@ -42,7 +42,7 @@ from wheels.benchmarks.speed.records import (
 from wheels.benchmarks.speed.summary import BatchFigures, Speed, WorkloadFacts, summarise, time_forwards
 from wheels.benchmarks.speed.systems import KNOWN
 from wheels.benchmarks.speed.table import as_csv, as_text
-from wheels.config import to_dict, versions, write_resolved
+from wheels.config.parsing import to_dict, versions, write_resolved
 from wheels.data.tasks import load_task
 from wheels.decoding.methods.calibrated import calibrated
 from wheels.decoding.methods.rule import AnyRule

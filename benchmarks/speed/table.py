@@ -9,7 +9,7 @@ from typing import Any
 from wheels.benchmarks.core.bootstrap import Spread
 from wheels.benchmarks.speed.config import REFERENCE
 from wheels.benchmarks.speed.summary import MODELS, BatchFigures, Figures, Forward, Speed
-from wheels.tables import Column, Table, columns, digits
+from wheels.output.tables import Column, Table, columns, digits
 
 Show = Callable[[Any], str]
 SPREADS = ("seconds", "tokens_per_second", "speedup", "scheduler_overhead", "loop_overhead", "distance")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wheels.config.fields import REQUIRED, check_fields, option, threads_option
+from wheels.config.paths import PLACE, RUN, SETTINGS
 from wheels.errors import WheelsError
-from wheels.fields import REQUIRED, check_fields, option, threads_option
-from wheels.paths import PLACE, RUN, SETTINGS
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.passes.config import PassesConfig
 from wheels.benchmarks.study.config import StudyConfig
 from wheels.benchmarks.study.table import score_model, write_table
-from wheels.config import write_resolved
+from wheels.config.parsing import write_resolved
 from wheels.data.tasks import SPLITS, load_task
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError, check_choice
-from wheels.notices import in_words
+from wheels.output.notices import in_words
 
 SECTIONS = ("teacher", "students", "scores", "policy", "calibrate", "curve", "passes")
 

@@ -11,7 +11,7 @@ from wheels.benchmarks.core.stages import seconds_of
 from wheels.data.tasks import Row, Task, load_task
 from wheels.distillation.run_folder import run_facts
 from wheels.files import read_object, write_json, write_text
-from wheels.tables import Table, columns, digits
+from wheels.output.tables import Table, columns, digits
 
 SPLITS = ("validation", "test")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from wheels.config import to_dict
+from wheels.config.parsing import to_dict
 from wheels.data.tasks import digest, load_task
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.engine import decode
@@ -28,10 +28,10 @@ from wheels.decoding.trace import teacher_use
 from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact, check_model
 from wheels.models.pair import Pair
-from wheels.notices import Pace
+from wheels.output.notices import Pace
+from wheels.output.tables import Column, Table, columns
 from wheels.policy.calibration import Calibration, Point
 from wheels.runs import LOCK, locked
-from wheels.tables import Column, Table, columns
 
 log = logging.getLogger("wheels")
 

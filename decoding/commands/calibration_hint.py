@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from wheels.config import as_command, build
+from wheels.config.parsing import as_command, build
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.methods.rules import KNOWN_RATE
 from wheels.models.artefact import Artefact, embedded_folder

@@ -32,7 +32,7 @@ from wheels.decoding.trace import Trace
 from wheels.errors import WheelsError
 from wheels.files import check_writable, write_text
 from wheels.models.artefact import Artefact
-from wheels.streams import remark, say
+from wheels.output.streams import remark, say
 
 
 def run(config: GenerateConfig) -> None:

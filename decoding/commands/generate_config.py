@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wheels.config.fields import check_fields, machine_option, option, option_group, threads_option
+from wheels.config.paths import FILE, PLACE
 from wheels.decoding.methods.choices import (
     BUDGETED,
     CASCADES,
@@ -18,8 +20,6 @@ from wheels.decoding.methods.choices import (
 )
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES, RULES
 from wheels.errors import WheelsError
-from wheels.fields import check_fields, machine_option, option, option_group, threads_option
-from wheels.paths import FILE, PLACE
 
 input_option = option_group("input and output")
 pair_option = option_group("another pair")

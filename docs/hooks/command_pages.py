@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 
-from wheels.cli import _load
-from wheels.cli_commands import COMMANDS
-from wheels.fields import Field, fields_of, grouped
-from wheels.flags import COMMON, EVERYWHERE, ON_EVERY_COMMAND, metavar, show
+from wheels.cli.commands import COMMANDS
+from wheels.cli.main import _load
+from wheels.config.fields import Field, fields_of, grouped
+from wheels.config.flags import COMMON, EVERYWHERE, ON_EVERY_COMMAND, metavar, show
 
 INTRODUCTION = """# Commands
 

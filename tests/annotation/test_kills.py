@@ -15,7 +15,7 @@ import pytest
 
 from tests.annotation.faulty_server import FaultyServer
 from wheels.annotation.ledger import read_account
-from wheels.cli import main
+from wheels.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 # The whole trial, with WHEELS_KILLS=20, takes about a minute.

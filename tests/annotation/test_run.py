@@ -17,8 +17,8 @@ from wheels.annotation.ledger import read_account
 from wheels.annotation.local_model import LocalModel
 from wheels.annotation.run import run
 from wheels.annotation.selection import random_order
-from wheels.cli import main
-from wheels.config import build
+from wheels.cli.main import main
+from wheels.config.parsing import build
 from wheels.errors import WheelsError
 
 

@@ -24,7 +24,7 @@ from wheels.benchmarks.passes.summary import PassPoint
 from wheels.benchmarks.speed.forward_timer import Machine
 from wheels.benchmarks.speed.records import Round
 from wheels.benchmarks.speed.summary import BatchFigures, Figures, Forward, Speed
-from wheels.config import build
+from wheels.config.parsing import build
 from wheels.data.tasks import Row, Task
 from wheels.decoding.methods.method import deferral, speculative
 from wheels.decoding.methods.rules import RULES

@@ -6,7 +6,7 @@ import sacrebleu
 from wheels.data import writing_systems as scripts
 from wheels.data.writing_systems import bleu_tokenizer, spaced
 from wheels.metrics import score, sentence_scores, sentence_statistics, signature
-from wheels.notices import warn_once
+from wheels.output.notices import warn_once
 
 NEAR = {
     "Chinese": ("我今天去学校上课了", "我今天去学校上课", "zh"),

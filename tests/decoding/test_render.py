@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.decoding.test_trace import trace_of
-from tests.test_visible import ODD
+from tests.output.test_visible import ODD
 from wheels.decoding.render import PLAIN, TEACHER_COLOR, as_html, as_json, as_text, spans, summary
 
 EVIL = "<script>alert('x')</script> & \"<mark>\" </section></title></style><!--"

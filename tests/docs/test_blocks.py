@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import LANGUAGES, PAGES, blocks_of, commands_of, name_of
-from wheels.cli import _find, _load, main
-from wheels.cli_commands import COMMANDS
-from wheels.config import parse
+from wheels.cli.commands import COMMANDS
+from wheels.cli.main import _find, _load, main
+from wheels.config.parsing import parse
 
 FILES = {"--input", "--model", "--student", "--data", "--output", "--config"}
 """Flags of commands that need what only a reader has."""

@@ -8,10 +8,10 @@ from api_pages import api_pages, names_of
 from command_pages import command_pages
 from import_picture import UP, draw, edges_of, rooms_of
 
-from wheels.cli import _load
-from wheels.cli_commands import COMMANDS
-from wheels.fields import fields_of
-from wheels.flags import ON_EVERY_COMMAND
+from wheels.cli.commands import COMMANDS
+from wheels.cli.main import _load
+from wheels.config.fields import fields_of
+from wheels.config.flags import ON_EVERY_COMMAND
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ import torch
 
 from tests.decoding.tiny import VOCABULARY, make_model
 from wheels.models.generation_settings import Constraints
-from wheels.notices import warn_once
+from wheels.output.notices import warn_once
 
 NEVER = -torch.inf
 SCORES = torch.tensor([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]])

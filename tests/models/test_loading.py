@@ -15,7 +15,7 @@ from wheels.errors import WheelsError
 from wheels.finite import not_finite
 from wheels.models.loading import check_device, load_config, load_model, load_tokenizer
 from wheels.models.pair import Pair
-from wheels.notices import warn_once
+from wheels.output.notices import warn_once
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.test_visible import ODD
-from wheels.cli import main
+from tests.output.test_visible import ODD
+from wheels.cli.main import main
 from wheels.data.rows import Row
 from wheels.distillation.collate import Collator
 from wheels.errors import WheelsError

@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 
 from wheels.annotation.grades import GRADE_PROMPT, check_grade_prompt
+from wheels.config.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
+from wheels.config.paths import PLACE, RUN, SETTINGS
 from wheels.data.tasks import check_prompt, check_template
 from wheels.errors import WheelsError
-from wheels.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
-from wheels.paths import PLACE, RUN, SETTINGS
 from wheels.secret import DEFAULT_KEY, read_secret
 
 SELECTIONS = ("random", "consistency", "assistant")

@@ -14,9 +14,9 @@ from wheels.annotation.endpoint import Endpoint
 from wheels.annotation.ledger import Ledger
 from wheels.annotation.purchase import Local, Remote, Responder
 from wheels.annotation.retry import Patience
+from wheels.config.fields import fields_of
 from wheels.data.rows import Row
 from wheels.errors import WheelsError
-from wheels.fields import fields_of
 from wheels.files import write_jsonl
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def retrain_config(config: AnnotateConfig, place: Path) -> PretrainConfig:
     Raises:
         WheelsError: for a file that cannot be read, an unknown key, or one that the run itself sets.
     """
-    from wheels.config import read_yaml
+    from wheels.config.parsing import read_yaml
     from wheels.distillation.config import PretrainConfig
 
     settings: dict[str, Any] = {"metric": config.metric, "max_target_length": config.max_new_tokens}

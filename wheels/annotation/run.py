@@ -17,16 +17,16 @@ from wheels.annotation.endpoint import Endpoint
 from wheels.annotation.ledger import Account, Ledger, read_account
 from wheels.annotation.pool import Annotation, AnnotationContext, annotate_pool, as_record
 from wheels.annotation.summary import as_text, preview, summarise
-from wheels.config import to_dict, write_resolved
+from wheels.config.fields import fields_of
+from wheels.config.parsing import to_dict, write_resolved
+from wheels.config.paths import settings_digests
 from wheels.data.rows import Row, load_rows
 from wheels.data.tasks import digest, load_task
 from wheels.errors import WheelsError
-from wheels.fields import fields_of
 from wheels.files import read_object, write_json, write_jsonl
 from wheels.json_text import json_digest
-from wheels.paths import settings_digests
+from wheels.output.visible import visible
 from wheels.runs import check_free, claim, find
-from wheels.visible import visible
 
 log = logging.getLogger("wheels")
 

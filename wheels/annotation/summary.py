@@ -11,7 +11,7 @@ from wheels.annotation.config import AnnotateConfig, is_address
 from wheels.annotation.grades import GRADES
 from wheels.annotation.ledger import Account
 from wheels.annotation.pool import Annotation, stages_of
-from wheels.tables import Table
+from wheels.output.tables import Table
 
 UNGRADED = "not graded"
 

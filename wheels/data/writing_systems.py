@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 
-from wheels.notices import warn_once
+from wheels.output.notices import warn_once
 
 DEFAULT_TOKENIZER = "13a"
 """sacrebleu's own tokenizer, of mteval-v13a: for scripts that set spaces."""

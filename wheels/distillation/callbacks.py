@@ -23,7 +23,7 @@ from wheels.distillation.arguments import blaming
 from wheels.distillation.run_folder import CHECKPOINTS, METRICS_LOG
 from wheels.finite import check_finite, check_weights
 from wheels.models.loading import quiet_loading
-from wheels.notices import Pace
+from wheels.output.notices import Pace
 from wheels.reports import TENSORBOARD_FOLDER
 from wheels.runs import append_line, keep_lines, last_whole, seal
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wheels.config.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
+from wheels.config.paths import PLACE, RUN, SETTINGS
 from wheels.data.tasks import check_prompt
 from wheels.errors import WheelsError
-from wheels.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
-from wheels.paths import PLACE, RUN, SETTINGS
 from wheels.reports import report_option
 
 OBJECTIVES = ("ce", "kl", "rkl", "jsd", "seqkd", "pcl")

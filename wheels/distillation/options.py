@@ -11,10 +11,10 @@ from typing import Any, NoReturn
 
 from trl import TrlParser
 
-from wheels import config as configs
+from wheels.config import parsing as configs
+from wheels.config.fields import check_known
 from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError
-from wheels.fields import check_known
 from wheels.models.loading import first_line
 
 # What `PretrainConfig` sets itself, and the field that does.

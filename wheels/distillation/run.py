@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from wheels.config import read_mapping, to_dict, write_resolved
+from wheels.config.fields import fields_of
+from wheels.config.parsing import read_mapping, to_dict, write_resolved
+from wheels.config.paths import settings_digests
 from wheels.data.tasks import Row, Task, load_task
 from wheels.distillation.arguments import blaming, check_packages, steps_per_epoch, training_arguments
 from wheels.distillation.cached_teacher import numbered, open_cache
@@ -36,11 +38,9 @@ from wheels.distillation.training_data import (
     training_examples,
 )
 from wheels.errors import WheelsError, check_choice
-from wheels.fields import fields_of
 from wheels.files import write_json
 from wheels.metrics import METRICS, score
 from wheels.models.loading import check_device, check_place, model_digest, save_model
-from wheels.paths import settings_digests
 from wheels.reports import check_reports
 from wheels.runs import claim, last_whole
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from wheels.notices import warn_once
+from wheels.output.notices import warn_once
 
 UNSUPPORTED = (
     "repetition_penalty",

@@ -16,7 +16,7 @@ from wheels.errors import WheelsError, check_kind, check_texts, shown
 from wheels.models.generation_settings import Constraints
 from wheels.models.limits import context_limit, room
 from wheels.models.loading import Tokenizer, load_config, load_model, load_tokenizer, save_model
-from wheels.notices import warn_once
+from wheels.output.notices import warn_once
 
 if TYPE_CHECKING:
     from wheels.data.tasks import Task

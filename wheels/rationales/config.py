@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wheels.config.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
+from wheels.config.paths import FILE, PLACE, RUN
 from wheels.data.tasks import SPLITS, check_prompt
 from wheels.errors import WheelsError
-from wheels.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
-from wheels.paths import FILE, PLACE, RUN
 
 METHODS = ("saliency", "saliency-per-token", "gradient-x-input", "integrated-gradients", "random")
 MERGES = ("max", "sum")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from wheels.page import facts, page
+from wheels.output.page import facts, page
+from wheels.output.visible import html
 from wheels.rationales.words import top_words, words_of
-from wheels.visible import html
 
 STRONGEST = 0.6
 """Opacity of the heaviest word's shade: ink on it stays legible on white and on black paper."""

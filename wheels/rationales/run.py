@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from wheels.config import to_dict, write_resolved
+from wheels.config.parsing import to_dict, write_resolved
 from wheels.data.rows import Row, read_records, row_of
 from wheels.data.tasks import split_file
 from wheels.distillation.collate import Collator, Example

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from wheels.config import to_dict
+from wheels.config.parsing import to_dict
 from wheels.errors import WheelsError
 from wheels.files import check_writable, read_object, write_json
 from wheels.runs.kept import digest_of

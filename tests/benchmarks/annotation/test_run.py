@@ -24,7 +24,7 @@ from wheels.benchmarks.annotation.config import AnnotationConfig, error_share
 from wheels.benchmarks.annotation.errors import is_right, with_errors
 from wheels.benchmarks.annotation.run import run
 from wheels.benchmarks.annotation.summary import FILTER_FIGURES, SCORE_FIGURES, filter_figures, score_figures
-from wheels.config import build
+from wheels.config.parsing import build
 from wheels.data.tasks import Row, Task
 from wheels.errors import WheelsError
 from wheels.metrics import score

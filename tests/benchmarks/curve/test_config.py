@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from wheels.benchmarks.curve.config import CurveConfig
-from wheels.config import parse
+from wheels.config.parsing import parse
 from wheels.errors import WheelsError
 
 

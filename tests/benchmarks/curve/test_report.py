@@ -11,14 +11,14 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.benchmarks.curve.synthetic import measured, statistics
-from tests.test_visible import ODD
+from tests.output.test_visible import ODD
 from wheels.benchmarks.core.cell import PointKey, Record
 from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.report import pick_examples, render
 from wheels.benchmarks.curve.report_tables import adherence, areas, comparisons, equal_use
 from wheels.benchmarks.curve.summary import Curve, summarise
 from wheels.benchmarks.curve.table import as_csv, as_text
-from wheels.page import Picture
+from wheels.output.page import Picture
 
 VOID = {"meta", "img", "source"}
 PICTURE = Picture(b"\x89PNG picture", b"\x89PNG of the dark")

@@ -21,7 +21,7 @@ from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.rules import RULE_NAMES, RULES
 from wheels.decoding.params import DecodeParams
 from wheels.errors import WheelsError
-from wheels.page import Picture
+from wheels.output.page import Picture
 from wheels.policy.calibration import NotCalibrated
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "near", "a", "river", "bank"]

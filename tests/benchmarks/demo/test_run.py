@@ -5,17 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from wheels import cli
 from wheels.benchmarks.core import stages
 from wheels.benchmarks.core.recipe import Recipe
 from wheels.benchmarks.core.stages import Stage, run_stages
 from wheels.benchmarks.demo import retrain
 from wheels.benchmarks.demo import run as demo
 from wheels.benchmarks.demo.config import DemoConfig
-from wheels.config import parse
+from wheels.cli import main as cli
+from wheels.config.parsing import parse
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.errors import WheelsError
-from wheels.notices import in_words
+from wheels.output.notices import in_words
 from wheels.runs import LOCK, locked
 
 INPUTS = {"command": "demo", "wheels": "1"}

@@ -12,7 +12,6 @@ from matplotlib.collections import LineCollection
 
 from tests.distillation.conftest import rows
 from tests.pictures import drawn
-from wheels import cli
 from wheels.benchmarks.core.stages import stage_key
 from wheels.benchmarks.distillation import cache as distillation_cache
 from wheels.benchmarks.distillation import run as distillation
@@ -22,6 +21,7 @@ from wheels.benchmarks.distillation.plan import DistillationPlan, Kind, kinds_of
 from wheels.benchmarks.distillation.plot import draw
 from wheels.benchmarks.distillation.summary import ModelOutputs, SweepOutputs, summarise
 from wheels.benchmarks.distillation.table import as_csv, as_text
+from wheels.cli import main as cli
 from wheels.data.tasks import Row, Task
 from wheels.distillation import cached_teacher
 from wheels.errors import WheelsError

@@ -15,7 +15,7 @@ from wheels.benchmarks.passes.config import FAMILIES, PassesConfig
 from wheels.benchmarks.passes.run import Split, _signature, run
 from wheels.benchmarks.passes.settings import ends, settings_of, sweep_of, tuned
 from wheels.benchmarks.passes.tuned_commands import generate_command
-from wheels.config import parse
+from wheels.config.parsing import parse
 from wheels.decoding.commands.generate import method_of
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.errors import WheelsError

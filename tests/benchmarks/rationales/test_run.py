@@ -8,12 +8,12 @@ import json
 import pytest
 
 from tests.benchmarks.study.test_run import data, recipe_of  # noqa: F401
-from wheels import cli
 from wheels.benchmarks.rationales import cells as rationales_cells
 from wheels.benchmarks.rationales import run as rationales
 from wheels.benchmarks.rationales.config import GridConfig
 from wheels.benchmarks.rationales.overlap import answer_places, overlap
 from wheels.benchmarks.rationales.summary import against, as_text
+from wheels.cli import main as cli
 from wheels.errors import WheelsError
 from wheels.files import read_json, write_text
 

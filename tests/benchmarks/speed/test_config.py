@@ -10,7 +10,7 @@ from wheels.benchmarks.core.recipe import shipped_recipe
 from wheels.benchmarks.speed.config import REFERENCE, SYSTEMS, WITH_RANDOM_WEIGHTS, SpeedConfig
 from wheels.benchmarks.speed.random_pair import RandomPair
 from wheels.benchmarks.speed.systems import KNOWN
-from wheels.config import parse
+from wheels.config.parsing import parse
 from wheels.errors import WheelsError
 
 SIZES = """family: llama

@@ -26,7 +26,7 @@ from wheels.benchmarks.speed.run import make_plan, run
 from wheels.benchmarks.speed.summary import Speed, WorkloadFacts, summarise, time_forwards
 from wheels.benchmarks.speed.systems import KNOWN
 from wheels.benchmarks.speed.table import as_csv, as_text
-from wheels.cli import main
+from wheels.cli.main import main
 from wheels.errors import WheelsError
 
 MACHINE = Machine(bandwidth=1e10, peak=1e11)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.distillation.conftest import rows
-from wheels import cli
 from wheels.benchmarks.core.score import ScoresConfig, plain_rouge
 from wheels.benchmarks.study import run as study
 from wheels.benchmarks.study import table
 from wheels.benchmarks.study.config import StudyConfig
+from wheels.cli import main as cli
 from wheels.data.tasks import Task
 from wheels.errors import WheelsError
 from wheels.files import read_json

@@ -9,7 +9,7 @@ import torch
 
 from tests.decoding.tiny import make_pair, save_artefact, write
 from tests.envs.tiny import WORDS
-from wheels.cli import main
+from wheels.cli.main import main
 from wheels.decoding.commands import calibrate as calibrating
 from wheels.decoding.commands.calibrate import ROUNDS, TOLERANCE, Bracket, as_table, calibrate
 from wheels.decoding.methods.rule import Rule

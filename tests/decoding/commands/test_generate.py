@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.decoding.tiny import save_artefact, with_ends, write
-from wheels.cli import main
+from wheels.cli.main import main
 from wheels.decoding.commands import generate, inputs
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.engine import decode

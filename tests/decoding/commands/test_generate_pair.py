@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.decoding.tiny import make_pair, write
-from wheels.cli import main
+from wheels.cli.main import main
 from wheels.decoding.methods.method import deferral, speculative
 from wheels.decoding.methods.rules import RULES
 

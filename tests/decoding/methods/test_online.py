@@ -12,7 +12,7 @@ import torch
 import wheels
 from tests.decoding.tiny import make_pair, method_of, save_artefact, write
 from tests.envs.tiny import WORDS
-from wheels.cli import main
+from wheels.cli.main import main
 from wheels.decoding import engine
 from wheels.decoding.commands.calibrate import calibrate
 from wheels.decoding.engine import Engine

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import wheels
-from wheels.cli_commands import COMMANDS, usage, usage_of
-from wheels.config import parse
+from wheels.cli.commands import COMMANDS, usage, usage_of
+from wheels.cli.interrupts import end_at_once, raise_again
+from wheels.config.fields import check_known
+from wheels.config.parsing import parse
 from wheels.errors import WheelsError, did_you_mean, is_of_machine, machine_failure
-from wheels.fields import check_known
-from wheels.interrupts import end_at_once, raise_again
-from wheels.streams import (
+from wheels.output.streams import (
     bars_where_they_are_seen,
     log_to_stderr,
     open_missing,
@@ -96,12 +96,12 @@ def _dispatch(arguments: list[str], level: str) -> int:
         print(f"wheels {wheels.__version__}")
         return 0
     if arguments[0].split("=")[0] == "--print-completion":
-        from wheels.cli_completion import completion
+        from wheels.cli.completion import completion
 
         print(completion(" ".join(arguments).removeprefix("--print-completion").lstrip(" =")))
         return 0
     if arguments == ["bench", "--list"]:
-        from wheels.cli_list import listing
+        from wheels.cli.listing import listing
 
         print(listing(), end="")
         return 0
@@ -147,7 +147,7 @@ def _run(name: str, arguments: list[str], level: str) -> int:
     except KeyboardInterrupt:
         anew = not command.continues or getattr(config, "resume", None) == "never"
         raise KeyboardInterrupt("" if anew else "; run the same command again to continue") from None
-    from wheels.cli_endings import ending
+    from wheels.cli.endings import ending
 
     for line in ending(name, config):
         remark(line)

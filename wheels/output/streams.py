@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
+from wheels.config.flags import LEVELS
 from wheels.errors import WheelsError, check_choice
-from wheels.flags import LEVELS
-from wheels.visible import one_line, visible
+from wheels.output.visible import one_line, visible
 
 LONGEST = 2000
 """Characters of an error: what was given may be a file."""

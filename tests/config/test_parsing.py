@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import wheels
-from wheels.config import as_command, build, parse, to_dict, write_resolved
+from wheels.config.fields import REQUIRED, check_fields, fields_of, option
+from wheels.config.parsing import as_command, build, parse, to_dict, write_resolved
 from wheels.errors import WheelsError
-from wheels.fields import REQUIRED, check_fields, fields_of, option
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 import pytest
 
-from wheels import cli
 from wheels.benchmarks.core.recipe import about, find_recipe, shipped_recipes
-from wheels.cli_commands import COMMANDS
+from wheels.cli import main as cli
+from wheels.cli.commands import COMMANDS
 from wheels.decoding.methods.rules import RULE_NAMES
 from wheels.errors import WheelsError
 from wheels.metrics import METRICS

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from wheels import cli
-from wheels.cli_commands import COMMANDS, Command
-from wheels.cli_completion import SHELLS, completion
-from wheels.fields import option
+from wheels.cli import main as cli
+from wheels.cli.commands import COMMANDS, Command
+from wheels.cli.completion import SHELLS, completion
+from wheels.config.fields import option
 
 TRY = """
 source "$1"; shift
@@ -88,6 +88,6 @@ def test_a_shell_that_is_not_known_is_refused(capsys, words):
 
 
 def test_completion_imports_nothing_heavy():
-    code = "import sys; from wheels.cli_completion import completion; completion('bash'); "
+    code = "import sys; from wheels.cli.completion import completion; completion('bash'); "
     code += "sys.exit(repr(sorted({'torch', 'transformers', 'numpy', 'matplotlib'} & set(sys.modules))))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == "[]"

@@ -8,11 +8,11 @@ from importlib import import_module
 
 import pytest
 
-from wheels.cli import COMMANDS, main
-from wheels.config import build, parse
+from wheels.cli.main import COMMANDS, main
+from wheels.config.fields import check_fields, fields_of, option
+from wheels.config.parsing import build, parse
+from wheels.config.paths import FILE, PLACE, RUN, SETTINGS, settings_digests
 from wheels.errors import WheelsError
-from wheels.fields import check_fields, fields_of, option
-from wheels.paths import FILE, PLACE, RUN, SETTINGS, settings_digests
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def test_the_file_of_config_is_an_input(here):
 
 
 def test_what_the_shell_reads_from_is_an_input(here):
-    code = "import sys; from wheels.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from wheels.cli.main import main; sys.exit(main(sys.argv[1:]))"
     with (here / "rows").open() as rows:
         done = subprocess.run(
             [sys.executable, "-c", code, "generate", "--output", "rows"], stdin=rows, capture_output=True, text=True,

@@ -22,7 +22,7 @@ def check_paths(fields: Sequence[Any], config: Any, config_file: str | None = No
     """Refuse an output that is also an input or another output, also through links.
 
     Args:
-        fields: those of the configuration, of `wheels.fields.Field`.
+        fields: those of the configuration, of `wheels.config.fields.Field`.
         config: holds their values.
         config_file: the file of `--config`, an input too.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wheels.files import write_bytes
-from wheels.visible import html
+from wheels.output.visible import html
 
 PAPER, INK = "#ffffff", "#222222"
 DARK_PAPER, DARK_INK = "#17181a", "#dddddd"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from wheels.tables import Cell, Column, Table, band, columns, digits, estimate, exact, number
+from wheels.output.tables import Cell, Column, Table, band, columns, digits, estimate, exact, number
 
 
 @dataclass

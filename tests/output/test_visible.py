@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from wheels.visible import html, json_line, one_line, visible
+from wheels.output.visible import html, json_line, one_line, visible
 
 ODD = {
     "ESC": "\x1b[31mred",

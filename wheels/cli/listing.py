@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from wheels.benchmarks.core.recipe import about, shipped_recipes
-from wheels.cli_commands import COMMANDS
+from wheels.cli.commands import COMMANDS
 from wheels.decoding.methods.rules import RULES
 from wheels.metrics import METRICS
 

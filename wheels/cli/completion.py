@@ -10,10 +10,10 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
-from wheels.cli_commands import COMMANDS
+from wheels.cli.commands import COMMANDS
+from wheels.config.fields import Field, fields_of
+from wheels.config.flags import LEVELS, add_flags
 from wheels.errors import check_choice
-from wheels.fields import Field, fields_of
-from wheels.flags import LEVELS, add_flags
 
 SHELLS = ("bash", "zsh", "fish")
 GROUP_HELP = "measure; --list shows benchmarks, recipes, rules and metrics"

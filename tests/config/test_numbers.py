@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from wheels.cli import COMMANDS
-from wheels.config import build, parse
+from wheels.cli.main import COMMANDS
+from wheels.config.fields import MOST, Field, check_fields, fields_of
+from wheels.config.parsing import build, parse
 from wheels.errors import WheelsError
-from wheels.fields import MOST, Field, check_fields, fields_of
 
 
 def classes() -> list[type]:

@@ -11,8 +11,8 @@ A configuration is a flat frozen dataclass. The metadata of a field may carry:
     share       True for a number in [0, 1], such as a teacher budget
     positional  True for a value that is given without its flag
     metavar     the placeholder for the value in `--help`
-    reads       for a path: what is read there, `wheels.paths.SETTINGS` or `PLACE`
-    writes      for a path: what is written there, `wheels.paths.FILE` or `RUN`
+    reads       for a path: what is read there, `wheels.config.paths.SETTINGS` or `PLACE`
+    writes      for a path: what is written there, `wheels.config.paths.FILE` or `RUN`
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from wheels.config.paths import check_paths
 from wheels.errors import (
     MOST_NUMBER,
     MOST_WHOLE,
@@ -34,7 +35,6 @@ from wheels.errors import (
     check_whole,
     did_you_mean,
 )
-from wheels.paths import check_paths
 
 MOST = {int: MOST_WHOLE, float: MOST_NUMBER}
 """The largest size of a number whose field says nothing else: what every library below takes, as a seed too."""

@@ -12,9 +12,10 @@ import torch
 from tqdm import tqdm
 
 import wheels
-from wheels import cli, cli_commands
+from wheels.cli import commands as cli_commands
+from wheels.cli import main as cli
+from wheels.config.fields import option
 from wheels.errors import WheelsError
-from wheels.fields import option
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def python(code: str, *arguments: str, shell: str = '"$@"') -> subprocess.Comple
     return subprocess.run(command, capture_output=True, text=True)
 
 
-MAIN = "import sys; from wheels.cli import main; sys.exit(main())"
+MAIN = "import sys; from wheels.cli.main import main; sys.exit(main())"
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_an_error_without_standard_error_is_not_printed_elsewhere():
 
 
 def test_no_file_gets_the_number_of_a_stream_that_was_closed():
-    code = "import os, wheels.streams as s; s.open_missing(); print(os.open('/dev/null', 0) > 2)"
+    code = "import os, wheels.output.streams as s; s.open_missing(); print(os.open('/dev/null', 0) > 2)"
     assert python(code, shell='"$@" <&- 2>&-').stdout == "True\n"
 
 
@@ -182,7 +183,7 @@ sys.exit(main())
 @pytest.mark.parametrize(
     "name",
     [
-        *("wheels.cli", "argparse", "wheels.decoding.commands.generate_config"),
+        *("wheels.cli.main", "argparse", "wheels.decoding.commands.generate_config"),
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("torch", "numpy.linalg", "transformers")),
     ],
 )
@@ -199,7 +200,10 @@ def test_an_interrupt_that_the_caller_ignores_stays_ignored():
 def test_ctrl_c_raises_again_once_a_command_works():
     code = """
 import os, signal, sys
-from wheels import __main__, cli, cli_commands, interrupts
+from wheels.cli import main as cli
+from wheels.cli import commands as cli_commands
+from wheels.cli import interrupts
+from wheels import __main__
 interrupts.leave_at_once()
 class Config: pass
 cli.COMMANDS["x"] = cli_commands.Command("m:C", "m:r", "", continues=False)
@@ -213,7 +217,7 @@ sys.exit(cli.main(["x"]))
 
 @pytest.mark.parametrize("argv", ["None", "[]"])
 def test_bars_are_drawn_on_terminals_only(argv):
-    code = f"import sys; sys.argv = ['wheels']; from wheels.cli import main; main({argv}); "
+    code = f"import sys; sys.argv = ['wheels']; from wheels.cli.main import main; main({argv}); "
     code += "from tqdm.auto import tqdm; list(tqdm([1]))"
     assert ("1/1" in python(code).stderr) is (argv == "[]"), "a program that calls `main` keeps its own bars"
 
@@ -325,7 +329,7 @@ def test_text_that_the_terminal_cannot_show_is_replaced(monkeypatch):
 def test_how_much_is_said(flags, shown, behind):
     words = ["echo", "--fail", "remark", "hallo"]
     argv = [*words, *flags] if behind else [*flags, *words]
-    code = f"from tests import test_cli; test_cli.run_echo({argv!r})"
+    code = f"from tests.cli import test_main; test_main.run_echo({argv!r})"
     done = python(code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "hallo\n", shown)
 
@@ -365,6 +369,6 @@ def test_level_debug_shows_where_an_error_comes_from(capsys):
 
 @pytest.mark.parametrize(("flags", "bars"), [([], True), (["--quiet"], False), (["--log-level", "debug"], True)])
 def test_quiet_draws_no_bar_even_on_a_terminal(flags, bars):
-    code = "import sys; sys.stderr.isatty = lambda: True; from wheels.cli import main\n"
+    code = "import sys; sys.stderr.isatty = lambda: True; from wheels.cli.main import main\n"
     code += f"sys.argv = ['wheels', '--version', *{flags!r}]; main(); from tqdm.auto import tqdm; list(tqdm([1]))"
     assert ("1/1" in python(code).stderr) is bars

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wheels.visible import html
+from wheels.output.visible import html
 
 
 def exact(value: Any) -> str:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import wheels
+from wheels.config.fields import Field, check_fields, check_known, convert, fields_of
+from wheels.config.flags import config_parser, flags_of, join_values, metavar, on_every_command
+from wheels.config.paths import check_paths
 from wheels.errors import WheelsError
-from wheels.fields import Field, check_fields, check_known, convert, fields_of
 from wheels.files import write_json
-from wheels.flags import config_parser, flags_of, join_values, metavar, on_every_command
-from wheels.paths import check_paths
 
 Config = TypeVar("Config")
 
@@ -36,7 +36,7 @@ def parse(config_class: type[Config], argv: Sequence[str], *, prog: str, descrip
     """Return the configuration that `argv` asks for: defaults, then the file of `--config`, then the flags.
 
     Args:
-        config_class: a flat frozen dataclass; see `wheels.fields` for the types and the metadata.
+        config_class: a flat frozen dataclass; see `wheels.config.fields` for the types and the metadata.
         argv: the arguments after the command, such as `["--teacher-budget", "0.2"]`.
         prog: the command as the user writes it, such as `wheels generate`.
         description: one line on what the command does, for `--help`.

@@ -2,11 +2,11 @@ import argparse
 
 import pytest
 
-from wheels import cli_commands
-from wheels.cli import _load
+from wheels.cli import commands as cli_commands
+from wheels.cli.main import _load
+from wheels.config.fields import MACHINE, fields_of, grouped, option, option_group
+from wheels.config.flags import COMMON, EVERYWHERE, config_parser, on_every_command
 from wheels.errors import WheelsError
-from wheels.fields import MACHINE, fields_of, grouped, option, option_group
-from wheels.flags import COMMON, EVERYWHERE, config_parser, on_every_command
 
 MOST_COMMON = 10
 COMMANDS = {name: fields_of(_load(command.config)) for name, command in cli_commands.COMMANDS.items()}

@@ -20,7 +20,7 @@ from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.passes.config import PassesConfig
 from wheels.benchmarks.speed.config import SpeedConfig
 from wheels.benchmarks.study.config import StudyConfig
-from wheels.config import as_command
+from wheels.config.parsing import as_command
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.distillation.config import PretrainConfig

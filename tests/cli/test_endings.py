@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from wheels import cli
 from wheels.agents.config import TrainConfig
 from wheels.annotation.config import AnnotateConfig
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.passes.config import PassesConfig
 from wheels.benchmarks.speed.config import SpeedConfig
 from wheels.benchmarks.study.config import StudyConfig
-from wheels.cli import _find, _load
-from wheels.cli_commands import COMMANDS
-from wheels.cli_endings import ENDINGS, ending
-from wheels.config import parse
+from wheels.cli import main as cli
+from wheels.cli.commands import COMMANDS
+from wheels.cli.endings import ENDINGS, ending
+from wheels.cli.main import _find, _load
+from wheels.config.parsing import parse
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.distillation.config import PretrainConfig
 from wheels.rationales.config import RationalesConfig
@@ -136,7 +136,7 @@ def test_annotations_and_rationales_are_followed_by_a_student():
     assert said == ["written to out: annotated.jsonl, rejected.jsonl, summary.json"]
     assert commands == ["wheels pretrain --output out-student --data out/annotated.jsonl"]
     assert ending("annotate", AnnotateConfig(**settings, dry_run=True)) == []
-    put(Path("r.jsonl.run/finished.json"), {"rows": 12})
+    put(Path("r.jsonl.run/resolved.json"), {"rows": 12})
     said, commands = ends("rationales", RationalesConfig(teacher="t", data="d", output="r.jsonl", html="p.html"))
     assert said == ["written to r.jsonl: 12 rows with rationales; p.html"]
     assert commands == ["wheels pretrain --output r.jsonl-student --data r.jsonl --rationale rationale"]

@@ -1,7 +1,7 @@
 import pytest
 
-from wheels import notices
-from wheels.notices import Pace, in_words
+from wheels.output import notices
+from wheels.output.notices import Pace, in_words
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import NoReturn
 
+from wheels.config.fields import Field, grouped
 from wheels.errors import WheelsError
-from wheels.fields import Field, grouped
 
 LEVELS = ("debug", "info", "warning", "error")
 """What `--log-level` takes, the most talkative first."""
@@ -55,7 +55,7 @@ class _Help(argparse.HelpFormatter):
 
 
 def config_parser(fields: Sequence[Field], prog: str, description: str) -> Parser:
-    """Return a parser that collects text; `wheels.fields.convert` gives it its types afterwards.
+    """Return a parser that collects text; `wheels.config.fields.convert` gives it its types afterwards.
 
     Its help shows the common options first, then each group under its name, then the flags of every command.
     """

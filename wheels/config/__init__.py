@@ -1,0 +1,1 @@
+"""Configurations: frozen dataclasses, filled from flags and YAML."""

@@ -1,0 +1,1 @@
+"""What a user sees: tables, pages, notices, and text made safe to show."""
