@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from wheels.decoding.methods import budget as decoding
+from wheels.decoding.methods import budget
 
 MODES = ("average", "strict", "episode")
 """`average`: a call is never refused where the budget is above 0. `strict`: no prefix exceeds it. `episode`: the whole
@@ -30,8 +30,8 @@ def permitted(
         burst: Teacher tokens that may be spent ahead, in strict mode.
     """
     if mode == "episode":
-        return calls_B + 1 <= decoding.strict_allowance(budget_B, limit_B)
-    return decoding.permitted(mode, budget_B, position_B, calls_B, burst)
+        return calls_B + 1 <= budget.strict_allowance(budget_B, limit_B)
+    return budget.permitted(mode, budget_B, position_B, calls_B, burst)
 
 
 def budget_left(budget_B: torch.Tensor, calls_B: torch.Tensor, limit_B: torch.Tensor) -> torch.Tensor:

@@ -177,6 +177,7 @@ def load_task(
 
 
 def _embedded(spec: str, limit: int | None, seed: int) -> tuple[str, dict[str, list[Row]], tuple[str, ...]]:
+    """Return the name, the splits and the metrics of an embedded corpus."""
     name, locales = corpora.parse_name(spec)
     sizes = {split: min(size, limit or size) for split, size in corpora.SIZES.items()}
     built = corpora.build(spec, seed=seed, sizes=sizes)

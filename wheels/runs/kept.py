@@ -96,15 +96,15 @@ def chunks(
     *,
     name: str = "",
 ) -> Iterator[Made]:
-    """Yield the parts of a long job in order, each `cached`: a run that was killed goes on in the middle.
+    """Yield the parts of a long job in order, each `cached`, so that a killed run resumes after the last one.
 
     Args:
         folder: where they are kept, as `NAME00000.SUFFIX` and so on.
-        made_from: of the job; see `cached`.
-        numbers: of the parts that are wanted; processes that share a job make some of them each.
+        made_from: what the job depends on; see `cached`.
+        numbers: of the wanted parts; processes that share a job make some each.
         make: returns a part, by its number.
-        form: of the files.
-        name: how the files' names begin.
+        form: the format of the files.
+        name: the prefix of their names.
     """
     for number in numbers:
         yield cached(folder / f"{name}{number:05d}{form.suffix}", [made_from, number], partial(make, number), form)
