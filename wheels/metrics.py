@@ -21,6 +21,17 @@ from wheels.data.equations import TOLERANCE, same_value
 from wheels.data.writing_systems import bleu_tokenizer, spaced
 from wheels.errors import WheelsError, check_choice
 
+__all__ = [
+    "METRICS",
+    "Score",
+    "SufficientStatistics",
+    "metric_name",
+    "score",
+    "sentence_scores",
+    "sentence_statistics",
+    "signature",
+]
+
 METRICS = {
     "bleu": "BLEU of the corpus, by sacrebleu; single texts are scored with chrF",
     "chrf": "chrF: F-score of character n-grams, by sacrebleu",
