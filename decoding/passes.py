@@ -80,9 +80,10 @@ class Passes:
     ) -> torch.Tensor:
         """Bring the teacher up to date in some rows; return its next logits, `[R, V]`, or the last `wanted_R`."""
         texts = self.texts
-        unread_R = torch.maximum(self.teacher.cursor_B[slots_R], texts.prefix_Q[slots_R] - 1)
-        positions = (texts.length_Q[slots_R] - unread_R).tolist()
         rows_R = None if texts.is_all(slots) else slots_R
+        known = (self.teacher.cursor_B, texts.prefix_Q, texts.length_Q)
+        cursor_R, prefix_R, length_R = known if rows_R is None else (each[rows_R] for each in known)
+        positions = (length_R - torch.maximum(cursor_R, prefix_R - 1)).tolist()
         output = self.teacher.read(rows_R, texts.tokens_QT, texts.length_Q, wanted_R)
         for slot, count in zip(slots, positions, strict=True):
             sequence = texts.sequence(slot)
@@ -186,6 +187,8 @@ class Passes:
 
 def _own_processor(constraints: Constraints) -> LogitsProcessor:
     """Return what a model's own generation settings make of its logits."""
+    if constraints == Constraints():
+        return lambda logits_NV, texts, slot_N, position_N: logits_NV
 
     def process(
         logits_NV: torch.Tensor, texts: TextBatch, slot_N: torch.Tensor, position_N: torch.Tensor
