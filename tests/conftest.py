@@ -40,6 +40,15 @@ def seeds() -> None:
         sys.modules["torch"].manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def logs() -> None:
+    """Log as a command does by default, whatever a command of an earlier test has set."""
+    logger = logging.getLogger("wheels")
+    logger.handlers.clear()
+    logger.setLevel(logging.INFO)
+    logger.propagate = True
+
+
 OTHERS = {"marian", "bart", "gpt2", "qwen2", "qwen3"}
 """Families beside T5 and Llama, which the fast tests take for all of them."""
 
