@@ -55,6 +55,7 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_command_and_the_picture_know_it(file, model, data, tmp_path, monkeypatch, capsys):
     figures: list[Figure] = []
     saved = Figure.savefig

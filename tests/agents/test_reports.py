@@ -90,6 +90,7 @@ def finish(): pathlib.Path("kept.json").write_text(json.dumps([kept, config["see
 """
 
 
+@pytest.mark.slow
 def test_trackio_reads_no_setting_that_is_not_there(config: TrainConfig, tmp_path: Path) -> None:
     """A stand-in for the package, which needs a server: transformers' own callback talks to it."""
     (tmp_path / "trackio.py").write_text(TRACKIO)

@@ -313,6 +313,7 @@ def test_text_that_the_terminal_cannot_show_is_replaced(monkeypatch):
     assert narrow.buffer.getvalue() == b"f?r 5 ?\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "shown"),
     [

@@ -61,6 +61,7 @@ def test_both_versions_are_small_and_the_same_again() -> None:
     assert max(map(len, (picture.light, picture.dark))) < 40_000
 
 
+@pytest.mark.slow
 def test_the_colours_of_thin_lines_are_kept() -> None:
     found = read_object(RESULTS / "multi30k_de_en" / "curve.json")
     shown = 255 * pixels(render(plot.draw, found).dark)[..., :3].reshape(-1, 3)

@@ -191,6 +191,7 @@ def test_online_keeps_what_average_misses_on_harder_texts():
     assert abs(use_of("online") - 0.2) < CLOSE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [WrongSign, NoUpdate])
 def test_the_wrong_controllers_miss_the_budget(monkeypatch, wrong):
     monkeypatch.setattr(online, "OnlineThreshold", wrong)
