@@ -54,11 +54,11 @@ def workload(config: TrainConfig, rows: int, validation: int) -> list[str]:
         validation: rows to calibrate on.
     """
     rounds = f"{config.iterations} rounds of {min(config.prompts, rows)} sources and {config.updates} updates"
-    heads = f"{config.seeds} x {', '.join(trained_rules(config))}"
+    trained = trained_rules(config)
+    heads = f"{config.seeds} x {', '.join(trained)}"
     lines = [f"training on {rows} rows: up to {config.states} states, heads {heads}; then {rounds} for each seed"]
     if not config.calibrate:
         return [*lines, "no calibration: `wheels calibrate` finds thresholds later"]
-    trained = trained_rules(config)
     names = config.calibration_rules or [rule for rule in RULE_NAMES if rule not in TRAINED or rule in trained]
     scored = sum(config.seeds if rule in TRAINED else 1 for rule in names if rule not in KNOWN_RATE)
     budgets = sum(0 < budget < 1 for budget in set(config.calibration_budgets))

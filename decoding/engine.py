@@ -24,12 +24,11 @@ from wheels.decoding.methods.draft_length import next_length
 from wheels.decoding.methods.lookup import copied_draft
 from wheels.decoding.methods.method import LONGEST_DRAFT, Method, check_method
 from wheels.decoding.methods.online import online_budget_of
-from wheels.decoding.methods.rule import called
 from wheels.decoding.models.costs import Costs, costs_of
 from wheels.decoding.models.forward_batches import OVERHEAD
 from wheels.decoding.models.runner import Output, Pass
 from wheels.decoding.params import DecodeParams
-from wheels.decoding.passes import Passes
+from wheels.decoding.passes import Passes, called
 from wheels.decoding.scheduler import Schedule
 from wheels.decoding.sequences import Sequence, TextBatch, prepare_sequences
 from wheels.decoding.trace import Trace, trace_of

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.methods.verify import Check, Verifier
 from wheels.decoding.models.forward_batches import OVERHEAD
 from wheels.decoding.models.runner import Output, Pass
@@ -21,6 +22,7 @@ from wheels.decoding.params import (
 )
 from wheels.decoding.sequences import Sequence, TextBatch
 from wheels.decoding.step import Step
+from wheels.errors import WheelsError, shown
 from wheels.models.generation_settings import Constraints
 from wheels.models.pair import Pair
 
@@ -183,6 +185,21 @@ class Passes:
             accept_RK=noise[0][:, :-1],
             token_RW=noise[1],
         )
+
+
+def called(rule: AnyRule, step: Step) -> torch.Tensor:
+    """Ask a rule which rows call, bool `[B]`.
+
+    Raises:
+        WheelsError: for an answer of another shape or kind, which would be taken for other rows.
+    """
+    call_B = rule(step)
+    if not isinstance(call_B, torch.Tensor) or call_B.shape != step.position_B.shape or call_B.dtype != torch.bool:
+        found = f"{call_B.dtype} {list(call_B.shape)}" if isinstance(call_B, torch.Tensor) else shown(call_B)
+        raise WheelsError(
+            f"rule {rule.name!r} must answer with one torch.bool for each of {len(step.position_B)} rows, got {found}"
+        )
+    return call_B
 
 
 def _own_processor(constraints: Constraints) -> LogitsProcessor:

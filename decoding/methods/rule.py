@@ -185,20 +185,3 @@ class EvenRule(Rule):
         rate = min(max(1.0 - self.threshold, 0.0), 1.0)
         phase_B, position_B = self.scored(step), step.position_B.double()
         return ((position_B + 1) * rate + phase_B).floor() > (position_B * rate + phase_B).floor()
-
-
-def called(rule: AnyRule, step: Step) -> torch.Tensor:
-    """Ask a rule which rows call, bool `[B]`.
-
-    Raises:
-        WheelsError: for an answer of another shape or kind, which would be taken for other rows.
-    """
-    import torch
-
-    call_B = rule(step)
-    if not isinstance(call_B, torch.Tensor) or call_B.shape != step.position_B.shape or call_B.dtype != torch.bool:
-        found = f"{call_B.dtype} {list(call_B.shape)}" if isinstance(call_B, torch.Tensor) else shown(call_B)
-        raise WheelsError(
-            f"rule {rule.name!r} must answer with one torch.bool for each of {len(step.position_B)} rows, got {found}"
-        )
-    return call_B
