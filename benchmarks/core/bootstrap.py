@@ -181,9 +181,9 @@ def cpt(uses: ArrayLike, pgrs: ArrayLike, level: float, apart: float = APART) ->
     return use if is_measured(use_P, use, apart) else math.nan
 
 
-def oracle_share(value: float, random: float, oracle: float) -> float:
-    """Return `(value - random) / (oracle - random)`, the share of the oracle's lift; nan without a lift."""
-    return (value - random) / (oracle - random) if oracle > random else math.nan
+def foresight_share(value: float, random: float, foresight: float) -> float:
+    """Return `(value - random) / (foresight - random)`, the share of foresight's lift; nan without a lift."""
+    return (value - random) / (foresight - random) if foresight > random else math.nan
 
 
 def resample_sentences(count: int, resamples: int, seed: int) -> Floats:

@@ -23,7 +23,7 @@ def weight(found: Mapping[str, Any], rule: str) -> Weight:
     """Return how much a rule is to be seen: the trained one, the best threshold and random calls stand out."""
     if rule in main_rules(found):
         return HEAVY
-    return PLAIN if rule == "oracle" else THIN
+    return PLAIN if rule == "foresight" else THIN
 
 
 def main_rules(found: Mapping[str, Any]) -> list[str]:

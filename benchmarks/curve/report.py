@@ -164,9 +164,9 @@ def _limits(curve: Curve) -> str:
         "Metrics compare with one reference each; nobody has judged the outputs.",
         f"Between points at most {APART:g} apart in measured use the curve is assumed to be straight.",
     ]
-    if "oracle" in curve.rules:
+    if "foresight" in curve.rules:
         claims.append(
-            "The oracle knows the teacher's next token beforehand, and none after it: no method, and no ceiling."
+            "Foresight knows the teacher's next token beforehand, and none after it: no method, and no ceiling."
         )
     return f"<h2>What is not claimed</h2>{bullets([html(claim) for claim in claims])}"
 

@@ -12,7 +12,7 @@ from wheels.benchmarks.curve.table import WHERE_MEASURED, row_at
 from wheels.metrics import metric_name
 from wheels.output.tables import Cell, Table, digits, number
 
-BOLD = "Bold: the best in its column, the oracle aside."
+BOLD = "Bold: the best in its column, foresight aside."
 DASH = "\N{EN DASH}"
 """Of a number that does not exist."""
 
@@ -106,9 +106,9 @@ def at_budget(curve: Curve) -> str:
             for line in lines
         ],
     }
-    shares = [row_at(curve, rule, curve.quality, budget).get("oracle_share", math.nan) for rule in rules]
+    shares = [row_at(curve, rule, curve.quality, budget).get("foresight_share", math.nan) for rule in rules]
     if any(map(math.isfinite, shares)):
-        columns["oracle share"] = _scores(rules, shares, lambda share: f"{share:z.0%}")
+        columns["foresight share"] = _scores(rules, shares, lambda share: f"{share:z.0%}")
     found = {test["rule"]: test for test in curve.apgr_paired if math.isfinite(test["low"])}
     if found:
         gains = [found[rule]["difference"] if rule in found else math.nan for rule in rules]
@@ -118,9 +118,9 @@ def at_budget(curve: Curve) -> str:
         columns[f"area over {BASELINE}"] = _scores(rules, gains, digits(3, "+"), below)
     words = (
         "The decodes at this budget, each at the use that it came to, mean over seeds; 95% intervals by a bootstrap "
-        "over rows and seeds. Passes and positions are the teacher's, per generated token. The oracle share is (rule - "
-        f"random) / (oracle - random) at use {budget:g} exactly. The area is that under the share of the gap up to use "
-        f"0.3, minus that of {BASELINE}: a paired bootstrap."
+        "over rows and seeds. Passes and positions are the teacher's, per generated token. The foresight share is "
+        f"(rule - random) / (foresight - random) at use {budget:g} exactly. The area is that under the share of the "
+        f"gap up to use 0.3, minus that of {BASELINE}: a paired bootstrap."
     )
     shown = _of_columns(list(columns), list(columns.values()))
     return f'<h2>At budget {budget:g}</h2>{shown}<p class="pale">{words}</p>'
@@ -159,13 +159,13 @@ def _scores(
     *,
     best: Callable[..., float] = max,
 ) -> list[Cell]:
-    """Return a column of numbers, the best in bold; the oracle is no method, so it is never the best."""
-    known = [value for rule, value in zip(rules, values, strict=True) if rule != "oracle" and math.isfinite(value)]
+    """Return a column of numbers, the best in bold; foresight is no method, so it is never the best."""
+    known = [value for rule, value in zip(rules, values, strict=True) if rule != "foresight" and math.isfinite(value)]
     top = show(best(known)) if known else None
     cells = []
     for rule, value, note in zip(rules, values, notes or [""] * len(rules), strict=True):
         text = show(value) if math.isfinite(value) else DASH
-        cells.append(Cell(text, note, best=text == top and rule != "oracle", pale=not math.isfinite(value)))
+        cells.append(Cell(text, note, best=text == top and rule != "foresight", pale=not math.isfinite(value)))
     return cells
 
 

@@ -14,9 +14,9 @@ from wheels.benchmarks.core.bootstrap import (
     Adherence,
     apgr,
     cpt,
+    foresight_share,
     holm,
     interval,
-    oracle_share,
     over_allowance,
     share_of_gap,
     warn_of_gap,
@@ -92,7 +92,7 @@ class Curve:
     cpt: dict[str, dict[str, float]]
     """Least use that reaches 50, 80, 95% of the gap; mean over seeds."""
     at_use: list[dict[str, Any]]
-    """Each rule's metric and PGR at equal use, mean over seeds, with 95% intervals and the oracle share."""
+    """Each rule's metric and PGR at equal use, mean over seeds, with 95% intervals and foresight shares."""
     paired: list[dict[str, Any]]
     """Paired bootstrap comparisons at equal use."""
     adherence: dict[str, dict[str, Any]]
@@ -244,14 +244,14 @@ def _thresholds(curves: Curves, rule: str, metric: str) -> dict[str, float]:
 
 
 def _at_use(measured: Measured, curves: Curves, metric: str, use: float) -> list[dict[str, Any]]:
-    """Return every rule's metric at exactly `use`, with intervals and the oracle share."""
+    """Return every rule's metric at exactly `use`, with intervals and the foresight share."""
     rows = []
     for rule in measured.rules:
         row: dict[str, Any] = {"rule": rule, "use": use, "metric": metric} | interval(curves.at(rule, metric, use))
         row |= interval(curves.share(rule, metric, use), "pgr", "pgr_low", "pgr_high")
-        if {"random", "oracle"} <= set(measured.rules):
-            floor, top = (float(curves.at(name, metric, use)[0]) for name in ("random", "oracle"))
-            row["oracle_share"] = oracle_share(row["value"], floor, top)
+        if {"random", "foresight"} <= set(measured.rules):
+            floor, top = (float(curves.at(name, metric, use)[0]) for name in ("random", "foresight"))
+            row["foresight_share"] = foresight_share(row["value"], floor, top)
         rows.append(row)
     return rows
 

@@ -97,7 +97,7 @@ def first_score(step: Step) -> torch.Tensor:
     return step.noise_B - 1.0 - step.position_B
 
 
-def oracle_score(step: Step) -> torch.Tensor:
+def foresight_score(step: Step) -> torch.Tensor:
     """The true greedy regret, with the teacher at hand: a reference for every rule that predicts it.
 
     No ceiling: it knows what the next token costs, and not what a call does to the rest of the text.
@@ -177,9 +177,9 @@ BUILT_IN = (
     ),
     Rule("first-k", first_score, label="at the start of each text", color="#44AA99", mark=">"),
     Rule(
-        "oracle",
-        oracle_score,
-        label="reads the teacher first",
+        "foresight",
+        foresight_score,
+        label="knows the teacher's next token",
         color="#6E6E6E",
         mark="P",
         needs_teacher=True,

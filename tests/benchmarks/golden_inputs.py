@@ -36,7 +36,7 @@ WORDS = ["ein", "Hund", "läuft", "über", "die", "Wiese", "und", "zwei", "Kinde
 
 def curve_outputs() -> Any:
     """Three seeds of a trained rule, its baselines, and budgets with a gap between 0.3 and 1."""
-    rules = ("learned", "regret", "maxprob", "margin", "random", "oracle")
+    rules = ("learned", "regret", "maxprob", "margin", "random", "foresight")
     return synthetic.measured(rules, (0.0, 0.1, 0.2, 0.3, 1.0), count=24, seeds=2)
 
 

@@ -238,8 +238,8 @@ def test_bars_are_drawn_on_terminals_only(argv):
         (
             ["generate", "--rule", "entrpy"],
             "error: rule must be one of learned, regret, gate, router, maxprob, entropy, margin, random, every-k, "
-            "first-k, oracle, or a rule of your own (FILE.py:NAME or package.module:NAME), got 'entrpy'; did you mean "
-            "'entropy'?\n",
+            "first-k, foresight, or a rule of your own (FILE.py:NAME or package.module:NAME), got 'entrpy'; did you "
+            "mean 'entropy'?\n",
         ),
         (
             ["generate", "x", "--input", "f"],

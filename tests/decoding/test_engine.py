@@ -65,7 +65,7 @@ def pair(request) -> Pair:
 
 @pytest.mark.parametrize("ends", [EOS, [EOS, 7, 9]], ids=["one end", "several ends"])
 @pytest.mark.parametrize(("budget", "model"), [(0.0, "student"), (1.0, "teacher")])
-@pytest.mark.parametrize("rule", ["random", "oracle"])
+@pytest.mark.parametrize("rule", ["random", "foresight"])
 def test_the_ends_of_the_budget_are_the_models_own_generate(pair, budget, model, rule, ends):
     with_ends(pair, ends)
     traces = write(pair, TEXTS, RULES[rule].at(-1.0), budget=budget, max_new_tokens=LIMIT)
@@ -136,10 +136,10 @@ def test_company_changes_nothing(pair, sampling, mode):
 
 def test_a_row_that_never_asks_costs_nothing_in_company_that_does():
     pair = make_pair("t5")
-    traces = write(pair, TEXTS[:3], RULES["oracle"].at(0.5), budget=[0.0, 0.5, 1.0], max_new_tokens=LIMIT)
+    traces = write(pair, TEXTS[:3], RULES["foresight"].at(0.5), budget=[0.0, 0.5, 1.0], max_new_tokens=LIMIT)
     assert [trace.teacher_passes for trace in traces] == [0, traces[1].tokens, traces[2].tokens]
     assert outcome(traces[1:2]) == outcome(
-        write(pair, TEXTS[1:2], RULES["oracle"].at(0.5), budget=0.5, max_new_tokens=LIMIT)
+        write(pair, TEXTS[1:2], RULES["foresight"].at(0.5), budget=0.5, max_new_tokens=LIMIT)
     )
 
 
@@ -159,7 +159,7 @@ class Counted:
 def test_the_teacher_never_runs_at_budget_0(pair):
     counted = Counted(pair)
     for mode in ("average", "strict"):
-        traces = write(pair, TEXTS, RULES["oracle"].at(-1.0), budget=0.0, mode=mode, max_new_tokens=LIMIT)
+        traces = write(pair, TEXTS, RULES["foresight"].at(-1.0), budget=0.0, mode=mode, max_new_tokens=LIMIT)
         assert all(trace.teacher_passes == trace.teacher_positions == trace.prompt_positions == 0 for trace in traces)
     assert counted.passes == 0
 
@@ -184,7 +184,7 @@ def test_positions_by_hand():
         assert (trace.teacher_passes, trace.teacher_positions, trace.prompt_positions) == (3, 7, prompt), family
         (trace,) = write(pair, ["a b c"], Every(3), budget=1.0, max_new_tokens=8)
         assert (trace.teacher_passes, trace.teacher_positions, trace.teacher_use) == (8, 8, 1.0)
-        (trace,) = write(pair, ["a b c"], RULES["oracle"].at(99.0), budget=0.5, max_new_tokens=8)
+        (trace,) = write(pair, ["a b c"], RULES["foresight"].at(99.0), budget=0.5, max_new_tokens=8)
         assert (trace.teacher_passes, trace.teacher_positions, trace.teacher_use) == (8, 8, 0.0)
 
 

@@ -381,7 +381,7 @@ def test_verified_deferral_keeps_its_ends():
         (lambda: Method("x", None, Speculative()), "x calls the teacher when a draft is full: give it a draft length"),
         (lambda: Method("x", Every(2), None, 3, adaptive=True), "x has drafts that nobody verifies"),
         (lambda: Method("x", Every(2), Speculative(), 3, lookup=True), "copies its drafts, and rule 'every' needs"),
-        (lambda: verified(RULES["oracle"], tolerance=1.0), "rule 'oracle' reads the teacher before every token"),
+        (lambda: verified(RULES["foresight"], tolerance=1.0), "rule 'foresight' reads the teacher before every token"),
     ],
 )
 def test_parts_that_do_not_go_together_are_refused(make, message):

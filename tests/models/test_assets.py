@@ -90,7 +90,7 @@ def test_it_was_made_by_the_recipe_beside_it():
 
 def test_its_thresholds_cover_the_usual_budgets(artefact):
     assert artefact.calibration.data == "embedded-translation:de-en:validation"
-    for rule, seeds in (("learned", 3), ("regret", 3), ("maxprob", 1), ("entropy", 1), ("margin", 1), ("oracle", 1)):
+    for rule, seeds in (("learned", 3), ("regret", 3), ("maxprob", 1), ("entropy", 1), ("margin", 1), ("foresight", 1)):
         for seed in range(seeds):
             found = [artefact.calibration.threshold(rule, budget, seed) for budget in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)]
             assert found == sorted(found, reverse=True), (rule, seed)

@@ -13,11 +13,11 @@ from wheels.benchmarks.core.bootstrap import (
     at_use,
     compare,
     cpt,
+    foresight_share,
     holm,
     is_measured,
     mean_over_seeds,
     measured_use,
-    oracle_share,
     over_allowance,
     paired_bootstrap,
     resample_sentences,
@@ -194,10 +194,10 @@ def test_holm_by_hand(ps: list[float], expected: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("random", "oracle", "expected"), [(10, 20, 0.5), (15, 20, 0.0), (10, 10, None), (20, 10, None)]
+    ("random", "foresight", "expected"), [(10, 20, 0.5), (15, 20, 0.0), (10, 10, None), (20, 10, None)]
 )
-def test_oracle_share(random: float, oracle: float, expected: float | None) -> None:
-    share = oracle_share(15.0, random, oracle)
+def test_foresight_share(random: float, foresight: float, expected: float | None) -> None:
+    share = foresight_share(15.0, random, foresight)
     assert math.isnan(share) if expected is None else share == expected
 
 
@@ -222,12 +222,12 @@ def test_bootstrap_agrees_with_scipy() -> None:
     def difference(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
         return x.mean(axis) - y.mean(axis)
 
-    oracle = scipy.stats.bootstrap(
+    expected = scipy.stats.bootstrap(
         (a, b), difference, paired=True, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
     )
-    noise = DRAW_NOISE * oracle.standard_error
-    assert found.low == pytest.approx(oracle.confidence_interval.low, abs=noise)
-    assert found.high == pytest.approx(oracle.confidence_interval.high, abs=noise)
+    noise = DRAW_NOISE * expected.standard_error
+    assert found.low == pytest.approx(expected.confidence_interval.low, abs=noise)
+    assert found.high == pytest.approx(expected.confidence_interval.high, abs=noise)
     # What pairing is for: drawn apart, the same data give an interval several times as wide.
     apart = scipy.stats.bootstrap((a, b), difference, paired=False, n_resamples=500, method="percentile", rng=rng)
     assert found.high - found.low < 0.5 * (apart.confidence_interval.high - apart.confidence_interval.low)

@@ -14,7 +14,7 @@ EXPONENTS = {
     "entropy": 0.76,
     "margin": 0.68,
     "random": 1.0,
-    "oracle": 0.2,
+    "foresight": 0.2,
     "gate": 0.5,
     "router": 0.85,
     "every-k": 0.98,

@@ -80,7 +80,7 @@ def test_the_spread_of_use_over_single_outputs() -> None:
 
 
 @pytest.mark.parametrize("mode", ["average", "strict"])
-@pytest.mark.parametrize("rules", [("learned", "maxprob", "random"), ("oracle",)])
+@pytest.mark.parametrize("rules", [("learned", "maxprob", "random"), ("foresight",)])
 def test_adherence_is_drawn(mode: str, rules: tuple[str, ...]) -> None:
     found = summarise(measured(count=10, mode=mode, rules=rules, budgets=(0.0, 0.3, 0.9)), statistics)
     whole, single = drawn(draw_adherence, found.to_json()).axes

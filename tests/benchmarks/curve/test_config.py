@@ -11,12 +11,12 @@ from wheels.errors import WheelsError
 
 
 def test_the_command_line_of_the_issue_is_understood() -> None:
-    line = "--model m --data d.jsonl --budgets 0,0.2,1 --rules learned,oracle --seeds 2 --output o --limit 10"
+    line = "--model m --data d.jsonl --budgets 0,0.2,1 --rules learned,foresight --seeds 2 --output o --limit 10"
     config = parse(CurveConfig, line.split(), prog="wheels bench curve")
     assert (config.model, config.data, config.output, config.seeds, config.limit) == ("m", "d.jsonl", "o", 2, 10)
     assert config.budgets == (0.0, 0.2, 1.0)
     assert config.interior_budgets == (0.2,)
-    assert config.rules == ("learned", "oracle")
+    assert config.rules == ("learned", "foresight")
 
 
 def test_budgets_are_put_in_order_and_stand_once() -> None:

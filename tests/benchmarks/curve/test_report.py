@@ -108,9 +108,9 @@ def test_the_teachers_tokens_are_marked(curve: Curve, world: Measured) -> None:
 
 
 def test_a_special_token_of_the_teacher_leaves_no_empty_mark() -> None:
-    world = measured(count=2, rules=("oracle",))
+    world = measured(count=2, rules=("foresight",))
     mixed = Record("a b 20", 3, 1, 1, 2, 0.1, ("a", "", " b"), ("student", "teacher", "student"))
-    world = dataclasses.replace(world, outputs={**world.outputs, PointKey("oracle", 0, 0.2): [mixed, mixed]})
+    world = dataclasses.replace(world, outputs={**world.outputs, PointKey("foresight", 0, 0.2): [mixed, mixed]})
     page = render(summarise(world, statistics), PICTURE, world)
     assert "<mark></mark>" not in page
     assert '<dd dir="auto">a b</dd>' in page
@@ -155,16 +155,16 @@ def test_uses_that_are_shown() -> None:
     assert summarise(measured(count=5, budgets=(0.0, 0.4, 1.0)), statistics).shown_uses == [0.4]
 
 
-def test_only_the_best_of_a_column_is_bold_and_the_oracle_never(curve: Curve) -> None:
+def test_only_the_best_of_a_column_is_bold_and_the_foresight_never(curve: Curve) -> None:
     for place, text in enumerate(re.findall(r"<table>.*?</table>", equal_use(curve) + areas(curve), re.DOTALL)):
         rows = [re.findall(r"<td.*?</td>", row, re.DOTALL) for row in re.findall(r"<tr>(<td.*?)</tr>", text, re.DOTALL)]
         assert [re.sub("<small>.*?</small>|<.*?>", "", row[0], flags=re.DOTALL) for row in rows] == curve.rules
-        methods = [row for rule, row in zip(curve.rules, rows, strict=True) if rule != "oracle"]
+        methods = [row for rule, row in zip(curve.rules, rows, strict=True) if rule != "foresight"]
         for index, column in enumerate(list(zip(*methods, strict=True))[1:]):
             shown = {float(found[1]): "<b>" in cell for cell in column if (found := re.search(r">([\d.]+)<", cell))}
             best = min if place == 2 and index > 1 else max  # the least use that recovers a share is the best
             assert [value for value, bold in shown.items() if bold] == ([best(shown)] if shown else [])
-        assert "<b>" not in "".join(rows[curve.rules.index("oracle")])
+        assert "<b>" not in "".join(rows[curve.rules.index("foresight")])
 
 
 def test_a_comparison_is_a_cell(curve: Curve) -> None:

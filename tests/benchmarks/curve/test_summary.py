@@ -99,9 +99,11 @@ def test_shares_at_equal_use(curve: Curve) -> None:
     for row in rows.values():
         assert row["pgr"] == pytest.approx((row["value"] - curve.student["quality"]) / gap)
         assert row["low"] < row["value"] < row["high"]
-    lift = rows["oracle"]["value"] - rows["random"]["value"]
-    assert rows["learned"]["oracle_share"] == pytest.approx((rows["learned"]["value"] - rows["random"]["value"]) / lift)
-    assert (rows["random"]["oracle_share"], rows["oracle"]["oracle_share"]) == (0.0, 1.0)
+    lift = rows["foresight"]["value"] - rows["random"]["value"]
+    assert rows["learned"]["foresight_share"] == pytest.approx(
+        (rows["learned"]["value"] - rows["random"]["value"]) / lift
+    )
+    assert (rows["random"]["foresight_share"], rows["foresight"]["foresight_share"]) == (0.0, 1.0)
 
 
 def two_rules(count: int = 40) -> Measured:

@@ -39,7 +39,7 @@ def sources(count: int = 40) -> list[str]:
     return [" ".join(draw.choices(WORDS, k=draw.randint(1, 9))) for _ in range(count)]
 
 
-@pytest.mark.parametrize("name", ["entropy", "margin", "oracle"])
+@pytest.mark.parametrize("name", ["entropy", "margin", "foresight"])
 def test_the_use_is_the_budget(name):
     pair = soft_pair()
     points = list(calibrate(pair, sources(), RULES[name], BUDGETS, seed=4, max_new_tokens=LIMIT))
@@ -177,7 +177,7 @@ def test_without_rules_the_command_calibrates_what_the_model_has_heads_for(folde
     assert run(folder, "--limit", "4") == 0
     kept = Calibration.load(folder / "deferral" / "calibration.json")
     assert list(dict.fromkeys(point.rule for point in kept.points)) == [
-        "learned", "regret", "maxprob", "entropy", "margin", "first-k", "oracle",
+        "learned", "regret", "maxprob", "entropy", "margin", "first-k", "foresight",
     ]  # fmt: skip
     assert run(folder, "--rules", "router") == 2, "what is asked for by name must be there"
 

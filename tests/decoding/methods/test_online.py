@@ -269,9 +269,9 @@ def test_times_decide_nothing(monkeypatch):
         use_of("average")
 
 
-@pytest.mark.parametrize("name", ["random", "oracle"])
+@pytest.mark.parametrize("name", ["random", "foresight"])
 def test_other_rules_keep_it_too(name):
-    levels = ((0.05, 20.0), (0.3, 0.0)) if name == "oracle" else RULES[name].levels
+    levels = ((0.05, 20.0), (0.3, 0.0)) if name == "foresight" else RULES[name].levels
     rule = replace(RULES[name], levels=levels)
     assert abs(use_of("online", rule=rule) - 0.2) < CLOSE
 

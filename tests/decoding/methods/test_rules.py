@@ -54,7 +54,7 @@ def state(**change) -> Step:
         ("entropy", [1.75 * math.log(2), math.log(4), 0.0]),
         ("margin", [-0.25, 0.0, -1.0]),
         # The regret, and the entropy where there is none.
-        ("oracle", [math.log(0.6 / 0.1) + 1.75e-5 * math.log(2), 1e-5 * math.log(4), math.log(0.5) - LOG_FLOOR]),
+        ("foresight", [math.log(0.6 / 0.1) + 1.75e-5 * math.log(2), 1e-5 * math.log(4), math.log(0.5) - LOG_FLOOR]),
     ],
 )
 def test_scores_by_hand(name, expected):
@@ -62,10 +62,10 @@ def test_scores_by_hand(name, expected):
     assert RULES[name].name == name
 
 
-@pytest.mark.parametrize("name", ["maxprob", "entropy", "margin", "oracle"])
+@pytest.mark.parametrize("name", ["maxprob", "entropy", "margin", "foresight"])
 def test_a_score_is_higher_where_the_student_does_worse(name):
     score_B = RULES[name].score(state())
-    worse, better = (SURE, 1) if name == "oracle" else (1, SURE)
+    worse, better = (SURE, 1) if name == "foresight" else (1, SURE)
     assert score_B[worse] > score_B[0] > score_B[better]
 
 
@@ -127,17 +127,17 @@ def test_the_router_asks_once_and_follows():
 
 
 def test_a_rule_that_looks_at_the_teacher_says_so():
-    assert [name for name in RULES if RULES[name].needs_teacher] == ["oracle"]
+    assert [name for name in RULES if RULES[name].needs_teacher] == ["foresight"]
     with pytest.raises(AssertionError, match="did not say that it needs the teacher"):
-        RULES["oracle"](state(log_p_BV=None))
+        RULES["foresight"](state(log_p_BV=None))
 
 
 def test_a_rule_calls_where_its_score_exceeds_the_threshold():
     assert RULES["margin"].at(-0.25)(state()).tolist() == [False, True, False], "equal is not above"
     assert RULES["margin"].at(-math.inf)(state()).tolist() == [True, True, True]
     assert RULES["margin"](state()).tolist() == [False, False, False], "until it is given a threshold it never calls"
-    moved = RULES["oracle"].at(1.0)
-    assert (moved.name, moved.threshold, moved.needs_teacher) == ("oracle", 1.0, True)
+    moved = RULES["foresight"].at(1.0)
+    assert (moved.name, moved.threshold, moved.needs_teacher) == ("foresight", 1.0, True)
 
 
 def test_a_trained_rule_is_told_features_and_budget():
