@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def head_score(head: DeferralHead) -> Score:
     """The expected gain of a call, predicted by a trained head that is told the budget.
 
-    In nats for `learned` and `regret`; for `gate` it is the logit that the student's token is not the teacher's.
+    In nats, but for `gate`: there it is the logit that the student's token is not the teacher's.
     """
     import torch
 
@@ -108,7 +108,7 @@ def foresight_score(step: Step) -> torch.Tensor:
     return step.regret_B + 1e-5 * entropy_score(step)
 
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/), and four of
+# Okabe and Ito's colours, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/), and six of
 # Tol's muted ones (https://personal.sron.nl/~pault/); every rule has its own mark besides.
 BUILT_IN = (
     Rule(
@@ -117,6 +117,14 @@ BUILT_IN = (
         label="where a call is worth its price",
         color="#D55E00",
         mark="o",
+        in_nats=True,
+    ),
+    Rule(
+        "paired",
+        head=head_score,
+        label="where a call helps the metric",
+        color="#CC6677",
+        mark="h",
         in_nats=True,
     ),
     Rule(
@@ -140,6 +148,14 @@ BUILT_IN = (
         label="in whole texts",
         color="#882255",
         mark="*",
+    ),
+    Rule(
+        "reinforce",
+        head=head_score,
+        label="where sampled calls paid off",
+        color="#AA4499",
+        mark="d",
+        in_nats=True,
     ),
     Rule(
         "maxprob",
@@ -191,7 +207,7 @@ RULES: dict[str, Rule] = {rule.name: rule for rule in BUILT_IN}
 RULE_NAMES = tuple(rule.name for rule in BUILT_IN)
 """What the package's own rules are called by."""
 TRAINED = tuple(rule.name for rule in BUILT_IN if rule.head is not None)
-"""The rules that read a trained head: the agent's, its warm start's, and those of two published ways to learn one."""
+"""The rules that read a trained head: the agent's, and those of the baselines that it is compared with."""
 KNOWN_RATE = tuple(rule.name for rule in BUILT_IN if rule.known_rate)
 """The rules that call at a known rate, and need no calibration."""
 

@@ -20,6 +20,7 @@ import torch
 from tests.decoding.tiny import make_pair, write
 from wheels.agents import run as train
 from wheels.agents.config import TrainConfig
+from wheels.agents.plan import trained_rules
 from wheels.agents.regression import trained_baselines
 from wheels.agents.regression.warm_start import WarmStart
 from wheels.agents.rl.agent import PCLAgent
@@ -27,7 +28,7 @@ from wheels.agents.run import Trainer, run
 from wheels.decoding import teacher_forcing
 from wheels.decoding.engine import Engine
 from wheels.decoding.methods.calibrated import calibrated
-from wheels.decoding.methods.rules import RULE_NAMES, TRAINED
+from wheels.decoding.methods.rules import KNOWN_RATE, RULE_NAMES, TRAINED
 from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact
 
@@ -38,6 +39,7 @@ TWO_PROCESSES = """
 import json, os, pathlib, sys
 from wheels.agents.run import Trainer, run
 from wheels.agents.config import TrainConfig
+from wheels.agents.plan import trained_rules
 
 train = Trainer.train
 def noted(self, episodes):
@@ -78,11 +80,11 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_what_training_leaves_can_be_decoded_with(config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
     run(replace(config, calibrate=True, calibration_budgets=(0.5,)))
     artefact = Artefact.load(config.output)
-    assert {name: len(heads) for name, heads in artefact.heads.items()} == dict.fromkeys(TRAINED, 2)
+    assert {name: len(heads) for name, heads in artefact.heads.items()} == dict.fromkeys(trained_rules(config), 2)
     kept = {(point.rule, point.seed) for point in artefact.calibration.points}
-    assert kept == {(rule, seed) for rule in RULE_NAMES for seed in range(2 if rule in TRAINED else 1)} - {
-        ("random", 0), ("every-k", 0),
-    }  # fmt: skip
+    assert kept == {(rule, seed) for rule in trained_rules(config) for seed in (0, 1)} | {
+        (rule, 0) for rule in RULE_NAMES if rule not in (*TRAINED, *KNOWN_RATE)
+    }
     rule = calibrated(artefact, "learned", 0.5, seed=1)
     assert write(artefact.pair, ["a b c"], rule, budget=0.5, max_new_tokens=8)[0].rule == "learned"
     lines = [json.loads(line) for line in (Path(config.output) / "metrics.jsonl").read_text().splitlines()]
@@ -99,7 +101,7 @@ def test_what_training_leaves_can_be_decoded_with(config: TrainConfig, capsys: p
 def test_seeds_differ_and_the_agent_left_its_warm_start(config: TrainConfig) -> None:
     run(replace(config, learning_rate=1e-2, iterations=6))
     artefact = Artefact.load(config.output)
-    digests = {(rule, seed): artefact.head_digest(rule, seed) for rule in TRAINED for seed in (0, 1)}
+    digests = {(rule, seed): artefact.head_digest(rule, seed) for rule in trained_rules(config) for seed in (0, 1)}
     assert len(set(digests.values())) == 8
 
 

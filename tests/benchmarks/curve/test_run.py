@@ -18,7 +18,7 @@ from wheels.benchmarks.curve.diagnostics import Diagnostics
 from wheels.benchmarks.curve.run import run
 from wheels.data.tasks import Row
 from wheels.decoding.methods.method import Method
-from wheels.decoding.methods.rules import RULE_NAMES, RULES
+from wheels.decoding.methods.rules import RULE_NAMES, RULES, TRAINED
 from wheels.decoding.params import DecodeParams
 from wheels.errors import WheelsError
 from wheels.output.page import Picture
@@ -348,7 +348,11 @@ def test_calibration_data_calibrates_every_rule_that_has_a_head(world: World, tm
     world.artefact.calibration = Calibration(lacking=("first-k",), points=calibrated_rules("learned"))
     other = write_rows(tmp_path / "other.jsonl", OTHER_ROWS)
     curve, _ = world.run(rules=None, calibration_data=str(other))  # the embedded pair
-    assert curve.rules == list(asked[0].rules) == [rule for rule in RULE_NAMES if rule not in ("gate", "router")]
+    assert (
+        curve.rules
+        == list(asked[0].rules)
+        == [rule for rule in RULE_NAMES if rule in ("learned", "regret") or rule not in TRAINED]
+    )
 
 
 @pytest.mark.parametrize(
