@@ -12,6 +12,7 @@ from wheels.benchmarks.annotation import plot as annotation
 from wheels.benchmarks.core.style import render
 from wheels.benchmarks.curve import plot as curve
 from wheels.benchmarks.distillation import plot as distillation
+from wheels.benchmarks.frontier import plot as frontier
 from wheels.benchmarks.passes import plot as passes
 from wheels.benchmarks.rationales import plot as rationales
 from wheels.benchmarks.speed import plot as speed
@@ -22,6 +23,7 @@ DRAWN: dict[str, Callable[..., Figure]] = {
     "annotation": annotation.draw,
     "curve": curve.draw,
     "distillation": distillation.draw,
+    "frontier": frontier.draw,
     "passes": passes.draw,
     "rationales": rationales.draw,
     "speed": speed.draw,

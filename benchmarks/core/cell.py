@@ -33,6 +33,8 @@ class Record:
     """`student` or `teacher` for each token."""
     token_ids: tuple[int, ...] = ()
     """Each token's id."""
+    student_passes: int = 0
+    """Student forward passes for this sentence."""
 
     @classmethod
     def of(cls, trace: Trace) -> Record:
@@ -47,6 +49,7 @@ class Record:
             pieces=trace.pieces,
             authors=trace.authors,
             token_ids=trace.token_ids,
+            student_passes=trace.student_passes,
         )
 
     @property

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wheels.agents.config import TrainConfig
 from wheels.benchmarks.curve.config import CurveConfig
+from wheels.benchmarks.frontier.config import FrontierConfig
 from wheels.benchmarks.passes.config import PassesConfig
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.distillation.config import PretrainConfig
@@ -54,6 +55,13 @@ def calibrate(config: CalibrateConfig) -> None:
 def curve(config: CurveConfig) -> None:
     """Run `wheels bench curve`."""
     from wheels.benchmarks.curve.run import run as measure
+
+    measure(config)
+
+
+def frontier(config: FrontierConfig) -> None:
+    """Run `wheels bench frontier`, of models that are there."""
+    from wheels.benchmarks.frontier.run import run as measure
 
     measure(config)
 

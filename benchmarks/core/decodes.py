@@ -8,14 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from wheels import __version__
 from wheels.benchmarks.core.cell import PointKey, Record, cached_records
 from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import Method
+from wheels.decoding.methods.rule import Rule
 from wheels.decoding.params import DecodeParams
+from wheels.models.artefact import Artefact
 from wheels.models.pair import Pair
 from wheels.output.notices import Pace
 
@@ -32,6 +35,51 @@ class Decode:
     params: DecodeParams
     made_from: Mapping[str, Any]
     """Everything that the outputs depend on: kept ones count only where it is the same."""
+
+
+class Settings(Protocol):
+    """What a benchmark's configuration says of every decode."""
+
+    @property
+    def max_new_tokens(self) -> int: ...  # noqa: D102
+    @property
+    def batch_size(self) -> int: ...  # noqa: D102
+    @property
+    def device(self) -> str: ...  # noqa: D102
+    @property
+    def dtype(self) -> str: ...  # noqa: D102
+
+
+def depends_on(
+    config: Settings, artefact: Artefact, method: Method, seed: int | None, data_digest: str, rows: int
+) -> dict[str, Any]:
+    """Return what the outputs of a decode depend on beside the models and the method's own settings.
+
+    The batch size is below float32, where sums of another batch may round otherwise. Else rows do not touch each other.
+
+    Args:
+        config: of the benchmark.
+        artefact: whose trained heads the method's rule may read.
+        method: the way of decoding.
+        seed: the trained head; None: none is read.
+        data_digest: of the rows.
+        rows: how many of them.
+    """
+    rule = method.rule
+    facts: dict[str, Any] = {} if config.dtype == "float32" else {"batch_size": config.batch_size}
+    if isinstance(rule, Rule) and rule.code:  # a rule of the user's own: the digest of its file
+        facts["code"] = rule.code
+    return facts | {
+        "head": "" if rule is None or seed is None else artefact.head_digest(rule.name, seed),
+        "threshold": getattr(rule, "threshold", None),
+        "rule": None if rule is None else rule.name,
+        "data": data_digest,
+        "rows": rows,
+        "max_new_tokens": config.max_new_tokens,
+        "device": config.device,
+        "dtype": config.dtype,
+        "wheels": __version__,
+    }
 
 
 def decode_all(

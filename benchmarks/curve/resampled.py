@@ -54,20 +54,20 @@ class Resampled:
         for key, records in outputs.items():
             if len(records) != len(references):
                 raise WheelsError(f"{key.file_name} holds {len(records)} outputs for {len(references)} references")
-        self.references, self.seed = list(references), seed
-        weights_ZN = resample_sentences(len(references), resamples, seed)
-
-        def per_token(spent: str) -> dict[PointKey, Floats]:
-            return {
-                key: measured_use([getattr(r, spent) for r in records], [r.tokens for r in records], weights_ZN)
-                for key, records in outputs.items()
-            }
-
-        self.use, self.passes = per_token("teacher_tokens"), per_token("teacher_passes")
+        self.references, self.seed, self.outputs = list(references), seed, outputs
+        self._weights_ZN = weights_ZN = resample_sentences(len(references), resamples, seed)
+        self.use, self.passes = self.per_token("teacher_tokens"), self.per_token("teacher_passes")
         self.quality = {
             (metric, key): statistics(metric, [r.text for r in records], self.references).resampled(weights_ZN)
             for metric in metrics
             for key, records in outputs.items()
+        }
+
+    def per_token(self, spent: str) -> dict[PointKey, Floats]:
+        """Return what each decode spent of one thing (a field of `Record`) per generated token, [Z]."""
+        return {
+            key: measured_use([getattr(r, spent) for r in records], [r.tokens for r in records], self._weights_ZN)
+            for key, records in self.outputs.items()
         }
 
     def seeds(self, rule: str) -> list[int]:

@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from wheels import __version__
 from wheels.benchmarks.core.cell import PointKey, Record
-from wheels.benchmarks.core.decodes import Decode, decode_all
+from wheels.benchmarks.core.decodes import Decode, decode_all, depends_on
 from wheels.benchmarks.core.style import render
 from wheels.benchmarks.curve.decodes import refuse_scored, rows_digest
 from wheels.benchmarks.curve.resampled import Resampled
@@ -37,7 +36,6 @@ from wheels.benchmarks.passes.tune import Tried, choose
 from wheels.benchmarks.passes.tuned_commands import generate_command
 from wheels.config.parsing import to_dict, versions, write_resolved
 from wheels.data.tasks import Row, Task, load_task
-from wheels.decoding.methods.rule import Rule
 from wheels.decoding.params import DecodeParams
 from wheels.files import write_json, write_text
 from wheels.json_text import json_digest
@@ -170,29 +168,9 @@ def _decode_all(
 
 
 def _signature(config: PassesConfig, artefact: Artefact, setting: Setting, split: Split) -> dict[str, Any]:
-    """Return everything that the outputs of a setting depend on beside the models.
-
-    The batch size is below float32, where sums of another batch may round otherwise. Else rows do not touch each other.
-    """
-    batch = {} if config.dtype == "float32" else {"batch_size": config.batch_size}
-    rule = setting.method.rule
-    code = {"code": rule.code} if isinstance(rule, Rule) and rule.code else {}
-    return (
-        batch
-        | code
-        | {
-            "head": "" if setting.seed is None else artefact.head_digest(config.rule, setting.seed),
-            "threshold": getattr(rule, "threshold", None),
-            "rule": None if rule is None else rule.name,
-            "setting": setting.name,
-            "data": split.digest,
-            "rows": len(split.rows),
-            "max_new_tokens": config.max_new_tokens,
-            "device": config.device,
-            "dtype": config.dtype,
-            "wheels": __version__,
-        }
-    )
+    """Return everything that the outputs of a setting depend on beside the models."""
+    facts = depends_on(config, artefact, setting.method, setting.seed, split.digest, len(split.rows))
+    return facts | {"setting": setting.name}
 
 
 def _write(folder: Path, found: dict[str, Any], points: list[PassPoint]) -> None:

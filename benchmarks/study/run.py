@@ -1,8 +1,8 @@
 """`wheels bench study`: train and measure everything for one task by one recipe; each stage runs once.
 
-A teacher, several students that learn from it by different objectives, the score of each of them alone, then a policy
-on one of them with its thresholds, its curve and its passes. A recipe may end early: a section that is missing is a
-stage that is left out.
+A teacher, several students that learn from it by different objectives or of different sizes, and the score of each;
+then a policy on one or several of them with its thresholds; the curve and the passes of one, the frontier of all. A
+recipe may end early: a section that is missing is a stage that is left out.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any
 
 import wheels
 from wheels.agents.config import TrainConfig
-from wheels.benchmarks.core.commands import calibrate, curve, distil, passes, train
+from wheels.benchmarks.core.commands import calibrate, curve, distil, frontier, passes, train
 from wheels.benchmarks.core.recipe import Recipe, with_digests
 from wheels.benchmarks.core.score import ScoresConfig
 from wheels.benchmarks.core.stages import Stage, run_stages
 from wheels.benchmarks.curve.config import CurveConfig
+from wheels.benchmarks.frontier.config import FrontierConfig
 from wheels.benchmarks.passes.config import PassesConfig
 from wheels.benchmarks.study.config import StudyConfig
 from wheels.benchmarks.study.table import score_model, write_table
@@ -30,7 +31,7 @@ from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError, check_choice
 from wheels.output.notices import in_words
 
-SECTIONS = ("teacher", "students", "scores", "policy", "calibrate", "curve", "passes")
+SECTIONS = ("teacher", "students", "scores", "policy", "calibrate", "curve", "passes", "frontier")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,14 @@ class StudyPlan:
         if name == "teacher":
             return Path(self.teacher) if self.teacher is not None else self.output / name
         return self.output / "students" / name
+
+    @property
+    def taught(self) -> dict[str, Path]:
+        """The students that learn when to call, each with the folder of its policy."""
+        named = self.recipe.sections["policy"].get("student", ())
+        if isinstance(named, str):
+            return {named: self.output / "model"}
+        return {name: self.output / "models" / name for name in named}
 
     @property
     def trained(self) -> list[str]:
@@ -141,10 +150,14 @@ def read_recipe(name: str, teacher: str | None = None) -> Recipe:
             raise WheelsError(
                 f"{path}: policy: must say on which student, such as `student: {next(iter(students), 'kl')}`"
             )
+        several = isinstance(policy["student"], list)
         try:
-            check_choice("student", policy["student"], tuple(students))
+            for student in policy["student"] if several else [policy["student"]]:
+                check_choice("student", student, tuple(students))
         except WheelsError as error:
             raise WheelsError(f"{path}: policy: {error}") from None
+        if several and (recipe.sections["curve"] or recipe.sections["passes"]):
+            raise WheelsError(f"{path}: curve and passes are of one pair; name one student in policy, or use frontier")
     elif any(recipe.sections[name] for name in ("calibrate", "curve", "passes")):
         raise WheelsError(f"{path}: calibrate, curve and passes need the section policy")
     return recipe
@@ -156,7 +169,10 @@ def study_stages(plan: StudyPlan) -> list[Stage]:
     Raises:
         WheelsError: naming the recipe and the section, for a setting that is not allowed.
     """
-    return [*model_stages(plan), *score_stages(plan), *policy_stages(plan)]
+    stages = [*model_stages(plan), *score_stages(plan)]
+    for student in plan.taught:
+        stages += policy_stages(plan, student)
+    return [*stages, *frontier_stages(plan)]
 
 
 def model_stages(plan: StudyPlan) -> list[Stage]:
@@ -189,19 +205,17 @@ def score_stages(plan: StudyPlan) -> list[Stage]:
     return stages
 
 
-def policy_stages(plan: StudyPlan) -> list[Stage]:
-    """Return the training of the policy and what is measured of it, as far as the recipe has it."""
-    recipe, output, model = plan.recipe, plan.output, str(plan.output / "model")
-    if not recipe.sections["policy"]:
-        return []
-    section = dict(recipe.sections["policy"])
-    student = section.pop("student")
-    policy = Recipe(recipe.path, {"policy": section})
+def policy_stages(plan: StudyPlan, student: str) -> list[Stage]:
+    """Return the training of a student's policy and what is measured of it, as far as the recipe has it."""
+    recipe, output, done = plan.recipe, plan.output, plan.taught[student]
+    ending = f"-{student}" if len(plan.taught) > 1 else ""
+    section = {name: value for name, value in recipe.sections["policy"].items() if name != "student"}
     shared = {"data": plan.data, "threads": plan.threads}
     pair = {"student": str(plan.model(student)), "teacher": str(plan.model("teacher"))}
-    config = policy.configure("policy", TrainConfig, output=model, calibrate=False, **pair, **shared)
-    title, done = f"teaching {student} when to call", Path(model)
-    stages = [Stage("policy", title, done / "resolved.json", recipe.sections["policy"], partial(train, config))]
+    policy = Recipe(recipe.path, {"policy": section})
+    config = policy.configure("policy", TrainConfig, output=str(done), calibrate=False, **pair, **shared)
+    settings, title = section | {"student": student}, f"teaching {student} when to call"
+    stages = [Stage(f"policy{ending}", title, done / "resolved.json", settings, partial(train, config))]
     measured: dict[str, tuple[str, Path, Any, Any]] = {
         "calibrate": (
             "finding the thresholds of the budgets",
@@ -215,6 +229,21 @@ def policy_stages(plan: StudyPlan) -> list[Stage]:
     for name, (title, result, kind, work) in measured.items():
         if recipe.sections[name]:
             shown = name != "calibrate"
-            settings = recipe.configure(name, kind, model=model, **shared, output=str(output / name) if shown else None)
-            stages.append(Stage(name, title, result, recipe.sections[name], partial(work, settings), shown))
+            place = str(output / name) if shown else None
+            settings = recipe.configure(name, kind, model=str(done), **shared, output=place)
+            stages.append(
+                Stage(f"{name}{ending}", title, result, recipe.sections[name], partial(work, settings), shown)
+            )
     return stages
+
+
+def frontier_stages(plan: StudyPlan) -> list[Stage]:
+    """Return the frontier of all students, each with its policy where it has one; none where the recipe has none."""
+    recipe, output = plan.recipe, plan.output / "frontier"
+    if not recipe.sections["frontier"]:
+        return []
+    students = tuple(str(plan.taught.get(name, plan.model(name))) for name in plan.students)
+    ours: dict[str, Any] = {"students": students, "teacher": str(plan.model("teacher")), "output": str(output)}
+    config = recipe.configure("frontier", FrontierConfig, data=plan.data, threads=plan.threads, **ours)
+    title, work = "measuring quality against cost", partial(frontier, config)
+    return [Stage("frontier", title, output / "frontier.json", recipe.sections["frontier"], work, True)]

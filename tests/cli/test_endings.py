@@ -9,6 +9,7 @@ import pytest
 from wheels.agents.config import TrainConfig
 from wheels.annotation.config import AnnotateConfig
 from wheels.benchmarks.curve.config import CurveConfig
+from wheels.benchmarks.frontier.config import AdviseConfig
 from wheels.benchmarks.passes.config import PassesConfig
 from wheels.benchmarks.speed.config import SpeedConfig
 from wheels.benchmarks.study.config import StudyConfig
@@ -120,6 +121,15 @@ def test_speed_ends_with_the_fastest():
     timed = [{"label": name, "speedup": {"median": ratio}} for name, ratio in systems]
     put(Path("out/speed.json"), {"batches": [{"batch_size": 8, "contestants": timed}]})
     assert ending("bench speed", SpeedConfig(output="out")) == ["batch 8: deferral is fastest, 2.50 x hf-teacher"]
+
+
+def test_advice_ends_with_the_command_of_what_it_names():
+    command = "wheels generate --model m --teacher-budget 0.2 -- TEXT"
+    put(Path("out/advise.json"), {"advice": {"parameters": "m, learned, budget 0.2"}, "next": command})
+    config = AdviseConfig(data="d", students=("m",), teacher="t", output="out")
+    assert ends("advise", config) == ([], [command])
+    put(Path("out/advise.json"), {"advice": {"parameters": "teacher alone"}, "next": None})
+    assert ends("advise", config) == ([], [])
 
 
 def test_a_study_with_a_policy_ends_with_its_model():

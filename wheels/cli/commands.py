@@ -57,6 +57,12 @@ COMMANDS = {
         continues=False,
         section="your own pair",
     ),
+    "advise": Command(
+        "wheels.benchmarks.frontier.config:AdviseConfig",
+        "wheels.benchmarks.frontier.advise:run",
+        "say which student, and how many calls, keep the teacher's quality at the least cost",
+        section="your own pair",
+    ),
     "bench curve": Command(
         "wheels.benchmarks.curve.config:CurveConfig",
         "wheels.benchmarks.curve.run:run",
@@ -76,6 +82,11 @@ COMMANDS = {
         "wheels.benchmarks.study.config:StudyConfig",
         "wheels.benchmarks.study.run:run",
         "run a recipe on a task: teacher, students by every objective, policy, curve, passes",
+    ),
+    "bench frontier": Command(
+        "wheels.benchmarks.frontier.config:FrontierConfig",
+        "wheels.benchmarks.frontier.command:run",
+        "measure quality against cost: students of several sizes alone, and what calls add to them",
     ),
     "bench distillation": Command(
         "wheels.benchmarks.distillation.config:DistillationConfig",

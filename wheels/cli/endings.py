@@ -17,6 +17,7 @@ from wheels.agents.config import TrainConfig
 from wheels.annotation.config import AnnotateConfig
 from wheels.benchmarks.annotation.config import AnnotationConfig
 from wheels.benchmarks.curve.config import CurveConfig
+from wheels.benchmarks.frontier.config import AdviseConfig
 from wheels.benchmarks.passes.config import PassesConfig
 from wheels.benchmarks.speed.config import SpeedConfig
 from wheels.benchmarks.study.config import StudyConfig
@@ -80,6 +81,12 @@ def _decoding(
     budget = min(budgets, key=lambda budget: abs(budget - BUDGET))
     yield _next("text", "generate", GenerateConfig("TEXT", model=model, teacher_budget=budget, rule=rule))
     yield _next("quality against teacher use, on the test split", "bench curve", curve)
+
+
+def _advise(config: AdviseConfig) -> Iterator[str]:
+    found = read_object(Path(config.output) / "advise.json")
+    if found["next"] is not None:
+        yield f"next, {found['advice']['parameters']}: {found['next']}"
 
 
 def _curve(config: CurveConfig) -> Iterator[str]:
@@ -149,6 +156,7 @@ ENDINGS: Mapping[str, Callable[[Any], Iterator[str]]] = {
     "pretrain": _pretrain,
     "train": _train,
     "calibrate": _calibrate,
+    "advise": _advise,
     "bench curve": _curve,
     "bench passes": _passes,
     "bench speed": _speed,

@@ -102,6 +102,60 @@ def test_missing_sections_are_left_out(data, tmp_path):
     assert [stage.name for stage in study.study_stages(plan)][9:] == ["policy", "calibrate"]
 
 
+FRONTIER = """
+policy: {student: [ce, pcl-on], limit: 12, width: 8, warm_epochs: 1, iterations: 1, prompts: 4, updates: 1,
+  batch_size: 4, max_new_tokens: 6, router_rows: 0, pairs: 0}
+frontier: {rules: [learned, margin], budgets: [0.2], metrics: [chrf], resamples: 100, max_new_tokens: 6,
+  time_batches: []}
+"""
+
+
+def test_several_students_learn_when_to_call_and_stand_on_one_frontier(tmp_path):
+    plan = study.StudyPlan(study.read_recipe(recipe_of(tmp_path, TINY + FRONTIER)), "data", tmp_path, None)
+    stages = {stage.name: stage for stage in study.study_stages(plan)}
+    assert [*stages][-3:] == ["policy-ce", "policy-pcl-on", "frontier"]
+    train = stages["policy-pcl-on"].run.args[0]
+    assert (train.student, train.output) == (str(tmp_path / "students/pcl-on"), str(tmp_path / "models/pcl-on"))
+    config = stages["frontier"].run.args[0]
+    places = ("models/ce", "students/seqkd", "models/pcl-on")
+    assert config.students == tuple(str(tmp_path / place) for place in places), "plain where none was taught"
+    assert config.teacher == str(tmp_path / "teacher") and config.output == str(tmp_path / "frontier")
+
+
+@pytest.mark.slow
+def test_a_frontier_by_a_recipe_makes_its_models_first(data, tmp_path, capsys):
+    arguments = [
+        "bench",
+        "frontier",
+        "--recipe",
+        recipe_of(tmp_path, TINY + FRONTIER),
+        "--data",
+        data,
+        "--threads",
+        "1",
+    ]
+    assert cli.main([*arguments, "--output", str(tmp_path / "out")]) == 0
+    found = read_json(tmp_path / "out" / "frontier" / "frontier.json")
+    assert [student["name"] for student in found["students"]] == ["ce", "seqkd", "pcl-on"]
+    assert {point["line"] for point in found["points"]} >= {"ce, learned", "seqkd, margin", "pcl-on, margin"}
+    assert "the cheapest way, chosen on other rows" in capsys.readouterr().out
+
+
+def test_the_frontier_distils_all_sizes_by_one_rule(tmp_path):
+    plan = study.StudyPlan(study.read_recipe("frontier-multi30k", "there"), "data", tmp_path, None, "there")
+    configs = {name: plan.pretrained(name) for name in plan.students}
+    sizes = {name: (c.width, c.heads, c.ff, c.layers) for name, c in configs.items()}
+    assert sizes == {
+        "tiny": (24, 2, 64, 1),
+        "small": (48, 2, 96, 1),
+        "medium": (80, 4, 224, 2),
+        "large": (96, 4, 288, 3),
+    }
+    alike = ("objective", "epochs", "batch_size", "learning_rate", "cached_logits", "teacher", "seed", "metric")
+    assert len({tuple(getattr(config, name) for name in alike) for config in configs.values()}) == 1
+    assert [stage.name for stage in study.study_stages(plan)][-1] == "frontier"
+
+
 @pytest.mark.parametrize("name", ["multi30k", "tatoeba", "sentence-compression"])
 def test_shipped_recipes_are_whole(tmp_path, name):
     plan = study.StudyPlan(study.read_recipe(name), "data", tmp_path, 2)
@@ -139,6 +193,8 @@ def test_the_objectives_are_compared_alike(tmp_path):
         (TINY + "policy: {limit: 3}", "policy: must say on which student, such as `student: ce`"),
         (TINY + "policy: {student: pcl-of}", "policy: student must be one of ce, seqkd, pcl-on.*did you mean 'pcl-on'"),
         (TINY + "curve: {seeds: 1}", "calibrate, curve and passes need the section policy"),
+        (TINY + "policy: {student: [ce, pcl-of]}", "policy: student must be one of ce, seqkd, pcl-on"),
+        (TINY + "policy: {student: [ce]}\ncurve: {seeds: 1}", "curve and passes are of one pair"),
         (TINY + "curves: {}", "unknown section 'curves'; did you mean 'curve'"),
         ("teacher: {width: 8}\nstudents: {kl: 3}", "students: kl must hold `key: value` lines, got 3"),
         ("teacher: {width: 8}\nstudents: {teacher: {}}", "students: 'teacher' cannot be the name"),
