@@ -5,12 +5,14 @@ The engine and the environments decide; this computes. Shapes: Q slots, R rows o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.methods.verify import Check, Verifier
 from wheels.decoding.models.forward_batches import OVERHEAD
-from wheels.decoding.models.runner import Output, Pass
+from wheels.decoding.models.runner import Output, Pass, RowState
 from wheels.decoding.models.self_check import checked_runner
 from wheels.decoding.params import (
     ACCEPT_STREAM,
@@ -25,6 +27,15 @@ from wheels.decoding.step import Step
 from wheels.errors import WheelsError, shown
 from wheels.models.generation_settings import Constraints
 from wheels.models.pair import Pair
+
+
+@dataclass(frozen=True, eq=False)
+class SlotState:
+    """A text in flight and what both models have read of it, as copies."""
+
+    sequence: Sequence
+    student: RowState
+    teacher: RowState
 
 
 class Passes:
@@ -69,6 +80,17 @@ class Passes:
             runner.admit(slots, [sequence.source for sequence in sequences])
         for slot, sequence in zip(slots, sequences, strict=True):
             self.texts.admit(slot, sequence)
+
+    def snapshot(self, slot: int) -> SlotState:
+        """Copy a text and what both models have read of it."""
+        return SlotState(self.texts.sequence(slot).copy(), self.student.snapshot(slot), self.teacher.snapshot(slot))
+
+    def restore(self, slots: list[int], states: list[SlotState]) -> None:
+        """Let copies of texts go on in `slots`, whatever these were doing; nothing is read again."""
+        self.student.restore(slots, [state.student for state in states])
+        self.teacher.restore(slots, [state.teacher for state in states])
+        for slot, state in zip(slots, states, strict=True):
+            self.texts.admit(slot, state.sequence.copy())
 
     def read_student(self, slots: list[int], slots_R: torch.Tensor) -> Output:
         """Bring the student up to date in some rows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -59,6 +59,10 @@ class Sequence:
     def num_draft(self) -> int:
         """Tokens of the draft."""
         return len(self.tokens) - self.num_settled
+
+    def copy(self) -> Sequence:
+        """Return a copy that grows on its own."""
+        return replace(self, tokens=list(self.tokens), by_teacher=list(self.by_teacher))
 
     def accept_draft(self, num_accepted: int) -> bool:
         """Keep the first tokens of the draft, drop and count the others; return whether one was rejected."""
@@ -176,13 +180,13 @@ class TextBatch:
         self.seeds = np.zeros(count, dtype=np.int64)
 
     def admit(self, slot: int, sequence: Sequence) -> None:
-        """Let a text begin in a slot."""
+        """Let a text begin in a slot, or go on after the tokens that it has."""
         prefix = list(self.pair.start_ids) if self.pair.is_seq2seq else sequence.source
-        self.sequences[slot] = sequence
-        self.tokens_QT[slot, : len(prefix)] = torch.tensor(prefix, device=self.tokens_QT.device)
-        self.length_Q[slot] = self.prefix_Q[slot] = len(prefix)
-        self.source_Q[slot] = len(sequence.source)
-        self.calls_Q[slot], self.limit_Q[slot], self.index_Q[slot] = 0, sequence.limit, sequence.index
+        tokens, self.sequences[slot] = [*prefix, *sequence.tokens], sequence
+        self.tokens_QT[slot, : len(tokens)] = torch.tensor(tokens, device=self.tokens_QT.device)
+        self.length_Q[slot], self.prefix_Q[slot] = len(tokens), len(prefix)
+        self.source_Q[slot], self.limit_Q[slot] = len(sequence.source), sequence.limit
+        self.calls_Q[slot], self.index_Q[slot] = sum(sequence.by_teacher), sequence.index
         self.budget_Q[slot], self.seeds[slot] = sequence.budget, sequence.seed
 
     def leave(self, slot: int) -> Sequence:

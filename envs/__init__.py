@@ -26,13 +26,16 @@ register()
 if TYPE_CHECKING:
     from wheels.envs.deferral import DeferralEnv as DeferralEnv
     from wheels.envs.settings import Settings as Settings
+    from wheels.envs.settings import Start as Start
+    from wheels.envs.state import EpisodeState as EpisodeState
     from wheels.envs.vector import DeferralVectorEnv as DeferralVectorEnv
 else:
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
             "wheels.envs.deferral": ("DeferralEnv",),
-            "wheels.envs.settings": ("Settings",),
+            "wheels.envs.settings": ("Settings", "Start"),
+            "wheels.envs.state": ("EpisodeState",),
             "wheels.envs.vector": ("DeferralVectorEnv",),
         },
         ("ENV_ID", "register"),

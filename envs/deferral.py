@@ -15,8 +15,9 @@ from wheels.decoding.trace import pieces_of
 from wheels.envs.defaults import pair_and_rows
 from wheels.envs.episodes import EpisodeBatch, StepResult
 from wheels.envs.settings import Settings, SettingsKeywords, Start, draw_start
+from wheels.envs.state import EpisodeState
 from wheels.envs.views import Observation, action_space, array_of, end_infos, infos_of, observation_space, observe
-from wheels.errors import WheelsError, check_choice, shown
+from wheels.errors import WheelsError, check_choice, check_kind, shown
 from wheels.models.pair import Pair
 
 
@@ -56,7 +57,6 @@ class DeferralEnv(gymnasium.Env[Observation, np.int64]):
         self.observation_space = observation_space(self.pair, self.settings)
         self.action_space = action_space(self.pair, self.settings)
         self.start: Start | None = None
-        self._by_teacher: list[bool] = []
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -65,14 +65,31 @@ class DeferralEnv(gymnasium.Env[Observation, np.int64]):
 
         Args:
             seed: Seeds the draws of this episode and of those that follow.
-            options: What to fix of this episode: `index` of the data's row, `seed` of its tokens, `budget`, `price`.
+            options: What to fix of this episode: `index` of the data's row, `seed` of its tokens, `budget`, `price`; or
+                `fork`, a state to go on from (`snapshot`), of any environment with the same pair, rows and settings.
+
+        Raises:
+            WheelsError: for an unknown option, one out of its range, or a state that cannot go on here.
         """
         super().reset(seed=seed)
-        self.start = draw_start(self.np_random, len(self.rows), self.settings, options or {})
-        self._by_teacher = []
-        self.episodes.admit([0], [self.start])
+        given = dict(options or {})
+        state = given.pop("fork", None)
+        self.start = draw_start(self.np_random, len(self.rows), self.settings, given)
+        self.episodes.begin([0], [self.start if state is None else self._forked(state, given)])
         self.episodes.read()
         return self._shown(self.episodes.empty_result())
+
+    def snapshot(self) -> EpisodeState:
+        """Copy the present state, caches of both models included, to be played on from there as often as you like.
+
+        Raises:
+            WheelsError: before the first `reset`, or after an episode's end.
+        """
+        if self.start is None or bool(self.episodes.ended_B[0]):
+            raise WheelsError(
+                "snapshot() after the end of an episode or before the first: there is no state to go on from"
+            )
+        return self.episodes.snapshot(0)
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Write one token, by the student, the agent or the teacher.
@@ -86,7 +103,6 @@ class DeferralEnv(gymnasium.Env[Observation, np.int64]):
             raise WheelsError(f"action must be in {self.action_space}, got {shown(action)}")
         device = self.pair.device
         written = self.episodes.write(torch.tensor([int(action)], device=device), torch.tensor([True], device=device))
-        self._by_teacher.append(bool(written.by_teacher_B[0]))
         self.episodes.read()
         observation, info = self._shown(written)
         ends = bool(written.terminated_B[0]), bool(written.truncated_B[0])
@@ -105,10 +121,18 @@ class DeferralEnv(gymnasium.Env[Observation, np.int64]):
         """Return the text so far, the teacher's tokens in brackets."""
         if self.render_mode is None or self.start is None:
             return None
-        decode, tokens = self.pair.tokenizer.decode, self.episodes.output(0)
-        pieces = pieces_of(lambda ids: decode(ids, skip_special_tokens=True), tokens)
-        shown = (f"[{piece}]" if called else piece for piece, called in zip(pieces, self._by_teacher, strict=True))
+        decode, sequence = self.pair.tokenizer.decode, self.episodes.texts.sequence(0)
+        pieces = pieces_of(lambda ids: decode(ids, skip_special_tokens=True), sequence.tokens)
+        shown = (f"[{piece}]" if called else piece for piece, called in zip(pieces, sequence.by_teacher, strict=True))
         return "".join(shown)
+
+    def _forked(self, state: EpisodeState, options: dict[str, Any]) -> EpisodeState:
+        """Return the state to go on from, under the budget, price and seed that `options` fix."""
+        if "index" in options:
+            raise WheelsError("options fork and index exclude each other: a state has its text")
+        check_kind("option fork", state, EpisodeState, "what snapshot() returned")
+        self.episodes.origin.check(state.origin)
+        return state.under(**options)
 
     def _shown(self, written: StepResult) -> tuple[Observation, dict[str, Any]]:
         """Return observation and info of the only row."""

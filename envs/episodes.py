@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 import torch
 
 from wheels.data.tasks import Row
+from wheels.decoding.models.runner import Output
 from wheels.decoding.params import RULE_STREAM, DecodeParams
 from wheels.decoding.passes import Passes
 from wheels.decoding.sequences import Sequence, TextBatch, prepare_sequences
 from wheels.envs.allowance import budget_left, permitted
 from wheels.envs.rewards import needs_teacher, token_reward
 from wheels.envs.settings import Settings, Start
+from wheels.envs.state import EpisodeState, Origin
 from wheels.errors import WheelsError, check_kind
 from wheels.models.pair import Pair
 
@@ -64,36 +66,54 @@ class EpisodeBatch:
         # An environment may outlive its student's weights: an agent trains them between two steps.
         self.passes = Passes(pair, self.texts, params, fast_student=False)
         self.eos = torch.tensor(pair.eos_ids, device=pair.device)
-        self.needs_teacher = needs_teacher(settings.parts)
         self.slots, self.slots_B = list(range(size)), torch.arange(size, device=pair.device)
         self.time_T = torch.arange(settings.max_new_tokens, device=pair.device)
-        self.price_B = torch.zeros(size, dtype=torch.float64, device=pair.device)
-        self.ended_B = self.price_B == 0
-
-    def admit(self, slots: abc.Sequence[int], starts: abc.Sequence[Start]) -> None:
-        """Let new texts into the rows `slots`, whatever these were doing."""
-        if not slots:
-            return
-        sources = [self.sources[start.index] for start in starts]
-        self.passes.admit(
-            list(slots),
-            [
-                Sequence(start.index, source.source, source.limit, start.budget, start.seed)
-                for start, source in zip(starts, sources, strict=True)
-            ],
+        self.origin = Origin(pair, rows, settings)
+        hidden = int(pair.student.get_output_embeddings().weight.shape[1])
+        self.student = Output(
+            torch.zeros(size, pair.vocab_size, device=pair.device), torch.zeros(size, hidden, device=pair.device)
         )
-        for slot, start in zip(slots, starts, strict=True):
-            self.price_B[slot], self.ended_B[slot] = start.price, False
+        self.teacher_BV = torch.zeros_like(self.student.logits_RV) if needs_teacher(settings.parts) else None
+        self.price_B = torch.zeros(size, dtype=torch.float64, device=pair.device)
+        self.ended_B, self.unread_B = self.price_B > 0, self.price_B > 0
+        # An idle row counts as ended, and nobody reads it; but some text must be there to be shown.
+        self._admit(self.slots, [Start(0, 0, 0.0, 0.0)] * size)
+        self.stop()
+
+    def begin(self, slots: abc.Sequence[int], starts: abc.Sequence[Start | EpisodeState]) -> None:
+        """Begin texts in the rows `slots`, or go on from states there, whatever these rows were doing."""
+        pairs = sorted(zip(slots, starts, strict=True), key=lambda each: each[0])
+        if new := [(slot, start) for slot, start in pairs if isinstance(start, Start)]:
+            self._admit([slot for slot, _ in new], [start for _, start in new])
+        if forked := [(slot, state) for slot, state in pairs if isinstance(state, EpisodeState)]:
+            self._fork([slot for slot, _ in forked], [state for _, state in forked])
+
+    def stop(self) -> None:
+        """Let every row be idle: nothing more of its text is written or read."""
+        self.ended_B, self.unread_B = torch.ones_like(self.ended_B), torch.zeros_like(self.unread_B)
+
+    def snapshot(self, row: int) -> EpisodeState:
+        """Copy the present state of a row that waits for its next action."""
+        output = Output(self.student.logits_RV[row].clone(), self.student.hidden_RD[row].clone())
+        teacher_V = None if self.teacher_BV is None else self.teacher_BV[row].clone()
+        sequence = self.texts.sequence(row)
+        start = Start(sequence.index, sequence.seed, sequence.budget, float(self.price_B[row]))
+        return EpisodeState(start, self.passes.snapshot(row), output, teacher_V, self.origin)
 
     def read(self) -> None:
         """Bring the student up to date, and the teacher where the reward will ask for it, in one pass each.
 
-        The teacher's view of every state is the environment's privilege, for the reward: no observation has it.
+        Rows that are idle, or that have just gone on from a state, take no part. The teacher's view of every state is
+        the environment's privilege, for the reward: no observation has it.
         """
-        output, self.teacher_BV = self.passes.read_student(self.slots, self.slots_B), None
-        if self.needs_teacher and not bool(self.ended_B.all()):
-            self.teacher_BV = self.passes.read_teacher(self.slots, self.slots_B)
-        state = self.passes.step(self.slots_B, output, self.teacher_BV)
+        row_R = self.unread_B.nonzero().squeeze(-1)
+        if rows := row_R.tolist():
+            output, teacher_RV = self.passes.read_student(rows, row_R), None
+            if self.teacher_BV is not None and not bool(self.ended_B.all()):
+                teacher_RV = self.passes.read_teacher(rows, row_R)
+            self._know(row_R, output, teacher_RV)
+            self.unread_B = torch.zeros_like(self.unread_B)
+        state = self.passes.step(self.slots_B, self.student, self.teacher_BV)
         # A caller may keep a state longer than its episode lasts.
         self.state = replace(state, noise=self.texts.noise(self.slots_B, RULE_STREAM))
 
@@ -160,6 +180,43 @@ class EpisodeBatch:
         unwritten_BT = self.time_T >= self.position_B[:, None]
         return self.texts.tokens_QT.gather(1, place_BT).masked_fill(unwritten_BT, self.pair.pad_id)
 
+    def _admit(self, slots: list[int], starts: list[Start]) -> None:
+        """Let new texts into the rows `slots`."""
+        sources = [self.sources[start.index] for start in starts]
+        self.passes.admit(
+            slots,
+            [
+                Sequence(start.index, source.source, source.limit, start.budget, start.seed)
+                for start, source in zip(starts, sources, strict=True)
+            ],
+        )
+        for slot, start in zip(slots, starts, strict=True):
+            self.price_B[slot], self.ended_B[slot], self.unread_B[slot] = start.price, False, True
+
+    def _fork(self, slots: list[int], states: list[EpisodeState]) -> None:
+        """Let the rows `slots` go on from states; nothing is read again."""
+        self.passes.restore(slots, [state.text for state in states])
+        outputs = [state.output for state in states]
+        logits_RV, hidden_RD = (
+            torch.stack([each.logits_RV for each in outputs]),
+            torch.stack([each.hidden_RD for each in outputs]),
+        )
+        teacher = [state.teacher_V for state in states if state.teacher_V is not None]
+        self._know(
+            torch.tensor(slots, device=self.pair.device),
+            Output(logits_RV, hidden_RD),
+            torch.stack(teacher) if teacher else None,
+        )
+        for slot, state in zip(slots, states, strict=True):
+            self.price_B[slot], self.ended_B[slot], self.unread_B[slot] = state.start.price, False, False
+
+    def _know(self, row_R: torch.Tensor, output: Output, teacher_RV: torch.Tensor | None) -> None:
+        """Note what the models computed in some rows, in order."""
+        pairs = zip(vars(self.student).values(), vars(output).values(), strict=True)
+        self.student = Output(*(_put(old_BX, row_R, new_RX) for old_BX, new_RX in pairs))
+        if self.teacher_BV is not None and teacher_RV is not None:
+            self.teacher_BV = _put(self.teacher_BV, row_R, teacher_RV)
+
     def _wants_call(self, action_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the rows that want to call, and what else each writes: the student's choice, or the action.
 
@@ -189,7 +246,7 @@ class EpisodeBatch:
                 self.texts.append(row_R.tolist(), row_R, token_B[row_R], by_teacher=by_teacher)
         terminated_B = torch.isin(token_B, self.eos) & active_B
         truncated_B = (self.position_B >= self.texts.limit_Q) & active_B & ~terminated_B
-        self.ended_B = self.ended_B | terminated_B | truncated_B
+        self.ended_B, self.unread_B = self.ended_B | terminated_B | truncated_B, self.unread_B | active_B
         return terminated_B, truncated_B
 
     def _scored(self, written: StepResult) -> StepResult:
@@ -202,6 +259,11 @@ class EpisodeBatch:
         reward_B = written.reward_B.clone()
         reward_B[slots] += self.settings.terminal_scale * torch.tensor(values, device=reward_B.device)
         return replace(written, reward_B=reward_B, scores=dict(zip(slots, values, strict=True)))
+
+
+def _put(old_BX: torch.Tensor, row_R: torch.Tensor, new_RX: torch.Tensor) -> torch.Tensor:
+    """Return all rows with new values in some, in order, without writing over what a caller may keep."""
+    return new_RX if len(new_RX) == len(old_BX) else old_BX.index_copy(0, row_R, new_RX)
 
 
 def _check_rows(rows: abc.Sequence[Row], settings: Settings) -> None:

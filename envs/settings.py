@@ -149,13 +149,21 @@ def draw_start(generator: np.random.Generator, rows: int, settings: Settings, op
         "budget": settings.budgets[int(generator.integers(len(settings.budgets)))],
         "price": settings.price,
     }
-    chosen: dict[str, Any] = {**drawn, **options}
-    index = check_whole("option index", chosen["index"], -MOST_WHOLE)
-    seed = check_whole("option seed", chosen["seed"], 0, LARGEST_SEED)
+    return check_start(Start(**{**drawn, **options}), rows, "option ")
+
+
+def check_start(start: Start, rows: int, kind: str = "") -> Start:
+    """Return a start in plain numbers.
+
+    Raises:
+        WheelsError: for a value out of its range; `kind` goes before its name.
+    """
+    check_kind("start", start, Start, "a wheels.envs.Start(index, seed, budget, price)")
+    index = check_whole(f"{kind}index", start.index, -MOST_WHOLE)
     if not 0 <= index < rows:
-        raise WheelsError(f"option index must be in [0, {rows - 1}], got {index}")
-    price = check_number("option price", chosen["price"], 0)
-    return Start(index, seed, check_budget(chosen["budget"], "option budget"), price)
+        raise WheelsError(f"{kind}index must be in [0, {rows - 1}], got {index}")
+    seed = check_whole(f"{kind}seed", start.seed, 0, LARGEST_SEED)
+    return Start(index, seed, check_budget(start.budget, f"{kind}budget"), check_number(f"{kind}price", start.price, 0))
 
 
 def check_keys(kind: str, given: Mapping[str, Any], allowed: list[str] | tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache, CacheLayerMixin, EncoderDecoderCache
 
 BLOCK = 64
@@ -82,6 +83,8 @@ class GatherBuffer:
 
 GatherBuffers = tuple[GatherBuffer, GatherBuffer]
 """For keys and for values."""
+RowKeyValues = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of one row in each layer, `[K, H, E]`; none where nothing was read."""
 
 
 class SelfAttentionLayer(CacheLayerMixin):
@@ -125,6 +128,25 @@ class SelfAttentionLayer(CacheLayerMixin):
         _write(self.values, values_RKHE, write)
         return _visible(self.keys, write, self.buffers[0]), _visible(self.values, write, self.buffers[1])
 
+    def fill(self, rows_R: torch.Tensor, keys_RHKE: torch.Tensor, values_RHKE: torch.Tensor) -> None:
+        """Store the first positions of `rows_R`."""
+        if not self.is_initialized:
+            self.lazy_initialization(keys_RHKE, values_RHKE)
+        length = keys_RHKE.shape[2]
+        self.keys, self.values = (_ensure_capacity(store, length) for store in self.stores())
+        for store, new_RHKE in zip(self.stores(), (keys_RHKE, values_RHKE), strict=True):
+            store[rows_R, :, :length] = new_RHKE
+
+    def copy(self, row: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return copies of the keys and values of a row's first positions, `[K, H, E]`."""
+        keys, values = self.stores()
+        return keys[row, :, :length].transpose(0, 1).clone(), values[row, :, :length].transpose(0, 1).clone()
+
+    def stores(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the whole stores of keys and values."""
+        assert self.keys is not None and self.values is not None
+        return self.keys, self.values
+
     def get_seq_length(self) -> int:
         """The runner has the cursors; to the model the cache always looks empty."""
         return 0
@@ -146,15 +168,10 @@ class CrossAttentionLayer(SelfAttentionLayer):
         self._values: torch.Tensor | None = None
         super().__init__(rows, buffers)
 
-    def fill(self, rows_R: torch.Tensor, keys_RHSE: torch.Tensor, values_RHSE: torch.Tensor) -> None:
-        """Store the keys and values of the sources of `rows_R`."""
-        if self._keys is None or self._values is None:
-            self._keys, self._values = _empty(self.rows, keys_RHSE), _empty(self.rows, values_RHSE)
-            self.is_initialized = True
-        length = keys_RHSE.shape[2]
-        self._keys, self._values = _ensure_capacity(self._keys, length), _ensure_capacity(self._values, length)
-        self._keys[rows_R, :, :length] = keys_RHSE
-        self._values[rows_R, :, :length] = values_RHSE
+    def stores(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the whole stores of keys and values."""
+        assert self._keys is not None and self._values is not None
+        return self._keys, self._values
 
     def read(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what is visible of the sources, `[R, H, S, D]`."""
@@ -200,6 +217,20 @@ class RaggedCache:
         """Store the sources of `rows_R`: keys and values of each layer."""
         for layer, (keys_RHSE, values_RHSE) in zip(self.cross_layers, projections, strict=True):
             layer.fill(rows_R, keys_RHSE, values_RHSE)
+
+    def copy_row(self, row: int, length: int, source_length: int) -> tuple[RowKeyValues, RowKeyValues]:
+        """Return copies of what is kept of one row: of the text's first positions, and of the source's."""
+        text = [layer.copy(row, length) for layer in self.self_layers] if length else []
+        return text, [layer.copy(row, source_length) for layer in self.cross_layers] if source_length else []
+
+    def restore_rows(self, rows: list[int], kept: list[tuple[RowKeyValues, RowKeyValues]]) -> None:
+        """Put what `copy_row` returned into `rows`."""
+        for part, layers in enumerate((self.self_layers, self.cross_layers)):
+            filled = [(row, own[part]) for row, own in zip(rows, kept, strict=True) if own[part]]
+            for number, layer in enumerate(layers if filled else []):
+                sides = zip(*(own[number] for _, own in filled), strict=True)
+                keys_RHKE, values_RHKE = (pad_sequence(list(side), batch_first=True).transpose(1, 2) for side in sides)
+                layer.fill(torch.tensor([row for row, _ in filled], device=keys_RHKE.device), keys_RHKE, values_RHKE)
 
     def prepare(self, write: CacheWrite, *, source_visible: int = 0) -> Cache:
         """Return the cache for one forward pass: it writes at `write`, and sees that many positions of the sources."""

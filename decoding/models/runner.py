@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from wheels.decoding.models.cache import RaggedCache
+from wheels.decoding.models.cache import RaggedCache, RowKeyValues
 from wheels.decoding.models.fast import FastDecoder
 from wheels.decoding.models.forward_batches import CHUNK, OVERHEAD, ForwardBatch, plan_forward_batches
 from wheels.decoding.models.inputs import AttentionInputs, LogitsToKeep
@@ -44,6 +44,19 @@ class Pass:
     """`decode` by the library, `lean` on the fast path; `encode` and `lean-encode` for sources."""
     seconds: float = 0.0
     """Within the model's forward; 0 on devices that run asynchronously."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowState:
+    """All that a runner keeps of one row, as copies."""
+
+    source: Sequence[int]
+    cursor: int
+    """Tokens of the text that were read."""
+    encoded: bool
+    """Whether the source was."""
+    kept: tuple[RowKeyValues, RowKeyValues]
+    """Keys and values of the text and of the source."""
 
 
 class Runner:
@@ -99,6 +112,19 @@ class Runner:
             self._sources[row] = source
             self._encoded[row] = False
         self.cursor_B[list(rows)] = 0
+
+    def snapshot(self, row: int) -> RowState:
+        """Copy the state of one row, its keys and values included."""
+        source, cursor, encoded = self._sources[row], int(self.cursor_B[row]), self._encoded[row]
+        return RowState(source, cursor, encoded, self.cache.copy_row(row, cursor, len(source) if encoded else 0))
+
+    def restore(self, rows: Sequence[int], states: Sequence[RowState]) -> None:
+        """Let `rows` go on where the states were taken; nothing is read again."""
+        self.admit(rows, [state.source for state in states])
+        for row, state in zip(rows, states, strict=True):
+            self._encoded[row] = state.encoded
+        self.cursor_B[list(rows)] = torch.tensor([state.cursor for state in states], device=self.cursor_B.device)
+        self.cache.restore_rows(list(rows), [state.kept for state in states])
 
     def read(
         self,

@@ -142,7 +142,7 @@ def test_what_was_shown_is_not_written_over(t5_pair: Pair) -> None:
     seen = {name: getattr(state, name).clone() for name in ("position_B", "source_B", "index_B", "calls_B", "budget_B")}
     assert state.position_B.tolist() == [1, 1]
     drawn_B = state.noise(place_B)
-    envs.episodes.admit([0, 1], [Start(4, 7, 0.5, 0.0), Start(2, 9, 0.5, 0.0)])
+    envs.episodes.begin([0, 1], [Start(4, 7, 0.5, 0.0), Start(2, 9, 0.5, 0.0)])
     assert all(getattr(state, name).equal(values_B) for name, values_B in seen.items())
     assert state.noise(place_B).equal(drawn_B) and not envs.episodes.texts.noise(envs.episodes.slots_B, RULE_STREAM)(
         place_B
