@@ -93,6 +93,9 @@ def test_texts_are_drawn_again_once_nothing_is_fed(t5_pair: Pair) -> None:
     assert envs.reset(seed=4)[1]["index"].tolist() == drawn
     assert envs.numbers.tolist() == [-1] * 3
     assert envs.feed(STARTS[:1]) == range(9, 10)
+    envs.reset()  # drops what the rows were doing
+    assert envs.active_B.tolist() == [True, False, False]
+    assert envs.numbers.tolist() == [9, -1, -1]
 
 
 def test_what_cannot_be_fed(t5_pair: Pair) -> None:

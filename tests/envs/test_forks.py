@@ -7,6 +7,7 @@ import pytest
 
 from tests.envs.tiny import LIMIT, ROWS, make_pair
 from wheels.data.tasks import Row
+from wheels.decoding.models.runner import Pass
 from wheels.decoding.sampling import Sampling
 from wheels.envs.deferral import DeferralEnv
 from wheels.envs.vector import DeferralVectorEnv
@@ -171,13 +172,25 @@ def test_another_budget_price_or_seed_of_the_same_state(t5_pair: Pair) -> None:
     assert state.start.budget == 1.0
 
 
-def test_nothing_is_read_again(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    envs = make(pair, budget=1.0)
-    envs.step(np.ones(4, dtype=np.int64))
-    states = envs.snapshot([0, 1])
-    for runner in (envs.episodes.passes.student, envs.episodes.passes.teacher):
-        monkeypatch.setattr(runner, "read", lambda *inputs: pytest.fail("a model was asked"))
-    envs.fork([2, 1, 3, 0], [states[0], *states, states[1]])
+def test_nothing_is_read_again(pair: Pair) -> None:
+    envs = make(pair, budget=1.0, reward="terminal")
+    for action in (1, 0):
+        envs.step(np.full(4, action))
+    first, second, *_ = envs.active_B.nonzero()[:, 0].tolist()
+    states, shown = envs.snapshot([first, second]), envs.state
+    kept = shown.logits_BV.clone()
+    journal: dict[str, list[Pass]] = {}
+    envs.episodes.passes.keep_journal(journal)
+    envs.fork([2, 1, 0], [*states, states[0]])
+    assert journal == {"student": [], "teacher": []}
+    assert envs.state.logits_BV[:3].equal(kept[[first, second, first]])
+    assert shown.logits_BV.equal(kept)  # who keeps a state keeps it
+    envs.step(np.array([1, 1, 1, 0]))
+    # The student reads what was written last, the teacher also what the student wrote before.
+    reads = {name: [(each.kind, each.rows, each.width, each.context) for each in own] for name, own in journal.items()}
+    prefix = int(envs.episodes.texts.prefix_Q[:3].max())
+    assert [(kind, width, context) for kind, _, width, context in reads["student"][:1]] == [("decode", 1, prefix + 2)]
+    assert [(rows, width, context) for _, rows, width, context in reads["teacher"]] == [(3, 2, prefix)]
 
 
 def test_a_fork_leaves_the_next_draws_alone(t5_pair: Pair) -> None:
