@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -72,7 +73,7 @@ class EpisodeState:
         Raises:
             WheelsError: for a value out of its range.
         """
-        given = {"budget": budget, "price": price, "seed": seed}
+        given: dict[str, Any] = {"budget": budget, "price": price, "seed": seed}
         changed = replace(self.start, **{name: value for name, value in given.items() if value is not None})
         start = check_start(changed, len(self.origin.rows))
         sequence = replace(self.text.sequence, budget=start.budget, seed=start.seed)

@@ -7,7 +7,7 @@ it. A decode step concatenates nothing; the stores grow in blocks.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -225,9 +225,10 @@ class RaggedCache:
 
     def restore_rows(self, rows: list[int], kept: list[tuple[RowKeyValues, RowKeyValues]]) -> None:
         """Put what `copy_row` returned into `rows`."""
-        for part, layers in enumerate((self.self_layers, self.cross_layers)):
+        stacks: tuple[Sequence[SelfAttentionLayer], ...] = (self.self_layers, self.cross_layers)
+        for part, layers in enumerate(stacks):
             filled = [(row, own[part]) for row, own in zip(rows, kept, strict=True) if own[part]]
-            for number, layer in enumerate(layers if filled else []):
+            for number, layer in enumerate(layers if filled else ()):
                 sides = zip(*(own[number] for _, own in filled), strict=True)
                 keys_RHKE, values_RHKE = (pad_sequence(list(side), batch_first=True).transpose(1, 2) for side in sides)
                 layer.fill(torch.tensor([row for row, _ in filled], device=keys_RHKE.device), keys_RHKE, values_RHKE)
