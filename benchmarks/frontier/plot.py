@@ -26,6 +26,8 @@ from wheels.benchmarks.passes.tune import frontier
 from wheels.metrics import metric_name
 
 ALONE = Weight(2.6, 8.0, 6)
+LEAST = 0.8
+"""Share of the teacher's score at which the picture begins."""
 Points = Sequence[Mapping[str, Any]]
 
 
@@ -41,11 +43,22 @@ def draw(found: Mapping[str, Any], theme: Theme) -> Figure:
         _draw_cost(axes, found, metric, cost, theme)
     for axes in panels[len(costs) :]:
         axes.set_axis_off()
+    below = _zoom(panels[0], found["points"], metric)
     for axes in panels[::columns]:
         axes.set_ylabel(metric_name(metric))
-    note = "Bars: 95% of the difference to the line at that cost."
+    note = "Bars: 95% of the difference to the line at that cost." + (f" Below the picture: {below}." if below else "")
     legend(figure, panels[: len(costs)], note, loc="outside lower left", ncols=2 * columns)
     return figure
+
+
+def _zoom(axes: Axes, points: Points, metric: str) -> str:
+    """Begin the picture at a share of the teacher's score, and name the models alone that stand below it."""
+    qualities = {point["name"]: point["metrics"][metric]["value"] for point in points}
+    teacher, low, high = qualities["teacher alone"], min(qualities.values()), max(qualities.values())
+    bottom = max(LEAST * teacher, low - 0.05 * (high - low))
+    axes.set_ylim(bottom, high + 0.1 * (high - bottom))
+    alone = [point for point in points if not point["rule"] and qualities[point["name"]] < bottom]
+    return ", ".join(f"{point['student']} {qualities[point['name']]:.1f}" for point in alone)
 
 
 def _draw_cost(axes: Axes, found: Mapping[str, Any], metric: str, cost: str, theme: Theme) -> None:

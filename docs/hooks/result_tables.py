@@ -17,12 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import curve_tables
+import frontier_tables
 import speed_tables
 import study_tables
 
 PAGES = Path(__file__).parents[1]
 TABLES: dict[str, Callable[..., str]] = {
     **curve_tables.TABLES,
+    **frontier_tables.TABLES,
     **speed_tables.TABLES,
     **study_tables.TABLES,
 }
