@@ -141,16 +141,23 @@ def test_a_frontier_by_a_recipe_makes_its_models_first(data, tmp_path, capsys):
     assert "the cheapest way, chosen on other rows" in capsys.readouterr().out
 
 
-def test_the_frontier_distils_all_sizes_by_one_rule(tmp_path):
-    plan = study.StudyPlan(study.read_recipe("frontier-multi30k", "there"), "data", tmp_path, None, "there")
-    configs = {name: plan.pretrained(name) for name in plan.students}
-    sizes = {name: (c.width, c.heads, c.ff, c.layers) for name, c in configs.items()}
-    assert sizes == {
-        "tiny": (24, 2, 64, 1),
-        "small": (48, 2, 96, 1),
-        "medium": (80, 4, 224, 2),
-        "large": (96, 4, 288, 3),
-    }
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        (
+            "frontier-multi30k",
+            {"tiny": (24, 2, 64, 1), "small": (48, 2, 96, 1), "medium": (80, 4, 224, 2), "large": (96, 4, 288, 3)},
+        ),
+        (
+            "frontier-tatoeba",
+            {"tiny": (16, 2, 64, 1), "small": (32, 2, 96, 1), "medium": (64, 4, 192, 2), "large": (96, 4, 288, 2)},
+        ),
+    ],
+)
+def test_the_frontier_distils_all_sizes_by_one_rule(tmp_path, name, sizes):
+    plan = study.StudyPlan(study.read_recipe(name, "there"), "data", tmp_path, None, "there")
+    configs = {student: plan.pretrained(student) for student in plan.students}
+    assert {student: (c.width, c.heads, c.ff, c.layers) for student, c in configs.items()} == sizes
     alike = ("objective", "epochs", "batch_size", "learning_rate", "cached_logits", "teacher", "seed", "metric")
     assert len({tuple(getattr(config, name) for name in alike) for config in configs.values()}) == 1
     assert [stage.name for stage in study.study_stages(plan)][-1] == "frontier"
