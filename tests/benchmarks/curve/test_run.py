@@ -293,7 +293,8 @@ def test_without_rules_all_that_the_model_has_heads_and_thresholds_for_are_measu
     curve, _ = world.run(rules=None)
     assert curve.rules == ["learned", "regret", "entropy", "random", "every-k"]
     assert curve.notes == [
-        "not measured, for want of a trained head or of thresholds: gate, router, maxprob, margin, first-k, foresight"
+        "not measured, for want of a trained head or of thresholds: "
+        "paired, gate, router, reinforce, maxprob, margin, first-k, foresight"
     ]
     world.artefact.heads["gate"] = ["f", "g"]
     assert world.run(rules=None)[0].rules == ["learned", "regret", "gate", "entropy", "random", "every-k"]
