@@ -46,7 +46,6 @@ class Passes:
         texts: The texts in flight.
         params: How tokens are drawn, and what changes the logits before.
         overhead: The cost of a forward pass beside its tokens, in tokens.
-        fast_student: Whether the student may take the fast path; not where it is trained meanwhile.
         longest_draft: K, where the student's distribution at each draft token is kept; 0: it is not.
     """
 
@@ -57,12 +56,11 @@ class Passes:
         params: DecodeParams,
         *,
         overhead: int = OVERHEAD,
-        fast_student: bool = True,
         longest_draft: int = 0,
     ) -> None:
         self.texts, self.params, self.vocab_size = texts, params, pair.vocab_size
         count = len(texts.sequences)
-        self.student = checked_runner(pair.student, count, pair.vocab_size, overhead=overhead, fast=fast_student)
+        self.student = checked_runner(pair.student, count, pair.vocab_size, overhead=overhead)
         self.teacher = checked_runner(pair.teacher, count, pair.vocab_size, overhead=overhead)
         self.process_student = params.logits_processor or _own_processor(Constraints.of(pair.student))
         self.process_teacher = params.logits_processor or _own_processor(Constraints.of(pair.teacher))
@@ -153,6 +151,15 @@ class Passes:
         position_R = self.texts.position(slots_R)
         logits_RV = self.process_teacher(logits_RV, self.texts, slots_R, position_R)
         return self._choose(logits_RV, slots_R, position_R, TEACHER_STREAM)
+
+    def read_whole(self, slots_R: torch.Tensor) -> torch.Tensor:
+        """Let the teacher read whole texts anew, in one pass; return its logits before each token, `[R, T, V]`.
+
+        A text that is shorter than the longest repeats its last.
+        """
+        texts = self.texts
+        self.teacher.rollback(slots_R, texts.prefix_Q[slots_R] - 1)
+        return self.teacher.read(slots_R, texts.tokens_QT, texts.length_Q - 1, texts.position(slots_R)).logits_RV
 
     def verify(self, slots: list[int], slots_R: torch.Tensor, verifier: Verifier) -> tuple[list[int], torch.Tensor]:
         """Let the teacher read and verify the drafts; return how many tokens it accepts, and its own after them."""

@@ -25,6 +25,7 @@ register()
 
 if TYPE_CHECKING:
     from wheels.envs.deferral import DeferralEnv as DeferralEnv
+    from wheels.envs.records import EpisodeRecord as EpisodeRecord
     from wheels.envs.settings import Settings as Settings
     from wheels.envs.settings import Start as Start
     from wheels.envs.state import EpisodeState as EpisodeState
@@ -34,6 +35,7 @@ else:
         __name__,
         {
             "wheels.envs.deferral": ("DeferralEnv",),
+            "wheels.envs.records": ("EpisodeRecord",),
             "wheels.envs.settings": ("Settings", "Start"),
             "wheels.envs.state": ("EpisodeState",),
             "wheels.envs.vector": ("DeferralVectorEnv",),

@@ -72,6 +72,7 @@ class DeferralEnv(gymnasium.Env[Observation, np.int64]):
             WheelsError: for an unknown option, one out of its range, or a state that cannot go on here.
         """
         super().reset(seed=seed)
+        self.episodes.passes.student.refresh()
         given = dict(options or {})
         state = given.pop("fork", None)
         self.start = draw_start(self.np_random, len(self.rows), self.settings, given)

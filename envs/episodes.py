@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import abc
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 
 from wheels.data.tasks import Row
@@ -13,6 +14,7 @@ from wheels.decoding.params import RULE_STREAM, DecodeParams
 from wheels.decoding.passes import Passes
 from wheels.decoding.sequences import Sequence, TextBatch, prepare_sequences
 from wheels.envs.allowance import budget_left, permitted
+from wheels.envs.records import EpisodeRecord, token_rewards
 from wheels.envs.rewards import needs_teacher, token_reward
 from wheels.envs.settings import Settings, Start
 from wheels.envs.state import EpisodeState, Origin
@@ -38,8 +40,10 @@ class StepResult:
     """Whether the limit cut it."""
     texts: dict[int, str]
     """The texts that ended, by row."""
-    scores: dict[int, float]
+    scores: dict[int, float] = field(default_factory=dict)
     """Their metric, 0 to 100, where the reward has a terminal part."""
+    records: dict[int, EpisodeRecord] = field(default_factory=dict)
+    """What is known of them, where rewards are computed at the end."""
 
 
 class EpisodeBatch:
@@ -63,8 +67,7 @@ class EpisodeBatch:
         self.sources = prepare_sequences(pair, [row.source for row in rows], settings.max_new_tokens)
         self.texts = TextBatch(pair, size, self.sources)
         params = DecodeParams(max_new_tokens=settings.max_new_tokens, sampling=settings.sampling)
-        # An environment may outlive its student's weights: an agent trains them between two steps.
-        self.passes = Passes(pair, self.texts, params, fast_student=False)
+        self.passes = Passes(pair, self.texts, params)
         self.eos = torch.tensor(pair.eos_ids, device=pair.device)
         self.slots, self.slots_B = list(range(size)), torch.arange(size, device=pair.device)
         self.time_T = torch.arange(settings.max_new_tokens, device=pair.device)
@@ -73,7 +76,10 @@ class EpisodeBatch:
         self.student = Output(
             torch.zeros(size, pair.vocab_size, device=pair.device), torch.zeros(size, hidden, device=pair.device)
         )
-        self.teacher_BV = torch.zeros_like(self.student.logits_RV) if needs_teacher(settings.parts) else None
+        self.step_parts = settings.parts if settings.reward_mode == "step" else ()
+        self.teacher_BV = torch.zeros_like(self.student.logits_RV) if needs_teacher(self.step_parts) else None
+        self.first = [0] * size
+        """The step that the episode of each row began at."""
         self.price_B = torch.zeros(size, dtype=torch.float64, device=pair.device)
         self.ended_B, self.unread_B = self.price_B > 0, self.price_B > 0
         # An idle row counts as ended, and nobody reads it; but some text must be there to be shown.
@@ -106,6 +112,7 @@ class EpisodeBatch:
         Rows that are idle, or that have just gone on from a state, take no part. The teacher's view of every state is
         the environment's privilege, for the reward: no observation has it.
         """
+        self.passes.student.refresh(quick=True)  # an agent may train it between two steps
         row_R = self.unread_B.nonzero().squeeze(-1)
         if rows := row_R.tolist():
             output, teacher_RV = self.passes.read_student(rows, row_R), None
@@ -126,7 +133,7 @@ class EpisodeBatch:
         if bool(by_teacher_B.any()):
             called = by_teacher_B.nonzero().squeeze(-1)
             token_B[called] = self._teacher_tokens(called)
-        reward_B = token_reward(self.settings.parts, self.state.log_p_BV, token_B, by_teacher_B)
+        reward_B = token_reward(self.step_parts, self.state.log_p_BV, token_B, by_teacher_B)
         if self.settings.charge_price:
             reward_B = (reward_B - self.price_B * by_teacher_B).float()
         terminated_B, truncated_B = self._append(token_B, by_teacher_B, active_B)
@@ -139,14 +146,15 @@ class EpisodeBatch:
             terminated_B=terminated_B,
             truncated_B=truncated_B,
             texts={row: self.pair.decode(self.output(row)) for row in ended},
-            scores={},
         )
-        return self._scored(written) if "terminal" in self.settings.parts and ended else written
+        if ended and "terminal" in self.settings.parts:
+            written = self._scored(written)
+        return self._recorded(written) if ended and self.settings.reward_mode == "episode" else written
 
     def empty_result(self) -> StepResult:
         """Return what a step wrote that wrote nothing: an episode's beginning."""
         no_B = torch.zeros_like(self.ended_B)
-        return StepResult(no_B.long() - 1, no_B, no_B, no_B.float(), no_B, no_B, {}, {})
+        return StepResult(no_B.long() - 1, no_B, no_B, no_B.float(), no_B, no_B, {})
 
     @property
     def position_B(self) -> torch.Tensor:
@@ -191,7 +199,7 @@ class EpisodeBatch:
             ],
         )
         for slot, start in zip(slots, starts, strict=True):
-            self.price_B[slot], self.ended_B[slot], self.unread_B[slot] = start.price, False, True
+            self._enter(slot, start, unread=True)
 
     def _fork(self, slots: list[int], states: list[EpisodeState]) -> None:
         """Let the rows `slots` go on from states; nothing is read again."""
@@ -208,7 +216,12 @@ class EpisodeBatch:
             torch.stack(teacher) if teacher else None,
         )
         for slot, state in zip(slots, states, strict=True):
-            self.price_B[slot], self.ended_B[slot], self.unread_B[slot] = state.start.price, False, False
+            self._enter(slot, state.start, unread=False)
+
+    def _enter(self, slot: int, start: Start, *, unread: bool) -> None:
+        """Note that an episode begins in a row."""
+        self.price_B[slot], self.ended_B[slot], self.unread_B[slot] = start.price, False, unread
+        self.first[slot] = len(self.texts.sequence(slot).tokens)
 
     def _know(self, row_R: torch.Tensor, output: Output, teacher_RV: torch.Tensor | None) -> None:
         """Note what the models computed in some rows, in order."""
@@ -259,6 +272,27 @@ class EpisodeBatch:
         reward_B = written.reward_B.clone()
         reward_B[slots] += self.settings.terminal_scale * torch.tensor(values, device=reward_B.device)
         return replace(written, reward_B=reward_B, scores=dict(zip(slots, values, strict=True)))
+
+    def _recorded(self, written: StepResult) -> StepResult:
+        """Add the records of the texts that ended, with the rewards that were left out on the way."""
+        rows, scale = list(written.texts), self.settings.terminal_scale
+        records = {}
+        for row, reward_T in zip(rows, token_rewards(self.passes, self.settings, rows), strict=True):
+            sequence, score = self.texts.sequence(row), written.scores.get(row)
+            call_T = np.array(sequence.by_teacher)
+            earned_T = reward_T.numpy().astype(np.float64)
+            if self.settings.charge_price:
+                earned_T -= float(self.price_B[row]) * call_T
+            earned_T[-1] += scale * (score or 0.0)
+            records[row] = EpisodeRecord(
+                np.array(sequence.tokens),
+                call_T,
+                earned_T.astype(np.float32),
+                self.first[row],
+                written.texts[row],
+                score,
+            )
+        return replace(written, records=records)
 
 
 def _put(old_BX: torch.Tensor, row_R: torch.Tensor, new_RX: torch.Tensor) -> torch.Tensor:

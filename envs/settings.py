@@ -26,6 +26,10 @@ from wheels.errors import (
 ACTIONS = ("factorised", "flat")
 """`factorised`: 0 writes the student's own choice, 1 calls. `flat`: a token of the vocabulary, or V to call."""
 
+REWARD_MODES = ("step", "episode")
+"""`step`: at every state, so that each reward is whole. `episode`: once the text has ended, in one pass over it. Until
+then a step earns what costs nothing (price, terminal part); the rest stands in the record (`wheels.envs.views`)."""
+
 OPTIONS = ("index", "seed", "budget", "price")
 """What `reset(options=...)` can fix of an episode; the rest is drawn, or as in the settings."""
 
@@ -48,6 +52,8 @@ class Settings:
     """Whether the reward is `reward - price * cost`, for algorithms that know nothing of costs."""
     reward: str = "regret"
     """`logprob`, `regret`, `terminal`, or a sum such as `regret+terminal` (`wheels.envs.rewards`)."""
+    reward_mode: str = "step"
+    """When the teacher judges tokens: one of `REWARD_MODES`."""
     metric: str = "chrf"
     """The metric of the terminal reward, a name of `wheels.metrics`."""
     terminal_scale: float = 0.1
@@ -61,6 +67,7 @@ class Settings:
         """Check the words and the ranges."""
         check_choice("actions", self.actions, ACTIONS)
         check_choice("mode", self.mode, MODES)
+        check_choice("reward_mode", self.reward_mode, REWARD_MODES)
         self._check_reward()
         if not self.budgets:
             raise WheelsError("budget must be a share in [0, 1] or several, got none")
@@ -116,6 +123,7 @@ class SettingsKeywords(TypedDict, total=False):
     price: float
     charge_price: bool
     reward: str
+    reward_mode: str
     metric: str
     terminal_scale: float
     max_new_tokens: int

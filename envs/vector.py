@@ -79,6 +79,7 @@ class DeferralVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         if options and self._queue is not None:
             raise WheelsError("what was fed has its own index, seed, budget and price: call reset() without options")
         self.episodes.stop()
+        self.episodes.passes.student.refresh()
         self._begin(list(range(self.num_envs)), options or {})
         return self._shown()
 

@@ -78,11 +78,13 @@ def infos_of(episodes: EpisodeBatch, written: StepResult) -> dict[str, np.ndarra
 
 
 def end_infos(written: StepResult, row: int) -> dict[str, Any]:
-    """Return the infos that only the end of an episode has: its `text`, and its `score` where one was computed."""
-    if row not in written.texts:
-        return {}
-    score = {"score": written.scores[row]} if row in written.scores else {}
-    return {"text": written.texts[row], **score}
+    """Return the infos that only the step that ends an episode has.
+
+    Its `text`; its `score`, where the reward has a terminal part; its `record` (`wheels.envs.records.EpisodeRecord`),
+    with `reward_mode="episode"`.
+    """
+    found = {"text": written.texts, "score": written.scores, "record": written.records}
+    return {name: values[row] for name, values in found.items() if row in values}
 
 
 def array_of(tensor: torch.Tensor, dtype: type | None = None) -> np.ndarray:

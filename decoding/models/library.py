@@ -1,4 +1,4 @@
-"""The library's own forward pass over a ragged batch: for families without a fast path, and for models in training."""
+"""The library's own forward pass over a ragged batch: for families without a fast path, and in training mode."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Which models have a fast path, and the fast decoders that were made.
 
-A fast decoder copies weights: a runner whose model is trained meanwhile must do without (`Runner(fast=False)`).
+A fast decoder copies weights: where a model is trained meanwhile its runner makes a new one (`Runner.refresh`).
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ class Runner:
         vocab_size: Logits beyond it are cut off (padding of the vocabulary).
         chunk: Tokens that one forward pass reads at most.
         overhead: The fixed cost of a forward pass, in tokens (`wheels.decoding.models.costs`).
-        fast: Whether a known family takes the fast path, with the weights that the model has now; False: always the
-            library's forward pass, for a model that is trained meanwhile.
+        fast: Whether a known family takes the fast path, with the weights that the model has now (`refresh`); False:
+            always the library's forward pass.
 
     Raises:
         WheelsError: where the model's family cannot be decoded at ragged lengths.
@@ -93,8 +93,9 @@ class Runner:
         self.vocab_size = vocab_size
         self.chunk, self.overhead = chunk, overhead
         self.cursor_B = torch.zeros(rows, dtype=torch.long, device=model.device)
-        self.library = LibraryForward(model)
-        self.backend: FastDecoder | LibraryForward = (fast_decoder_for(model) if fast else None) or self.library
+        self.library, self.fast = LibraryForward(model), fast
+        self.backend: FastDecoder | LibraryForward = self.library
+        self.refresh()
         cross = bool(model.config.is_encoder_decoder)
         layers = len(cross_projections(model)) if cross else model.config.get_text_config().num_hidden_layers
         self.cache = RaggedCache(layers, rows, cross=cross)
@@ -102,6 +103,23 @@ class Runner:
         """Where a list is put here, every forward pass is noted in it."""
         self._sources: list[Sequence[int]] = [()] * rows
         self._encoded = [False] * rows
+
+    def refresh(self, *, quick: bool = False) -> None:
+        """Read with the weights that the model has now; what was read before stays as it was.
+
+        Args:
+            quick: Look only at the weights' counts of changes, which writes through `.data` leave alone; in
+                microseconds, so that it can be asked before every pass.
+        """
+        if quick and self._counts() == self._counted:
+            return
+        # Weights made in inference mode have no count; outside of it they cannot be changed in place.
+        self._weights = [weight for weight in self.model.parameters() if not weight.is_inference()]
+        self._counted = self._counts()
+        self.backend = (fast_decoder_for(self.model) if self.fast else None) or self.library
+
+    def _counts(self) -> tuple[bool, int]:
+        return self.model.training, sum([weight._version for weight in self._weights])
 
     def admit(self, rows: Sequence[int], sources: Sequence[Sequence[int]]) -> None:
         """Give `rows` new texts; `sources` are what the encoder of a sequence-to-sequence model reads (else unused).

@@ -31,9 +31,7 @@ AVX-512, rounding alone is off by 0.06 over 24 tokens (Marian, 8 seeds), and by 
 _checked: weakref.WeakSet[PreTrainedModel] = weakref.WeakSet()
 
 
-def checked_runner(
-    model: PreTrainedModel, rows: int, vocab_size: int, *, overhead: int = OVERHEAD, fast: bool = True
-) -> Runner:
+def checked_runner(model: PreTrainedModel, rows: int, vocab_size: int, *, overhead: int = OVERHEAD) -> Runner:
     """Return a runner of a model whose family is tested, or passes the self-check now.
 
     The arguments are the runner's.
@@ -53,7 +51,7 @@ def checked_runner(
             what = f"rows of different lengths change each other's logits by {error:.2g} standard deviations"
             raise _refused(model, f"{what} (allowed: {bound:g})")
         _checked.add(model)
-    return Runner(model, rows, vocab_size, overhead=overhead, fast=fast)
+    return Runner(model, rows, vocab_size, overhead=overhead)
 
 
 def _tested(model: PreTrainedModel) -> bool:

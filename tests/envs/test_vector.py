@@ -132,6 +132,27 @@ def test_seeds_for_each_row(t5_pair: Pair) -> None:
     assert [envs.reset()[1]["index"].tolist() for _ in range(3)] == later != [one] * 3
 
 
+def test_a_student_that_is_trained_between_two_steps() -> None:
+    """Each step reads with the weights of now, on the fast path as by the library."""
+    base = make_pair("t5")
+    pair = Pair.of(base.student.float(), base.teacher.float(), base.tokenizer)
+    fast, plain = (DeferralVectorEnv(2, pair, ROWS, max_new_tokens=LIMIT) for _ in range(2))
+    plain.episodes.passes.student.fast = False
+    assert pair.student.dtype == torch.float32
+    for envs in (fast, plain):
+        envs.reset(seed=0, options={"index": [1, 3]})
+    for _ in range(3):
+        before = fast.episodes.passes.student.backend
+        with torch.no_grad():
+            for weight in pair.student.parameters():
+                weight.mul_(0.9)
+        for envs in (fast, plain):
+            envs.step(np.ones(2, dtype=np.int64))
+        assert fast.episodes.passes.student.backend not in (before, fast.episodes.passes.student.library)
+        torch.testing.assert_close(fast.state.logits_BV, plain.state.logits_BV, atol=1e-4, rtol=0)
+        assert plain.episodes.passes.student.backend is plain.episodes.passes.student.library
+
+
 def test_what_was_shown_is_not_written_over(t5_pair: Pair) -> None:
     envs = DeferralVectorEnv(2, t5_pair, ROWS, max_new_tokens=LIMIT)
     first, info = envs.reset(seed=0)

@@ -258,7 +258,7 @@ def test_positions_beyond_the_first_table_are_read():
 
 @pytest.mark.parametrize("name", ["llama", "t5-plain", "marian"])
 def test_a_runner_reads_the_weights_that_the_model_has_when_it_is_made(name):
-    """And not those of before: of a model that is trained meanwhile, a fast runner's logits are stale."""
+    """And not those of before: of a model that is trained meanwhile, its logits are stale until `refresh`."""
     model, (texts_BT, sources) = build(name), texts()
 
     def logits(runner: Runner) -> torch.Tensor:
@@ -273,6 +273,18 @@ def test_a_runner_reads_the_weights_that_the_model_has_when_it_is_made(name):
     expected = logits(Runner(model, ROWS, VOCABULARY, fast=False))
     assert (logits(Runner(model, ROWS, VOCABULARY)) - expected).abs().max() < TOLERANCE * expected.abs().max()
     assert (logits(old) - expected).abs().max() > 100 * TOLERANCE * expected.abs().max()
+    old.refresh(quick=True)
+    assert (logits(old) - expected).abs().max() < TOLERANCE * expected.abs().max()
+    backend = old.backend
+    old.refresh(quick=True)
+    assert old.backend is backend is not old.library
+    for parameter in model.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    expected = logits(Runner(model, ROWS, VOCABULARY, fast=False))
+    old.refresh(quick=True)
+    assert (logits(old) - expected).abs().max() > 100 * TOLERANCE * expected.abs().max()
+    old.refresh()
+    assert (logits(old) - expected).abs().max() < TOLERANCE * expected.abs().max()
 
 
 def in_place(weight: torch.Tensor) -> None:
