@@ -83,7 +83,7 @@ def end_infos(written: StepResult, row: int) -> dict[str, Any]:
     Its `text`; its `score`, where the reward has a terminal part; its `record` (`wheels.envs.records.EpisodeRecord`),
     with `reward_mode="episode"`.
     """
-    found = {"text": written.texts, "score": written.scores, "record": written.records}
+    found: dict[str, dict[int, Any]] = {"text": written.texts, "score": written.scores, "record": written.records}
     return {name: values[row] for name, values in found.items() if row in values}
 
 

@@ -95,6 +95,8 @@ class Runner:
         self.cursor_B = torch.zeros(rows, dtype=torch.long, device=model.device)
         self.library, self.fast = LibraryForward(model), fast
         self.backend: FastDecoder | LibraryForward = self.library
+        self._weights: list[torch.nn.Parameter] = []
+        self._counted = self._counts()
         self.refresh()
         cross = bool(model.config.is_encoder_decoder)
         layers = len(cross_projections(model)) if cross else model.config.get_text_config().num_hidden_layers

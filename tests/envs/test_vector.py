@@ -148,7 +148,8 @@ def test_a_student_that_is_trained_between_two_steps() -> None:
                 weight.mul_(0.9)
         for envs in (fast, plain):
             envs.step(np.ones(2, dtype=np.int64))
-        assert fast.episodes.passes.student.backend not in (before, fast.episodes.passes.student.library)
+        now = fast.episodes.passes.student
+        assert now.backend is not before and now.backend is not now.library
         torch.testing.assert_close(fast.state.logits_BV, plain.state.logits_BV, atol=1e-4, rtol=0)
         assert plain.episodes.passes.student.backend is plain.episodes.passes.student.library
 
