@@ -99,6 +99,7 @@ class Decoder:
                     authors=("teacher",) * calls + ("student",) * (length - calls),
                     teacher_passes=calls,
                     teacher_positions=calls,
+                    student_passes=length,
                     seconds=0.01,
                     token_ids=tuple(range(length)),
                 )
