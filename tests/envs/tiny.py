@@ -16,6 +16,9 @@ from transformers import (
 )
 
 from wheels.data.tasks import Row
+from wheels.decoding.engine import decode
+from wheels.decoding.methods.method import teacher_only
+from wheels.decoding.params import DecodeParams
 from wheels.models.pair import Pair
 
 WORDS = list("abcdefghijk")
@@ -72,3 +75,10 @@ def make_pair(family: str, **sizes: int) -> Pair:
         torch.manual_seed(2 if family == "t5" else 3)
         student, teacher = FAMILIES[family](16, **sizes), FAMILIES[family](24, **sizes)
     return Pair.of(student.double(), teacher.double(), tokenizer_of(ends_source=family == "t5"))
+
+
+def teacher_rows(pair: Pair, limit: int) -> list[Row]:
+    """The sources of `ROWS`, each with the teacher's own text as its reference."""
+    sources = [row.source for row in ROWS]
+    written = decode(pair, sources, teacher_only(), DecodeParams(max_new_tokens=limit))
+    return [Row(source, trace.text or "a") for source, trace in zip(sources, written, strict=True)]

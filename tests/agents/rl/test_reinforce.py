@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from tests.envs.tiny import ROWS, make_pair
+from tests.envs.tiny import make_pair, teacher_rows
 from wheels.agents.gate import gate_log_probs
 from wheels.agents.rl import reinforce as algorithm
 from wheels.agents.rl.lagrangian import Gains, PriceTable
@@ -27,10 +27,6 @@ from wheels.agents.rl.reinforce import (
     sample,
 )
 from wheels.agents.runlog import Checkpoints
-from wheels.data.tasks import Row
-from wheels.decoding.engine import decode
-from wheels.decoding.methods.method import teacher_only
-from wheels.decoding.params import DecodeParams
 from wheels.envs.deferral import DeferralEnv
 from wheels.envs.settings import Start
 from wheels.envs.vector import DeferralVectorEnv
@@ -49,15 +45,10 @@ def pair() -> Pair:
     return make_pair("t5")
 
 
-def rows_of(pair: Pair) -> list[Row]:
-    """The teacher's own texts are the references."""
-    sources = [row.source for row in ROWS]
-    written = decode(pair, sources, teacher_only(), DecodeParams(max_new_tokens=STEPS))
-    return [Row(source, trace.text or "a") for source, trace in zip(sources, written, strict=True)]
-
-
 def env_of(pair: Pair, **settings: Any) -> DeferralVectorEnv:
-    return DeferralVectorEnv(len(PATHS), pair, rows_of(pair), reward="terminal", max_new_tokens=STEPS, **settings)
+    return DeferralVectorEnv(
+        len(PATHS), pair, teacher_rows(pair, STEPS), reward="terminal", max_new_tokens=STEPS, **settings
+    )
 
 
 def head_of(pair: Pair) -> DeferralHead:
@@ -87,7 +78,7 @@ def texts(pair: Pair) -> Samples:
 
 
 def test_texts_are_those_of_the_environment(pair: Pair, texts: Samples) -> None:
-    env = DeferralEnv(pair, rows_of(pair), reward="terminal", max_new_tokens=STEPS)
+    env = DeferralEnv(pair, teacher_rows(pair, STEPS), reward="terminal", max_new_tokens=STEPS)
     rewards = set()
     for number, path in enumerate(PATHS):
         observation, _ = env.reset(options={"index": 1, "budget": STARTS[number].budget})
