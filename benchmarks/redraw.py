@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from wheels.benchmarks.annotation import plot as annotation
+from wheels.benchmarks.ceiling import plot as ceiling
 from wheels.benchmarks.core.style import render
 from wheels.benchmarks.curve import plot as curve
 from wheels.benchmarks.distillation import plot as distillation
@@ -21,6 +22,7 @@ from wheels.files import read_object
 
 DRAWN: dict[str, Callable[..., Figure]] = {
     "annotation": annotation.draw,
+    "ceiling": ceiling.draw,
     "curve": curve.draw,
     "distillation": distillation.draw,
     "frontier": frontier.draw,

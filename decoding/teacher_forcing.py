@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from wheels.decoding.step import regret
 from wheels.distillation.collate import pad_with_mask
+from wheels.models.generation_settings import Constraints
 from wheels.models.pair import Pair
 from wheels.policy.features import LOG_FLOOR, features, text_copy_features
 
@@ -50,6 +51,35 @@ def teacher_force(
         for index, scored in zip(indices, _score_batch(pair, *batch), strict=True):
             found[index] = scored
     return [scored for scored in found if scored is not None]
+
+
+@torch.no_grad()
+def greedy_tokens(
+    pair: Pair,
+    model: PreTrainedModel,
+    sources: Sequence[Sequence[int]],
+    texts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    batch_size: int | None = None,
+) -> list[list[int]]:
+    """Return the token that a model would write in place of each token of each text, as it does when it decodes.
+
+    Args:
+        pair: Whose tokens these are.
+        model: Its student or its teacher.
+        sources: As in `teacher_force`.
+        texts: As in `teacher_force`.
+        max_new_tokens: The most tokens of an output, as in decoding.
+        batch_size: As in `teacher_force`.
+    """
+    constraints, found = Constraints.of(model), [list[int]()] * len(texts)
+    for indices in _batches(sources, texts, pair.vocab_size, batch_size or len(texts)):
+        batch = ([sources[index] for index in indices], [texts[index] for index in indices])
+        for index, logits_WV in zip(indices, read_texts(pair, model, *batch)[0], strict=True):
+            position_T = torch.arange(len(texts[index]), device=logits_WV.device)
+            limit_T = torch.full_like(position_T, pair.room(sources[index], max_new_tokens))
+            found[index] = constraints.apply(logits_WV[:-1], position_T, limit_T).argmax(-1).tolist()
+    return found
 
 
 def _batches(

@@ -23,6 +23,6 @@ def test_a_result_is_drawn_again_from_its_json_alone(tmp_path: Path, capsys: pyt
 
 
 def test_a_folder_without_a_result_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(WheelsError, match=r"holds no result that has a picture: none of annotation, curve"):
+    with pytest.raises(WheelsError, match=r"holds no result that has a picture: none of annotation, ceiling"):
         redraw(tmp_path)
     assert main([str(tmp_path)]) == 2 and "error:" in capsys.readouterr().err

@@ -237,9 +237,9 @@ def test_bars_are_drawn_on_terminals_only(argv):
         (["generate", "--teacher-budget", "a"], "error: teacher_budget must be a number in [0, 1], got 'a'\n"),
         (
             ["generate", "--rule", "entrpy"],
-            "error: rule must be one of learned, regret, gate, router, maxprob, entropy, margin, random, every-k, "
-            "first-k, foresight, or a rule of your own (FILE.py:NAME or package.module:NAME), got 'entrpy'; did you "
-            "mean 'entropy'?\n",
+            "error: rule must be one of learned, paired, regret, gate, router, reinforce, maxprob, entropy, margin, "
+            "random, every-k, first-k, foresight, or a rule of your own (FILE.py:NAME or package.module:NAME), got "
+            "'entrpy'; did you mean 'entropy'?\n",
         ),
         (
             ["generate", "x", "--input", "f"],

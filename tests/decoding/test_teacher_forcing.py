@@ -8,8 +8,9 @@ import torch
 from tests.decoding.tiny import FAMILIES, make_pair, with_ends, write
 from tests.envs.tiny import EOS, SOURCES
 from wheels.decoding import teacher_forcing as module
+from wheels.decoding.methods.rules import RULES
 from wheels.decoding.step import Step
-from wheels.decoding.teacher_forcing import ScoredText, teacher_force
+from wheels.decoding.teacher_forcing import ScoredText, greedy_tokens, teacher_force
 from wheels.decoding.trace import Trace
 from wheels.models.pair import Pair
 from wheels.policy.features import LOG_FLOOR
@@ -104,3 +105,13 @@ def test_batches_change_nothing(monkeypatch):
 
 def test_nothing_to_read():
     assert teacher_force(make_pair("t5"), [], []) == []
+
+
+def test_a_models_own_text_is_what_it_would_write(pair):
+    for model, budget in ((pair.student, 0.0), (pair.teacher, 1.0)):
+        traces = write(pair, SOURCES, RULES["random"], budget=budget, max_new_tokens=10)
+        texts = [trace.token_ids for trace in traces]
+        found = greedy_tokens(pair, model, pair.encode(SOURCES), texts, 10, 4)
+        assert [tuple(tokens) for tokens in found] == texts
+        other = pair.teacher if model is pair.student else pair.student
+        assert greedy_tokens(pair, other, pair.encode(SOURCES), texts, 10) != found

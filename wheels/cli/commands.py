@@ -68,6 +68,11 @@ COMMANDS = {
         "wheels.benchmarks.curve.run:run",
         "measure quality against teacher use, and draw the curve",
     ),
+    "bench ceiling": Command(
+        "wheels.benchmarks.ceiling.config:CeilingConfig",
+        "wheels.benchmarks.ceiling.run:run",
+        "find what perfect foresight of every call reaches, and how near each rule comes",
+    ),
     "bench passes": Command(
         "wheels.benchmarks.passes.config:PassesConfig",
         "wheels.benchmarks.passes.run:run",

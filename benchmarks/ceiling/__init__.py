@@ -1,0 +1,1 @@
+"""`wheels bench ceiling`: the quality that perfect foresight of every call reaches."""

@@ -1,0 +1,90 @@
+"""What every rule reaches of the way from random calls to the ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from wheels.benchmarks.ceiling.ceilings import IMITATION, ceiling_of
+from wheels.benchmarks.core.bootstrap import Floats, interval
+from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record
+from wheels.benchmarks.curve.resampled import Curves, Resampled, per_token
+from wheels.metrics import sentence_statistics
+
+
+def summarise(
+    outputs: Mapping[PointKey, Sequence[Record]],
+    references: Sequence[str],
+    metrics: Sequence[str],
+    rules: Sequence[str],
+    budgets: Sequence[float],
+    resamples: int,
+) -> dict[str, Any]:
+    """Return the points, and each rule at equal use with its share of the way from random to the ceiling.
+
+    Args:
+        outputs: the records of every decode: both ends, each rule's, the ceilings'.
+        references: one a row.
+        metrics: the first is the quality.
+        rules: in the order of the tables; `random` is among them.
+        budgets: between the ends.
+        resamples: of the bootstrap.
+    """
+    sample = Resampled(outputs, references, metrics, sentence_statistics, resamples, 0)
+    ceilings = [*map(ceiling_of, metrics), IMITATION]
+    curves = Curves(sample, {**_lines(sample, rules, [TEACHER_END]), **_lines(sample, ceilings, [])}, sample.use)
+    ends = {
+        name: {metric: float(sample.quality[metric, key][0]) for metric in metrics}
+        for name, key in (("student", STUDENT_END), ("teacher", TEACHER_END))
+    }
+    at_use = [
+        _at_use(curves, name, metric, budget)
+        for metric in metrics
+        for budget in budgets
+        for name in (*rules, IMITATION, ceiling_of(metric))
+    ]
+    return {**ends, "points": _points(outputs, sample, metrics), "at_use": at_use}
+
+
+def _lines(sample: Resampled, names: Sequence[str], last: list[PointKey]) -> dict[str, list[list[PointKey]]]:
+    """Return the decodes of each system, from the student's to `last`.
+
+    A ceiling that needs no more calls has no further points: more budget leaves it as it is.
+    """
+    return {
+        name: [
+            [STUDENT_END, *sorted(key for key in sample.use if (key.rule, key.seed) == (name, seed)), *last]
+            for seed in sample.seeds(name)
+        ]
+        for name in names
+    }
+
+
+def _points(
+    outputs: Mapping[PointKey, Sequence[Record]], sample: Resampled, metrics: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return every decode's use and metrics."""
+    return [
+        {"rule": key.rule, "seed": key.seed, "budget": key.budget, "use": per_token(records)["use"]}
+        | {"metrics": {metric: float(sample.quality[metric, key][0]) for metric in metrics}}
+        for key, records in outputs.items()
+    ]
+
+
+def _at_use(curves: Curves, name: str, metric: str, use: float) -> dict[str, Any]:
+    """Return a system's metric at a use, and its share of the way from random to the ceiling there."""
+    value_Z, random_Z, ceiling_Z = (curves.at(one, metric, use) for one in (name, "random", ceiling_of(metric)))
+    share_Z = _share(value_Z, random_Z, ceiling_Z)
+    return (
+        {"rule": name, "metric": metric, "use": use}
+        | interval(value_Z)
+        | interval(share_Z, "share", "share_low", "share_high")
+    )
+
+
+def _share(value_Z: Floats, random_Z: Floats, ceiling_Z: Floats) -> Floats:
+    """Return `(value - random) / (ceiling - random)`; nan where the ceiling is no higher."""
+    way_Z = ceiling_Z - random_Z
+    return np.where(way_Z > 0, (value_Z - random_Z) / np.where(way_Z > 0, way_Z, 1.0), np.nan)
