@@ -134,7 +134,7 @@ class Passes:
             budget_B=texts.budget_Q[slots_R],
             index_B=index_R,
             noise=lambda position_R: texts.noise(slots_R, RULE_STREAM)(position_R),
-            copy_features=lambda token_RK: texts.copy_features(slots_R, token_RK),
+            copy_features=lambda token_RK: texts.copy_features(slots_R)(token_RK),
             log_p_BV=None if teacher_RV is None else teacher_RV.log_softmax(-1),
         )
 

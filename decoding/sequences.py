@@ -14,6 +14,7 @@ from wheels.decoding.sampling import uniforms
 from wheels.errors import WheelsError, check_choice, check_kind, check_texts
 from wheels.models.pair import Pair
 from wheels.policy.copy_features import CopyPointer
+from wheels.policy.features import CopyFeatures
 
 
 @dataclass
@@ -218,14 +219,21 @@ class TextBatch:
         seeds, index_R = self.seeds[slots_R.cpu().numpy()], self.index_Q[slots_R]
         return lambda position_R: uniforms(seeds, index_R, position_R, stream)
 
-    def copy_features(self, slots_R: torch.Tensor, token_RK: torch.Tensor) -> torch.Tensor:
-        """Return where each text is in its source, and where its best tokens lead (`wheels.policy.copy_features`)."""
-        found = []
-        for slot, best in zip(slots_R.tolist(), token_RK.tolist(), strict=True):
-            sequence = self.sequence(slot)
-            sequence.copy_pointer.follow(sequence.tokens)
-            found.append(sequence.copy_pointer.features(best))
-        return torch.tensor(found, device=token_RK.device)
+    def copy_features(self, slots_R: torch.Tensor) -> CopyFeatures:
+        """Return what tells where each text is in its source, and where its best tokens lead.
+
+        It tells so of the texts as they are now (`wheels.policy.copy_features`), though they grow.
+        """
+        texts = [(sequence, len(sequence.tokens)) for sequence in map(self.sequence, slots_R.tolist())]
+
+        def found(token_RK: torch.Tensor) -> torch.Tensor:
+            for sequence, _ in texts:
+                sequence.copy_pointer.follow(sequence.tokens)
+            pairs = zip(texts, token_RK.tolist(), strict=True)
+            rows = [sequence.copy_pointer.features(best, length) for (sequence, length), best in pairs]
+            return torch.tensor(rows, device=token_RK.device)
+
+        return found
 
     def append(self, slots: list[int], slots_R: torch.Tensor, token_R: torch.Tensor, *, by_teacher: bool) -> None:
         """Append one token to each text."""

@@ -120,9 +120,10 @@ class EpisodeBatch:
                 teacher_RV = self.passes.read_teacher(rows, row_R)
             self._know(row_R, output, teacher_RV)
             self.unread_B = torch.zeros_like(self.unread_B)
-        state = self.passes.step(self.slots_B, self.student, self.teacher_BV)
+        state, texts = self.passes.step(self.slots_B, self.student, self.teacher_BV), self.texts
         # A caller may keep a state longer than its episode lasts.
-        self.state = replace(state, noise=self.texts.noise(self.slots_B, RULE_STREAM))
+        noise, copies = texts.noise(self.slots_B, RULE_STREAM), texts.copy_features(self.slots_B)
+        self.state = replace(state, noise=noise, copy_features=copies)
 
     def write(self, action_B: torch.Tensor, active_B: torch.Tensor) -> StepResult:
         """Take the actions of the rows that are active: write a token in each, and see whether the text has ended."""

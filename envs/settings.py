@@ -26,6 +26,9 @@ from wheels.errors import (
 ACTIONS = ("factorised", "flat")
 """`factorised`: 0 writes the student's own choice, 1 calls. `flat`: a token of the vocabulary, or V to call."""
 
+OBSERVATIONS = ("features", "budget", "budget_left", "price", "tokens", "length")
+"""What can be observed (`wheels.envs.views`)."""
+
 REWARD_MODES = ("step", "episode")
 """`step`: at every state, so that each reward is whole. `episode`: once the text has ended, in one pass over it. Until
 then a step earns what costs nothing (price, terminal part); the rest stands in the record (`wheels.envs.views`)."""
@@ -62,6 +65,8 @@ class Settings:
     """The most tokens of an output; fewer where the models' context is short."""
     sampling: Sampling = GREEDY
     """How student and teacher draw their tokens."""
+    observed: tuple[str, ...] = OBSERVATIONS
+    """The parts of an observation, of `OBSERVATIONS`; fewer cost less. Who reads `env.state` needs none: `()`."""
 
     def __post_init__(self) -> None:
         """Check the words and the ranges."""
@@ -78,6 +83,9 @@ class Settings:
         check_whole("burst", self.burst)
         check_whole("max_new_tokens", self.max_new_tokens, 1, LONGEST_OUTPUT)
         check_kind("charge_price", self.charge_price, bool, "True or False")
+        check_kind("observed", self.observed, tuple, f"a tuple of names, of {', '.join(OBSERVATIONS)}")
+        for name in self.observed:
+            check_choice("observed", name, OBSERVATIONS)
         check_kind("sampling", self.sampling, Sampling, "a Sampling, such as Sampling(temperature=0.7)")
 
     def _check_reward(self) -> None:
@@ -128,6 +136,7 @@ class SettingsKeywords(TypedDict, total=False):
     terminal_scale: float
     max_new_tokens: int
     sampling: Sampling
+    observed: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,16 +26,15 @@ def observation_space(pair: Pair, settings: Settings) -> spaces.Dict:
     """
     hidden = int(pair.student.get_output_embeddings().weight.shape[1])
     longest, highest = settings.max_new_tokens, max(pair.vocab_size - 1, pair.pad_id)
-    return spaces.Dict(
-        {
-            "features": spaces.Box(-np.inf, np.inf, (feature_width(hidden),), np.float32),
-            "budget": spaces.Box(0.0, 1.0, (1,), np.float32),
-            "budget_left": spaces.Box(-1.0, 1.0, (1,), np.float32),
-            "price": spaces.Box(0.0, np.inf, (1,), np.float32),
-            "tokens": spaces.Box(0, highest, (longest,), np.int64),
-            "length": spaces.Box(0, longest, (1,), np.int64),
-        }
-    )
+    parts: dict[str, spaces.Space[Any]] = {
+        "features": spaces.Box(-np.inf, np.inf, (feature_width(hidden),), np.float32),
+        "budget": spaces.Box(0.0, 1.0, (1,), np.float32),
+        "budget_left": spaces.Box(-1.0, 1.0, (1,), np.float32),
+        "price": spaces.Box(0.0, np.inf, (1,), np.float32),
+        "tokens": spaces.Box(0, highest, (longest,), np.int64),
+        "length": spaces.Box(0, longest, (1,), np.int64),
+    }
+    return spaces.Dict({name: parts[name] for name in settings.observed})
 
 
 def action_space(pair: Pair, settings: Settings) -> spaces.Discrete:
@@ -43,15 +43,16 @@ def action_space(pair: Pair, settings: Settings) -> spaces.Discrete:
 
 
 def observe(episodes: EpisodeBatch) -> Observation:
-    """Return the observations of all rows."""
-    return {
-        "features": array_of(episodes.state.features_BF, np.float32),
-        "budget": array_of(episodes.texts.budget_Q[:, None], np.float32),
-        "budget_left": array_of(episodes.budget_left_B()[:, None], np.float32),
-        "price": array_of(episodes.price_B[:, None], np.float32),
-        "tokens": array_of(episodes.outputs_BT(), np.int64),
-        "length": array_of(episodes.position_B[:, None], np.int64),
+    """Return the observations of all rows: the parts that the settings name."""
+    parts: dict[str, Callable[[], np.ndarray]] = {
+        "features": lambda: array_of(episodes.state.features_BF, np.float32),
+        "budget": lambda: array_of(episodes.texts.budget_Q[:, None], np.float32),
+        "budget_left": lambda: array_of(episodes.budget_left_B()[:, None], np.float32),
+        "price": lambda: array_of(episodes.price_B[:, None], np.float32),
+        "tokens": lambda: array_of(episodes.outputs_BT(), np.int64),
+        "length": lambda: array_of(episodes.position_B[:, None], np.int64),
     }
+    return {name: parts[name]() for name in episodes.settings.observed}
 
 
 def infos_of(episodes: EpisodeBatch, written: StepResult) -> dict[str, np.ndarray]:

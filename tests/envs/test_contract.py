@@ -34,6 +34,24 @@ def test_check_env(pair: Pair, actions: str, mode: str) -> None:
     assert [str(warning.message) for warning in caught if "infinity" not in str(warning.message)] == []
 
 
+@pytest.mark.filterwarnings("ignore:.*WARN")
+def test_only_what_is_asked_for_is_observed(t5_pair: Pair) -> None:
+    names = ("budget", "features")
+    env = DeferralEnv(t5_pair, ROWS, max_new_tokens=LIMIT, observed=names)
+    envs = DeferralVectorEnv(2, t5_pair, ROWS, max_new_tokens=LIMIT, observed=names)
+    whole = DeferralEnv(t5_pair, ROWS, max_new_tokens=LIMIT)
+    check_env(env)
+    shown, expected = env.reset(options={"index": 1})[0], whole.reset(options={"index": 1})[0]
+    assert list(shown) == list(envs.reset(seed=0)[0]) == list(names)
+    assert sorted(env.observation_space) == sorted(envs.observation_space) == sorted(names)
+    for name in names:
+        np.testing.assert_array_equal(shown[name], expected[name])
+    nothing = DeferralVectorEnv(2, t5_pair, ROWS, max_new_tokens=LIMIT, observed=())
+    assert nothing.reset(seed=0)[0] == {}
+    assert "features_BF" not in vars(nothing.state)
+    assert nothing.observation_space.contains(nothing.step(np.zeros(2, dtype=np.int64))[0])
+
+
 def test_action_spaces(t5_pair: Pair) -> None:
     sizes = [
         int(DeferralEnv(t5_pair, ROWS, actions=actions, max_new_tokens=LIMIT).action_space.n)

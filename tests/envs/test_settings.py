@@ -15,6 +15,8 @@ from wheels.errors import WheelsError
         ({"budget": ()}, "budget must be a share .* got none"),
         ({"actions": "flatt"}, "actions must be one of factorised, flat, got 'flatt'; did you mean 'flat'"),
         ({"mode": "hard"}, "mode must be one of average, strict, episode, got 'hard'"),
+        ({"observed": ("feature",)}, "observed must be one of features, .*, got 'feature'; did you mean 'features'"),
+        ({"observed": "features"}, "observed must be a tuple of names, of features, .*, got 'features'"),
         ({"reward_mode": "late"}, "reward_mode must be one of step, episode, got 'late'"),
         ({"reward": "regret+chrf"}, "reward must be one of logprob, regret, terminal, got 'chrf'"),
         ({"reward": "regret+regret"}, "reward must name each part once, got 'regret\\+regret'"),

@@ -154,6 +154,21 @@ def test_a_student_that_is_trained_between_two_steps() -> None:
         assert plain.episodes.passes.student.backend is plain.episodes.passes.student.library
 
 
+def test_a_state_that_is_kept_says_later_what_it_would_have_said(t5_pair: Pair) -> None:
+    envs, fresh = (DeferralVectorEnv(2, t5_pair, ROWS, max_new_tokens=LIMIT, observed=()) for _ in range(2))
+    kept, expected = [], []
+    for each in (envs, fresh):
+        each.reset(seed=0, options={"index": [1, 3]})
+        for step in range(2 * LIMIT):
+            kept.append(each.state)
+            if each is fresh:
+                expected.append((each.state.features_BF.clone(), each.state.noise_B.clone()))
+            each.step(np.full(2, step % 2))
+    for state, (features_BF, noise_B) in zip(kept[: 2 * LIMIT], expected, strict=True):
+        assert state.features_BF.equal(features_BF)
+        assert state.noise_B.equal(noise_B)
+
+
 def test_what_was_shown_is_not_written_over(t5_pair: Pair) -> None:
     envs = DeferralVectorEnv(2, t5_pair, ROWS, max_new_tokens=LIMIT)
     first, info = envs.reset(seed=0)

@@ -60,13 +60,14 @@ class CopyPointer:
             self._states.append((place + distance, row + 1 if distance == 1 else 0))
         self._tokens = tokens
 
-    def features(self, best: Sequence[int]) -> list[float]:
+    def features(self, best: Sequence[int], at: int = -1) -> list[float]:
         """Return `NAMES`.
 
         Args:
             best: The student's best tokens for what comes next, the best first, at least two.
+            at: How many tokens of the text come before; -1: all that it has.
         """
-        place, row = self._states[-1]
+        place, row = self._states[at]
         distances = [self._distance(token, place) for token in best[:2]]
         return [
             (place + 1) / self._length,
