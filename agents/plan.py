@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from wheels.agents.config import TrainConfig
+from wheels.data.tasks import Task
 from wheels.decoding.commands.calibrate import effort
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.methods.rules import KNOWN_RATE, RULE_NAMES, TRAINED
-from wheels.errors import WheelsError
+from wheels.errors import WheelsError, check_choice
+from wheels.metrics import METRICS
 
 
 def trained_rules(config: TrainConfig) -> list[str]:
     """Return the rules that the run trains heads for."""
-    if config.train == "student":
-        return ["learned", "regret"]
-    return ["learned", "regret", "gate", *(["router"] if config.router_rows else [])]
+    return ["learned", "regret", *config.baselines]
 
 
 def calibration_of(config: TrainConfig) -> CalibrateConfig:
@@ -25,8 +25,8 @@ def calibration_of(config: TrainConfig) -> CalibrateConfig:
     for rule in config.calibration_rules or ():
         if rule in TRAINED and rule not in trained_rules(config):
             raise WheelsError(
-                f"calibration_rules has {rule!r}, but --train {config.train} with --router-rows {config.router_rows} "
-                f"trains {', '.join(trained_rules(config))} only; leave it out"
+                f"calibration_rules has {rule!r}, but this run trains {', '.join(trained_rules(config))} only; leave "
+                f"it out, or train it too (--baselines {rule})"
             )
     return CalibrateConfig(
         model=config.output,
@@ -45,6 +45,16 @@ def calibration_of(config: TrainConfig) -> CalibrateConfig:
     )
 
 
+def sentence_metric(config: TrainConfig, task: Task) -> str:
+    """Return the metric of single texts: the task's first, but chrF for BLEU, which is a corpus metric.
+
+    Raises:
+        WheelsError: for an unknown metric.
+    """
+    metric = check_choice("metric", config.metric or task.metrics[0], METRICS)
+    return metric if metric != "bleu" else "chrf"
+
+
 def workload(config: TrainConfig, rows: int, validation: int) -> list[str]:
     """Return what the run is going to do, a line for each stage.
 
@@ -53,7 +63,7 @@ def workload(config: TrainConfig, rows: int, validation: int) -> list[str]:
         rows: of the training split.
         validation: rows to calibrate on.
     """
-    rounds = f"{config.iterations} rounds of {min(config.prompts, rows)} sources and {config.updates} updates"
+    rounds = f"{config.rounds} rounds of {config.texts} texts and their forks"
     trained = trained_rules(config)
     heads = f"{config.seeds} x {', '.join(trained)}"
     lines = [f"training on {rows} rows: up to {config.states} states, heads {heads}; then {rounds} for each seed"]

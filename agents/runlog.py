@@ -21,7 +21,7 @@ from wheels.models.loading import first_line, model_digest
 from wheels.runs import append_line, chunks, keep_lines, last_whole, number_of, seal
 from wheels.runs.tensors import STATE
 
-MACHINE = ("device", "threads", "checkpoint_every", "output", "report_to")
+MACHINE = ("device", "threads", "output", "report_to")
 """Settings that may change when a run is continued."""
 
 

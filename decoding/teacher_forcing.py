@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from wheels.decoding.params import LONGEST_OUTPUT
 from wheels.decoding.step import regret
 from wheels.distillation.collate import pad_with_mask
 from wheels.models.generation_settings import Constraints
@@ -117,6 +118,29 @@ def _score_batch(pair: Pair, sources: list[Sequence[int]], texts: list[Sequence[
             log_p_token_T=log_p_TV.gather(1, token_T1).squeeze(1).clamp(min=LOG_FLOOR).cpu(),
             log_q_token_T=log_q_WV[:steps].gather(1, token_T1).squeeze(1).clamp(min=LOG_FLOOR).cpu(),
         )
+
+
+@torch.no_grad()
+def teacher_choices(
+    pair: Pair, sources: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], batch_size: int | None = None
+) -> list[list[int]]:
+    """Return the teacher's greedy token at the state before each token of each text, from one pass over it.
+
+    Args:
+        pair: Both models.
+        sources: Tokens of the sources (prompts, for causal models), as `Pair.encode` makes them.
+        texts: Tokens of the outputs, each at least one.
+        batch_size: Rows of a forward pass at most; None: as many as memory allows.
+    """
+    found: list[list[int]] = [[]] * len(texts)
+    constraints = Constraints.of(pair.teacher)
+    for indices in _batches(sources, texts, pair.vocab_size, batch_size or len(texts)):
+        logits, _ = read_texts(pair, pair.teacher, [sources[i] for i in indices], [texts[i] for i in indices])
+        for index, logits_WV in zip(indices, logits, strict=True):
+            position_T = torch.arange(len(texts[index]), device=logits_WV.device)
+            own_TV = constraints.apply(logits_WV[:-1], position_T, torch.full_like(position_T, LONGEST_OUTPUT))
+            found[index] = own_TV.argmax(-1).tolist()
+    return found
 
 
 def read_texts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import abc
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -231,12 +232,16 @@ class EpisodeBatch:
         if self.teacher_BV is not None and teacher_RV is not None:
             self.teacher_BV = _put(self.teacher_BV, row_R, teacher_RV)
 
+    def student_choices(self) -> torch.Tensor:
+        """Return what the student would write now in each row, `[B]`."""
+        return self.passes.student_tokens(self.slots_B, self.state.logits_BV)
+
     def _wants_call(self, action_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the rows that want to call, and what else each writes: the student's choice, or the action.
 
         Where a call is refused that is the student's choice in both forms.
         """
-        own_B = self.passes.student_tokens(self.slots_B, self.state.logits_BV)
+        own_B = self.student_choices()
         if self.settings.actions == "factorised":
             return action_B == 1, own_B
         call_B = action_B == self.pair.vocab_size
@@ -264,12 +269,17 @@ class EpisodeBatch:
         return terminated_B, truncated_B
 
     def _scored(self, written: StepResult) -> StepResult:
-        """Add the terminal reward of the texts that ended: their metric against the target, scaled."""
+        """Add the terminal reward of the texts that ended: their metric against the target, scaled.
+
+        Where a row has further references it is the mean over all of them.
+        """
         from wheels.metrics import sentence_scores
 
-        slots = list(written.texts)
-        targets = [self.rows[self.texts.sequence(slot).index].target for slot in slots]
-        values = sentence_scores(self.settings.metric, list(written.texts.values()), targets)
+        slots, texts = list(written.texts), list(written.texts.values())
+        rows = [self.rows[self.texts.sequence(slot).index] for slot in slots]
+        known = [(text, one) for text, row in zip(texts, rows, strict=True) for one in (row.target, *row.references)]
+        scored = iter(sentence_scores(self.settings.metric, *map(list, zip(*known, strict=True))))
+        values = [sum(islice(scored, 1 + len(row.references))) / (1 + len(row.references)) for row in rows]
         reward_B = written.reward_B.clone()
         reward_B[slots] += self.settings.terminal_scale * torch.tensor(values, device=reward_B.device)
         return replace(written, reward_B=reward_B, scores=dict(zip(slots, values, strict=True)))

@@ -14,14 +14,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 
-from wheels.agents.config import TrainConfig
 from wheels.agents.regression.fit import FitConfig, fit
-from wheels.agents.runlog import shared_chunks
+from wheels.agents.seed_run import SeedRun
 from wheels.data.tasks import Row
 from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import deferral
@@ -162,51 +159,36 @@ def counterfactual_pairs(
     return Pairs(features_NF, torch.where(called_N, -gain_N, gain_N), torch.tensor(budgets)), length_N
 
 
-def collect_pairs(
-    pair: Pair,
-    rows: Sequence[Row],
-    head: DeferralHead,
-    features_NF: torch.Tensor,
-    metric: str,
-    config: TrainConfig,
-    folder: Path,
-    accelerator: Accelerator,
-) -> Pairs:
+def collect_pairs(run: SeedRun, head: DeferralHead, features_NF: torch.Tensor) -> Pairs:
     """Return `config.pairs` pairs from the training rows, at most `A_ROW` of each row.
 
-    Each chunk is written when it is done, so a killed run decodes none of them twice. Under several processes each
-    takes every n-th chunk, and all read all.
+    Each chunk is written when it is done, so a killed run decodes none of them twice.
 
     Args:
-        pair: Both models.
-        rows: The training rows.
+        run: The seed's run.
         head: The warm start, whose gain is the policy.
         features_NF: States that its thresholds are taken from.
-        metric: The sentence metric.
-        config: Of the run.
-        folder: Where the chunks are kept.
-        accelerator: The processes.
     """
-    thresholds = thresholds_of(head, features_NF)
+    thresholds, config, rows = thresholds_of(head, features_NF), run.config, run.rows
     count = min(config.pairs, A_ROW * len(rows))
 
     def make(number: int) -> dict[str, torch.Tensor]:
         places = range(number * CHUNK, min((number + 1) * CHUNK, count))
         found, length_N = counterfactual_pairs(
-            pair,
+            run.pair,
             [rows[place % len(rows)] for place in places],
             GainThresholdRule(head, thresholds),
-            metric,
-            seed=config.seed * 1_000_003 + number,
+            run.metric,
+            seed=run.draws(number),
             batch_size=config.batch_size,
             max_new_tokens=config.max_new_tokens,
         )
         return {**vars(found), "length_N": length_N}
 
-    parts = shared_chunks(folder, "pairs", range(-(-count // CHUNK)), make, accelerator, "paired texts")
+    parts = run.parts("pairs", -(-count // CHUNK), make, "paired texts")
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     length_N = joined.pop("length_N")
-    if metric in OF_A_CORPUS:
+    if run.metric in OF_A_CORPUS:
         joined["gain_N"] = joined["gain_N"] * length_N / length_N.mean()
     return Pairs(**joined)
 
@@ -238,7 +220,7 @@ def fit_pairs(head: DeferralHead, pairs: Pairs, settings: Fit) -> dict[str, floa
     """
     held_N = torch.arange(len(pairs.gain_N)) % HELD == HELD - 1
     with torch.no_grad():
-        base_N = head(pairs.features_NF, torch.zeros_like(pairs.gain_N)).gain_B
+        base_N = head.gain(pairs.features_NF, torch.zeros_like(pairs.gain_N))
     kappa = _slope(base_N[~held_N], pairs.gain_N[~held_N])
     figures = {
         "pairs": float(len(held_N)),
@@ -250,7 +232,7 @@ def fit_pairs(head: DeferralHead, pairs: Pairs, settings: Fit) -> dict[str, floa
     before = {name: value.clone() for name, value in head.shift.state_dict().items()}
     _descend(head, pairs, pairs.gain_N / kappa, (~held_N).nonzero().squeeze(-1), settings)
     with torch.no_grad():
-        gain_N = head(pairs.features_NF, pairs.budget_N).gain_B
+        gain_N = head.gain(pairs.features_NF, pairs.budget_N)
     figures["held_out_r2"] = _explained(gain_N, pairs, held_N)
     if not figures["held_out_r2"] > figures["held_out_r2_base"]:
         head.shift.load_state_dict(before)
@@ -264,7 +246,7 @@ def _descend(head: DeferralHead, pairs: Pairs, target_N: torch.Tensor, fitted: t
 
     def loss(batch: torch.Tensor) -> torch.Tensor:
         places = fitted[batch]
-        gain_N = head(pairs.features_NF[places], pairs.budget_N[places]).gain_B
+        gain_N = head.gain(pairs.features_NF[places], pairs.budget_N[places])
         return ((gain_N - target_N[places]) / unit).square().mean()
 
     smaller = replace(settings, batch=min(settings.batch, max(1, len(fitted) // LEAST_STEPS)))

@@ -1,78 +1,79 @@
-"""Episodes from mixed paths, collected once for all seeds and kept on disk during training."""
+"""The states of the warm start: texts on mixed paths, made by calls at random, each state with its regret."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
 from tqdm import tqdm
 
-from wheels.agents.config import TrainConfig
-from wheels.agents.rl.episode import Episode, pack, unpack
-from wheels.agents.rl.rollout import random_behaviour, roll_out
 from wheels.agents.runlog import shared_chunks
+from wheels.agents.seed_run import SeedRun
 from wheels.data.tasks import Row
-from wheels.models.pair import Pair
+from wheels.decoding.engine import decode
+from wheels.decoding.methods.method import deferral
+from wheels.decoding.methods.rules import random_score
+from wheels.decoding.params import DecodeParams
+from wheels.decoding.step import Step
+from wheels.decoding.teacher_forcing import teacher_force
 
 CHUNK = 2048
 """Sources that are decoded between two writes to disk."""
-
 MIXED_BUDGETS = (0.0, 0.1, 0.2, 0.3, 0.5)
 """Rates of random calls, in turn: paths near the student's own and near the teacher's."""
 
 
-def collect(
-    pair: Pair, rows: Sequence[Row], config: TrainConfig, folder: Path, accelerator: Accelerator
-) -> list[Episode]:
-    """Return episodes with random calls until there are `config.states` states, or no more rows.
+@dataclass(frozen=True)
+class RandomBudgetRule:
+    """Calls with a probability that is the row's budget."""
+
+    name: str = "random"
+    needs_teacher: bool = False
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        """Draw whether each row calls."""
+        return random_score(step) < step.budget_B
+
+
+def collect(run: SeedRun) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the features `[N, F]` and regrets `[N]`, nats, of `config.states` states, or of all rows.
 
     Each chunk of sources is kept, so a killed run decodes none of them twice. Under several processes each makes every
     n-th chunk, and all read all.
     """
-    parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-    episodes: list[Episode] = []
-    states, shown = 0, accelerator.is_main_process
-    with tqdm(total=len(rows), desc="states", unit="source", file=sys.stderr, disable=not shown or None) as bar:
+    order = torch.randperm(len(run.rows), generator=torch.Generator().manual_seed(run.seed)).tolist()
+    parts = [[run.rows[place] for place in order[start : start + CHUNK]] for start in range(0, len(order), CHUNK)]
+    found: list[dict[str, torch.Tensor]] = []
+    shown, processes = run.accelerator.is_main_process, run.accelerator.num_processes
+    with tqdm(total=len(order), desc="states", unit="source", file=sys.stderr, disable=not shown or None) as bar:
 
-        def make(number: int) -> dict[str, Any]:
-            return pack(_roll_out(pair, parts[number], config, number, bar))
+        def make(number: int) -> dict[str, torch.Tensor]:
+            return _states(run, parts[number], number, bar)
 
-        for first in range(0, len(parts), accelerator.num_processes):
-            these = range(first, min(first + accelerator.num_processes, len(parts)))
-            for part in shared_chunks(folder, "states", these, make, accelerator):
-                episodes += unpack(part)
+        for first in range(0, len(parts), processes):
+            these = range(first, min(first + processes, len(parts)))
+            found += shared_chunks(run.folder, "states", these, make, run.accelerator)
             bar.update(sum(map(len, parts[: these.stop])) - bar.n)
-            states = sum(map(len, episodes))
-            if states >= config.states:
+            states = sum(len(part["regret"]) for part in found)
+            bar.set_postfix_str(f"{states} states")
+            if states >= run.config.states:
                 break
-        bar.set_postfix_str(f"{states} states")
-    return episodes
+    features_NF, regret_N = (torch.cat([part[name] for part in found]) for name in ("features", "regret"))
+    return features_NF[: run.config.states], regret_N[: run.config.states]
 
 
-def _roll_out(pair: Pair, rows: Sequence[Row], config: TrainConfig, number: int, bar: tqdm) -> list[Episode]:
-    """Decode one chunk and return its episodes."""
+def _states(run: SeedRun, rows: Sequence[Row], number: int, bar: tqdm) -> dict[str, torch.Tensor]:
+    """Decode one chunk and return its states."""
+    config, sources = run.config, [row.source for row in rows]
     budgets = [MIXED_BUDGETS[place % len(MIXED_BUDGETS)] for place in range(len(rows))]
-    episodes, _ = roll_out(
-        pair,
-        [row.source for row in rows],
-        budgets,
-        random_behaviour(),
-        seed=config.seed * 1_000_003 + number,
-        batch_size=config.batch_size,
-        max_new_tokens=config.max_new_tokens,
-        keep_texts=config.train == "student",
-        progress=bar.update,
-    )  # fmt: skip
-    return episodes
-
-
-def stacked(episodes: Sequence[Episode]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the features `[N, F]` and regrets `[N]` of all states."""
-    return (
-        torch.cat([episode.features_TF for episode in episodes]),
-        torch.cat([episode.regret_T for episode in episodes]),
-    )
+    params = DecodeParams(max_new_tokens=config.max_new_tokens, seed=run.draws(number))
+    method = deferral(RandomBudgetRule(), budgets)
+    traces = decode(run.pair, sources, method, params, batch_size=config.batch_size, progress=bar.update)
+    texts = [trace.token_ids for trace in traces]
+    scored = teacher_force(run.pair, run.pair.encode(sources), texts, config.batch_size)
+    return {
+        "features": torch.cat([text.features_TF for text in scored]),
+        "regret": torch.cat([text.regret_T for text in scored]),
+    }

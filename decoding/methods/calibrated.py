@@ -36,7 +36,8 @@ def known_rules(artefact: Artefact) -> tuple[str, ...]:
 def calibrated(artefact: Artefact, rule: str | Rule, budget: float, seed: int = 0, mode: str = "average") -> Rule:
     """Return a rule of a model with the threshold that its budget was calibrated to.
 
-    In online mode that is where it starts, and the nearest calibrated one will do; it gets those of other uses too.
+    In online mode that is where it starts, and the nearest calibrated one will do; it gets those of other uses too. The
+    agent's rule without a calibration calls where the gain exceeds the price that was learned for the budget.
 
     Raises:
         WheelsError: as `rule_of`, and for a budget that was not calibrated; in online mode for a rule that was not.
@@ -45,6 +46,9 @@ def calibrated(artefact: Artefact, rule: str | Rule, budget: float, seed: int = 
     try:
         threshold = threshold_of(artefact.calibration, found, budget, seed, mode)
     except NotCalibrated as error:
+        price = artefact.price(found.name, budget, seed) if mode == "average" else None
+        if price is not None:
+            return found.at(price, budget)
         budgets = None if mode == "online" else [budget]
         raise WheelsError(f"{error}{calibration_hint(artefact, [found.given], budgets, seed)}") from None
     try:

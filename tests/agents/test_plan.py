@@ -9,18 +9,18 @@ from wheels.agents.plan import calibration_of, trained_rules, workload
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.errors import WheelsError
 
-CONFIG = TrainConfig(student="s", teacher="t", data="d", output="o")
+CONFIG = TrainConfig(student="s", teacher="t", data="d", output="o", baselines=("paired", "gate", "router"))
 
 
 def test_the_work_of_a_run_with_every_rule() -> None:
     training, calibration = workload(CONFIG, 1000, 200)
     assert training == (
-        "training on 1000 rows: up to 400000 states, heads 1 x learned, regret, gate, router; then 20 rounds of 256 "
-        "sources and 20 updates for each seed"
+        "training on 1000 rows: up to 400000 states, heads 1 x learned, regret, paired, gate, router; then 3 rounds of "
+        "12000 texts and their forks for each seed"
     )
-    # Of the eleven rules random and every-k need no threshold.
+    # Of the twelve rules that there are heads for random and every-k need no threshold.
     assert calibration == (
-        "then calibration: 81 thresholds (9 x 9 budgets): 90 to 495 decodes of 200 rows; "
+        "then calibration: 90 thresholds (10 x 9 budgets): 100 to 550 decodes of 200 rows; "
         "--calibration-rules, -budgets and -limit choose less"
     )
 
@@ -28,9 +28,9 @@ def test_the_work_of_a_run_with_every_rule() -> None:
 @pytest.mark.parametrize(
     ("changes", "thresholds"),
     [
-        ({"seeds": 3}, "153 thresholds (17 x 9 budgets)"),
-        ({"router_rows": 0}, "72 thresholds (8 x 9 budgets)"),
-        ({"train": "student"}, "63 thresholds (7 x 9 budgets)"),
+        ({"seeds": 3}, "180 thresholds (20 x 9 budgets)"),
+        ({"baselines": ("paired", "gate")}, "81 thresholds (9 x 9 budgets)"),
+        ({"baselines": ()}, "63 thresholds (7 x 9 budgets)"),
         ({"calibration_rules": ("learned", "random")}, "9 thresholds (1 x 9 budgets)"),
         ({"calibration_rules": ("learned",), "calibration_budgets": (0.0, 0.2, 0.5, 1.0)}, "2 thresholds (1 x 2 bud"),
     ],
@@ -50,11 +50,10 @@ def test_the_budgets_are_those_of_calibrate() -> None:
     assert CONFIG.calibration_budgets == CalibrateConfig.budgets
 
 
-@pytest.mark.parametrize("changes", [{"router_rows": 0}, {"train": "student"}])
-def test_a_rule_without_a_head_is_refused_before_training(changes) -> None:
-    config = replace(CONFIG, calibration_rules=("learned", "router"), **changes)
+def test_a_rule_without_a_head_is_refused_before_training() -> None:
+    config = replace(CONFIG, calibration_rules=("learned", "router"), baselines=())
     assert "router" not in trained_rules(config)
-    with pytest.raises(WheelsError, match=r"calibration_rules has 'router', but .* trains learned, regret"):
+    with pytest.raises(WheelsError, match=r"has 'router', but .* trains learned, regret only; .*--baselines router"):
         calibration_of(config)
 
 

@@ -70,8 +70,8 @@ def test_tensorboard_shows_what_metrics_hold(config: TrainConfig) -> None:
     output = Path(config.output)
     events = EventAccumulator(str(output / "tensorboard")).Reload()
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    rounds = [line for line in lines if "round" in line]
-    for name in ("loss", "use"):
+    rounds = [line for line in lines if "residual" in line]
+    for name in ("residual", "use"):
         shown = [(event.step, event.value) for event in events.Scalars(f"train/seed_0/{name}")]
         assert shown == [(line["round"], pytest.approx(line[name], rel=1e-6)) for line in rounds]
     assert '"seeds": 1' in events.Tensors("args/text_summary")[0].tensor_proto.string_val[0].decode()

@@ -26,10 +26,12 @@ class Row:
     Attributes:
         source: what the model reads.
         target: the reference; "" where none is given.
+        references: further texts that a terminal reward compares with, each as good as the target.
     """
 
     source: str
     target: str
+    references: tuple[str, ...] = ()
 
 
 def load_rows(

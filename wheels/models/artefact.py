@@ -17,6 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -115,6 +116,17 @@ class Artefact:
                 f"rule {rule!r} has no trained head of seed {seed} (trained: {have}); give another {other}"
             )
         return heads[seed]
+
+    def price(self, rule: str, budget: float, seed: int = 0) -> float | None:
+        """Return the price that the agent learned for a budget, nats per call: where its gate calls, uncalibrated.
+
+        Linear between the budgets that it was trained for; None for another rule, or a budget beyond them.
+        """
+        trained = self.config.get("trained", {})
+        budgets, prices = trained.get("budgets", []), trained.get("prices", [])
+        if rule != "learned" or seed >= len(prices) or not budgets or not budgets[0] <= budget <= budgets[-1]:
+            return None
+        return float(np.interp(budget, budgets, prices[seed]))
 
     @property
     def digest(self) -> str:

@@ -40,33 +40,12 @@ class HeadConfig:
         return cls(features - CANDIDATES, width, CANDIDATES, vocab_size, shift_reads="numbers")
 
 
-@dataclass(frozen=True)
-class HeadOutput:
-    """The head's output for N states."""
-
-    gain_B: torch.Tensor
-    """The expected gain of a call before its price, in nats."""
-    value_B: torch.Tensor
-    """The soft value `V(s, b)` of the state, in nats."""
-    cost_B: torch.Tensor
-    """The cost-to-go `V_C(s, b)`: teacher tokens that will still be written."""
-    after_write_B: torch.Tensor
-    """The expected soft value of the next state if the student writes, in nats."""
-    after_call_B: torch.Tensor
-    """The same if the teacher is called."""
-
-    def call_logit(self, price_B: torch.Tensor | float, alpha: float) -> torch.Tensor:
-        """Compute `z = (gain - price) / alpha`, the logit of the call's probability."""
-        return (self.gain_B - price_B) / alpha
-
-
 class DeferralHead(nn.Module):
-    """Gain, value and cost-to-go of a state under a budget.
+    """The expected gain of a call at a state under a budget, before its price, in nats.
 
-    `gain(s, b) = base(s) + shift(s, b)`: the base is what the warm start regresses; the shift is what the agent adds
-    for a budget, and is 0 until it learns. Value and cost-to-go have layers of their own, so that fitting them does
-    not move the gate (as in OREO, Wang et al. 2024). Features are standardised by statistics kept in the head; the
-    gate also reads an embedding of the tokens that the student is about to choose from.
+    `gain(s, b) = base(s) + shift(s, b)`: the base is what the warm start regresses; the shift is for a budget, and is 0
+    until it is fitted. Features are standardised by statistics kept in the head; it also reads an embedding of the
+    tokens that the student is about to choose from. With a price, `z = (gain - price) / alpha` is the call's logit.
     """
 
     mean_F: torch.Tensor
@@ -85,23 +64,16 @@ class DeferralHead(nn.Module):
         self.base = nn.Linear(config.width, 1)
         read = config.width if config.shift_reads == "trunk" else config.features + 1
         self.shift = _mlp(read + 1, config.width // 4, 1)
-        self.critic = _mlp(config.features + 1, config.width, 4)
         for parameter in self.shift[-1].parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, features_BF: torch.Tensor, budget_B: torch.Tensor) -> HeadOutput:
-        """Compute gain, value and cost-to-go.
+    def gain(self, features_BF: torch.Tensor, budget_B: torch.Tensor) -> torch.Tensor:
+        """Compute the gain, nats, `[...]`.
 
         Args:
             features_BF: Features of any leading shape `[..., F]` (`wheels.policy.features`).
             budget_B: The teacher budget given to the head, a share, `[...]`.
         """
-        scaled_BF, budget_B1 = self._scaled(features_BF), budget_B.to(self.mean_F.dtype)[..., None]
-        critic_B4 = _run(self.critic, torch.cat([scaled_BF, budget_B1], -1))
-        return HeadOutput(self._gain(scaled_BF, features_BF, budget_B1), *critic_B4.unbind(-1))
-
-    def gain(self, features_BF: torch.Tensor, budget_B: torch.Tensor) -> torch.Tensor:
-        """Compute only the gain, `[...]`, for decoding: `forward(...).gain_B`."""
         return self._gain(self._scaled(features_BF), features_BF, budget_B.to(self.mean_F.dtype)[..., None])
 
     def _scaled(self, features_BF: torch.Tensor) -> torch.Tensor:
@@ -137,7 +109,7 @@ class DeferralHead(nn.Module):
         return [parameter for part in parts for parameter in part.parameters()]
 
     def frozen_copy(self) -> DeferralHead:
-        """Return a frozen copy: a target network, or the reference of a trust region."""
+        """Return a frozen copy."""
         return copy.deepcopy(self).requires_grad_(False).eval()
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 
+from tests.agents.seed_runs import seed_run
 from tests.decoding.commands.test_calibrate import LIMIT, soft_pair, sources
 from tests.decoding.tiny import write
-from wheels.agents.config import TrainConfig
 from wheels.agents.regression import paired
 from wheels.agents.regression.paired import (
     BUDGETS,
@@ -90,10 +90,6 @@ def test_the_gain_is_that_of_the_call_whichever_text_has_it(pair: Pair, head: De
     assert again.gain_N.equal(pairs.gain_N) and again.features_NF.equal(pairs.features_NF)
 
 
-def config(**change: Any) -> TrainConfig:
-    return TrainConfig(student="s", teacher="t", data="d", output="o", max_new_tokens=LIMIT, **change)
-
-
 def test_pairs_are_kept_and_weighted_by_length(
     pair: Pair, head: DeferralHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,10 +103,10 @@ def test_pairs_are_kept_and_weighted_by_length(
     monkeypatch.setattr(paired, "counterfactual_pairs", counted)
     states_NF = states_of(pair, rows)
     for _ in range(2):
-        found = collect_pairs(pair, rows, head, states_NF, "chrf", config(pairs=6), tmp_path, Accelerator(cpu=True))
+        found = collect_pairs(seed_run(pair, rows, tmp_path, pairs=6), head, states_NF)
     assert sizes == [4, 2], "the second time all of it is there"
-    plain = collect_pairs(pair, rows, head, states_NF, "exact", config(pairs=6), tmp_path, Accelerator(cpu=True))
-    length_N = torch.cat([torch.load(path)["length_N"] for path in sorted(tmp_path.glob("pairs-*.pt"))])
+    plain = collect_pairs(replace(seed_run(pair, rows, tmp_path, pairs=6), metric="exact"), head, states_NF)
+    length_N = torch.cat([torch.load(path)["length_N"] for path in sorted(tmp_path.rglob("pairs-*.pt"))])
     assert torch.allclose(found.gain_N, plain.gain_N * length_N / length_N.mean())
 
 
@@ -127,7 +123,7 @@ def synthetic(count: int, extra: float, noise: float) -> tuple[DeferralHead, Pai
         optimizer = torch.optim.Adam(head.regressed(), 3e-3)
         some_NF = features_NF[:500]
         for _ in range(200):
-            loss = (head(some_NF, torch.zeros(len(some_NF))).gain_B - some_NF[:, 0]).square().mean()
+            loss = (head.gain(some_NF, torch.zeros(len(some_NF))) - some_NF[:, 0]).square().mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -143,7 +139,7 @@ def test_the_shift_finds_what_the_regret_does_not_tell() -> None:
     assert figures["points_per_nat"] == pytest.approx(2.0, abs=0.25)
     wanted_N = pairs.features_NF[:, 0] + pairs.features_NF[:, 1]
     with torch.no_grad():
-        gain_N = head(pairs.features_NF, pairs.budget_N).gain_B
+        gain_N = head.gain(pairs.features_NF, pairs.budget_N)
     assert float((gain_N - wanted_N).square().mean()) < 0.15 < float((pairs.features_NF[:, 1]).square().mean())
     assert figures["held_out_r2"] > 1.5 * figures["held_out_r2_base"]
     moved = {name.split(".")[0] for name, value in head.state_dict().items() if not value.equal(before[name])}
@@ -154,7 +150,7 @@ def test_the_shift_finds_what_the_regret_does_not_tell() -> None:
 def test_what_is_luck_alone_leaves_the_head_as_it_was(sign: float) -> None:
     head, pairs = synthetic(300, extra=0.0, noise=40.0)
     pairs = Pairs(pairs.features_NF, sign * pairs.gain_N, pairs.budget_N)
-    before = head(pairs.features_NF, pairs.budget_N).gain_B
+    before = head.gain(pairs.features_NF, pairs.budget_N)
     figures = fit_pairs(head, pairs, Fit())
     kept = not figures.get("held_out_r2", 0.0) > figures["held_out_r2_base"]
-    assert kept and head(pairs.features_NF, pairs.budget_N).gain_B.equal(before)
+    assert kept and head.gain(pairs.features_NF, pairs.budget_N).equal(before)

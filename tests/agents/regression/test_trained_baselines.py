@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 
+from tests.agents.seed_runs import seed_run
 from tests.decoding.commands.test_calibrate import LIMIT, soft_pair, sources
 from tests.decoding.tiny import write
-from wheels.agents.config import TrainConfig
 from wheels.agents.regression import trained_baselines
 from wheels.agents.regression.trained_baselines import collect_gains, text_gains
 from wheels.data.tasks import Row
@@ -65,10 +64,6 @@ def test_the_features_are_those_of_the_state_in_which_the_rule_is_asked(pair: Pa
         assert torch.allclose(features_F, asked_F.float(), atol=1e-5)
 
 
-def config(**change: Any) -> TrainConfig:
-    return TrainConfig(student="s", teacher="t", data="d", output="o", max_new_tokens=LIMIT, **change)
-
-
 @pytest.mark.parametrize(("asked", "sizes"), [(3, [3]), (7, [4, 3]), (100, [4, 4, 2]), (8, [4, 4])])
 def test_as_many_rows_are_read_as_asked_for_and_none_twice(
     asked: int, sizes: list[int], pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -83,13 +78,8 @@ def test_as_many_rows_are_read_as_asked_for_and_none_twice(
     monkeypatch.setattr(trained_baselines, "text_gains", counted)
     rows = [Row(source, "a b") for source in sources(10)]
     for _ in range(2):
-        found = collect_gains(pair, rows, "chrf", config(router_rows=asked), tmp_path, Accelerator(cpu=True))
+        found = collect_gains(seed_run(pair, rows, tmp_path, router_rows=asked))
     assert read == sizes, "the second time all of it is there"
-    assert found is not None and len(found[0]) == len(found[1]) == sum(sizes)
+    assert len(found[0]) == len(found[1]) == sum(sizes)
     whole = text_gains(pair, rows[: sum(sizes)], "chrf", LIMIT, 4)
     assert torch.allclose(found[0], whole[0], atol=1e-5) and found[1].tolist() == pytest.approx(whole[1].tolist())
-
-
-def test_no_rows_no_router(pair: Pair, tmp_path: Path) -> None:
-    rows = [Row("a", "b")]
-    assert collect_gains(pair, rows, "chrf", config(router_rows=0), tmp_path, Accelerator(cpu=True)) is None

@@ -17,7 +17,7 @@ def states(count: int, seed: int = 0) -> torch.Tensor:
 
 def gain_of(head: torch.nn.Module, features_NF: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        return head(features_NF, torch.zeros(len(features_NF))).gain_B
+        return head.gain(features_NF, torch.zeros(len(features_NF)))
 
 
 def wrong_probability(features_NF: torch.Tensor) -> torch.Tensor:

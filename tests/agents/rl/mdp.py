@@ -1,225 +1,92 @@
-"""A decision process of short texts over three tokens, small enough to be solved and enumerated exactly (float64)."""
+"""A decision process of short texts, small enough to be solved and enumerated exactly (float64).
+
+A state is the decisions so far: writing and calling lead to texts of their own, which end at given lengths. Each end
+has a reward. A step costs `price (c - b)`.
+"""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
-from tests.agents.rl.reference import credited_call
-from wheels.agents import gate as rewards
-from wheels.policy.path_consistency import bootstrap, next_values
+from wheels.agents.rl.paths import Forks
 
-VOCABULARY = 3
-END = 0
-Prefix = tuple[int, ...]
+State = tuple[bool, ...]
 
 
 @dataclass(frozen=True)
-class TextProcess:
-    """Random student and teacher over prefixes; a write or a call appends one token."""
+class Texts:
+    """Random rewards and lengths of all decision paths, at most `horizon` long."""
 
-    log_p: dict[Prefix, torch.Tensor]
-    log_q: dict[Prefix, torch.Tensor]
-    limit_value: dict[Prefix, float]  # V(s_T) of texts that the limit cuts
-    horizon: int
-    gamma: float = 1.0
-    alpha: float = 1.0
-    price: float = 0.4
-    greedy: bool = False  # a call appends argmax p; a fixed student writes argmax q
-    free: bool = False  # the token policy is learned too
-    ends: bool = True  # token END ends the text
+    seed: int
+    horizon: int = 4
+    alpha: float = 0.7
+    price: float = 0.8
+    budget: float = 0.3
 
-    def is_over(self, prefix: Prefix) -> bool:
-        return len(prefix) == self.horizon or self.has_ended(prefix)
+    @cached_property
+    def reward(self) -> dict[State, float]:
+        draw = random.Random(self.seed)
+        return {state: draw.gauss(0, 1) for state in self.every(self.horizon)}
 
-    def has_ended(self, prefix: Prefix) -> bool:
-        return self.ends and bool(prefix) and prefix[-1] == END
+    @cached_property
+    def ends(self) -> dict[State, bool]:
+        draw = random.Random(self.seed + 1)
+        return {s: len(s) == self.horizon or (len(s) > 1 and draw.random() < 0.25) for s in self.every(self.horizon)}
 
-    def write_law(self, prefix: Prefix) -> torch.Tensor:
-        """Probabilities of the token that a fixed student writes."""
-        log_q = self.log_q[prefix]
-        return one_hot(log_q) if self.greedy else log_q.exp()
+    @cached_property
+    def states(self) -> list[State]:
+        """All in which a decision is due and that can be reached, the longest first."""
+        reached = [s for s in self.every(self.horizon - 1) if not any(self.ends[s[:k]] for k in range(len(s) + 1))]
+        return sorted(reached, key=len, reverse=True)
 
-    def call_law(self, prefix: Prefix) -> torch.Tensor:
-        log_p = self.log_p[prefix]
-        return one_hot(log_p) if self.greedy else log_p.exp()
+    def every(self, longest: int) -> Iterator[State]:
+        level: list[State] = [()]
+        for _ in range(longest + 1):
+            yield from level
+            level = [(*s, called) for s in level for called in (False, True)]
 
-    def regret(self, prefix: Prefix) -> float:
-        log_p = self.log_p[prefix]
-        return float(log_p.max() - log_p[self.log_q[prefix].argmax()])
+    def solve(self) -> dict[State, float]:
+        """z at the soft optimum, by backward induction: `V = alpha log(e^(Q_w / alpha) + e^(Q_c / alpha))`."""
+        value: dict[State, float] = {}
+        logit = {}
+        for s in self.states:
+            write, call = (
+                -self.price * (called - self.budget)
+                + (self.reward[(*s, called)] if self.ends[(*s, called)] else value[(*s, called)])
+                for called in (False, True)
+            )
+            both = torch.tensor([write, call], dtype=torch.float64) / self.alpha
+            value[s] = self.alpha * float(torch.logsumexp(both, 0))
+            logit[s] = (call - write) / self.alpha
+        return logit
 
-    @property
-    def by_regret(self) -> bool:
-        """Whether a written token is rewarded by its regret instead of its log-ratio."""
-        return self.greedy and not self.free
+    def suffixes(self, s: State, logit: dict[State, float]) -> Iterator[tuple[float, float, int, int, float]]:
+        """All ways on from a state: probability, reward, calls, tokens, and the entropies of the decisions."""
+        if self.ends[s]:
+            yield 1.0, self.reward[s], 0, 0, 0.0
+            return
+        g = torch.distributions.Bernoulli(logits=torch.tensor(logit[s], dtype=torch.float64))
+        for called in (False, True):
+            share = float(g.probs) if called else 1 - float(g.probs)
+            for p, reward, calls, tokens, entropy in self.suffixes((*s, called), logit):
+                yield share * p, reward, calls + called, tokens + 1, entropy + float(g.entropy())
 
-
-def one_hot(log_probs: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.one_hot(log_probs.argmax(), VOCABULARY).double()
-
-
-def prefixes(horizon: int) -> Iterator[Prefix]:
-    level: list[Prefix] = [()]
-    for _ in range(horizon + 1):
-        yield from level
-        level = [(*prefix, token) for prefix in level for token in range(VOCABULARY)]
-
-
-def random_process(seed: int, horizon: int = 3, **options: float | bool) -> TextProcess:
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw() -> torch.Tensor:
-        return torch.log_softmax(1.5 * torch.randn(VOCABULARY, generator=generator, dtype=torch.float64), 0)
-
-    every = list(prefixes(horizon))
-    limit = {prefix: float(torch.randn((), generator=generator)) for prefix in every}
-    process = TextProcess({s: draw() for s in every}, {s: draw() for s in every}, limit, horizon)
-    return replace(process, **options)
-
-
-@dataclass(frozen=True)
-class Solution:
-    """The soft optimum at every prefix."""
-
-    value: dict[Prefix, float]
-    call_logit: dict[Prefix, float]
-    log_token: dict[Prefix, torch.Tensor]  # log-probabilities of the token policy: the student's, or the optimal one
-    write_value: dict[Prefix, float]  # Q_w, without the gate's entropy
-    call_value: dict[Prefix, float]  # Q_c
-
-
-def solve(process: TextProcess) -> Solution:
-    """Exact soft value iteration, from the longest prefixes back."""
-    solution = Solution({}, {}, {}, {}, {})
-    for s in sorted(prefixes(process.horizon), key=len, reverse=True):
-        if process.is_over(s):
-            solution.value[s] = 0.0 if process.has_ended(s) else process.limit_value[s]
-            continue
-        next_V = torch.tensor([solution.value[(*s, v)] for v in range(VOCABULARY)], dtype=torch.float64)
-        q_write, log_token = write_optimum(process, s, process.gamma * next_V)
-        q_call = -process.price + process.gamma * process.call_law(s) @ next_V
-        solution.value[s] = float(process.alpha * torch.logaddexp(q_write / process.alpha, q_call / process.alpha))
-        solution.call_logit[s] = float((q_call - q_write) / process.alpha)
-        solution.log_token[s] = log_token
-        solution.write_value[s], solution.call_value[s] = float(q_write), float(q_call)
-    return solution
-
-
-def write_optimum(process: TextProcess, s: Prefix, next_V: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The value of episodes, and the law it is written by."""
-    log_p, log_q = process.log_p[s], process.log_q[s]
-    if process.free:
-        value = torch.logsumexp(log_p + next_V, 0)
-        return value, log_p + next_V - value
-    reward_V = torch.full_like(log_p, -process.regret(s)) if process.by_regret else log_p - log_q
-    return process.write_law(s) @ (reward_V + next_V), log_q
-
-
-@dataclass(frozen=True)
-class Path:
-    """One text from the start, with its probability."""
-
-    steps: tuple[tuple[Prefix, bool, int], ...]  # state, called, token
-    probability: float
-    end: Prefix
-
-
-def every_path(process: TextProcess, call_probability: dict[Prefix, float] | float = 0.5) -> list[Path]:
-    """All paths that have a probability, under a gate; a free token policy explores uniformly."""
-    done: list[Path] = []
-    open_paths = [Path((), 1.0, ())]
-    while open_paths:
-        path = open_paths.pop()
-        s = path.end
-        if process.is_over(s):
-            done.append(path)
-            continue
-        g = call_probability if isinstance(call_probability, float) else call_probability[s]
-        write_law = torch.full((VOCABULARY,), 1 / VOCABULARY) if process.free else process.write_law(s)
-        for called, share, law in ((False, 1 - g, write_law), (True, g, process.call_law(s))):
-            for v in range(VOCABULARY):
-                if share * law[v] > 0:
-                    steps = (*path.steps, (s, called, v))
-                    open_paths.append(Path(steps, path.probability * share * float(law[v]), (*s, v)))
-    return done
-
-
-@dataclass(frozen=True)
-class PathBatch:
-    """Paths side by side, as an agent would see them."""
-
-    state_BT: torch.Tensor  # index of the prefix in `states`
-    states: list[Prefix]
-    call_BT: torch.Tensor
-    token_BT: torch.Tensor
-    log_p_BT: torch.Tensor
-    regret_BT: torch.Tensor
-    mask_BT: torch.Tensor
-    terminated_B: torch.Tensor
-    final_value_B: torch.Tensor  # V(s_T)
-    probability_B: torch.Tensor
-
-    @property
-    def bootstrap_B(self) -> torch.Tensor:
-        return bootstrap(self.final_value_B, self.terminated_B)
-
-
-def batch(process: TextProcess, paths: list[Path]) -> PathBatch:
-    states = [s for s in prefixes(process.horizon) if not process.is_over(s)]
-    place = {s: i for i, s in enumerate(states)}
-
-    def grid(read: object, dtype: torch.dtype) -> torch.Tensor:
-        rows = [[read(*step) for step in path.steps] for path in paths]
-        return torch.tensor([row + [0] * (process.horizon - len(row)) for row in rows], dtype=dtype)
-
-    return PathBatch(
-        state_BT=grid(lambda s, called, v: place[s], torch.int64),
-        states=states,
-        call_BT=grid(lambda s, called, v: called, torch.bool),
-        token_BT=grid(lambda s, called, v: v, torch.int64),
-        log_p_BT=grid(lambda s, called, v: float(process.log_p[s][v]), torch.float64),
-        regret_BT=grid(lambda s, called, v: process.regret(s), torch.float64),
-        mask_BT=grid(lambda s, called, v: True, torch.bool),
-        terminated_B=torch.tensor([process.has_ended(path.end) for path in paths]),
-        final_value_B=torch.tensor([process.limit_value[path.end] for path in paths], dtype=torch.float64),
-        probability_B=torch.tensor([path.probability for path in paths], dtype=torch.float64),
-    )
-
-
-@dataclass(frozen=True)
-class Tables:
-    """V, z and the token policy of every state, as tensors that may be learned."""
-
-    value_S: torch.Tensor
-    call_logit_S: torch.Tensor
-    log_token_SV: torch.Tensor
-
-
-def tables(solution: Solution, states: list[Prefix]) -> Tables:
-    return Tables(
-        torch.tensor([solution.value[s] for s in states], dtype=torch.float64),
-        torch.tensor([solution.call_logit[s] for s in states], dtype=torch.float64),
-        torch.stack([solution.log_token[s] for s in states]),
-    )
-
-
-def rewards_of(process: TextProcess, seen: PathBatch, table: Tables, credit: str = "consistent") -> torch.Tensor:
-    """u_t of every step."""
-    log_write_BT, log_call_BT = rewards.gate_log_probs(table.call_logit_S[seen.state_BT])
-    log_q_BT = table.log_token_SV[seen.state_BT].gather(2, seen.token_BT[..., None])[..., 0]
-    if process.by_regret:
-        write_BT = rewards.regret_reward(seen.regret_BT, log_write_BT, process.alpha)
-    else:
-        write_BT = rewards.token_reward(seen.log_p_BT, log_q_BT, log_write_BT, process.alpha)
-    call_BT = credited_call(
-        process.price, torch.ones_like(log_call_BT), log_call_BT, process.alpha, seen.log_p_BT, credit
-    )
-    return torch.where(seen.call_BT, call_BT, write_BT)
-
-
-def values_of(seen: PathBatch, table: Tables) -> tuple[torch.Tensor, torch.Tensor]:
-    """V(s_t) and V(s_{t+1}) of every step."""
-    value_BT = table.value_S[seen.state_BT]
-    return value_BT, next_values(value_BT, seen.bootstrap_B, seen.mask_BT)
+    def forks(self, logit: dict[State, float]) -> tuple[Forks, torch.Tensor, torch.Tensor]:
+        """Every pair of ways on after both actions of every state: the forks, their probabilities, and the states."""
+        rows, share, place = [], [], []
+        for number, s in enumerate(self.states):
+            for after_write in self.suffixes((*s, False), logit):
+                for after_call in self.suffixes((*s, True), logit):
+                    share.append(after_write[0] * after_call[0])
+                    rows.append([call - write for write, call in zip(after_write[1:], after_call[1:], strict=True)])
+                    place.append(number)
+        reward_N, calls_N, tokens_N, entropy_N = torch.tensor(rows, dtype=torch.float64).T
+        budget_N = torch.full_like(reward_N, self.budget)
+        empty = torch.zeros(len(rows), 0)
+        known = Forks(empty, budget_N, torch.ones_like(reward_N), reward_N, calls_N + 1, tokens_N, entropy_N)
+        return known, torch.tensor(share, dtype=torch.float64), torch.tensor(place)

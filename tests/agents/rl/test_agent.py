@@ -1,215 +1,159 @@
-"""The agents on problems whose answers are known."""
+"""Path consistency on forks: exact at the soft optimum, and learned from noisy ones; prices of budgets."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-from wheels.agents.regression.warm_start import WarmStart, explained, fit_regret
-from wheels.agents.rl.agent import LagrangianAgent, PCLAgent, PCLSettings, price_for, starting_prices
-from wheels.agents.rl.episode import Episode, EpisodeBatch, collate
+from tests.agents.rl.mdp import Texts
+from wheels.agents.rl.agent import (
+    LagrangianAgent,
+    PCLAgent,
+    PCLSettings,
+    fork_residuals,
+    price_for,
+    starting_prices,
+)
 from wheels.agents.rl.lagrangian import PriceTable
+from wheels.agents.rl.paths import Forks
 from wheels.errors import WheelsError
 from wheels.policy.head import DeferralHead, HeadConfig
 
-WIDTH = 4
-BUDGETS = (0.1, 0.3)
+FEATURES = 6
 
 
-def draw_episodes(count: int, seed: int, steps: int = 8) -> list[Episode]:
-    """Episodes of a problem with a known gain: the regret is drawn around `3 x_0` where `x_0 > 0`, and 0 elsewhere."""
-    generator = torch.Generator().manual_seed(seed)
-    episodes = []
-    for number in range(count):
-        features_TF = torch.randn(steps, WIDTH, generator=generator)
-        noise_T = torch.rand(steps, generator=generator) * 2
-        regret_T = known_gain(features_TF) * noise_T
-        episodes.append(
-            Episode(
-                features_TF=features_TF,
-                final_features_F=torch.zeros(WIDTH),
-                call_T=torch.rand(steps, generator=generator) < 0.3,
-                regret_T=regret_T,
-                log_p_token_T=-regret_T,
-                log_q_token_T=torch.zeros(steps),
-                call_logit_T=torch.zeros(steps),
-                cost_T=torch.ones(steps),
-                budget=BUDGETS[number % 2],
-                price=0.0,
-                terminated=True,
-            )
-        )
-    return episodes
+def expected(texts: Texts, logit_S: torch.Tensor, change: dict[str, float] | None = None) -> torch.Tensor:
+    """The expectation of each state's residual over all ways on, under the gate with these logits."""
+    logit = dict(zip(texts.states, logit_S.tolist(), strict=True))
+    forks, share_N, place_N = texts.forks(logit)
+    forks = replace(forks, **{name: scale * getattr(forks, name) for name, scale in (change or {}).items()})
+    price_N = torch.full_like(forks.reward_N, texts.price)
+    residual_N = fork_residuals(logit_S[place_N], forks, price_N, texts.alpha, kappa=1.0)
+    return torch.zeros_like(logit_S).index_add(0, place_N, share_N * residual_N)
 
 
-def known_gain(features_NF: torch.Tensor) -> torch.Tensor:
-    """`E[regret | x] = 3 max(x_0, 0)`."""
-    return 3.0 * features_NF[..., 0].clamp(min=0.0)
+def optimum(texts: Texts) -> torch.Tensor:
+    solution = texts.solve()
+    return torch.tensor([solution[state] for state in texts.states], dtype=torch.float64)
 
 
-def fresh_head(seed: int = 0) -> DeferralHead:
+@pytest.mark.parametrize("seed", range(4))
+def test_residuals_vanish_in_expectation_at_the_soft_optimum_and_nowhere_else(seed: int) -> None:
+    texts = Texts(seed)
+    best_S = optimum(texts)
+    assert expected(texts, best_S).abs().max() < 1e-12
+    assert expected(texts, best_S + 0.1).abs().max() > 0.05
+    for other in (replace(texts, price=1.0), replace(texts, budget=0.5), replace(texts, alpha=0.5)):
+        assert expected(other, best_S).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("left_out", ["calls_N", "tokens_N", "entropy_N"])
+def test_what_follows_from_a_call_is_part_of_it(left_out: str) -> None:
+    texts = Texts(1)
+    assert expected(texts, optimum(texts), {left_out: 0.0}).abs().max() > 0.05
+
+
+def test_policy_iteration_on_forks_finds_the_optimum() -> None:
+    """Each round the gate takes the logit at which its expected residual is 0, under the policy of the round before."""
+    texts = Texts(2)
+    logit_S = torch.zeros(len(texts.states), dtype=torch.float64)
+    for _ in range(texts.horizon):
+        logit_S = logit_S + expected(texts, logit_S) / texts.alpha
+    torch.testing.assert_close(logit_S, optimum(texts))
+
+
+def head_of(seed: int = 0, scale: float = 1.0) -> DeferralHead:
+    """A head whose gain is near `2 + scale x_0`."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return DeferralHead(HeadConfig(WIDTH, width=32))
+        head = DeferralHead(HeadConfig(FEATURES, 128, shift_reads="numbers"))
+        features_NF = torch.randn(500, FEATURES)
+        optimizer = torch.optim.Adam(head.regressed(), 1e-2)
+        for _ in range(150):
+            loss = (head.gain(features_NF, torch.zeros(500)) - 2 - scale * features_NF[:, 0]).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return head.requires_grad_(False)
 
 
-def batch_of(count: int = 64, seed: int = 0) -> EpisodeBatch:
-    return collate(draw_episodes(count, seed))
+def noisy(count: int, seed: int = 0) -> tuple[Forks, torch.Tensor]:
+    """Forks whose reward is three times a gain in nats, with much noise; and that gain."""
+    draw = torch.Generator().manual_seed(seed)
+    features_NF = torch.randn(count, FEATURES, generator=draw)
+    budget_N = torch.tensor([0.1, 0.3])[torch.randint(2, (count,), generator=draw)]
+    calls_N = 1 + torch.randint(-1, 2, (count,), generator=draw).float() + (features_NF[:, 2] > 0).float()
+    gain_N = 2 + features_NF[:, 0] + features_NF[:, 1]
+    reward_N = 3 * gain_N + 3 * torch.randn(count, generator=draw)
+    zero_N = torch.zeros(count)
+    return Forks(features_NF, budget_N, torch.ones(count), reward_N, calls_N, zero_N, zero_N), gain_N
+
+
+SETTINGS = PCLSettings(alpha=0.5, epochs=6, batch=256, learning_rate=3e-3, weight_decay=0.1)
 
 
 @pytest.mark.slow
-def test_the_warm_start_finds_the_expected_regret() -> None:
-    episodes = draw_episodes(1500, 0)
-    features_NF = torch.cat([episode.features_TF for episode in episodes])
-    regret_N = torch.cat([episode.regret_T for episode in episodes])
-    head = fit_regret(features_NF, regret_N, WarmStart(width=32, epochs=30, learning_rate=1e-2))
-    seen = torch.randn(500, WIDTH, generator=torch.Generator().manual_seed(9))
-    gain_N = head(seen, torch.zeros(500)).gain_B.detach()
-    assert float((gain_N - known_gain(seen)).abs().mean()) < 0.15
-    # Noise that no feature tells keeps the share below 1; a head that was never trained explains nothing.
-    assert 0.5 < explained(head, features_NF, regret_N) < 0.9
-    assert explained(fresh_head(), features_NF, regret_N) < 0.1
+def test_the_gate_learns_its_gain_and_pays_for_later_calls() -> None:
+    forks, gain_N = noisy(20_000)
+    agent = PCLAgent(head_of(), SETTINGS, price=0.8)
+    figures = agent.learn(forks)
+    assert agent.kappa == pytest.approx(3.0, abs=0.2)
+    # Later calls cost: on average 1 where x_2 > 0, and 0 elsewhere.
+    wanted_N = gain_N - 0.8 * (forks.features_NF[:, 2] > 0)
+    found_N = agent.head.gain(forks.features_NF, forks.budget_N)
+    assert float((found_N - wanted_N).square().mean()) < 0.1 < float((gain_N - wanted_N).square().mean())
+    assert figures["held_out_r2"] > 1.3 * figures["held_out_r2_warm_start"]
 
 
-def test_at_gamma_0_the_gate_loss_is_the_regression_loss_and_the_price_cancels() -> None:
-    batch = batch_of()
+def test_a_fit_begins_at_the_warm_start_and_is_the_same_again() -> None:
+    forks, _ = noisy(1500)
+    agent = PCLAgent(head_of(), SETTINGS)
+    agent.learn(forks)
+    first = {name: value.clone() for name, value in agent.head.state_dict().items()}
+    agent.learn(noisy(1500, seed=1)[0])
+    agent.learn(forks)
+    assert all(value.equal(first[name]) for name, value in agent.head.state_dict().items())
+    assert not all(value.equal(first[name]) for name, value in agent.start.state_dict().items())
+
+
+def test_the_price_decides_what_a_later_call_costs() -> None:
+    forks, _ = noisy(6000)
+    gains = []
     for price in (0.0, 3.0):
-        agent = PCLAgent(fresh_head(), PCLSettings(gamma=0.0, regret_clip=100.0), price)
-        _, figures = agent.loss(batch)
-        gain_BT = agent.head(batch.features_BTF, batch.budget_B[:, None].expand(batch.mask_BT.shape)).gain_B
-        expected = float((batch.regret_BT - gain_BT.detach()).square().mean() / 2)
-        assert figures["gate"] == pytest.approx(expected, rel=1e-4)
-    shifted = replace(batch, regret_BT=batch.regret_BT + 1.0)
-    assert agent.loss(shifted)[1]["gate"] != pytest.approx(expected, rel=1e-2)
+        agent = PCLAgent(head_of(), SETTINGS, price)
+        agent.learn(forks)
+        gains.append(agent.head.gain(forks.features_NF, forks.budget_N))
+    pays_N = forks.features_NF[:, 2] > 0
+    fell_N = gains[0] - gains[1]
+    assert float(fell_N[pays_N].mean()) > float(fell_N[~pays_N].mean()) + 1
 
 
-def gate_gradient(path: float, value_error: float) -> float:
-    """The gradient of the gate's bias under values that are wrong by a constant."""
-    settings = PCLSettings(gamma=0.0, path=path, trust=0.0, cost_weight=0.0, clip=1e9)
-    agent = PCLAgent(fresh_head(), settings, price=3.0)
-    with torch.no_grad():
-        agent.head.critic[-1].bias[0] += value_error
-    loss, _ = agent.loss(batch_of())
-    loss.backward()
-    assert agent.head.base.bias.grad is not None
-    return float(agent.head.base.bias.grad)
+def test_a_state_continues_to_the_same_bits() -> None:
+    forks, _ = noisy(600)
+    table = PriceTable((0.1, 0.3), prices=[2.0, 1.0])
+    agent = LagrangianAgent(head_of(), SETTINGS, table)
+    agent.observe({0.1: 0.2, 0.3: 0.3}, {0.1: 100.0, 0.3: 100.0})
+    agent.learn(forks)
+    other = LagrangianAgent(head_of(seed=5), SETTINGS, PriceTable((0.1, 0.3)))
+    other.load_state_dict(agent.state_dict())
+    more, _ = noisy(600, seed=3)
+    assert agent.learn(more) == other.learn(more)
+    assert agent.price(torch.tensor([0.1, 0.2])).equal(other.price(torch.tensor([0.1, 0.2])))
+    assert agent.price(torch.tensor([0.1])).item() > 2.0, "use was above the budget"
 
 
-def test_an_error_of_the_value_pulls_the_gate_only_along_the_path() -> None:
-    assert gate_gradient(0.0, 5.0) == pytest.approx(gate_gradient(0.0, 0.0), abs=1e-5)
-    assert abs(gate_gradient(1.0, 5.0) - gate_gradient(1.0, 0.0)) > 0.1
+def test_starting_prices_meet_each_budget_on_their_states() -> None:
+    head, states_NF = head_of(), torch.randn(4000, FEATURES, generator=torch.Generator().manual_seed(2))
+    table = starting_prices(head, (0.1, 0.4), 0.5, states_NF)
+    gain_N = head.gain(states_NF, torch.zeros(len(states_NF)))
+    for budget, price in zip(table.budgets, table.prices, strict=True):
+        assert float(torch.sigmoid((gain_N - price) / 0.5).mean()) == pytest.approx(budget, abs=1e-4)
+    assert price_for(gain_N, 0.25, 0.0, 20.0) == pytest.approx(float(gain_N.quantile(0.75)), abs=1e-2)
 
 
-@pytest.mark.slow
-def test_the_lagrangian_learns_the_gain_and_ends_at_the_budgets() -> None:
-    agent = LagrangianAgent(fresh_head(), PCLSettings(learning_rate=3e-3, trust=0.0), PriceTable(BUDGETS))
-    states = torch.randn(2000, WIDTH, generator=torch.Generator().manual_seed(5))
-    for step in range(400):
-        agent.learn(batch_of(64, seed=step % 40))
-        use = {b: float(agent.predict(states, torch.full((2000,), b)).mean()) for b in BUDGETS}
-        agent.observe(use, dict.fromkeys(BUDGETS, 1.0))
-    gain_N = agent.head(states, torch.full((2000,), 0.1)).gain_B.detach()
-    assert float(torch.corrcoef(torch.stack([gain_N, known_gain(states)]))[0, 1]) > 0.97
-    for budget, share in use.items():
-        assert share == pytest.approx(budget, abs=0.02)
-    # The price that holds the budget at the true gain is the one that was learned.
-    for budget, price in zip(BUDGETS, agent.table.prices, strict=True):
-        assert price == pytest.approx(price_for(known_gain(states), budget, 0.5, 20.0), abs=0.35)
-
-
-def test_the_trust_region_holds_the_gate_at_its_warm_start() -> None:
-    moved = []
-    for trust in (0.0, 100.0):
-        agent = PCLAgent(fresh_head(), PCLSettings(learning_rate=1e-3, trust=trust), price=1.0)
-        for step in range(30):
-            agent.learn(batch_of(32, seed=step))
-        batch = batch_of()
-        budget_BT = batch.budget_B[:, None].expand(batch.mask_BT.shape)
-        now, then = agent.head(batch.features_BTF, budget_BT), agent.reference(batch.features_BTF, budget_BT)
-        moved.append(float((now.gain_B - then.gain_B).abs().mean()))
-    assert moved[1] < moved[0] / 5
-
-
-def test_values_alone_are_learned_while_the_critic_goes_first() -> None:
-    agent = PCLAgent(fresh_head(), PCLSettings(), price=1.0)
-    before = {name: value.clone() for name, value in agent.head.named_parameters()}
-    agent.learn(batch_of(), critic_only=True)
-    moved = {
-        name.split(".")[0] for name, value in agent.head.named_parameters() if not torch.equal(value, before[name])
-    }
-    assert moved == {"critic"}
-
-
-def test_a_discount_changes_what_is_learned() -> None:
-    gates = []
-    for gamma in (0.0, 0.9):
-        agent = PCLAgent(fresh_head(), PCLSettings(gamma=gamma, learning_rate=1e-3, trust=0.0), price=1.0)
-        for step in range(20):
-            agent.learn(batch_of(32, seed=step))
-        gates.append(agent.predict(torch.randn(50, WIDTH), torch.full((50,), 0.1)))
-    assert not torch.allclose(gates[0], gates[1], atol=1e-4)
-
-
-def test_one_seed_gives_one_agent() -> None:
-    def train() -> torch.Tensor:
-        agent = PCLAgent(fresh_head(3), PCLSettings(), price=1.0)
-        for step in range(5):
-            agent.learn(batch_of(16, seed=step))
-        return torch.cat([value.flatten() for value in agent.head.parameters()])
-
-    assert torch.equal(train(), train())
-
-
-def test_a_saved_agent_predicts_the_same(tmp_path: Path) -> None:
-    states, budget_B = torch.randn(20, WIDTH), torch.full((20,), 0.2)
-    agent = LagrangianAgent(fresh_head(), PCLSettings(), PriceTable(BUDGETS, prices=(3.0, 1.0)))
-    agent.learn(batch_of())
-    agent.save(tmp_path / "budgets")
-    again = LagrangianAgent.load(tmp_path / "budgets")
-    assert torch.equal(agent.predict(states, budget_B), again.predict(states, budget_B))
-    assert again.table.prices == agent.table.prices
-    single = PCLAgent(fresh_head(), PCLSettings(), price=1.5)
-    single.save(tmp_path / "price")
-    assert torch.equal(single.predict(states, budget_B), PCLAgent.load(tmp_path / "price").predict(states, budget_B))
-    tokens = PCLAgent(DeferralHead(HeadConfig(WIDTH - 2, width=8, candidates=2, vocab_size=7)), PCLSettings())
-    tokens.save(tmp_path / "tokens")
-    named = torch.cat([states[:, :2], torch.randint(7, (20, 2))], -1)
-    assert torch.equal(tokens.predict(named, budget_B), PCLAgent.load(tmp_path / "tokens").predict(named, budget_B))
-    with pytest.raises(WheelsError, match="load it as LagrangianAgent"):
-        PCLAgent.load(tmp_path / "budgets")
-    with pytest.raises(WheelsError, match="load it as PCLAgent"):
-        LagrangianAgent.load(tmp_path / "price")
-
-
-def test_what_is_no_agent_or_no_number_is_refused(tmp_path: Path) -> None:
-    agent = PCLAgent(fresh_head(), PCLSettings(), price=1.5)
-    with torch.no_grad():
-        next(agent.head.parameters()).view(-1)[0] = math.nan
-    agent.save(tmp_path)
-    with pytest.raises(WheelsError, match=r"the head in .*: the weight .* is nan, no finite number; train again"):
-        PCLAgent.load(tmp_path)
-    (tmp_path / "head.safetensors").write_bytes(b"damaged")
-    with pytest.raises(WheelsError, match=r"holds no agent that can be read \(.*\); train again"):
-        PCLAgent.load(tmp_path)
-    for value in (-1.0, math.nan, math.inf, "0.5", None):
-        with pytest.raises(WheelsError, match="trust must be"):
-            PCLSettings(trust=value)
-    with pytest.raises(WheelsError, match=r"gamma must be at most 1, got 1\.5"):
-        PCLSettings(gamma=1.5)
-    with pytest.raises(WheelsError, match="alpha must be above 0, got 0"):
-        PCLSettings(alpha=0.0)
-
-
-def test_starting_prices_keep_the_budgets_of_the_warm_start() -> None:
-    states = torch.randn(1000, WIDTH, generator=torch.Generator().manual_seed(1))
-    head = fresh_head()
-    with torch.no_grad():
-        head.base.bias += 2.0
-    table = starting_prices(head, BUDGETS, 0.5, states)
-    agent = LagrangianAgent(head, PCLSettings(), table)
-    for budget in BUDGETS:
-        assert float(agent.predict(states, torch.full((1000,), budget)).mean()) == pytest.approx(budget, abs=1e-3)
+@pytest.mark.parametrize(("name", "value"), [("alpha", 0.0), ("alpha", -1.0), ("learning_rate", float("nan"))])
+def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
+    with pytest.raises(WheelsError, match=name):
+        PCLSettings(**{name: value})

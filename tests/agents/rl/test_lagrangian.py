@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from tests.agents.rl.mdp import Prefix, Solution, TextProcess, every_path, random_process, solve
+from tests.agents.rl.text_process import Prefix, Solution, TextProcess, every_path, random_process, solve
 from wheels.agents.rl.lagrangian import (
     Gains,
     PIDState,

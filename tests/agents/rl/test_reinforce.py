@@ -53,7 +53,7 @@ def env_of(pair: Pair, **settings: Any) -> DeferralVectorEnv:
 
 def head_of(pair: Pair) -> DeferralHead:
     with torch.random.fork_rng():
-        torch.manual_seed(3)
+        torch.manual_seed(0)
         head = DeferralHead(HeadConfig.of(feature_width(pair.student.config.hidden_size), pair.vocab_size, 8))
         torch.nn.init.normal_(head.shift[-1].weight)
     return head

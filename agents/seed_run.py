@@ -1,0 +1,60 @@
+"""What every stage of one seed's training is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from wheels.agents.config import TrainConfig
+from wheels.agents.regression.warm_start import WarmStart
+from wheels.agents.runlog import Metrics, shared_chunks
+from wheels.data.tasks import Row
+from wheels.models.pair import Pair
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """One seed of a run of `wheels train`."""
+
+    config: TrainConfig
+    pair: Pair
+    rows: Sequence[Row]
+    """The training rows, with further references where the reward reads them."""
+    metric: str
+    """The sentence metric of rewards."""
+    seed: int
+    """Of all that is drawn."""
+    accelerator: Accelerator
+    metrics: Metrics
+    """Where figures are noted."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the stages keep what they have made."""
+        return Path(self.config.output) / ".training" / f"seed-{self.seed}"
+
+    def parts(
+        self, name: str, count: int, make: Callable[[int], Mapping[str, Any]], title: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the parts of a long job, each of which is kept (`wheels.agents.runlog.shared_chunks`)."""
+        return shared_chunks(self.folder, name, range(count), make, self.accelerator, title)
+
+    def draws(self, number: int) -> int:
+        """Return a seed of its own for each numbered job."""
+        return self.seed * 1_000_003 + number
+
+    def regression(self, batch: int = WarmStart.batch) -> WarmStart:
+        """Return how a head is regressed."""
+        config = self.config
+        return WarmStart(
+            epochs=config.warm_epochs,
+            batch=batch,
+            learning_rate=config.warm_learning_rate,
+            seed=self.seed,
+            width=config.width,
+            vocab_size=self.pair.vocab_size,
+        )

@@ -1,0 +1,283 @@
+"""One seed's training: the warm start, then rounds in which the policy writes, is forked, and learns.
+
+Everything is drawn anew for a seed: states, texts, forks, and the order in which they are learned.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from wheels.agents.config import TrainConfig
+from wheels.agents.regression.paired import OF_A_CORPUS
+from wheels.agents.regression.states import collect
+from wheels.agents.regression.trained_baselines import States, fit_baseline
+from wheels.agents.regression.warm_start import explained, fit_regret
+from wheels.agents.rl.agent import LagrangianAgent, PCLAgent, PCLSettings, price_for, starting_prices
+from wheels.agents.rl.lagrangian import PriceTable, non_increasing
+from wheels.agents.rl.paths import Forks, play
+from wheels.agents.runlog import Checkpoints, reading, shared_chunks
+from wheels.agents.seed_run import SeedRun
+from wheels.data.tasks import Row
+from wheels.decoding.engine import decode
+from wheels.decoding.methods.method import teacher_only
+from wheels.decoding.params import DecodeParams
+from wheels.decoding.sampling import Sampling
+from wheels.envs.settings import Start
+from wheels.envs.vector import DeferralVectorEnv
+from wheels.finite import check_finite
+from wheels.models.pair import Pair
+from wheels.policy.head import DeferralHead
+
+log = logging.getLogger("wheels")
+
+CHUNK = 1024
+"""Texts that are written between two writes to disk."""
+SETTLED = 0.01
+"""How near the use of the greedy gate must come to each budget."""
+SETTLE_TEXTS = 2000
+"""Texts that it is measured on."""
+SETTLE_TRIES = 6
+"""Times that the prices are moved, at most."""
+SETTLE_ROUND = 1000
+"""The number of the first draw of these texts."""
+NEVER = 10**9
+"""A round that there is not."""
+UNSETTLED = (
+    "after {tries} tries the prices do not keep each budget on training texts (use {use}); calibration will, on the "
+    "validation rows"
+)
+
+Use = dict[float, float]
+"""A figure for each budget."""
+
+
+def with_pseudo_references(
+    pair: Pair, rows: Sequence[Row], config: TrainConfig, folder: Path, accelerator: Accelerator
+) -> list[Row]:
+    """Return the rows, each with texts that were sampled from the teacher as further references.
+
+    A reference is one good text of many. Whether a call helps towards it is mostly luck; the mean over several texts of
+    the same meaning has less of it (as in minimum Bayes risk decoding, Kumar and Byrne 2004).
+    """
+    count = config.pseudo_references
+    if not count:
+        return list(rows)
+    starts = range(0, len(rows), CHUNK)
+
+    def make(number: int) -> dict[str, Any]:
+        sources = [row.source for row in rows[starts[number] : starts[number] + CHUNK]]
+        samples = [
+            decode(
+                pair,
+                sources,
+                teacher_only(),
+                DecodeParams(max_new_tokens=config.max_new_tokens, sampling=Sampling(temperature=1.0), seed=seed),
+                batch_size=config.batch_size,
+            )
+            for seed in range(config.seed * count, (config.seed + 1) * count)
+        ]
+        return {"texts": [[trace.text for trace in several] for several in zip(*samples, strict=True)]}
+
+    parts = shared_chunks(folder, "references", range(len(starts)), make, accelerator, "pseudo-references")
+    texts = [several for part in parts for several in part["texts"]]
+    return [replace(row, references=tuple(several)) for row, several in zip(rows, texts, strict=True)]
+
+
+class Trainer:
+    """The stages of one seed's training."""
+
+    def __init__(self, run: SeedRun) -> None:
+        self.run, self.config = run, run.config
+        self.checkpoints = Checkpoints(run.folder, run.accelerator)
+        self.prices: list[float] = []
+
+    def train(self) -> dict[str, DeferralHead]:
+        """Return the trained heads by rule; `prices` are then those of the budgets."""
+        saved = self.checkpoints.latest()
+        first = 0 if saved is None else int(saved["round"])
+        self.run.metrics.keep_before(first if first <= self.config.rounds else NEVER)
+        features_NF, regret_N = collect(self.run)
+        states = features_NF, regret_N.clamp(max=self.config.regret_clip)
+        agent = self._agent(states, fresh=saved is None)
+        if saved is not None:
+            with reading(self.checkpoints.folder):
+                agent.load_state_dict(saved["agent"])
+        self._rounds(agent, first)
+        if first <= self.config.rounds:
+            self._settle(agent)
+            self._save(agent, self.config.rounds + 1)
+        self.prices = agent.price(torch.tensor(self.config.budgets)).tolist()
+        baselines = {rule: fit_baseline(rule, self.run, agent.start, states) for rule in self.config.baselines}
+        return {"learned": agent.head.eval(), "regret": agent.start, **baselines}
+
+    def _agent(self, states: States, *, fresh: bool) -> PCLAgent:
+        """Return the agent at its warm start, or untrained for a state to be loaded."""
+        config, features_NF = self.config, states[0]
+        head = self._warm_start(states) if fresh else DeferralHead(self.run.regression().head(features_NF.shape[1]))
+        settings = PCLSettings(
+            alpha=config.alpha,
+            epochs=config.epochs,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            seed=self.run.seed,
+        )
+        if config.agent == "pcl":
+            return PCLAgent(head, settings, config.price)
+        return LagrangianAgent(
+            head, settings, starting_prices(head, config.budgets, config.alpha, features_NF[:20_000])
+        )
+
+    def _warm_start(self, states: States) -> DeferralHead:
+        """Fit the regression, and note how much it explains on the last tenth, which it does not see."""
+        features_NF, regret_N = states
+        held = max(1, len(regret_N) // 10)
+        settings = self.run.regression()
+        steps = settings.epochs * -(-(len(regret_N) - held) // settings.batch)
+        with self._bar("warm start", steps, "step") as bar:
+            head = fit_regret(features_NF[:-held], regret_N[:-held], settings, lambda loss: bar.update())
+        share = explained(head, features_NF[-held:], regret_N[-held:])
+        self.run.metrics.write({"warm_start": {"states": len(regret_N) - held, "held_out_r2": share}})
+        return head
+
+    def _rounds(self, agent: PCLAgent, first: int) -> None:
+        """Write, fork, move the prices by the measured use, and learn from the forks of all rounds so far."""
+        forks: list[Forks] = []
+        for number in range(self.config.rounds if first <= self.config.rounds else 0):
+            found, use, tokens = self._write(agent, number)
+            forks.append(found)
+            if number < first:
+                continue
+            if isinstance(agent, LagrangianAgent):
+                agent.observe(use, tokens)
+            every = Forks.joined(forks)
+            with self._bar(f"fit of round {number + 1}", agent.steps(every), "step") as bar:
+                figures = agent.learn(every, lambda loss: bar.update())
+            if isinstance(agent, LagrangianAgent):
+                agent.table = starting_prices(agent.head, self.config.budgets, self.config.alpha, found.features_NF)
+            self._note(agent, number, figures, use, tokens)
+            self._save(agent, number + 1)
+
+    def _write(self, agent: PCLAgent, number: int) -> tuple[Forks, Use, Use]:
+        """Write the texts of a round and fork them; return the forks, and the use and tokens of each budget."""
+        count = self.config.texts
+        starts = self._starts(agent, number, count)
+
+        def make(part: int) -> dict[str, torch.Tensor]:
+            stems, forks = play(
+                self._environment, starts[part * CHUNK : (part + 1) * CHUNK], agent.logit, states=self.config.forks
+            )
+            assert forks is not None
+            counts = torch.tensor(
+                [[stem.start.budget, stem.calls, len(stem.call_T)] for stem in stems], dtype=torch.float64
+            )
+            return {**vars(forks), "counts": counts}
+
+        parts = self.run.parts(f"forks-{number}", -(-count // CHUNK), make, f"texts of round {number + 1}")
+        counts = torch.cat([part.pop("counts") for part in parts])
+        forks = Forks.joined([Forks(**part) for part in parts])
+        if self.run.metric in OF_A_CORPUS:
+            weight_N = forks.length_N / forks.length_N.mean()
+            forks = replace(forks, reward_N=forks.reward_N * weight_N)
+        return forks, *used(counts, self.config.budgets)
+
+    def _settle(self, agent: PCLAgent) -> None:
+        """Move the prices until the greedy gate uses the teacher as each budget says, on training texts.
+
+        The price is the quantile of the gains on the states that the gate itself visits, which change with it.
+        """
+        if not isinstance(agent, LagrangianAgent):
+            return
+        budgets = self.config.budgets
+        for attempt in range(SETTLE_TRIES):
+            starts = self._starts(agent, SETTLE_ROUND + attempt, min(SETTLE_TEXTS, self.config.texts))
+            stems, _ = play(self._environment, starts, agent.logit, greedy=True)
+            counts = [[stem.start.budget, stem.calls, len(stem.call_T)] for stem in stems]
+            use, _ = used(torch.tensor(counts, dtype=torch.float64), budgets)
+            prices = dict(zip(budgets, agent.table.prices, strict=True))
+            figures = {"use_by_budget": named(use), "prices": named(prices)}
+            self.run.metrics.write({"round": self.config.rounds + attempt, "settled": True, **figures})
+            if all(abs(use[budget] - budget) <= SETTLED for budget in use):
+                return
+            moved = []
+            for budget, price in prices.items():
+                logits = [z for stem in stems if stem.start.budget == budget for z in stem.logit_T]
+                gain_N = torch.tensor(logits) * self.config.alpha + price
+                moved.append(price_for(gain_N, budget, 0.0, agent.table.gains.price_max) if logits else price)
+            agent.table = PriceTable(budgets, agent.table.gains, non_increasing(moved))
+        log.warning(UNSETTLED.format(tries=SETTLE_TRIES, use=named(use)))
+
+    def _starts(self, agent: PCLAgent, number: int, count: int) -> list[Start]:
+        """Draw the texts of a round, each under one budget of the grid at its present price."""
+        draws = torch.Generator().manual_seed(self.run.draws(number))
+        budgets = self.config.budgets
+        prices = agent.price(torch.tensor(budgets, dtype=torch.float64)).tolist()
+        index_N = torch.randint(len(self.run.rows), (count,), generator=draws).tolist()
+        seed_N = torch.randint(2**31, (count,), generator=draws).tolist()
+        told = [place % len(budgets) for place in range(count)]
+        return [
+            Start(index, seed, budgets[place], prices[place])
+            for index, seed, place in zip(index_N, seed_N, told, strict=True)
+        ]
+
+    @cached_property
+    def _environment(self) -> DeferralVectorEnv:
+        """The environment: its reward is the metric of the finished text, in points."""
+        return DeferralVectorEnv(
+            self.config.batch_size,
+            self.run.pair,
+            self.run.rows,
+            reward="terminal",
+            metric=self.run.metric,
+            terminal_scale=1.0,
+            max_new_tokens=self.config.max_new_tokens,
+            budget=self.config.budgets,
+        )
+
+    def _note(self, agent: PCLAgent, number: int, figures: dict[str, float], use: Use, tokens: Use) -> None:
+        """Write the figures of a round."""
+        prices = agent.price(torch.tensor(self.config.budgets)).tolist()
+        told = dict(zip(self.config.budgets, prices, strict=True))
+        step = f"seed {self.run.seed}, round {number + 1}"
+        check_finite(step, figures | {f"price of budget {budget}": price for budget, price in told.items()})
+        mean = sum(use[budget] * tokens[budget] for budget in use) / sum(tokens.values())
+        shown = {"use": mean, "use_by_budget": named(use), "prices": named(told)}
+        self.run.metrics.write({"round": number, **figures, **shown})
+
+    def _save(self, agent: PCLAgent, done: int) -> None:
+        """Keep the agent after so many rounds; one more is that its prices have settled."""
+        self.checkpoints.save(done, {"round": done, "agent": agent.state_dict()})
+
+    def _bar(self, title: str, total: int, unit: str) -> tqdm[Any]:
+        shown = self.run.accelerator.is_main_process
+        title = f"{title} (seed {self.run.seed})"
+        return tqdm(total=total, desc=title, unit=unit, file=sys.stderr, disable=not shown or None)
+
+
+def used(counts: torch.Tensor, budgets: Sequence[float]) -> tuple[Use, Use]:
+    """Return the measured use and the tokens of each budget that was seen.
+
+    Args:
+        counts: Budget, calls and tokens of each text, `[N, 3]`, float64.
+        budgets: The grid.
+    """
+    use, tokens = {}, {}
+    for budget in budgets:
+        calls, total = counts[counts[:, 0] == budget][:, 1:].sum(0).tolist()
+        if total:
+            use[budget], tokens[budget] = calls / total, total
+    return use, tokens
+
+
+def named(values: Use) -> dict[str, float]:
+    """Return figures by budget, as JSON names them."""
+    return {f"{budget:g}": value for budget, value in values.items()}

@@ -1,0 +1,123 @@
+"""Forked texts beside the engine's: each difference is that of two texts decoded from the start."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.decoding.commands.test_calibrate import LIMIT, soft_pair, sources
+from tests.decoding.tiny import make_pair, write
+from wheels.agents.rl import paths
+from wheels.agents.rl.paths import Forks, play
+from wheels.data.tasks import Row
+from wheels.decoding.step import Step
+from wheels.envs.settings import Start
+from wheels.envs.vector import DeferralVectorEnv
+from wheels.metrics import sentence_scores
+from wheels.models.pair import Pair
+
+PRICE = 0.7
+
+
+@pytest.fixture(scope="module", params=["llama", "t5"])
+def pair(request: pytest.FixtureRequest) -> Pair:
+    return soft_pair() if request.param == "llama" else make_pair("t5")
+
+
+def margin_logit(step: Step, price_B: torch.Tensor) -> torch.Tensor:
+    """A gate that calls where two tokens are close."""
+    best_B2 = step.log_q_BV.topk(2, dim=-1).values.exp()
+    return (1 + best_B2[:, 1] - best_B2[:, 0] - price_B) / 0.1
+
+
+class Forced:
+    """The greedy gate, but with given decisions at the first positions."""
+
+    name, needs_teacher = "forced", False
+
+    def __init__(self, decisions: list[bool]) -> None:
+        self.decisions = decisions
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        call_B = margin_logit(step, torch.full(step.position_B.shape, PRICE)) > 0
+        position = int(step.position_B[0])
+        return torch.tensor([self.decisions[position]]) if position < len(self.decisions) else call_B
+
+
+def rows_of(count: int) -> list[Row]:
+    return [Row(source, "a b c d", ("d c b",)) for source in sources(count)]
+
+
+def environment(pair: Pair, rows: list[Row], size: int = 4) -> DeferralVectorEnv:
+    return DeferralVectorEnv(size, pair, rows, reward="terminal", terminal_scale=1.0, max_new_tokens=LIMIT)
+
+
+def starts_of(rows: list[Row]) -> list[Start]:
+    return [Start(index, 5, 0.3, PRICE) for index in range(len(rows))]
+
+
+def test_every_fork_is_the_difference_of_two_texts_of_the_engine(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = rows_of(6)
+    made: list[paths.Fork] = []
+    once = Forks.of
+    monkeypatch.setattr(Forks, "of", classmethod(lambda cls, forks: made.extend(forks) or once(forks)))
+    stems, forks = play(environment(pair, rows), starts_of(rows), margin_logit, states=99, greedy=True)
+    assert forks is not None and len(forks) == len(made) == sum(len(stem.call_T) for stem in stems)
+    known = [fork.other is None for fork in made]
+    assert any(known) and not all(known), "some are known, others were written"
+    for number, fork in enumerate(made):
+        decisions = fork.stem.call_T[: fork.at.position]
+        both = [
+            write(pair, [rows[fork.stem.start.index].source], Forced([*decisions, call]), max_new_tokens=LIMIT)[0]
+            for call in (False, True)
+        ]
+        row = rows[fork.stem.start.index]
+        scores = [(sum(sentence_scores("chrf", [text.text] * 2, [row.target, *row.references])) / 2) for text in both]
+        assert float(forks.reward_N[number]) == pytest.approx(scores[1] - scores[0], abs=1e-3)
+        assert float(forks.calls_N[number]) == both[1].teacher_tokens - both[0].teacher_tokens
+        assert float(forks.tokens_N[number]) == both[1].tokens - both[0].tokens
+        assert float(forks.length_N[number]) == len(fork.stem.call_T)
+
+
+def test_rows_of_the_environment_do_not_matter(pair: Pair) -> None:
+    rows = rows_of(7)
+    found = []
+    for size in (1, 3, 16):
+        stems, forks = play(environment(pair, rows, size), starts_of(rows), margin_logit, states=3)
+        assert forks is not None
+        found.append((stems, forks))
+    for stems, forks in found[1:]:
+        assert [stem.token_T for stem in stems] == [stem.token_T for stem in found[0][0]]
+        for name, value in vars(forks).items():
+            torch.testing.assert_close(value, getattr(found[0][1], name), atol=1e-4, rtol=1e-4)
+
+
+def test_at_most_so_many_states_of_a_text_are_forked_and_others_by_another_seed(pair: Pair) -> None:
+    rows = rows_of(8)
+    chosen = []
+    for seed in (5, 6):
+        starts = [replace(start, seed=seed) for start in starts_of(rows)]
+        # With nothing to decide both seeds write the same texts.
+        stems, forks = play(environment(pair, rows), starts, margin_logit, states=2, greedy=True)
+        assert forks is not None
+        assert len(forks) == sum(min(2, len(stem.call_T)) for stem in stems)
+        chosen.append(forks.features_NF)
+    assert not torch.equal(*chosen)
+
+
+def test_random_decisions_follow_the_gate(pair: Pair) -> None:
+    rows = rows_of(40)
+    starts = [Start(index, seed, 0.3, 0.0) for index in range(40) for seed in range(10)]
+    stems, none = play(environment(pair, rows, 32), starts, lambda step, price_B: torch.full_like(price_B, -1.0))
+    assert none is None
+    calls, tokens = sum(stem.calls for stem in stems), sum(len(stem.call_T) for stem in stems)
+    assert calls / tokens == pytest.approx(float(torch.sigmoid(torch.tensor(-1.0))), abs=0.03)
+    with_entropy, forks = play(
+        environment(pair, rows, 8), starts[:20], lambda step, price_B: torch.full_like(price_B, -1.0), states=99
+    )
+    entropy = float(torch.distributions.Bernoulli(logits=torch.tensor(-1.0)).entropy())
+    assert forks is not None and with_entropy
+    # Each later decision has the same entropy: only their number differs.
+    torch.testing.assert_close(forks.entropy_N, entropy * forks.tokens_N, atol=1e-4, rtol=1e-4)
