@@ -4,9 +4,9 @@ At the optimum of an entropy-regularised decision process every path `s_i .. s_j
 
     C(i, j) = -V(s_i) + gamma^(j-i) V(s_j) + sum_{t=i}^{j-1} gamma^(t-i) u_t
 
-(Nachum et al. 2017, https://arxiv.org/abs/1702.08892). `u_t` is the step's reward minus its log-ratio. Who acts says
-what that is: a gate that may call a teacher (`wheels.agents.gate`), or a student that writes
-every token itself (`wheels.distillation.path_loss`).
+(Nachum et al. 2017, https://arxiv.org/abs/1702.08892). `u_t` is the step's reward minus its log-ratio. Here a student
+that writes every token itself is trained by it (`wheels.distillation.path_loss`). A gate that may call a teacher needs
+no values: of two paths from one state they cancel (`wheels.agents.rl.agent`).
 
 Tensors: `_BT` is batch and time. `mask_BT` is true at real steps, which are contiguous in a row. Time is in the names:
 `value_t` is V(s_t), `value_tp1` is V(s_{t+1}); logarithms are natural.
@@ -33,39 +33,16 @@ def steps_to_end(mask_BT: torch.Tensor) -> torch.Tensor:
     return mask.flip(1).cumsum(1).flip(1) * mask
 
 
-def bootstrap(final_value_B: torch.Tensor, terminated_B: torch.Tensor) -> torch.Tensor:
-    """Return the value after each row's last step: 0 if the text ended there, `V(s_T)` if the limit cut it.
-
-    Args:
-        final_value_B: V(s_T), [B], nats; not read where the row terminated.
-        terminated_B: [B], bool.
-    """
-    check_shapes("B", final_value_B=final_value_B, terminated_B=terminated_B)
-    return torch.where(terminated_B.bool(), torch.zeros_like(final_value_B), final_value_B)
-
-
 def next_values(value_t: torch.Tensor, bootstrap_B: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
     """Return V(s_{t+1}), [B, T]: `value_t` one step on, and `bootstrap_B` after each row's last real step.
 
     Args:
         value_t: V(s_t), [B, T]; usually the target network's.
-        bootstrap_B: V(s_T) or 0, [B]; see `bootstrap`.
+        bootstrap_B: V(s_T), [B]: 0 where the text ended there.
         mask_BT: [B, T], bool.
     """
     check_shapes("BT", value_t=value_t, mask_BT=mask_BT)
     return torch.where(last_step(mask_BT), bootstrap_B[:, None], F.pad(value_t, (0, 1))[:, 1:])
-
-
-def add_terminal(u_t: torch.Tensor, terminal_reward_B: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-    """Return `u_t` with a reward for the whole text (chrF, BLEU, ROUGE, scaled) added to each row's last real step.
-
-    Args:
-        u_t: [B, T], nats.
-        terminal_reward_B: [B], nats.
-        mask_BT: [B, T], bool; a row without real steps gets nothing.
-    """
-    check_shapes("BT", u_t=u_t, mask_BT=mask_BT)
-    return u_t + last_step(mask_BT) * terminal_reward_B[:, None]
 
 
 def single_step_residuals(
@@ -90,19 +67,18 @@ def suffix_residuals(
     bootstrap_B: torch.Tensor,
     gamma: float,
     mask_BT: torch.Tensor,
-    *,
-    stop_future: bool = True,
 ) -> torch.Tensor:
     """Return `C(t, end) = -V(s_t) + sum_{k>=t} gamma^(k-t) u_k + gamma^(n-t) V(s_n)`, [B, T], 0 at padding.
+
+    Gradients go into the step's own `u_t` only, not into the later ones, so that every log-ratio is scaled by one
+    residual (OREO, Wang et al. 2024, https://arxiv.org/abs/2412.16145); the values are the same.
 
     Args:
         value_t: V(s_t), [B, T], nats.
         u_t: reward minus log-ratio, [B, T], nats.
-        bootstrap_B: V(s_n), [B]: 0 after a text that ended; see `bootstrap`.
+        bootstrap_B: V(s_n), [B]: 0 after a text that ended.
         gamma: discount in [0, 1].
         mask_BT: [B, T], bool.
-        stop_future: let gradients into the step's own `u_t` only, not into the later ones, so that every log-ratio is
-            scaled by one residual (OREO, Wang et al. 2024, https://arxiv.org/abs/2412.16145); the values are the same.
     """
     check_shapes("BT", value_t=value_t, u_t=u_t, mask_BT=mask_BT)
     check_shapes("B", bootstrap_B=bootstrap_B)
@@ -112,8 +88,7 @@ def suffix_residuals(
     for t in reversed(range(u_t.shape[1])):
         following = torch.where(mask[:, t], u_t[:, t] + gamma * following, following)
         returns.append(following)
-        if stop_future:
-            following = following.detach()
+        following = following.detach()
     return_BT = torch.stack(returns[::-1], dim=1) if returns else torch.zeros_like(u_t)
     return torch.where(mask, return_BT - value_t, 0.0)
 
@@ -129,45 +104,23 @@ def half_square(residual: torch.Tensor, clip: float | None = None) -> torch.Tens
     return F.huber_loss(residual, torch.zeros_like(residual), reduction="none", delta=clip)
 
 
-def masked_mean(value_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-    """Return the mean over real steps, a scalar; 0 where there is none."""
-    check_shapes("BT", value_BT=value_BT, mask_BT=mask_BT)
-    return torch.where(mask_BT.bool(), value_BT, 0.0).sum() / mask_BT.sum().clamp(min=1)
-
-
-def pcl_loss(
-    single_BT: torch.Tensor,
-    suffix_BT: torch.Tensor,
-    mask_BT: torch.Tensor,
-    *,
-    suffix_weight: float = 0.5,
-    clip: float | None = None,
-    by_length: bool = False,
-) -> torch.Tensor:
-    """Return the mean over real steps of `path_terms`, a scalar; the arguments are the same."""
-    terms = path_terms(single_BT, suffix_BT, mask_BT, suffix_weight=suffix_weight, clip=clip, by_length=by_length)
-    return masked_mean(terms, mask_BT)
-
-
 def path_terms(
     single_BT: torch.Tensor,
     suffix_BT: torch.Tensor,
     mask_BT: torch.Tensor,
     *,
-    suffix_weight: float = 0.5,
     clip: float | None = None,
     by_length: bool = False,
 ) -> torch.Tensor:
-    """Return `(1 - w) C(t, t+1)^2 / 2 + w C(t, end)^2 / 2` of each step, [B, T], 0 at padding.
+    """Return the mean of `C(t, t+1)^2 / 2` and `C(t, end)^2 / 2` of each step, [B, T], 0 at padding.
 
-    The average of single-step and whole-suffix residuals is that of Guo et al. 2021, https://arxiv.org/abs/2106.07704
-    (w = 0.5); clipping and division follow Trust-PCL, https://arxiv.org/abs/1707.01891.
+    This average of single-step and whole-suffix residuals is that of Guo et al. 2021,
+    https://arxiv.org/abs/2106.07704; clipping and division follow Trust-PCL, https://arxiv.org/abs/1707.01891.
 
     Args:
         single_BT: `single_step_residuals`, [B, T], nats.
         suffix_BT: `suffix_residuals`, [B, T], nats.
         mask_BT: [B, T], bool.
-        suffix_weight: w in [0, 1].
         clip: hold each residual's gradient to [-clip, clip] nats; None does not.
         by_length: divide a suffix's residual by its number of steps first, so that it is in nats per token.
     """
@@ -175,4 +128,4 @@ def path_terms(
     if by_length:
         suffix_BT = suffix_BT / steps_to_end(mask_BT).clamp(min=1)
     single, suffix = half_square(single_BT, clip), half_square(suffix_BT, clip)
-    return torch.where(mask_BT.bool(), (1 - suffix_weight) * single + suffix_weight * suffix, 0.0)
+    return torch.where(mask_BT.bool(), (single + suffix) / 2, 0.0)
