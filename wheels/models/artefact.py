@@ -47,7 +47,7 @@ class Artefact:
 
     pair: Pair
     heads: dict[str, list[DeferralHead]]
-    """The trained heads by rule (`learned`, `regret`, and `gate` and `router` where trained), one for each seed."""
+    """The trained heads by rule (`learned`, `regret`, and baselines where trained), one for each seed."""
     calibration: Calibration
     config: dict[str, Any] = field(default_factory=dict)
     """How it was trained."""

@@ -24,6 +24,18 @@ def test_prices_come_back_by_budget_and_seed(tmp_path: Path) -> None:
     assert len(drawn(draw_prices, found).axes[0].lines) == 4
 
 
+def test_the_steps_that_settle_the_prices_follow_the_last_round(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    for seed in (0, 1):
+        log = Metrics(path, seed)
+        for number in range(1 + seed):
+            log.write({"round": number, "prices": {"0.2": 2.0}})
+        for price in (3.0, 4.0):
+            log.write({"settled": {"use_by_budget": {"0.2": 0.25}, "prices": {"0.2": price}}})
+    log.write({"settled": {"use_by_budget": {"0.2": 0.25}}})
+    assert read_prices(path) == {0.2: {0: [(0, 2.0), (1, 3.0), (2, 4.0)], 1: [(0, 2.0), (1, 2.0), (2, 3.0), (3, 4.0)]}}
+
+
 def test_a_round_that_the_log_lacks_is_not_drawn_through() -> None:
     axes = drawn(draw_prices, {0.2: {0: [(0, 1.0), (1, 2.0), (4, 3.0), (5, 4.0)]}}).axes[0]
     assert [line.get_xydata().tolist() for line in axes.lines] == [[[1, 1], [2, 2]], [[5, 3], [6, 4]]]

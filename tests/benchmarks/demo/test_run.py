@@ -24,7 +24,7 @@ CONFIG = DemoConfig()
 TINY = """
 sentences: {train: 60, validation: 8, test: 6}
 distil: {objective: kl, max_steps: 4, batch_size: 8, eval_every: 2, eval_limit: 4, metric: chrf}
-train: {limit: 30, width: 8, warm_epochs: 1, iterations: 2, prompts: 8, updates: 2, batch_size: 8}
+train: {limit: 30, width: 8, warm_epochs: 1, rounds: 1, texts: 10, forks: 2, pseudo_references: 1, batch_size: 8}
 calibrate: {rules: [learned, maxprob], budgets: [0.1, 0.2, 0.3], limit: 6}
 curve: {rules: [learned, maxprob, random], budgets: [0, 0.2, 1], seeds: 1, resamples: 100, metrics: [chrf]}
 examples: {rows: 2}

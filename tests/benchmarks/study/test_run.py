@@ -29,8 +29,8 @@ students:
 scores: {{limit: 3, max_new_tokens: 6, metrics: [chrf, rougeL]}}
 """
 POLICY = """
-policy: {student: pcl-on, limit: 12, width: 8, warm_epochs: 1, iterations: 1, prompts: 4, updates: 1, batch_size: 4,
-  max_new_tokens: 6}
+policy: {student: pcl-on, limit: 12, width: 8, warm_epochs: 1, rounds: 1, texts: 10, forks: 2, pseudo_references: 0,
+  batch_size: 4, max_new_tokens: 6}
 calibrate: {rules: [learned, maxprob], budgets: [0.1, 0.2], limit: 4, seeds: 1, max_new_tokens: 6}
 curve: {rules: [learned, maxprob, random], budgets: [0, 0.2, 1], seeds: 1, resamples: 100, metrics: [chrf],
   max_new_tokens: 6}
@@ -103,8 +103,8 @@ def test_missing_sections_are_left_out(data, tmp_path):
 
 
 FRONTIER = """
-policy: {student: [ce, pcl-on], limit: 12, width: 8, warm_epochs: 1, iterations: 1, prompts: 4, updates: 1,
-  batch_size: 4, max_new_tokens: 6, router_rows: 0, pairs: 0}
+policy: {student: [ce, pcl-on], limit: 12, width: 8, warm_epochs: 1, rounds: 1, texts: 10, forks: 2,
+  pseudo_references: 0, batch_size: 4, max_new_tokens: 6}
 frontier: {rules: [learned, margin], budgets: [0.2], metrics: [chrf], resamples: 100, max_new_tokens: 6,
   time_batches: []}
 """
