@@ -93,7 +93,7 @@ def judge(
         features_TF = text.features_TF.to(head.mean_F.device)
         budget_T = torch.full((len(features_TF),), key.budget, device=features_TF.device)
         with torch.no_grad():
-            gain_T = head(features_TF, budget_T).gain_B
+            gain_T = head.gain(features_TF, budget_T)
         found[index] = Judged(*(tuple(round(x, 5) for x in line.tolist()) for line in (gain_T, text.regret_T)))
     return found
 

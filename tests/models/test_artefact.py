@@ -51,7 +51,7 @@ def test_heads_come_back_in_the_order_of_their_seeds(tmp_path):
     found = read_heads(tmp_path / "deferral" / "model.safetensors", config)["learned"]
     features_NF, budget_N = torch.randn(5, 3), torch.rand(5)
     for kept, own in zip(found, heads, strict=True):
-        assert kept(features_NF, budget_N).gain_B.equal(own(features_NF, budget_N).gain_B)
+        assert kept.gain(features_NF, budget_N).equal(own.gain(features_NF, budget_N))
 
 
 def test_the_folder_is_a_students_own(folder):

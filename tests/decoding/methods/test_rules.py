@@ -122,7 +122,7 @@ def test_the_router_asks_once_and_follows():
     head = DeferralHead(HeadConfig(feature_width(2), width=8))
     told = state(position_B=torch.tensor([0, 4, 9]), calls_B=torch.tensor([0, 4, 8]))
     score_B = rule_of(model(head), "router").score(told)
-    assert score_B[0] == head(told.features_BF, told.budget_B).gain_B[0] and not score_B.requires_grad
+    assert score_B[0] == head.gain(told.features_BF, told.budget_B)[0] and not score_B.requires_grad
     assert score_B[1:].tolist() == [math.inf, -math.inf], "the teacher's own text, and one that the student began"
 
 
@@ -146,7 +146,7 @@ def test_a_trained_rule_is_told_features_and_budget():
         torch.nn.init.normal_(parameter)
     told = state()
     score_B = rule_of(model(head), "learned").score(told)
-    assert score_B.equal(head(told.features_BF, told.budget_B).gain_B.detach()) and not score_B.requires_grad
+    assert score_B.equal(head.gain(told.features_BF, told.budget_B).detach()) and not score_B.requires_grad
     assert not score_B.equal(rule_of(model(head), "learned").score(state(budget_B=torch.ones(3))))
 
 
