@@ -43,7 +43,7 @@ def offered(script, *words: str, cwd=None) -> list[str]:
         (["generate", "--teacher-b"], ["--teacher-budget"]),
         (["generate", "--adaptive-draft", "--teacher-b"], ["--teacher-budget"]),
         (["train", "--no-c"], ["--no-calibrate"]),
-        (["train", "--train", ""], ["head", "student"]),
+        (["train", "--agent", ""], ["lagrangian", "pcl"]),
         (["bench", "curve", "--quiet", "--log-level", "w"], ["warning"]),
     ],
 )
