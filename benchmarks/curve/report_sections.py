@@ -102,8 +102,8 @@ def _prices(diagnostics: Diagnostics) -> str:
         return f"{title}<p>{html(diagnostics.why.get('prices', ''))}</p>"
     return (
         f"{title}<p>In training each teacher budget has a price in nats per teacher token, the multiplier of its "
-        "constraint: it rises where the calls are more than the budget allows and falls where they are fewer. After the "
-        "last round the prices are moved until the gate, without its noise, keeps each budget on training texts. A "
-        "smaller budget has a higher price.</p>"
+        "constraint: it rises where the calls are more than the budget allows and falls where they are fewer. After "
+        "the last round the prices are moved until the gate, without its noise, keeps each budget on training texts. "
+        "A smaller budget has a higher price.</p>"
         + image("price of each budget by round of training", render(draw_prices, diagnostics.prices))
     )
