@@ -18,7 +18,7 @@ from wheels.config.parsing import to_dict
 from wheels.errors import WheelsError
 from wheels.files import write_bytes
 from wheels.models.loading import first_line, model_digest
-from wheels.runs import append_line, chunks, keep_lines, last_whole, number_of, seal
+from wheels.runs import append_line, chunks, is_whole, keep_lines, last_whole, number_of, seal
 from wheels.runs.tensors import STATE
 
 MACHINE = ("device", "threads", "output", "report_to")
@@ -73,6 +73,11 @@ def shared_chunks(
         pass
     accelerator.wait_for_everyone()
     return list(of(numbers))
+
+
+def chunks_are_whole(folder: Path, name: str, numbers: range) -> bool:
+    """Whether all parts that `shared_chunks` keeps are there, as they were made."""
+    return all(is_whole(folder / f"{name}-{number:05d}{STATE.suffix}", [None, number]) for number in numbers)
 
 
 class Checkpoints:

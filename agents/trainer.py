@@ -25,7 +25,7 @@ from wheels.agents.regression.warm_start import explained, fit_regret
 from wheels.agents.rl.agent import LagrangianAgent, PCLAgent, PCLSettings, price_for, starting_prices
 from wheels.agents.rl.lagrangian import PriceTable, non_increasing
 from wheels.agents.rl.paths import Forks, play
-from wheels.agents.runlog import Checkpoints, reading, shared_chunks
+from wheels.agents.runlog import Checkpoints, chunks_are_whole, reading, shared_chunks
 from wheels.agents.seed_run import SeedRun
 from wheels.data.tasks import Row
 from wheels.decoding.engine import decode
@@ -104,6 +104,8 @@ class Trainer:
     def train(self) -> dict[str, DeferralHead]:
         """Return the trained heads by rule; `prices` are then those of the budgets."""
         saved = self.checkpoints.latest()
+        if saved is not None and not self._has_forks(int(saved["round"])):
+            saved = None
         first = 0 if saved is None else int(saved["round"])
         self.run.metrics.keep_before(first if first <= self.config.rounds else NEVER)
         features_NF, regret_N = collect(self.run)
@@ -189,6 +191,13 @@ class Trainer:
             weight_N = forks.length_N / forks.length_N.mean()
             forks = replace(forks, reward_N=forks.reward_N * weight_N)
         return forks, *used(counts, self.config.budgets)
+
+    def _has_forks(self, done: int) -> bool:
+        """Whether the forks of the rounds before are whole: only the policy of its own round could make them again."""
+        if done > self.config.rounds:
+            return True
+        parts = range(-(-self.config.texts // CHUNK))
+        return all(chunks_are_whole(self.run.folder, f"forks-{number}", parts) for number in range(done))
 
     def _settle(self, agent: PCLAgent) -> None:
         """Move the prices until the greedy gate uses the teacher as each budget says, on training texts.

@@ -173,7 +173,7 @@ def test_every_setting_changes_what_is_made(config: TrainConfig, tmp_path: Path)
     for name, value in FLAGS.items():
         value = str(tmp_path / "student") if name == "teacher" else value
         other = {"agent": "pcl"} if name == "price" else {}
-        changed = made(replace(config, output=str(tmp_path / name), **other, **{name: value}))
+        changed = made(replace(config, output=str(tmp_path / f"run-{name}"), **other, **{name: value}))
         assert changed != (fixed if name == "price" else first), f"{name} changes nothing"
 
 
