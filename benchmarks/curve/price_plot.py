@@ -13,30 +13,25 @@ from wheels.benchmarks.core.style import THIN, Look, Theme, legend, line, new_fi
 from wheels.json_text import parse_object
 
 Prices = dict[float, dict[int, list[tuple[int, float]]]]
-"""By budget and seed: (round, price in nats per teacher token), in order of rounds; then the steps that settle them."""
+"""By budget and seed: (round, price in nats per teacher token), in order; the last rounds settle the prices."""
 
 
 def read_prices(path: Path) -> Prices:
     """Return the prices that `wheels train` logged, as `path` holds them; empty where it holds none.
 
-    The steps that settle the prices are numbered on from the last round. A line that was cut, or that tells of
-    something else, is passed over.
+    A line that was cut, or that tells of something else, is passed over.
     """
     found: dict[float, dict[int, dict[int, float]]] = {}
-    last: dict[int, int] = {}
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     for text in lines:
         try:
             figures = parse_object(text, str(path), finite=False)
-            seed, settled = int(figures["seed"]), figures.get("settled")
-            number = int(figures["round"]) if settled is None else last.get(seed, -1) + 1
-            told = (settled or figures)["prices"]
-            prices = {float(budget): float(price) for budget, price in told.items()}
+            place = int(figures["seed"]), int(figures["round"])
+            prices = {float(budget): float(price) for budget, price in figures["prices"].items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
-        last[seed] = number
         for budget, price in prices.items():
-            found.setdefault(budget, {}).setdefault(seed, {})[number] = price
+            found.setdefault(budget, {}).setdefault(place[0], {})[place[1]] = price
     return {
         budget: {seed: sorted(rounds.items()) for seed, rounds in sorted(seeds.items())}
         for budget, seeds in sorted(found.items())

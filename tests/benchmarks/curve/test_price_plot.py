@@ -15,25 +15,14 @@ def test_prices_come_back_by_budget_and_seed(tmp_path: Path) -> None:
         log.write({"warm_start": {"states": 5, "held_out_r2": 0.5}})
         for number in (1, 0):
             log.write({"round": number, "loss": 1.0, "prices": {"0.5": 1.0 + seed, "0.2": 2.0 + number}})
+        log.write({"round": 2, "settled": True, "use_by_budget": {}, "prices": {"0.5": 0.5, "0.2": 4.0}})
     found = read_prices(path)
     assert found == {
-        0.2: {0: [(0, 2.0), (1, 3.0)], 1: [(0, 2.0), (1, 3.0)]},
-        0.5: {0: [(0, 1.0), (1, 1.0)], 1: [(0, 2.0), (1, 2.0)]},
+        0.2: {0: [(0, 2.0), (1, 3.0), (2, 4.0)], 1: [(0, 2.0), (1, 3.0), (2, 4.0)]},
+        0.5: {0: [(0, 1.0), (1, 1.0), (2, 0.5)], 1: [(0, 2.0), (1, 2.0), (2, 0.5)]},
     }
     assert list(found) == [0.2, 0.5] and list(found[0.2]) == [0, 1]
     assert len(drawn(draw_prices, found).axes[0].lines) == 4
-
-
-def test_the_steps_that_settle_the_prices_follow_the_last_round(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    for seed in (0, 1):
-        log = Metrics(path, seed)
-        for number in range(1 + seed):
-            log.write({"round": number, "prices": {"0.2": 2.0}})
-        for price in (3.0, 4.0):
-            log.write({"settled": {"use_by_budget": {"0.2": 0.25}, "prices": {"0.2": price}}})
-    log.write({"settled": {"use_by_budget": {"0.2": 0.25}}})
-    assert read_prices(path) == {0.2: {0: [(0, 2.0), (1, 3.0), (2, 4.0)], 1: [(0, 2.0), (1, 2.0), (2, 3.0), (3, 4.0)]}}
 
 
 def test_a_round_that_the_log_lacks_is_not_drawn_through() -> None:
