@@ -14,7 +14,7 @@ from wheels.reports import report_option
 
 AGENTS = ("lagrangian", "pcl")
 """`lagrangian` learns a price for each budget; `pcl` holds the one price that it is given."""
-BASELINES = ("paired", "gate", "router")
+BASELINES = ("paired", "gate", "router", "reinforce")
 """Rules that the agent is compared with, each with a head of its own; `regret`, its warm start, is always there."""
 
 data_option = option_group("data")
@@ -69,6 +69,7 @@ class TrainConfig:
         (), "rules to train beside it: " + ", ".join(BASELINES) + " (regret always is)", choices=BASELINES
     )
     router_rows: int = baseline_option(3000, "rows that the router (of whole texts) learns from", minimum=1)
+    reinforce_texts: int = baseline_option(51_200, "texts that reinforce writes, four of each prompt", minimum=256)
     pairs: int = baseline_option(24_000, "states continued with and without a call, for paired", minimum=1)
     max_new_tokens: int = data_option(128, "longest output, in tokens", minimum=1)
     calibrate: bool = calibration_option(True, "find thresholds on the validation split after training")

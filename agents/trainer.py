@@ -119,7 +119,9 @@ class Trainer:
             self._settle(agent)
             self._save(agent, self.config.rounds + 1)
         self.prices = agent.price(torch.tensor(self.config.budgets)).tolist()
-        baselines = {rule: fit_baseline(rule, self.run, agent.start, states) for rule in self.config.baselines}
+        # Without a round nobody has measured it; a price then takes what place it needs.
+        kappa = agent.kappa or 1.0
+        baselines = {rule: fit_baseline(rule, self.run, agent.start, states, kappa) for rule in self.config.baselines}
         return {"learned": agent.head.eval(), "regret": agent.start, **baselines}
 
     def _agent(self, states: States, *, fresh: bool) -> PCLAgent:

@@ -1,4 +1,4 @@
-"""The trained rules that the agent is compared with: paired texts, the supervised gate, the router of whole texts."""
+"""The trained rules that the agent is compared with: paired texts, the supervised gate, the router, REINFORCE."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import torch
 
 from wheels.agents.regression.paired import Fit, collect_pairs, fit_pairs
 from wheels.agents.regression.warm_start import explained, fit_gate, fit_router
+from wheels.agents.rl.agent import starting_prices
+from wheels.agents.rl.reinforce import ReinforceSettings, reinforce
 from wheels.agents.seed_run import SeedRun
 from wheels.data.tasks import Row
 from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import student_only, teacher_only
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.teacher_forcing import teacher_force
+from wheels.envs.vector import DeferralVectorEnv
 from wheels.metrics import sentence_scores
 from wheels.models.pair import Pair
 from wheels.policy.head import DeferralHead
@@ -24,13 +27,16 @@ CHUNK = 512
 ROUTER_BATCH = 64
 """Texts in a gradient step of the router: it has one state a text, and so few of them."""
 
+A_ROUND = ReinforceSettings.prompts * ReinforceSettings.samples
+"""Texts of a round of REINFORCE."""
+
 States = tuple[torch.Tensor, torch.Tensor]
 """Features `[N, F]` and regrets `[N]`, nats."""
 Fitted = tuple[DeferralHead, dict[str, Any]]
 """A head, and what was measured on the tenth of its states that it did not see."""
 
 
-def fit_baseline(rule: str, run: SeedRun, warm: DeferralHead, states: States) -> DeferralHead:
+def fit_baseline(rule: str, run: SeedRun, warm: DeferralHead, states: States, kappa: float) -> DeferralHead:
     """Return the head of a baseline; a resumed run reads it, and every process has the same.
 
     Args:
@@ -38,10 +44,11 @@ def fit_baseline(rule: str, run: SeedRun, warm: DeferralHead, states: States) ->
         run: The seed's run.
         warm: The warm start of the agent.
         states: What it was fitted to.
+        kappa: Points of the metric for a nat.
     """
 
     def make(_: int) -> Mapping[str, torch.Tensor]:
-        head, figures = FITS[rule](run, warm, states)
+        head, figures = FITS[rule](run, warm, states, kappa)
         run.metrics.write({rule: figures})
         return head.state_dict()
 
@@ -50,13 +57,13 @@ def fit_baseline(rule: str, run: SeedRun, warm: DeferralHead, states: States) ->
     return head
 
 
-def _paired(run: SeedRun, warm: DeferralHead, states: States) -> Fitted:
+def _paired(run: SeedRun, warm: DeferralHead, states: States, _: float) -> Fitted:
     """Fit the shift of the warm start to pairs of texts, one decision apart."""
     head = warm.frozen_copy()
     return head, fit_pairs(head, collect_pairs(run, warm, states[0]), Fit(seed=run.seed))
 
 
-def _gate(run: SeedRun, _: DeferralHead, states: States) -> Fitted:
+def _gate(run: SeedRun, _: DeferralHead, states: States, __: float) -> Fitted:
     """Fit the gate on the states of the warm start."""
     features_NF, regret_N = states
     held = len(regret_N) // 10
@@ -78,10 +85,30 @@ def _router(run: SeedRun, *_: Any) -> Fitted:
     return head, {"texts": fitted, "held_out_r2": share}
 
 
-FITS: dict[str, Callable[[SeedRun, DeferralHead, States], Fitted]] = {
+def _reinforce(run: SeedRun, warm: DeferralHead, states: States, kappa: float) -> Fitted:
+    """Train the warm start by policy gradient, in the environment of the agent."""
+    config, head = run.config, warm.frozen_copy()
+    settings = ReinforceSettings(rounds=config.reinforce_texts // A_ROUND, seed=run.seed)
+    env = DeferralVectorEnv(
+        config.batch_size,
+        run.pair,
+        run.rows,
+        reward="terminal",
+        metric=run.metric,
+        terminal_scale=1.0 / kappa,
+        max_new_tokens=config.max_new_tokens,
+        observed=(),
+    )
+    table = starting_prices(head, config.budgets, settings.alpha, states[0][:20_000])
+    reinforce(env, head, table, settings, run.folder / "reinforce", lambda told: run.metrics.write({"rounds": told}))
+    return head, {"texts": settings.rounds * A_ROUND, "prices": table.prices}
+
+
+FITS: dict[str, Callable[[SeedRun, DeferralHead, States, float], Fitted]] = {
     "paired": _paired,
     "gate": _gate,
     "router": _router,
+    "reinforce": _reinforce,
 }
 
 

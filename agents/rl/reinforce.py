@@ -12,21 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import trange
+from tqdm import tqdm
 
 from wheels.agents.gate import gate_log_probs
 from wheels.agents.rl.lagrangian import PriceTable
-from wheels.agents.runlog import Checkpoints, reading
 from wheels.envs.settings import Start
 from wheels.envs.vector import DeferralVectorEnv
 from wheels.finite import check_finite
 from wheels.policy.head import DeferralHead
+from wheels.runs import chunks
+from wheels.runs.tensors import STATE
 
-CHECKPOINT_EVERY = 10
-"""Rounds."""
+BLOCK = 20
+"""Rounds between two writes to disk."""
 Gate = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From the features and budgets of some states to the logits of a call."""
 
@@ -107,52 +109,61 @@ def draw_starts(settings: ReinforceSettings, number: int, rows: int, budgets: Se
     return [Start(index, seed, budget, 0.0) for index, budget, own in told for seed in own]
 
 
+def learn(
+    texts: Samples, gate: Gate, table: PriceTable, optimizer: torch.optim.Optimizer, settings: ReinforceSettings
+) -> dict[str, float]:
+    """Take a gradient step, move the prices by the measured use, and return what was measured.
+
+    Raises:
+        WheelsError: where the return or the norm of its gradient is no finite number.
+    """
+    return_B, budget_N = returns(texts, table.prices_at(texts.budget_B)), texts.budget_B[texts.text_N]
+    optimizer.zero_grad()
+    policy_loss(texts, gate(texts.features_NF, budget_N), leave_one_out(return_B, settings.samples)).backward()
+    norm = torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], settings.gradient_norm)
+    figures = {"return": float(return_B.mean()), "gradient_norm": float(norm)}
+    check_finite("reinforce", figures)
+    optimizer.step()
+    tokens = {budget: float((budget_N == budget).sum()) for budget in set(budget_N.tolist())}
+    use = {budget: float(texts.call_N[budget_N == budget].sum()) / count for budget, count in tokens.items()}
+    table.update(use, tokens)
+    return figures | {f"use_{budget:g}": share for budget, share in use.items()}
+
+
 def reinforce(
     env: DeferralVectorEnv,
     head: DeferralHead,
     table: PriceTable,
     settings: ReinforceSettings,
-    checkpoints: Checkpoints,
-    note: Callable[[dict[str, Any]], None],
-) -> DeferralHead:
-    """Train a head in place; the prices follow the measured use.
+    folder: Path,
+    note: Callable[[dict[str, float]], None],
+) -> None:
+    """Train a head and the prices of its budgets in place.
 
     Args:
         env: Its reward is `terminal`, in nats.
         head: The warm start.
         table: The budgets and their first prices.
         settings: How.
-        checkpoints: Where a killed run continues.
-        note: Is told the figures of the last round before each checkpoint.
-
-    Raises:
-        WheelsError: where the return or its gradient is no finite number.
+        folder: Where each block of rounds is kept, for a run that is killed.
+        note: Is told the figures of each block's last round.
     """
 
     def gate(features_NF: torch.Tensor, budget_N: torch.Tensor) -> torch.Tensor:
         return (head.gain(features_NF, budget_N) - table.prices_at(budget_N)) / settings.alpha
 
+    def block(first: int) -> dict[str, Any]:
+        for number in range(first, min(first + BLOCK, settings.rounds)):
+            texts = sample(env, gate, draw_starts(settings, number, len(env.rows), table.budgets))
+            figures = learn(texts, gate, table, optimizer, settings)
+        note({"rounds": number + 1.0, **figures})
+        return {name: part.state_dict() for name, part in parts.items()}
+
     trained = [*head.requires_grad_(True).regressed(), *head.shift.parameters()]
     optimizer = torch.optim.AdamW(trained, settings.learning_rate, weight_decay=0.0)
     parts: dict[str, Any] = {"head": head, "optimizer": optimizer, "table": table}
-    saved = checkpoints.latest() or {"round": 0, **{name: part.state_dict() for name, part in parts.items()}}
-    with reading(checkpoints.folder):
+    blocks = range(0, settings.rounds, BLOCK)
+    for kept in tqdm(chunks(folder, None, blocks, block, STATE), total=len(blocks), desc="reinforce", unit="block"):
         for name, part in parts.items():
-            part.load_state_dict(saved[name])
-    for number in trange(saved["round"], settings.rounds, desc="reinforce", unit="round"):
-        texts = sample(env, gate, draw_starts(settings, number, len(env.rows), table.budgets))
-        return_B, budget_N = returns(texts, table.prices_at(texts.budget_B)), texts.budget_B[texts.text_N]
-        optimizer.zero_grad()
-        policy_loss(texts, gate(texts.features_NF, budget_N), leave_one_out(return_B, settings.samples)).backward()
-        norm = torch.nn.utils.clip_grad_norm_(trained, settings.gradient_norm)
-        figures = {"return": float(return_B.mean()), "gradient_norm": float(norm)}
-        check_finite(f"reinforce, round {number + 1}", figures)
-        optimizer.step()
-        tokens = {budget: float((budget_N == budget).sum()) for budget in set(budget_N.tolist())}
-        use = {budget: float(texts.call_N[budget_N == budget].sum()) / count for budget, count in tokens.items()}
-        table.update(use, tokens)
-        if (number + 1) % CHECKPOINT_EVERY == 0 or number + 1 == settings.rounds:
-            note({"reinforce": {"rounds": number + 1, **figures, "use_by_budget": use}})
-            states = {name: part.state_dict() for name, part in parts.items()}
-            checkpoints.save(number + 1, {"round": number + 1, **states})
-    return head.requires_grad_(False).eval()
+            part.load_state_dict(kept[name])
+    head.requires_grad_(False)

@@ -75,6 +75,7 @@ def config(tmp_path: Path) -> TrainConfig:
         student=str(tmp_path / "student"), teacher=str(tmp_path / "teacher"), data=str(tmp_path),
         output=str(tmp_path / "model"), seeds=2, width=8, warm_epochs=1, rounds=2, texts=8, pseudo_references=1,
         batch_size=4, max_new_tokens=8, budgets=(0.2, 0.5), calibrate=False, baselines=BASELINES, pairs=16,
+        reinforce_texts=256,
     )  # fmt: skip
 
 
@@ -109,7 +110,7 @@ def test_seeds_differ_and_so_do_the_rules(config: TrainConfig) -> None:
     artefact = Artefact.load(config.output)
     # Pairs that tell nothing leave the regression as it was.
     rules = set(HEADS) - {"paired"}
-    assert len({artefact.head_digest(rule, seed) for rule in rules for seed in (0, 1)}) == 8
+    assert len({artefact.head_digest(rule, seed) for rule in rules for seed in (0, 1)}) == 10
 
 
 @pytest.mark.slow
@@ -145,7 +146,7 @@ FLAGS = {
     "limit": 12, "seed": 1, "budgets": (0.3, 0.5), "width": 12, "regret_clip": 0.5, "states": 20, "warm_epochs": 2,
     "warm_learning_rate": 1e-2, "agent": "pcl", "rounds": 1, "texts": 12, "forks": 2, "pseudo_references": 0,
     "metric": "rougeL", "alpha": 1.0, "epochs": 2, "learning_rate": 1e-2, "weight_decay": 0.0, "max_new_tokens": 5,
-    "baselines": ("gate",), "router_rows": 5, "teacher": "student", "price": 0.5,
+    "baselines": ("gate",), "router_rows": 5, "reinforce_texts": 512, "teacher": "student", "price": 0.5,
 }  # fmt: skip
 """Another value of every setting that the default recipe documents."""
 ELSEWHERE = {

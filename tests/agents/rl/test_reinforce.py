@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 
 from tests.envs.tiny import make_pair, teacher_rows
 from wheels.agents.gate import gate_log_probs
 from wheels.agents.rl import reinforce as algorithm
 from wheels.agents.rl.lagrangian import Gains, PriceTable
 from wheels.agents.rl.reinforce import (
-    CHECKPOINT_EVERY,
+    BLOCK,
     ReinforceSettings,
     Samples,
     draw_starts,
@@ -26,7 +25,6 @@ from wheels.agents.rl.reinforce import (
     returns,
     sample,
 )
-from wheels.agents.runlog import Checkpoints
 from wheels.envs.deferral import DeferralEnv
 from wheels.envs.settings import Start
 from wheels.envs.vector import DeferralVectorEnv
@@ -206,22 +204,14 @@ def run(
 ) -> tuple[DeferralHead, PriceTable, list[dict[str, Any]]]:
     settings = {"prompts": 4, "samples": 2, "rounds": 4, "learning_rate": 1e-2} | change
     scale, gains = settings.pop("scale", 0.1), settings.pop("gains", Gains())
-    table, noted = PriceTable((0.2, 0.6), gains, prices), []
-    head = reinforce(
-        env_of(pair, terminal_scale=scale),
-        head_of(pair),
-        table,
-        ReinforceSettings(**settings),
-        Checkpoints(folder, Accelerator(cpu=True)),
-        noted.append,
-    )
+    head, table, noted = head_of(pair), PriceTable((0.2, 0.6), gains, prices), []
+    reinforce(env_of(pair, terminal_scale=scale), head, table, ReinforceSettings(**settings), folder, noted.append)
     return head, table, noted
 
 
 def uses(noted: list[dict[str, Any]]) -> list[float]:
     """The last use of both budgets."""
-    use = noted[-1]["reinforce"]["use_by_budget"]
-    return [use[0.2], use[0.6]]
+    return [noted[-1]["use_0.2"], noted[-1]["use_0.6"]]
 
 
 @pytest.mark.parametrize(("price", "pays"), [(0.0, True), (20.0, False)])
@@ -230,15 +220,15 @@ def test_it_calls_where_calls_pay(pair: Pair, tmp_path: Path, price: float, pays
     change = {"prices": (price, price), "gains": Gains(0.0, 0.0, 0.0), "alpha": 10.0}
     _, _, noted = run(pair, tmp_path / "still", rounds=1, learning_rate=0.0, **change)
     assert all(0.05 < use < 0.95 for use in uses(noted))
-    _, table, noted = run(pair, tmp_path, rounds=2 * CHECKPOINT_EVERY, learning_rate=0.1, **change)
+    _, table, noted = run(pair, tmp_path, rounds=2 * BLOCK, learning_rate=0.1, **change)
     assert len(noted) == 2 and table.prices == (price, price)
     assert min(uses(noted)) > 0.95 if pays else max(uses(noted)) < 0.05
 
 
 def test_a_price_follows_the_use(pair: Pair, tmp_path: Path) -> None:
     _, table, noted = run(pair, tmp_path, rounds=1, learning_rate=0.0, gains=Gains(1.0, 0.0, 0.0), prices=(3.0, 1.0))
-    use = noted[0]["reinforce"]["use_by_budget"]
-    assert table.prices == pytest.approx((3.0 + use[0.2] - 0.2, 1.0 + use[0.6] - 0.6))
+    low, high = uses(noted)
+    assert table.prices == pytest.approx((3.0 + low - 0.2, 1.0 + high - 0.6))
 
 
 def test_a_price_above_every_gain_lets_nothing_be_called(pair: Pair, tmp_path: Path) -> None:
@@ -246,10 +236,12 @@ def test_a_price_above_every_gain_lets_nothing_be_called(pair: Pair, tmp_path: P
     assert uses(noted)[0] < 0.1 < uses(noted)[1]
 
 
-def test_a_killed_run_ends_at_the_same_bits(pair: Pair, tmp_path: Path) -> None:
+def test_a_killed_run_ends_at_the_same_bits(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(algorithm, "BLOCK", 2)
     whole, prices, _ = run(pair, tmp_path / "whole")
     run(pair, tmp_path / "cut", rounds=2)
-    again, resumed, _ = run(pair, tmp_path / "cut")
+    again, resumed, noted = run(pair, tmp_path / "cut")
+    assert [each["rounds"] for each in noted] == [4], "the first block is there"
     assert resumed.prices == prices.prices != (0.5, 0.2)
     for name, value in whole.state_dict().items():
         assert value.equal(again.state_dict()[name]), name
@@ -263,5 +255,5 @@ def test_what_is_no_number_stops_it(pair: Pair, tmp_path: Path, monkeypatch: pyt
         return replace(texts, reward_B=texts.reward_B + torch.inf)
 
     monkeypatch.setattr(algorithm, "sample", endless)
-    with pytest.raises(WheelsError, match="reinforce, round 1: the return is inf"):
+    with pytest.raises(WheelsError, match="reinforce: the return is inf"):
         run(pair, tmp_path)
