@@ -11,7 +11,8 @@ which follows the measured use and is part of the observation. The policy starts
 import argparse
 import copy
 import hashlib
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv
 
+import wheels
 from wheels.agents import DeferralHead, PriceTable
 from wheels.agents.rl.agent import starting_prices
-from wheels.data import load_task
+from wheels.data import Row, load_task
 from wheels.envs import DeferralVectorEnv
 from wheels.models.artefact import Artefact
 
@@ -147,6 +149,15 @@ class Prices(BaseCallback):
         print(f"{self.texts.read['texts']} texts, use {use}", flush=True)
 
 
+def with_references(pair: wheels.Pair, rows: Sequence[Row], count: int, max_new_tokens: int) -> list[Row]:
+    """Return the rows with texts of the teacher as further references: the mean over several has less luck in it."""
+    sources, sampling = [row.source for row in rows], wheels.Sampling(temperature=1.0)
+    told = [wheels.DecodeParams(max_new_tokens=max_new_tokens, sampling=sampling, seed=seed) for seed in range(count)]
+    sampled = [wheels.decode(pair, sources, wheels.teacher_only(), params) for params in told]
+    texts = [tuple(traces[place].text for traces in sampled) for place in range(len(rows))]
+    return [replace(row, references=several) for row, several in zip(rows, texts, strict=True)]
+
+
 def first_look(envs: DeferralVectorEnv, head: DeferralHead) -> tuple[PriceTable, float]:
     """Return the prices at which the head would keep each budget, and a text's mean reward, from random calls."""
     envs.reset(seed=0)
@@ -213,6 +224,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("ppo"), help="folder of the policy and its rule")
     parser.add_argument("--texts", type=int, default=2000, help="texts to learn from, about")
     parser.add_argument("--points-per-nat", type=float, default=1.0, help="of the metric; wheels train measures it")
+    parser.add_argument("--pseudo-references", type=int, default=4, help="sampled from the teacher for each text")
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--epochs", type=int, default=4, help="passes over each rollout")
@@ -220,7 +232,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=64, help="steps of a rollout")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    artefact, rows = Artefact.load(options.model), load_task(options.data).train
+    artefact, rows = Artefact.load(options.model), load_task(options.data).train[: options.texts]
+    rows = with_references(artefact.pair, rows, options.pseudo_references, options.max_new_tokens)
     head = artefact.head("regret")
     envs = DeferralVectorEnv(
         options.rows,
@@ -230,6 +243,7 @@ def main() -> None:
         reward="terminal",
         terminal_scale=SCALE,
         max_new_tokens=options.max_new_tokens,
+        observed=SEEN,
     )
     table, mean_reward = first_look(envs, head)
     texts = Texts(envs, table, options.points_per_nat)

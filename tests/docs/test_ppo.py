@@ -161,7 +161,7 @@ def test_from_a_trained_model_to_a_text(train: ModuleType, tmp_path: Path, capsy
         rows = [json.dumps({"source": row.source, "target": row.target}) for row in ROWS]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
     given = ["--model", str(model), "--data", str(tmp_path)]
-    sizes = ["--texts", "20", "--rows", "4", "--steps", "16", "--max-new-tokens", "8"]
+    sizes = ["--texts", "20", "--pseudo-references", "2", "--rows", "4", "--steps", "16", "--max-new-tokens", "8"]
     told = [sys.executable, str(FOLDER / "train.py"), *given, *sizes, "--output", str(tmp_path / "ppo")]
     done = subprocess.run(told, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
