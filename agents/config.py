@@ -14,11 +14,16 @@ from wheels.reports import report_option
 
 AGENTS = ("lagrangian", "pcl")
 """`lagrangian` learns a price for each budget; `pcl` holds the one price that it is given."""
+TRAINED_PARTS = ("head", "student")
+"""`head` learns when to call; `student` lets the student learn too, in turns with it (`wheels.agents.rl.student`)."""
+STUDENT_OBJECTIVES = ("kl", "rkl", "jsd")
+"""Those of `wheels pretrain` that need no references."""
 BASELINES = ("paired", "gate", "router", "reinforce")
 """Rules that the agent is compared with, each with a head of its own; `regret`, its warm start, is always there."""
 
 data_option = option_group("data")
 warm_option = option_group("warm start (regression of the regret)")
+student_option = option_group("the student (--train student)")
 agent_option = option_group("agent (path consistency on forked texts)")
 baseline_option = option_group("baselines")
 logging_option = option_group("logging")
@@ -44,6 +49,13 @@ class TrainConfig:
     seeds: int = option(1, "heads to train, from --seed on", minimum=1)
     seed: int = option(0, "first seed of all that is random", minimum=0)
     budgets: tuple[float, ...] = option((0.05, 0.1, 0.2, 0.3, 0.5), "grid of budgets that get a price", share=True)
+    train: str = option("head", "head alone, or the student in turns with it", choices=TRAINED_PARTS)
+    turns: int = student_option(2, "times that it is taught, before the head's own training", minimum=1)
+    student_texts: int = student_option(12_000, "texts that are written in a turn", minimum=1)
+    student_objective: str = student_option("kl", "divergence from the teacher", choices=STUDENT_OBJECTIVES)
+    student_epochs: int = student_option(2, "passes over the texts of a turn", minimum=1)
+    student_learning_rate: float = student_option(5e-4, "highest learning rate of the student", minimum=0.0)
+    cached_logits: int = student_option(32, "the teacher's likeliest tokens that are kept of each state", minimum=1)
     width: int = warm_option(256, "units of the head's hidden layers", minimum=1)
     regret_clip: float = warm_option(6.0, "a regret counts for at most this, in nats", minimum=0.1)
     states: int = warm_option(400_000, "states that the warm start reads at most", minimum=1)
@@ -92,3 +104,15 @@ class TrainConfig:
         if not inner:
             raise WheelsError(f"budgets must hold at least one value above 0 and below 1, got {list(self.budgets)}")
         object.__setattr__(self, "budgets", inner)
+        if self.train == "student":
+            self._check_student()
+
+    def _check_student(self) -> None:
+        """Refuse settings that a student cannot be trained with."""
+        if self.seeds > 1:
+            raise WheelsError(
+                f"train 'student' gives one student, got seeds {self.seeds}; run it once for each seed, with --seed 0, "
+                "1, ... and an --output each"
+            )
+        if self.dtype != "float32":
+            raise WheelsError(f"train 'student' needs dtype float32, in which the student learns, got {self.dtype!r}")

@@ -67,6 +67,8 @@ def workload(config: TrainConfig, rows: int, validation: int) -> list[str]:
     trained = trained_rules(config)
     heads = f"{config.seeds} x {', '.join(trained)}"
     lines = [f"training on {rows} rows: up to {config.states} states, heads {heads}; then {rounds} for each seed"]
+    if config.train == "student":
+        lines = [f"first the student learns, in {config.turns} turns of {config.student_texts} texts; then", *lines]
     if not config.calibrate:
         return [*lines, "no calibration: `wheels calibrate` finds thresholds later"]
     names = config.calibration_rules or [rule for rule in RULE_NAMES if rule not in TRAINED or rule in trained]

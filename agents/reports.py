@@ -28,13 +28,14 @@ class Reports:
         self.arguments = _arguments(config)
 
     def log(self, seed: int, figures: Mapping[str, Any]) -> None:
-        """Send the numbers among `figures`, as `seed_0/loss`, `seed_0/prices/0.2` and so on, at the step `round`."""
+        """Send the numbers among `figures`, as `seed_0/loss`, `seed_0/prices/0.2` and so on, at `round` or `turn`."""
         if not self.config.report_to:
             return
         if not self.callbacks:
             self._open()
-        self.state.global_step = int(figures.get("round", 0))
-        numbers = dict(_flat(f"seed_{seed}", {name: value for name, value in figures.items() if name != "round"}))
+        self.state.global_step = int(figures.get("round", figures.get("turn", 0)))
+        shown = {name: value for name, value in figures.items() if name not in ("round", "turn")}
+        numbers = dict(_flat(f"seed_{seed}", shown))
         for callback in self.callbacks:
             callback.on_log(self.arguments, self.state, TrainerControl(), logs=numbers)
 

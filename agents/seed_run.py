@@ -15,6 +15,9 @@ from wheels.agents.runlog import Metrics, shared_chunks
 from wheels.data.tasks import Row
 from wheels.models.pair import Pair
 
+TURN_DRAWS = 10_007
+"""More than the numbers of one turn's jobs."""
+
 
 @dataclass(frozen=True)
 class SeedRun:
@@ -31,11 +34,14 @@ class SeedRun:
     accelerator: Accelerator
     metrics: Metrics
     """Where figures are noted."""
+    turn: int = 0
+    """Of the student, from 1 on; 0: the head's own training, after the last."""
 
     @property
     def folder(self) -> Path:
         """Where the stages keep what they have made."""
-        return Path(self.config.output) / ".training" / f"seed-{self.seed}"
+        place = Path(self.config.output) / ".training" / f"seed-{self.seed}"
+        return place / f"turn-{self.turn}" if self.turn else place
 
     def parts(
         self, name: str, count: int, make: Callable[[int], Mapping[str, Any]], title: str | None = None
@@ -44,8 +50,12 @@ class SeedRun:
         return shared_chunks(self.folder, name, range(count), make, self.accelerator, title)
 
     def draws(self, number: int) -> int:
-        """Return a seed of its own for each numbered job."""
-        return self.seed * 1_000_003 + number
+        """Return a seed of its own for each numbered job of each turn."""
+        return self.seed * 1_000_003 + self.turn * TURN_DRAWS + number
+
+    def note(self, figures: Mapping[str, Any]) -> None:
+        """Write figures to `metrics.jsonl`, with the turn that they are of."""
+        self.metrics.write({**({"turn": self.turn} if self.turn else {}), **figures})
 
     def regression(self, batch: int = WarmStart.batch) -> WarmStart:
         """Return how a head is regressed."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from wheels.agents.regression.warm_start import explained, fit_regret
 from wheels.agents.rl.agent import LagrangianAgent, PCLAgent, PCLSettings, price_for, starting_prices
 from wheels.agents.rl.lagrangian import PriceTable, non_increasing
 from wheels.agents.rl.paths import Forks, play
+from wheels.agents.rl.student import take_turn
 from wheels.agents.runlog import Checkpoints, chunks_are_whole, reading, shared_chunks
 from wheels.agents.seed_run import SeedRun
 from wheels.data.tasks import Row
@@ -42,6 +43,8 @@ log = logging.getLogger("wheels")
 
 CHUNK = 1024
 """Texts that are written between two writes to disk."""
+TURN_STATES = 50_000
+"""States that the gate of a student's turn is fitted to, at most: it says where the texts go, and is fitted again."""
 SETTLED = 0.01
 """How near the use of the greedy gate must come to each budget."""
 SETTLE_TEXTS = 2000
@@ -100,17 +103,21 @@ class Trainer:
         self.run, self.config = run, run.config
         self.checkpoints = Checkpoints(run.folder, run.accelerator)
         self.prices: list[float] = []
+        self.judged = 0
 
     def train(self) -> dict[str, DeferralHead]:
         """Return the trained heads by rule; `prices` are then those of the budgets."""
+        if self.config.train == "student":
+            few = replace(self.config, states=min(self.config.states, TURN_STATES))
+            for turn in range(1, self.config.turns + 1):
+                Trainer(replace(self.run, config=few, turn=turn)).take_turn()
         saved = self.checkpoints.latest()
         if saved is not None and not self._has_forks(int(saved["round"])):
             saved = None
         first = 0 if saved is None else int(saved["round"])
         self.run.metrics.keep_before(first if first <= self.config.rounds else NEVER)
-        features_NF, regret_N = collect(self.run)
-        states = features_NF, regret_N.clamp(max=self.config.regret_clip)
-        agent = self._agent(states, fresh=saved is None)
+        states = self._states()
+        agent = self._agent(states)
         if saved is not None:
             with reading(self.checkpoints.folder):
                 agent.load_state_dict(saved["agent"])
@@ -124,10 +131,21 @@ class Trainer:
         baselines = {rule: fit_baseline(rule, self.run, agent.start, states, kappa) for rule in self.config.baselines}
         return {"learned": agent.head.eval(), "regret": agent.start, **baselines}
 
-    def _agent(self, states: States, *, fresh: bool) -> PCLAgent:
-        """Return the agent at its warm start, or untrained for a state to be loaded."""
+    def take_turn(self) -> None:
+        """Teach the student on what the warm start's policy writes, under each budget at its starting price."""
+        agent = self._agent(self._states())
+        take_turn(self.run, self._environment, self._starts(agent, 0, self.config.student_texts), agent.logit)
+
+    def _states(self) -> States:
+        """Return states with their regrets, clipped; `judged` counts all that the teacher has read for them."""
+        features_NF, regret_N = collect(self.run)
+        self.judged, count = len(regret_N), self.config.states
+        return features_NF[:count], regret_N[:count].clamp(max=self.config.regret_clip)
+
+    def _agent(self, states: States) -> PCLAgent:
+        """Return the agent at its warm start."""
         config, features_NF = self.config, states[0]
-        head = self._warm_start(states) if fresh else DeferralHead(self.run.regression().head(features_NF.shape[1]))
+        head = self._warm_start(states)
         settings = PCLSettings(
             alpha=config.alpha,
             epochs=config.epochs,
@@ -146,18 +164,25 @@ class Trainer:
         features_NF, regret_N = states
         held = max(1, len(regret_N) // 10)
         settings = self.run.regression()
-        steps = settings.epochs * -(-(len(regret_N) - held) // settings.batch)
-        with self._bar("warm start", steps, "step") as bar:
-            head = fit_regret(features_NF[:-held], regret_N[:-held], settings, lambda loss: bar.update())
-        share = explained(head, features_NF[-held:], regret_N[-held:])
-        self.run.metrics.write({"warm_start": {"states": len(regret_N) - held, "held_out_r2": share}})
-        return head
+
+        def make(_: int) -> Mapping[str, torch.Tensor]:
+            steps = settings.epochs * -(-(len(regret_N) - held) // settings.batch)
+            with self._bar("warm start", steps, "step") as bar:
+                head = fit_regret(features_NF[:-held], regret_N[:-held], settings, lambda loss: bar.update())
+            share = explained(head, features_NF[-held:], regret_N[-held:])
+            figures = {"states": len(regret_N) - held, "held_out_r2": share}
+            self.run.note({"warm_start": figures, "teacher_tokens": self.judged})
+            return head.state_dict()
+
+        head = DeferralHead(settings.head(features_NF.shape[1]))
+        head.load_state_dict(self.run.parts("warm-start", 1, make)[0])
+        return head.eval()
 
     def _rounds(self, agent: PCLAgent, first: int) -> None:
         """Write, fork, move the prices by the measured use, and learn from the forks of all rounds so far."""
         forks: list[Forks] = []
         for number in range(self.config.rounds if first <= self.config.rounds else 0):
-            found, use, tokens = self._write(agent, number)
+            found, use, tokens, asked = self._write(agent, number)
             forks.append(found)
             if number < first:
                 continue
@@ -168,11 +193,15 @@ class Trainer:
                 figures = agent.learn(every, lambda loss: bar.update())
             if isinstance(agent, LagrangianAgent):
                 agent.table = starting_prices(agent.head, self.config.budgets, self.config.alpha, found.features_NF)
-            self._note(agent, number, figures, use, tokens)
+            self._note(agent, number, figures | {"teacher_tokens": asked}, use, tokens)
             self._save(agent, number + 1)
 
-    def _write(self, agent: PCLAgent, number: int) -> tuple[Forks, Use, Use]:
-        """Write the texts of a round and fork them; return the forks, and the use and tokens of each budget."""
+    def _write(self, agent: PCLAgent, number: int) -> tuple[Forks, Use, Use, int]:
+        """Write the texts of a round, and fork them.
+
+        Returns:
+            The forks; the use and the tokens of each budget; and the tokens that the teacher was asked for.
+        """
         count = self.config.texts
         starts = self._starts(agent, number, count)
 
@@ -182,7 +211,8 @@ class Trainer:
             )
             assert forks is not None
             counts = torch.tensor(
-                [[stem.start.budget, stem.calls, len(stem.call_T)] for stem in stems], dtype=torch.float64
+                [[stem.start.budget, stem.calls, len(stem.call_T), stem.teacher_tokens] for stem in stems],
+                dtype=torch.float64,
             )
             return {**vars(forks), "counts": counts}
 
@@ -192,7 +222,8 @@ class Trainer:
         if self.run.metric in OF_A_CORPUS:
             weight_N = forks.length_N / forks.length_N.mean()
             forks = replace(forks, reward_N=forks.reward_N * weight_N)
-        return forks, *used(counts, self.config.budgets)
+        use, tokens = used(counts, self.config.budgets)
+        return forks, use, tokens, int(counts[:, 3].sum())
 
     def _has_forks(self, done: int) -> bool:
         """Whether the forks of the rounds before are whole: only the policy of its own round could make them again."""
@@ -213,9 +244,10 @@ class Trainer:
             starts = self._starts(agent, SETTLE_ROUND + attempt, min(SETTLE_TEXTS, self.config.texts))
             stems, _ = play(self._environment, starts, agent.logit, greedy=True)
             counts = [[stem.start.budget, stem.calls, len(stem.call_T)] for stem in stems]
+            asked = sum(stem.teacher_tokens for stem in stems)
             use, _ = used(torch.tensor(counts, dtype=torch.float64), budgets)
             prices = dict(zip(budgets, agent.table.prices, strict=True))
-            figures = {"use_by_budget": named(use), "prices": named(prices)}
+            figures = {"use_by_budget": named(use), "prices": named(prices), "teacher_tokens": asked}
             self.run.metrics.write({"round": self.config.rounds + attempt, "settled": True, **figures})
             if all(abs(use[budget] - budget) <= SETTLED for budget in use):
                 return
@@ -254,12 +286,12 @@ class Trainer:
             budget=self.config.budgets,
         )
 
-    def _note(self, agent: PCLAgent, number: int, figures: dict[str, float], use: Use, tokens: Use) -> None:
+    def _note(self, agent: PCLAgent, number: int, figures: Mapping[str, float], use: Use, tokens: Use) -> None:
         """Write the figures of a round."""
         prices = agent.price(torch.tensor(self.config.budgets)).tolist()
         told = dict(zip(self.config.budgets, prices, strict=True))
         step = f"seed {self.run.seed}, round {number + 1}"
-        check_finite(step, figures | {f"price of budget {budget}": price for budget, price in told.items()})
+        check_finite(step, {**figures} | {f"price of budget {budget}": price for budget, price in told.items()})
         mean = sum(use[budget] * tokens[budget] for budget in use) / sum(tokens.values())
         shown = {"use": mean, "use_by_budget": named(use), "prices": named(told)}
         self.run.metrics.write({"round": number, **figures, **shown})
@@ -278,12 +310,12 @@ def used(counts: torch.Tensor, budgets: Sequence[float]) -> tuple[Use, Use]:
     """Return the measured use and the tokens of each budget that was seen.
 
     Args:
-        counts: Budget, calls and tokens of each text, `[N, 3]`, float64.
+        counts: Budget, calls and tokens of each text, and maybe more: `[N, 3 or more]`, float64.
         budgets: The grid.
     """
     use, tokens = {}, {}
     for budget in budgets:
-        calls, total = counts[counts[:, 0] == budget][:, 1:].sum(0).tolist()
+        calls, total = counts[counts[:, 0] == budget][:, 1:3].sum(0).tolist()
         if total:
             use[budget], tokens[budget] = calls / total, total
     return use, tokens

@@ -121,10 +121,10 @@ def _score_batch(pair: Pair, sources: list[Sequence[int]], texts: list[Sequence[
 
 
 @torch.no_grad()
-def teacher_choices(
+def teacher_logits(
     pair: Pair, sources: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], batch_size: int | None = None
-) -> list[list[int]]:
-    """Return the teacher's greedy token at the state before each token of each text, from one pass over it.
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield each text's place and the teacher's logits at the states before its T tokens, `[T, V]`; short texts first.
 
     Args:
         pair: Both models.
@@ -132,14 +132,23 @@ def teacher_choices(
         texts: Tokens of the outputs, each at least one.
         batch_size: Rows of a forward pass at most; None: as many as memory allows.
     """
-    found: list[list[int]] = [[]] * len(texts)
-    constraints = Constraints.of(pair.teacher)
     for indices in _batches(sources, texts, pair.vocab_size, batch_size or len(texts)):
         logits, _ = read_texts(pair, pair.teacher, [sources[i] for i in indices], [texts[i] for i in indices])
         for index, logits_WV in zip(indices, logits, strict=True):
-            position_T = torch.arange(len(texts[index]), device=logits_WV.device)
-            own_TV = constraints.apply(logits_WV[:-1], position_T, torch.full_like(position_T, LONGEST_OUTPUT))
-            found[index] = own_TV.argmax(-1).tolist()
+            yield index, logits_WV[:-1]
+
+
+@torch.no_grad()
+def teacher_choices(
+    pair: Pair, sources: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], batch_size: int | None = None
+) -> list[list[int]]:
+    """Return the teacher's greedy token at the state before each token of each text; arguments of `teacher_logits`."""
+    found: list[list[int]] = [[]] * len(texts)
+    constraints = Constraints.of(pair.teacher)
+    for index, logits_TV in teacher_logits(pair, sources, texts, batch_size):
+        position_T = torch.arange(len(logits_TV), device=logits_TV.device)
+        own_TV = constraints.apply(logits_TV, position_T, torch.full_like(position_T, LONGEST_OUTPUT))
+        found[index] = own_TV.argmax(-1).tolist()
     return found
 
 

@@ -38,7 +38,7 @@ class RandomBudgetRule:
 
 
 def collect(run: SeedRun) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the features `[N, F]` and regrets `[N]`, nats, of `config.states` states, or of all rows.
+    """Return the features `[N, F]` and regrets `[N]`, nats, of `config.states` states or more, or of all rows.
 
     Each chunk of sources is kept, so a killed run decodes none of them twice. Under several processes each makes every
     n-th chunk, and all read all.
@@ -60,8 +60,7 @@ def collect(run: SeedRun) -> tuple[torch.Tensor, torch.Tensor]:
             bar.set_postfix_str(f"{states} states")
             if states >= run.config.states:
                 break
-    features_NF, regret_N = (torch.cat([part[name] for part in found]) for name in ("features", "regret"))
-    return features_NF[: run.config.states], regret_N[: run.config.states]
+    return torch.cat([part["features"] for part in found]), torch.cat([part["regret"] for part in found])
 
 
 def _states(run: SeedRun, rows: Sequence[Row], number: int, bar: tqdm) -> dict[str, torch.Tensor]:

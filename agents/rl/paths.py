@@ -41,6 +41,8 @@ class Path:
     """What the student would have written."""
     kept: list[Candidate] = field(default_factory=list)
     """States that may be forked."""
+    teacher_tokens: int = 0
+    """Tokens that the teacher was asked for, in it and in the texts that are forked from it, each once."""
 
     @property
     def calls(self) -> int:
@@ -201,9 +203,12 @@ class _Player:
         for row, number in writing:
             fork, path = self.others.get(number), self._path(number)
             if fork is None:
+                path.teacher_tokens += calls[row]
                 self._consider(path, row)
-            elif not path.call_T:
-                calls[row] = not fork.called
+            elif path.call_T:
+                fork.stem.teacher_tokens += calls[row]
+            else:
+                calls[row] = not fork.called  # what the teacher writes there is known
             path.call_T.append(calls[row])
             path.logit_T.append(logits[row])
             path.student_T.append(students[row])
@@ -241,6 +246,7 @@ class _Player:
         sources = [env.episodes.sources[path.start.index].source for path in self.ended]
         chosen = teacher_choices(pair, sources, [path.token_T for path in self.ended], env.num_envs)
         for path, teacher_T in zip(self.ended, chosen, strict=True):
+            path.teacher_tokens += len(path.call_T) - path.calls
             for at in path.kept:
                 self.forks.append(Fork(path, at))
                 if teacher_T[at.position] != path.student_T[at.position]:

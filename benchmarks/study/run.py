@@ -31,7 +31,19 @@ from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError, check_choice
 from wheels.output.notices import in_words
 
-SECTIONS = ("teacher", "students", "scores", "policy", "calibrate", "curve", "passes", "frontier")
+SECTIONS = ("teacher", "students", "scores", "policy", "policies", "calibrate", "curve", "passes", "frontier")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One training of a head, or of a student with its head."""
+
+    student: str
+    """The name of the student that it begins with."""
+    output: Path
+    """The folder of the model."""
+    settings: Mapping[str, Any]
+    """Of `wheels train`."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +73,21 @@ class StudyPlan:
         return self.output / "students" / name
 
     @property
-    def taught(self) -> dict[str, Path]:
-        """The students that learn when to call, each with the folder of its policy."""
-        named = self.recipe.sections["policy"].get("student", ())
+    def policies(self) -> dict[str, Policy]:
+        """The policies that are trained: one for each student that `policy` names, or those of `policies`.
+
+        What stands in `policy` holds for all of them.
+        """
+        shared = dict(self.recipe.sections["policy"])
+        named = shared.pop("student", ())
         if isinstance(named, str):
-            return {named: self.output / "model"}
-        return {name: self.output / "models" / name for name in named}
+            return {named: Policy(named, self.output / "model", shared)}
+        given = self.recipe.sections["policies"] or {name: {"student": name} for name in named}
+        found = {}
+        for name, settings in given.items():
+            own = {key: value for key, value in settings.items() if key != "student"}
+            found[name] = Policy(settings["student"], self.output / "models" / name, shared | own)
+        return found
 
     @property
     def trained(self) -> list[str]:
@@ -135,7 +156,7 @@ def read_recipe(name: str, teacher: str | None = None) -> Recipe:
     """
     recipe = Recipe.read(name, SECTIONS)
     path = recipe.path
-    students, policy = recipe.sections["students"], recipe.sections["policy"]
+    students = recipe.sections["students"]
     if not recipe.sections["teacher"] and teacher is None:
         raise WheelsError(
             f"{path}: must have the section teacher, with at least one setting; or give one that is there, by --teacher"
@@ -145,22 +166,34 @@ def read_recipe(name: str, teacher: str | None = None) -> Recipe:
             raise WheelsError(f"{path}: students: {student} must hold `key: value` lines, got {settings!r}")
         if student == "teacher" or not str(student).replace("-", "").replace("_", "").isalnum():
             raise WheelsError(f"{path}: students: {student!r} cannot be the name of a student; use letters and digits")
-    if policy:
-        if "student" not in policy:
+    _check_policies(recipe)
+    return recipe
+
+
+def _check_policies(recipe: Recipe) -> None:
+    """Refuse a policy without a student that the recipe makes, and stages that a policy is missing for."""
+    path, students = recipe.path, recipe.sections["students"]
+    policy, policies = recipe.sections["policy"], recipe.sections["policies"]
+    if policies and "student" in policy:
+        raise WheelsError(f"{path}: policy: each of the policies has its own student; take it out")
+    places = {f"policies: {name}": settings for name, settings in policies.items()} if policies else {"policy": policy}
+    for place, settings in places.items():
+        if not isinstance(settings, dict) or (settings and "student" not in settings):
             raise WheelsError(
-                f"{path}: policy: must say on which student, such as `student: {next(iter(students), 'kl')}`"
+                f"{path}: {place}: must say on which student, such as `student: {next(iter(students), 'kl')}`"
             )
-        several = isinstance(policy["student"], list)
+        named = settings.get("student", [])
+        several = isinstance(named, list) and not policies
         try:
-            for student in policy["student"] if several else [policy["student"]]:
+            for student in named if several else [named]:
                 check_choice("student", student, tuple(students))
         except WheelsError as error:
-            raise WheelsError(f"{path}: policy: {error}") from None
-        if several and (recipe.sections["curve"] or recipe.sections["passes"]):
+            raise WheelsError(f"{path}: {place}: {error}") from None
+    if policies or isinstance(policy.get("student"), list):
+        if recipe.sections["curve"] or recipe.sections["passes"]:
             raise WheelsError(f"{path}: curve and passes are of one pair; name one student in policy, or use frontier")
-    elif any(recipe.sections[name] for name in ("calibrate", "curve", "passes")):
+    elif not policy and any(recipe.sections[name] for name in ("calibrate", "curve", "passes")):
         raise WheelsError(f"{path}: calibrate, curve and passes need the section policy")
-    return recipe
 
 
 def study_stages(plan: StudyPlan) -> list[Stage]:
@@ -170,8 +203,8 @@ def study_stages(plan: StudyPlan) -> list[Stage]:
         WheelsError: naming the recipe and the section, for a setting that is not allowed.
     """
     stages = [*model_stages(plan), *score_stages(plan)]
-    for student in plan.taught:
-        stages += policy_stages(plan, student)
+    for name in plan.policies:
+        stages += policy_stages(plan, name)
     return [*stages, *frontier_stages(plan)]
 
 
@@ -205,16 +238,17 @@ def score_stages(plan: StudyPlan) -> list[Stage]:
     return stages
 
 
-def policy_stages(plan: StudyPlan, student: str) -> list[Stage]:
-    """Return the training of a student's policy and what is measured of it, as far as the recipe has it."""
-    recipe, output, done = plan.recipe, plan.output, plan.taught[student]
-    ending = f"-{student}" if len(plan.taught) > 1 else ""
-    section = {name: value for name, value in recipe.sections["policy"].items() if name != "student"}
+def policy_stages(plan: StudyPlan, name: str) -> list[Stage]:
+    """Return the training of a policy and what is measured of it, as far as the recipe has it."""
+    recipe, output, chosen = plan.recipe, plan.output, plan.policies[name]
+    student, done = chosen.student, chosen.output
+    ending = f"-{name}" if len(plan.policies) > 1 else ""
     shared = {"data": plan.data, "threads": plan.threads}
     pair = {"student": str(plan.model(student)), "teacher": str(plan.model("teacher"))}
-    policy = Recipe(recipe.path, {"policy": section})
-    config = policy.configure("policy", TrainConfig, output=str(done), calibrate=False, **pair, **shared)
-    settings, title = section | {"student": student}, f"teaching {student} when to call"
+    place = f"policies: {name}" if recipe.sections["policies"] else "policy"
+    policy = Recipe(recipe.path, {place: chosen.settings})
+    config = policy.configure(place, TrainConfig, output=str(done), calibrate=False, **pair, **shared)
+    settings, title = {**chosen.settings, "student": student}, f"teaching {name} when to call"
     stages = [Stage(f"policy{ending}", title, done / "resolved.json", settings, partial(train, config))]
     measured: dict[str, tuple[str, Path, Any, Any]] = {
         "calibrate": (
@@ -226,13 +260,13 @@ def policy_stages(plan: StudyPlan, student: str) -> list[Stage]:
         "curve": ("measuring quality against teacher use", output / "curve" / "report.html", CurveConfig, curve),
         "passes": ("measuring quality against teacher passes", output / "passes" / "passes.json", PassesConfig, passes),
     }
-    for name, (title, result, kind, work) in measured.items():
-        if recipe.sections[name]:
-            shown = name != "calibrate"
-            place = str(output / name) if shown else None
-            settings = recipe.configure(name, kind, model=str(done), **shared, output=place)
+    for stage, (title, result, kind, work) in measured.items():
+        if recipe.sections[stage]:
+            shown = stage != "calibrate"
+            folder = str(output / stage) if shown else None
+            settings = recipe.configure(stage, kind, model=str(done), **shared, output=folder)
             stages.append(
-                Stage(f"{name}{ending}", title, result, recipe.sections[name], partial(work, settings), shown)
+                Stage(f"{stage}{ending}", title, result, recipe.sections[stage], partial(work, settings), shown)
             )
     return stages
 
@@ -242,7 +276,10 @@ def frontier_stages(plan: StudyPlan) -> list[Stage]:
     recipe, output = plan.recipe, plan.output / "frontier"
     if not recipe.sections["frontier"]:
         return []
-    students = tuple(str(plan.taught.get(name, plan.model(name))) for name in plan.students)
+    students: tuple[str, ...] = ()
+    for name in plan.students:
+        trained = [str(policy.output) for policy in plan.policies.values() if policy.student == name]
+        students += tuple(trained or [str(plan.model(name))])
     ours: dict[str, Any] = {"students": students, "teacher": str(plan.model("teacher")), "output": str(output)}
     config = recipe.configure("frontier", FrontierConfig, data=plan.data, threads=plan.threads, **ours)
     title, work = "measuring quality against cost", partial(frontier, config)

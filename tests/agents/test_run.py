@@ -74,8 +74,8 @@ def config(tmp_path: Path) -> TrainConfig:
     return TrainConfig(
         student=str(tmp_path / "student"), teacher=str(tmp_path / "teacher"), data=str(tmp_path),
         output=str(tmp_path / "model"), seeds=2, width=8, warm_epochs=1, rounds=2, texts=8, pseudo_references=1,
-        batch_size=4, max_new_tokens=8, budgets=(0.2, 0.5), calibrate=False, baselines=BASELINES, pairs=16,
-        reinforce_texts=256,
+        student_texts=8, batch_size=4, max_new_tokens=8, budgets=(0.2, 0.5), calibrate=False, baselines=BASELINES,
+        pairs=16, reinforce_texts=256,
     )  # fmt: skip
 
 
@@ -147,8 +147,11 @@ FLAGS = {
     "warm_learning_rate": 1e-2, "agent": "pcl", "rounds": 1, "texts": 12, "forks": 2, "pseudo_references": 0,
     "metric": "rougeL", "alpha": 1.0, "epochs": 2, "learning_rate": 1e-2, "weight_decay": 0.0, "max_new_tokens": 5,
     "baselines": ("gate",), "router_rows": 5, "reinforce_texts": 512, "teacher": "student", "price": 0.5,
+    "train": "student", "turns": 1, "student_texts": 12, "student_objective": "rkl", "student_epochs": 1,
+    "student_learning_rate": 1e-2, "cached_logits": 2,
 }  # fmt: skip
 """Another value of every setting that the default recipe documents."""
+OF_STUDENT = ("turns", "student_texts", "student_objective", "student_epochs", "student_learning_rate", "cached_logits")
 ELSEWHERE = {
     "student", "data", "output", "source", "target", "prompt", "seeds", "batch_size", "report_to", "dtype", "device",
     "threads", "calibrate", "calibration_limit", "calibration_rules", "calibration_budgets", "pairs",
@@ -171,11 +174,13 @@ def test_every_setting_changes_what_is_made(config: TrainConfig, tmp_path: Path)
     config = replace(config, seeds=1, router_rows=10)
     first = made(config)
     fixed = made(replace(config, agent="pcl", output=str(tmp_path / "pcl")))
+    taught = made(replace(config, train="student", output=str(tmp_path / "taught")))
+    bases = {"price": ({"agent": "pcl"}, fixed)} | dict.fromkeys(OF_STUDENT, ({"train": "student"}, taught))
     for name, value in FLAGS.items():
         value = str(tmp_path / "student") if name == "teacher" else value
-        other = {"agent": "pcl"} if name == "price" else {}
+        other, base = bases.get(name, ({}, first))
         changed = made(replace(config, output=str(tmp_path / f"run-{name}"), **other, **{name: value}))
-        assert changed != (fixed if name == "price" else first), f"{name} changes nothing"
+        assert changed != base, f"{name} changes nothing"
 
 
 @pytest.mark.slow
@@ -284,7 +289,8 @@ def test_two_processes_train_one_agent(config: TrainConfig, tmp_path: Path) -> N
     artefact = Artefact.load(config.output)
     assert len(artefact.heads["learned"]) == 1
     lines = [json.loads(line) for line in (Path(config.output) / "metrics.jsonl").read_text().splitlines()]
-    assert sum("settled" not in line for line in lines) == 1 + config.rounds + 3, "warm start, rounds, baselines"
+    once = [line for line in lines if not {"settled", "rounds"} & set(line)]
+    assert len(once) == 1 + config.rounds + len(BASELINES), "warm start, rounds, baselines"
     alone = replace(config, seeds=1, output=str(tmp_path / "alone"))
     run(alone)
     assert Artefact.load(alone.output).head_digest("learned", 0) == artefact.head_digest("learned", 0)

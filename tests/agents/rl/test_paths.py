@@ -13,6 +13,7 @@ from wheels.agents.rl import paths
 from wheels.agents.rl.paths import Forks, play
 from wheels.data.tasks import Row
 from wheels.decoding.step import Step
+from wheels.envs.episodes import EpisodeBatch
 from wheels.envs.settings import Start
 from wheels.envs.vector import DeferralVectorEnv
 from wheels.metrics import sentence_scores
@@ -121,3 +122,29 @@ def test_random_decisions_follow_the_gate(pair: Pair) -> None:
     assert forks is not None and with_entropy
     # Each later decision has the same entropy: only their number differs.
     torch.testing.assert_close(forks.entropy_N, entropy * forks.tokens_N, atol=1e-4, rtol=1e-4)
+
+
+def test_what_the_teacher_is_asked_for_is_counted_once(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without forks its own tokens; with forks every state of the text, and the later calls of the other texts."""
+    rows = rows_of(6)
+    asked: list[int] = []
+    forks: list[paths.Fork] = []
+    answer, gather = EpisodeBatch._teacher_tokens, Forks.of
+
+    def answered(self: EpisodeBatch, called_R: torch.Tensor) -> torch.Tensor:
+        asked.append(len(called_R))
+        return answer(self, called_R)
+
+    def gathered(found: list[paths.Fork]) -> Forks:
+        forks.extend(found)
+        return gather(found)
+
+    monkeypatch.setattr(EpisodeBatch, "_teacher_tokens", answered)
+    stems, _ = play(environment(pair, rows), starts_of(rows), margin_logit)
+    assert sum(stem.teacher_tokens for stem in stems) == sum(asked) > 0
+    monkeypatch.setattr(Forks, "of", gathered)
+    stems, _ = play(environment(pair, rows), starts_of(rows), margin_logit, states=3)
+    others = [fork.other for fork in forks if fork.other is not None]
+    later = sum(other.calls - other.call_T[0] for other in others)
+    assert later > 0
+    assert sum(stem.teacher_tokens for stem in stems) == sum(len(stem.call_T) for stem in stems) + later

@@ -122,6 +122,41 @@ def test_several_students_learn_when_to_call_and_stand_on_one_frontier(tmp_path)
     assert config.teacher == str(tmp_path / "teacher") and config.output == str(tmp_path / "frontier")
 
 
+POLICIES = """
+policy: {limit: 12, seed: 3}
+policies: {alone: {student: ce, texts: 7}, together: {student: ce, train: student}, other: {student: seqkd, seed: 4}}
+frontier: {budgets: [0.2]}
+"""
+
+
+def test_several_policies_of_one_student_stand_on_one_frontier(tmp_path):
+    plan = study.StudyPlan(study.read_recipe(recipe_of(tmp_path, TINY + POLICIES)), "data", tmp_path, None)
+    stages = {stage.name: stage for stage in study.study_stages(plan)}
+    assert [*stages][-4:] == ["policy-alone", "policy-together", "policy-other", "frontier"]
+    configs = [stages[f"policy-{name}"].run.args[0] for name in ("alone", "together", "other")]
+    assert [Path(config.student).name for config in configs] == ["ce", "ce", "seqkd"]
+    assert [(config.limit, config.seed, config.train) for config in configs] == [
+        (12, 3, "head"),
+        (12, 3, "student"),
+        (12, 4, "head"),
+    ]
+    assert (configs[0].texts, configs[1].texts) == (7, type(configs[1]).texts)
+    places = ("models/alone", "models/together", "models/other", "students/pcl-on")
+    assert stages["frontier"].run.args[0].students == tuple(str(tmp_path / place) for place in places)
+
+
+def test_the_whole_policy_is_compared_with_its_parts_alike(tmp_path):
+    plan = study.StudyPlan(study.read_recipe("whole-policy"), "data", tmp_path, None)
+    stages = {stage.name: stage for stage in study.study_stages(plan)}
+    configs = {name: stages[f"policy-{name}"].run.args[0] for name in ("alone", "further", "together")}
+    assert [config.train for config in configs.values()] == ["head", "head", "student"]
+    own = ("student", "output", "texts", "train", "turns", "student_texts")
+    shared = [{name: value for name, value in vars(config).items() if name not in own} for config in configs.values()]
+    assert shared[0] == shared[1] == shared[2]
+    came, further = map(plan.pretrained, plan.students)
+    assert further.student == came.output and came.cached_logits == further.cached_logits == 32
+
+
 @pytest.mark.slow
 def test_a_frontier_by_a_recipe_makes_its_models_first(data, tmp_path, capsys):
     arguments = [
@@ -198,6 +233,11 @@ def test_the_objectives_are_compared_alike(tmp_path):
     [
         ("students: {}", "must have the section teacher"),
         (TINY + "policy: {limit: 3}", "policy: must say on which student, such as `student: ce`"),
+        (TINY + "policies: {one: {limit: 3}}", "policies: one: must say on which student, such as `student: ce`"),
+        (TINY + "policies: {one: 3}", "policies: one: must say on which student"),
+        (TINY + "policies: {one: {student: cf}}", "policies: one: student must be one of ce, seqkd, pcl-on, got 'cf'"),
+        (TINY + "policy: {student: ce}\npolicies: {one: {student: ce}}", "each of the policies has its own student"),
+        (TINY + "policies: {one: {student: ce}}\ncurve: {seeds: 1}", "curve and passes are of one pair"),
         (TINY + "policy: {student: pcl-of}", "policy: student must be one of ce, seqkd, pcl-on.*did you mean 'pcl-on'"),
         (TINY + "curve: {seeds: 1}", "calibrate, curve and passes need the section policy"),
         (TINY + "policy: {student: [ce, pcl-of]}", "policy: student must be one of ce, seqkd, pcl-on"),
