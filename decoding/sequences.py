@@ -12,6 +12,7 @@ import torch
 from wheels.decoding.methods.choices import ON_ERROR
 from wheels.decoding.sampling import uniforms
 from wheels.errors import WheelsError, check_choice, check_kind, check_texts
+from wheels.models.limits import room
 from wheels.models.pair import Pair
 from wheels.policy.copy_features import CopyPointer
 from wheels.policy.features import CopyFeatures
@@ -101,8 +102,10 @@ def prepare_sequences(
             sequence.error = f"input {sequence.index + 1} of {len(sequences)} is empty; give it some text"
     _stop_at_error(sequences, on_error)
     good = [sequence for sequence in sequences if sequence.error is None]
+    limit = pair.source_limit  # models and tokenizer are asked once, not for each text
     for sequence, tokens in zip(good, _encoded(pair, [sources[sequence.index] for sequence in good]), strict=True):
-        sequence.source, sequence.limit = tokens, pair.room(tokens, max_new_tokens)
+        sequence.source = tokens
+        sequence.limit = room(len(tokens), max_new_tokens, limit, is_seq2seq=pair.is_seq2seq)
         if not tokens:
             sequence.error = f"input {sequence.index + 1} of {len(sequences)} gives an empty prompt; give it some text"
         elif sequence.limit < 1:
@@ -134,7 +137,9 @@ def sequences_of(pair: Pair, sources: list[list[int]], max_new_tokens: int) -> l
     Raises:
         WheelsError: for a source that leaves no room in the context.
     """
-    sequences = [Sequence(index, tokens, pair.room(tokens, max_new_tokens)) for index, tokens in enumerate(sources)]
+    limit, kind = pair.source_limit, pair.is_seq2seq
+    rooms = [room(len(tokens), max_new_tokens, limit, is_seq2seq=kind) for tokens in sources]
+    sequences = [Sequence(index, tokens, own) for index, (tokens, own) in enumerate(zip(sources, rooms, strict=True))]
     for sequence in sequences:
         if sequence.limit < 1:
             raise WheelsError(_too_long(pair, sequence, len(sequences)))
@@ -224,13 +229,15 @@ class TextBatch:
 
         It tells so of the texts as they are now (`wheels.policy.copy_features`), though they grow.
         """
-        texts = [(sequence, len(sequence.tokens)) for sequence in map(self.sequence, slots_R.tolist())]
+        sequences, position_R = self.sequences.copy(), self.position(slots_R)
 
         def found(token_RK: torch.Tensor) -> torch.Tensor:
-            for sequence, _ in texts:
+            rows = []
+            for slot, position, best in zip(slots_R.tolist(), position_R.tolist(), token_RK.tolist(), strict=True):
+                sequence = sequences[slot]
+                assert sequence is not None, f"slot {slot} is free"
                 sequence.copy_pointer.follow(sequence.tokens)
-            pairs = zip(texts, token_RK.tolist(), strict=True)
-            rows = [sequence.copy_pointer.features(best, length) for (sequence, length), best in pairs]
+                rows.append(sequence.copy_pointer.features(best, position))
             return torch.tensor(rows, device=token_RK.device)
 
         return found

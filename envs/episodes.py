@@ -69,6 +69,7 @@ class EpisodeBatch:
         self.texts = TextBatch(pair, size, self.sources)
         params = DecodeParams(max_new_tokens=settings.max_new_tokens, sampling=settings.sampling)
         self.passes = Passes(pair, self.texts, params)
+        self.passes.teacher.encode_all = True  # rows begin a few at a time, and most will call
         self.eos = torch.tensor(pair.eos_ids, device=pair.device)
         self.slots, self.slots_B = list(range(size)), torch.arange(size, device=pair.device)
         self.time_T = torch.arange(settings.max_new_tokens, device=pair.device)

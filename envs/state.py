@@ -26,6 +26,8 @@ class Origin:
 
     def check(self, other: Origin) -> None:
         """Raise a `WheelsError` where a state of `other` cannot go on here."""
+        if self is other:
+            return
         same = {
             "pair": self.pair is other.pair,
             "rows": self.rows is other.rows or list(self.rows) == list(other.rows),

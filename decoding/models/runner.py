@@ -103,6 +103,8 @@ class Runner:
         self.cache = RaggedCache(layers, rows, cross=cross)
         self.journal: list[Pass] | None = None
         """Where a list is put here, every forward pass is noted in it."""
+        self.encode_all = False
+        """Whether all new sources are encoded as soon as one of them is needed: in fewer passes, if most are needed."""
         self._sources: list[Sequence[int]] = [()] * rows
         self._encoded = [False] * rows
 
@@ -242,6 +244,8 @@ class Runner:
         new = [row for row in rows if not self._encoded[row]]
         if not new:
             return
+        if self.encode_all:
+            new = [row for row, encoded in enumerate(self._encoded) if not encoded]
         assert self.backend.encoder is not None, "a causal model has no sources"
         pad, device = self.model.config.pad_token_id or 0, self.cursor_B.device
         sources = [list(self._sources[row]) for row in new]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.envs.tiny import LIMIT, ROWS, make_pair
+from wheels.decoding.models.runner import Pass
 from wheels.decoding.params import RULE_STREAM
 from wheels.decoding.sampling import Sampling
 from wheels.envs.settings import Start
@@ -86,6 +87,17 @@ def test_one_pass_of_each_model_a_step(t5_pair: Pair) -> None:
     # The teacher has no state to judge where every text has ended, which happens here at most every fourth step.
     assert passes["student"] == 10
     assert 7 <= passes["teacher"] <= 10
+
+
+def test_the_teacher_encodes_the_sources_of_all_rows_at_the_first_call(t5_pair: Pair) -> None:
+    envs = DeferralVectorEnv(4, t5_pair, ROWS, max_new_tokens=LIMIT, budget=1.0, reward="terminal")
+    journal: dict[str, list[Pass]] = {}
+    envs.episodes.passes.keep_journal(journal)
+    envs.reset(seed=0, options={"index": [0, 1, 3, 4]})
+    for calls in ([0, 0, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0]):
+        envs.step(np.array(calls))
+    assert [each.rows for each in journal["teacher"] if each.kind == "encode"] == [4]
+    assert len([each for each in journal["teacher"] if each.kind == "decode"]) == 2
 
 
 def test_the_step_after_an_end_ignores_its_action(t5_pair: Pair) -> None:
