@@ -44,6 +44,15 @@ def test_what_is_written_comes_back(folder):
     assert not head.training and not any(parameter.requires_grad for parameter in head.parameters())
 
 
+def test_a_price_lies_between_those_that_were_learned():
+    trained = {"budgets": [0.1, 0.3], "prices": [[4.0, 2.0], [5.0, 1.0]]}
+    made = Artefact(None, {}, Calibration(), {"trained": trained})
+    assert [made.price("learned", budget) for budget in (0.05, 0.1, 0.15, 0.3, 0.4)] == [None, 4.0, 3.5, 2.0, None]
+    assert made.price("learned", 0.2, seed=1) == 3.0
+    assert made.price("regret", 0.2) is None is made.price("learned", 0.2, seed=2)
+    assert Artefact(None, {}, Calibration(), {"trained": {}}).price("learned", 0.2) is None
+
+
 def test_heads_come_back_in_the_order_of_their_seeds(tmp_path):
     config = HeadConfig(features=3, width=4)
     heads = [DeferralHead(config) for _ in range(12)]  # 10 would stand before 2 among names

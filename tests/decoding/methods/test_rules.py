@@ -152,7 +152,12 @@ def test_a_trained_rule_is_told_features_and_budget():
 
 def model(*heads: DeferralHead, points: tuple[Point, ...] = ()) -> SimpleNamespace:
     """What of a trained model the rules ask for."""
-    return SimpleNamespace(folder=None, head=lambda rule, seed=0: heads[seed], calibration=Calibration(list(points)))
+    return SimpleNamespace(
+        folder=None,
+        head=lambda rule, seed=0: heads[seed],
+        calibration=Calibration(list(points)),
+        price=lambda rule, budget, seed=0: 3.0 + seed if (rule, budget) == ("learned", 0.1) else None,
+    )
 
 
 def test_every_rule_of_the_command_line_can_be_made():
@@ -198,6 +203,17 @@ def test_a_calibrated_rule_has_the_threshold_of_its_budget_and_seed():
         match=r"rule .margin. .* not calibrated.*; measure one by wheels.calibrate\(.*\), or give a rule that was",
     ):
         calibrated(trained, "margin", 0.2)
+
+
+def test_the_agent_calls_at_its_price_where_nothing_is_calibrated():
+    heads = [DeferralHead(HeadConfig(feature_width(2), width=8)) for _ in range(2)]
+    trained = model(*heads, points=(Point("learned", 0, 0.2, 0.5, 0.2),))
+    found = calibrated(trained, "learned", 0.1, seed=1)
+    assert (found.threshold, found.budget) == (4.0, 0.1)
+    assert calibrated(trained, "learned", 0.2).threshold == 0.5, "a threshold goes first"
+    for rule, mode in (("regret", "average"), ("learned", "online")):
+        with pytest.raises(WheelsError, match=rf"rule .{rule}. \(seed 1\) is not calibrated"):
+            calibrated(trained, rule, 0.1, seed=1, mode=mode)
 
 
 def test_an_unknown_rule_is_refused():
