@@ -26,7 +26,6 @@ warm_option = option_group("warm start (regression of the regret)")
 student_option = option_group("the student (--train student)")
 agent_option = option_group("agent (path consistency on forked texts)")
 baseline_option = option_group("baselines")
-logging_option = option_group("logging")
 calibration_option = option_group("calibration")
 
 
@@ -92,7 +91,7 @@ class TrainConfig:
     calibration_budgets: tuple[float, ...] = calibration_option(
         CalibrateConfig.budgets, "teacher budgets to find thresholds for", share=True
     )
-    report_to: tuple[str, ...] = report_option(logging_option)
+    report_to: tuple[str, ...] = report_option(option)
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
     threads: int | None = threads_option()

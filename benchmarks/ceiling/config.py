@@ -11,7 +11,6 @@ from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.errors import WheelsError
 
 data_option = option_group("data")
-search_option = option_group("search")
 statistics_option = option_group("statistics")
 
 
@@ -41,9 +40,7 @@ class CeilingConfig:
         ("margin", "learned", "foresight"), "rules to compare, beside random calls" + OWN_RULE, **RULE_CHOICES
     )
     limit: int = option(200, "search for the first rows of the split only", minimum=1)
-    texts: int = search_option(
-        400, "texts tried for one row at most; where there are no more, none is missed", minimum=1
-    )
+    texts: int = option(400, "texts tried for one row at most; where there are no more, none is missed", minimum=1)
     seeds: int = statistics_option(3, "trained heads of a rule, and draws of random calls", minimum=1)
     resamples: int = statistics_option(1000, "bootstrap resamples of rows and seeds", minimum=100, maximum=100_000)
     batch_size: int = machine_option(64, "rows decoded at once", minimum=1)

@@ -19,7 +19,6 @@ WITH_RECIPE = ("recipe", "data", "teacher", "output", "threads")
 data_option = option_group("data")
 method_option = option_group("methods")
 choice_option = option_group("choice")
-statistics_option = option_group("statistics")
 time_option = option_group("seconds")
 
 
@@ -58,7 +57,7 @@ class WaysConfig:
     prompt: str | None = data_option(None, "template with {source}, for causal models (default: the models' own)")
     metrics: tuple[str, ...] = option((), "metrics; the first is the quality (default: the task's own)")
     max_new_tokens: int = data_option(128, "longest output, in tokens", minimum=1)
-    resamples: int = statistics_option(2000, "bootstrap resamples of rows and seeds", minimum=100, maximum=100_000)
+    resamples: int = option(2000, "bootstrap resamples of rows and seeds", minimum=100, maximum=100_000)
     time_batches: tuple[int, ...] = time_option(
         (1, 32), "rows of a forward pass that is timed; none: no time", minimum=1
     )
@@ -108,7 +107,7 @@ class FrontierConfig(WaysConfig):
     levels: tuple[float, ...] = choice_option(
         (0.8, 0.9, 0.95, 0.99), "shares of the teacher's score for which the cheapest way is chosen", share=True
     )
-    claims: tuple[float, ...] = statistics_option(
+    claims: tuple[float, ...] = choice_option(
         (0.1, 0.2),
         "budgets at which deferral by each student's first rule is tested, with Holm's correction",
         share=True,

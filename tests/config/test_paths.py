@@ -110,8 +110,8 @@ def test_settings_are_known_by_their_content(here):
 def test_every_path_of_every_command_says_whether_it_is_read_or_written(command):
     module, name = COMMANDS[command].config.split(":")
     config_class = getattr(import_module(module), name)
-    names = {"input", "pool", "data", "model", "student", "teacher", "teachers", "assistant", "assistants", "tokenizer",
-             "calibration_data", "tune_data", "also",
+    names = {"input", "pool", "data", "model", "student", "students", "teacher", "teachers", "assistant", "assistants",
+             "tokenizer", "calibration_data", "tune_data", "also",
              "recipe", "output", "html", "work", "cache"}  # fmt: skip
     for field in fields_of(config_class):
         named = field.name in names or field.metadata.get("metavar") in ("DIR", "DIR,...", "FILE", "PATH", "DATA")

@@ -219,7 +219,7 @@ def test_a_bar_is_for_several_batches_on_a_terminal(call, monkeypatch, size, ter
         (["--teacher-budget", "a"], r"teacher_budget must be a number in \[0, 1\], got 'a'"),
         (["--rule", "entropie"], "rule must be one of .*, got 'entropie'; did you mean 'entropy'"),
         (["--rule", "margin"], r"rule 'margin' \(seed 0\) is not calibrated.*; calibrate .* by the command calibrate"),
-        (["--method", "priced"], r"method 'priced' needs a rule .* in nats \(learned, regret\), got 'random'"),
+        (["--method", "priced"], r"method 'priced' needs a rule .* in nats \(learned, paired, .*\), got 'random'"),
         (["--rule", "learned", "--seed", "2"], r"rule 'learned' has no trained head of seed 2 \(trained: .* 0 to 1\)"),
         (["--model", "missing"], "no model folder 'missing'; give what `wheels train --output` wrote"),
         (["--device", "cuda:99"], "device 'cuda:99' is not on this machine"),
