@@ -7,7 +7,6 @@ words that no policy can foresee. `imitation` is chosen from the same texts by t
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +136,7 @@ def _ceiling_decode(work: Work, key: PointKey, calls: Sequence[Calls]) -> Decode
 
 def _search(work: Work, outputs: Mapping[PointKey, Sequence[Record]]) -> tuple[list[Found], dict[str, Any]]:
     """Return what the search found for each row, and what it did; parts that were kept are not searched again."""
-    config, found, start = work.config, list[Found](), time.perf_counter()
+    config, found = work.config, list[Found]()
     targets = [row.target for row in work.rows]
 
     def score(rows: list[int], texts: list[str]) -> list[float]:
@@ -162,8 +161,7 @@ def _search(work: Work, outputs: Mapping[PointKey, Sequence[Record]]) -> tuple[l
             rounds += lines[0]["rounds"]
             bar.update(min((number + 1) * PART, len(work.rows)) - bar.n)
     texts, closed = sum(len(one.texts) for one in found), sum(one.closed for one in found)
-    did = {"texts": texts, "rounds": rounds, "closed": closed, "most": config.texts, "guide": work.guide}
-    return found, did | {"seconds": time.perf_counter() - start}
+    return found, {"texts": texts, "rounds": rounds, "closed": closed, "most": config.texts, "guide": work.guide}
 
 
 def _starts(

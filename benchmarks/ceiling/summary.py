@@ -74,17 +74,16 @@ def _points(
 
 
 def _at_use(curves: Curves, name: str, metric: str, use: float) -> dict[str, Any]:
-    """Return a system's metric at a use, and its share of the way from random to the ceiling there."""
-    value_Z, random_Z, ceiling_Z = (curves.at(one, metric, use) for one in (name, "random", ceiling_of(metric)))
-    share_Z = _share(value_Z, random_Z, ceiling_Z)
-    return (
-        {"rule": name, "metric": metric, "use": use}
-        | interval(value_Z)
-        | interval(share_Z, "share", "share_low", "share_high")
-    )
+    """Return a system's metric at a use, and its shares of the way from random to the ceiling and to imitation."""
+    value_Z, random_Z = (curves.at(one, metric, use) for one in (name, "random"))
+    found = {"rule": name, "metric": metric, "use": use} | interval(value_Z)
+    for share, top in (("share", ceiling_of(metric)), ("imitated", IMITATION)):
+        share_Z = _share(value_Z, random_Z, curves.at(top, metric, use))
+        found |= interval(share_Z, share, f"{share}_low", f"{share}_high")
+    return found
 
 
-def _share(value_Z: Floats, random_Z: Floats, ceiling_Z: Floats) -> Floats:
-    """Return `(value - random) / (ceiling - random)`; nan where the ceiling is no higher."""
-    way_Z = ceiling_Z - random_Z
+def _share(value_Z: Floats, random_Z: Floats, top_Z: Floats) -> Floats:
+    """Return `(value - random) / (top - random)`; nan where the top is no higher."""
+    way_Z = top_Z - random_Z
     return np.where(way_Z > 0, (value_Z - random_Z) / np.where(way_Z > 0, way_Z, 1.0), np.nan)

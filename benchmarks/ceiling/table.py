@@ -35,23 +35,26 @@ def as_text(found: Mapping[str, Any]) -> str:
 
 
 def _metric_table(found: Mapping[str, Any], metric: str) -> str:
-    """Return one metric at equal use: a line a rule, with its share of the way from random to the ceiling."""
+    """Return one metric at equal use: a line a rule, with its shares of the way from random to both tops."""
     cells = {(row["rule"], row["use"]): row for row in found["at_use"] if row["metric"] == metric}
 
     def shown(rule: str, use: float) -> str:
         row = cells[rule, use]
         share = {"low": row["share_low"], "high": row["share_high"]}
-        return if_measured(row["value"], f"{number(row['value'])} ({estimate(row['share'], share)})")
+        shares = f"{estimate(row['share'], share)}, {number(row['imitated'], 2)}"
+        return if_measured(row["value"], f"{number(row['value'])} ({shares})")
 
     rows = [
         [name, *(shown(rule, use) for use in found["budgets"])]
         for rule, name in [*((each, each) for each in (*found["rules"], IMITATION)), (ceiling_of(metric), "ceiling")]
     ]
-    title = f"{metric_name(metric)} at equal teacher use (share of the way from random to the ceiling, 95% interval)"
+    shares = f"share of the way from random to the ceiling [95% interval], and to {IMITATION}"
+    title = f"{metric_name(metric)} at equal teacher use ({shares})"
     return Table(["rule", *(f"use {use:g}" for use in found["budgets"])], rows).text(title)
 
 
 def as_csv(found: Mapping[str, Any]) -> str:
     """Return each rule at each use as CSV."""
-    names = ("rule", "metric", "use", "value", "low", "high", "share", "share_low", "share_high")
+    shares = (f"{share}{end}" for share in ("share", "imitated") for end in ("", "_low", "_high"))
+    names = ("rule", "metric", "use", "value", "low", "high", *shares)
     return Table.of(columns(*names), found["at_use"]).csv()

@@ -16,6 +16,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+import ceiling_tables
 import curve_tables
 import frontier_tables
 import speed_tables
@@ -23,6 +24,7 @@ import study_tables
 
 PAGES = Path(__file__).parents[1]
 TABLES: dict[str, Callable[..., str]] = {
+    **ceiling_tables.TABLES,
     **curve_tables.TABLES,
     **frontier_tables.TABLES,
     **speed_tables.TABLES,

@@ -47,6 +47,9 @@ def test_shares_run_from_random_to_the_ceiling(found: dict[str, Any]) -> None:
     share = (learned["value"] - random["value"]) / (ceiling["value"] - random["value"])
     assert 0.0 < share < 1.0 and learned["share"] == pytest.approx(share)
     assert learned["share_low"] < share < learned["share_high"]
+    imitation = at(found, IMITATION, 0.1)
+    assert imitation["imitated"] == 1.0 and share < learned["imitated"] < 1.0
+    assert learned["imitated"] == pytest.approx(share / imitation["share"])
 
 
 def test_rules_are_held_at_equal_use(found: dict[str, Any]) -> None:
