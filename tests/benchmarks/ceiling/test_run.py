@@ -30,11 +30,15 @@ def config_in(folder: Path) -> CeilingConfig:
     points = [Point("learned", seed, budget, 0.1 - budget, budget) for seed in (0, 1) for budget in BUDGETS]
     points += [Point("margin", 0, budget, -1.2 * budget, budget) for budget in BUDGETS]
     Calibration(points).save(model / "deferral" / "calibration.json")
-    data = folder / "test.jsonl"
-    data.write_text("".join(json.dumps({"source": s, "target": t}) + "\n" for s, t in ROWS))
+    lines = [json.dumps({"source": source, "target": target}) + "\n" for source, target in ROWS]
+    (folder / "test.jsonl").write_text("".join(lines))
+    return config_of(folder)
+
+
+def config_of(folder: Path) -> CeilingConfig:
     return CeilingConfig(
-        model=str(model), data=str(data), budgets=BUDGETS, rules=("margin", "learned"), metrics=("rougeL", "chrf"),
-        max_new_tokens=6, seeds=2, resamples=100, output=str(folder / "out"),
+        model=str(folder / "model"), data=str(folder / "test.jsonl"), budgets=BUDGETS, rules=("margin", "learned"),
+        metrics=("rougeL", "chrf"), max_new_tokens=6, seeds=2, resamples=100, output=str(folder / "out"),
     )  # fmt: skip
 
 
@@ -125,6 +129,20 @@ def test_few_texts_leave_rows_open_and_say_what_half_of_them_found(config: Ceili
     halves = [half for half in found["search"]["half"] if half["rule"] == "ceiling-rougeL"]
     assert all(half["half"] <= half["value"] for half in halves)
     assert any(half["half"] < half["value"] for half in halves)
+
+
+def test_the_search_begins_with_the_calls_of_every_rule(config: CeilingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts, real = list[list[Any]](), module.RowSearch
+    monkeypatch.setattr(module, "RowSearch", lambda sets, most: starts.append(list(sets)) or real(sets, most))
+    run(replace(config, seeds=1))
+    assert [len(sets) for sets in starts] == [1 + 3 * len(BUDGETS)] * len(ROWS), "the teacher's, and three rules'"
+    assert all(any(len(sets[0]) >= len(calls) > 0 for calls in sets) for sets in starts)
+
+
+def test_another_search_is_refused_in_the_same_folder(folder: Path, found: dict[str, Any]) -> None:
+    assert found["search"]["most"] == 400
+    with pytest.raises(WheelsError, match="holds a run with texts 400, not 8"):
+        run(replace(config_of(folder), texts=8))
 
 
 @pytest.mark.parametrize("budgets", [(), (0.0, 0.2), (1.0,)])
