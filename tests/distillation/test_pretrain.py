@@ -162,10 +162,11 @@ def test_the_best_checkpoint_is_kept(data, tmp_path, monkeypatch):
     [
         {"max_steps": 11, "eval_every": 3, "dropout": 0.2},
         {"epochs": 2.0, "eval_every": 6, "gradient_accumulation": 2, "dropout": 0.2},
+        {"epochs": 4.0, "eval_every": 2, "group_by_length": True, "batch_size": 24},
         {"max_steps": 11, "eval_every": 4, "objective": "jsd", "lmbda": 0.5, "dropout": 0.2},
         {"max_steps": 11, "eval_every": 3, "objective": "pcl", "lmbda": 0.5, "dropout": 0.2, "paths": "both"},
     ],
-    ids=["mid-epoch", "accumulated", "on-policy", "path consistency"],
+    ids=["mid-epoch", "accumulated", "grouped", "on-policy", "path consistency"],
 )
 def test_resumes_to_the_same_bytes(data, folders, tmp_path, monkeypatch, options):
     if options.get("objective"):

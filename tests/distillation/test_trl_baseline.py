@@ -59,6 +59,7 @@ def read_first_loss(folder: Path) -> float:
     [
         ({"objective": "ce"}, "objective of --trainer trl must be one of kl, rkl, jsd, got 'ce'"),
         ({"w": 0.5}, "neither w nor a temperature in its loss: both must be 1"),
+        ({"group_by_length": True}, "knows no --group-by-length; use --trainer wheels"),
         ({"temperature": 2.0}, "neither w nor a temperature in its loss: both must be 1"),
     ],
 )

@@ -104,6 +104,7 @@ class PretrainConfig:
     epochs: float = option(3.0, "passes over the training rows", minimum=0.0)
     max_steps: int | None = optimizer_option(None, "optimizer steps, instead of epochs", minimum=1)
     batch_size: int = option(32, "rows per forward pass", minimum=1)
+    group_by_length: bool = optimizer_option(False, "rows of about one length in a batch: less padding")
     gradient_accumulation: int = optimizer_option(1, "forward passes per optimizer step", minimum=1)
     learning_rate: float = option(1e-3, "peak learning rate of AdamW", minimum=0.0)
     warmup: float = optimizer_option(0.05, "steps in which it rises: share, or number from 1 on", minimum=0.0)

@@ -184,6 +184,7 @@ def make_trainer(
             evaluator=_evaluator(config, data, validation, metrics) if validation else None,
             value=value,
             cache=cache,
+            group_by_length=config.group_by_length,
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Seq2SeqTrainer, Trainer, TrainingArguments
 
 from wheels.distillation.callbacks import advice
@@ -16,6 +17,7 @@ from wheels.distillation.generation import write
 from wheels.distillation.losses import IGNORED, cross_entropy, distillation_loss, select
 from wheels.distillation.multitask import count_tasks, token_weights
 from wheels.distillation.path_loss import FollowValue, PathSettings, PathValue, set_value_rate, student_path_loss
+from wheels.distillation.sampler import LengthGroupedSampler
 from wheels.distillation.teacher_cache import TeacherCache
 from wheels.distillation.topk_losses import topk_loss
 from wheels.errors import WheelsError
@@ -83,6 +85,7 @@ class _Distils(Trainer):
         evaluator: Evaluator | None = None,
         value: PathValue | None = None,
         cache: TeacherCache | None = None,
+        group_by_length: bool = False,
         **kwargs: Any,
     ) -> None:
         """Prepare the student and the teacher.
@@ -97,6 +100,7 @@ class _Distils(Trainer):
             evaluator: gives the metrics of the student as it is, such as `{"bleu": 31.0}`; logged as `eval_bleu`.
             value: of `pcl`: the value that is attached to the student.
             cache: the teacher's probabilities, in place of the teacher; the examples say which row they are.
+            group_by_length: whether a batch holds rows of about the same length.
             **kwargs: for transformers' trainer, such as `callbacks`.
         """
         super().__init__(
@@ -114,11 +118,20 @@ class _Distils(Trainer):
         self.teacher_tokens: int | None = None
         self.value = value
         self.cache = cache
+        self.group_by_length = group_by_length
         if value is not None:
             self.add_callback(FollowValue(value))
         if teacher is not None:
             teacher.requires_grad_(False).eval()
             self.teacher = self.accelerator.prepare_model(teacher, evaluation_mode=True)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        """Return the order of the rows."""
+        if not self.group_by_length:
+            return super()._get_train_sampler(train_dataset)
+        args, examples = self.args, self.train_dataset if train_dataset is None else train_dataset
+        rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return LengthGroupedSampler(examples, rows, args.seed if args.data_seed is None else args.data_seed)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device

@@ -89,6 +89,8 @@ def check_trl(config: PretrainConfig, data: TrainingData) -> None:
     check_choice("objective of --trainer trl", config.objective, BETAS)
     if config.w != 1.0 or config.temperature != 1.0:
         raise WheelsError(f"--trainer trl has neither w nor a temperature in its loss: both must be 1; {advice}")
+    if config.group_by_length:
+        raise WheelsError(f"--trainer trl draws its rows by itself and knows no --group-by-length; {advice}")
     sizes = logits_size(data.student), logits_size(data.pair.teacher)
     if sizes[0] != sizes[1]:
         raise WheelsError(f"--trainer trl needs equal vocabulary sizes, got {sizes[0]} and {sizes[1]}; {advice}")
