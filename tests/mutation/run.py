@@ -25,9 +25,9 @@ os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELIS
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LIST = Path(__file__).with_name("mutants.jsonl")
 LOSSES = [f"wheels/distillation/{name}.py" for name in ("losses", "topk_losses", "path_loss", "multitask")]
 MODULES = ["decoding/**/*.py", "envs/*.py", *LOSSES, "wheels/policy/path_consistency.py"]
+"""What is drawn from unless `--of` says so."""
 TESTS = ["tests/decoding", "tests/envs", "tests/distillation", "tests/annotation", "tests/agents"]
 HOOK = ["tests/decoding/hf/test_generate.py"]
 BY_NAME = {f"decoding/hf/{name}.py": HOOK for name in ("generate", "batch", "method", "pair")}
@@ -43,10 +43,12 @@ MEMORY = 12 << 30
 def main() -> None:
     """Draw the changes, test them, or count the outcomes."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--list", default="mutants.jsonl", help="file of the changes, in this folder")
     commands = parser.add_subparsers(dest="command", required=True)
     draw_parser = commands.add_parser("draw", help="draw changes, all equally likely, into the list")
     draw_parser.add_argument("--count", type=int, default=400)
     draw_parser.add_argument("--seed", type=int, default=0)
+    draw_parser.add_argument("--of", nargs="+", default=MODULES, metavar="PATTERN", help="modules, by their paths")
     test_parser = commands.add_parser("test", help="test the changes of the list that have no outcome")
     test_parser.add_argument("--again", action="store_true", help="those that survived")
     test_parser.add_argument("--seconds", type=float, default=15.0, help="of tests for each change, of processor time")
@@ -56,19 +58,21 @@ def main() -> None:
     given = parser.parse_args()
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
+    place = Path(__file__).with_name(given.list)
     if given.command == "draw":
-        draw(given.count, given.seed)
+        draw(place, given.of, given.count, given.seed)
     elif given.command == "test":
-        test_all(given.again, given.seconds, given.files, given.jobs)
+        test_all(place, given.again, given.seconds, given.files, given.jobs)
     else:
-        show_counts()
+        show_counts(place)
 
 
-def draw(count: int, seed: int) -> None:
+def draw(place: Path, patterns: list[str], count: int, seed: int) -> None:
     """Write a uniform sample of all changes of the modules."""
     from tests.mutation.operators import change, sites
 
-    sources = {name: (ROOT / name).read_text() for name in modules()}
+    modules = sorted({str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)})
+    sources = {name: (ROOT / name).read_text() for name in modules}
     every = [(name, site) for name, source in sources.items() for site in sites(source)]
     random.Random(seed).shuffle(every)
     mutants: list[dict] = []
@@ -76,25 +80,21 @@ def draw(count: int, seed: int) -> None:
         made = change(sources[name], site) if len(mutants) < count else None
         if made is not None:
             mutants.append({"module": name, "operator": site.operator, **made, "outcome": "", "by": ""})
-    write_list(sorted(mutants, key=place))
+    write_list(place, sorted(mutants, key=order))
     print(f"{len(mutants)} of {len(every)} changes")
 
 
-def modules() -> list[str]:
-    return sorted(str(path.relative_to(ROOT)) for pattern in MODULES for path in ROOT.glob(pattern))
-
-
-def place(mutant: dict) -> tuple:
+def order(mutant: dict) -> tuple:
     """Return what the list is sorted by."""
     return mutant["module"], mutant["line"], mutant["operator"], mutant["after"]
 
 
-def read_list() -> list[dict]:
-    return [json.loads(line) for line in LIST.read_text().splitlines()]
+def read_list(place: Path) -> list[dict]:
+    return [json.loads(line) for line in place.read_text().splitlines()]
 
 
-def write_list(mutants: list[dict]) -> None:
-    LIST.write_text("".join(json.dumps(mutant, ensure_ascii=False) + "\n" for mutant in mutants))
+def write_list(place: Path, mutants: list[dict]) -> None:
+    place.write_text("".join(json.dumps(mutant, ensure_ascii=False) + "\n" for mutant in mutants))
 
 
 def imports(path: Path) -> set[str]:
@@ -241,15 +241,15 @@ class Trial:
         return True
 
 
-def test_all(again: bool, seconds: float, files: int, jobs: int) -> None:
+def test_all(place: Path, again: bool, seconds: float, files: int, jobs: int) -> None:
     """Test every change that waits, and keep each outcome at once."""
-    files_of = tests_by_distance()
-    for library in libraries(sorted({file for name in modules() for file in files_of.get(name, [])})):
+    files_of, mutants = tests_by_distance(), read_list(place)
+    modules = {mutant["module"] for mutant in mutants}
+    for library in libraries(sorted({file for name in modules for file in files_of.get(name, [])})):
         with contextlib.suppress(Exception):
             importlib.import_module(library)
     from tests.mutation.operators import apply
 
-    mutants = read_list()
     waiting = [mutant for mutant in mutants if mutant["outcome"] == ("survived" if again else "")]
     random.Random(0).shuffle(waiting)  # so that a part of the run is a sample too
     running: list[Trial] = []
@@ -268,14 +268,14 @@ def test_all(again: bool, seconds: float, files: int, jobs: int) -> None:
         for trial in [trial for trial in running if trial.over()]:
             running.remove(trial)
             done += 1
-            write_list(mutants)
+            write_list(place, mutants)
             print(f"{done}/{total}", *(trial.mutant[key] for key in ("module", "line", "outcome", "by")), flush=True)
-    write_list(mutants)
+    write_list(place, mutants)
 
 
-def show_counts() -> None:
+def show_counts(place: Path) -> None:
     """Print a row of counts for each module."""
-    counts = Counter((mutant["module"], mutant["outcome"] or "waits") for mutant in read_list())
+    counts = Counter((mutant["module"], mutant["outcome"] or "waits") for mutant in read_list(place))
     outcomes = sorted({outcome for _, outcome in counts})
     print("| module |", " | ".join(outcomes), "|")
     for module in [*sorted({module for module, _ in counts}), ""]:
