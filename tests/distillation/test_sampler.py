@@ -8,7 +8,9 @@ from wheels.distillation.collate import Example
 from wheels.distillation.sampler import LengthGroupedSampler
 
 DRAW = random.Random(0)
-EXAMPLES: list[Example] = [{"source": [1] * DRAW.randint(1, 30), "target": [1] * DRAW.randint(1, 30)} for _ in range(640)]
+EXAMPLES: list[Example] = [
+    {"source": [1] * DRAW.randint(1, 30), "target": [1] * DRAW.randint(1, 30)} for _ in range(640)
+]
 BATCH = 8
 
 

@@ -149,7 +149,10 @@ def further_options(path: str | Path, config_class: Any, taken: Set[str]) -> dic
             raise WheelsError(f"{path}: {name} has no effect here{reason}; take it out of the file")
     options = read_options(path, config_class)
     if options.get("train_sampling_strategy") == "group_by_length":
-        raise WheelsError(f"{path}: train_sampling_strategy must be random or sequential, got 'group_by_length'; use --group-by-length")
+        raise WheelsError(
+            f"{path}: train_sampling_strategy must be random or sequential, got 'group_by_length'; "
+            "use --group-by-length"
+        )
     if "optim_args" in options and "optim" not in options:
         raise WheelsError(f"{path}: optim_args has no effect without optim; give both, or neither")
     return options

@@ -117,8 +117,7 @@ class _Distils(Trainer):
         self.teacher = teacher
         self.teacher_tokens: int | None = None
         self.value = value
-        self.cache = cache
-        self.group_by_length = group_by_length
+        self.cache, self.group_by_length = cache, group_by_length
         if value is not None:
             self.add_callback(FollowValue(value))
         if teacher is not None:
@@ -129,7 +128,8 @@ class _Distils(Trainer):
         """Return the order of the rows."""
         if not self.group_by_length:
             return super()._get_train_sampler(train_dataset)
-        args, examples = self.args, self.train_dataset if train_dataset is None else train_dataset
+        args = self.args
+        examples: Any = self.train_dataset if train_dataset is None else train_dataset
         rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         return LengthGroupedSampler(examples, rows, args.seed if args.data_seed is None else args.data_seed)
 
