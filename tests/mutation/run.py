@@ -53,6 +53,7 @@ def main() -> None:
     test_parser.add_argument("--again", action="store_true", help="those that survived")
     test_parser.add_argument("--seconds", type=float, default=15.0, help="of tests for each change, of processor time")
     test_parser.add_argument("--files", type=int, default=40, help="of tests for each change, the nearest ones")
+    test_parser.add_argument("--slow", action="store_true", help="the slow tests too")
     test_parser.add_argument("--jobs", type=int, default=1)
     commands.add_parser("count", help="count the outcomes by module")
     given = parser.parse_args()
@@ -62,7 +63,7 @@ def main() -> None:
     if given.command == "draw":
         draw(place, given.of, given.count, given.seed)
     elif given.command == "test":
-        test_all(place, given.again, given.seconds, given.files, given.jobs)
+        test_all(place, given)
     else:
         show_counts(place)
 
@@ -162,13 +163,15 @@ class Until:
         return (yield)
 
 
-def run_tests(files: list[str], seconds: float) -> str:
-    """Run the fast tests of files in silence; return what failed, or nothing."""
+def run_tests(files: list[str], seconds: float, *, slow: bool = False) -> str:
+    """Run the tests of files in silence; return what failed, or nothing."""
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1), os.dup2(silent, 2)
     plugin = Until(time.process_time() + seconds)
     try:
-        code = pytest.main(["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *files], plugins=[plugin])
+        code = pytest.main(
+            ["-x", "-q", "-m", "" if slow else "not slow", "-p", "no:cacheprovider", *files], plugins=[plugin]
+        )
     except BaseException as error:
         return f"pytest raised {type(error).__name__}"
     stopped = plugin.failed or code not in (pytest.ExitCode.OK, pytest.ExitCode.INTERRUPTED)
@@ -217,12 +220,12 @@ def libraries(files: list[str]) -> list[str]:
 class Trial:
     """A change under test, in a process of its own."""
 
-    def __init__(self, mutant: dict, source: str, files: list[str], seconds: float) -> None:
+    def __init__(self, mutant: dict, source: str, files: list[str], seconds: float, *, slow: bool) -> None:
         self.mutant, self.end = mutant, time.monotonic() + WALL_SECONDS
 
         def work() -> str:
             replace_source((ROOT / mutant["module"]).resolve(), source)
-            return run_tests(files, seconds)
+            return run_tests(files, seconds, slow=slow)
 
         self.process, self.pipe = in_fork(work)
 
@@ -241,7 +244,7 @@ class Trial:
         return True
 
 
-def test_all(place: Path, again: bool, seconds: float, files: int, jobs: int) -> None:
+def test_all(place: Path, given: argparse.Namespace) -> None:
     """Test every change that waits, and keep each outcome at once."""
     files_of, mutants = tests_by_distance(), read_list(place)
     modules = {mutant["module"] for mutant in mutants}
@@ -250,12 +253,12 @@ def test_all(place: Path, again: bool, seconds: float, files: int, jobs: int) ->
             importlib.import_module(library)
     from tests.mutation.operators import apply
 
-    waiting = [mutant for mutant in mutants if mutant["outcome"] == ("survived" if again else "")]
+    waiting = [mutant for mutant in mutants if mutant["outcome"] == ("survived" if given.again else "")]
     random.Random(0).shuffle(waiting)  # so that a part of the run is a sample too
     running: list[Trial] = []
     total, done = len(waiting), 0
     while waiting or running:
-        while waiting and len(running) < jobs:
+        while waiting and len(running) < given.jobs:
             mutant = waiting.pop(0)
             path = ROOT / mutant["module"]
             source = path.read_text() if path.exists() else ""
@@ -263,7 +266,8 @@ def test_all(place: Path, again: bool, seconds: float, files: int, jobs: int) ->
             if changed is None:
                 mutant.update(outcome="gone", by="")
                 continue
-            running.append(Trial(mutant, changed, files_of.get(mutant["module"], [])[:files], seconds))
+            nearest = files_of.get(mutant["module"], [])[: given.files]
+            running.append(Trial(mutant, changed, nearest, given.seconds, slow=given.slow))
         time.sleep(0.05)
         for trial in [trial for trial in running if trial.over()]:
             running.remove(trial)
