@@ -284,6 +284,7 @@ class Trainer:
             terminal_scale=1.0,
             max_new_tokens=self.config.max_new_tokens,
             budget=self.config.budgets,
+            observed=(),
         )
 
     def _note(self, agent: PCLAgent, number: int, figures: Mapping[str, float], use: Use, tokens: Use) -> None:

@@ -14,6 +14,7 @@ the calls that follow from it. kappa, units of the reward for a nat of regret, k
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +82,7 @@ class PCLAgent:
         price: Nats per call.
     """
 
-    def __init__(self, head: DeferralHead, settings: PCLSettings, price: float = 2.0) -> None:
+    def __init__(self, head: DeferralHead, settings: PCLSettings, price: float) -> None:
         self.settings, self.fixed_price = settings, price
         self.start = head.frozen_copy()
         self.head = head.requires_grad_(False).eval()
@@ -186,7 +187,7 @@ class LagrangianAgent(PCLAgent):
     """
 
     def __init__(self, head: DeferralHead, settings: PCLSettings, table: PriceTable) -> None:
-        super().__init__(head, settings)
+        super().__init__(head, settings, math.nan)  # its prices are the table's
         self.table = table
 
     def price(self, budget_B: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,7 @@ Gate = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 class ReinforceSettings:
     """How the gate learns."""
 
-    rounds: int = 200
+    rounds: int
     """Gradient steps, each from texts of its own."""
     prompts: int = 64
     samples: int = 4

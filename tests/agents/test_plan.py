@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from wheels.agents.config import TrainConfig
-from wheels.agents.plan import calibration_of, trained_rules, workload
+from wheels.agents.plan import calibration_of, sentence_metric, trained_rules, workload
+from wheels.data.tasks import Task
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.errors import WheelsError
 
@@ -40,6 +41,22 @@ def test_calibration_can_be_chosen(changes, thresholds) -> None:
     assert workload(config, 10, 5)[1].startswith(f"then calibration: {thresholds}")
     made = calibration_of(config)
     assert (made.rules, made.budgets) == (config.calibration_rules, config.calibration_budgets)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "asked", "expected"),
+    [
+        (("bleu", "rougeL"), None, "chrf"),
+        (("rougeL", "bleu"), None, "rougeL"),
+        (("rougeL",), "bleu", "chrf"),
+        (("bleu",), "exact", "exact"),
+    ],
+)
+def test_the_reward_is_the_tasks_first_metric_of_single_texts(
+    metrics: tuple[str, ...], asked: str | None, expected: str
+) -> None:
+    task = Task(name="t", splits={}, metrics=metrics)
+    assert sentence_metric(replace(CONFIG, metric=asked), task) == expected
 
 
 def test_without_calibration_the_command_that_does_it_is_named() -> None:

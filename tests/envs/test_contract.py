@@ -105,6 +105,8 @@ def test_data_that_cannot_be_used(t5_pair: Pair) -> None:
         DeferralEnv(t5_pair, [])
     with pytest.raises(WheelsError, match="row 2 of 2 has no target, and a terminal reward"):
         DeferralEnv(t5_pair, [Row("a", "b"), Row("a", "")], reward="terminal")
+    with pytest.raises(WheelsError, match="row 1 of 1 has no target"):
+        DeferralEnv(t5_pair, [Row("a", " ")], reward="terminal")
     with pytest.raises(WheelsError, match="input 1 of 1 is empty"):
         DeferralEnv(t5_pair, [Row(" ", "b")])
     with pytest.raises(WheelsError, match="num_envs must be at least 1, got 0"):

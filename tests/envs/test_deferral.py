@@ -169,6 +169,16 @@ def test_an_episode_spends_its_allowance_and_no_more(t5_pair: Pair) -> None:
         assert left[:3] == pytest.approx([budget, budget - 0.1, budget - 0.2])
 
 
+@pytest.mark.parametrize("budget", [0.0, 0.01, 1.0])
+def test_what_an_average_budget_lets_be_spent_ahead_is_in_the_space(t5_pair: Pair, budget: float) -> None:
+    """Where all is called `budget - calls / limit` ends near budget - 1: below 0, and never below -1."""
+    env = make(t5_pair, budget=budget)
+    steps = play(env, 1, CALL)
+    assert all(env.observation_space.contains(step[0]) for step in steps)
+    calls = len(steps) - 1 if budget else 0
+    assert steps[-1][0]["budget_left"].tolist() == pytest.approx([budget - calls / LIMIT])
+
+
 def test_strict_never_exceeds_a_prefix(t5_pair: Pair) -> None:
     env = make(t5_pair, mode="strict", budget=0.4)
     for index in range(len(ROWS)):

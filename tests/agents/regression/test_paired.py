@@ -146,6 +146,32 @@ def test_the_shift_finds_what_the_regret_does_not_tell() -> None:
     assert moved == {"shift"}
 
 
+def test_the_shift_is_fitted_in_nats_to_what_the_base_leaves() -> None:
+    """`gain / kappa` is the target: the fit says `kappa` points for each nat, of nine pairs in ten."""
+    head, pairs = synthetic(400, extra=3.0, noise=0.0)
+    base_N = head.gain(pairs.features_NF, torch.zeros(400))
+    figures = fit_pairs(head, pairs, Fit(epochs=12, learning_rate=1e-2, weight_decay=0.01))
+    held_N = torch.arange(400) % 10 == 9
+    slope = torch.cov(torch.stack([base_N, pairs.gain_N])[:, ~held_N])
+    assert figures["points_per_nat"] == pytest.approx(float(slope[0, 1] / slope[0, 0]), rel=1e-4)
+    gain_N = head.gain(pairs.features_NF, pairs.budget_N).detach()
+    said = torch.corrcoef(torch.stack([gain_N, pairs.gain_N])[:, held_N])[0, 1]
+    assert figures["held_out_r2"] == pytest.approx(float(said.square()), abs=1e-4) and figures["held_out_r2"] > 0.9
+    assert figures["held_out_r2_base"] < 0.6
+    error_N = gain_N * figures["points_per_nat"] - pairs.gain_N
+    assert float(error_N.square().mean() / pairs.gain_N.var()) < 0.1
+
+
+@pytest.mark.filterwarnings("ignore:cov")
+def test_a_handful_of_pairs_is_fitted_one_by_one() -> None:
+    """The one pair that is held out has no correlation with anything: the head stays as it was."""
+    head, pairs = synthetic(10, extra=0.0, noise=0.0)
+    before = head.gain(pairs.features_NF, pairs.budget_N)
+    figures = fit_pairs(head, pairs, Fit(epochs=2))
+    assert figures["points_per_nat"] > 0 and figures["held_out_r2"] == 0.0
+    assert head.gain(pairs.features_NF, pairs.budget_N).equal(before)
+
+
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_what_is_luck_alone_leaves_the_head_as_it_was(sign: float) -> None:
     head, pairs = synthetic(300, extra=0.0, noise=40.0)

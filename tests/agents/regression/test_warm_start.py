@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from wheels.agents.regression.warm_start import WarmStart, explained, fit_gate, fit_regret, fit_router
+from wheels.policy.head import DeferralHead, HeadConfig
 
 WIDTH = 4
 SETTINGS = WarmStart(width=16, epochs=8, learning_rate=1e-2, batch=128)
@@ -54,6 +55,22 @@ def test_the_router_says_points_of_any_size(scale: float) -> None:
     head = fit_router(features_NF, scale * (features_NF[:, 0] + 2.0), SETTINGS)
     assert explained(head, seen_NF, scale * (seen_NF[:, 0] + 2.0)) > 0.9
     assert explained(head, seen_NF, seen_NF[:, 0] + 2.0) < 0.5, "not in other units"
+
+
+def constant_head(gain: float) -> DeferralHead:
+    head = DeferralHead(HeadConfig(WIDTH, 8))
+    torch.nn.init.zeros_(head.base.weight)
+    torch.nn.init.constant_(head.base.bias, gain)
+    return head
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-3])
+def test_the_explained_variance_by_hand(unit: float) -> None:
+    """Of 1, 2, 3, 4 (variance 5/4): their mean explains nothing; 3 is off by 1/2 more, 1 - (5/4 + 1/4) / (5/4)."""
+    regret_N = unit * torch.tensor([1.0, 2.0, 3.0, 4.0])
+    for gain, share in ((2.5, 0.0), (3.0, -0.2), (2.0, -0.2)):
+        assert explained(constant_head(unit * gain), states(4), regret_N) == pytest.approx(share, abs=1e-5)
+    assert explained(constant_head(unit), states(4), torch.full((4,), unit)) == 1.0, "nothing is left"
 
 
 def test_a_router_of_texts_that_all_gain_alike_says_so() -> None:

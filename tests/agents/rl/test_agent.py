@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -109,13 +110,60 @@ def test_the_gate_learns_its_gain_and_pays_for_later_calls() -> None:
 
 def test_a_fit_begins_at_the_warm_start_and_is_the_same_again() -> None:
     forks, _ = noisy(1500)
-    agent = PCLAgent(head_of(), SETTINGS)
+    agent = PCLAgent(head_of(), SETTINGS, price=2.0)
     agent.learn(forks)
     first = {name: value.clone() for name, value in agent.head.state_dict().items()}
     agent.learn(noisy(1500, seed=1)[0])
     agent.learn(forks)
     assert all(value.equal(first[name]) for name, value in agent.head.state_dict().items())
     assert not all(value.equal(first[name]) for name, value in agent.start.state_dict().items())
+
+
+@pytest.mark.parametrize("price", [0.0, 3.0])
+def test_the_policys_logit_is_what_the_gain_exceeds_the_price_by(price: float) -> None:
+    """z = (gain - price) / alpha, as in the residuals, with the price of each row."""
+    agent, forks = PCLAgent(head_of(), SETTINGS, price), noisy(20)[0]
+    agent.kappa = 3.0
+    price_B = agent.price(forks.budget_N)
+    logit_B = agent.logit(SimpleNamespace(features_BF=forks.features_NF, budget_B=forks.budget_N), price_B)
+    gain_B = agent.head.gain(forks.features_NF, forks.budget_N)
+    torch.testing.assert_close(SETTINGS.alpha * logit_B + price_B, gain_B)
+    residual_B = fork_residuals(logit_B, forks, price_B, SETTINGS.alpha, kappa=3.0)
+    torch.testing.assert_close(agent.residuals(forks), residual_B)
+
+
+@pytest.mark.filterwarnings("ignore:cov")
+@pytest.mark.parametrize("count", [9, 10, 25, 2400])
+def test_a_step_is_a_batch_of_nine_forks_in_ten(count: int) -> None:
+    """The loss begins at half the mean square of the residuals that are fitted, in units of what they deviate by."""
+    forks, losses = noisy(count)[0], []
+    agent = PCLAgent(head_of(), replace(SETTINGS, epochs=2, batch=1080), price=0.8)
+    held = forks[9::10] if count >= 10 else forks
+    fitted_N = torch.arange(count) % 10 != 9
+    figures = agent.learn(forks, losses.append)
+    assert len(losses) == agent.steps(forks) == 2 * (2 if count == 2400 else 1)
+    assert figures["residual"] == pytest.approx(float(agent.residuals(held).abs().mean()), rel=1e-5)
+    gain_N = agent.head.gain(held.features_NF, held.budget_N)
+    share = torch.corrcoef(torch.stack([gain_N, held.reward_N]))[0, 1].square().nan_to_num(0.0)
+    assert figures["held_out_r2"] == pytest.approx(float(share), abs=1e-5)
+    if count < 1200:
+        agent.head.load_state_dict(agent.start.state_dict())
+        residual_N = agent.residuals(forks[fitted_N])
+        assert losses[0] == pytest.approx(float(residual_N.square().mean() / residual_N.var() / 2), rel=1e-4)
+
+
+@pytest.mark.parametrize(("shift", "sign"), [(0.0, 1.0), (-40.0, 1.0), (0.0, -1.0)])
+def test_a_nat_is_worth_what_calls_gain_for_it(shift: float, sign: float) -> None:
+    """kappa is the ratio of the means; where calls gain nothing, a hundredth of the ratio of the deviations."""
+    forks = noisy(400)[0]
+    forks = replace(forks, reward_N=sign * forks.reward_N + shift)
+    agent = PCLAgent(head_of(), replace(SETTINGS, epochs=1), price=0.8)
+    fitted = forks[torch.arange(400) % 10 != 9]
+    gain_N = agent.start.gain(fitted.features_NF, fitted.budget_N)
+    pays = shift == 0 and sign > 0
+    ratio = fitted.reward_N.mean() / gain_N.mean() if pays else fitted.reward_N.std() / gain_N.std() / 100
+    assert agent.learn(forks)["kappa"] == pytest.approx(float(ratio), rel=1e-4)
+    assert agent.learn(noisy(100, seed=1)[0])["kappa"] == agent.kappa == pytest.approx(float(ratio), rel=1e-4)
 
 
 def test_the_price_decides_what_a_later_call_costs() -> None:

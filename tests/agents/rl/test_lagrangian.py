@@ -132,9 +132,17 @@ def test_prices_between_and_beyond_the_grid() -> None:
     table = PriceTable([0.1, 0.2, 0.4], prices=[3.0, 2.0, 1.0])
     budget = torch.tensor([[0.0, 0.1, 0.15], [0.2, 0.3, 1.0]])
     torch.testing.assert_close(table.prices_at(budget), torch.tensor([[3.0, 3.0, 2.5], [2.0, 1.5, 1.0]]))
+    torch.testing.assert_close(table.prices_at(budget.T), table.prices_at(budget).T)
     assert table.price(0.3) == pytest.approx(1.5)
     assert table.prices_at(torch.zeros(0)).shape == (0,)
     assert PriceTable([0.2], prices=[2.0]).prices_at(torch.tensor([0.0, 0.2, 1.0])).tolist() == [2.0] * 3
+
+
+def test_the_greatest_price_is_a_price() -> None:
+    """Where calls gain more than that a bisection ends there."""
+    assert PriceTable([0.1, 0.2], Gains(price_max=5.0), prices=[5.0, 0.0]).prices == (5.0, 0.0)
+    with pytest.raises(WheelsError, match=r"a price in \[0, 5\] for each of its 2 budgets, got \[5.1, 0.0\]"):
+        PriceTable([0.1, 0.2], Gains(price_max=5.0), prices=[5.1, 0.0])
 
 
 def test_an_update_moves_what_was_measured_and_keeps_the_order() -> None:

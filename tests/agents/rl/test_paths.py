@@ -95,6 +95,21 @@ def test_rows_of_the_environment_do_not_matter(pair: Pair) -> None:
             torch.testing.assert_close(value, getattr(found[0][1], name), atol=1e-4, rtol=1e-4)
 
 
+def test_the_teacher_reads_finished_texts_many_at_once(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there are rows, or all that are left; forks wait for them, and no text of another is lost."""
+    rows, read = rows_of(14), []
+    once = paths.teacher_choices
+
+    def noted(pair: Pair, sources: list[list[int]], *more: object) -> object:
+        read.append(len(sources))
+        return once(pair, sources, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(paths, "teacher_choices", noted)
+    play(environment(pair, rows, 4), starts_of(rows), margin_logit, states=1)
+    assert sum(read) == 14
+    assert len(read) <= 14 // 4 + 1
+
+
 def test_at_most_so_many_states_of_a_text_are_forked_and_others_by_another_seed(pair: Pair) -> None:
     rows = rows_of(8)
     chosen = []

@@ -189,7 +189,7 @@ def test_leave_one_out_by_hand() -> None:
 
 
 def test_each_prompt_is_drawn_once_and_written_several_times_under_one_budget() -> None:
-    settings = ReinforceSettings(prompts=5, samples=3)
+    settings = ReinforceSettings(rounds=1, prompts=5, samples=3)
     starts = draw_starts(settings, 4, 9, (0.1, 0.4))
     assert starts == draw_starts(settings, 4, 9, (0.1, 0.4)) != draw_starts(settings, 5, 9, (0.1, 0.4))
     groups = [starts[place : place + 3] for place in range(0, 15, 3)]

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional
 
+from tests.agents.seed_runs import seed_run
 from tests.decoding.tiny import make_pair
 from tests.envs.tiny import LIMIT, ROWS
-from wheels.agents.rl.student import Teaching, Visit, mean_divergence, teach, visit, visits_loss, weighted_divergence
+from wheels.agents.rl import student
+from wheels.agents.rl.student import (
+    Teaching,
+    Visit,
+    mean_divergence,
+    take_turn,
+    teach,
+    visit,
+    visits_loss,
+    weighted_divergence,
+)
 from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import student_only
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.step import Step
 from wheels.distillation.collate import Collator, target_logits_and_labels
 from wheels.distillation.losses import IGNORED, distillation_loss, select
+from wheels.distillation.teacher_cache import distribution_of
 from wheels.distillation.topk_losses import TopKDistribution
 from wheels.envs.settings import Start
 from wheels.envs.vector import DeferralVectorEnv
@@ -126,6 +141,55 @@ def test_what_the_gate_says_in_each_state_goes_with_the_text() -> None:
             )
         assert torch.allclose(each.logit_T, log_q_TV.max(-1).values.float() - 0.3, atol=1e-4)
         assert torch.allclose(each.teacher["relative"].softmax(-1).float(), log_p_TV.exp().float(), atol=2e-3)
+
+
+def test_what_is_kept_of_the_teacher_are_its_likeliest_tokens_and_the_mass_of_the_rest() -> None:
+    pair = soft_pair()
+    for few, whole in zip(visits_of(pair, 3), visits_of(pair), strict=True):
+        p_TV = whole.teacher["relative"].float().softmax(-1)
+        best_T3 = p_TV.topk(3, dim=-1).values
+        kept_T4 = distribution_of(few.teacher, 1.0, 0).outcomes_NJ.softmax(-1)
+        torch.testing.assert_close(kept_T4, torch.cat([best_T3, 1 - best_T3.sum(-1, True)], -1), atol=2e-3, rtol=0)
+
+
+def test_a_mean_divergence_is_over_all_states_whatever_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = soft_pair()
+    visits = visits_of(pair)
+    with torch.no_grad():
+        lost, weight = visits_loss(pair, visits, "kl")
+    assert weight > 2 and weight.item() != pytest.approx(sum(len(each.text) for each in visits))
+    for batch in (2, 4, 100):
+        monkeypatch.setattr(student, "BATCH", batch)
+        assert mean_divergence(pair, visits, "kl") == pytest.approx(float(lost / weight), rel=1e-5)
+    assert mean_divergence(pair, gated(visits, ALWAYS), "kl") == 0.0
+
+
+def test_a_turn_teaches_all_that_was_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine texts in ten; a run that goes on reads the student that there was."""
+    pair, taught = soft_pair(), []
+    env = DeferralVectorEnv(4, pair, ROWS, max_new_tokens=LIMIT)
+    starts = [Start(index % len(ROWS), index, 0.5, 0.0) for index in range(21)]
+    run = replace(seed_run(pair, ROWS, tmp_path, student_epochs=1), turn=2)
+
+    def teach(pair: Pair, visits: list[Visit], settings: Teaching, progress: Any) -> None:
+        taught.append([each.text for each in visits])
+        assert settings.seed == run.draws(0)
+        pair.student.get_output_embeddings().weight.data.mul_(0.5)
+
+    monkeypatch.setattr(student, "teach", teach)
+    monkeypatch.setattr(student, "CHUNK", 8)
+    before = {name: value.clone() for name, value in pair.student.state_dict().items()}
+    written = [each.text for each in visit(pair, env, starts, undecided, 32)]
+    take_turn(run, env, starts, undecided)
+    assert taught == [[text for place, text in enumerate(written) if place not in (9, 19)]]
+    (line,) = [json.loads(line) for line in run.metrics.path.read_text().splitlines()]
+    assert (line["turn"], line["teacher_tokens"]) == (2, sum(map(len, written)))
+    after = {name: value.clone() for name, value in pair.student.state_dict().items()}
+    assert not all(value.equal(before[name]) for name, value in after.items())
+    pair.student.load_state_dict(before)
+    take_turn(run, env, starts, undecided)
+    assert len(taught) == 1
+    assert all(value.equal(after[name]) for name, value in pair.student.state_dict().items())
 
 
 def test_few_kept_tokens_bound_the_divergence_from_below() -> None:

@@ -1,0 +1,213 @@
+"""The stages of one seed's training, each by itself: what it is given, what it keeps, and what a resumed run leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.agents.seed_runs import seed_run
+from tests.decoding.commands.test_calibrate import soft_pair, sources
+from wheels.agents import trainer as stages
+from wheels.agents.regression.trained_baselines import States
+from wheels.agents.rl.agent import LagrangianAgent, PCLAgent, PCLSettings
+from wheels.agents.rl.lagrangian import Gains, PriceTable
+from wheels.agents.rl.paths import Forks
+from wheels.agents.rl.paths import Path as Text
+from wheels.agents.trainer import SETTLE_TRIES, Trainer, used
+from wheels.data.tasks import Row
+from wheels.envs.settings import Start
+from wheels.models.pair import Pair
+from wheels.policy.features import feature_width
+from wheels.policy.head import DeferralHead, HeadConfig
+
+BUDGETS = (0.2, 0.5)
+ALPHA = 0.5
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    return soft_pair()
+
+
+def trainer_of(pair: Pair, output: Path, **settings: Any) -> Trainer:
+    rows = [Row(source, "a b c") for source in sources(12)]
+    few = {"texts": 8, "width": 8, "warm_epochs": 1, "batch_size": 8, "alpha": ALPHA, "budgets": BUDGETS}
+    return Trainer(seed_run(pair, rows, output, **few | settings))
+
+
+def agent_of(pair: Pair, prices: tuple[float, ...] = (2.0, 1.0)) -> LagrangianAgent:
+    head = DeferralHead(HeadConfig.of(feature_width(pair.student.config.hidden_size), pair.vocab_size, 8))
+    return LagrangianAgent(head, PCLSettings(alpha=ALPHA), PriceTable(BUDGETS, prices=prices))
+
+
+def states_of(trainer: Trainer, count: int = 40) -> States:
+    width = feature_width(trainer.run.pair.student.config.hidden_size)
+    return torch.rand(count, width), torch.rand(count)
+
+
+def lines_of(trainer: Trainer) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in trainer.run.metrics.path.read_text().splitlines()]
+
+
+def test_the_use_of_each_budget_that_was_seen() -> None:
+    """Two texts of 4 and 6 tokens at .2 with 1 and 2 calls: 3 of 10; a fourth column is not read."""
+    counts = torch.tensor([[0.2, 1, 4, 99], [0.5, 3, 5, 99], [0.2, 2, 6, 99]], dtype=torch.float64)
+    assert used(counts, (0.1, 0.2, 0.5)) == ({0.2: 0.3, 0.5: 0.6}, {0.2: 10.0, 0.5: 5.0})
+
+
+def test_texts_are_drawn_under_each_budget_in_turn_at_its_price(pair: Pair, tmp_path: Path) -> None:
+    trainer, agent = trainer_of(pair, tmp_path), agent_of(pair)
+    starts = trainer._starts(agent, 3, 9)
+    assert [(start.budget, start.price) for start in starts] == [((0.2, 2.0), (0.5, 1.0))[n % 2] for n in range(9)]
+    assert {start.index for start in starts} <= set(range(12))
+    assert len({start.seed for start in starts}) == 9
+    assert starts == trainer._starts(agent, 3, 9) != trainer._starts(agent, 4, 9)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("pcl", PCLAgent), ("lagrangian", LagrangianAgent)])
+def test_the_agent_begins_at_the_regression_and_is_the_one_asked_for(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: type
+) -> None:
+    """The regression sees all states but the last tenth, with the regret of each."""
+    trainer = trainer_of(pair, tmp_path, agent=name, price=0.7)
+    features_NF, regret_N = states_of(trainer)
+    fitted, once = [], stages.fit_regret
+
+    def fit(features_NF: torch.Tensor, regret_N: torch.Tensor, *more: Any) -> DeferralHead:
+        fitted.append((features_NF, regret_N, once(features_NF, regret_N, *more)))
+        return fitted[0][-1]
+
+    monkeypatch.setattr(stages, "fit_regret", fit)
+    agent = trainer._agent((features_NF, regret_N))
+    ((seen_NF, told_N, head),) = fitted
+    assert seen_NF.equal(features_NF[:36]) and told_N.equal(regret_N[:36])
+    assert all(value.equal(agent.start.state_dict()[name]) for name, value in head.state_dict().items())
+    error = (head.gain(features_NF[36:], torch.zeros(4)) - regret_N[36:]).square().mean()
+    share = 1 - float(error.detach() / regret_N[36:].var(unbiased=False))
+    assert lines_of(trainer)[0]["warm_start"] == {"states": 36, "held_out_r2": pytest.approx(share, rel=1e-4)}
+    assert type(agent) is kind
+    if name == "pcl":
+        assert agent.price(torch.tensor([0.2, 0.5])).tolist() == pytest.approx([0.7, 0.7])
+
+
+def forks_of(trainer: Trainer, count: int) -> Forks:
+    features_NF, _ = states_of(trainer, count)
+    one_N = torch.ones(count)
+    return Forks(features_NF, 0.2 * one_N, one_N, torch.rand(count), one_N, 0 * one_N, 0 * one_N)
+
+
+def test_each_round_learns_from_all_forks_at_prices_that_have_followed_the_use(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Use is .3 above each budget: the integral adds K_i .3, the proportional term K_p (1 - a_p) .3."""
+    trainer, agent, learned = trainer_of(pair, tmp_path, rounds=3), agent_of(pair), []
+    moved = (0.5 + 0.5 * 0.1) * 0.3
+    start = agent.table.prices
+    over = {budget: budget + 0.3 for budget in BUDGETS}
+    found = (forks_of(trainer, 5), over, dict.fromkeys(BUDGETS, 10.0), 7)
+    monkeypatch.setattr(Trainer, "_write", lambda self, agent, number: found)
+    monkeypatch.setattr(stages, "starting_prices", lambda *_: PriceTable(BUDGETS, prices=start))
+
+    def learn(forks: Forks, _: Any) -> dict[str, float]:
+        learned.append((len(forks), agent.table.prices))
+        return {}
+
+    monkeypatch.setattr(agent, "learn", learn)
+    trainer._rounds(agent, first=1)
+    # The first round is known: its forks are read, and nothing is learned from them alone.
+    assert [count for count, _ in learned] == [10, 15]
+    for _, prices in learned:
+        assert prices == pytest.approx([price + moved for price in start])
+    assert [line["round"] for line in lines_of(trainer)] == [1, 2]
+    assert {line["teacher_tokens"] for line in lines_of(trainer)} == {7}
+
+
+def text(budget: float, logits: list[float]) -> Text:
+    """A text that calls where its gate's logit is above 0."""
+    return Text(Start(0, 0, budget, 0.0), [z > 0 for z in logits], logits)
+
+
+def settle(
+    trainer: Trainer, agent: LagrangianAgent, logits: dict[float, list[float]], monkeypatch: pytest.MonkeyPatch
+) -> int:
+    """Settle prices where the greedy gate always has these logits; return how often it wrote."""
+    numbers = []
+
+    def played(env: Any, starts: Any, logit: Any, *, greedy: bool) -> Any:
+        assert greedy
+        numbers.append(starts[0].seed)
+        return [text(budget, own) for budget, own in logits.items()], None
+
+    monkeypatch.setattr(stages, "play", played)
+    trainer._settle(agent)
+    assert len(set(numbers)) == len(numbers), "of other texts each time"
+    return len(numbers)
+
+
+def shared(calls: int, of: int) -> list[float]:
+    return [1.0] * calls + [-1.0] * (of - calls)
+
+
+def test_prices_that_keep_the_budgets_stay(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Within a hundredth on both sides; a budget of which no text was written has no use to keep."""
+    for logits in (
+        {0.2: shared(20, 100), 0.5: shared(50, 100)},
+        {0.2: shared(21, 100), 0.5: shared(99, 200)},
+        {0.5: shared(1, 2)},
+    ):
+        agent = agent_of(pair)
+        assert settle(trainer_of(pair, tmp_path), agent, logits, monkeypatch) == 1
+        assert agent.table.prices == (2.0, 1.0)
+    assert not caplog.records
+
+
+def test_a_price_moves_to_the_quantile_of_the_gains_that_were_seen(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """z = (gain - price) / alpha says what the gains are: the price goes where a fifth, or a half, of them is above."""
+    agent, trainer = agent_of(pair), trainer_of(pair, tmp_path)
+    logits = {0.2: torch.linspace(-3, 6, 1001).tolist(), 0.5: torch.linspace(-1, 0.5, 1001).tolist()}
+    tries: list[tuple[float, ...]] = []
+    once = trainer.run.metrics.write
+    monkeypatch.setattr(
+        trainer.run.metrics, "write", lambda line: (tries.append(tuple(line["prices"].values())), once(line))
+    )
+    assert settle(trainer, agent, logits, monkeypatch) == SETTLE_TRIES
+    assert tries[0] == (2.0, 1.0)
+    wanted = [
+        price + ALPHA * float(torch.tensor(logits[budget]).quantile(1 - budget))
+        for budget, price in zip(BUDGETS, tries[0], strict=True)
+    ]
+    assert tries[1] == pytest.approx(wanted, abs=0.01)
+    assert "the prices do not keep each budget" in caplog.text
+
+
+def test_what_is_done_is_not_done_again(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of a run that was killed before its first checkpoint go; those of one that is done stay as they are."""
+    settled = []
+
+    def settle(self: Trainer, agent: LagrangianAgent) -> None:
+        settled.append(self)
+        for attempt in range(2):
+            self.run.metrics.write({"round": self.config.rounds + attempt, "settled": True})
+        agent.table = PriceTable(BUDGETS, Gains(), (3.0, 0.25))
+
+    monkeypatch.setattr(Trainer, "_settle", settle)
+    trainer = trainer_of(pair, tmp_path, rounds=0)
+    trainer.run.metrics.write({"round": 0, "killed": True})
+    heads = trainer.train()
+    kept = lines_of(trainer)
+    assert [line.get("round") for line in kept] == [None, 0, 1] and "warm_start" in kept[0]
+    assert trainer.prices == pytest.approx([3.0, 0.25])
+    again = trainer_of(pair, tmp_path, rounds=0)
+    for rule, head in again.train().items():
+        assert all(value.equal(heads[rule].state_dict()[name]) for name, value in head.state_dict().items())
+    assert again.prices == trainer.prices
+    assert len(settled) == 1
+    assert lines_of(again) == kept
