@@ -36,6 +36,8 @@ from wheels.errors import check_kind, check_texts, check_whole
 from wheels.models.pair import Pair
 
 GROUPED = Schedule()
+MANY = 2**31
+"""Texts of an engine that goes on: more than any batch holds."""
 
 
 def decode(
@@ -118,14 +120,18 @@ def stream(
 class Engine:
     """Texts in flight, and the loop that writes them.
 
+    `run` writes a fixed list of texts. An engine with `more` goes on: `submit` texts while it runs, `step` once a pass,
+    look at what is `final`, and `cancel` whom nobody waits for.
+
     Args:
         pair: Student, teacher and tokenizer.
         sequences: The texts to write; the longest sources begin.
         method: How.
-        params: And with what.
+        params: And with what; its seed is that of `sequences`, and its `max_new_tokens` the most of any text.
         batch_size: Rows of a forward pass at most.
         schedule: When the teacher runs.
         journal: Every forward pass is noted here.
+        more: Whether any number of texts may be submitted later.
     """
 
     def __init__(
@@ -138,33 +144,36 @@ class Engine:
         batch_size: int,
         schedule: Schedule = GROUPED,
         journal: dict[str, list[Pass]] | None = None,
+        more: bool = False,
     ) -> None:
         check_whole("batch_size", batch_size, 1)
         check_kind("schedule", schedule, Schedule, "a Schedule (wheels.decoding.scheduler)")
-        for sequence in sequences:
-            sequence.budget, sequence.seed = method.budget_of(sequence.index), params.seed
-        self.online = online_budget_of(method, {sequence.budget for sequence in sequences})
+        self.online = online_budget_of(method, set(method.budgets))
         self.method, self.params, self.schedule = method, params, schedule
         self.eos = frozenset(pair.eos_ids)
-        self.batch_size = min(batch_size, max(len(sequences), 1))
+        expected = MANY if more else max(len(sequences), 1)
+        self.batch_size = min(batch_size, expected)
         # Where one model writes alone nobody waits for another, and a pass of all rows reads the cache as it lies.
-        alone = method.lookup or (method.budget is not None and all(each.budget in (0, 1) for each in sequences))
-        costs = self._costs(pair, len(sequences), alone)
+        alone = method.lookup or (method.budget is not None and not method.between)
+        costs = self._costs(pair, expected, alone)
         self.draft_costs = costs.draft_costs(LONGEST_DRAFT) if costs is not None and method.adaptive else None
         self.group = schedule.group or (costs.group(self.batch_size) if costs is not None else self.batch_size)
-        count = min(schedule.in_flight(self.batch_size, 1 if alone else self.group), max(len(sequences), 1))
+        count = min(schedule.in_flight(self.batch_size, 1 if alone else self.group), expected)
         self.texts = TextBatch(pair, count, sequences)
         overhead = OVERHEAD if costs is None else costs.overhead()
         longest = method.draft_probs(params.sampling)
         self.passes = Passes(pair, self.texts, params, overhead=overhead, longest_draft=longest)
         if journal is not None:
             self.passes.keep_journal(journal)
-        self.waiting = deque(sorted(sequences, key=lambda sequence: -len(sequence.source)))
+        self.waiting = deque[Sequence]()
+        for sequence in sorted(sequences, key=lambda sequence: -len(sequence.source)):
+            sequence.seed = params.seed
+            self.submit(sequence)
         self.running: list[int] = []
         self.calling: list[int] = []
         self.since, self.order = [0] * count, [0] * count
         self.clock = self.entered = 0
-        self.limited = method.mode == "strict" or any(sequence.budget == 0 for sequence in sequences)
+        self.limited = method.mode == "strict" or 0 in method.budgets
 
     def _costs(self, pair: Pair, count: int, alone: bool) -> Costs | None:
         """Return the measured costs of passes, where a decision depends on them."""
@@ -173,23 +182,53 @@ class Engine:
             return costs_of(pair, self.batch_size)
         return None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a text waits or is being written."""
+        return bool(self.waiting or self.running or self.calling)
+
     def run(self) -> Iterator[Sequence]:
         """Write all texts; yield each as it ends."""
-        while self.waiting or self.running or self.calling:
-            start = time.perf_counter()
-            self._admit()
-            waited = self.clock - self.since[self.calling[0]] if self.calling else 0
-            model, slots = self.schedule.next(self.running, self.calling, waited, self.batch_size, self.group)
-            slots = sorted(slots)  # so that a pass of all rows is one of the whole cache
-            slots_R = torch.tensor(slots, device=self.texts.length_Q.device)
-            ended = (self._student_pass if model == "student" else self._teacher_pass)(slots, slots_R)
-            seconds = (time.perf_counter() - start) / len(slots)
-            for slot in slots:
-                self.texts.sequence(slot).seconds += seconds
-            for slot in ended:
-                if self.online is not None:
-                    self.online.recount([self.texts.sequence(slot)])
-                yield self.texts.leave(slot)
+        while self.busy:
+            yield from self.step()
+
+    def submit(self, sequence: Sequence) -> None:
+        """Let a text wait for a slot; its tokens follow from its seed, index and source, whoever else is there."""
+        sequence.budget = self.method.budget_of(sequence.index)
+        self.waiting.append(sequence)
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Drop a text that waits or is being written: the next step is without it. One that has ended stays."""
+        self.waiting = deque(each for each in self.waiting if each is not sequence)
+        slot = next((slot for slot, each in enumerate(self.texts.sequences) if each is sequence), None)
+        if slot is not None:
+            for slots in (self.running, self.calling):
+                slots[:] = [each for each in slots if each != slot]
+            self._leave(slot)
+
+    def step(self) -> list[Sequence]:
+        """Run one pass of a model for texts that are there; return those that it has ended."""
+        start = time.perf_counter()
+        self._admit()
+        waited = self.clock - self.since[self.calling[0]] if self.calling else 0
+        model, slots = self.schedule.next(self.running, self.calling, waited, self.batch_size, self.group)
+        slots = sorted(slots)  # so that a pass of all rows is one of the whole cache
+        slots_R = torch.tensor(slots, device=self.texts.length_Q.device)
+        ended = (self._student_pass if model == "student" else self._teacher_pass)(slots, slots_R)
+        seconds = (time.perf_counter() - start) / len(slots)
+        for slot in slots:
+            self.texts.sequence(slot).seconds += seconds
+        return [self._leave(slot) for slot in ended]
+
+    def final(self, sequence: Sequence) -> int:
+        """Return how many tokens of a text that is being written stand: a draft may still be rolled back."""
+        return len(sequence.tokens) if self.method.verifier is None else sequence.num_settled
+
+    def _leave(self, slot: int) -> Sequence:
+        """Give a slot back, and return the text that was in it."""
+        if self.online is not None:
+            self.online.recount([self.texts.sequence(slot)])
+        return self.texts.leave(slot)
 
     def _admit(self) -> None:
         """Let texts that wait take free slots: several at a time, so that their sources are read together."""

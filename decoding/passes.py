@@ -64,7 +64,7 @@ class Passes:
         self.teacher = checked_runner(pair.teacher, count, pair.vocab_size, overhead=overhead)
         self.process_student = params.logits_processor or _own_processor(Constraints.of(pair.student))
         self.process_teacher = params.logits_processor or _own_processor(Constraints.of(pair.teacher))
-        self.longest_draft = min(longest_draft, texts.tokens_QT.shape[1])  # no draft is longer than its text
+        self.longest_draft = min(longest_draft, params.max_new_tokens)  # no draft is longer than its text
         self.draft_probs_QKV: torch.Tensor | None = None
 
     def keep_journal(self, journal: dict[str, list[Pass]]) -> None:

@@ -51,6 +51,8 @@ class Sequence:
     finished: bool = False
     error: str | None = None
     """Why it cannot be written."""
+    counted: tuple[int, int] = (0, 0)
+    """Calls and tokens of it that the threshold of online mode knows of."""
 
     @cached_property
     def copy_pointer(self) -> CopyPointer:
@@ -156,13 +158,13 @@ def _too_long(pair: Pair, sequence: Sequence, count: int) -> str:
 class TextBatch:
     """Q slots, each with the text that is written in it; the engine and the environments step the same class.
 
-    A slot is taken again as soon as its text has ended. Methods that take both `slots` and `slots_R` are given the
-    same R slots twice: as a list, and as a tensor.
+    A slot is taken again as soon as its text has ended; a text longer than any before widens all. Methods that take
+    both `slots` and `slots_R` are given the same R slots twice: as a list, and as a tensor.
 
     Args:
         pair: Student, teacher and tokenizer.
         count: Q, texts in flight at most.
-        sequences: All texts that will be: there is room for the longest of them.
+        sequences: The texts that are known: there is room for the longest of them from the start.
     """
 
     def __init__(self, pair: Pair, count: int, sequences: list[Sequence]) -> None:
@@ -189,6 +191,8 @@ class TextBatch:
         """Let a text begin in a slot, or go on after the tokens that it has."""
         prefix = list(self.pair.start_ids) if self.pair.is_seq2seq else sequence.source
         tokens, self.sequences[slot] = [*prefix, *sequence.tokens], sequence
+        if (missing := len(prefix) + sequence.limit + 1 - self.tokens_QT.shape[1]) > 0:
+            self.tokens_QT = torch.nn.functional.pad(self.tokens_QT, (0, missing), value=self.pair.pad_id)
         self.tokens_QT[slot, : len(tokens)] = torch.tensor(tokens, device=self.tokens_QT.device)
         self.length_Q[slot], self.prefix_Q[slot] = len(tokens), len(prefix)
         self.source_Q[slot], self.limit_Q[slot] = len(sequence.source), sequence.limit

@@ -106,8 +106,6 @@ class OnlineBudget:
     def __init__(self, rule: Rule, budgets: set[float], levels: Levels) -> None:
         self.rule = rule
         self.thresholds = {budget: OnlineThreshold(budget, levels) for budget in budgets if 0 < budget < 1}
-        self.counted: dict[int, tuple[int, int]] = {}
-        """Calls and tokens of each text that its threshold knows of, by the text's index."""
 
     def decide(self, step: Step, sequences: list[Sequence]) -> torch.Tensor:
         """Return the texts that call, bool `[R]`; one is decided after the other, in their order."""
@@ -115,16 +113,16 @@ class OnlineBudget:
         for sequence, score in zip(sequences, self.rule.scored(step).tolist(), strict=True):
             threshold = self.thresholds.get(sequence.budget)
             called = threshold is not None and threshold.decide(score)
-            calls, tokens = self.counted.get(sequence.index, (0, 0))
-            self.counted[sequence.index] = calls + called, tokens + 1
+            calls, tokens = sequence.counted
+            sequence.counted = calls + called, tokens + 1
             call_R.append(called)
         return torch.tensor(call_R, device=step.position_B.device)
 
     def recount(self, sequences: Iterable[Sequence]) -> None:
         """Count texts as they are; no call of theirs may be waiting."""
         for sequence in sequences:
-            calls, tokens = self.counted.get(sequence.index, (0, 0))
-            self.counted[sequence.index] = found = sequence.by_teacher.count(True), len(sequence.tokens)
+            calls, tokens = sequence.counted
+            sequence.counted = found = sequence.by_teacher.count(True), len(sequence.tokens)
             if (threshold := self.thresholds.get(sequence.budget)) is not None:
                 threshold.count(found[0] - calls, found[1] - tokens)
 
