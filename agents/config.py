@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from wheels.config.fields import REQUIRED, check_fields, machine_option, option, option_group, threads_option
 from wheels.config.paths import PLACE, RUN
+from wheels.data.options import bad_rows_option, references_option
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.methods.choices import DTYPES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
@@ -43,6 +44,8 @@ class TrainConfig:
     output: str = option(REQUIRED, "folder of the trained model; a rerun continues there", metavar="DIR", writes=RUN)
     source: str = data_option("source", "column of the source; dots reach nested ones")
     target: str = data_option("target", "column of the reference")
+    references: str | None = references_option(data_option)
+    bad_rows: str = bad_rows_option(data_option)
     prompt: str | None = data_option(None, "template of a causal model's prompt, with {source} in it")
     limit: int | None = option(None, "use only the first rows of the training split", minimum=1)
     seeds: int = option(1, "heads to train, from --seed on", minimum=1)

@@ -34,6 +34,7 @@ def calibration_of(config: TrainConfig) -> CalibrateConfig:
         teacher=config.teacher,
         source=config.source,
         target=config.target,
+        bad_rows=config.bad_rows,
         limit=config.calibration_limit,
         budgets=config.calibration_budgets,
         rules=config.calibration_rules,

@@ -39,7 +39,14 @@ def run(config: TrainConfig) -> None:
         torch.set_num_threads(config.threads)
     check_reports(config.report_to)
     output = Path(config.output)
-    task = load_task(config.data, source=config.source, target=config.target, prompt=config.prompt)
+    task = load_task(
+        config.data,
+        source=config.source,
+        target=config.target,
+        references=config.references,
+        prompt=config.prompt,
+        bad_rows=config.bad_rows,
+    )
     sentence_metric(config, task)  # what there is not is found before the work
     for split in ("train", "validation") if config.calibrate else ("train",):
         task.rows(split)

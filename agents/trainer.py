@@ -93,7 +93,7 @@ def with_pseudo_references(
 
     parts = shared_chunks(folder, "references", range(len(starts)), make, accelerator, "pseudo-references")
     texts = [several for part in parts for several in part["texts"]]
-    return [replace(row, references=tuple(several)) for row, several in zip(rows, texts, strict=True)]
+    return [replace(row, references=(*row.references, *several)) for row, several in zip(rows, texts, strict=True)]
 
 
 class Trainer:

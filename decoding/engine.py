@@ -74,7 +74,7 @@ def decode(
         traces[index] = trace
         if progress is not None:
             progress(1)
-    return [traces[index] for index in range(len(sources))]
+    return [traces[index] for index in sorted(traces)]
 
 
 def stream(
@@ -107,8 +107,8 @@ def stream(
     check_kind("journal", journal, (dict, type(None)), "a dict to be filled, or None")
     params, method = DecodeParams() if params is None else params, check_method(method)
     check_kind("params", params, DecodeParams, "DecodeParams, or None")
-    sequences = prepare_sequences(pair, sources, params.max_new_tokens, on_error=on_error)
-    method.check_count(len(sequences))
+    sequences = prepare_sequences(pair, sources, params.max_new_tokens, on_error=on_error, first=params.first)
+    method.check_count(params.first + len(sequences))
     unread = [sequence for sequence in sequences if sequence.error is not None]
     sequences = [sequence for sequence in sequences if sequence.error is None]
     engine = Engine(pair, sequences, method, params, batch_size=batch_size, schedule=schedule, journal=journal)

@@ -39,6 +39,8 @@ class DecodeParams:
     """How tokens are drawn."""
     seed: int = 0
     """The seed of all draws."""
+    first: int = 0
+    """The index of the first source, where the sources are a part of many: draws depend on it, and so do errors."""
     logits_processor: LogitsProcessor | None = None
     """Changes the logits of both models, in place of the models' own settings."""
     stopping: Callable[[int, list[int]], bool] | None = None
@@ -48,6 +50,7 @@ class DecodeParams:
         """Check the ranges."""
         check_whole("max_new_tokens", self.max_new_tokens, 1, LONGEST_OUTPUT)
         check_whole("seed", self.seed, 0, LARGEST_SEED)
+        check_whole("first", self.first)
         check_kind("sampling", self.sampling, Sampling, "a Sampling, such as Sampling(temperature=0.7)")
         for name in ("logits_processor", "stopping"):
             check_kind(name, getattr(self, name), (Callable, type(None)), "a function, or None")

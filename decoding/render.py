@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from wheels.decoding.trace import TEACHER, Trace, teacher_use
 from wheels.output.page import facts, page
@@ -10,6 +11,8 @@ from wheels.output.visible import html, json_line, visible
 
 TEACHER_COLOR, PLAIN = "\x1b[1;33m", "\x1b[0m"
 """The escape sequences, ANSI X3.64, around what the teacher wrote: bold yellow, legible on dark and light alike."""
+SUMMED = ("tokens", "teacher_tokens", "teacher_passes", "teacher_positions", "drafted", "accepted")
+"""The costs of a trace that are summed up."""
 
 
 def spans(trace: Trace) -> list[tuple[str, str]]:
@@ -48,26 +51,35 @@ def as_json(traces: Sequence[Trace]) -> str:
     return "".join(json_line(trace.to_json()) + "\n" for trace in traces)
 
 
+class Summary:
+    """What the teacher was used for in the outputs of one decode, as they come."""
+
+    def __init__(self) -> None:
+        self._asked, self._total = "", Counter[str]()
+
+    def add(self, traces: Iterable[Trace]) -> None:
+        """Count some outputs."""
+        for trace in traces:
+            self._asked = trace.rule if trace.budget is None else f"asked {trace.budget:g}, {trace.mode}"
+            self._total.update({name: getattr(trace, name) for name in SUMMED})
+
+    def __str__(self) -> str:
+        total = self._total
+        use = total["teacher_tokens"] / total["tokens"] if total["tokens"] else 0.0
+        drafted = _counted(total["drafted"], "draft token")
+        return (
+            f"teacher use {use:.2f} ({self._asked}): "
+            f"{total['teacher_tokens']} of {_counted(total['tokens'], 'token')}, "
+            f"{_counted(total['teacher_passes'], 'pass')}, {_counted(total['teacher_positions'], 'position')}"
+            + (f"; {total['accepted']} of {drafted} kept" if total["drafted"] else "")
+        )
+
+
 def summary(traces: Sequence[Trace]) -> str:
     """Return one line on what the teacher was used for; the traces are of one decode, at least one."""
-    tokens, teacher_tokens = sum(trace.tokens for trace in traces), sum(trace.teacher_tokens for trace in traces)
-    passes, positions = sum(trace.teacher_passes for trace in traces), sum(trace.teacher_positions for trace in traces)
-    return (
-        f"teacher use {teacher_use(list(traces)):.2f} ({_asked(traces[0])}): "
-        f"{teacher_tokens} of {_counted(tokens, 'token')}, {_counted(passes, 'pass')}, "
-        f"{_counted(positions, 'position')}{_drafts(traces)}"
-    )
-
-
-def _asked(trace: Trace) -> str:
-    """Return the budget that was asked for, or what was done in place of keeping one."""
-    return trace.rule if trace.budget is None else f"asked {trace.budget:g}, {trace.mode}"
-
-
-def _drafts(traces: Sequence[Trace]) -> str:
-    """Return what became of drafts, where there were any."""
-    drafted, accepted = sum(trace.drafted for trace in traces), sum(trace.accepted for trace in traces)
-    return f"; {accepted} of {_counted(drafted, 'draft token')} kept" if drafted else ""
+    found = Summary()
+    found.add(traces)
+    return str(found)
 
 
 def _counted(count: int, word: str) -> str:

@@ -82,7 +82,7 @@ class Sequence:
 
 
 def prepare_sequences(
-    pair: Pair, sources: Iterable[str], max_new_tokens: int, *, on_error: str = "stop"
+    pair: Pair, sources: Iterable[str], max_new_tokens: int, *, on_error: str = "stop", first: int = 0
 ) -> list[Sequence]:
     """Encode the sources, and say how long each output may be.
 
@@ -91,6 +91,7 @@ def prepare_sequences(
         sources: The texts.
         max_new_tokens: The most tokens of an output.
         on_error: `stop` for an error at the first source that cannot be read, `skip` to note it in its sequence.
+        first: The index of the first source.
 
     Raises:
         WheelsError: for an empty source, or one that leaves no room in the context.
@@ -98,20 +99,22 @@ def prepare_sequences(
     check_kind("pair", pair, Pair, "a Pair (Pair.load, Pair.of)")
     sources = check_texts("sources", sources)
     check_choice("on_error", on_error, ON_ERROR)
-    sequences = [Sequence(index, [], 0) for index in range(len(sources))]
+    sequences = [Sequence(index, [], 0) for index in range(first, first + len(sources))]
     for sequence, source in zip(sequences, sources, strict=True):
         if not source.strip():
-            sequence.error = f"input {sequence.index + 1} of {len(sequences)} is empty; give it some text"
+            sequence.error = f"input {sequence.index + 1} is empty; give it some text"
     _stop_at_error(sequences, on_error)
     good = [sequence for sequence in sequences if sequence.error is None]
     limit = pair.source_limit  # models and tokenizer are asked once, not for each text
-    for sequence, tokens in zip(good, _encoded(pair, [sources[sequence.index] for sequence in good]), strict=True):
+    for sequence, tokens in zip(
+        good, _encoded(pair, [sources[sequence.index - first] for sequence in good]), strict=True
+    ):
         sequence.source = tokens
         sequence.limit = room(len(tokens), max_new_tokens, limit, is_seq2seq=pair.is_seq2seq)
         if not tokens:
-            sequence.error = f"input {sequence.index + 1} of {len(sequences)} gives an empty prompt; give it some text"
+            sequence.error = f"input {sequence.index + 1} gives an empty prompt; give it some text"
         elif sequence.limit < 1:
-            sequence.error = _too_long(pair, sequence, len(sequences))
+            sequence.error = _too_long(pair, sequence)
     _stop_at_error(sequences, on_error)
     return sequences
 
@@ -144,13 +147,13 @@ def sequences_of(pair: Pair, sources: list[list[int]], max_new_tokens: int) -> l
     sequences = [Sequence(index, tokens, own) for index, (tokens, own) in enumerate(zip(sources, rooms, strict=True))]
     for sequence in sequences:
         if sequence.limit < 1:
-            raise WheelsError(_too_long(pair, sequence, len(sequences)))
+            raise WheelsError(_too_long(pair, sequence))
     return sequences
 
 
-def _too_long(pair: Pair, sequence: Sequence, count: int) -> str:
+def _too_long(pair: Pair, sequence: Sequence) -> str:
     return (
-        f"input {sequence.index + 1} of {count} has {len(sequence.source)} tokens, and the models read at most "
+        f"input {sequence.index + 1} has {len(sequence.source)} tokens, and the models read at most "
         f"{pair.source_limit}{'' if pair.is_seq2seq else ', output included'}; shorten or split it"
     )
 

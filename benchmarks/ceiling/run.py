@@ -66,7 +66,13 @@ def run(config: CeilingConfig) -> dict[str, Any]:
     Raises:
         WheelsError: for what the user can mend: data, model, a missing calibration, or one on the scored rows.
     """
-    task = load_task(config.data, source=config.source, target=config.target, metrics=config.metrics or None)
+    task = load_task(
+        config.data,
+        source=config.source,
+        target=config.target,
+        metrics=config.metrics or None,
+        bad_rows=config.bad_rows,
+    )
     split = task.rows(config.split)
     digest, rows, curve = rows_digest(split), split[: config.limit], _curve_config(config)
     plan = make_plan(curve, digest)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from wheels.config.fields import check_fields, machine_option, option, option_group, threads_option
 from wheels.config.paths import PLACE, RUN
+from wheels.data.options import bad_rows_option
 from wheels.decoding.methods.choices import DTYPES, MODE_HELP, MODES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.errors import WheelsError
@@ -36,6 +37,7 @@ class CurveConfig:
     split: str = data_option("test", "split of the data that is scored")
     source: str = data_option("source", "column of the source; dots reach nested ones")
     target: str = data_option("target", "column of the reference")
+    bad_rows: str = bad_rows_option(data_option)
     prompt: str | None = data_option(None, "template with {source}, for causal models (default: the model's own)")
     metrics: tuple[str, ...] = option((), "metrics; the first is the quality of the curve (default: the task's own)")
     budgets: tuple[float, ...] = option(

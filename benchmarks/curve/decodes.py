@@ -132,6 +132,7 @@ def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list
         target=config.target,
         # The ends of the range too: between them any budget can be interpolated.
         budgets=tuple(sorted({*CalibrateConfig(model="", data="").budgets, *config.interior_budgets})),
+        bad_rows=config.bad_rows,
         rules=tuple(RULES[rule].given for rule in seeds),
         seeds=max(map(len, seeds.values())),
         max_new_tokens=config.max_new_tokens,
@@ -140,7 +141,9 @@ def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list
         dtype=config.dtype,
         threads=config.threads,
     )
-    task = load_task(settings.data, source=settings.source, target=settings.target, require_target=False)
+    task = load_task(
+        settings.data, source=settings.source, target=settings.target, require_target=False, bad_rows=settings.bad_rows
+    )
     wanted = rows_digest(task.rows(settings.split))
     refuse_scored(wanted, data_digest)
     path = Path(config.output) / "calibration.json"

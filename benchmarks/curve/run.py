@@ -40,7 +40,14 @@ def run(config: CurveConfig) -> Curve:
         WheelsError: for what the user can mend: data, model, a missing calibration, or one on the scored rows.
     """
     metrics = config.metrics or None
-    task = load_task(config.data, source=config.source, target=config.target, prompt=config.prompt, metrics=metrics)
+    task = load_task(
+        config.data,
+        source=config.source,
+        target=config.target,
+        prompt=config.prompt,
+        metrics=metrics,
+        bad_rows=config.bad_rows,
+    )
     # The digest is of the whole split: a limit must not hide that calibration and scoring share their rows.
     data_digest = rows_digest(task.rows(config.split))
     identity = to_dict(config, INCIDENTAL) | {"data_digest": data_digest}

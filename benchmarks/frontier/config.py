@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from wheels.config.fields import REQUIRED, check_fields, fields_of, machine_option, option, option_group, threads_option
 from wheels.config.paths import PLACE, RUN, SETTINGS
+from wheels.data.options import bad_rows_option
 from wheels.decoding.methods.choices import DTYPES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.errors import WheelsError
@@ -54,6 +55,7 @@ class WaysConfig:
     )
     source: str = data_option("source", "column of the source; dots reach nested ones")
     target: str = data_option("target", "column of the reference")
+    bad_rows: str = bad_rows_option(data_option)
     prompt: str | None = data_option(None, "template with {source}, for causal models (default: the models' own)")
     metrics: tuple[str, ...] = option((), "metrics; the first is the quality (default: the task's own)")
     max_new_tokens: int = data_option(128, "longest output, in tokens", minimum=1)

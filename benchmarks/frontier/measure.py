@@ -50,7 +50,13 @@ class Bench:
         """
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        task = load_task(config.data, source=config.source, target=config.target, metrics=config.metrics or None)
+        task = load_task(
+            config.data,
+            source=config.source,
+            target=config.target,
+            metrics=config.metrics or None,
+            bad_rows=config.bad_rows,
+        )
         rows = task.rows(config.choose_split)
         students = load_students(config, task.prompt)
         bench = cls(

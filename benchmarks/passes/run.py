@@ -67,7 +67,13 @@ def run(config: PassesConfig) -> list[PassPoint]:
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    task = load_task(config.data, source=config.source, target=config.target, metrics=config.metrics or None)
+    task = load_task(
+        config.data,
+        source=config.source,
+        target=config.target,
+        metrics=config.metrics or None,
+        bad_rows=config.bad_rows,
+    )
     artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
     rows = task.rows(config.split)
     refuse_scored(artefact.calibration.data_digest, rows_digest(rows))
@@ -108,7 +114,7 @@ def _identity(config: PassesConfig, artefact: Artefact, settings: Sequence[Setti
     identity = to_dict(config, INCIDENTAL)
     identity |= {"data_digest": split.digest, "model_digest": artefact.digest}
     if config.tune_data is not None:
-        task = load_task(config.tune_data, source=config.source, target=config.target)
+        task = load_task(config.tune_data, source=config.source, target=config.target, bad_rows=config.bad_rows)
         identity["tune_data_digest"] = rows_digest(task.rows(config.tune_split))
     identity["points_digest"] = json_digest([_signature(config, artefact, setting, split) for setting in settings])
     return identity
@@ -138,7 +144,7 @@ def _tune(
     """
     if config.tune_data is None:
         return [], [], {}
-    task = load_task(config.tune_data, source=config.source, target=config.target)
+    task = load_task(config.tune_data, source=config.source, target=config.target, bad_rows=config.bad_rows)
     split = Split(
         task.rows(config.tune_split)[: config.tune_limit],
         rows_digest(task.rows(config.tune_split)),

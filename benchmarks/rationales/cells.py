@@ -9,7 +9,7 @@ import torch
 
 from wheels.benchmarks.core.score import Alone
 from wheels.benchmarks.rationales.config import GridConfig
-from wheels.data.rows import read_records
+from wheels.data.formats import read_records
 from wheels.data.tasks import load_task
 from wheels.files import write_json, write_jsonl
 from wheels.metrics import sentence_scores

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wheels.data.equations import value_of
-from wheels.data.rows import read_records
+from wheels.data.formats import read_records
 from wheels.rationales.words import top_words, words_of
 
 

@@ -130,7 +130,9 @@ def measure(
     Raises:
         WheelsError: where no rule needs a threshold, or those of `beside` that would stay were measured otherwise.
     """
-    task = load_task(config.data, source=config.source, target=config.target, require_target=False)
+    task = load_task(
+        config.data, source=config.source, target=config.target, require_target=False, bad_rows=config.bad_rows
+    )
     rows = task.rows(config.split)[: config.limit]
     budgets = [budget for budget in config.budgets if 0 < budget < 1]
     scorers = list(chosen_rules(artefact, find_rules(config.rules or known_rules(artefact)), config.seeds))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from wheels.config.fields import REQUIRED, check_fields, machine_option, option, option_group, threads_option
 from wheels.config.paths import PLACE
+from wheels.data.options import bad_rows_option
 from wheels.decoding.methods.choices import DTYPES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.errors import WheelsError
@@ -31,6 +32,7 @@ class CalibrateConfig:
     split: str = data_option("validation", "split of the data that is used")
     source: str = data_option("source", "column of the source; dots reach nested ones")
     target: str = data_option("target", "column of the reference")
+    bad_rows: str = bad_rows_option(data_option)
     limit: int | None = data_option(None, "use only the first rows", minimum=1)
     budgets: tuple[float, ...] = option(
         (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7), "teacher budgets to find thresholds for", share=True

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from wheels.decoding.commands.generate_config import GenerateConfig
-from wheels.decoding.commands.inputs import read_sources
+from wheels.decoding.commands.inputs import Texts, held, read_sources
 from wheels.decoding.engine import decode
 from wheels.decoding.methods.calibrated import rule_of
 from wheels.decoding.methods.choices import DRAFT_LENGTHS, TOLERANCES
@@ -26,13 +31,16 @@ from wheels.decoding.methods.method import (
 )
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.params import DecodeParams
-from wheels.decoding.render import as_html, as_json, as_text, summary
+from wheels.decoding.render import Summary, as_html, as_json, as_text
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.trace import Trace
 from wheels.errors import WheelsError
-from wheels.files import check_writable, write_text
+from wheels.files import check_writable, open_output
 from wheels.models.artefact import Artefact
 from wheels.output.streams import remark, say
+
+PART = 4096
+"""Texts of a file that are held at once with their outputs, or one batch of them: a part begins with its longest."""
 
 
 def run(config: GenerateConfig) -> None:
@@ -47,18 +55,32 @@ def run(config: GenerateConfig) -> None:
         check_writable(config.output)
     sources = read_sources(config)
     artefact = load_artefact(config)
-    traces = generate(config, artefact, sources)
-    for error in filter(None, (trace.error for trace in traces)):
-        say(f"skipped: {error}")
-    shown = render(config, artefact, sources, traces)
+    used = Summary()
+    with _writer(config) as write:
+        for part, traces in generate(config, artefact, sources):
+            for error in filter(None, (trace.error for trace in traces)):
+                say(f"skipped: {error}")
+            used.add(traces)
+            write(render(config, artefact, part, traces, one_line=len(sources) > 1))
     if config.output is not None:
-        write_text(config.output, shown)
         remark(f"written to {config.output}")
-    else:
-        sys.stdout.write(shown)
-        sys.stdout.flush()
     if config.format == "text" or config.output is not None:
-        remark(summary(traces))
+        remark(str(used))
+
+
+@contextmanager
+def _writer(config: GenerateConfig) -> Iterator[Callable[[str], None]]:
+    """Yield what writes a part of the result: into the file, which appears when it is whole, or to standard output."""
+
+    def show(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    if config.output is None:
+        yield show
+    else:
+        with open_output(config.output) as file:
+            yield lambda text: file.writelines([text.encode("utf-8")])
 
 
 def load_artefact(config: GenerateConfig) -> Artefact:
@@ -69,21 +91,24 @@ def load_artefact(config: GenerateConfig) -> Artefact:
     return Artefact.load(config.model, teacher=config.teacher, **place)
 
 
-def generate(config: GenerateConfig, artefact: Artefact, sources: list[str]) -> list[Trace]:
-    """Write an output for each source, with a bar on the terminal where that takes several batches."""
+def generate(config: GenerateConfig, artefact: Artefact, sources: Texts) -> Iterator[tuple[list[str], list[Trace]]]:
+    """Write an output for each source, with a bar on the terminal where that takes several batches.
+
+    Yields:
+        Some sources and their traces, in order: all at once where they depend on each other (online mode), or stand on
+        one page.
+    """
     sampling = Sampling(config.temperature, config.top_k, config.top_p)
     params = DecodeParams(max_new_tokens=config.max_new_tokens, sampling=sampling, seed=config.seed)
-    several = len(sources) > config.batch_size
+    method, several = method_of(config, artefact), len(sources) > config.batch_size
+    whole = config.format == "html" or config.budget_mode == "online"
+    size, texts = (len(sources), held(sources, str(config.input))) if whole else (max(PART, config.batch_size), sources)
     with tqdm(total=len(sources), unit="text", file=sys.stderr, disable=not several or None, leave=False) as bar:
-        return decode(
-            artefact.pair,
-            sources,
-            method_of(config, artefact),
-            params,
-            batch_size=config.batch_size,
-            progress=bar.update,
-            on_error=config.on_error,
-        )
+        rest = iter(texts)
+        while part := list(islice(rest, size)):
+            settings: dict[str, Any] = {"batch_size": config.batch_size, "on_error": config.on_error}
+            yield part, decode(artefact.pair, part, method, params, progress=bar.update, **settings)
+            params = replace(params, first=params.first + len(part))
 
 
 def method_of(config: GenerateConfig, artefact: Artefact) -> Method:
@@ -119,14 +144,16 @@ def _ruled(config: GenerateConfig, artefact: Artefact) -> Method:
     return priced(rule, budget, mode, scale=tolerance, draft=draft, complete=complete)
 
 
-def render(config: GenerateConfig, artefact: Artefact, sources: list[str], traces: list[Trace]) -> str:
-    """Return the outputs in the format that was asked for."""
+def render(
+    config: GenerateConfig, artefact: Artefact, sources: list[str], traces: list[Trace], *, one_line: bool
+) -> str:
+    """Return outputs in the format that was asked for; `one_line`: each text on a line of its own."""
     if config.format == "json":
         return as_json(traces)
     if config.format == "html":
         return as_html(traces, sources, student=artefact.student_name, teacher=artefact.teacher_name)
-    color, several = wants_color(config), len(traces) > 1
-    return "".join(as_text(trace, color=color, one_line=several) + "\n" for trace in traces)
+    color = wants_color(config)
+    return "".join(as_text(trace, color=color, one_line=one_line) + "\n" for trace in traces)
 
 
 def wants_color(config: GenerateConfig) -> bool:

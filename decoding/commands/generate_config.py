@@ -37,12 +37,17 @@ class GenerateConfig:
 
     text: str | None = option(None, "the text to write from; without it, --input or standard input", positional=True)
     input: str | None = option(
-        None, "a file with one text a line, or .jsonl rows; - for standard input", metavar="FILE", reads=PLACE
+        None,
+        "a file with one text a line, or rows (.jsonl, .csv, .parquet ...); - for standard input",
+        metavar="FILE",
+        reads=PLACE,
     )
     input_format: str = input_option(
-        "auto", "a line is a text, or a row (jsonl); auto: by name and first line", choices=INPUT_FORMATS
+        "auto",
+        "what the input is (json: rows one a line, or a list); auto: by its name and start",
+        choices=INPUT_FORMATS,
     )
-    source: str = input_option("source", "column of the text in .jsonl rows; dots reach nested ones")
+    source: str = input_option("source", "column of the text in rows; dots reach nested ones")
     model: str | None = option(
         None, "folder of a trained model (default: the embedded pair)", metavar="DIR", reads=PLACE
     )

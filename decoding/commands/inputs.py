@@ -2,96 +2,122 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
 
-from wheels.data.lines import read_lines, text_lines
-from wheels.data.rows import is_object, records_of, refuse_other_formats, row_of
+from wheels.data.formats import read_records, text_records
+from wheels.data.rows import BadRow, Columns, row_of, warn_of_bad_rows
+from wheels.data.tables import Records
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.errors import WheelsError
 
 STDIN = "-"
 """The name that stands for standard input."""
 MOST_TEXTS = 2_000_000
-"""Texts of one run, all of which are held in memory with their outputs."""
-LONGEST_TEXT = 1 << 20
-"""Characters of one line: a tokenizer takes minutes for more."""
+"""Texts that one run holds in memory: those of a pipe, which cannot be read twice, and where all are needed at once."""
 MOST_CHARACTERS = 256 << 20
 """Characters of all of them."""
+LONGEST_TEXT = 1 << 20
+"""Characters of one text: a tokenizer takes minutes for more."""
 
 
-def read_sources(config: GenerateConfig) -> list[str]:
+class FileTexts:
+    """The texts of a file, which is read anew whenever they are asked for.
+
+    Raises:
+        WheelsError: at once, for anything in it that is not as its format says.
+    """
+
+    def __init__(self, config: GenerateConfig) -> None:
+        self._config = config
+        self._count = sum(1 for _ in _checked(config, str(config.input), self._records(), tell=True))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[str]:
+        return _checked(self._config, str(self._config.input), self._records())
+
+    def _records(self) -> Records:
+        config = self._config
+        form, column = config.input_format, config.source
+        return read_records(str(config.input), form=form, wanted=[column], line=column)
+
+
+Texts = FileTexts | list[str]
+"""The texts to write from, in their order."""
+
+
+def read_sources(config: GenerateConfig) -> Texts:
     """Return the texts to write from: of the command line, of a file, or of standard input.
 
     Raises:
-        WheelsError: where there is none, a line is blank, or a file cannot be read: names the file and the line.
+        WheelsError: where there is none, or a file cannot be read: names the file, the row and the column.
     """
     if config.text is not None and config.text != STDIN:
         if not config.text.strip():
             raise WheelsError("the text is empty; give some text, or a file by --input")
         return [config.text]
-    name = "standard input" if config.input in (None, STDIN) else str(config.input)
-    lines = _bounded(_lines(config, name), name)
-    first = next(lines, None)
-    if first is None:
-        raise WheelsError(f"{name}: nothing but blank lines; give one text a line")
-    rows, lines = _are_rows(config, name, first[1]), itertools.chain([first], lines)
-    if rows:
-        found = (row_of(record, place, config.source, "target", False) for place, record in records_of(name, lines))
-        return [row.source for row in found]
-    return _texts(name, {_number(place): line for place, line in lines}, config.on_error == "skip")
-
-
-def _bounded(lines: Iterator[tuple[str, str]], name: str) -> Iterator[tuple[str, str]]:
-    """Yield the lines, as many as fit into one run; standard input may have no end."""
-    characters = 0
-    for number, (place, line) in enumerate(lines, 1):
-        if len(line) > LONGEST_TEXT:
-            raise WheelsError(f"{place}: more than {LONGEST_TEXT:,} characters; no model reads so many, split them")
-        characters += len(line)
-        if number > MOST_TEXTS or characters > MOST_CHARACTERS:
-            most = f"{MOST_TEXTS:,} texts or {MOST_CHARACTERS >> 20} MiB"
-            raise WheelsError(f"{name}: more than {most}, which is what one run holds; give it in parts")
-        yield place, line
-
-
-def _lines(config: GenerateConfig, name: str) -> Iterator[tuple[str, str]]:
-    """Yield the lines that are not blank, each with its place; standard input is UTF-8 whatever the locale says."""
     if config.input not in (None, STDIN):
-        return read_lines(str(config.input))
+        path = Path(str(config.input))
+        if path.is_file():
+            return FileTexts(config)
+        records = read_records(path, form=config.input_format, line=config.source)
+        return held(_checked(config, str(path), records, tell=True), str(path))
     if config.text is None and config.input is None and sys.stdin.isatty():
         raise WheelsError('no text to write from; give it in quotes ("..."), by --input FILE, or through a pipe')
-    return text_lines(sys.stdin.buffer, name)
+    name = "standard input"
+    given: Any = sys.stdin.buffer
+    pipe = given if isinstance(given, BufferedReader) else BufferedReader(given)
+    records = text_records(pipe, name, config.input_format, config.source)
+    return held(_checked(config, name, records, tell=True), name)
 
 
-def _are_rows(config: GenerateConfig, name: str, first: str) -> bool:
-    """Return whether the lines are rows: as `input_format` says, else as the name or the `first` line shows.
-
-    Raises:
-        WheelsError: where they are neither rows nor texts.
-    """
-    if config.input_format == "auto" and not name.endswith((".jsonl", ".jsonl.gz")):
-        refuse_other_formats(name, first, (config.source.casefold(),))
-        return is_object(first)
-    return config.input_format != "text"
-
-
-def _number(place: str) -> int:
-    """Return the line of `file:line`."""
-    return int(place.rpartition(":")[2])
-
-
-def _texts(name: str, lines: dict[int, str], skips: bool) -> list[str]:
-    """Return the texts of numbered lines, none of them blank.
+def held(texts: Iterable[str], name: str) -> list[str]:
+    """Return texts as a list, as many as fit into one run.
 
     Raises:
-        WheelsError: for a line between or before them that is blank, unless it `skips` such inputs.
+        WheelsError: where there are more; standard input may have no end.
     """
-    numbers = list(lines)
-    if skips:
-        return [lines.get(number, "").strip() for number in range(1, numbers[-1] + 1)]
-    gap = next((index for index, number in enumerate(numbers, 1) if number != index), None)
-    if gap is not None:
-        raise WheelsError(f"{name}:{gap}: the line is blank; remove it, or put a text there")
-    return [lines[number].strip() for number in numbers]
+    found, characters = [], 0
+    for text in texts:
+        found.append(text)
+        characters += len(text)
+        if len(found) > MOST_TEXTS or characters > MOST_CHARACTERS:
+            most = f"{MOST_TEXTS:,} texts or {MOST_CHARACTERS >> 20} MiB"
+            raise WheelsError(f"{name}: more than {most}, which is what one run holds; give a file, or parts")
+    return found
+
+
+def _checked(config: GenerateConfig, name: str, records: Records, tell: bool = False) -> Iterator[str]:
+    """Yield the text of each row; "" for one that does not fit, where such inputs are skipped.
+
+    Args:
+        config: names the column, and says what is skipped.
+        name: of the input.
+        records: its rows.
+        tell: whether to warn of those that do not fit.
+
+    Raises:
+        WheelsError: for a row that does not fit, where it is not skipped, or none does; for a text that is too long.
+    """
+    columns, bad, count = Columns(config.source, require_target=False), list[BadRow](), 0
+    for place, record in records:
+        count += 1
+        try:
+            text = row_of(record, place, columns).source
+        except BadRow as error:
+            if config.on_error == "stop":
+                raise
+            bad.append(error)
+            text = ""
+        if len(text) > LONGEST_TEXT:
+            raise WheelsError(f"{place}: more than {LONGEST_TEXT:,} characters; no model reads so many, split them")
+        yield text
+    if bad and len(bad) == count:
+        raise bad[0]
+    if bad and tell:
+        warn_of_bad_rows(name, bad, count)

@@ -10,8 +10,8 @@ MODE_HELP = (
     "moves (outputs then depend on their order and the batch size); strict: at every prefix"
 )
 """What `--help` says of them."""
-INPUT_FORMATS = ("auto", "text", "jsonl")
-"""What a line of the input is."""
+INPUT_FORMATS = ("auto", "text", "json", "csv", "tsv")
+"""What an input is; Parquet and Arrow files are known by what they hold."""
 FORMATS = ("text", "json", "html")
 """How `wheels generate` shows its traces."""
 COLORS = ("auto", "always", "never")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from wheels.data.tasks import Row, Task, check_lengths, digest, load_rows, load_task
+from wheels.data.tasks import Row, Task, digest, load_rows, load_task
 from wheels.errors import WheelsError
 
 GOOD = {"source": "Guten Tag", "target": "Good day"}
@@ -94,7 +94,7 @@ def test_bad_rows_are_named_with_file_line_and_field(tmp_path: Path, line: bytes
 
 def test_files_that_are_empty_missing_or_no_gzip(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_bytes(b"\n \n")
-    with pytest.raises(WheelsError, match=r"empty\.jsonl: the file is empty"):
+    with pytest.raises(WheelsError, match=r"empty\.jsonl: nothing in it"):
         load_rows(tmp_path / "empty.jsonl")
     with pytest.raises(WheelsError, match=r"none\.jsonl: no such file"):
         load_rows(tmp_path / "none.jsonl")
@@ -115,19 +115,10 @@ def test_files_that_are_empty_missing_or_no_gzip(tmp_path: Path) -> None:
             load_task("embedded-translation", limit=limit)
 
 
-def test_a_row_longer_than_the_model_is_named() -> None:
-    rows = [Row("a", "b"), Row("a long\nsource", "b")]
-    check_lengths(rows, [5, 8], 8, "train.jsonl")
-    with pytest.raises(
-        WheelsError, match=r"train\.jsonl: row 2 \('a long source'\.\.\.\).* 9 tokens, .* at most 8; shorten"
-    ):
-        check_lengths(rows, [5, 9], 8, "train.jsonl")
-
-
 def test_a_folder_has_the_splits_that_it_has(tmp_path: Path) -> None:
     folder = tmp_path / "talk"
     folder.mkdir()
-    with pytest.raises(WheelsError, match=r"talk: none of train, validation and test \(\.jsonl or \.jsonl\.gz\)"):
+    with pytest.raises(WheelsError, match=r"talk: none of train, validation and test \(\.jsonl, .*csv"):
         load_task(folder)
     write(folder / "train.jsonl.gz", [GOOD] * 3)
     write(folder / "test.jsonl", [GOOD])
@@ -222,64 +213,6 @@ def test_prompts_and_metrics_are_taken(tmp_path: Path) -> None:
         load_task(path, metrics=["BLEU"])
     with pytest.raises(WheelsError, match="metrics must name at least one of bleu"):
         load_task(path, metrics=[])
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    datasets.disable_progress_bars()
-    return tmp_path
-
-
-@pytest.mark.parametrize("kind", ["json", "parquet"])
-def test_hub_data_is_loaded_with_nested_columns(offline: Path, kind: str) -> None:
-    import datasets
-
-    folder = offline / "opus"
-    folder.mkdir()
-    rows = [{"translation": {"de": f"Tag {n}", "en": f"day {n}"}, "id": n} for n in range(3)]
-    for split, count in {"train": 3, "dev": 2, "test": 1}.items():
-        data = datasets.Dataset.from_list(rows[:count])
-        data.to_json(folder / f"{split}.json") if kind == "json" else data.to_parquet(folder / f"{split}.parquet")
-    task = load_task(f"hub:{folder}", source="translation.de", target="translation.en", limit=2)
-    assert task.train == [Row("Tag 0", "day 0"), Row("Tag 1", "day 1")]
-    assert (len(task.validation), len(task.test), task.name) == (2, 1, f"hub:{folder}")
-    with pytest.raises(
-        WheelsError, match=r"train row 1: no column 'de'; the columns are: id, translation\.de, translation\.en"
-    ):
-        load_task(f"hub:{folder}", source="de", target="en")
-    with pytest.raises(WheelsError, match="train row 1: 'id' must be a string, got a number"):
-        load_task(f"hub:{folder}", source="id", target="translation.en")
-
-
-def test_hub_configurations_are_chosen_by_name(offline: Path) -> None:
-    for config in ("de", "fr"):
-        (offline / "multi" / config).mkdir(parents=True)
-        write(offline / "multi" / config / "test.jsonl", [{"source": config, "target": "x"}])
-    (offline / "multi" / "README.md").write_text(
-        "---\nconfigs:\n- config_name: de\n  data_files: [{split: dev, path: de/test.jsonl}]\n"
-        "- config_name: fr\n  data_files: [{split: test, path: fr/test.jsonl}]\n---\n"
-    )
-    assert load_task(f"hub:{offline / 'multi'}:fr").test == [Row("fr", "x")]
-    assert load_task(f"hub:{offline / 'multi'}:de").splits == {"validation": [Row("de", "x")]}
-    with pytest.raises(WheelsError, match=r"cannot be loaded: .*de.*fr"):
-        load_task(f"hub:{offline / 'multi'}")
-
-
-def test_hub_data_that_cannot_be_loaded_is_one_line(offline: Path) -> None:
-    with pytest.raises(WheelsError, match="hub:nobody/nothing-at-all: cannot be loaded: ") as caught:
-        load_task("hub:nobody/nothing-at-all")
-    assert "\n" not in str(caught.value)
-    (offline / "odd").mkdir()
-    write(offline / "odd" / "extra.jsonl", [GOOD])
-    (offline / "odd" / "README.md").write_text(
-        "---\nconfigs:\n- config_name: default\n  data_files: [{split: extra, path: extra.jsonl}]\n---\n"
-    )
-    with pytest.raises(WheelsError, match="no rows in train, validation or test; the splits are: extra"):
-        load_task(f"hub:{offline / 'odd'}")
 
 
 def test_importing_data_is_light() -> None:

@@ -295,12 +295,12 @@ def test_a_wrong_request_is_refused(change, message):
 @pytest.mark.parametrize("family", ["t5", "llama"])
 def test_a_source_that_cannot_be_read_is_refused(family):
     pair = make_pair(family)
-    with pytest.raises(WheelsError, match="input 2 of 2 is empty; give it some text"):
+    with pytest.raises(WheelsError, match="input 2 is empty; give it some text"):
         write(pair, ["a", " \n"], RANDOM, budget=0.2)
-    said = "input 2 of 2 has 6[45] tokens, and the models read at most 64"
+    said = "input 2 has 6[45] tokens, and the models read at most 64"
     with pytest.raises(WheelsError, match=said + (", output included" if family == "llama" else "; shorten")):
         write(pair, ["a", "b " * 64], RANDOM, budget=0.2)
-    with pytest.raises(WheelsError, match="input 2 of 2 is empty"):
+    with pytest.raises(WheelsError, match="input 2 is empty"):
         write(pair, ["b " * 64, " "], RANDOM, budget=0.2)  # before any is encoded
     (trace,) = write(pair, ["b " * 62], RANDOM, budget=0.0, max_new_tokens=LIMIT)
     assert trace.tokens <= (2 if family == "llama" else LIMIT)

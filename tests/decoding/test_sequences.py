@@ -79,7 +79,7 @@ def test_draws_belong_to_seed_index_and_position():
 
 def test_a_source_that_cannot_be_read_is_named():
     pair = make_pair("llama")
-    with pytest.raises(WheelsError, match="input 2 of 3 is empty"):
+    with pytest.raises(WheelsError, match="input 2 is empty"):
         prepare_sequences(pair, ["a", " ", "b"], 4)
     errors = [sequence.error for sequence in prepare_sequences(pair, ["a", " ", "b"], 4, on_error="skip")]
     assert [error is None for error in errors] == [True, False, True]

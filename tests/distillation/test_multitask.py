@@ -73,8 +73,8 @@ def test_the_first_loss_is_the_formula(folder, tmp_path, family):
     """Of the model before its first step, by transformers' own loss of each row."""
     options = {"family": family, "max_steps": 1, "rationale_weight": 0.3, "batch_size": 24, "eval_limit": 0}
     settings = config(folder, tmp_path / "out", **options)
-    task = load_task(folder)
-    rationales = load_rationales(settings, "{source} =>" if family == "llama" else "{source}")
+    task = load_task(folder, rationale="why")
+    rationales = load_rationales(settings, task, "{source} =>" if family == "llama" else "{source}")
     assert rationales is not None
     data = load_training_data(settings, task, rationales)
     pair = data.pair
@@ -163,7 +163,8 @@ def test_rationales_beyond_the_limits_are_left_out(folder, tmp_path, caplog):
     settings = config(folder, tmp_path / "out", max_target_length=6, max_source_length=60)
     text = (folder / "train.jsonl").read_text()
     write_text(folder / "train.jsonl", text.replace('"why": "', '"why": "' + "weil " * 20, 1))
-    task, rationales = load_task(folder), load_rationales(settings, "{source}")
+    task = load_task(folder, rationale="why")
+    rationales = load_rationales(settings, task, "{source}")
     data = load_training_data(settings, task, rationales)
     with caplog.at_level("WARNING", logger="wheels"):
         examples = training_examples(settings, data, task.train, tmp_path / "x", rationales)

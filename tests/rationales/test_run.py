@@ -146,7 +146,7 @@ def test_nothing_is_overwritten(teacher, data, tmp_path):
         WheelsError, match=r"train.jsonl:1: there is a column 'target' already; name another by --column"
     ):
         run(config(teacher, data, tmp_path / "out.jsonl", column="target"))
-    with pytest.raises(WheelsError, match=r"none: no train.jsonl or train.jsonl.gz is in this folder"):
+    with pytest.raises(WheelsError, match=r"none: none of train, validation and test \(.jsonl, "):
         (tmp_path / "none").mkdir()
         run(config(teacher, str(tmp_path / "none"), tmp_path / "out.jsonl"))
 

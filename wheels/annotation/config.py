@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from wheels.annotation.grades import GRADE_PROMPT, check_grade_prompt
 from wheels.config.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
 from wheels.config.paths import PLACE, RUN, SETTINGS
+from wheels.data.options import bad_rows_option
 from wheels.data.tasks import check_prompt, check_template
 from wheels.errors import WheelsError
 from wheels.secret import DEFAULT_KEY, read_secret
@@ -57,6 +58,7 @@ class AnnotateConfig:
     )
     source: str = data_option("source", "column of the sources; dots reach nested ones", metavar="NAME")
     target: str = data_option("target", "column of the targets of labelled rows", metavar="NAME")
+    bad_rows: str = bad_rows_option(data_option)
     limit: int | None = option(None, "read only so many rows of each file", minimum=1)
 
     select: str = option(

@@ -124,7 +124,14 @@ def read_inputs(config: AnnotateConfig) -> Inputs:
     Raises:
         WheelsError: for rows that are bad, a labelled folder without the split that is needed, or too few rows.
     """
-    rows = load_rows(config.input, source=config.source, target=config.target, require_target=False, limit=config.limit)
+    rows = load_rows(
+        config.input,
+        source=config.source,
+        target=config.target,
+        require_target=False,
+        limit=config.limit,
+        bad_rows=config.bad_rows,
+    )
     pool = list(dict.fromkeys(row.source for row in rows))
     if len(pool) < len(rows):
         log.info(
@@ -135,7 +142,9 @@ def read_inputs(config: AnnotateConfig) -> Inputs:
     labelled: list[Row] = []
     validation: list[Row] = []
     if config.data is not None:
-        task = load_task(config.data, source=config.source, target=config.target, limit=config.limit)
+        task = load_task(
+            config.data, source=config.source, target=config.target, limit=config.limit, bad_rows=config.bad_rows
+        )
         labelled, validation = task.splits.get("train", []), task.splits.get("validation", [])
         learns = config.demonstrations or (config.retrains and config.rehearse)
         for wanted, split in ((learns, "train"), (config.calibrates, "validation")):

@@ -1,12 +1,15 @@
-"""Lines of text files, plain or compressed, each with its file and line number."""
+"""Text files, plain or compressed: their lines, each with its file and line number."""
 
 from __future__ import annotations
 
 import gzip
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from wheels.errors import WheelsError
 
@@ -21,17 +24,18 @@ MOST_RATIO = 200
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # How files begin that are no lines of text, and what each is to be made into.
 _BINARY = {
-    b"\x1f\x8b": ("gzip", "end its name in .gz, or unpack it (gzip -dc)"),
-    b"PK\x03\x04": ("a zip archive (as .xlsx, .docx and .npz are)", "unpack it, or export the texts"),
-    b"PAR1": ("Parquet", "convert it to .jsonl, one object a line"),
-    b"ARROW1": ("Arrow", "convert it to .jsonl, one object a line"),
-    b"\xd0\xcf\x11\xe0": ("an old Office file (such as .xls)", "export the texts"),
+    b"\x1f\x8b": ("gzip", "give it as a file, or unpack it (gzip -dc)"),
+    b"PK\x03\x04": ("a zip archive (as .xlsx, .docx and .npz are)", "unpack it, or export the table as .csv"),
+    b"PAR1": ("Parquet", "give it as a file that is not compressed again"),
+    b"ARROW1": ("Arrow", "give it as a file that is not compressed again"),
+    b"FEA1": ("Feather of version 1", "write it anew (pyarrow.feather.write_feather)"),
+    b"\xd0\xcf\x11\xe0": ("an old Office file (such as .xls)", "export the table as .csv"),
     b"BZh9": ("bzip2", "unpack it (bzip2 -dc)"),
     b"\xfd7zXZ": ("xz", "unpack it (xz -dc)"),
     b"\x28\xb5\x2f\xfd": ("zstd", "unpack it (zstd -dc)"),
     b"7z\xbc\xaf": ("a 7z archive", "unpack it"),
     b"%PDF-": ("PDF", "export the text"),
-    b"SQLite format 3": ("SQLite", "export the rows to .jsonl"),
+    b"SQLite format 3": ("SQLite", "export the rows as .csv"),
     b"\xff\xfe": ("UTF-16", "save it as UTF-8"),
     b"\xfe\xff": ("UTF-16", "save it as UTF-8"),
     b"\x00\x00\xfe\xff": ("UTF-32", "save it as UTF-8"),
@@ -45,28 +49,42 @@ class Readable(Protocol):
         """Return the next line, or its first `size` bytes; nothing at the end."""
 
 
-def read_lines(path: Path | str) -> Iterator[tuple[str, str]]:
-    """Yield ("file:line", text) for each line of a UTF-8 file that is not blank; `.gz` is decompressed.
+@dataclass(frozen=True)
+class TextFile:
+    """An open text file."""
+
+    file: BufferedReader
+    """Its bytes, unpacked."""
+    most: int | None
+    """The most bytes that it may hold; None for any number."""
+
+
+@contextmanager
+def open_text(path: Path | str) -> Iterator[TextFile]:
+    """Open a file to read its lines; what begins as gzip does, or is named `.gz`, is decompressed.
 
     Raises:
-        WheelsError: where the file is missing, is no file, is not gzip though named so or unpacks to more than any
-            text would, or is not lines of text (see `text_lines`).
+        WheelsError: where it is missing, is no file, or is not whole gzip; also where that shows as it is read.
     """
     path = Path(path)
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            most = max(MOST_UNPACKED, MOST_RATIO * path.stat().st_size) if path.suffix == ".gz" else None
-            yield from text_lines(file, str(path), most)
+        with path.open("rb") as file:
+            if path.suffix == ".gz" or file.peek(2)[:2] == b"\x1f\x8b":
+                most = max(MOST_UNPACKED, MOST_RATIO * path.stat().st_size)
+                with gzip.GzipFile(fileobj=file) as unpacked:
+                    yield TextFile(cast(BufferedReader, unpacked), most)
+            else:
+                yield TextFile(file, None)
     except FileNotFoundError:
         raise WheelsError(f"{path}: no such file") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise WheelsError(f"{path}: not a whole gzip file though its name says so: {error}") from None
+        raise WheelsError(f"{path}: not a whole gzip file: {error}; make it again") from None
     except OSError as error:
         raise WheelsError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def text_lines(file: Readable, name: str, most: int | None = None) -> Iterator[tuple[str, str]]:
-    """Yield ("name:line", text) for each line of `file` that is not blank; a byte order mark at its start is dropped.
+def all_lines(file: Readable, name: str, most: int | None = None) -> Iterator[tuple[int, str]]:
+    """Yield number and text of each line of `file`; a byte order mark at its start is dropped.
 
     Args:
         file: bytes in UTF-8.
@@ -92,8 +110,7 @@ def text_lines(file: Readable, name: str, most: int | None = None) -> Iterator[t
         blank = 0 if text.strip() else blank + 1
         if blank > MOST_BLANK:
             raise WheelsError(f"{place}: more than {MOST_BLANK:,} blank lines in a row; remove them")
-        if not blank:
-            yield place, text
+        yield number, text
 
 
 def _refuse_binary(name: str, line: bytes) -> None:

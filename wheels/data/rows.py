@@ -1,25 +1,27 @@
-"""Rows: the examples of a task, read from JSONL files and checked one by one."""
+"""Rows: the examples of a task, made of the columns of a file's rows and checked one by one."""
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-import json
-import re
+import logging
+import os
+import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wheels.data.lines import read_lines
-from wheels.errors import WheelsError, did_you_mean
-from wheels.json_text import kind_of_value, parse_object
+from wheels.data.formats import read_records
+from wheels.errors import WheelsError, check_choice, did_you_mean
+from wheels.json_text import kind_of_value
 
-# How an array, and an object of more than one line, begin.
-_ARRAY = re.compile(r'\[\s*($|[\[{"])')
-_OBJECT = re.compile(r'\{\s*($|"[^"]*"\s*:)')
+log = logging.getLogger("wheels")
+
+BAD_ROWS = ("stop", "skip")
+"""What happens where rows do not fit: the command stops and counts them, or it goes on without them and says so."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One example.
 
@@ -27,11 +29,45 @@ class Row:
         source: what the model reads.
         target: the reference; "" where none is given.
         references: further texts that a terminal reward compares with, each as good as the target.
+        rationale: why the target is right; "" where none is given.
     """
 
     source: str
     target: str
     references: tuple[str, ...] = ()
+    rationale: str = ""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that rows are made of. A dotted name reaches into nested ones ("translation.de")."""
+
+    source: str = "source"
+    target: str = "target"
+    references: str | None = None
+    """Further references: a text or a list of texts. Without a column `target`, the first of them is the target."""
+    rationale: str | None = None
+    require_target: bool = True
+    """Whether a row without a target is bad; otherwise its target is ""."""
+
+    @property
+    def names(self) -> list[str]:
+        """The names that are given."""
+        return [name for name in (self.source, self.target, self.references, self.rationale) if name is not None]
+
+
+class BadRow(WheelsError):
+    """A row that does not fit.
+
+    Args:
+        place: such as `FILE:LINE`.
+        reason: what is wrong with it, the column first; the same words for the same mistake.
+        advice: what else there is to say.
+    """
+
+    def __init__(self, place: str, reason: str, advice: str = "") -> None:
+        super().__init__(f"{place}: {reason}{advice}")
+        self.reason = reason
 
 
 def load_rows(
@@ -39,103 +75,103 @@ def load_rows(
     *,
     source: str = "source",
     target: str = "target",
+    references: str | None = None,
+    rationale: str | None = None,
     require_target: bool = True,
     limit: int | None = None,
+    bad_rows: str = "stop",
 ) -> list[Row]:
-    """Return the rows of a JSONL file; one whose name ends in `.gz` is decompressed.
+    """Return the rows of a file; see `wheels.data.formats` for what it may be.
 
-    Blank lines are skipped. A column is named as in the file; a dotted name reaches into nested objects
+    Blank lines are skipped. A column is named as in the file; a dotted name reaches into nested ones
     ("translation.de"), unless the file has a column of exactly that name.
 
     Args:
         path: of the file.
-        source: name of the source's column.
+        source: name of the source's column; a line of plain text is such a column.
         target: name of the target's column.
+        references: name of the column of further references.
+        rationale: name of the rationale's column.
         require_target: whether a row without a target is an error; otherwise its target is "".
         limit: how many rows to read at most; the rest of the file is not looked at.
+        bad_rows: `stop` or `skip` where a row does not fit.
 
     Raises:
-        WheelsError: naming the file, the line and the field, for anything that is not such a row; for an empty file.
+        WheelsError: naming the file, the row and the column, for anything that is not such a row; for an empty file.
     """
-    records = read_records(path, limit)
-    return [row_of(record, place, source, target, require_target) for place, record in records]
+    columns = Columns(source, target, references, rationale, require_target)
+    return rows_of(str(path), read_records(path, limit, wanted=columns.names, line=source), columns, bad_rows)
 
 
-def read_records(path: Path | str, limit: int | None = None) -> list[tuple[str, dict[str, Any]]]:
-    """Return the records of a JSONL file with all their columns, each with its position ("file:line").
+def rows_of(name: str, records: Iterable[tuple[str, Mapping[str, Any]]], columns: Columns, bad_rows: str) -> list[Row]:
+    """Return the rows in the records of `name`.
 
     Raises:
-        WheelsError: naming the file and the line, for a line that is no JSON object; for an empty file.
+        WheelsError: where one does not fit, with the number of all of them, and no bad row may be skipped; where
+            none is left; where they would fill more than half of the memory.
     """
-    check_limit(limit)
-    return records_of(str(path), itertools.islice(read_lines(path), limit))
+    check_choice("bad_rows", bad_rows, BAD_ROWS)
+    rows: list[Row] = []
+    bad: list[BadRow] = []
+    held, most = 0, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    for place, record in records:
+        try:
+            rows.append(row_of(record, place, columns))
+        except BadRow as error:
+            bad.append(error)
+            continue
+        held += sum(map(sys.getsizeof, (rows[-1].source, rows[-1].target, *rows[-1].references)))
+        if held > most:
+            full = f"{len(rows):,} rows fill {most >> 30} GiB, half of the memory"
+            raise WheelsError(f"{place}: {full}; read fewer by --limit, or give a part of the data")
+    if bad and (bad_rows == "stop" or not rows):
+        others = f" (with {len(bad) - 1:,} more bad rows of {len(rows) + len(bad):,})" if len(bad) > 1 else ""
+        raise WheelsError(f"{bad[0]}{others}")
+    if bad:
+        warn_of_bad_rows(name, bad, len(rows) + len(bad))
+    return rows
 
 
-def records_of(name: str, lines: Iterable[tuple[str, str]]) -> list[tuple[str, dict[str, Any]]]:
-    """Return the records on the lines of the file `name`, each with its line number.
+def warn_of_bad_rows(name: str, bad: Sequence[BadRow], count: int) -> None:
+    """Log how many of so many rows do not fit and why, and the first of each kind."""
+    kinds = Counter(error.reason for error in bad)
+    first = {error.reason: error for error in reversed(bad)}
+    told = "; ".join(f"{number:,} as {first[reason]}" for reason, number in kinds.most_common(5))
+    log.warning("%s: %d of %d rows left out: %s", name, len(bad), count, told)
+
+
+def row_of(record: Mapping[str, Any], place: str, columns: Columns) -> Row:
+    """Return the row that a record holds; errors name `place`.
 
     Raises:
-        WheelsError: naming the file and the line, for a line that is no JSON object; for no line at all.
+        BadRow: where a column is missing, is not a string or is empty.
     """
-    records: list[tuple[str, dict[str, Any]]] = []
-    for place, line in lines:
-        if not records:
-            refuse_other_formats(name, line)
-        records.append((place, parse_object(line, place)))
-    if not records:
-        raise WheelsError(f"{name}: the file is empty; it must hold one JSON object a line")
-    return records
+    source = _field(record, columns.source, place)
+    if not source.strip():
+        raise BadRow(place, f"{columns.source!r} is empty", "; drop the row or fill it in")
+    references = _texts(record, columns.references, place)
+    if references and not _reach(record, columns.target)[0]:
+        target, references = references[0], references[1:]
+    else:
+        target = _field(record, columns.target, place, optional=not columns.require_target)
+    if columns.require_target and not target.strip():
+        raise BadRow(place, f"{columns.target!r} is empty", "; drop the row or fill it in")
+    rationale = "" if columns.rationale is None else _field(record, columns.rationale, place, optional=True)
+    return Row(source, target, references, rationale)
 
 
-def refuse_other_formats(name: str, first: str, columns: Iterable[str] = ()) -> None:
-    """Raise a `WheelsError` where a file's name or first line shows another format than texts or rows.
-
-    Args:
-        name: of the file.
-        first: its first line that is not blank.
-        columns: names that a table's header would hold.
-    """
-    first = first.strip()
-    cells = {cell.strip().strip('"').casefold() for cell in re.split("[,;\t]", first)}
-    if name.lower().removesuffix(".gz").endswith((".csv", ".tsv")) or (
-        len(cells) > 1 and not cells.isdisjoint(columns)
-    ):
-        raise WheelsError(f"{name}: a table (CSV); convert it to .jsonl, one object with named fields a line")
-    if _ARRAY.match(first):
-        raise WheelsError(f"{name}: a JSON array; write one object a line (jq -c '.[]' FILE > FILE.jsonl)")
-    if _OBJECT.match(first) and not is_object(first):
-        raise WheelsError(
-            f"{name}: a JSON object over several lines; write one object a line (jq -c . FILE > FILE.jsonl)"
-        )
-
-
-def is_object(line: str) -> bool:
-    """Return whether a line is a whole JSON object."""
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def check_limit(limit: int | None) -> None:
-    """Raise a `WheelsError` unless `limit` is None or at least 1."""
-    if limit is not None and limit < 1:
-        raise WheelsError(f"limit must be at least 1 row, got {limit}")
-
-
-def row_of(record: Mapping[str, Any], place: str, source: str, target: str, require_target: bool) -> Row:
-    """Return the row that a record holds in its columns `source` and `target`; errors name `place`.
-
-    Raises:
-        WheelsError: where a column is missing, is not a string or is empty.
-    """
-    text = _field(record, source, place)
-    if not text.strip():
-        raise WheelsError(f"{place}: {source!r} is empty; drop the row or fill it in")
-    answer = _field(record, target, place, optional=not require_target)
-    if require_target and not answer.strip():
-        raise WheelsError(f"{place}: {target!r} is empty; drop the row or fill it in")
-    return Row(text, answer)
+def _texts(record: Mapping[str, Any], name: str | None, place: str) -> tuple[str, ...]:
+    """Return the texts in a column of one text or a list of them; none where no column is asked for."""
+    if name is None:
+        return ()
+    found, value = _reach(record, name)
+    texts = [value] if isinstance(value, str) else value
+    if found and isinstance(texts, list) and all(isinstance(text, str) for text in texts):
+        return tuple(texts)
+    if found:
+        raise BadRow(place, f"{name!r} must be a text or a list of texts, got {kind_of_value(value)}")
+    _field(record, name, place)
+    return ()
 
 
 def _field(record: Mapping[str, Any], name: str, place: str, optional: bool = False) -> str:
@@ -146,9 +182,9 @@ def _field(record: Mapping[str, Any], name: str, place: str, optional: bool = Fa
     if not found:
         columns = sorted(_columns(record))
         have = ", ".join(columns) or "none"
-        raise WheelsError(f"{place}: no column {name!r}; the columns are: {have}{did_you_mean(name, columns)}")
+        raise BadRow(place, f"no column {name!r}", f"; the columns are: {have}{did_you_mean(name, columns)}")
     if not isinstance(value, str):
-        raise WheelsError(f"{place}: {name!r} must be a string, got {kind_of_value(value)}")
+        raise BadRow(place, f"{name!r} must be a string, got {kind_of_value(value)}")
     return value
 
 
@@ -169,24 +205,3 @@ def _columns(record: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _columns(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
-
-
-def check_lengths(rows: Sequence[Row], lengths: Iterable[int], limit: int, name: Path | str) -> None:
-    """Check that every row fits into the model.
-
-    Args:
-        rows: of one split.
-        lengths: the tokens of each row's source, with the special ones.
-        limit: the most tokens that the model can read.
-        name: of the file or the task, for the error.
-
-    Raises:
-        WheelsError: for the first row that is too long: which it is, its length and the limit.
-    """
-    for number, (row, length) in enumerate(zip(rows, lengths, strict=True), 1):
-        if length > limit:
-            start = row.source[:40].replace("\n", " ")
-            raise WheelsError(
-                f"{name}: row {number} ({start!r}...): its source has {length} tokens, the model reads at most "
-                f"{limit}; shorten it or drop it"
-            )

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Formatter
 
 from wheels.data import corpora
-from wheels.data.rows import Row, check_lengths, check_limit, load_rows, row_of
-from wheels.errors import WheelsError, check_choice, did_you_mean
+from wheels.data.formats import check_limit
+from wheels.data.hub import HUB
+from wheels.data.rows import Columns, Row, load_rows, rows_of
+from wheels.data.splits import ONLY, SPLITS, open_splits
+from wheels.errors import WheelsError, check_choice
 
-__all__ = ["ONLY", "SPLITS", "Row", "Task", "check_lengths", "load_rows", "load_task", "split_file"]
+__all__ = ["ONLY", "SPLITS", "Row", "Task", "load_rows", "load_task"]
 
-SPLITS = ("train", "validation", "test")
 TRANSLATION_METRICS = ("bleu", "chrf")
 SUMMARIZATION_METRICS = ("rougeL", "rouge1", "rouge2", "rougeLsum")
 MOST_TEMPLATE = 10_000
 """Characters of a prompt's template."""
-# The one split of a task that was loaded from a single file.
-ONLY = "all"
-_HUB = "hub:"
-_HUB_SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +68,9 @@ class Task:
             return self.splits[ONLY]
         if split not in self.splits:
             have = ", ".join(name for name in SPLITS if name in self.splits)
-            raise WheelsError(f"{self.name} has no {split} split, only: {have}; add {split}.jsonl")
+            slices = f"make one of another ({self.name}?{split}=train[:10%], and so on for each split)"
+            advice = slices if self.name.startswith(HUB) else f"add {split}.jsonl"
+            raise WheelsError(f"{self.name} has no {split} split, only: {have}; {advice}")
         return self.splits[split]
 
     def check_splits(self, splits: Sequence[str]) -> None:
@@ -132,7 +131,7 @@ def digest(splits: Mapping[str, Sequence[Row]]) -> str:
     total = hashlib.sha256()
     for split in sorted(splits):
         for row in splits[split]:
-            total.update(json.dumps([split, row.source, row.target]).encode())
+            total.update(json.dumps([split, row.source, row.target, *row.references]).encode())
     return total.hexdigest()[:16]
 
 
@@ -141,38 +140,45 @@ def load_task(
     *,
     source: str = "source",
     target: str = "target",
+    references: str | None = None,
+    rationale: str | None = None,
     prompt: str | None = None,
     metrics: Sequence[str] | None = None,
     limit: int | None = None,
     seed: int = 0,
     require_target: bool = True,
+    bad_rows: str = "stop",
 ) -> Task:
     """Return the task that `spec` names.
 
     Args:
         spec: "embedded-translation[:de-en]", "embedded-summarization[:en]"; a folder with train, validation and test
-            files (.jsonl or .jsonl.gz; any of them may be missing); one such file, which is then every split; or
-            "hub:NAME[:CONFIG]", a data set that `datasets.load_dataset` can load, by its name or its folder.
+            files (of any of the formats of `wheels.data.formats`; some may be missing), or that `save_to_disk` of
+            `datasets` wrote; one such file, which is then every split; or
+            "hub:NAME[:CONFIGURATION][@REVISION][?SPLIT=SLICE&...]", a data set that `datasets.load_dataset` can load,
+            by its name or its folder.
         source: the column of the source, in files and on the Hub.
         target: the column of the target.
+        references: the column of further references.
+        rationale: the column of the rationale.
         prompt: template for causal models, "{source}" where none is given.
         metrics: their names; BLEU and chrF where none are given, ROUGE for the summarization corpus.
         limit: the most rows of each split.
         seed: of an embedded corpus.
         require_target: whether a row of a file without a target is an error.
+        bad_rows: `stop` where a row of a file does not fit, or `skip` such rows, and say how many there are.
 
     Raises:
         WheelsError: where nothing of that name is there, or a row is bad.
     """
     check_limit(limit)
-    spec = str(spec)
+    spec, columns = str(spec), Columns(source, target, references, rationale, require_target)
     default: tuple[str, ...] = TRANSLATION_METRICS
     if spec.startswith("embedded-"):
         name, splits, default = _embedded(spec, limit, seed)
-    elif spec.startswith(_HUB):
-        name, splits = spec, _hub(spec, source, target, limit, require_target)
     else:
-        name, splits = _files(Path(spec), source, target, limit, require_target)
+        name, found = open_splits(spec, columns.names, limit, columns.source)
+        splits = {split: rows_of(place, records, columns, bad_rows) for split, (place, records) in found.items()}
     return Task(name, splits, prompt or "{source}", tuple(metrics) if metrics is not None else default)
 
 
@@ -184,64 +190,3 @@ def _embedded(spec: str, limit: int | None, seed: int) -> tuple[str, dict[str, l
     splits = {split: [Row(*pair) for pair in built[split]] for split in SPLITS}
     metrics = SUMMARIZATION_METRICS if name == corpora.SUMMARIZATION else TRANSLATION_METRICS
     return f"{name}:{'-'.join(locales)}", splits, metrics
-
-
-def _files(
-    path: Path, source: str, target: str, limit: int | None, require_target: bool
-) -> tuple[str, dict[str, list[Row]]]:
-    def load(file: Path) -> list[Row]:
-        return load_rows(file, source=source, target=target, require_target=require_target, limit=limit)
-
-    if not path.is_dir():
-        if not path.exists():
-            hint = did_you_mean(str(path), corpora.NAMES)
-            known = ", ".join(corpora.NAMES)
-            raise WheelsError(f"{path}: no such file or folder (and no embedded corpus: {known}){hint}")
-        stem = path.name.removesuffix(".gz").removesuffix(".jsonl")
-        # `test` alone says nothing in a signature; its folder says which.
-        name = f"{path.resolve().parent.name}/{stem}" if stem in SPLITS else stem
-        return name, {ONLY: load(path)}
-    found = {split: file for split in SPLITS if (file := split_file(path, split))}
-    if not found:
-        raise WheelsError(f"{path}: none of train, validation and test (.jsonl or .jsonl.gz) is in this folder")
-    return path.resolve().name, {split: load(file) for split, file in found.items()}
-
-
-def split_file(folder: Path, split: str) -> Path | None:
-    """Return the file of a split in a folder, plain or compressed, or None.
-
-    Raises:
-        WheelsError: where both are there.
-    """
-    files = [file for suffix in (".jsonl", ".jsonl.gz") if (file := folder / f"{split}{suffix}").exists()]
-    if len(files) > 1:
-        raise WheelsError(f"{folder}: both {files[0].name} and {files[1].name} are there; remove one")
-    return files[0] if files else None
-
-
-def _hub(spec: str, source: str, target: str, limit: int | None, require_target: bool) -> dict[str, list[Row]]:
-    import datasets
-
-    name, _, config = spec.removeprefix(_HUB).partition(":")
-    if not name:
-        raise WheelsError(f"{spec!r} names no data set; write hub:NAME or hub:NAME:CONFIG")
-    try:
-        loaded = datasets.load_dataset(name, config or None)
-    except Exception as error:  # whatever the Hub, the network or the data set's builder raises
-        reason = " ".join(str(error).split())[:400] or type(error).__name__
-        raise WheelsError(f"{spec}: cannot be loaded: {reason}") from error
-    splits = {}
-    for split, names in _HUB_SPLITS.items():
-        for theirs in names:
-            if theirs in loaded:
-                records = itertools.islice(loaded[theirs], limit)
-                splits[split] = [
-                    row_of(record, f"{spec}: {theirs} row {number}", source, target, require_target)
-                    for number, record in enumerate(records, 1)
-                ]
-                break
-    if not splits or not all(splits.values()):
-        raise WheelsError(
-            f"{spec}: no rows in train, validation or test; the splits are: {', '.join(map(str, loaded)) or 'none'}"
-        )
-    return splits

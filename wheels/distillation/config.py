@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from wheels.config.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
 from wheels.config.paths import PLACE, RUN, SETTINGS
+from wheels.data.options import bad_rows_option
 from wheels.data.tasks import check_prompt
 from wheels.errors import WheelsError
 from wheels.reports import report_option
@@ -46,6 +47,7 @@ class PretrainConfig:
     )
     source: str = data_option("source", "column of the sources; dots reach nested ones", metavar="NAME")
     target: str = data_option("target", "column of the targets", metavar="NAME")
+    bad_rows: str = bad_rows_option(data_option)
     prompt: str | None = data_option(None, "text the model reads, with {source} in it")
     limit: int | None = option(None, "read only so many rows of each split", minimum=1)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from wheels.data.tasks import load_task
+from wheels.data.tasks import Task
 from wheels.distillation.collate import Batch
 from wheels.distillation.config import PretrainConfig
 from wheels.distillation.losses import IGNORED
@@ -38,22 +38,20 @@ def prefixed(prefix: str, prompt: str) -> str:
     return prefix.replace("{", "{{").replace("}", "}}") + prompt
 
 
-def load_rationales(config: PretrainConfig, prompt: str) -> Rationales | None:
+def load_rationales(config: PretrainConfig, task: Task, prompt: str) -> Rationales | None:
     """Return the second task that a configuration asks for, or None.
 
     Args:
         config: names the column.
+        task: whose training rows hold them.
         prompt: of the model, before any prefix.
 
     Raises:
-        WheelsError: where no training row has a rationale, or one has something else than text in that column.
+        WheelsError: where no training row has a rationale.
     """
     if config.rationale is None:
         return None
-    task = load_task(
-        config.data, source=config.source, target=config.rationale, limit=config.limit, require_target=False
-    )
-    texts = [row.target.strip() for row in task.train]
+    texts = [row.rationale.strip() for row in task.train]
     if not any(texts):
         raise WheelsError(
             f"{config.data}: no training row has a rationale in column {config.rationale!r}; the command rationales "

@@ -67,7 +67,15 @@ def run(config: PretrainConfig) -> Path:
         torch.set_num_threads(config.threads)
     _check_machine(config)
     check_reports(config.report_to)
-    task = load_task(config.data, source=config.source, target=config.target, prompt=config.prompt, limit=config.limit)
+    task = load_task(
+        config.data,
+        source=config.source,
+        target=config.target,
+        rationale=config.rationale,
+        prompt=config.prompt,
+        limit=config.limit,
+        bad_rows=config.bad_rows,
+    )
     metrics = _metrics(config, task)
     if config.options is not None:
         _check_options(config)
@@ -75,7 +83,7 @@ def run(config: PretrainConfig) -> Path:
         if name is not None:
             check_place(name, role)
     folder = Path(config.output).absolute()
-    rationales = load_rationales(config, plain_prompt(config, task))
+    rationales = load_rationales(config, task, plain_prompt(config, task))
     identity = _identity(config, task, rationales)
 
     never = config.resume == "never"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from wheels.config.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
 from wheels.config.paths import FILE, PLACE, RUN
-from wheels.data.tasks import SPLITS, check_prompt
+from wheels.data.splits import SPLITS
+from wheels.data.tasks import check_prompt
 from wheels.errors import WheelsError
 
 METHODS = ("saliency", "saliency-per-token", "gradient-x-input", "integrated-gradients", "random")
@@ -28,11 +29,11 @@ class RationalesConfig:
     """
 
     teacher: str = option(REQUIRED, "model whose gradients say which words matter", metavar="DIR", reads=PLACE)
-    data: str = option(REQUIRED, "JSONL file of rows, or a folder of them", metavar="PATH", reads=PLACE)
+    data: str = option(REQUIRED, "file of rows, folder or hub:owner/name", metavar="DATA", reads=PLACE)
     output: str = option(
         REQUIRED, "JSONL file to write: each row as it was, with its rationale", metavar="FILE", writes=RUN
     )
-    split: str = data_option("train", "the split that is read from a folder", choices=SPLITS)
+    split: str = data_option("train", "the split that is read, unless it is one file", choices=SPLITS)
     source: str = data_option("source", "column of the sources; dots reach nested ones", metavar="NAME")
     target: str = data_option("target", "column of the references", metavar="NAME")
     column: str = output_option(

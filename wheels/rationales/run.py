@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,8 +16,9 @@ import torch
 from tqdm.auto import tqdm
 
 from wheels.config.parsing import to_dict, write_resolved
-from wheels.data.rows import Row, read_records, row_of
-from wheels.data.tasks import split_file
+from wheels.data.formats import read_records
+from wheels.data.rows import Columns, Row, row_of
+from wheels.data.splits import ONLY, open_splits
 from wheels.distillation.collate import Collator, Example
 from wheels.distillation.generation import outputs_of
 from wheels.distillation.run_folder import run_facts
@@ -162,19 +164,29 @@ def _records(config: RationalesConfig) -> list[tuple[Record, Row]]:
     Raises:
         WheelsError: for no such file, a bad row, or a column that the rationale would overwrite.
     """
-    path = Path(config.data)
-    if path.is_dir():
-        found = split_file(path, config.split)
-        if found is None:
-            raise WheelsError(f"{path}: no {config.split}.jsonl or {config.split}.jsonl.gz is in this folder")
-        path = found
+    name, splits = open_splits(config.data, limit=config.limit, line=config.source)
+    split = ONLY if ONLY in splits else config.split
+    if split not in splits:
+        raise WheelsError(f"{name}: there is no split {split}, only: {', '.join(splits)}; choose one by --split")
     records = []
-    for place, record in read_records(path, config.limit):
+    columns = Columns(config.source, config.target, require_target=config.of == "reference")
+    for place, record in splits[split][1]:
         if config.column in record:
             raise WheelsError(f"{place}: there is a column {config.column!r} already; name another by --column")
-        row = row_of(record, place, config.source, config.target, config.of == "reference")
+        row = row_of(record, place, columns)
+        _check_json(record, place)
         records.append((record, row))
     return records
+
+
+def _check_json(record: Record, place: str) -> None:
+    """Raise a `WheelsError` for a value that the written file cannot hold, such as a time of a Parquet file."""
+    for column, value in record.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            kind = type(value).__name__
+            raise WheelsError(f"{place}: {column!r} ({kind}) has no form in JSON; drop the column") from None
 
 
 def _identity(config: RationalesConfig, records: Sequence[Record]) -> Record:
@@ -242,6 +254,6 @@ def _write_page(config: RationalesConfig, output: Path) -> None:
 def _page_rows(config: RationalesConfig, output: Path) -> Iterator[tuple[str, str, list[tuple[str, float]], int]]:
     """Yield source, target, words with their scores, and k, of the first rows."""
     for place, record in read_records(output, config.html_rows):
-        row = row_of(record, place, config.source, config.target, False)
+        row = row_of(record, place, Columns(config.source, config.target, require_target=False))
         target = record.get(f"{config.column}_of", row.target)
         yield row.source, target, [(word, score) for word, score in record[f"{config.column}_words"]], config.top_k

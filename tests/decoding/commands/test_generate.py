@@ -158,11 +158,13 @@ def test_drafts_are_summed_up(call):
 def test_an_input_that_cannot_be_read_can_be_skipped(call, pair, bad):
     stdin = "\n".join(["a b c", bad, "d"]).encode()
     code, out, err = call("--teacher-budget", "0.5", "--input", "-", stdin=stdin)
-    assert (code, out) == (2, "") and re.search("blank|has 81 tokens", err)
+    assert (code, out) == (2, "") and re.search("is empty|has 81 tokens", err)
     code, out, err = call("--teacher-budget", "0.5", "--on-error", "skip", "--input", "-", stdin=stdin)
     first, _, last = write(pair, ["a b c", "e", "d"], RULES["random"].at(0.5), budget=0.5, max_new_tokens=8)
     assert (code, out.splitlines()) == (0, [first.text, "", last.text])
-    assert re.match(r"skipped: input 2 of 3 (is empty; give it some text|has 81 tokens, .* at most 64; shorten)", err)
+    told = "standard input: 1 of 3 rows left out: 1 as standard input:2: 'source' is empty; drop the row"
+    assert err.startswith(told) == (not bad)
+    assert re.search(r"skipped: input 2 (is empty; give it some text|has 81 tokens, .* at most 64; shorten)", err)
 
 
 def test_the_seed_chooses_the_trained_head(call):
@@ -225,15 +227,15 @@ def test_a_bar_is_for_several_batches_on_a_terminal(call, monkeypatch, size, ter
         (["--device", "cuda:99"], "device 'cuda:99' is not on this machine"),
         (["--output", "."], "cannot write .: it is a folder; give the name of a file"),
         (["--output", "text.txt/page.html"], "cannot write text.txt/page.html: .*text.txt is not a folder; choose"),
-        (["b " * 64], "input 1 of 1 has 65 tokens, and the models read at most 64; shorten or split it"),
+        (["b " * 64], "input 1 has 65 tokens, and the models read at most 64; shorten or split it"),
         ([" \t"], "the text is empty; give some text, or a file by --input"),
         (["\udcff"], "text is not UTF-8 at character 1; give it as UTF-8"),
         (["--input", "none.txt"], "none.txt: no such file"),
-        (["--input", "empty.txt"], "empty.txt: nothing but blank lines; give one text a line"),
-        (["--input", "blank.txt"], "blank.txt: nothing but blank lines; give one text a line"),
-        (["--input", "gap.txt"], "gap.txt:2: the line is blank; remove it, or put a text there"),
+        (["--input", "empty.txt"], "empty.txt: nothing in it; it must hold rows, or one text a line"),
+        (["--input", "blank.txt"], "blank.txt: nothing in it; it must hold rows, or one text a line"),
+        (["--input", "gap.txt"], "gap.txt:2: 'source' is empty; drop the row or fill it in"),
         (["--input", "latin.txt"], "latin.txt:2: not UTF-8: byte 0xfc"),
-        (["--input", "long.txt"], "input 2 of 2 has 65 tokens, and the models read at most 64"),
+        (["--input", "long.txt"], "input 2 has 65 tokens, and the models read at most 64"),
         (["--input", "rows.jsonl", "--source", "sorce"], "rows.jsonl:1: no column 'sorce'; .*; did you mean 'source'"),
     ],
 )  # fmt: skip
@@ -259,8 +261,8 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(call, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("stdin", "message"),
     [
-        (b"", "error: standard input: nothing but blank lines; give one text a line\n"),
-        (b"a\n\nb\n", "error: standard input:2: the line is blank; remove it, or put a text there\n"),
+        (b"", "error: standard input: nothing in it; it must hold rows, or one text a line\n"),
+        (b"a\n\nb\n", "error: standard input:2: 'source' is empty; drop the row or fill it in\n"),
         (
             b"a\xff",
             "error: standard input:1: not UTF-8: byte 0xff at offset 1 of the file; save it as UTF-8\n",
@@ -303,5 +305,5 @@ def test_outputs_of_several_lines_are_one_line_each_where_there_are_several(pair
     trace = expected(with_ends(pair, 1), ["a"])[0]
     broken = type(trace)(**{**vars(trace), "text": "x\ny"})
     config = GenerateConfig(color="never")
-    assert generate.render(config, None, ["a"], [broken]) == "x\ny\n"
-    assert generate.render(config, None, ["a", "a"], [broken, broken]) == "x y\nx y\n"
+    assert generate.render(config, None, ["a"], [broken], one_line=False) == "x\ny\n"
+    assert generate.render(config, None, ["a", "a"], [broken, broken], one_line=True) == "x y\nx y\n"

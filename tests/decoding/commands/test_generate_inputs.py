@@ -9,14 +9,14 @@ import sys
 import pytest
 
 from tests.decoding.commands.conftest import TEXTS, expected
-from wheels.decoding.commands import inputs
+from wheels.decoding.commands import generate, inputs
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.errors import WheelsError
 
 ROWS = "".join(json.dumps({"source": text, "n": 1}) + "\n" for text in TEXTS).encode()
 
 
-@pytest.mark.parametrize("flags", [[], ["--input-format", "jsonl"]])
+@pytest.mark.parametrize("flags", [[], ["--input-format", "json"]])
 @pytest.mark.parametrize("name", [None, "rows.txt", "rows"])
 def test_rows_are_known_by_their_content(call, pair, tmp_path, flags, name):
     if name is not None:
@@ -41,25 +41,29 @@ def test_a_text_with_brackets_is_a_text(call, pair, text):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", b"de,en\na,b\n", "a.csv: a table .CSV.; convert it to .jsonl"),
-        ("a.TSV", b"a\tb\n", "a.TSV: a table"),
-        ("a.csv.gz", gzip.compress(b"a,b\n", mtime=0), "a.csv.gz: a table"),
-        ("a.txt", b'"id";"source"\n1;a\n', "a.txt: a table"),
+        ("a.csv", b"de,en\na,b\n", "a.csv:2: no column 'source'; the columns are: de, en"),
+        ("a.TSV", b"a\tb\n", "a.TSV: nothing in it"),
+        ("a.csv.gz", gzip.compress(b"a,b\nc,d", mtime=0), "a.csv.gz:2: no column 'source'; the columns are: a, b"),
+        ("a.txt", b'"id";"source"\n1;a\n', "a.txt: a table .CSV., as it seems; say so by its name ..csv"),
         (None, b"source,target\na,b\n", "standard input: a table"),
-        (None, b'[{"source": "a"}, {"source": "b"}]', r"standard input: a JSON array; write one object a line \(jq"),
-        ("a.json", b'[\n  {"source": "a"}\n]\n', "a.json: a JSON array"),
-        ("a.txt", b'["a", "b"]', "a.txt: a JSON array"),
+        (
+            None,
+            b'[{"source": "a"}, {"source": "b"}]',
+            "standard input: a list in JSON, as it seems; say so .* or by --input-format",
+        ),
+        ("a.json", b'[\n  {"source": "a"},\n  5]\n', "a.json: row 2: must be a JSON object .*, got a number"),
+        ("a.txt", b'["a", "b"]', "a.txt: a list in JSON, as it seems"),
         ("a.json", b'{\n  "source": "a"\n}\n', "a.json: a JSON object over several lines; write one object a line"),
         ("a.json", b'{"rows": [\n{"source": "a"}\n]}\n', "a.json: a JSON object over several lines"),
-        ("a.jsonl", b'[{"source": "a"}]', "a.jsonl: a JSON array"),
+        ("a.jsonl", b'[{"source": "a"}', "a.jsonl:1: not JSON: .* at column 17"),
         ("a.jsonl", b"source,target\na,b", "a.jsonl:1: not JSON"),
         ("a.txt", b'{"text": "a"}\n', "a.txt:1: no column 'source'; the columns are: text"),
         ("a.txt", b'{"source": "a"}\na b\n', "a.txt:2: not JSON"),
-        ("a.txt", gzip.compress(b"a", mtime=0), r"a.txt: gzip, not lines of text; end its name in .gz, or unpack it"),
+        ("a.txt", gzip.compress(gzip.compress(b"a"), mtime=0), "a.txt: gzip, not lines of text; give it as a file, or"),
         (None, gzip.compress(b"a", mtime=0), "standard input: gzip, not lines of text"),
         ("a.xlsx", b"PK\x03\x04\x14\0", "a.xlsx: a zip archive .as .xlsx, .docx and .npz are., not lines of text"),
         ("a.gz", gzip.compress(b"PK\x03\x04", mtime=0), "a.gz: a zip archive"),
-        ("a.parquet", b"PAR1\x15\x04", "a.parquet: Parquet, not lines of text; convert it to .jsonl"),
+        ("a.parquet", b"PAR1\x15\x04", "a.parquet: not a whole Parquet file: .*; write it again"),
         ("a.xls", b"\xd0\xcf\x11\xe0\xa1", "a.xls: an old Office file"),
         ("a.txt", "a b".encode("utf-16"), "a.txt: UTF-16, not lines of text; save it as UTF-8"),
         ("a.txt", "a b".encode("utf-16-le"), "a.txt:1: a NUL at offset 1 of the file: not lines of text in UTF-8"),
@@ -82,18 +86,25 @@ class Endless(io.RawIOBase):
     def __init__(self, line: bytes) -> None:
         self.line = line
 
-    def readline(self, size: int = -1, /) -> bytes:
-        return self.line
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        count = max(1, len(buffer) // len(self.line))
+        parts = (self.line * count)[: len(buffer)]
+        buffer[: len(parts)] = parts
+        self.line = self.line[len(parts) % len(self.line) :] + self.line[: len(parts) % len(self.line)]
+        return len(parts)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         (b'{"source": "a"\n', "a JSON object over several lines"),
-        (b'{"source": "a"}\n', "more than 1,000 texts or 1 MiB, which is what one run holds; give it in parts"),
+        (b'{"source": "a"}\n', "more than 1,000 texts or 1 MiB, which is what one run holds; give a file, or parts"),
         (b"a\n", "more than 1,000 texts or 1 MiB"),
         (b"a" * 10_000 + b"\n", "more than 1,000 texts or 1 MiB"),
-        (b"a" * (1 << 20) + b"\n", "more than 1,048,576 characters"),
+        (b"a" * ((1 << 20) + 1) + b"\n", "more than 1,048,576 characters"),
         (b"\n", "more than 100,000 blank lines in a row"),
     ],
 )
@@ -103,3 +114,60 @@ def test_a_pipe_without_an_end_ends_in_one_line(monkeypatch, line, message):
     monkeypatch.setattr(sys, "stdin", type("Pipe", (), {"buffer": Endless(line), "isatty": lambda self: False})())
     with pytest.raises(WheelsError, match=f"standard input(:100001|:1)?: {message}"):
         inputs.read_sources(GenerateConfig())
+
+
+@pytest.mark.parametrize("flags", [[], ["--temperature", "1.5", "--seed", "3"], ["--budget-mode", "online"]])
+def test_a_file_is_written_in_parts_as_if_at_once(call, tmp_path, monkeypatch, flags):
+    (tmp_path / "a.csv").write_text("source\n" + "".join(f"{text}\n" for text in TEXTS * 3))
+    flags = [
+        "--teacher-budget",
+        "0.5",
+        "--format",
+        "json",
+        "--batch-size",
+        "2",
+        *flags,
+        "--input",
+        str(tmp_path / "a.csv"),
+    ]
+    lines = [[json.loads(line) | {"seconds": 0} for line in call(*flags)[1].splitlines()]]
+    decoded = []
+    decode = generate.decode
+    monkeypatch.setattr(generate, "PART", 4)
+    monkeypatch.setattr(
+        generate, "decode", lambda pair, part, *more, **o: decoded.append(len(part)) or decode(pair, part, *more, **o)
+    )
+    lines.append([json.loads(line) | {"seconds": 0} for line in call(*flags)[1].splitlines()])
+    assert lines[0] == lines[1] and len(lines[0]) == 9
+    assert decoded == ([9] if "online" in flags else [4, 4, 1])
+
+
+def test_parts_of_a_file_have_one_summary_and_their_own_numbers(call, tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join([*TEXTS, "a " * 80, *TEXTS]))
+    monkeypatch.setattr(generate, "PART", 2)
+    output = ["--teacher-budget", "0", "--output", str(tmp_path / "out"), "--batch-size", "1"]
+    code, _, err = call("--input", str(path), *output)
+    assert (code, (tmp_path / "out").exists()) == (2, False)
+    assert re.match("error: input 4 has 81 tokens", err)
+    code, _, err = call("--input", str(path), *output, "--on-error", "skip")
+    assert code == 0 and len((tmp_path / "out").read_text().splitlines()) == 7
+    assert re.fullmatch(
+        r"skipped: input 4 has 81 .*\nwritten to .*\nteacher use 0.00 .asked 0, average.: 0 of .*\n", err
+    )
+
+
+def test_a_file_is_read_to_its_end_before_the_work(call, tmp_path, monkeypatch):
+    (tmp_path / "a.jsonl").write_bytes(ROWS * 100 + b'{"source": 5}\n')
+    monkeypatch.setattr(generate, "decode", lambda *args, **kwargs: pytest.fail("the work began"))
+    code, out, err = call("--input", str(tmp_path / "a.jsonl"))
+    assert (code, out) == (2, "") and "a.jsonl:301: 'source' must be a string, got a number" in err
+
+
+def test_a_file_is_not_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "MOST_TEXTS", 10)
+    (tmp_path / "a.txt").write_text("a\n" * 1000)
+    texts = inputs.read_sources(GenerateConfig(input=str(tmp_path / "a.txt")))
+    assert len(texts) == 1000 and sum(1 for _ in texts) == 1000
+    with pytest.raises(WheelsError, match="more than 10 texts or 256 MiB, which is what one run holds"):
+        inputs.held(texts, "a.txt")

@@ -239,7 +239,7 @@ def test_texts_stay_within_the_length_up_to_which_angles_are_a_rows_own(kind):
     assert pair.source_limit == (16 if moves else 64)
     long = " ".join("abcdefghijk"[place % 11] for place in range(20))
     if moves:
-        with pytest.raises(WheelsError, match="input 2 of 2 has 20 tokens, and the models read at most 16"):
+        with pytest.raises(WheelsError, match="input 2 has 20 tokens, and the models read at most 16"):
             write(pair, ["a b c", long], RULES["random"], budget=0.0, max_new_tokens=8)
         long = " ".join(long.split()[:14])
     expected = [own_generate(pair, "student", [text], limit)[0] for text, limit in (("a b c", 8), (long, 2))]

@@ -1,0 +1,18 @@
+"""Options of the commands that read rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wheels.config.fields import Option
+from wheels.data.rows import BAD_ROWS
+
+
+def bad_rows_option(option: Option) -> Any:
+    """Return the field that says what happens at rows that do not fit, in the group of `option`."""
+    return option("stop", "rows without a text in a column: stop, or skip them and say how many", choices=BAD_ROWS)
+
+
+def references_option(option: Option) -> Any:
+    """Return the field of the column of further references, in the group of `option`."""
+    return option(None, "column of further references, a text or a list; each is as good as the target")
