@@ -26,6 +26,7 @@ from wheels.decoding.models.families.gpt2 import read_gpt2
 from wheels.decoding.models.families.llama import read_llama
 from wheels.decoding.models.families.t5 import read_t5
 from wheels.decoding.models.fast import FastDecoder
+from wheels.decoding.models.linear import weights_as
 
 READERS: dict[type, Callable[[Any], FastDecoder]] = {
     LlamaForCausalLM: read_llama,
@@ -36,8 +37,10 @@ READERS: dict[type, Callable[[Any], FastDecoder]] = {
     BartForConditionalGeneration: read_bart,
     MarianMTModel: read_bart,
 }
-LARGEST = 250_000_000
-"""Weights that a model's layers have at most, for they are copied: a gigabyte in float32."""
+LARGEST = 1_000_000_000
+"""Bytes of a model's layers at most, as they are laid out, for they are copied: 250 million weights in float32."""
+BYTES = {"int8": 1, "bfloat16": 2}
+"""Of a weight in a kind of its own; in `float32` it is what the model has."""
 SAMPLE = 16
 """Numbers of each weight that are compared to see whether it changed."""
 DTYPES = (torch.float32, torch.bfloat16)
@@ -46,14 +49,18 @@ KNOWN = ("torch.nn.modules", "transformers.models", "transformers.activations", 
 ROTARY = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary positions whose angles do not depend on the length of the text."""
 
-_made: weakref.WeakKeyDictionary[PreTrainedModel, tuple[object, FastDecoder]] = weakref.WeakKeyDictionary()
+_made: weakref.WeakKeyDictionary[PreTrainedModel, dict[str, tuple[object, FastDecoder]]] = weakref.WeakKeyDictionary()
 
 
-def fast_decoder_for(model: PreTrainedModel) -> FastDecoder | None:
+def fast_decoder_for(model: PreTrainedModel, kind: str = "float32") -> FastDecoder | None:
     """Return the fast decoder of `model` with its present weights; None where only the library can run it.
 
     That holds for families without a reader, for large models, for anything unlike the plain model (adapters, quantised
     or hooked modules, other dtypes), and in training mode. A decoder is made once, and again when the weights change.
+
+    Args:
+        model: Of the library.
+        kind: What its weights become: `float32`, that is as they are, `int8` or `bfloat16`.
     """
     reader = READERS.get(type(model))
     if reader is None or model.training or model.config._attn_implementation not in ("sdpa", "eager"):
@@ -66,12 +73,15 @@ def fast_decoder_for(model: PreTrainedModel) -> FastDecoder | None:
     rotary = getattr(getattr(decoder, "rotary_emb", None), "rope_type", "default")
     plain = all(map(_is_plain, parts)) and len(alike) == 1 and model.dtype in DTYPES and rotary in ROTARY
     plain = plain and not getattr(model.config, "reorder_and_upcast_attn", False)
-    if not plain or sum(weight.numel() for weight in weights) > LARGEST:
+    plain = plain and (kind == "float32" or (model.dtype == torch.float32 and model.device.type == "cpu"))
+    if not plain or sum(weight.numel() * BYTES.get(kind, weight.itemsize) for weight in weights) > LARGEST:
         return None
-    stamp, (made_of, made) = _stamp(model), _made.get(model, (None, None))
+    kinds = _made.setdefault(model, {})
+    stamp, (made_of, made) = _stamp(model), kinds.get(kind, (None, None))
     if made is None or made_of != stamp:
-        made = reader(model)
-        _made[model] = (stamp, made)
+        with weights_as(kind):
+            made = reader(model)
+        kinds[kind] = (stamp, made)
     return made
 
 

@@ -16,6 +16,7 @@ from wheels.decoding.models.inputs import AttentionInputs, LogitsToKeep
 from wheels.decoding.models.library import LibraryForward
 from wheels.decoding.models.registry import fast_decoder_for
 from wheels.decoding.models.sources import cross_projections, encode
+from wheels.errors import WheelsError
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,10 @@ class Runner:
         overhead: The fixed cost of a forward pass, in tokens (`wheels.decoding.models.costs`).
         fast: Whether a known family takes the fast path, with the weights that the model has now (`refresh`); False:
             always the library's forward pass.
+        weights: What the fast path makes of a float32 model's weights: `float32`, `int8` or `bfloat16`.
 
     Raises:
-        WheelsError: where the model's family cannot be decoded at ragged lengths.
+        WheelsError: where the model's family cannot be decoded at ragged lengths, or not with such weights.
     """
 
     def __init__(
@@ -88,14 +90,15 @@ class Runner:
         chunk: int = CHUNK,
         overhead: int = OVERHEAD,
         fast: bool = True,
+        weights: str = "float32",
     ) -> None:
-        self.model = model
+        self.model, self.weights = model, weights
         self.vocab_size = vocab_size
         self.chunk, self.overhead = chunk, overhead
         self.cursor_B = torch.zeros(rows, dtype=torch.long, device=model.device)
         self.library, self.fast = LibraryForward(model), fast
         self.backend: FastDecoder | LibraryForward = self.library
-        self._weights: list[torch.nn.Parameter] = []
+        self._parameters: list[torch.nn.Parameter] = []
         self._counted = self._counts()
         self.refresh()
         cross = bool(model.config.is_encoder_decoder)
@@ -118,12 +121,19 @@ class Runner:
         if quick and self._counts() == self._counted:
             return
         # Weights made in inference mode have no count; outside of it they cannot be changed in place.
-        self._weights = [weight for weight in self.model.parameters() if not weight.is_inference()]
+        self._parameters = [weight for weight in self.model.parameters() if not weight.is_inference()]
         self._counted = self._counts()
-        self.backend = (fast_decoder_for(self.model) if self.fast else None) or self.library
+        fast = fast_decoder_for(self.model, self.weights) if self.fast else None
+        if fast is None and self.weights != "float32":
+            raise WheelsError(
+                f"weights {self.weights!r} are for T5, Marian, BART, Llama, Qwen and GPT-2 models in dtype float32 on "
+                f"a cpu, not in training and of a gigabyte at most; got {type(self.model).__name__}, "
+                f"{str(self.model.dtype).removeprefix('torch.')}, {self.model.device}; use weights float32"
+            )
+        self.backend = fast or self.library
 
     def _counts(self) -> tuple[bool, int]:
-        return self.model.training, sum([weight._version for weight in self._weights])
+        return self.model.training, sum([weight._version for weight in self._parameters])
 
     def admit(self, rows: Sequence[int], sources: Sequence[Sequence[int]]) -> None:
         """Give `rows` new texts; `sources` are what the encoder of a sequence-to-sequence model reads (else unused).

@@ -6,8 +6,8 @@ from typing import Any
 
 from wheels.decoding.models.blocks import Block, CrossAttention, Embedding, FeedForward, SelfAttention, identity
 from wheels.decoding.models.fast import FastDecoder, FastEncoder, SourceProjection
-from wheels.decoding.models.linear import Linear, make_linear
-from wheels.decoding.models.weights import activation, fused, layer_norm, self_attention, table
+from wheels.decoding.models.linear import Linear
+from wheels.decoding.models.weights import activation, fused, layer_norm, output_head, self_attention, table
 
 
 def read_bart(model: Any) -> FastDecoder:
@@ -37,7 +37,7 @@ def _head(model: Any) -> Linear:
     bias_V = model.final_logits_bias[0]
     if model.lm_head.bias is not None:
         bias_V = bias_V + model.lm_head.bias.detach()
-    return make_linear(table(model.lm_head), bias_V)
+    return output_head(table(model.lm_head), bias_V)
 
 
 def _self_attention(layer: Any) -> SelfAttention:

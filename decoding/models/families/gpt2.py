@@ -6,7 +6,7 @@ from typing import Any
 
 from wheels.decoding.models.blocks import Block, Embedding, FeedForward, SelfAttention
 from wheels.decoding.models.fast import FastDecoder
-from wheels.decoding.models.weights import activation, fused, layer_norm, table
+from wheels.decoding.models.weights import activation, fused, layer_norm, output_head, table
 
 
 def read_gpt2(model: Any) -> FastDecoder:
@@ -15,7 +15,7 @@ def read_gpt2(model: Any) -> FastDecoder:
     return FastDecoder(
         Embedding(table(body.wte), table(body.wpe)),
         [Block(_self_attention(layer), _feed_forward(layer)) for layer in body.h],
-        fused(model.lm_head),
+        output_head(table(model.lm_head)),
         norm=layer_norm(body.ln_f),
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 from wheels.decoding.models.blocks import Block, Embedding, FeedForward, SelfAttention, gated
 from wheels.decoding.models.fast import FastDecoder
 from wheels.decoding.models.fast_positions import Rotary
-from wheels.decoding.models.weights import activation, fused, rms_norm, self_attention, table
+from wheels.decoding.models.weights import activation, fused, output_head, rms_norm, self_attention, table
 
 
 def read_llama(model: Any) -> FastDecoder:
@@ -16,7 +16,7 @@ def read_llama(model: Any) -> FastDecoder:
     return FastDecoder(
         Embedding(token_VD),
         [Block(_self_attention(layer), _feed_forward(layer)) for layer in body.layers],
-        fused(model.lm_head),
+        output_head(table(model.lm_head)),
         norm=rms_norm(body.norm),
         rotary=Rotary(body.rotary_emb, token_VD[:1]),
     )

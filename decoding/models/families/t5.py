@@ -15,7 +15,7 @@ from wheels.decoding.models.blocks import (
 )
 from wheels.decoding.models.fast import FastDecoder, FastEncoder, SourceProjection
 from wheels.decoding.models.fast_positions import DistanceBias, SourceBias
-from wheels.decoding.models.weights import activation, fused, rms_norm, self_attention, table
+from wheels.decoding.models.weights import activation, fused, output_head, rms_norm, self_attention, table
 
 
 def read_t5(model: Any) -> FastDecoder:
@@ -27,7 +27,7 @@ def read_t5(model: Any) -> FastDecoder:
             Block(_self_attention(own), _feed_forward(ff), _cross_attention(cross))
             for own, cross, ff in _layers(decoder)
         ],
-        fused(model.lm_head),
+        output_head(table(model.lm_head)),
         norm=_final_norm(model),
         bias=DistanceBias(decoder.block[0].layer[0].SelfAttention),
         encoder=FastEncoder(
