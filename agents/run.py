@@ -11,7 +11,6 @@ import os
 import shutil
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 
 from wheels.agents.config import TrainConfig
@@ -29,14 +28,13 @@ from wheels.models.pair import Pair
 from wheels.policy.head import DeferralHead
 from wheels.reports import check_reports
 from wheels.runs import Run, claim
+from wheels.threads import set_threads
 
 log = logging.getLogger("wheels")
 
 
 def run(config: TrainConfig) -> None:
     """Train a model; see `TrainConfig`."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     check_reports(config.report_to)
     output = Path(config.output)
     task = load_task(
@@ -63,6 +61,7 @@ def _train(config: TrainConfig, task: Task, reports: Reports, held: Run) -> None
     """Train the heads of each seed, and write the model's folder."""
     output = Path(config.output)
     pair = Pair.load(config.student, config.teacher, prompt=task.prompt, dtype=config.dtype, device=config.device)
+    set_threads(config.threads, pair)
     accelerator = Accelerator(cpu=config.device == "cpu")
     rows = task.train[: config.limit]
     if accelerator.is_main_process:

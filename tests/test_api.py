@@ -7,7 +7,6 @@ import pytest
 
 import wheels
 from tests.decoding.tiny import make_pair, save_artefact
-from wheels import api
 from wheels.cli.main import main
 from wheels.data.rows import Row
 from wheels.decoding.step import Step
@@ -150,8 +149,8 @@ def test_a_model_is_made_of_a_pair(given):
 
 
 def test_training_returns_what_the_commands_leave(tmp_path, monkeypatch):
-    monkeypatch.setattr(api, "run_training", lambda config: save_artefact(Path(config.output)))
-    monkeypatch.setattr(api, "run_pretraining", lambda config: Path(config.output) / "done")
+    monkeypatch.setattr("wheels.agents.run.run", lambda config: save_artefact(Path(config.output)))
+    monkeypatch.setattr("wheels.distillation.run.run", lambda config: Path(config.output) / "done")
     folder = str(tmp_path / "model")
     config = wheels.TrainConfig(output=folder, data="d", student="s", teacher=f"{folder}/teacher", dtype="bfloat16")
     trained = wheels.train(config)

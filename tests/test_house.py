@@ -21,6 +21,13 @@ ORDER = ["core", "decoding", "envs", "agents", "api", "benchmarks", "cli"]
 """A file imports from its own folder and from those before it."""
 HEAVY = {"torch", "transformers", "trl", "gymnasium", "accelerate", "datasets", "matplotlib", "numpy", "babel", "yaml"}
 
+FOR_WRITING = {"torch", "transformers", "numpy", "accelerate", "yaml"}
+"""What a sentence needs; accelerate and yaml are imported by transformers, wherever they are installed."""
+TRAINING = {"sacrebleu", "rouge_score", "pandas", "tensorboard", "transformers.trainer", "transformers.pipelines"}
+TRAINING |= {"wheels.agents.run", "wheels.distillation.run", "wheels.distillation.trainer"}
+TRAINING |= {"transformers.models.llama.modeling_llama", "transformers.models.bart.modeling_bart"}
+TEXT = "Am Mittwoch soll es in Jakarta warm werden."
+
 
 def product_files() -> Iterator[Path]:
     for folder in FOLDERS:
@@ -201,6 +208,22 @@ def test_help_imports_nothing_heavy(command):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr.strip() == "(0, [])"
     assert done.stdout.startswith(f"usage: wheels {command}".strip())
+
+
+@pytest.mark.parametrize(
+    ("code", "needed"),
+    [
+        (f"from wheels.cli.main import main; main(['generate', {TEXT!r}])", FOR_WRITING),
+        (f"import wheels; wheels.Model.embedded().generate([{TEXT!r}])", FOR_WRITING),
+        ("from wheels.cli.main import main; main(['env'])", {"torch", "numpy"}),
+        ("from wheels.cli.main import main; main(['--version'])", set()),
+    ],
+)
+def test_only_what_is_used_is_imported(code, needed):
+    code += "; import sys; print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert loaded & (HEAVY | TRAINING) <= needed and "wheels" in loaded
 
 
 @pytest.mark.parametrize("command", ["", "train", "bench curve"])

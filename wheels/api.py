@@ -1,4 +1,7 @@
-"""The front door: a student, its teacher and its rules as one object, and what makes one."""
+"""The front door: a student, its teacher and its rules as one object, and what makes one.
+
+Training imports as much again as writing does, so its functions import it when they are called.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from wheels.agents.config import TrainConfig
-from wheels.agents.run import run as run_training
 from wheels.data.rows import Row
 from wheels.data.tasks import digest
 from wheels.decoding.commands.calibrate import chosen_rules, code_of, points_of
@@ -21,7 +23,6 @@ from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import GREEDY, Sampling
 from wheels.decoding.trace import Trace
 from wheels.distillation.config import PretrainConfig
-from wheels.distillation.run import run as run_pretraining
 from wheels.errors import WheelsError, check_budget, check_kind
 from wheels.models.artefact import Artefact
 from wheels.models.pair import Pair
@@ -243,10 +244,14 @@ def calibrate(
 
 def train(config: TrainConfig) -> Model:
     """Train a student to call its teacher, as `wheels train` does, and return the model in `config.output`."""
-    run_training(config)
+    from wheels.agents.run import run
+
+    run(config)
     return Model.load(config.output, teacher=config.teacher, device=config.device, dtype=config.dtype)
 
 
 def pretrain(config: PretrainConfig) -> Path:
     """Train a student on references or on a teacher, as `wheels pretrain` does, and return its folder."""
-    return run_pretraining(config)
+    from wheels.distillation.run import run
+
+    return run(config)

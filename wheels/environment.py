@@ -14,12 +14,13 @@ from typing import Any
 import wheels
 from wheels.config.fields import option
 from wheels.output.visible import json_line, one_line
+from wheels.threads import COUNTS, WAITING, usable_processors
 
 DISTRIBUTION = "training-wheels"
 """The name that `pip` knows this package by."""
 VARIABLES = (
     *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"),
-    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "KMP_AFFINITY", "GOMP_CPU_AFFINITY", "TOKENIZERS_PARALLELISM"),
+    *(*COUNTS, *WAITING, "KMP_AFFINITY", "GOMP_CPU_AFFINITY", "TOKENIZERS_PARALLELISM"),
     *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"),
     *("CUBLAS_WORKSPACE_CONFIG", "PYTORCH_ENABLE_MPS_FALLBACK"),
     *("HF_HOME", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "NO_COLOR"),
@@ -51,7 +52,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": packages(),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
-        "processor": {"name": processor_name(), "count": os.cpu_count(), "usable": _usable()},
+        "processor": {"name": processor_name(), "count": os.cpu_count(), "usable": usable_processors()},
         "memory_gib": memory(),
     }
     try:
@@ -100,11 +101,6 @@ def processor_name() -> str:
     lines = _read("/proc/cpuinfo").splitlines()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
-
-
-def _usable() -> int | None:
-    """Return how many processors this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def devices(torch: Any) -> list[str]:

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from wheels import __version__
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey
 from wheels.benchmarks.core.decodes import Decode
@@ -26,6 +24,7 @@ from wheels.errors import WheelsError
 from wheels.json_text import json_digest
 from wheels.models.artefact import EMBEDDED, Artefact
 from wheels.policy.calibration import Calibration
+from wheels.threads import set_threads
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,9 @@ def rows_digest(rows: Sequence[Row]) -> str:
 
 def load_artefact(config: CurveConfig) -> Artefact:
     """Return the model that is to be measured."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    return Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
+    artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
+    set_threads(config.threads, artefact.pair)
+    return artefact
 
 
 def make_plan(config: CurveConfig, data_digest: str) -> CurvePlan:

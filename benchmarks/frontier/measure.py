@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from wheels.benchmarks.curve.decodes import refuse_scored, rows_digest
 from wheels.benchmarks.curve.resampled import Resampled
 from wheels.benchmarks.frontier.config import WaysConfig
@@ -20,6 +18,7 @@ from wheels.benchmarks.frontier.ways import Way, ways_of, write
 from wheels.config.parsing import to_dict
 from wheels.data.tasks import Row, Task, load_task
 from wheels.metrics import sentence_statistics
+from wheels.threads import set_threads
 
 INCIDENTAL = ("output", "threads", "batch_size", "students", "teacher", "rounds", "time_batches", "recipe")
 """Settings that change no figure, or are known by the digest of what they name; more may be timed."""
@@ -49,8 +48,6 @@ class Bench:
         Raises:
             WheelsError: for what the user can mend: data, models, rules.
         """
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
         task = load_task(
             config.data,
             source=config.source,
@@ -60,6 +57,7 @@ class Bench:
         )
         rows = task.rows(config.choose_split)
         students = load_students(config, task.prompt)
+        set_threads(config.threads, *(student.artefact.pair for student in students))
         bench = cls(
             config, Path(output), task, students, *split_rows(students, config.budgets, rows[: config.choose_limit])
         )

@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from wheels.benchmarks.core.cell import PointKey, Record
 from wheels.benchmarks.core.decodes import Decode, decode_all, depends_on
 from wheels.benchmarks.core.style import render
@@ -44,6 +42,7 @@ from wheels.metrics import sentence_statistics, signature
 from wheels.models.artefact import Artefact
 from wheels.output.streams import remark
 from wheels.runs import claim
+from wheels.threads import set_threads
 
 INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher")
 """Settings that change no figure, or are known by the digest of what they name."""
@@ -66,8 +65,6 @@ def run(config: PassesConfig) -> list[PassPoint]:
         WheelsError: for what the user can mend: data, model, a budget that was not calibrated, or one calibrated or
             tuned on the rows that are scored.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     task = load_task(
         config.data,
         source=config.source,
@@ -76,6 +73,7 @@ def run(config: PassesConfig) -> list[PassPoint]:
         bad_rows=config.bad_rows,
     )
     artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
+    set_threads(config.threads, artefact.pair)
     rows = task.rows(config.split)
     refuse_scored(artefact.calibration.data_digest, rows_digest(rows))
     split = Split(rows[: config.limit], rows_digest(rows), Path(config.output) / "points")

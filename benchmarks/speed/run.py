@@ -53,6 +53,7 @@ from wheels.files import write_json, write_text
 from wheels.models.artefact import Artefact
 from wheels.models.pair import Pair
 from wheels.runs import cached, claim, is_whole
+from wheels.threads import set_threads
 
 log = logging.getLogger("wheels")
 
@@ -83,9 +84,8 @@ def run(config: SpeedConfig) -> Speed:
         WheelsError: for what the user can mend: data, model, a rule that is missing, a folder of another run.
     """
     folder = Path(config.output)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     plan = make_plan(config)
+    set_threads(config.threads, plan.workload.prompts.pair)
     made_by = made_by_of(config, plan)
     with claim(folder, "bench speed", config, made_by):
         return _time(config, folder, plan, made_by)

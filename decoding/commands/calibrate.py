@@ -33,6 +33,7 @@ from wheels.output.tables import Column, Table, columns
 from wheels.own_code import whole_place
 from wheels.policy.calibration import Calibration, Point
 from wheels.runs import LOCK, locked
+from wheels.threads import set_threads
 
 log = logging.getLogger("wheels")
 
@@ -93,8 +94,6 @@ class Bracket:
 
 def run(config: CalibrateConfig) -> None:
     """Calibrate a model's folder; see `CalibrateConfig`."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     check_model(Path(config.model))
     with locked(Path(config.model) / LOCK, config.model):
         calibrate_model(config)
@@ -107,6 +106,7 @@ def calibrate_model(config: CalibrateConfig) -> None:
         WheelsError: where those that would stay were measured otherwise.
     """
     artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
+    set_threads(config.threads, artefact.pair)
     path = Path(config.model) / "deferral" / "calibration.json"
     found = measure(artefact, config, beside=artefact.calibration, name=str(path))
     print(as_table(found.points))

@@ -10,7 +10,6 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from wheels.decoding.commands.generate_config import GenerateConfig
@@ -38,6 +37,7 @@ from wheels.errors import WheelsError
 from wheels.files import check_writable, open_output
 from wheels.models.artefact import Artefact
 from wheels.output.streams import remark, say
+from wheels.threads import set_threads
 
 PART = 4096
 """Texts of a file that are held at once with their outputs, or one batch of them: a part begins with its longest."""
@@ -49,12 +49,11 @@ def run(config: GenerateConfig) -> None:
     The outputs go to standard output or `--output`; the line that sums up the teacher's use goes to standard error, so
     that a pipe carries the outputs alone; `--quiet` leaves it out.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     if config.output is not None:
         check_writable(config.output)
     sources = read_sources(config)
     artefact = load_artefact(config)
+    set_threads(config.threads, artefact.pair)
     used = Summary()
     with _writer(config) as write:
         for part, traces in generate(config, artefact, sources):

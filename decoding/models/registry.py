@@ -10,16 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import (
-    BartForConditionalGeneration,
-    GPT2LMHeadModel,
-    LlamaForCausalLM,
-    MarianMTModel,
-    PreTrainedModel,
-    Qwen2ForCausalLM,
-    Qwen3ForCausalLM,
-    T5ForConditionalGeneration,
-)
+from transformers import PreTrainedModel
 
 from wheels.decoding.models.families.bart import read_bart
 from wheels.decoding.models.families.gpt2 import read_gpt2
@@ -28,15 +19,16 @@ from wheels.decoding.models.families.t5 import read_t5
 from wheels.decoding.models.fast import FastDecoder
 from wheels.decoding.models.linear import weights_as
 
-READERS: dict[type, Callable[[Any], FastDecoder]] = {
-    LlamaForCausalLM: read_llama,
-    Qwen2ForCausalLM: read_llama,
-    Qwen3ForCausalLM: read_llama,
-    GPT2LMHeadModel: read_gpt2,
-    T5ForConditionalGeneration: read_t5,
-    BartForConditionalGeneration: read_bart,
-    MarianMTModel: read_bart,
+READERS: dict[str, Callable[[Any], FastDecoder]] = {
+    "LlamaForCausalLM": read_llama,
+    "Qwen2ForCausalLM": read_llama,
+    "Qwen3ForCausalLM": read_llama,
+    "GPT2LMHeadModel": read_gpt2,
+    "T5ForConditionalGeneration": read_t5,
+    "BartForConditionalGeneration": read_bart,
+    "MarianMTModel": read_bart,
 }
+"""By the name of transformers' class: the classes of all families would be imported for the one that is there."""
 LARGEST = 1_000_000_000
 """Bytes of a model's layers at most, as they are laid out, for they are copied: 250 million weights in float32."""
 BYTES = {"int8": 1, "bfloat16": 2}
@@ -62,7 +54,7 @@ def fast_decoder_for(model: PreTrainedModel, kind: str = "float32") -> FastDecod
         model: Of the library.
         kind: What its weights become: `float32`, that is as they are, `int8` or `bfloat16`.
     """
-    reader = READERS.get(type(model))
+    reader = READERS.get(type(model).__name__) if type(model).__module__.startswith("transformers.models.") else None
     if reader is None or model.training or model.config._attn_implementation not in ("sdpa", "eager"):
         return None
     decoder: Any = model.get_decoder()

@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import io
 import logging
 import os
@@ -373,3 +374,22 @@ def test_quiet_draws_no_bar_even_on_a_terminal(flags, bars):
     code = "import sys; sys.stderr.isatty = lambda: True; from wheels.cli.main import main\n"
     code += f"sys.argv = ['wheels', '--version', *{flags!r}]; main(); from tqdm.auto import tqdm; list(tqdm([1]))"
     assert ("1/1" in python(code).stderr) is bars
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_only_a_process_of_its_own_imports_without_collecting_garbage(own, monkeypatch, capsys):
+    seen, load = {}, cli._load
+    monkeypatch.setattr(cli, "_load", lambda place: seen.update({place: gc.isenabled()}) or load(place))
+    monkeypatch.setattr(gc, "freeze", lambda: seen.update(frozen=True))
+    assert cli._run("env", [], "info", own=own) == 0
+    assert seen.pop("frozen", False) is own
+    assert seen == {"wheels.environment:EnvConfig": True, "wheels.environment:run": not own}
+    assert gc.isenabled() and "torch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("argv", "frozen"), [("", "True"), ("['env']", "False")])
+def test_arguments_that_are_given_come_from_another_process(argv, frozen):
+    code = "import gc, sys; from wheels.cli.main import main; sys.argv = ['wheels', 'env']; "
+    code += f"main({argv}); print(gc.get_freeze_count() > 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == frozen

@@ -5,11 +5,13 @@ Nothing heavy is imported before a command really runs, so `--help` answers at o
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import wheels
@@ -27,6 +29,7 @@ from wheels.output.streams import (
     say,
     take_level,
 )
+from wheels.threads import sleep_when_idle
 
 USAGE_ERROR = 2
 """The exit code for what the user can mend, as argparse and most shells have it."""
@@ -45,12 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         say("error: standard output is closed; send it to a file, or to /dev/null")
         return FAILURE
     replace_what_cannot_be_shown()
+    if argv is None:
+        sleep_when_idle()
     level = "info"
     try:
         level, arguments = take_level(sys.argv[1:] if argv is None else argv)
         if argv is None:
             bars_where_they_are_seen(level)
-        code = _dispatch(arguments, level)
+        code = _dispatch(arguments, level, own=argv is None)
         sys.stdout.flush()
     except WheelsError as error:
         code = _complain(error, USAGE_ERROR, level)
@@ -81,8 +86,8 @@ def _complain(error: Exception, code: int, level: str) -> int:
     return code
 
 
-def _dispatch(arguments: list[str], level: str) -> int:
-    """Print help, or find the command and run it."""
+def _dispatch(arguments: list[str], level: str, *, own: bool) -> int:
+    """Print help, or find the command and run it; `own`: in a process that is there for it alone."""
     if not arguments:
         print(usage(), file=sys.stderr, end="")
         return USAGE_ERROR
@@ -90,7 +95,7 @@ def _dispatch(arguments: list[str], level: str) -> int:
         print(usage(), end="")
         return 0
     if arguments == ["--version", "--verbose"]:
-        return _run("env", [], level)
+        return _run("env", [], level, own=own)
     if arguments[0] == "--version":
         check_known(arguments[1:], ["--verbose"], "flag")
         print(f"wheels {wheels.__version__}")
@@ -110,7 +115,7 @@ def _dispatch(arguments: list[str], level: str) -> int:
         print(usage_of(arguments[0]), end="", file=sys.stdout if arguments[1:] else sys.stderr)
         return 0 if arguments[1:] else USAGE_ERROR
     name, rest = _find(arguments)
-    return _run(name, rest, level)
+    return _run(name, rest, level, own=own)
 
 
 def _find(arguments: list[str]) -> tuple[str, list[str]]:
@@ -132,7 +137,7 @@ def _find(arguments: list[str]) -> tuple[str, list[str]]:
     raise WheelsError(f"unknown command {name!r}{hint or '; one of: ' + ', '.join(COMMANDS)}")
 
 
-def _run(name: str, arguments: list[str], level: str) -> int:
+def _run(name: str, arguments: list[str], level: str, *, own: bool) -> int:
     """Fill the configuration of command `name` and run it."""
     command = COMMANDS[name]
     try:
@@ -140,7 +145,8 @@ def _run(name: str, arguments: list[str], level: str) -> int:
     except SystemExit as stop:  # argparse has printed the help
         return int(stop.code or 0)
     log_to_stderr(level)
-    run: Callable[[Any], None] = _load(command.run)
+    with collecting_later() if own else nullcontext():
+        run: Callable[[Any], None] = _load(command.run)
     raise_again()
     try:
         run(config)
@@ -152,6 +158,21 @@ def _run(name: str, arguments: list[str], level: str) -> int:
     for line in ending(name, config):
         remark(line)
     return 0
+
+
+@contextmanager
+def collecting_later() -> Iterator[None]:
+    """Import without garbage collection, and leave out of later ones what was imported.
+
+    Half a million objects come with torch and transformers, all of them to stay. To go through them again and again
+    while they are made takes a sixth of the import.
+    """
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def _load(place: str) -> Any:

@@ -101,7 +101,9 @@ machine_option = option_group(MACHINE)
 
 def threads_option() -> Any:
     """Return the field of a command's CPU threads."""
-    return machine_option(None, "CPU threads (default: torch's own choice)", minimum=1, maximum=MOST_THREADS)
+    return machine_option(
+        None, "CPU threads (default: one for models up to 10M weights, else all)", minimum=1, maximum=MOST_THREADS
+    )
 
 
 REQUIRED = dataclasses.MISSING

@@ -388,12 +388,13 @@ def test_results_do_not_go_where_something_else_is(world: World) -> None:
 
 def test_the_artefact_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    threads: list[int] = []
-    monkeypatch.setattr(decodes.Artefact, "load", lambda *args, **more: asked.append((args, more)))
-    monkeypatch.setattr(decodes.torch, "set_num_threads", threads.append)
+    threads: list[tuple[Any, ...]] = []
+    artefact = SimpleNamespace(pair="the pair")
+    monkeypatch.setattr(decodes.Artefact, "load", lambda *args, **more: asked.append((args, more)) or artefact)
+    monkeypatch.setattr(decodes, "set_threads", lambda *args: threads.append(args))
     load_artefact(CurveConfig(model="m", teacher="t", device="cuda", dtype="bfloat16", threads=3))
     assert asked == [(("m",), {"teacher": "t", "device": "cuda", "dtype": "bfloat16"})]
-    assert threads == [3]
+    assert threads == [(3, "the pair")]
 
 
 def test_more_models_of_the_pair_are_further_seeds(world: World) -> None:
