@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from wheels.config.fields import REQUIRED, check_fields, machine_option, option, option_group, threads_option
 from wheels.config.paths import PLACE, RUN
-from wheels.data.options import OWN_METRIC, bad_rows_option, references_option
+from wheels.data.options import bad_rows_option, references_option
+from wheels.data.prompts import prompt_options
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.methods.choices import DTYPES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
@@ -23,6 +24,7 @@ BASELINES = ("paired", "gate", "router", "reinforce")
 """Rules that the agent is compared with, each with a head of its own; `regret`, its warm start, is always there."""
 
 data_option = option_group("data")
+OF_PROMPT = prompt_options(option_group("prompt"), "the one that the student was trained with")
 warm_option = option_group("warm start (regression of the regret)")
 student_option = option_group("the student (--train student)")
 agent_option = option_group("agent (path consistency on forked texts)")
@@ -46,7 +48,10 @@ class TrainConfig:
     target: str = data_option("target", "column of the reference")
     references: str | None = references_option(data_option)
     bad_rows: str = bad_rows_option(data_option)
-    prompt: str | None = data_option(None, "template of a causal model's prompt, with {source} in it")
+    prompt: str | None = OF_PROMPT[0]
+    chat_template: str = OF_PROMPT[1]
+    system_prompt: str | None = OF_PROMPT[2]
+    template_args: tuple[str, ...] = OF_PROMPT[3]
     limit: int | None = option(None, "use only the first rows of the training split", minimum=1)
     seeds: int = option(1, "heads to train, from --seed on", minimum=1)
     seed: int = option(0, "first seed of all that is random", minimum=0)
@@ -73,7 +78,7 @@ class TrainConfig:
     pseudo_references: int = agent_option(
         4, "texts sampled from the teacher that a text is scored against, beside its reference", minimum=0
     )
-    metric: str | None = agent_option(None, "sentence metric of the reward (default: the task's first)" + OWN_METRIC)
+    metric: str | None = agent_option(None, "sentence metric of the reward (default: the task's first)")
     alpha: float = agent_option(0.25, "weight of the gate's entropy, in nats", minimum=1e-3)
     epochs: int = agent_option(4, "passes over the forks, each round", minimum=1)
     learning_rate: float = agent_option(1e-3, "learning rate of the agent", minimum=0.0)

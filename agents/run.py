@@ -20,8 +20,10 @@ from wheels.agents.runlog import identity_of
 from wheels.agents.seed_run import SeedRun
 from wheels.agents.trainer import Trainer, with_pseudo_references
 from wheels.config.parsing import to_dict, write_resolved
+from wheels.data.prompts import Prompt, chosen_prompt
 from wheels.data.tasks import Task, load_task
 from wheels.decoding.commands.calibrate import calibrate_model
+from wheels.distillation.run_folder import noted_prompt
 from wheels.finite import check_weights
 from wheels.models.artefact import save_deferral
 from wheels.models.pair import Pair
@@ -42,25 +44,25 @@ def run(config: TrainConfig) -> None:
         source=config.source,
         target=config.target,
         references=config.references,
-        prompt=config.prompt,
         bad_rows=config.bad_rows,
     )
+    prompt = chosen_prompt(config, noted_prompt(config.student), conversations=task.holds_conversations)
     sentence_metric(config, task)  # what there is not is found before the work
     for split in ("train", "validation") if config.calibrate else ("train",):
         task.rows(split)
     calibration_of(config)
-    with claim(output, "train", config, identity_of(config, task.digest)) as held:
+    with claim(output, "train", config, identity_of(config, task.digest) | {"prompt": prompt.noted}) as held:
         if held.finished:
             print(f"{output} holds the finished run of these settings; nothing to do")
             return
         with reporting(config) as reports:
-            _train(config, task, reports, held)
+            _train(config, task, prompt, reports, held)
 
 
-def _train(config: TrainConfig, task: Task, reports: Reports, held: Run) -> None:
+def _train(config: TrainConfig, task: Task, prompt: Prompt, reports: Reports, held: Run) -> None:
     """Train the heads of each seed, and write the model's folder."""
     output = Path(config.output)
-    pair = Pair.load(config.student, config.teacher, prompt=task.prompt, dtype=config.dtype, device=config.device)
+    pair = Pair.load(config.student, config.teacher, prompt=prompt, dtype=config.dtype, device=config.device)
     set_threads(config.threads, pair)
     accelerator = Accelerator(cpu=config.device == "cpu")
     rows = task.train[: config.limit]

@@ -12,6 +12,7 @@ import torch
 from wheels.decoding.methods.choices import ON_ERROR
 from wheels.decoding.sampling import uniforms
 from wheels.errors import WheelsError, check_choice, check_kind, check_texts
+from wheels.models.encoding import EmptyPrompt
 from wheels.models.limits import room
 from wheels.models.pair import Pair
 from wheels.policy.copy_features import CopyPointer
@@ -109,6 +110,9 @@ def prepare_sequences(
     for sequence, tokens in zip(
         good, _encoded(pair, [sources[sequence.index - first] for sequence in good]), strict=True
     ):
+        if isinstance(tokens, WheelsError):
+            sequence.error = f"input {sequence.index + 1}: {tokens}"
+            continue
         sequence.source = tokens
         sequence.limit = room(len(tokens), max_new_tokens, limit, is_seq2seq=pair.is_seq2seq)
         if not tokens:
@@ -119,13 +123,13 @@ def prepare_sequences(
     return sequences
 
 
-def _encoded(pair: Pair, sources: list[str]) -> list[list[int]]:
-    """Return the tokens of each source; none where all that it holds is taken for an end token."""
+def _encoded(pair: Pair, sources: list[str]) -> list[list[int] | WheelsError]:
+    """Return the tokens of each source, or its error; none where all that it holds is taken for an end token."""
     try:
-        return pair.encode(sources)
-    except WheelsError:
+        return [*pair.encode(sources)]
+    except WheelsError as error:
         if len(sources) == 1:
-            return [[]]
+            return [[] if isinstance(error, EmptyPrompt) else error]
         return [tokens for source in sources for tokens in _encoded(pair, [source])]
 
 

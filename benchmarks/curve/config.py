@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from wheels.config.fields import check_fields, machine_option, option, option_group, threads_option
 from wheels.config.paths import PLACE, RUN
-from wheels.data.options import OWN_METRIC, bad_rows_option
+from wheels.data.options import bad_rows_option
+from wheels.data.prompts import check_given
 from wheels.decoding.methods.choices import DTYPES, MODE_HELP, MODES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.errors import WheelsError
@@ -38,10 +39,10 @@ class CurveConfig:
     source: str = data_option("source", "column of the source; dots reach nested ones")
     target: str = data_option("target", "column of the reference")
     bad_rows: str = bad_rows_option(data_option)
-    prompt: str | None = data_option(None, "template with {source}, for causal models (default: the model's own)")
-    metrics: tuple[str, ...] = option(
-        (), "metrics; the first is the quality of the curve (default: the task's own)" + OWN_METRIC
+    prompt: str | None = data_option(
+        None, "text that the models read, with {source} in it, or chat (default: the model's own)", check=check_given
     )
+    metrics: tuple[str, ...] = option((), "metrics; the first is the quality of the curve (default: the task's own)")
     budgets: tuple[float, ...] = option(
         (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0),
         "teacher budgets to decode; between points more than 0.1 apart in measured use no figure is given",

@@ -11,6 +11,7 @@ from wheels import __version__
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey
 from wheels.benchmarks.core.decodes import Decode
 from wheels.benchmarks.curve.config import CurveConfig
+from wheels.data.prompts import Prompt
 from wheels.data.tasks import Row, digest, load_task
 from wheels.decoding.commands import calibrate
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
@@ -74,7 +75,7 @@ def make_plan(config: CurveConfig, data_digest: str) -> CurvePlan:
     if config.calibration_data is not None:
         _calibrate_on(config, artefact, seeds, data_digest)
     if config.prompt is not None:
-        artefact.pair.prompt = config.prompt
+        artefact.pair.prompt = Prompt.of(config.prompt)
     return CurvePlan(artefact, artefact.digest, seeds, _thresholds(config, artefact, seeds, data_digest), notes)
 
 
@@ -243,7 +244,7 @@ def signature_of(config: CurveConfig, plan: CurvePlan, key: PointKey, data_diges
         "seed": key.seed,
         "budget": key.budget,
         "mode": config.mode,
-        "prompt": plan.artefact.pair.prompt,
+        "prompt": plan.artefact.pair.prompt.noted,
         "max_new_tokens": config.max_new_tokens,
         "device": config.device,
         "dtype": config.dtype,

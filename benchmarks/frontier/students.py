@@ -9,12 +9,12 @@ from typing import Any
 
 from wheels import __version__
 from wheels.benchmarks.frontier.config import WaysConfig
+from wheels.data.prompts import Prompt
 from wheels.data.tasks import Row, digest
 from wheels.decoding.commands.calibrate import points_of
 from wheels.decoding.methods.calibrated import rule_of, threshold_of
 from wheels.decoding.methods.rule import Rule
 from wheels.decoding.methods.rules import find_rule
-from wheels.distillation.run_folder import run_facts
 from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact
 from wheels.policy.calibration import NotCalibrated, Point
@@ -66,19 +66,18 @@ class Student:
         return True
 
 
-def load_students(config: WaysConfig, prompt: str) -> list[Student]:
+def load_students(config: WaysConfig) -> list[Student]:
     """Load all students with their one teacher.
 
     Args:
         config: names them.
-        prompt: of the task, for a plain model that notes none of its own.
 
     Raises:
         WheelsError: for a model that is missing or damaged, two students of one name, or no rule for any.
     """
     students: list[Student] = []
     for folder in config.students:
-        student = _load(config, folder, prompt)
+        student = _load(config, folder)
         if students:
             student.artefact.pair.teacher = students[0].artefact.pair.teacher
         students.append(student)
@@ -93,7 +92,7 @@ def load_students(config: WaysConfig, prompt: str) -> list[Student]:
     return students
 
 
-def _load(config: WaysConfig, folder: str, prompt: str) -> Student:
+def _load(config: WaysConfig, folder: str) -> Student:
     """Load a student: trained to call where its folder says so, else a plain model."""
     place = {"device": config.device, "dtype": config.dtype}
     assert config.teacher is not None, "checked by the configuration"
@@ -101,9 +100,8 @@ def _load(config: WaysConfig, folder: str, prompt: str) -> Student:
         artefact = Artefact.load(folder, teacher=config.teacher, **place)
     else:
         artefact = Artefact.untrained(folder, config.teacher, **place)
-        artefact.pair.prompt = run_facts(folder).get("prompt", prompt)
     if config.prompt is not None:
-        artefact.pair.prompt = config.prompt
+        artefact.pair.prompt = Prompt.of(config.prompt)
     seeds = {rule: heads for rule in config.rules if (heads := _seeds(artefact, find_rule(rule), config.seeds))}
     return Student(artefact.student_name, folder, artefact, artefact.digest, seeds)
 

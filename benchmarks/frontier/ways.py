@@ -113,7 +113,7 @@ def write(
                 method = method_of(config, student, way, key.seed)
                 facts = depends_on(config, student.artefact, method, key.seed, digest, len(rows))
                 facts |= {"model": student.digest, "method": way.method}
-                facts |= {"prompt": student.artefact.pair.prompt, "budget": way.budget}
+                facts |= {"prompt": student.artefact.pair.prompt.noted, "budget": way.budget}
                 facts |= {"tolerance": config.tolerance} if way.method == "verified" else {}
                 decodes[key] = Decode(way.name, method, params, facts)
         pair, sources = student.artefact.pair, [row.source for row in rows]

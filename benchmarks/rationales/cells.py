@@ -11,11 +11,11 @@ from wheels.benchmarks.core.score import Alone
 from wheels.benchmarks.rationales.config import GridConfig
 from wheels.data.formats import read_records
 from wheels.data.tasks import load_task
+from wheels.distillation.run_folder import noted_prompt
 from wheels.files import write_json, write_jsonl
 from wheels.metrics import sentence_scores
 from wheels.models.loading import load_model, load_tokenizer, save_model
 from wheels.rationales.config import RationalesConfig
-from wheels.rationales.run import own_prompt
 from wheels.rationales.run import run as find
 from wheels.rationales.words import rationale
 
@@ -30,7 +30,7 @@ def untrained(teacher: Path, place: Path) -> None:
         torch.manual_seed(UNTRAINED_SEED)
         fresh = type(model)(model.config)
     save_model(fresh, load_tokenizer(teacher), place)
-    write_json(place / "finished.json", {"prompt": own_prompt(teacher), "steps": 0})
+    write_json(place / "finished.json", {"prompt": noted_prompt(teacher).noted, "steps": 0})
 
 
 def attribute(config: RationalesConfig) -> None:

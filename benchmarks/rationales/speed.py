@@ -15,10 +15,10 @@ from wheels.benchmarks.core.bootstrap import ratio_by_round
 from wheels.data.tasks import load_task
 from wheels.distillation.collate import Batch, Collator, Example, target_logits_and_labels
 from wheels.distillation.losses import IGNORED
+from wheels.distillation.run_folder import noted_prompt
 from wheels.models.loading import load_model, load_tokenizer
 from wheels.models.pair import Pair
 from wheels.rationales.attribution import embed, embedder, mean_log_p, saliency
-from wheels.rationales.run import own_prompt
 
 BATCH, BATCHES, ROUNDS = 32, 2, 7
 
@@ -31,7 +31,7 @@ def throughput(data: str, teacher: Path) -> dict[str, Any]:
     from captum.attr import LayerGradientXActivation, Saliency
 
     model = load_model(teacher, role="teacher")
-    pair = Pair(model, model, load_tokenizer(teacher), own_prompt(teacher))
+    pair = Pair(model, model, load_tokenizer(teacher), noted_prompt(teacher))
     batches = first_batches(pair, data)
 
     def theirs(batch: Batch) -> torch.Tensor:

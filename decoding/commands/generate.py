@@ -12,6 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from wheels.data.conversations import Conversation
+from wheels.data.prompts import chosen_prompt
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.commands.inputs import Texts, held, read_sources
 from wheels.decoding.engine import decode
@@ -52,7 +54,7 @@ def run(config: GenerateConfig) -> None:
     if config.output is not None:
         check_writable(config.output)
     sources = read_sources(config)
-    artefact = load_artefact(config)
+    artefact = load_artefact(config, conversations=isinstance(next(iter(sources), None), Conversation))
     set_threads(config.threads, artefact.pair)
     used = Summary()
     with _writer(config) as write:
@@ -82,12 +84,20 @@ def _writer(config: GenerateConfig) -> Iterator[Callable[[str], None]]:
             yield lambda text: file.writelines([text.encode("utf-8")])
 
 
-def load_artefact(config: GenerateConfig) -> Artefact:
-    """Return the models that write: a trained model's, or a student and a teacher that were never trained together."""
+def load_artefact(config: GenerateConfig, *, conversations: bool = False) -> Artefact:
+    """Return the models that write: a trained model's, or a student and a teacher that were never trained together.
+
+    Args:
+        config: names them, and says what they read of a text.
+        conversations: whether the texts are conversations.
+    """
     place = {"device": config.device, "dtype": config.dtype}
     if config.student is not None and config.teacher is not None:
-        return Artefact.untrained(config.student, config.teacher, **place)
-    return Artefact.load(config.model, teacher=config.teacher, **place)
+        artefact = Artefact.untrained(config.student, config.teacher, **place)
+    else:
+        artefact = Artefact.load(config.model, teacher=config.teacher, **place)
+    artefact.pair.prompt = chosen_prompt(config, artefact.pair.prompt, conversations=conversations)
+    return artefact
 
 
 def generate(config: GenerateConfig, artefact: Artefact, sources: Texts) -> Iterator[tuple[list[str], list[Trace]]]:

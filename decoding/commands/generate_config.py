@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from wheels.config.fields import check_fields, machine_option, option, option_group, threads_option
 from wheels.config.paths import FILE, PLACE
+from wheels.data.prompts import prompt_options
 from wheels.decoding.methods.choices import (
     BUDGETED,
     CASCADES,
@@ -23,6 +24,7 @@ from wheels.errors import WheelsError
 
 input_option = option_group("input and output")
 pair_option = option_group("another pair")
+OF_PROMPT = prompt_options(option_group("prompt"), "the model's own")
 draft_option = option_group("methods that verify drafts")
 sampling_option = option_group("sampling")
 
@@ -57,6 +59,10 @@ class GenerateConfig:
         reads=PLACE,
     )
     teacher: str | None = pair_option(None, "folder or hub id of the teacher (default: the model's own)", reads=PLACE)
+    prompt: str | None = OF_PROMPT[0]
+    chat_template: str = OF_PROMPT[1]
+    system_prompt: str | None = OF_PROMPT[2]
+    template_args: tuple[str, ...] = OF_PROMPT[3]
     method: str = option("deferral", "how the two models write together", choices=METHODS)
     teacher_budget: float | None = option(None, "share of tokens the teacher may write (default: 0.2)", share=True)
     budget_mode: str = option("average", MODE_HELP, choices=MODES)

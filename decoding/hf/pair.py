@@ -15,11 +15,11 @@ from wheels.models.pair import (
     Pair,
     check_same_kind,
     check_same_start,
-    check_same_tokenizer,
     kind_of,
     name_of,
     warn_of_sizes,
 )
+from wheels.models.tokenizers import check_same_tokenizer
 
 
 class _NoTokenizer:

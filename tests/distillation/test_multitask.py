@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tests.distillation.conftest import WORDS
 from tests.distillation.conftest import rows as words_rows
 from tests.distillation.test_pretrain import run_until
+from wheels.data.prompts import Prompt
 from wheels.data.tasks import load_task
 from wheels.distillation.collate import Collator, Example
 from wheels.distillation.config import PretrainConfig
@@ -74,7 +75,7 @@ def test_the_first_loss_is_the_formula(folder, tmp_path, family):
     options = {"family": family, "max_steps": 1, "rationale_weight": 0.3, "batch_size": 24, "eval_limit": 0}
     settings = config(folder, tmp_path / "out", **options)
     task = load_task(folder, rationale="why")
-    rationales = load_rationales(settings, task, "{source} =>" if family == "llama" else "{source}")
+    rationales = load_rationales(settings, task, Prompt("{source} =>") if family == "llama" else Prompt())
     assert rationales is not None
     data = load_training_data(settings, task, rationales)
     pair = data.pair
@@ -164,7 +165,7 @@ def test_rationales_beyond_the_limits_are_left_out(folder, tmp_path, caplog):
     text = (folder / "train.jsonl").read_text()
     write_text(folder / "train.jsonl", text.replace('"why": "', '"why": "' + "weil " * 20, 1))
     task = load_task(folder, rationale="why")
-    rationales = load_rationales(settings, task, "{source}")
+    rationales = load_rationales(settings, task, Prompt())
     data = load_training_data(settings, task, rationales)
     with caplog.at_level("WARNING", logger="wheels"):
         examples = training_examples(settings, data, task.train, tmp_path / "x", rationales)
@@ -190,4 +191,4 @@ def test_what_does_not_go_together_is_refused(folder, tmp_path):
 
 
 def test_a_prefix_may_have_braces():
-    assert prefixed("{a} ", "Q: {source}").format(source="x") == "{a} Q: x"
+    assert prefixed("{a} ", Prompt("Q: {source}")).filled("x") == "{a} Q: x"

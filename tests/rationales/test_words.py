@@ -7,6 +7,7 @@ from tokenizers import Tokenizer as RawTokenizer
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from wheels.data.prompts import Prompt
 from wheels.errors import WheelsError
 from wheels.models.build import train_tokenizer
 from wheels.models.pair import encode_sources
@@ -64,8 +65,8 @@ def test_words_are_runs_without_their_outer_punctuation():
 def test_each_word_has_its_own_tokens(name, prompt, text):
     """The tokens of a word, put together, are the word: nothing is lost, and nothing of the prompt comes in."""
     tokenizer = TOKENIZERS[name]()
-    spans = token_spans(tokenizer, prompt, text)
-    (ids,) = encode_sources(tokenizer, [text], is_seq2seq=True, prompt=prompt)
+    spans = token_spans(tokenizer, Prompt(prompt), text)
+    (ids,) = encode_sources(tokenizer, [text], is_seq2seq=True, prompt=Prompt(prompt))
     assert len(spans) == len(ids)
     for word in words_of(text):
         mine = [span for span in spans if span and span[0] < word.end and span[1] > word.start]
@@ -80,7 +81,7 @@ def test_each_word_has_its_own_tokens(name, prompt, text):
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_one_loud_token_is_heard_in_its_word_alone(name):
     tokenizer = TOKENIZERS[name]()
-    words, spans = words_of(TEXT), token_spans(tokenizer, "Q: {source}", TEXT)
+    words, spans = words_of(TEXT), token_spans(tokenizer, Prompt("Q: {source}"), TEXT)
     place = TEXT.index("laugh") + 2
     scores = [-1.0 if span and span[0] <= place < span[1] else 0.0 for span in spans]
     assert sum(scores) == -1.0
@@ -111,4 +112,4 @@ def test_a_tokenizer_without_places_is_refused():
         is_fast = False
 
     with pytest.raises(WheelsError, match=r"Slow does not give the offsets of its tokens.* use a fast tokenizer"):
-        token_spans(Slow(), "{source}", "a")
+        token_spans(Slow(), Prompt(), "a")

@@ -43,7 +43,7 @@ def _pretrain(config: PretrainConfig) -> Iterator[str]:
     if facts.get("value") is not None:
         yield f"{facts['metric']} {facts['value']:.2f} on the validation rows, at step {facts['best_step']}"
     columns: dict[str, Any] = {"data": config.data, "source": config.source, "target": config.target}
-    columns["prompt"] = config.prompt
+    columns |= {name: getattr(config, name) for name in ("prompt", "chat_template", "system_prompt", "template_args")}
     if config.teacher is None:
         student = PretrainConfig(teacher=config.output, objective="kl", output=f"{output}-student", **columns)
         yield _next("a student that learns from it", "pretrain", student)

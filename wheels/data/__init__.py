@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from wheels.lazy import lazy
 
 if TYPE_CHECKING:
+    from wheels.data.conversations import Conversation as Conversation
+    from wheels.data.prompts import Prompt as Prompt
     from wheels.data.rows import Row as Row
     from wheels.data.rows import load_rows as load_rows
     from wheels.data.tasks import Task as Task
@@ -13,6 +15,8 @@ else:
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
+            "wheels.data.conversations": ("Conversation",),
+            "wheels.data.prompts": ("Prompt",),
             "wheels.data.rows": ("Row", "load_rows"),
             "wheels.data.tasks": ("Task", "load_task"),
         },

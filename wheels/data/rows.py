@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wheels.data.conversations import COLUMN, Conversation, answer_of, check_messages, is_list, split_answer
 from wheels.data.formats import read_records
 from wheels.errors import WheelsError, check_choice, did_you_mean
 from wheels.json_text import kind_of_value
@@ -26,7 +27,7 @@ class Row:
     """One example.
 
     Attributes:
-        source: what the model reads.
+        source: what the model reads: a text, or a `wheels.data.conversations.Conversation`, which is one too.
         target: the reference; "" where none is given.
         references: further texts that a terminal reward compares with, each as good as the target.
         rationale: why the target is right; "" where none is given.
@@ -84,7 +85,8 @@ def load_rows(
     """Return the rows of a file; see `wheels.data.formats` for what it may be.
 
     Blank lines are skipped. A column is named as in the file; a dotted name reaches into nested ones
-    ("translation.de"), unless the file has a column of exactly that name.
+    ("translation.de"), unless the file has a column of exactly that name. A source that is a list of messages is a
+    conversation, whose last message of the assistant is the target; rows without a column `source` may have `messages`.
 
     Args:
         path: of the file.
@@ -144,20 +146,44 @@ def row_of(record: Mapping[str, Any], place: str, columns: Columns) -> Row:
     """Return the row that a record holds; errors name `place`.
 
     Raises:
-        BadRow: where a column is missing, is not a string or is empty.
+        BadRow: where a column is missing, is not a string or is empty, or messages are no conversation.
     """
-    source = _field(record, columns.source, place)
+    source, answer = _source(record, columns.source, place)
     if not source.strip():
         raise BadRow(place, f"{columns.source!r} is empty", "; drop the row or fill it in")
     references = _texts(record, columns.references, place)
-    if references and not _reach(record, columns.target)[0]:
+    if answer:
+        target = answer
+    elif references and not _reach(record, columns.target)[0]:
         target, references = references[0], references[1:]
     else:
-        target = _field(record, columns.target, place, optional=not columns.require_target)
+        target = _target(record, columns, place, messages=isinstance(source, Conversation))
     if columns.require_target and not target.strip():
         raise BadRow(place, f"{columns.target!r} is empty", "; drop the row or fill it in")
     rationale = "" if columns.rationale is None else _field(record, columns.rationale, place, optional=True)
     return Row(source, target, references, rationale)
+
+
+def _source(record: Mapping[str, Any], name: str, place: str) -> tuple[str, str]:
+    """Return a text and "", or a conversation and the message of the assistant at its end; "" where it has none."""
+    if name == "source" and COLUMN in record and not _reach(record, name)[0]:
+        name = COLUMN
+    if not is_list(said := _reach(record, name)[1]):
+        return _field(record, name, place), ""
+    try:
+        return split_answer(check_messages(said))
+    except WheelsError as error:
+        raise BadRow(place, f"{name!r} {error}") from None
+
+
+def _target(record: Mapping[str, Any], columns: Columns, place: str, *, messages: bool) -> str:
+    """Return the target: a text or, after `messages`, the text of one message of the assistant."""
+    if not messages or not is_list(given := _reach(record, columns.target)[1]):
+        return _field(record, columns.target, place, optional=not columns.require_target)
+    try:
+        return answer_of(given)
+    except WheelsError as error:
+        raise BadRow(place, f"{columns.target!r} {error}") from None
 
 
 def _texts(record: Mapping[str, Any], name: str | None, place: str) -> tuple[str, ...]:

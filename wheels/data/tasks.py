@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Formatter
 
 from wheels.data import corpora
+from wheels.data.conversations import Conversation
 from wheels.data.formats import check_limit
 from wheels.data.hub import HUB
 from wheels.data.rows import Columns, Row, load_rows, rows_of
@@ -32,7 +33,7 @@ class Task:
         name: as used in signatures.
         splits: the rows of "train", "validation" and "test", as many of them as there are; or `ONLY`, from one file.
         prompt: what a causal model reads; `{source}` is replaced by the source.
-        metrics: names of `wheels.metrics.METRICS`, or places of the user's own; the first is the quality on a curve.
+        metrics: names of `wheels.metrics.METRICS`; the first is the quality on a curve.
         digest: the first 16 hexadecimal digits of the SHA-256 of all rows; made from `splits` where "" is given.
     """
 
@@ -48,12 +49,13 @@ class Task:
         Raises:
             WheelsError: where the prompt has no `{source}`, or a metric is unknown.
         """
-        from wheels.metrics import METRICS, find_metric
+        from wheels.metrics import METRICS
 
         check_prompt(self.prompt)
         if not self.metrics:
             raise WheelsError(f"metrics must name at least one of {', '.join(METRICS)}, got none")
-        object.__setattr__(self, "metrics", tuple(map(find_metric, self.metrics)))
+        for metric in self.metrics:
+            check_choice("metric", metric, METRICS)
         object.__setattr__(self, "digest", self.digest or digest(self.splits))
 
     def rows(self, split: str) -> list[Row]:
@@ -82,6 +84,12 @@ class Task:
             raise WheelsError(f"{self.name} is one file; give a folder with {', '.join(splits)} rows of their own")
         for split in splits:
             self.rows(split)
+
+    @property
+    def holds_conversations(self) -> bool:
+        """Whether its rows are conversations, as the first row of each split shows."""
+        first = (row for rows in self.splits.values() for row in rows[:1])
+        return any(isinstance(row.source, Conversation) for row in first)
 
     @property
     def train(self) -> list[Row]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from wheels.config.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
 from wheels.config.paths import PLACE, RUN, SETTINGS
-from wheels.data.options import OWN_METRIC, bad_rows_option
-from wheels.data.tasks import check_prompt
+from wheels.data.options import bad_rows_option
+from wheels.data.prompts import prompt_options
 from wheels.errors import WheelsError
 from wheels.reports import report_option
 
@@ -27,6 +27,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 data_option = option_group("data")
 built_option = option_group("a student built from scratch (without --student)")
 objective_option = option_group("objective")
+prompt_option = option_group("prompt")
+OF_PROMPT = prompt_options(prompt_option, "{source}; with a mark at its end for a llama built here")
 cache_option = option_group("cache of the teacher's probabilities")
 pcl_option = option_group("path consistency (--objective pcl)")
 rationale_option = option_group("rationales as a second task")
@@ -48,7 +50,6 @@ class PretrainConfig:
     source: str = data_option("source", "column of the sources; dots reach nested ones", metavar="NAME")
     target: str = data_option("target", "column of the targets", metavar="NAME")
     bad_rows: str = bad_rows_option(data_option)
-    prompt: str | None = data_option(None, "text the model reads, with {source} in it")
     limit: int | None = option(None, "read only so many rows of each split", minimum=1)
 
     student: str | None = option(
@@ -69,6 +70,11 @@ class PretrainConfig:
         reads=PLACE,
     )
     teacher: str | None = option(None, "model to learn from; ce needs none", metavar="DIR", reads=PLACE)
+
+    prompt: str | None = OF_PROMPT[0]
+    chat_template: str = OF_PROMPT[1]
+    system_prompt: str | None = OF_PROMPT[2]
+    template_args: tuple[str, ...] = OF_PROMPT[3]
 
     objective: str = option("ce", "what to minimise", choices=OBJECTIVES)
     temperature: float = objective_option(1.0, "temperature of both models in kl, rkl and jsd", minimum=0.01)
@@ -120,7 +126,7 @@ class PretrainConfig:
         reads=SETTINGS,
     )
 
-    metric: str | None = logging_option(None, "picks the best checkpoint (default: the task's first)" + OWN_METRIC)
+    metric: str | None = logging_option(None, "picks the best checkpoint (default: the task's first)")
     eval_every: int = logging_option(0, "steps between evaluations and checkpoints; 0: once per epoch", minimum=0)
     eval_limit: int = logging_option(200, "validation rows that are scored; 0: none", minimum=0)
     log_every: int = logging_option(20, "steps between lines of metrics.jsonl", minimum=1)
@@ -154,8 +160,6 @@ class PretrainConfig:
             raise WheelsError(f"cache {self.cache!r} needs --cached-logits K, such as 64; or leave it out")
         if self.rationale is not None:
             self._check_rationale()
-        if self.prompt is not None:
-            check_prompt(self.prompt)
         if self.max_steps is None and self.epochs == 0.0:
             raise WheelsError("epochs must be above 0, or give max_steps")
         if not self.output:

@@ -12,10 +12,11 @@ has no rationale at all `L_rationale` is 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from wheels.data.prompts import Prompt
 from wheels.data.tasks import Task
 from wheels.distillation.collate import Batch
 from wheels.distillation.config import PretrainConfig
@@ -27,18 +28,18 @@ from wheels.errors import WheelsError
 class Rationales:
     """The second task of a run."""
 
-    prompt: str
-    """What the model reads for it, with `{source}` in it."""
+    prompt: Prompt
+    """What the model reads for it."""
     texts: Sequence[str]
     """The rationale of each training row; "" where it has none."""
 
 
-def prefixed(prefix: str, prompt: str) -> str:
+def prefixed(prefix: str, prompt: Prompt) -> Prompt:
     """Return the prompt with a prefix; braces in the prefix are escaped."""
-    return prefix.replace("{", "{{").replace("}", "}}") + prompt
+    return replace(prompt, text=prefix.replace("{", "{{").replace("}", "}}") + prompt.text)
 
 
-def load_rationales(config: PretrainConfig, task: Task, prompt: str) -> Rationales | None:
+def load_rationales(config: PretrainConfig, task: Task, prompt: Prompt) -> Rationales | None:
     """Return the second task that a configuration asks for, or None.
 
     Args:

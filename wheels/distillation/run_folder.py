@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from wheels.data.prompts import Prompt
 from wheels.files import read_object
 
 CHECKPOINTS = "checkpoints"
@@ -19,3 +20,8 @@ def run_facts(folder: Path | str) -> dict[str, Any]:
     """Return the facts of the run that trained a model, such as its prompt; empty for any other model."""
     noted = Path(folder) / FACTS
     return read_object(noted) if noted.is_file() else {}
+
+
+def noted_prompt(folder: Path | str) -> Prompt:
+    """Return the prompt that a model was trained with by `wheels pretrain`; the source alone for any other model."""
+    return Prompt.of(run_facts(folder).get("prompt", "{source}"))

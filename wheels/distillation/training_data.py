@@ -9,6 +9,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from wheels.data.prompts import Prompt, chosen_prompt
 from wheels.data.tasks import Row, Task
 from wheels.distillation.collate import Example
 from wheels.distillation.config import PretrainConfig
@@ -16,8 +17,10 @@ from wheels.distillation.multitask import Rationales, prefixed
 from wheels.distillation.teacher_outputs import teacher_outputs
 from wheels.errors import WheelsError
 from wheels.models.build import ModelSize, build_model, causal_prompt, train_tokenizer
+from wheels.models.encoding import check_chat, encode_sources
 from wheels.models.loading import Tokenizer, load_config, load_model, load_tokenizer, model_digest
-from wheels.models.pair import Pair, check_same_kind, check_same_tokenizer, check_vocabulary, encode_sources, kind_of
+from wheels.models.pair import Pair, check_same_kind, check_vocabulary, kind_of
+from wheels.models.tokenizers import shared_tokenizer
 
 log = logging.getLogger("wheels")
 
@@ -50,6 +53,7 @@ def load_training_data(config: PretrainConfig, task: Task, rationales: Rationale
         prompt = prefixed(config.label_prefix, prompt)
     tokenizer = _tokenizer(config, task, prompt, rationales)
     student = _student(config, tokenizer)
+    check_chat(tokenizer, prompt, is_seq2seq=student.config.is_encoder_decoder)
     if config.teacher is None or config.cached_logits:
         pair = Pair(student, student, tokenizer, prompt)
         check_vocabulary(pair)
@@ -63,29 +67,29 @@ def _kind(name: str) -> str:
     return kind_of(load_config(name))
 
 
-def plain_prompt(config: PretrainConfig, task: Task) -> str:
-    """Return the given prompt, else the task's; a causal model built here needs a mark at the end of the source."""
-    if config.prompt is not None:
-        return config.prompt
-    return causal_prompt(task.prompt) if config.student is None and config.family == "llama" else task.prompt
+def plain_prompt(config: PretrainConfig, task: Task) -> Prompt:
+    """Return the given prompt; a causal model built here, that was given none, needs a mark at the source's end."""
+    prompt = chosen_prompt(config, Prompt.of(task.prompt), conversations=task.holds_conversations)
+    marks = config.prompt is None and config.student is None and config.family == "llama"
+    return causal_prompt(prompt) if marks else prompt
 
 
-def _tokenizer(config: PretrainConfig, task: Task, prompt: str, rationales: Rationales | None) -> Tokenizer:
+def _tokenizer(config: PretrainConfig, task: Task, prompt: Prompt, rationales: Rationales | None) -> Tokenizer:
     """Return the student's own tokenizer; for a new student the shared one, else a newly trained one."""
     if config.student is not None:
         tokenizer = load_tokenizer(config.student, role="student")
         if config.teacher is not None:
             other = load_tokenizer(config.teacher, role="teacher")
-            check_same_tokenizer(tokenizer, other, config.student, config.teacher)
+            return shared_tokenizer(tokenizer, other, config.student, config.teacher)
         return tokenizer
     shared = config.tokenizer or config.teacher
     if shared is not None:
         tokenizer = load_tokenizer(shared, role="tokenizer" if config.tokenizer else "teacher")
         if config.teacher is not None and shared != config.teacher:
             other = load_tokenizer(config.teacher, role="teacher")
-            check_same_tokenizer(tokenizer, other, shared, config.teacher)
+            return shared_tokenizer(tokenizer, other, shared, config.teacher)
         return tokenizer
-    texts = [text for row in task.train for text in (prompt.format(source=row.source), row.target) if text]
+    texts = [text for row in task.train for text in (prompt.filled(row.source), row.target) if text]
     if rationales is not None:
         texts += [text for text in rationales.texts if text]
     return train_tokenizer(texts, vocab_size=config.vocab_size, ends_source=config.family == "t5")

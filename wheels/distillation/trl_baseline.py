@@ -74,7 +74,7 @@ def train_with_trl(config: PretrainConfig, data: TrainingData, examples: list[Ex
             processing_class=pair.tokenizer,
         )
     state = train_to_end(trainer, folder, config.options)
-    return {"steps": state.global_step, "rows": len(examples), "prompt": pair.prompt, "trainer": "trl"}
+    return {"steps": state.global_step, "rows": len(examples), "prompt": pair.prompt.noted, "trainer": "trl"}
 
 
 def check_trl(config: PretrainConfig, data: TrainingData) -> None:

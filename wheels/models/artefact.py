@@ -23,6 +23,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 import wheels
+from wheels.data.prompts import Prompt
+from wheels.distillation.run_folder import noted_prompt
 from wheels.errors import WheelsError
 from wheels.files import read_object, write_bytes, write_json
 from wheels.finite import not_finite
@@ -81,7 +83,7 @@ class Artefact:
             raise WheelsError("the embedded pair is not in this installation; give a model's folder by --model DIR")
         config = check_model(place)
         source = teacher or _teacher_of(place, config)
-        pair = Pair.load(place, source, prompt=config["prompt"], dtype=dtype, device=device)
+        pair = Pair.load(place, source, prompt=Prompt.of(config["prompt"]), dtype=dtype, device=device)
         heads = pair_heads(place, HeadConfig(**config["head"]), pair)
         calibration = Calibration.load(place / "deferral" / "calibration.json")
         names = (_short_name(place) if folder is not None else EMBEDDED, _short_name(source))
@@ -100,7 +102,7 @@ class Artefact:
         Raises:
             WheelsError: as `Pair.load`.
         """
-        pair = Pair.load(student, teacher, dtype=dtype, device=device)
+        pair = Pair.load(student, teacher, prompt=noted_prompt(student), dtype=dtype, device=device)
         return cls(pair, {}, Calibration(), student_name=_short_name(student), teacher_name=_short_name(teacher))
 
     def head(self, rule: str, seed: int = 0) -> DeferralHead:
@@ -150,7 +152,7 @@ def save_deferral(
     heads: Mapping[str, list[DeferralHead]],
     *,
     teacher: str,
-    prompt: str,
+    prompt: Prompt | str,
     trained: Mapping[str, Any],
 ) -> None:
     """Write `folder/deferral/` next to the student in `folder`; an older calibration there is dropped.
@@ -159,7 +161,7 @@ def save_deferral(
         folder: the student's folder.
         heads: the trained heads by rule, one for each seed.
         teacher: its folder (relative to `folder`, or absolute) or hub id.
-        prompt: the template for causal models.
+        prompt: what the models read of a source.
         trained: how it was trained: settings, prices.
     """
     first = next(iter(heads.values()))[0]
@@ -176,7 +178,7 @@ def save_deferral(
         "format": FORMAT,
         "wheels": wheels.__version__,
         "teacher": teacher,
-        "prompt": prompt,
+        "prompt": Prompt.of(prompt).noted,
         "head": asdict(first.config),
         "trained": dict(trained),
     }
@@ -236,7 +238,7 @@ def check_model(folder: Path) -> dict[str, Any]:
     config = read_object(path)
     if config.get("format") != FORMAT:
         raise WheelsError(f"{path}: not of format {FORMAT}; train again with this version")
-    kinds = {"teacher": str, "prompt": str, "head": dict}
+    kinds: dict[str, Any] = {"teacher": str, "prompt": (str, dict), "head": dict}
     wrong = [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]
     # Older heads know of no tokens: what is missing has its default.
     if wrong or not {"features", "width"} <= set(config["head"]) <= {entry.name for entry in fields(HeadConfig)}:

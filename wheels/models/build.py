@@ -19,6 +19,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from wheels.data.prompts import Prompt
 from wheels.errors import WheelsError, check_choice
 from wheels.models.loading import Tokenizer
 
@@ -78,7 +79,7 @@ class Parts(NamedTuple):
     student: PreTrainedModel
     teacher: PreTrainedModel
     tokenizer: Tokenizer
-    prompt: str
+    prompt: Prompt
 
 
 def build_pair(
@@ -98,17 +99,17 @@ def build_pair(
     Raises:
         WheelsError: an unknown family, a size that cannot be, a vocabulary below the 256 bytes, or a task without text.
     """
-    prompt = causal_prompt(task.prompt) if family == "llama" else task.prompt
-    texts = [text for row in task.train for text in (prompt.format(source=row.source), row.target) if text]
+    prompt = causal_prompt(Prompt.of(task.prompt)) if family == "llama" else Prompt.of(task.prompt)
+    texts = [text for row in task.train for text in (prompt.filled(row.source), row.target) if text]
     tokenizer = train_tokenizer(texts, vocab_size=vocab_size, ends_source=family == "t5")
     q = build_model(student or STUDENT_SIZE, family=family, vocab_size=len(tokenizer), seed=seed)
     p = build_model(teacher or TEACHER_SIZE, family=family, vocab_size=len(tokenizer), seed=seed + 1)
     return Parts(q, p, tokenizer, prompt)
 
 
-def causal_prompt(prompt: str) -> str:
-    """Add a mark at the end of the source if the prompt has none."""
-    return prompt if prompt.strip() != "{source}" else "{source} =>"
+def causal_prompt(prompt: Prompt) -> Prompt:
+    """Add a mark at the end of the source if the prompt has none; a chat template has its own."""
+    return prompt if prompt.chat or prompt.text.strip() != "{source}" else Prompt("{source} =>")
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 4000, ends_source: bool = True) -> Tokenizer:

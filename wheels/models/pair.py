@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from wheels.data.tasks import check_prompt
-from wheels.errors import WheelsError, check_kind, check_texts, shown
+from wheels.data.prompts import SOURCE_ALONE, Prompt
+from wheels.errors import WheelsError, check_kind
+from wheels.models.encoding import check_chat, decode_text, encode_sources, encode_targets
 from wheels.models.generation_settings import Constraints
 from wheels.models.limits import context_limit, room
 from wheels.models.loading import Tokenizer, load_config, load_model, load_tokenizer, save_model
+from wheels.models.tokenizers import shared_tokenizer
 from wheels.output.notices import warn_once
 
 if TYPE_CHECKING:
@@ -23,13 +25,6 @@ if TYPE_CHECKING:
     from wheels.models.build import ModelSize
 
 log = logging.getLogger("wheels")
-
-# Two tokenizers with one vocabulary still differ where they cut text differently.
-PROBES = (
-    'Zwei Männer stehen am 3. Mai 2024 vor dem Café, für 1.234,56 € ("ja").',
-    "  Two\twords\n\nand   spaces, don't you think? HELLO hello",
-    "naïve 東京 привет \u0065\u0301 🙂 <s></s><pad>",
-)
 
 
 @dataclass
@@ -45,8 +40,12 @@ class Pair:
     """The large model p, in eval mode, frozen."""
     tokenizer: Tokenizer
     """The tokenizer of both."""
-    prompt: str = "{source}"
-    """The text a model reads, with `{source}` in it."""
+    prompt: Prompt = SOURCE_ALONE
+    """What a model reads of a source."""
+
+    def __post_init__(self) -> None:
+        """Take a prompt that is given as its text."""
+        self.prompt = Prompt.of(self.prompt)
 
     @classmethod
     def load(
@@ -54,7 +53,7 @@ class Pair:
         student: str | Path,
         teacher: str | Path,
         *,
-        prompt: str = "{source}",
+        prompt: Prompt | str = "{source}",
         dtype: str = "float32",
         device: str = "cpu",
     ) -> Pair:
@@ -67,15 +66,20 @@ class Pair:
             check_kind(role, name, (str, Path), "a folder or a hub id")
         q_kind, p_kind = kind_of(load_config(student, role="student")), kind_of(load_config(teacher, role="teacher"))
         check_same_kind(q_kind, p_kind, f"{student}", f"{teacher}")
-        tokenizer = load_tokenizer(student, role="student")
-        check_same_tokenizer(tokenizer, load_tokenizer(teacher, role="teacher"), f"{student}", f"{teacher}")
+        tokenizers = load_tokenizer(student, role="student"), load_tokenizer(teacher, role="teacher")
+        tokenizer = shared_tokenizer(*tokenizers, f"{student}", f"{teacher}")
         q = load_model(student, dtype=dtype, device=device, role="student")
         p = load_model(teacher, dtype=dtype, device=device, role="teacher")
         return cls.of(q, p, tokenizer, prompt=prompt)
 
     @classmethod
     def of(
-        cls, student: PreTrainedModel, teacher: PreTrainedModel, tokenizer: Tokenizer, *, prompt: str = "{source}"
+        cls,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel,
+        tokenizer: Tokenizer,
+        *,
+        prompt: Prompt | str = "{source}",
     ) -> Pair:
         """Pair two models in memory, with the same checks as `load`; freezes the teacher."""
         for role, model in (("student", student), ("teacher", teacher)):
@@ -87,15 +91,17 @@ class Pair:
         return cls._checked(student, teacher, tokenizer, prompt)
 
     @classmethod
-    def alone(cls, model: PreTrainedModel, tokenizer: Tokenizer, *, prompt: str = "{source}") -> Pair:
+    def alone(cls, model: PreTrainedModel, tokenizer: Tokenizer, *, prompt: Prompt | str = "{source}") -> Pair:
         """Use one model as both student and teacher, to generate alone or take gradients. It is frozen."""
         return cls._checked(model, model, tokenizer, prompt)
 
     @classmethod
-    def _checked(cls, student: PreTrainedModel, teacher: PreTrainedModel, tokenizer: Tokenizer, prompt: str) -> Pair:
-        check_prompt(prompt)
-        pair = cls(student.eval(), teacher.eval().requires_grad_(False), tokenizer, prompt)
+    def _checked(
+        cls, student: PreTrainedModel, teacher: PreTrainedModel, tokenizer: Tokenizer, prompt: Prompt | str
+    ) -> Pair:
+        pair = cls(student.eval(), teacher.eval().requires_grad_(False), tokenizer, Prompt.of(prompt))
         check_vocabulary(pair)
+        check_chat(tokenizer, pair.prompt, is_seq2seq=pair.is_seq2seq)
         return pair
 
     @classmethod
@@ -180,7 +186,8 @@ class Pair:
 
     def encode_targets(self, targets: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each target as the student's own `generate` writes them: see `encode_targets`."""
-        return encode_targets(self.tokenizer, targets, self.eos_ids[0], first=Constraints.of(self.student).forced_first)
+        first = Constraints.of(self.student).forced_first
+        return encode_targets(self.tokenizer, targets, self.eos_ids, prompt=self.prompt, first=first)
 
     def room(self, source: Sequence[int], max_new_tokens: int) -> int:
         """Return how many tokens of output, at most `max_new_tokens`, both models can write after a source."""
@@ -197,98 +204,6 @@ class Pair:
     def save_teacher(self, folder: str | Path) -> Path:
         """Save the teacher and the tokenizer as a plain `save_pretrained` folder."""
         return save_model(self.teacher, self.tokenizer, folder)
-
-
-def encode_sources(
-    tokenizer: Tokenizer, sources: Sequence[str], *, is_seq2seq: bool, prompt: str = "{source}"
-) -> list[list[int]]:
-    """Return the tokens a model reads before it writes: the prompt with the source filled in.
-
-    A sequence-to-sequence model: with the end token its tokenizer adds. A causal model: with the begin token its
-    tokenizer adds, and without an end token.
-
-    Raises:
-        WheelsError: where a causal prompt comes out with no token at all.
-    """
-    texts = [prompt.format(source=source) for source in check_texts("sources", sources)]
-    rows: list[list[int]] = [list(ids) for ids in tokenizer(texts)["input_ids"]] if texts else []
-    if is_seq2seq:
-        return rows
-    eos = tokenizer.eos_token_id
-    rows = [ids[:-1] if ids and ids[-1] == eos and eos != tokenizer.bos_token_id else ids for ids in rows]
-    for number, ids in enumerate(rows):
-        if not ids:
-            raise WheelsError(
-                f"source {number} gives an empty prompt; a causal model needs text: put some in the prompt"
-            )
-    return rows
-
-
-def encode_targets(
-    tokenizer: Tokenizer, targets: Sequence[str], eos_id: int, *, first: int | None = None
-) -> list[list[int]]:
-    """Return the tokens of each target as a model writes them: exactly one end token, whatever its tokenizer adds.
-
-    Args:
-        tokenizer: cuts the texts.
-        targets: the texts.
-        eos_id: ends each.
-        first: begins each: what `generate` forces (`forced_bos_token_id`) and reads from then on. None: nothing.
-    """
-    targets = check_texts("targets", targets)
-    if not targets:
-        return []
-    begin = [] if first is None else [first]
-    rows = tokenizer(text_target=targets, add_special_tokens=False)["input_ids"]
-    return [[*begin, *ids, eos_id] for ids in rows]
-
-
-def decode_text(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
-    """Return the text of an output, without special tokens and outer spaces."""
-    try:
-        return str(tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
-    except (TypeError, OverflowError):
-        raise WheelsError(f"tokens must be token ids, got {shown(tokens)}") from None
-
-
-def check_same_tokenizer(student: Tokenizer, teacher: Tokenizer, student_name: str, teacher_name: str) -> None:
-    """Compare two tokenizers by content: every piece and id, the special tokens, and how they split the probes.
-
-    Raises:
-        WheelsError: naming both models and the first difference.
-    """
-    difference = tokenizer_difference(student, teacher)
-    if difference:
-        raise WheelsError(
-            f"student {student_name!r} and teacher {teacher_name!r} have different tokenizers: {difference}; "
-            "a pair needs one tokenizer"
-        )
-
-
-def tokenizer_difference(student: Tokenizer, teacher: Tokenizer) -> str | None:
-    """Return how two tokenizers differ (student first), or None if they are equal."""
-    q_vocabulary, p_vocabulary = student.get_vocab(), teacher.get_vocab()
-    if q_vocabulary != p_vocabulary:
-        return vocabulary_difference(q_vocabulary, p_vocabulary)
-    for name in ("eos_token_id", "pad_token_id", "bos_token_id"):
-        q_id, p_id = getattr(student, name), getattr(teacher, name)
-        if name != "pad_token_id" and q_id != p_id:
-            return f"{name} {q_id} and {p_id}"
-    for probe in PROBES:
-        q_ids, p_ids = student(probe)["input_ids"], teacher(probe)["input_ids"]
-        if q_ids != p_ids:
-            return f"one vocabulary, but {probe[:20]!r}... becomes {len(q_ids)} and {len(p_ids)} other tokens"
-    return None
-
-
-def vocabulary_difference(student: Mapping[str, int], teacher: Mapping[str, int]) -> str:
-    """Return the sizes of two vocabularies and the first piece that they do not share."""
-    pieces = sorted(set(student.items()) ^ set(teacher.items()), key=lambda item: (item[1], item[0]))
-    piece = pieces[0][0]
-    ids = " and ".join(
-        f"id {vocabulary[piece]}" if piece in vocabulary else "absent" for vocabulary in (student, teacher)
-    )
-    return f"{len(student)} and {len(teacher)} pieces, {len(pieces)} differ, first {piece!r} ({ids})"
 
 
 def check_same_kind(student_kind: str, teacher_kind: str, student_name: str, teacher_name: str) -> None:

@@ -17,11 +17,12 @@ from tqdm.auto import tqdm
 
 from wheels.config.parsing import to_dict, write_resolved
 from wheels.data.formats import read_records
+from wheels.data.prompts import Prompt
 from wheels.data.rows import Columns, Row, row_of
 from wheels.data.splits import ONLY, open_splits
 from wheels.distillation.collate import Collator, Example
 from wheels.distillation.generation import outputs_of
-from wheels.distillation.run_folder import run_facts
+from wheels.distillation.run_folder import noted_prompt
 from wheels.errors import WheelsError
 from wheels.files import check_writable, write_jsonl, write_text
 from wheels.json_text import json_digest
@@ -192,7 +193,7 @@ def _check_json(record: Record, place: str) -> None:
 def _identity(config: RationalesConfig, records: Sequence[Record]) -> Record:
     """Return everything that the rationales depend on: the run's identity."""
     settings = to_dict(config, INCIDENTAL)
-    settings["prompt"] = config.prompt or own_prompt(config.teacher)
+    settings["prompt"] = prompt_of(config).noted
     return settings | {"teacher_digest": model_digest(config.teacher), "rows_digest": json_digest(records)}
 
 
@@ -229,12 +230,12 @@ def load_attributor(config: RationalesConfig) -> Attributor:
     """
     model = load_model(config.teacher, device=config.device, role="teacher")
     tokenizer = load_tokenizer(config.teacher, role="teacher")
-    return Attributor(Pair.alone(model, tokenizer, prompt=config.prompt or own_prompt(config.teacher)), config)
+    return Attributor(Pair.alone(model, tokenizer, prompt=prompt_of(config)), config)
 
 
-def own_prompt(folder: str | Path) -> str:
-    """Return the prompt of a model of `wheels pretrain`; `{source}` for any other."""
-    return str(run_facts(folder).get("prompt", "{source}"))
+def prompt_of(config: RationalesConfig) -> Prompt:
+    """Return the prompt that was given, else the one that the teacher was trained with."""
+    return noted_prompt(config.teacher) if config.prompt is None else Prompt.of(config.prompt)
 
 
 def _write_page(config: RationalesConfig, output: Path) -> None:

@@ -12,7 +12,9 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wheels.data.prompts import Prompt
 from wheels.errors import WheelsError
+from wheels.models.encoding import written_prompt
 from wheels.models.loading import Tokenizer
 
 Span = tuple[int, int]
@@ -48,16 +50,16 @@ def _is_punctuation(character: str) -> bool:
     return unicodedata.category(character).startswith("P")
 
 
-def token_spans(tokenizer: Tokenizer, prompt: str, source: str) -> list[Span | None]:
+def token_spans(tokenizer: Tokenizer, prompt: Prompt, source: str) -> list[Span | None]:
     """Return the span of the source that each token covers; None for a token that is not part of it.
 
     Args:
         tokenizer: a fast one, which knows the places of its tokens.
-        prompt: what the model reads, with `{source}` in it.
+        prompt: what the model reads.
         source: the text.
 
     Returns:
-        A span for each token of `wheels.models.pair.encode_sources`, of the source's own characters, without white
+        A span for each token of `wheels.models.encoding.encode_sources`, of the source's own characters, without white
         space; and one None more for an end token that a causal model does not read.
 
     Raises:
@@ -69,8 +71,11 @@ def token_spans(tokenizer: Tokenizer, prompt: str, source: str) -> list[Span | N
             "can be found; use a fast tokenizer (`tokenizer.json`)"
         )
     # A brace that is doubled in the prompt is one in the text, so the place is looked for in the filled prompt.
-    before = prompt.format(source="\0").index("\0")
-    offsets: Sequence[Span] = tokenizer(prompt.format(source=source), return_offsets_mapping=True)["offset_mapping"]
+    mark, text = (written_prompt(tokenizer, prompt, part) for part in ("\0", source))
+    before = mark.index("\0")
+    offsets: Sequence[Span] = tokenizer(text, add_special_tokens=not prompt.chat, return_offsets_mapping=True)[
+        "offset_mapping"
+    ]
     return [_within(source, start - before, end - before) for start, end in offsets]
 
 

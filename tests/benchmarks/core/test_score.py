@@ -21,7 +21,7 @@ def test_a_model_alone_writes_what_it_does_in_training(tmp_path: Path, family: s
     folder = pair.save_student(tmp_path / "model")
     write_json(folder / "finished.json", {"prompt": "{source} =", "steps": 3})
     alone = Alone.load(folder, prompt="not this one: {source}")
-    assert alone.pair.prompt == "{source} =" and alone.facts["finished"]["steps"] == 3
+    assert alone.pair.prompt.text == "{source} =" and alone.facts["finished"]["steps"] == 3
     assert alone.facts["parameters"] == sum(weights.numel() for weights in pair.student.parameters())
     sources = alone.pair.encode([row.source for row in ROWS])
     outputs = outputs_of(alone.pair, alone.pair.student, sources, max_new_tokens=6, batch_size=3)
@@ -30,7 +30,7 @@ def test_a_model_alone_writes_what_it_does_in_training(tmp_path: Path, family: s
 
 def test_a_model_that_no_run_has_made_has_the_prompt_that_is_given(tmp_path: Path) -> None:
     alone = Alone.load(make_pair("llama").save_student(tmp_path / "model"), prompt="Q: {source}")
-    assert alone.pair.prompt == "Q: {source}" and alone.facts["finished"] == {}
+    assert alone.pair.prompt.text == "Q: {source}" and alone.facts["finished"] == {}
 
 
 def test_rouge_is_also_given_on_whitespace_tokens() -> None:

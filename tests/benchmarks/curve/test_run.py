@@ -16,6 +16,7 @@ from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import load_artefact, rows_digest
 from wheels.benchmarks.curve.diagnostics import Diagnostics
 from wheels.benchmarks.curve.run import run
+from wheels.data.prompts import Prompt
 from wheels.data.tasks import Row
 from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.rules import RULE_NAMES, RULES, TRAINED
@@ -56,7 +57,7 @@ class Calibration:
 class Artefact:
     """A model that says what it is asked."""
 
-    pair: Any = field(default_factory=lambda: SimpleNamespace(prompt="{source}"))
+    pair: Any = field(default_factory=lambda: SimpleNamespace(prompt=Prompt()))
     heads: dict[str, list[str]] = field(default_factory=lambda: {"learned": ["a", "b"], "regret": ["c", "d", "e"]})
     calibration: Calibration = field(default_factory=Calibration)
     student_name: str = "small"
@@ -196,7 +197,7 @@ def test_the_decoder_gets_the_settings(world: World) -> None:
     _, decoder = world.run(**settings)
     for _, request in decoder.calls:
         assert (request["mode"], request["max_new_tokens"], request["batch_size"]) == ("strict", 40, 7)
-        assert request["prompt"] == "Translate: {source}"
+        assert request["prompt"].text == "Translate: {source}"
         assert request["sources"] == [row.source for row in TEST_ROWS[:9]]
 
 

@@ -1,10 +1,11 @@
 """What `student.generate(custom_generate=wheels.hf_generate)` refuses by name: it would be lost, or cannot be done."""
 
+import json
 import math
 
 import pytest
 import torch
-from transformers import DynamicCache, EncoderDecoderCache, TextStreamer
+from transformers import DynamicCache, EncoderDecoderCache, PreTrainedTokenizerFast, TextStreamer
 
 import wheels
 from tests.decoding.hf.test_generate import LIMIT, batch_of, ours, own, same
@@ -22,8 +23,11 @@ def test_tokenizers_that_differ_are_refused(tmp_path):
     pair = make_pair("t5")
     for name, save in (("q", pair.save_student), ("p", pair.save_teacher)):
         save(tmp_path / name)
-    pair.tokenizer.add_tokens(["zz"])
-    pair.tokenizer.save_pretrained(tmp_path / "p")
+    state = json.loads(pair.tokenizer.backend_tokenizer.to_str())
+    words = state["model"]["vocab"]
+    words["a"], words["b"] = words["b"], words["a"]
+    other = type(pair.tokenizer.backend_tokenizer).from_str(json.dumps(state))
+    PreTrainedTokenizerFast(tokenizer_object=other).save_pretrained(tmp_path / "p")
     student = load_model(tmp_path / "q")
     with pytest.raises(WheelsError, match="have different tokenizers"):
         ours(Pair(student, student, pair.tokenizer), teacher=tmp_path / "p", teacher_budget=0)
