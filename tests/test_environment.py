@@ -59,3 +59,10 @@ def test_memory_knows_the_limit_of_a_group(monkeypatch, limit):
     files = {"/proc/meminfo": "MemTotal: 2097152 kB\nMemAvailable: 1048576 kB\n", "/sys/fs/cgroup/memory.max": limit}
     monkeypatch.setattr(environment, "_read", files.__getitem__)
     assert environment.memory() == {"total": 2.0, "available": 1.0} | ({"limit": 1.0} if "max" not in limit else {})
+
+
+def test_rivals_are_named_where_they_are_installed(monkeypatch):
+    there = {"ctranslate2": "4.8.5"}
+    monkeypatch.setattr(environment, "_version", lambda name: there.get(name, "missing"))
+    assert environment.rivals() == there
+    assert "rivals:\n  ctranslate2: 4.8.5\n" in environment.as_text(environment.environment())

@@ -10,12 +10,15 @@ from wheels.decoding.methods.choices import DTYPES
 from wheels.errors import WheelsError
 
 REFERENCE = "hf-teacher"
-"""What every other system is compared with, in speed and in what it writes: it always runs."""
+"""The teacher as transformers runs it: it always runs, and its texts are what all others are held against."""
+CT2 = ("ct2-teacher", "ct2-teacher-int8", "ct2-student", "ct2-student-int8")
+"""One model alone in CTranslate2: with the weights as they are, in float32, or with weights of int8."""
 SYSTEMS = (
     REFERENCE,
     "hf-student",
     "hf-assisted",
     "hf-lookup",
+    *CT2,
     "teacher",
     "student",
     "deferral",
@@ -27,8 +30,8 @@ SYSTEMS = (
     "cascade-opt",
     "verified",
 )
-"""Every way of decoding that is timed; those that begin with `hf-` are transformers' own."""
-WITH_RANDOM_WEIGHTS = (REFERENCE, "hf-student", "teacher", "student", "deferral", "deferral-lockstep")
+"""Every way of decoding that is timed; `hf-` are transformers' own, `ct2-` CTranslate2's."""
+WITH_RANDOM_WEIGHTS = (REFERENCE, "hf-student", *CT2, "teacher", "student", "deferral", "deferral-lockstep")
 """Those whose speed does not depend on what the models say."""
 EMBEDDED_DATA = "embedded-translation"
 """What the embedded pair is timed on: its own test rows."""
@@ -37,6 +40,16 @@ EMBEDDED_DATA = "embedded-translation"
 def is_library(name: str) -> bool:
     """Tell whether a system is transformers' own."""
     return name.startswith("hf-")
+
+
+def is_rival(name: str) -> bool:
+    """Tell whether a system is CTranslate2's."""
+    return name in CT2
+
+
+def is_alone(name: str, model: str) -> bool:
+    """Tell whether in a system one model, `student` or `teacher`, writes alone, in any engine."""
+    return name.removeprefix("hf-").removeprefix("ct2-").removesuffix("-int8") == model
 
 
 text_option = option_group("models and texts")

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,6 +48,8 @@ class Workload:
     """Which calls it; None: the model has no rule for this budget."""
     draft: int
     """K, the tokens of a draft."""
+    converted: Path | None = None
+    """The folder of the models that are converted for another engine; None: none is."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Outcome:
     seconds: float
     """From the texts to their outputs, encoding and decoding of text included."""
     passes: Counter[Shape]
-    """The forward passes."""
+    """The forward passes; empty: an engine that does not tell."""
     teacher_tokens: int | None = None
     """Tokens that the teacher wrote; None: the library does not tell."""
     drafted: int = 0

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wheels.benchmarks.speed.forward_timer import Machine, Shape
-from wheels.benchmarks.speed.hf_systems import Outcome, Tokens
-
-SHOWN = 5
-"""Rows that are named where outputs differ."""
+from wheels.benchmarks.speed.hf_systems import Outcome
 
 
 @dataclass(frozen=True)
@@ -20,40 +16,46 @@ class Timing:
     """What one system did in one round."""
 
     seconds: float
-    tokens: int
+    outputs: list[list[int]]
+    """The tokens of each text."""
     teacher_tokens: int | None
     """Tokens that the teacher wrote; None: transformers does not tell."""
     drafted: int
     accepted: int
     checked: int
-    differing: int | None
-    """Outputs that are not those they must repeat; None: it may write something else."""
-    different: list[int]
-    """The first of these rows, by their place among the texts."""
     passes: list[list[Any]]
-    """The shapes of the forward passes, each with how often it ran."""
+    """The shapes of the forward passes, each with how often it ran; empty: an engine that does not tell."""
     forward_seconds: float | None
     """Of `seconds` those within the models' forwards; None: not told."""
 
     @classmethod
-    def of(cls, outcome: Outcome, wanted: Sequence[Tokens] | None) -> Timing:
-        """Sum up an outcome, held against the outputs that it must repeat."""
-        different = None
-        if wanted is not None:
-            both = enumerate(zip(outcome.outputs, wanted, strict=True))
-            different = [row for row, (own, theirs) in both if own != theirs]
+    def of(cls, outcome: Outcome) -> Timing:
+        """Sum up an outcome."""
         return cls(
             seconds=outcome.seconds,
-            tokens=outcome.tokens,
+            outputs=[list(tokens) for tokens in outcome.outputs],
             teacher_tokens=outcome.teacher_tokens,
             drafted=outcome.drafted,
             accepted=outcome.accepted,
             checked=outcome.checked,
-            differing=None if different is None else len(different),
-            different=(different or [])[:SHOWN],
             passes=[[*shape, count] for shape, count in sorted(outcome.passes.items())],
             forward_seconds=outcome.forward_seconds,
         )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens written."""
+        return sum(map(len, self.outputs))
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds
+
+    def differing(self, wanted: Timing) -> list[int]:
+        """Return the rows whose tokens are not those of another system, by their place among the texts."""
+        both = enumerate(zip(self.outputs, wanted.outputs, strict=True))
+        return [row for row, (own, theirs) in both if own != theirs]
 
     @property
     def shapes(self) -> Counter[Shape]:

@@ -14,7 +14,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import resources
@@ -27,18 +27,15 @@ from tqdm import tqdm
 from wheels.benchmarks.core.recipe import find_recipe
 from wheels.benchmarks.core.style import render
 from wheels.benchmarks.curve.decodes import rows_digest
+from wheels.benchmarks.speed import ct2_systems
 from wheels.benchmarks.speed.config import EMBEDDED_DATA, SYSTEMS, WITH_RANDOM_WEIGHTS, SpeedConfig
 from wheels.benchmarks.speed.forward_timer import ForwardTimer, Machine
 from wheels.benchmarks.speed.hf_systems import Outcome, Prompts, Workload
 from wheels.benchmarks.speed.limits import rotated
 from wheels.benchmarks.speed.plot import draw
+from wheels.benchmarks.speed.quality import Judge
 from wheels.benchmarks.speed.random_pair import RandomPair
-from wheels.benchmarks.speed.records import (
-    Round,
-    Timing,
-    round_file,
-    round_of,
-)
+from wheels.benchmarks.speed.records import Round, Timing, round_file, round_of
 from wheels.benchmarks.speed.summary import BatchFigures, Speed, WorkloadFacts, summarise, time_forwards
 from wheels.benchmarks.speed.systems import KNOWN
 from wheels.benchmarks.speed.table import as_csv, as_text
@@ -47,7 +44,7 @@ from wheels.data.tasks import load_task
 from wheels.decoding.methods.calibrated import calibrated
 from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.methods.rules import RULES
-from wheels.environment import processor_name
+from wheels.environment import processor_name, rivals
 from wheels.errors import WheelsError
 from wheels.files import write_json, write_text
 from wheels.models.artefact import Artefact
@@ -57,8 +54,11 @@ from wheels.threads import set_threads
 
 log = logging.getLogger("wheels")
 
-TIMED = ("forward_timer", "systems", "hf_systems")
+TIMED = ("forward_timer", "systems", "hf_systems", "ct2_systems")
 """The modules of this folder whose own work is timed."""
+FLATTERED = "random weights repeat one token, which flatters speculation: it is not timed; deferral calls at random"
+CONVERTED = "converted"
+"""The folder, in that of the results, of the models as another engine reads them."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ class SpeedPlan:
     """Of the models and of the texts."""
     notes: list[str]
     """What a reader must know."""
+    judge: Judge | None = None
+    """Scores what is written; None: the texts have no references."""
 
 
 def run(config: SpeedConfig) -> Speed:
@@ -137,12 +139,14 @@ def make_plan(config: SpeedConfig) -> SpeedPlan:
     task = load_task(config.data or EMBEDDED_DATA, require_target=False)
     rows = task.rows(config.split)[: config.rows]
     artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
-    rule, names, notes = _rule(config, artefact)
+    rule, missing = _rule(config, artefact)
+    names, notes = possible(config, config.methods or SYSTEMS, missing | _rivals(artefact.pair))
     if len(rows) < config.rows:
         notes.append(f"{task.name} has {len(rows)} of the {config.rows} rows asked for")
     prompts = Prompts(artefact.pair, [row.source for row in rows], config.max_new_tokens)
+    references = [row.target for row in rows if row.target]
     return SpeedPlan(
-        Workload(prompts, config.teacher_budget, rule, config.draft_length),
+        Workload(prompts, config.teacher_budget, rule, config.draft_length, Path(config.output) / CONVERTED),
         names,
         task.name,
         artefact.student_name,
@@ -153,20 +157,38 @@ def make_plan(config: SpeedConfig) -> SpeedPlan:
             "data_digest": rows_digest(rows),
         },
         notes,
+        Judge(references, task.metrics) if len(references) == len(rows) else None,
     )
 
 
-def _rule(config: SpeedConfig, artefact: Artefact) -> tuple[AnyRule | None, list[str], list[str]]:
-    """Return the learned rule at the budget, the systems, and a note where the rule is missing."""
-    names = list(config.methods or SYSTEMS)
+def _rule(config: SpeedConfig, artefact: Artefact) -> tuple[AnyRule | None, dict[str, str]]:
+    """Return the learned rule at the budget, or why there is none."""
     try:
-        return calibrated(artefact, "learned", config.teacher_budget), names, []
+        return calibrated(artefact, "learned", config.teacher_budget), {}
     except WheelsError as error:
-        needy = [name for name in names if KNOWN[name].needs_rule]
-        if config.methods and needy:
-            raise
-        kept = [name for name in names if name not in needy]
-        return None, kept, [f"without {', '.join(needy)}: {error}"] if needy else []
+        return None, {"rule": str(error)}
+
+
+def _rivals(pair: Pair) -> dict[str, str]:
+    """Return why the engines that are no part of this package cannot run a pair, by their package."""
+    reason = ct2_systems.why_not(pair)
+    return {} if reason is None else {"ctranslate2": reason}
+
+
+def possible(config: SpeedConfig, names: Sequence[str], missing: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Return the systems that can run, and a note for each need of the others that is missing.
+
+    Raises:
+        WheelsError: where one of them was asked for by name.
+    """
+    kept, notes = list(names), []
+    for need, reason in missing.items():
+        needy = [name for name in names if KNOWN[name].needs == need]
+        if needy and config.methods:
+            raise WheelsError(f"{', '.join(needy)} cannot be timed: {reason}")
+        kept = [name for name in kept if name not in needy]
+        notes += [f"without {', '.join(needy)}: {reason}"] if needy else []
+    return kept, notes
 
 
 def _random_plan(config: SpeedConfig, sizes: RandomPair) -> SpeedPlan:
@@ -174,14 +196,15 @@ def _random_plan(config: SpeedConfig, sizes: RandomPair) -> SpeedPlan:
     pair = sizes.build(dtype=config.dtype, device=config.device)
     rule = RULES["random"]
     prompts = Prompts(pair, sizes.sources(config.rows), sizes.new_tokens)
+    names, notes = possible(config, config.methods or WITH_RANDOM_WEIGHTS, _rivals(pair))
     return SpeedPlan(
-        Workload(prompts, config.teacher_budget, rule, config.draft_length),
-        [name for name in WITH_RANDOM_WEIGHTS if name in (config.methods or WITH_RANDOM_WEIGHTS)],
+        Workload(prompts, config.teacher_budget, rule, config.draft_length, Path(config.output) / CONVERTED),
+        names,
         "random words",
         _size_name(pair.student, sizes.family),
         _size_name(pair.teacher, sizes.family),
         {"sizes": repr(sizes)},
-        ["random weights repeat one token, which flatters speculation: it is not timed here; deferral calls at random"],
+        [FLATTERED, *notes],
     )
 
 
@@ -193,7 +216,7 @@ def _size_name(model: torch.nn.Module, family: str) -> str:
 def made_by_of(config: SpeedConfig, plan: SpeedPlan) -> dict[str, Any]:
     """Return everything that a round depends on; more rounds and more batch sizes may be added to those there are."""
     machine = {
-        "versions": versions(),
+        "versions": versions() | {name: each for name, each in rivals().items() if name == "ctranslate2"},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(config.device),
@@ -272,7 +295,7 @@ def measure(config: SpeedConfig, plan: SpeedPlan, facts: WorkloadFacts, batch_si
             return asdict(time_round(plan, facts, batch_size, number, one, bar))
 
         rounds = [cached(file, None, partial(make, number)) for number, file in enumerate(files)]
-    return summarise(facts, batch_size, list(map(round_of, rounds)), plan.workload.prompts.pair)
+    return summarise(facts, batch_size, list(map(round_of, rounds)), plan.workload.prompts.pair, plan.judge)
 
 
 def time_round(
@@ -283,17 +306,13 @@ def time_round(
     one: Callable[[str, str], Outcome],
     bar: tqdm[NoReturn],
 ) -> Round:
-    """Run every system once by `one`, compare outputs with those that it must repeat, and time.
+    """Run every system once by `one`, and time the bare forward passes.
 
-    The bare forward passes are timed in every round, right after the systems: a busy machine slows both, and the
-    ratios hold.
+    These are timed in every round, right after the systems: a busy machine slows both, and the ratios hold.
     """
     load, order = list(os.getloadavg()), rotated(plan.names, number)
     outcomes = {name: one(name, f"round {number + 1}") for name in order}
-    timings = {}
-    for name in plan.names:
-        wanted = outcomes.get(KNOWN[name].same_as or "")
-        timings[name] = Timing.of(outcomes[name], None if wanted is None else wanted.outputs)
+    timings = {name: Timing.of(outcomes[name]) for name in plan.names}
     pair = plan.workload.prompts.pair
     timer = ForwardTimer(pair, facts.source)
     bar.set_description(f"batch {batch_size}, round {number + 1}: bare forwards")

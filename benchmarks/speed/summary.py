@@ -1,4 +1,4 @@
-"""From rounds to figures: speed against transformers in the same round, and against a theoretical limit.
+"""From rounds to figures: speed against the fastest teacher alone in the same round, and against a theoretical limit.
 
 Four ratios say where time goes. The scheduler's overhead: seconds over the sum of the bare forward passes that were
 really run. The loop's: seconds over those within the forward passes of the same run. The distance to the limit: seconds
@@ -12,21 +12,24 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from wheels import __version__
 from wheels.benchmarks.core.bootstrap import Spread
 from wheels.benchmarks.speed import limits
-from wheels.benchmarks.speed.config import REFERENCE, is_library
+from wheels.benchmarks.speed.config import REFERENCE, is_alone, is_library
 from wheels.benchmarks.speed.forward_timer import ForwardTimer, Shape, on_grid
 from wheels.benchmarks.speed.limits import Seconds
+from wheels.benchmarks.speed.quality import Judge, judged, same_texts
 from wheels.benchmarks.speed.records import Round, Timing
 from wheels.benchmarks.speed.systems import KNOWN, System
 from wheels.decoding.methods.method import LONGEST_DRAFT
 from wheels.models.pair import Pair
 
 MODELS = ("student", "teacher")
+SHOWN = 5
+"""Rows that are named where outputs differ."""
 STEPS = (("student", False), ("teacher", False), ("teacher", True))
 """The passes of the formulas: whose, and whether every position is scored."""
 
@@ -64,10 +67,15 @@ class Figures:
     """Written in a round."""
     tokens_per_second: Spread
     speedup: Spread
-    """Tokens a second over those of the reference in the same round."""
-    passes_per_token: dict[str, float]
-    """By model: forward passes that served a row, over its tokens."""
-    positions_per_token: dict[str, float]
+    """Tokens a second over those of the fastest teacher alone in the same round."""
+    equal: float | None
+    """The share of the texts that are those of transformers' teacher; None: not noted."""
+    quality: dict[str, dict[str, float]] | None
+    """By metric: `value`, and `difference` to that of the teacher's texts with its interval, `low` to `high`; None:
+    there are no references."""
+    passes_per_token: dict[str, float | None]
+    """By model: forward passes that served a row, over its tokens; None: not told."""
+    positions_per_token: dict[str, float | None]
     """By model: positions that its decoder read, padding and prompts included."""
     use: float | None
     """The share of tokens that the teacher wrote; None: transformers does not tell."""
@@ -75,8 +83,8 @@ class Figures:
     """The share of the judged draft tokens that stood; None where none was judged."""
     waste_per_pass: float | None
     """Draft tokens that were written in vain, over the teacher's passes over a row."""
-    scheduler_overhead: Spread
-    """Seconds over the sum of the bare forward passes."""
+    scheduler_overhead: Spread | None
+    """Seconds over the sum of the bare forward passes; None: not told which."""
     loop_overhead: Spread | None
     """Seconds over those within the models' forwards of the same run; None: not told."""
     limit_tokens_per_second: float | None
@@ -112,6 +120,8 @@ class BatchFigures:
     """All systems at one batch size."""
 
     batch_size: int
+    reference: str
+    """The fastest system in which the teacher writes alone: what `speedup` is over."""
     figures: list[Figures]
     forwards: list[Forward]
     rounds: list[Round]
@@ -134,6 +144,7 @@ class Speed:
             "batches": [
                 {
                     "batch_size": batch.batch_size,
+                    "reference": batch.reference,
                     "contestants": [asdict(each) for each in batch.figures],
                     "forwards": [asdict(each) for each in batch.forwards],
                     "rounds": [
@@ -247,16 +258,34 @@ def time_forwards(
     timer.measure(at_best.shown, progress)
 
 
-def summarise(facts: WorkloadFacts, batch_size: int, rounds: Sequence[Round], pair: Pair) -> BatchFigures:
+def summarise(
+    facts: WorkloadFacts, batch_size: int, rounds: Sequence[Round], pair: Pair, judge: Judge | None = None
+) -> BatchFigures:
     """Return the figures of all systems at one batch size: each round is held against its own forward passes."""
     at_best = [
         Limits(facts, ForwardTimer(pair, facts.source, each.seconds), batch_size, each.timings) for each in rounds
     ]
-    names = [name for name in KNOWN if name in rounds[0].timings]
-    figures = [_figures(KNOWN[name], facts, batch_size, rounds, at_best) for name in names]
+    first = rounds[0].timings
+    names = [name for name in KNOWN if name in first]
+    texts = {name: [pair.decode(tokens) for tokens in first[name].outputs] for name in names}
+    quality, reference = judged(texts, REFERENCE, judge), fastest_teacher(rounds)
+    figures = [
+        replace(
+            _figures(KNOWN[name], facts, batch_size, rounds, at_best, reference),
+            equal=same_texts(texts[name], texts[REFERENCE]),
+            quality=quality[name],
+        )
+        for name in names
+    ]
     shown = zip(*(best.shown for best in at_best), strict=True)
     forwards = [_forward(shapes, rounds, [best.timer for best in at_best]) for shapes in shown]
-    return BatchFigures(batch_size, figures, forwards, list(rounds))
+    return BatchFigures(batch_size, reference, figures, forwards, list(rounds))
+
+
+def fastest_teacher(rounds: Sequence[Round]) -> str:
+    """Return the system, of those in which the teacher writes alone, that wrote most tokens a second in the median."""
+    alone = [name for name in rounds[0].timings if is_alone(name, "teacher")]
+    return max(alone, key=lambda name: statistics.median(each.timings[name].rate for each in rounds))
 
 
 def _forward(shapes: Sequence[Shape], rounds: Sequence[Round], timers: Sequence[ForwardTimer]) -> Forward:
@@ -275,19 +304,24 @@ def _forward(shapes: Sequence[Shape], rounds: Sequence[Round], timers: Sequence[
 
 
 def _figures(
-    system: System, facts: WorkloadFacts, batch_size: int, rounds: Sequence[Round], at_best: Sequence[Limits]
+    system: System,
+    facts: WorkloadFacts,
+    batch_size: int,
+    rounds: Sequence[Round],
+    at_best: Sequence[Limits],
+    reference: str,
 ) -> Figures:
-    """Return the figures of one system."""
+    """Return the figures of one system, without those of its texts."""
     name = system.name
     timings = [each.timings[name] for each in rounds]
-    rates = [each.tokens / each.seconds for each in timings]
-    theirs = [each.timings[REFERENCE].tokens / each.timings[REFERENCE].seconds for each in rounds]
+    speedups = [own.rate / each.timings[reference].rate for own, each in zip(timings, rounds, strict=True)]
     bound = [best.of(system, each) for best, each in zip(at_best, timings, strict=True)]
     forwards = [forward_seconds(each, best.timer) for best, each in zip(at_best, timings, strict=True)]
     distances = [each.seconds / best for each, best in zip(timings, bound, strict=True) if best is not None]
     best_rates = [each.tokens / best for each, best in zip(timings, bound, strict=True) if best is not None]
     loops = [each.seconds / each.forward_seconds for each in timings if each.forward_seconds]
-    worst = max(timings, key=lambda each: each.differing or 0)
+    different = _different(system, rounds)
+    ran = [each.seconds / least for each, least in zip(timings, forwards, strict=True) if least]
     first = timings[0]
     waste = statistics.median(map(_waste, timings))
     budget = f"{facts.budget:g}" if system.formula == "deferral" else "-"
@@ -296,31 +330,42 @@ def _figures(
         label=system.label(batch_size),
         seconds=[each.seconds for each in timings],
         tokens=first.tokens,
-        tokens_per_second=Spread.of(rates),
-        speedup=Spread.of([own / other for own, other in zip(rates, theirs, strict=True)]),
-        passes_per_token={
-            model: statistics.median(_per_token(each, model, False) for each in timings) for model in MODELS
-        },
-        positions_per_token={
-            model: statistics.median(_per_token(each, model, True) for each in timings) for model in MODELS
-        },
+        tokens_per_second=Spread.of([each.rate for each in timings]),
+        speedup=Spread.of(speedups),
+        equal=None,
+        quality=None,
+        passes_per_token={model: _median_per_token(timings, model, False) for model in MODELS},
+        positions_per_token={model: _median_per_token(timings, model, True) for model in MODELS},
         use=None if first.teacher_tokens is None else first.teacher_tokens / first.tokens,
         acceptance=first.accepted / first.checked if first.checked else None,
         waste_per_pass=waste if first.drafted else None,
-        scheduler_overhead=Spread.of([each.seconds / least for each, least in zip(timings, forwards, strict=True)]),
+        scheduler_overhead=Spread.of(ran) if ran else None,
         loop_overhead=Spread.of(loops) if loops else None,
         limit_tokens_per_second=statistics.median(best_rates) if best_rates else None,
         distance=Spread.of(distances) if distances else None,
         same_as=system.same_as,
-        differing=worst.differing,
-        different=worst.different,
+        differing=None if different is None else len(different),
+        different=(different or [])[:SHOWN],
         signature=f"{facts.place}|{name}|{budget}|0|batch:{batch_size}|wheels:{__version__}",
     )
+
+
+def _different(system: System, rounds: Sequence[Round]) -> list[int] | None:
+    """Return the rows that are not those that they must repeat, in the worst round; None: it may write another text."""
+    held = [each.timings for each in rounds if system.same_as in each.timings]
+    found = [each[system.name].differing(each[system.same_as or ""]) for each in held]
+    return max(found, key=len) if found else None
 
 
 def forward_seconds(timing: Timing, timer: ForwardTimer) -> float:
     """Compute the sum of the bare forward passes that were really run."""
     return math.fsum(count * timer.seconds(shape) for shape, count in timing.shapes.items())
+
+
+def _median_per_token(timings: Sequence[Timing], model: str, positions: bool) -> float | None:
+    """Return the median of `_per_token`; None where no pass was told."""
+    told = [_per_token(each, model, positions) for each in timings if each.passes]
+    return statistics.median(told) if told else None
 
 
 def _per_token(timing: Timing, model: str, positions: bool) -> float:

@@ -1,6 +1,7 @@
 """Every decoding method that is timed, behind one function of prompts and batch size.
 
-Ours run on the engine, transformers' own on `generate` (`wheels.benchmarks.speed.hf_systems`). All are greedy.
+Ours run on the engine, transformers' own on `generate` (`wheels.benchmarks.speed.hf_systems`), CTranslate2's on its own
+(`wheels.benchmarks.speed.ct2_systems`). All are greedy.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
-from wheels.benchmarks.speed.config import REFERENCE
+from wheels.benchmarks.speed import ct2_systems
+from wheels.benchmarks.speed.config import CT2, REFERENCE
 from wheels.benchmarks.speed.forward_timer import ENCODES, Shape, on_grid, wait_for
 from wheels.benchmarks.speed.hf_systems import Outcome, Workload, assisted, looked_up, padded
 from wheels.decoding.engine import decode
@@ -52,8 +55,8 @@ class System:
     """What it is held against at best: `teacher`, `student`, `deferral`, `speculation`, `best speculation`."""
     by_row: bool = False
     """Whether it takes one prompt after the other whatever the batch size."""
-    needs_rule: bool = False
-    """Whether it runs only where the model has a rule for the budget."""
+    needs: str | None = None
+    """What it runs only with: a `rule` for the budget, or the package `ctranslate2`."""
 
     def label(self, batch_size: int) -> str:
         """Return the name for a table, which says where the batch size is not kept."""
@@ -133,10 +136,14 @@ IN_ORDER = (
     System("hf-student", padded("student"), None, "student"),
     System("hf-assisted", lambda workload, _: assisted(workload.prompts, workload.draft), REFERENCE, by_row=True),
     System("hf-lookup", lambda workload, _: looked_up(workload.prompts, workload.draft), REFERENCE, by_row=True),
+    *(
+        System(name, ct2_systems.alone(model, weights), needs="ctranslate2")
+        for name, (model, weights) in zip(CT2, product(("teacher", "student"), ("float32", "int8")), strict=True)
+    ),
     System("teacher", ours(lambda _: teacher_only()), REFERENCE, "teacher"),
     System("student", ours(lambda _: student_only()), "hf-student", "student"),
-    System("deferral", ours(_deferral), None, "deferral", needs_rule=True),
-    System("deferral-lockstep", ours(_deferral, LOCKSTEP), None, "deferral", needs_rule=True),
+    System("deferral", ours(_deferral), None, "deferral", needs="rule"),
+    System("deferral-lockstep", ours(_deferral, LOCKSTEP), None, "deferral", needs="rule"),
     System("speculative", ours(lambda workload: speculative(workload.draft)), REFERENCE, "speculation"),
     System(
         "speculative-adaptive",
@@ -150,7 +157,7 @@ IN_ORDER = (
     System(
         "verified",
         ours(lambda workload: verified(_rule(workload), workload.budget, tolerance=REGRET)),
-        needs_rule=True,
+        needs="rule",
     ),
 )
 KNOWN = {system.name: system for system in IN_ORDER}

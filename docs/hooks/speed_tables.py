@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from typing import Any
 
-from table_text import load, number, table
+from table_text import interval, load, number, table
 
 
 def speed(*folders: str) -> str:
-    """Return deferral's speed for each pair and batch size: over `generate`, over its own teacher, and over limits."""
+    """Return deferral's speed for each pair and batch size: over the fastest teacher alone, `generate`, and limits."""
     rows = []
     for folder in folders:
         found = load(folder, "speed")
         for batch in found["batches"]:
             ways = {way["name"]: way for way in batch["contestants"]}
-            mine, lockstep = ways["deferral"], ways.get("deferral-lockstep")
-            cells = [_spread(mine["speedup"]), number(lockstep["speedup"]["median"]) if lockstep else "", _own(batch)]
+            mine = ways["deferral"]
+            cells = [batch["reference"], _spread(mine["speedup"]), number(_over(batch, "teacher"))]
+            cells += [number(_over(batch, "hf-teacher"))]
             cells += [number(mine[key]["median"]) for key in ("loop_overhead", "scheduler_overhead", "distance")]
             rows.append([_pair(found), str(batch["batch_size"]), *cells])
-    head = ["teacher, student", "batch", "x the teacher's own `generate`", "lock-step", "x own teacher"]
+    head = ["teacher, student", "batch", "fastest teacher alone", "x it", "x own teacher", "x `generate`"]
     return table([*head, "loop", "overhead", "distance"], rows)
 
 
 def alone(*folders: str) -> str:
-    """Return the speed of every way of decoding over the teacher's `generate`."""
-    rows = []
+    """Return the speed of every way of decoding over the fastest teacher alone, and the quality of its texts."""
+    rows, metrics = [], {}
     for folder in folders:
         found = load(folder, "speed")
         for batch in found["batches"]:
             for way in batch["contestants"]:
+                metrics = way["quality"] or {}
                 use = "" if way["use"] is None else number(way["use"])
-                second = [f"{way['tokens_per_second']['median']:,.0f}", _spread(way["speedup"])]
-                rows.append([str(batch["batch_size"]), way["label"], use, *second])
-    return table(["batch", "way", "teacher use", "tokens a second", "x the teacher's own `generate`"], rows)
+                second = [f"{way['tokens_per_second']['median']:,.0f}", _spread(way["speedup"]), number(way["equal"])]
+                second += [interval(each, digits=1) for each in metrics.values()]
+                rows.append([str(batch["batch_size"]), _marked(way, batch), use, *second])
+    differences = [f"{metric}, minus the teacher's" for metric in metrics]
+    head = ["batch", "way", "teacher use", "tokens a second", "x the fastest teacher alone", "equal texts"]
+    return table([*head, *differences], rows)
+
+
+def _marked(way: dict[str, Any], batch: dict[str, Any]) -> str:
+    """Return the name of a way, in bold where it is the reference."""
+    return f"**{way['label']}**" if way["name"] == batch["reference"] else str(way["label"])
 
 
 def _pair(found: dict[str, Any]) -> str:
@@ -45,10 +56,12 @@ def _spread(ratio: dict[str, float]) -> str:
     return f"{number(ratio['median'])} ({number(ratio['low'])} to {number(ratio['high'])})"
 
 
-def _own(batch: dict[str, Any]) -> str:
-    """Return the median over the rounds of the teacher's seconds over deferral's, both in this engine."""
-    ratios = sorted(round_["seconds"]["teacher"] / round_["seconds"]["deferral"] for round_ in batch["rounds"])
-    return number(ratios[len(ratios) // 2])
+def _over(batch: dict[str, Any], other: str) -> float:
+    """Return deferral's tokens a second over those of another system: the median over the rounds."""
+    tokens = {way["name"]: way["tokens"] for way in batch["contestants"]}
+    rounds = [each["seconds"] for each in batch["rounds"]]
+    share = tokens["deferral"] / tokens[other]
+    return statistics.median(share * each[other] / each["deferral"] for each in rounds)
 
 
 TABLES: dict[str, Callable[..., str]] = {"speed": speed, "every-way": alone}

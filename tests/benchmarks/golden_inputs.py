@@ -209,5 +209,5 @@ def committed_speed(folder: str) -> Speed:
             for each in one["rounds"]
         ]  # fmt: skip
         figures, forwards = made(Figures, one["contestants"]), made(Forward, one["forwards"])
-        batches.append(BatchFigures(one["batch_size"], figures, forwards, rounds))
+        batches.append(BatchFigures(one["batch_size"], one["reference"], figures, forwards, rounds))
     return Speed(content, content.pop("notes"), batches)

@@ -118,9 +118,10 @@ def test_passes_are_followed_by_seconds():
 
 def test_speed_ends_with_the_fastest():
     systems = [("hf-teacher", 1.0), ("deferral", 2.5), ("lookup", 1.5)]
-    timed = [{"label": name, "speedup": {"median": ratio}} for name, ratio in systems]
-    put(Path("out/speed.json"), {"batches": [{"batch_size": 8, "contestants": timed}]})
-    assert ending("bench speed", SpeedConfig(output="out")) == ["batch 8: deferral is fastest, 2.50 x hf-teacher"]
+    timed = [{"name": name, "label": name, "speedup": {"median": ratio}} for name, ratio in systems]
+    put(Path("out/speed.json"), {"batches": [{"batch_size": 8, "reference": "ct2-teacher", "contestants": timed}]})
+    wanted = "batch 8: deferral is fastest, 2.50 x ct2-teacher, the fastest teacher alone"
+    assert ending("bench speed", SpeedConfig(output="out")) == [wanted]
 
 
 def test_advice_ends_with_the_command_of_what_it_names():

@@ -19,7 +19,7 @@ from wheels.benchmarks.annotation.config import AnnotationConfig
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.frontier.config import AdviseConfig
 from wheels.benchmarks.passes.config import PassesConfig
-from wheels.benchmarks.speed.config import SpeedConfig
+from wheels.benchmarks.speed.config import SpeedConfig, is_alone
 from wheels.benchmarks.study.config import StudyConfig
 from wheels.config.parsing import as_command
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
@@ -117,9 +117,14 @@ def _passes(config: PassesConfig) -> Iterator[str]:
 
 def _speed(config: SpeedConfig) -> Iterator[str]:
     for batch in read_object(Path(config.output) / "speed.json")["batches"]:
-        timed: list[Mapping[str, Any]] = [each for each in batch["contestants"] if each["speedup"]]
+        timed: list[Mapping[str, Any]] = [
+            each for each in batch["contestants"] if not is_alone(each["name"], "student")
+        ]
         best = max(timed, key=lambda each: each["speedup"]["median"])
-        yield f"batch {batch['batch_size']}: {best['label']} is fastest, {best['speedup']['median']:.2f} x hf-teacher"
+        yield (
+            f"batch {batch['batch_size']}: {best['label']} is fastest, {best['speedup']['median']:.2f} x "
+            f"{batch['reference']}, the fastest teacher alone"
+        )
 
 
 def _study(config: StudyConfig) -> Iterator[str]:

@@ -16,8 +16,9 @@ from tests.benchmarks.speed.test_config import SIZES
 from tests.decoding.tiny import make_pair, save_artefact
 from tests.pictures import drawn
 from wheels.benchmarks.core.bootstrap import Spread
+from wheels.benchmarks.speed import ct2_systems
 from wheels.benchmarks.speed import run as speed_module
-from wheels.benchmarks.speed.config import SYSTEMS, WITH_RANDOM_WEIGHTS, SpeedConfig
+from wheels.benchmarks.speed.config import CT2, SYSTEMS, WITH_RANDOM_WEIGHTS, SpeedConfig, is_alone
 from wheels.benchmarks.speed.forward_timer import ForwardTimer, Machine, Shape
 from wheels.benchmarks.speed.hf_systems import Outcome
 from wheels.benchmarks.speed.plot import draw
@@ -33,9 +34,14 @@ MACHINE = Machine(bandwidth=1e10, peak=1e11)
 ROW = '{"source": "a b c", "target": "b"}\n{"source": "k j", "target": "c"}\n'
 
 
+WITHOUT = tuple(name for name in WITH_RANDOM_WEIGHTS if name not in CT2)
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine is given, and CTranslate2 is not there: `test_ct2_systems` has it."""
     monkeypatch.setattr(Machine, "measure", classmethod(lambda *_: MACHINE))
+    monkeypatch.setattr(ct2_systems, "why_not", lambda pair: "it is not there")
 
 
 @pytest.fixture
@@ -76,7 +82,7 @@ def test_everything_is_written(config: SpeedConfig, capsys: pytest.CaptureFixtur
     assert [batch["batch_size"] for batch in content["batches"]] == [1, 3]
     assert all(map(math.isfinite, numbers(content)))
     for batch in content["batches"]:
-        assert [each["name"] for each in batch["contestants"]] == list(WITH_RANDOM_WEIGHTS)
+        assert [each["name"] for each in batch["contestants"]] == list(WITHOUT)
         for each in batch["contestants"]:
             assert each["tokens"] == 4 * 6, "every text has the length that was asked for"
             assert len(each["seconds"]) == 2
@@ -86,13 +92,17 @@ def test_everything_is_written(config: SpeedConfig, capsys: pytest.CaptureFixtur
             assert each["scheduler_overhead"]["median"] > 0 and each["distance"]["median"] > 0
             assert f"|{each['name']}|" in each["signature"] and f"|batch:{batch['batch_size']}|" in each["signature"]
             assert each["differing"] == (0 if each["name"] in ("teacher", "student") else None)
-        assert batch["contestants"][0]["speedup"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+        fastest = next(each for each in batch["contestants"] if each["name"] == batch["reference"])
+        assert fastest["speedup"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+        assert all(each["speedup"]["median"] <= 1 for each in batch["contestants"] if is_alone(each["name"], "teacher"))
+        assert {each["name"]: each["equal"] for each in batch["contestants"]}["teacher"] == 1.0
+        assert all(each["quality"] is None for each in batch["contestants"]), "random words have no references"
         assert [(each["model"], each["kind"], each["width"]) for each in batch["forwards"]] == [
             (model, kind, width)
             for model, width in (("student", 1), ("teacher", 1), ("teacher", 6)) for kind in ("decode", "lean")
         ]  # fmt: skip
     lines = list(csv.DictReader((folder / "speed.csv").open()))
-    assert len(lines) == 2 * len(WITH_RANDOM_WEIGHTS)
+    assert len(lines) == 2 * len(WITHOUT)
     assert shown.count("batch size") == 2 and "WARNING" not in shown
     assert matplotlib.image.imread(folder / "speed.png").shape[1] > 1000
     assert json.loads((folder / "resolved.json").read_text())["config"]["rows"] == 4
@@ -101,7 +111,7 @@ def test_everything_is_written(config: SpeedConfig, capsys: pytest.CaptureFixtur
 @pytest.mark.slow
 def test_systems_take_turns_behind_a_warm_up(config: SpeedConfig, ran: list[tuple[str, int]]) -> None:
     run(config)
-    names = list(WITH_RANDOM_WEIGHTS)
+    names = list(WITHOUT)
     turns = [*names, *names, *names[1:], names[0]]
     assert ran == [(name, 1) for name in turns] + [(name, 3) for name in turns]
     assert json.loads(round_file(Path(config.output), 3, 1).read_text())["order"] == [*names[1:], names[0]]
@@ -111,7 +121,7 @@ def test_systems_take_turns_behind_a_warm_up(config: SpeedConfig, ran: list[tupl
 def test_an_interrupted_run_goes_on_where_it_was(
     config: SpeedConfig, ran: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names, student = list(WITH_RANDOM_WEIGHTS), KNOWN["student"]
+    names, student = list(WITHOUT), KNOWN["student"]
 
     def interrupted(workload, batch_size):
         if len(ran) > 2 * len(names):
@@ -183,7 +193,7 @@ def test_a_busy_machine_is_named(config: SpeedConfig, monkeypatch: pytest.Monkey
 
 def test_a_round_comes_back_as_it_was() -> None:
     forwards = [["student", "decode", 1, 1, 32, 1, 0.25]]
-    timed = Round(["a"], [0.0, 0.0, 0.0], {"a": Timing(1.0, 2, 1, 0, 0, 0, None, [], [], 0.5)}, MACHINE, forwards)
+    timed = Round(["a"], [0.0, 0.0, 0.0], {"a": Timing(1.0, [[5, 1]], 1, 0, 0, 0, [], 0.5)}, MACHINE, forwards)
     assert round_of(json.loads(json.dumps(dataclasses.asdict(timed)))) == timed
     assert timed.seconds == {Shape("student", "decode", 1, 1, 32, 1): 0.25}
 
@@ -194,21 +204,27 @@ def test_a_trained_pair_is_timed_with_all_that_it_can_do(tmp_path: Path) -> None
     (tmp_path / "rows.jsonl").write_text(ROW)
     config = SpeedConfig(model=str(folder), data=str(tmp_path / "rows.jsonl"), rows=9, max_new_tokens=5)
     plan = make_plan(config)
-    without = ("deferral", "deferral-lockstep", "verified")
+    without = ("deferral", "deferral-lockstep", "verified", *CT2)
     assert plan.names == [name for name in SYSTEMS if name not in without]
     assert plan.notes[0].startswith("without deferral, deferral-lockstep, verified: ")
-    assert plan.notes[1] == "rows has 2 of the 9 rows asked for"
+    assert plan.notes[1] == f"without {', '.join(CT2)}: it is not there"
+    assert plan.notes[2] == "rows has 2 of the 9 rows asked for"
+    with pytest.raises(WheelsError, match="ct2-teacher cannot be timed: it is not there"):
+        make_plan(dataclasses.replace(config, methods=("ct2-teacher",)))
     with pytest.raises(WheelsError, match="calibrat"):
         make_plan(dataclasses.replace(config, methods=("deferral",)))
     code = main(
         f"bench speed --model {folder} --data {tmp_path}/rows.jsonl --rounds 1 --batch-sizes 2 --max-new-tokens 5 "
         f"--methods speculative,lookup,hf-assisted --output {tmp_path}/out".split()
     )
-    assert code == 0 and (tmp_path / "out" / "speed.json").is_file()
+    content = json.loads((tmp_path / "out" / "speed.json").read_text())
+    assert code == 0 and all(list(each["quality"]) == ["bleu", "chrf"] for each in content["batches"][0]["contestants"])
 
 
 def timing(seconds: float, tokens: int, **others: object) -> Timing:
-    plain = Timing(seconds, tokens, 0, 0, 0, 0, None, [], [["student", "decode", 1, 1, 32, 1, tokens]], None)
+    """Of two texts as long as each other."""
+    texts = [[4] * (tokens // 2)] * 2
+    plain = Timing(seconds, texts, 0, 0, 0, 0, [["student", "decode", 1, 1, 32, 1, tokens]], None)
     return dataclasses.replace(plain, **others)
 
 
@@ -238,14 +254,14 @@ ABOUT = {
 def by_hand() -> Speed:
     setting = WorkloadFacts(rows=2, prefix=1, source=0, longest=10, draft=2, budget=0.2, place="t|2|s|p")
     teacher = [["teacher", "decode", 1, 1, 32, 1, 20]]
-    drafts = {"teacher_tokens": 10, "drafted": 12, "accepted": 6, "checked": 12, "different": []}
+    drafts = {"teacher_tokens": 10, "drafted": 12, "accepted": 6, "checked": 12}
     both = [["student", "decode", 1, 1, 32, 1, 12], ["teacher", "decode", 2, 3, 32, 3, 4]]
     rounds = [
         held(setting, 1, {
             "hf-teacher": timing(4.0 * slow, 20, teacher_tokens=20, passes=teacher),
             "student": timing(0.5 * slow, 40),
             "deferral": timing(2.0 * slow, 20, teacher_tokens=4, forward_seconds=1.6),
-            "speculative": timing(1.0 * slow, 20, differing=slow, **(drafts | {"different": [1]}), passes=both),
+            "speculative": timing(1.0 * slow, 20, outputs=[[5] * 10, [3 + slow] * 10], **drafts, passes=both),
         })
         for slow in (1, 2)
     ]  # fmt: skip
@@ -274,6 +290,7 @@ def test_the_figures_by_hand(by_hand: Speed) -> None:
     assert speculative.limit_tokens_per_second == pytest.approx(1.75 / 0.16)
     assert speculative.scheduler_overhead.low == pytest.approx(1.0 / (12 * 0.01 + 4 * 0.14))
     assert (speculative.differing, deferral.differing) == (2, None), "the worst round counts"
+    assert (speculative.different, speculative.equal, teacher.equal) == ([0, 1], 0.5, 1.0), "equal is of the first one"
     student_step, teacher_step, verification = by_hand.batches[0].forwards
     assert (student_step.seconds.median, teacher_step.seconds.median) == (0.01, 0.1)
     cost = ForwardTimer(make_pair("llama"), 0).cost(Shape("teacher", "decode", 1, 3, 32, 3))
@@ -340,7 +357,9 @@ def test_prompts_are_part_of_the_limit() -> None:
 def test_the_table_shows_what_there_is(by_hand: Speed) -> None:
     shown = as_text(by_hand)
     lines = {line.split()[0]: line.split() for line in shown.splitlines() if line and not line.startswith("note")}
-    assert lines["deferral"][1:6] == ["3.000", "7.5", "(5-10)", "2.00", "(2.00-2.00)"]
+    (speed, _) = (line.split() for line in shown.splitlines() if line.startswith("deferral "))
+    assert speed[1:] == ["3.000", "7.5", "(5-10)", "2.00", "(2.00-2.00)", "0.20", "1.00"]
+    assert "medians of 2 rounds; the fastest teacher alone: hf-teacher:" in shown
     assert "1.88" in lines["deferral"] and "loop: seconds over" in shown
     assert lines["speculative"][-1] == "2" and "note: a note" in shown
     assert "WARNING: batch size 1: 2 outputs of speculative are not those of hf-teacher" in shown
@@ -350,12 +369,29 @@ def test_the_table_shows_what_there_is(by_hand: Speed) -> None:
     assert (cells["speculative"]["differing"], cells["speculative"]["same_as"]) == ("2", "hf-teacher")
 
 
+def test_quality_is_beside_the_speed(by_hand: Speed) -> None:
+    (batch,) = by_hand.batches
+    scores = {"hf-teacher": 41.5, "student": 32.25, "deferral": 38.0, "speculative": 41.5}
+    figures = [
+        dataclasses.replace(each, quality={"bleu": {
+            "value": scores[each.name], "difference": scores[each.name] - 41.5, "low": -12.0, "high": -0.5}})
+        for each in batch.figures
+    ]  # fmt: skip
+    speed = dataclasses.replace(by_hand, batches=[dataclasses.replace(batch, figures=figures)])
+    (shown, _) = (line.split() for line in as_text(speed).splitlines() if line.startswith("deferral "))
+    assert shown[7:] == ["1.00", "38.0", "-3.5", "[-12.0,", "-0.5]"]
+    cells = {line["contestant"]: line for line in csv.DictReader(io.StringIO(as_csv(speed)))}
+    assert (cells["student"]["bleu_value"], cells["student"]["bleu_difference"]) == ("32.25", "-9.25")
+    texts = [text.get_text() for text in drawn(draw, speed.to_json()).axes[0].texts]
+    assert {"bleu", "times", "32.2", "38.0"} <= set(texts) and texts.count("41.5") == 2
+
+
 def test_the_picture_has_a_ratio_and_a_limit_for_each(by_hand: Speed) -> None:
     figure = drawn(draw, by_hand.to_json())
     (axes,) = figure.axes
     shown = by_hand.batches[0].figures
-    ratios = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
-    assert ratios == [each.speedup.median for each in shown]
+    ratios = [bar.get_x() + bar.get_width() for bar in axes.patches]
+    assert ratios == pytest.approx([each.speedup.median for each in shown])
     assert [label.get_text() for label in axes.get_yticklabels()] == [each.label for each in shown]
     reference = next(each.tokens_per_second.median for each in shown if each.name == "hf-teacher")
     limits = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "|"]
