@@ -49,6 +49,13 @@ def logs() -> None:
     logger.propagate = True
 
 
+@pytest.fixture(autouse=True)
+def backend() -> None:
+    """Let torch run decode steps, whatever a command of an earlier test has chosen."""
+    if "wheels.decoding.models.backends" in sys.modules:
+        sys.modules["wheels.decoding.models.backends"].use_backend("torch")
+
+
 OTHERS = {"marian", "bart", "gpt2", "qwen2", "qwen3"}
 """Families beside T5 and Llama, which the fast tests take for all of them."""
 

@@ -20,6 +20,7 @@ from wheels.decoding.methods.calibrated import calibrated, known_rules, levels_o
 from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.online import RATE
 from wheels.decoding.methods.rules import KNOWN_RATE, RULE_NAMES, RULES, find_rules
+from wheels.decoding.models.backends import use_backend
 from wheels.decoding.params import DecodeParams
 from wheels.errors import WheelsError
 from wheels.json_text import json_digest
@@ -50,6 +51,7 @@ def rows_digest(rows: Sequence[Row]) -> str:
 
 def load_artefact(config: CurveConfig) -> Artefact:
     """Return the model that is to be measured."""
+    use_backend(config.backend)
     artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
     set_threads(config.threads, artefact.pair)
     return artefact
@@ -140,6 +142,7 @@ def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list
         device=config.device,
         dtype=config.dtype,
         threads=config.threads,
+        backend=config.backend,
     )
     task = load_task(
         settings.data, source=settings.source, target=settings.target, require_target=False, bad_rows=settings.bad_rows

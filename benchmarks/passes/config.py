@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.config.fields import check_fields, machine_option, option, option_group, threads_option
+from wheels.config.fields import backend_option, check_fields, machine_option, option, option_group, threads_option
 from wheels.config.paths import PLACE, RUN
 from wheels.data.options import bad_rows_option
 from wheels.decoding.methods.choices import DTYPES
@@ -76,6 +76,7 @@ class PassesConfig:
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
     threads: int | None = threads_option()
+    backend: str = backend_option()
 
     def __post_init__(self) -> None:
         """Check every value; budgets are put in order, each value stands once."""

@@ -34,6 +34,7 @@ from wheels.benchmarks.passes.tune import Tried, choose
 from wheels.benchmarks.passes.tuned_commands import generate_command
 from wheels.config.parsing import to_dict, versions, write_resolved
 from wheels.data.tasks import Row, Task, load_task
+from wheels.decoding.models.backends import use_backend
 from wheels.decoding.params import DecodeParams
 from wheels.files import write_json, write_text
 from wheels.json_text import json_digest
@@ -64,6 +65,7 @@ def run(config: PassesConfig) -> list[PassPoint]:
         WheelsError: for what the user can mend: data, model, a budget that was not calibrated, or one calibrated or
             tuned on the rows that are scored.
     """
+    use_backend(config.backend)
     task = load_task(
         config.data,
         source=config.source,

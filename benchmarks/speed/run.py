@@ -44,6 +44,7 @@ from wheels.data.tasks import load_task
 from wheels.decoding.methods.calibrated import calibrated
 from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.methods.rules import RULES
+from wheels.decoding.models.backends import use_backend
 from wheels.environment import processor_name, rivals
 from wheels.errors import WheelsError
 from wheels.files import write_json, write_text
@@ -86,6 +87,7 @@ def run(config: SpeedConfig) -> Speed:
         WheelsError: for what the user can mend: data, model, a rule that is missing, a folder of another run.
     """
     folder = Path(config.output)
+    use_backend(config.backend)
     plan = make_plan(config)
     set_threads(config.threads, plan.workload.prompts.pair)
     made_by = made_by_of(config, plan)

@@ -22,6 +22,7 @@ from wheels.decoding.methods.calibrated import known_rules, rule_of
 from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.rule import Rule
 from wheels.decoding.methods.rules import KNOWN_RATE, find_rule, find_rules, whole_place
+from wheels.decoding.models.backends import use_backend
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.step import Step
 from wheels.decoding.trace import teacher_use
@@ -93,6 +94,7 @@ class Bracket:
 
 def run(config: CalibrateConfig) -> None:
     """Calibrate a model's folder; see `CalibrateConfig`."""
+    use_backend(config.backend)
     check_model(Path(config.model))
     with locked(Path(config.model) / LOCK, config.model):
         calibrate_model(config)

@@ -31,6 +31,7 @@ from wheels.decoding.methods.method import (
     verified,
 )
 from wheels.decoding.methods.rules import RULES
+from wheels.decoding.models.backends import use_backend
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.render import Summary, as_html, as_json, as_text
 from wheels.decoding.sampling import Sampling
@@ -51,6 +52,7 @@ def run(config: GenerateConfig) -> None:
     The outputs go to standard output or `--output`; the line that sums up the teacher's use goes to standard error, so
     that a pipe carries the outputs alone; `--quiet` leaves it out.
     """
+    use_backend(config.backend)
     if config.output is not None:
         check_writable(config.output)
     sources = read_sources(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.config.fields import check_fields, machine_option, option, option_group, threads_option
+from wheels.config.fields import backend_option, check_fields, machine_option, option, option_group, threads_option
 from wheels.config.paths import FILE, PLACE
 from wheels.data.prompts import prompt_options
 from wheels.decoding.methods.choices import (
@@ -102,6 +102,7 @@ class GenerateConfig:
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
     threads: int | None = threads_option()
+    backend: str = backend_option()
 
     def __post_init__(self) -> None:
         """Check every value, and those that do not go together."""

@@ -58,6 +58,18 @@ class LayerNorm:
 
 
 @dataclass(frozen=True)
+class Scaled:
+    """A norm times a number."""
+
+    norm: Function
+    factor: float
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the scaled normalized states."""
+        return self.norm(states) * self.factor
+
+
+@dataclass(frozen=True)
 class Embedding:
     """Token embeddings, and learned positions where the family has them."""
 
@@ -173,14 +185,16 @@ class Block:
     cross_attention: CrossAttention | None = None
 
 
-def gated(act: Function) -> Function:
-    """Return the activation of a gated feed-forward, `act(gate) * up`, of both side by side, `[N, 2F]` to `[N, F]`."""
+@dataclass(frozen=True)
+class Gated:
+    """The activation of a gated feed-forward, `act(gate) * up`, of both side by side, `[N, 2F]` to `[N, F]`."""
 
-    def apply(inner_NF: torch.Tensor) -> torch.Tensor:
+    act: Function
+
+    def __call__(self, inner_NF: torch.Tensor) -> torch.Tensor:
+        """Return the gated activations."""
         gate_NF, up_NF = inner_NF.chunk(2, -1)
-        return act(gate_NF) * up_NF
-
-    return apply
+        return self.act(gate_NF) * up_NF
 
 
 def rotated(values_NHE: torch.Tensor, cos_N1E: torch.Tensor, sin_N1E: torch.Tensor) -> torch.Tensor:

@@ -29,10 +29,15 @@ class Rotary:
 
     def __call__(self, inputs: AttentionInputs) -> Rotation:
         """Return cosine and sine of the new tokens' angles."""
-        if inputs.visible > len(self.table[0]):
-            self.table = self._table(2 * inputs.visible)
+        self.reserve(inputs.visible)
         cos_T1E, sin_T1E = self.table
         return inputs.lookup(cos_T1E), inputs.lookup(sin_T1E)
+
+    def reserve(self, visible: int) -> int:
+        """Let the table have `visible` positions at least; return how many it has."""
+        if visible > len(self.table[0]):
+            self.table = self._table(2 * visible)
+        return len(self.table[0])
 
     def _table(self, length: int) -> Rotation:
         """Compute cosines and sines of the positions below `length`; the first half of the sines is negated."""
@@ -61,14 +66,17 @@ class DistanceBias:
 
     def __call__(self, inputs: AttentionInputs, dtype: torch.dtype) -> AttentionBias:
         """Return the bias of the new tokens, `[R, H, K, L]`, or `[1, H, 1, L]` for all where they are aligned."""
-        visible, length = inputs.visible, self.ramp_HT.shape[1] // 2
-        if visible > length:
-            length = 2 * visible
-            self.ramp_HT = self._ramp(length)
+        visible, length = inputs.visible, self.reserve(inputs.visible)
         if inputs.aligned:
             return self.ramp_HT[None, :, None, length - visible : length]
         key_L = torch.arange(length - 1, length - 1 + visible, device=inputs.positions_RK.device)
         return text_bias(inputs, self.ramp_HT[:, key_L - inputs.positions_RK[:, :, None]].transpose(0, 1))
+
+    def reserve(self, visible: int) -> int:
+        """Let the ramp reach `visible` positions at least; return how many it reaches."""
+        if visible > self.ramp_HT.shape[1] // 2:
+            self.ramp_HT = self._ramp(2 * visible)
+        return self.ramp_HT.shape[1] // 2
 
     def _ramp(self, length: int) -> torch.Tensor:
         """Return the ramp for positions below `length`."""

@@ -31,6 +31,8 @@ class AttentionInputs:
     """The counts as a tensor; None where each row reads one token."""
     packing: Packing | None = None
     """The ragged batch without padding; None where all counts are equal."""
+    cursor_B: torch.Tensor | None = None
+    """The cursors of all rows of the cache, before this pass."""
 
     @classmethod
     def of(

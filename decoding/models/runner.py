@@ -5,18 +5,36 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel
 
+from wheels.decoding.models.backends import decoder_for
 from wheels.decoding.models.cache import RaggedCache, RowKeyValues
-from wheels.decoding.models.fast import FastDecoder
 from wheels.decoding.models.forward_batches import CHUNK, OVERHEAD, ForwardBatch, plan_forward_batches
 from wheels.decoding.models.inputs import AttentionInputs, LogitsToKeep
 from wheels.decoding.models.library import LibraryForward
-from wheels.decoding.models.registry import fast_decoder_for
-from wheels.decoding.models.sources import cross_projections, encode
+from wheels.decoding.models.sources import Encoder, cross_projections, encode
 from wheels.errors import WheelsError
+
+
+class Backend(Protocol):
+    """What runs a model's forward passes, on the runner's KV cache."""
+
+    kind: str
+    """Of its passes over texts (`Pass`)."""
+    encoder_kind: str
+    """Of its passes over sources."""
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """What reads the sources; None in a causal model."""
+
+    def forward(
+        self, tokens_RK: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs, keep: LogitsToKeep
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read the new tokens; return logits and hidden states where they are kept, `[R, W, V]` and `[R, W, D]`."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +115,7 @@ class Runner:
         self.chunk, self.overhead = chunk, overhead
         self.cursor_B = torch.zeros(rows, dtype=torch.long, device=model.device)
         self.library, self.fast = LibraryForward(model), fast
-        self.backend: FastDecoder | LibraryForward = self.library
+        self.backend: Backend = self.library
         self._parameters: list[torch.nn.Parameter] = []
         self._counted = self._counts()
         self.refresh()
@@ -123,7 +141,7 @@ class Runner:
         # Weights made in inference mode have no count; outside of it they cannot be changed in place.
         self._parameters = [weight for weight in self.model.parameters() if not weight.is_inference()]
         self._counted = self._counts()
-        fast = fast_decoder_for(self.model, self.weights) if self.fast else None
+        fast = decoder_for(self.model, self.weights) if self.fast else None
         if fast is None and self.weights != "float32":
             raise WheelsError(
                 f"weights {self.weights!r} are for T5, Marian, BART, Llama, Qwen and GPT-2 models in dtype float32 on "
@@ -232,6 +250,7 @@ class Runner:
         first_R = self.cursor_B if rows_R is None else self.cursor_B[rows_R]
         source_lengths = [len(self._sources[row]) for row in rows] if self.backend.encoder is not None else []
         inputs = AttentionInputs.of(rows, rows_R, firsts, first_R, counts, source_lengths)
+        inputs.cursor_B = self.cursor_B
         tokens_RK = inputs.tokens(tokens_BT)
         start = time.perf_counter()
         output = self._forward(tokens_RK, inputs, keep_R)

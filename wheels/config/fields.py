@@ -106,6 +106,17 @@ def threads_option() -> Any:
     )
 
 
+BACKENDS = ("auto", "torch", "onnx")
+"""What runs decode steps: see `wheels.decoding.models.backends`."""
+
+
+def backend_option() -> Any:
+    """Return the field of what runs a command's decode steps."""
+    return machine_option(
+        "auto", "what runs decode steps; auto: ONNX Runtime where it is installed and can", choices=BACKENDS
+    )
+
+
 REQUIRED = dataclasses.MISSING
 """The default of an `option` that the user must give."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wheels.decoding.models.blocks import Block, Embedding, FeedForward, SelfAttention, gated
+from wheels.decoding.models.blocks import Block, Embedding, FeedForward, Gated, SelfAttention
 from wheels.decoding.models.fast import FastDecoder
 from wheels.decoding.models.fast_positions import Rotary
 from wheels.decoding.models.weights import activation, fused, output_head, rms_norm, self_attention, table
@@ -34,4 +34,4 @@ def _feed_forward(layer: Any) -> FeedForward:
     own = layer.mlp
     act = activation(own.act_fn, own.down_proj.weight.dtype)
     into = fused(own.gate_proj, own.up_proj)
-    return FeedForward(into, fused(own.down_proj), gated(act), pre_norm=rms_norm(layer.post_attention_layernorm))
+    return FeedForward(into, fused(own.down_proj), Gated(act), pre_norm=rms_norm(layer.post_attention_layernorm))

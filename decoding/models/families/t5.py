@@ -10,8 +10,9 @@ from wheels.decoding.models.blocks import (
     Embedding,
     FeedForward,
     Function,
+    Gated,
+    Scaled,
     SelfAttention,
-    gated,
 )
 from wheels.decoding.models.fast import FastDecoder, FastEncoder, SourceProjection
 from wheels.decoding.models.fast_positions import DistanceBias, SourceBias
@@ -58,11 +59,11 @@ def _feed_forward(layer: Any) -> FeedForward:
     own, norm = layer.DenseReluDense, rms_norm(layer.layer_norm)
     act = activation(own.act, own.wo.weight.dtype)
     if hasattr(own, "wi_1"):
-        return FeedForward(fused(own.wi_0, own.wi_1), fused(own.wo), gated(act), pre_norm=norm)
+        return FeedForward(fused(own.wi_0, own.wi_1), fused(own.wo), Gated(act), pre_norm=norm)
     return FeedForward(fused(own.wi), fused(own.wo), act, pre_norm=norm)
 
 
 def _final_norm(model: Any) -> Function:
     """Return the decoder's last norm; T5 scales what its head reads where head and embedding are tied."""
-    norm, scale = rms_norm(model.decoder.final_layer_norm), model.model_dim**-0.5
-    return (lambda states_ND: norm(states_ND) * scale) if model.config.scale_decoder_outputs else norm
+    norm = rms_norm(model.decoder.final_layer_norm)
+    return Scaled(norm, model.model_dim**-0.5) if model.config.scale_decoder_outputs else norm

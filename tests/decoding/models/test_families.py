@@ -48,7 +48,7 @@ TOLERANCE = 1e-5
 ROWS, LENGTH, ROUNDS = 4, 40, 40
 
 CAUSAL = {
-    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": 2,
     "num_attention_heads": 4, "initializer_range": 0.2, "max_position_embeddings": 64,
 }  # fmt: skip
 SCALED = {

@@ -1,0 +1,89 @@
+"""What runs a model's decode steps: torch, or ONNX Runtime where that is installed and knows the family."""
+
+from __future__ import annotations
+
+import importlib.util
+import weakref
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import PreTrainedModel
+
+from wheels.config.fields import BACKENDS
+from wheels.decoding.models.fast import FastDecoder
+from wheels.decoding.models.registry import fast_decoder_for
+from wheels.errors import WheelsError, check_choice
+
+if TYPE_CHECKING:
+    from wheels.decoding.models.compiled.decoder import CompiledDecoder
+
+_chosen = "torch"
+_compiled: weakref.WeakKeyDictionary[PreTrainedModel, tuple[FastDecoder, int, CompiledDecoder | None]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def use_backend(name: str) -> None:
+    """Choose what runs decode steps in runners that are made from now on in this process.
+
+    Args:
+        name: `torch`, which is what runs them unless chosen; `onnx`: ONNX Runtime; `auto`: ONNX Runtime where it is
+            installed, for the models that it can run.
+
+    Raises:
+        WheelsError: where ONNX Runtime is asked for and not installed.
+    """
+    global _chosen
+    check_choice("backend", name, BACKENDS)
+    if name == "onnx" and not is_installed():
+        raise WheelsError(
+            "backend 'onnx' needs ONNX Runtime, which is not installed; run pip install 'training-wheels[onnx]', or "
+            "take backend 'torch'"
+        )
+    _chosen = name
+
+
+def is_installed() -> bool:
+    """Tell whether decode steps can be compiled here."""
+    return all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxruntime"))
+
+
+def decoder_for(model: PreTrainedModel, kind: str = "float32") -> FastDecoder | CompiledDecoder | None:
+    """Return the decoder of `model` with its present weights; None where only the library can run it.
+
+    A compiled one holds a copy of the weights, and uses as many threads as torch had when it was made.
+
+    Args:
+        model: Of the library.
+        kind: What its weights become: `float32`, that is as they are, `int8` or `bfloat16`.
+
+    Raises:
+        WheelsError: where backend `onnx` was chosen and cannot run the model.
+    """
+    fast = fast_decoder_for(model, kind)
+    wanted = _chosen == "onnx" or (_chosen == "auto" and is_installed())
+    compiled = _compiled_of(model, fast) if wanted and fast is not None and kind == "float32" else None
+    if compiled is None and _chosen == "onnx":
+        raise WheelsError(
+            f"backend 'onnx' cannot run {type(model).__name__} as it is here: it runs known families of at most 250M "
+            "weights in float32 on a CPU; take backend 'auto', which leaves other models to torch"
+        )
+    return compiled or fast
+
+
+def _compiled_of(model: PreTrainedModel, fast: FastDecoder) -> CompiledDecoder | None:
+    """Return the compiled form of a fast decoder, made once; None where there is none."""
+    weight, threads = fast.embedding.token_VD, torch.get_num_threads()
+    if weight.dtype != torch.float32 or weight.device.type != "cpu":
+        return None
+    made_of, made_with, made = _compiled.get(model, (None, 0, None))
+    if made_of is not fast or made_with != threads:
+        from wheels.decoding.models.compiled.decoder import CompiledDecoder
+        from wheels.decoding.models.compiled.graph import Unsupported
+
+        try:
+            made = CompiledDecoder(fast)
+        except Unsupported:
+            made = None
+        _compiled[model] = (fast, threads, made)
+    return made

@@ -1,0 +1,165 @@
+"""The compiled decode step against the library's, and beside torch's on one KV cache."""
+
+import importlib.util
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+
+from tests.decoding.models.test_families import BART, MODELS, SEQ2SEQ, TOLERANCE, build, texts, worst_error
+from tests.decoding.tiny import VOCABULARY
+from wheels.decoding.models.backends import decoder_for, is_installed, use_backend
+from wheels.decoding.models.cache import BLOCK
+from wheels.decoding.models.fast import FastDecoder
+from wheels.decoding.models.fast_positions import FIRST_TABLE
+from wheels.decoding.models.runner import Runner
+from wheels.errors import WheelsError
+
+needs_onnx = pytest.mark.skipif(not is_installed(), reason="ONNX Runtime is not installed")
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Choose ONNX Runtime, and count the passes that it ran and those that torch ran."""
+    from wheels.decoding.models.compiled.decoder import Binding
+
+    counts: Counter[str] = Counter()
+    for owner, name, what in ((Binding, "run", "onnx"), (FastDecoder, "forward", "torch")):
+        monkeypatch.setattr(owner, name, counting(getattr(owner, name), counts, what))
+    use_backend("onnx")
+    return counts
+
+
+def counting(function: Any, counts: Counter[str], what: str) -> Any:
+    def count(*args: Any) -> Any:
+        counts[what] += 1
+        return function(*args)
+
+    return count
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", MODELS)
+def test_the_compiled_step_equals_the_librarys(name, passes):
+    """Rows alone and together, in any order, rolled back, one token and several; other passes are torch's."""
+    assert worst_error(build(name)) < TOLERANCE
+    assert min(passes["onnx"], passes["torch"]) > 10
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", ["t5-plain", "bart"])
+def test_heads_of_any_size_are_read(name, passes, monkeypatch):
+    """Of 6 and 5 numbers, without and with biases."""
+    monkeypatch.setitem(SEQ2SEQ, "d_kv", 6)
+    monkeypatch.setitem(BART, "d_model", 20)
+    assert worst_error(build(name)) < TOLERANCE
+    assert min(passes["onnx"], passes["torch"]) > 10
+
+
+def misplaced(binding: Any) -> None:
+    binding.position_N += (binding.position_N > 3).long()
+
+
+def one_short(binding: Any) -> None:
+    binding.last_R -= (binding.last_R > 3).int()
+
+
+def sources_unmasked(binding: Any) -> None:
+    binding.source_R.fill_(12)
+
+
+MISTAKES = [
+    *((name, one_short) for name in ("llama-grouped", "t5-plain", "gpt2", "bart")),
+    *((name, misplaced) for name in ("gpt2", "t5-plain")),
+    *((name, sources_unmasked) for name in ("marian", "t5-plain")),
+]
+
+
+@needs_onnx
+@pytest.mark.parametrize(("name", "mistake"), MISTAKES)
+def test_a_wrong_position_or_mask_is_seen(name, mistake, passes, monkeypatch):
+    """The negative control."""
+    from wheels.decoding.models.compiled.decoder import Binding
+
+    run = Binding.run
+
+    def mistaken(self: Any, *sizes: int) -> Any:
+        mistake(self)
+        return run(self, *sizes)
+
+    monkeypatch.setattr(Binding, "run", mistaken)
+    assert worst_error(build(name)) > 100 * TOLERANCE
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", ["llama-grouped", "t5-plain", "gpt2"])
+def test_a_row_that_waits_keeps_what_it_read(name, passes):
+    """Two of three rows read on, past the end of the stores; the third then reads as if it were alone."""
+    model, (texts_BT, sources) = build(name), texts()
+    texts_BT = torch.randint(2, VOCABULARY, (3, BLOCK))
+    runner, alone = Runner(model, 3, VOCABULARY), Runner(model, 1, VOCABULARY, fast=False)
+    runner.admit(range(3), sources[:3])
+    runner.read(None, texts_BT, torch.tensor([4, 7, 2]))
+    for length in range(8, 40):
+        runner.read(torch.tensor([2, 0]), texts_BT, torch.tensor([length - 3, 7, length - 5]))
+    alone.admit([0], [sources[1]])
+    output = [
+        each.read(rows_R, texts_BT[one:], torch.tensor(lengths)).logits_RV
+        for each, rows_R, one, lengths in ((runner, torch.tensor([1]), 0, [0, 8, 0]), (alone, None, 1, [8]))
+    ]
+    assert (output[0] - output[1]).abs().max() < TOLERANCE * output[1].abs().max()
+    assert passes["onnx"] > 30
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", ["llama", "t5-plain"])
+def test_positions_beyond_the_first_table_and_store_are_read(name, passes):
+    model, length = build(name), FIRST_TABLE + 20
+    output, text_1T = [], (torch.arange(length) % 9 + 3)[None]
+    for way in (True, False):
+        runner = Runner(model, 1, VOCABULARY, fast=way)
+        runner.admit([0], [[3, 4]])
+        runner.read(None, text_1T, torch.tensor([FIRST_TABLE - 2]))
+        for each in range(FIRST_TABLE - 1, length + 1):
+            logits_RV = runner.read(None, text_1T, torch.tensor([each])).logits_RV
+        output.append(logits_RV)
+    assert (output[0] - output[1]).abs().max() < TOLERANCE * output[1].abs().max()
+    assert passes["onnx"] > 20
+
+
+@needs_onnx
+def test_a_model_that_cannot_be_compiled_is_torchs_or_refused():
+    model = build("llama").bfloat16()
+    use_backend("auto")
+    assert type(decoder_for(model)) is FastDecoder
+    assert type(decoder_for(build("llama"))) is not FastDecoder
+    use_backend("onnx")
+    with pytest.raises(WheelsError, match="backend 'onnx' cannot run LlamaForCausalLM as it is here"):
+        decoder_for(model)
+
+
+@needs_onnx
+def test_a_decoder_is_compiled_once_and_again_for_other_weights_or_threads(passes):
+    model, threads = build("llama"), torch.get_num_threads()
+    made = decoder_for(model)
+    assert decoder_for(model) is made
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    changed = decoder_for(model)
+    assert changed is not made
+    try:
+        torch.set_num_threads(threads + 1)
+        assert decoder_for(model) is not changed
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_without_onnx_runtime_torch_runs_and_onnx_is_refused(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    use_backend("auto")
+    assert type(decoder_for(build("llama"))) is FastDecoder
+    with pytest.raises(WheelsError, match=r"pip install 'training-wheels\[onnx\]'"):
+        use_backend("onnx")
+    with pytest.raises(WheelsError, match="backend must be one of"):
+        use_backend("tensorflow")
