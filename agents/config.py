@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wheels.config.fields import REQUIRED, check_fields, machine_option, option, option_group, threads_option
 from wheels.config.paths import PLACE, RUN
-from wheels.data.options import bad_rows_option, references_option
+from wheels.data.options import OWN_METRIC, bad_rows_option, references_option
 from wheels.data.prompts import prompt_options
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.methods.choices import DTYPES
@@ -78,7 +78,7 @@ class TrainConfig:
     pseudo_references: int = agent_option(
         4, "texts sampled from the teacher that a text is scored against, beside its reference", minimum=0
     )
-    metric: str | None = agent_option(None, "sentence metric of the reward (default: the task's first)")
+    metric: str | None = agent_option(None, "sentence metric of the reward (default: the task's first)" + OWN_METRIC)
     alpha: float = agent_option(0.25, "weight of the gate's entropy, in nats", minimum=1e-3)
     epochs: int = agent_option(4, "passes over the forks, each round", minimum=1)
     learning_rate: float = agent_option(1e-3, "learning rate of the agent", minimum=0.0)

@@ -7,8 +7,8 @@ from wheels.data.tasks import Task
 from wheels.decoding.commands.calibrate import effort
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.methods.rules import KNOWN_RATE, RULE_NAMES, TRAINED
-from wheels.errors import WheelsError, check_choice
-from wheels.metrics import METRICS
+from wheels.errors import WheelsError
+from wheels.metrics import find_metric
 
 
 def trained_rules(config: TrainConfig) -> list[str]:
@@ -52,7 +52,7 @@ def sentence_metric(config: TrainConfig, task: Task) -> str:
     Raises:
         WheelsError: for an unknown metric.
     """
-    metric = check_choice("metric", config.metric or task.metrics[0], METRICS)
+    metric = find_metric(config.metric or task.metrics[0])
     return metric if metric != "bleu" else "chrf"
 
 

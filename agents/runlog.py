@@ -17,6 +17,7 @@ from wheels.agents.config import TrainConfig
 from wheels.config.parsing import to_dict
 from wheels.errors import WheelsError
 from wheels.files import write_bytes
+from wheels.metrics import code_of_metric
 from wheels.models.loading import first_line, model_digest
 from wheels.runs import append_line, chunks, is_whole, keep_lines, last_whole, number_of, seal
 from wheels.runs.tensors import STATE
@@ -28,7 +29,7 @@ MACHINE = ("device", "threads", "output", "report_to")
 def identity_of(config: TrainConfig, data_digest: str) -> dict[str, Any]:
     """Return everything that the result of a run depends on."""
     digests = {f"{role}_digest": model_digest(getattr(config, role)) for role in ("student", "teacher")}
-    return to_dict(config, MACHINE) | digests | {"data_digest": data_digest}
+    return to_dict(config, MACHINE) | digests | code_of_metric(config.metric) | {"data_digest": data_digest}
 
 
 @contextmanager

@@ -278,7 +278,8 @@ class EpisodeBatch:
 
         slots, texts = list(written.texts), list(written.texts.values())
         rows = [self.rows[self.texts.sequence(slot).index] for slot in slots]
-        known = [(text, one) for text, row in zip(texts, rows, strict=True) for one in (row.target, *row.references)]
+        pairs = zip(texts, rows, strict=True)
+        known = [(text, one, row.source) for text, row in pairs for one in (row.target, *row.references)]
         scored = iter(sentence_scores(self.settings.metric, *map(list, zip(*known, strict=True))))
         values = [sum(islice(scored, 1 + len(row.references))) / (1 + len(row.references)) for row in rows]
         reward_B = written.reward_B.clone()

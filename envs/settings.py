@@ -58,7 +58,7 @@ class Settings:
     reward_mode: str = "step"
     """When the teacher judges tokens: one of `REWARD_MODES`."""
     metric: str = "chrf"
-    """The metric of the terminal reward, a name of `wheels.metrics`."""
+    """The metric of the terminal reward, a name of `wheels.metrics`, or FILE.py:NAME of your own."""
     terminal_scale: float = 0.1
     """Nats that a point of the metric (0 to 100) is worth."""
     max_new_tokens: int = 128
@@ -96,9 +96,9 @@ class Settings:
         if len(set(self.parts)) < len(self.parts):
             raise WheelsError(f"reward must name each part once, got {self.reward!r}")
         if "terminal" in self.parts:
-            from wheels.metrics import METRICS
+            from wheels.metrics import find_metric
 
-            check_choice("metric", self.metric, METRICS)
+            find_metric(self.metric)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Settings:

@@ -152,7 +152,9 @@ def counterfactual_pairs(
     second = write(flipped)
     rule.gains.clear()
     called_N = torch.tensor([trace.authors[place] == TEACHER for trace, place in zip(first, at, strict=True)])
-    scores = [sentence_scores(metric, [trace.text for trace in traces], references) for traces in (first, second)]
+    scores = [
+        sentence_scores(metric, [trace.text for trace in traces], references, sources) for traces in (first, second)
+    ]
     gain_N = torch.tensor(scores[1]) - torch.tensor(scores[0])
     features_NF = torch.stack([flipped.features[row] for row in range(len(rows))])
     length_N = torch.tensor([float(trace.tokens) for trace in first])

@@ -144,7 +144,7 @@ def text_gains(
         decode(pair, sources, method, params, batch_size=batch_size) for method in (student_only(), teacher_only())
     )
     student_N, teacher_N = (
-        torch.tensor(sentence_scores(metric, [trace.text for trace in traces], targets))
+        torch.tensor(sentence_scores(metric, [trace.text for trace in traces], targets, sources))
         for traces in (student, teacher)
     )
     first = teacher_force(pair, pair.encode(sources), [trace.token_ids[:1] for trace in student], batch_size)

@@ -32,7 +32,11 @@ def ceiling_of(metric: str) -> str:
 
 
 def choose(
-    found: Sequence[Found], targets: Sequence[str], metric: str, budgets: Sequence[float]
+    found: Sequence[Found],
+    targets: Sequence[str],
+    metric: str,
+    budgets: Sequence[float],
+    sources: Sequence[str] | None = None,
 ) -> dict[float, tuple[list[Calls], float]]:
     """Return the set of calls of each row, and the corpus metric of their texts, at each budget.
 
@@ -41,15 +45,17 @@ def choose(
         targets: what each row's text is compared with.
         metric: by which.
         budgets: shares of the tokens that the calls may be.
+        sources: of the rows, where the metric reads them.
     """
     rows = [sorted(one.texts, key=lambda text: len(text.calls)) for one in found]
     flat = [text for texts in rows for text in texts]
     against = [target for target, texts in zip(targets, rows, strict=True) for _ in texts]
+    read = sources and [source for source, texts in zip(sources, rows, strict=True) for _ in texts]
     texts = Texts(
         first_R=np.cumsum([0, *map(len, rows[:-1])]),
         calls_N=np.array([len(text.calls) for text in flat], dtype=np.float64),
         length_N=np.array([text.length for text in flat], dtype=np.float64),
-        statistics=sentence_statistics(metric, [text.text for text in flat], against),
+        statistics=sentence_statistics(metric, [text.text for text in flat], against, read),
     )
     chosen, best_R = dict[float, tuple[list[Calls], float]](), None
     for budget in sorted(budgets):
@@ -67,6 +73,7 @@ def call_sets(
     found: Sequence[Found],
     targets: Mapping[str, tuple[str, Sequence[str]]],
     budgets: Sequence[float],
+    sources: Sequence[str] | None = None,
 ) -> tuple[dict[PointKey, list[Calls]], list[dict[str, float | str]]]:
     """Return the sets of calls of every ceiling, and how much of each half the search would have found.
 
@@ -74,11 +81,12 @@ def call_sets(
         found: of each row.
         targets: by the name of the ceiling: its metric, and what each row's text is compared with.
         budgets: at which.
+        sources: of the rows, where a metric reads them.
     """
     sets, halves = dict[PointKey, list[Calls]](), list[dict[str, float | str]]()
     for name, (metric, texts) in targets.items():
-        half = choose(halved(found), texts, metric, budgets)
-        for budget, (calls, value) in choose(found, texts, metric, budgets).items():
+        half = choose(halved(found), texts, metric, budgets, sources)
+        for budget, (calls, value) in choose(found, texts, metric, budgets, sources).items():
             sets[PointKey(name, 0, budget)] = calls
             halves.append({"rule": name, "budget": budget, "value": value, "half": half[budget][1]})
     return sets, halves

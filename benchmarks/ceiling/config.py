@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wheels.config.fields import check_fields, machine_option, option, option_group, threads_option
 from wheels.config.paths import PLACE, RUN
-from wheels.data.options import bad_rows_option
+from wheels.data.options import OWN_METRIC, bad_rows_option
 from wheels.decoding.methods.choices import DTYPES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.errors import WheelsError
@@ -32,7 +32,9 @@ class CeilingConfig:
     source: str = data_option("source", "column of the source; dots reach nested ones")
     target: str = data_option("target", "column of the reference")
     bad_rows: str = bad_rows_option(data_option)
-    metrics: tuple[str, ...] = option((), "metrics; each has a ceiling of its own (default: the task's own)")
+    metrics: tuple[str, ...] = option(
+        (), "metrics; each has a ceiling of its own (default: the task's own)" + OWN_METRIC
+    )
     budgets: tuple[float, ...] = option(
         (0.05, 0.1, 0.2, 0.3, 0.4),
         "teacher budgets between 0 and 1; a rule whose use ends below one has no figure there",

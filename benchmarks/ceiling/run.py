@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from wheels.decoding.methods.method import deferral
 from wheels.decoding.params import DecodeParams
 from wheels.files import write_json, write_text
 from wheels.json_text import json_digest
-from wheels.metrics import sentence_scores, signature
+from wheels.metrics import sentence_scores, sentence_statistics, signature
 from wheels.runs import LINES, chunks, claim
 
 INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher")
@@ -53,6 +54,11 @@ class Work:
     made_from: Mapping[str, Any]
     """Everything that the texts depend on."""
     folder: Path
+
+    @property
+    def sources(self) -> list[str]:
+        """What the texts are written from."""
+        return [row.source for row in self.rows]
 
     @property
     def guide(self) -> str:
@@ -89,27 +95,27 @@ def run(config: CeilingConfig) -> dict[str, Any]:
 def _curve_config(config: CeilingConfig) -> CurveConfig:
     """Return the settings of the curve whose rules are held against the ceiling."""
     shared = (
-        "model", "teacher", "data", "split", "source", "target", "metrics", "rules", "seeds", "limit", "batch_size",
-        "max_new_tokens", "resamples", "output", "device", "dtype", "threads",
+        "model", "teacher", "data", "split", "source", "target", "bad_rows", "metrics", "rules", "seeds", "limit",
+        "batch_size", "max_new_tokens", "resamples", "output", "device", "dtype", "threads",
     )  # fmt: skip
     return CurveConfig(budgets=(0.0, *config.budgets, 1.0), **{name: getattr(config, name) for name in shared})
 
 
 def _decode(work: Work, decodes: Mapping[PointKey, Decode]) -> dict[PointKey, list[Record]]:
     """Return the records of decodes, kept or made now."""
-    sources = [row.source for row in work.rows]
-    return decode_all(work.plan.artefact.pair, sources, decodes, work.folder / "points", work.config.batch_size)
+    return decode_all(work.plan.artefact.pair, work.sources, decodes, work.folder / "points", work.config.batch_size)
 
 
 def _measure(work: Work, outputs: dict[PointKey, list[Record]]) -> dict[str, Any]:
     """Search, decode what was found, score, write and print."""
     config, task, references = work.config, work.task, [row.target for row in work.rows]
+    statistics = partial(sentence_statistics, sources=work.sources)
     found, did = _search(work, outputs)
     targets: dict[str, tuple[str, Sequence[str]]] = {
         ceiling_of(metric): (metric, references) for metric in task.metrics
     }
     targets[IMITATION] = (work.guide, [record.text for record in outputs[TEACHER_END]])
-    sets, halves = call_sets(found, targets, config.budgets)
+    sets, halves = call_sets(found, targets, config.budgets, work.sources)
     outputs = outputs | _decode(work, {key: _ceiling_decode(work, key, calls) for key, calls in sets.items()})
     result = {
         "task": task.name,
@@ -122,7 +128,9 @@ def _measure(work: Work, outputs: dict[PointKey, list[Record]]) -> dict[str, Any
         "notes": work.plan.notes,
         "claim": CLAIM,
         "search": did | {"half": halves},
-        **summarise(outputs, references, task.metrics, list(work.plan.seeds), config.budgets, config.resamples),
+        **summarise(
+            outputs, references, task.metrics, list(work.plan.seeds), config.budgets, config.resamples, statistics
+        ),
         "data_digest": work.made_from["data_digest"],
         "model_digest": work.plan.model_digest,
         "versions": versions(),
@@ -146,7 +154,8 @@ def _search(work: Work, outputs: Mapping[PointKey, Sequence[Record]]) -> tuple[l
     targets = [row.target for row in work.rows]
 
     def score(rows: list[int], texts: list[str]) -> list[float]:
-        return sentence_scores(work.guide, texts, [targets[row] for row in rows])
+        read = [work.sources[row] for row in rows]
+        return sentence_scores(work.guide, texts, [targets[row] for row in rows], read)
 
     params = DecodeParams(max_new_tokens=config.max_new_tokens)
     sources = [row.source for row in work.rows]

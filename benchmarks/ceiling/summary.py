@@ -10,7 +10,7 @@ import numpy as np
 from wheels.benchmarks.ceiling.ceilings import IMITATION, ceiling_of
 from wheels.benchmarks.core.bootstrap import Floats, interval
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record
-from wheels.benchmarks.curve.resampled import Curves, Resampled, per_token
+from wheels.benchmarks.curve.resampled import Curves, Resampled, SentenceStatistics, per_token
 from wheels.metrics import sentence_statistics
 
 
@@ -21,6 +21,7 @@ def summarise(
     rules: Sequence[str],
     budgets: Sequence[float],
     resamples: int,
+    statistics: SentenceStatistics = sentence_statistics,
 ) -> dict[str, Any]:
     """Return the points, and each rule at equal use with its share of the way from random to the ceiling.
 
@@ -31,8 +32,9 @@ def summarise(
         rules: in the order of the tables; `random` is among them.
         budgets: between the ends.
         resamples: of the bootstrap.
+        statistics: gives a metric's per-sentence sufficient statistics.
     """
-    sample = Resampled(outputs, references, metrics, sentence_statistics, resamples, 0)
+    sample = Resampled(outputs, references, metrics, statistics, resamples, 0)
     ceilings = [*map(ceiling_of, metrics), IMITATION]
     curves = Curves(sample, {**_lines(sample, rules, [TEACHER_END]), **_lines(sample, ceilings, [])}, sample.use)
     ends = {

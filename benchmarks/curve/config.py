@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wheels.config.fields import backend_option, check_fields, machine_option, option, option_group, threads_option
 from wheels.config.paths import PLACE, RUN
-from wheels.data.options import bad_rows_option
+from wheels.data.options import OWN_METRIC, bad_rows_option
 from wheels.data.prompts import check_given
 from wheels.decoding.methods.choices import DTYPES, MODE_HELP, MODES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
@@ -42,7 +42,9 @@ class CurveConfig:
     prompt: str | None = data_option(
         None, "text that the models read, with {source} in it, or chat (default: the model's own)", check=check_given
     )
-    metrics: tuple[str, ...] = option((), "metrics; the first is the quality of the curve (default: the task's own)")
+    metrics: tuple[str, ...] = option(
+        (), "metrics; the first is the quality of the curve (default: the task's own)" + OWN_METRIC
+    )
     budgets: tuple[float, ...] = option(
         (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0),
         "teacher budgets to decode; between points more than 0.1 apart in measured use no figure is given",

@@ -92,7 +92,7 @@ def _measure(
 ) -> Curve:
     """Score, write and print; the diagnostics are of the first model."""
     measured = runs[0] if len(runs) == 1 else Measured.pooled(runs)
-    curve = summarise(measured, _with_progress(len(measured.outputs) * len(task.metrics)))
+    curve = summarise(measured, _with_progress(len(measured.outputs) * len(task.metrics), measured.sources))
     curve.metric_signatures.update({metric: signature(metric, measured.references) for metric in task.metrics})
     curve.versions.update(versions())
     write_resolved(config, folder, {"data_digest": data_digest, "model_digest": plan.model_digest})
@@ -113,12 +113,12 @@ def write_results(curve: Curve, measured: Measured, folder: Path, diagnostics: S
     write_text(folder / "report.html", render_page(curve, picture, measured, diagnostics, command))
 
 
-def _with_progress(total: int) -> SentenceStatistics:
-    """Return `sentence_statistics` with a progress bar over its `total` calls."""
+def _with_progress(total: int, sources: Sequence[str]) -> SentenceStatistics:
+    """Return `sentence_statistics` of texts from these sources, with a progress bar over its `total` calls."""
     bar = tqdm(total=total, desc="scoring", unit="point", file=sys.stderr)
 
     def counted(metric: str, hypotheses: list[str], references: list[str]) -> Statistics:
-        statistics = sentence_statistics(metric, hypotheses, references)
+        statistics = sentence_statistics(metric, hypotheses, references, sources)
         bar.update()
         if bar.n == total:
             bar.close()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wheels.config.fields import REQUIRED, check_fields, fields_of, machine_option, option, option_group, threads_option
 from wheels.config.paths import PLACE, RUN, SETTINGS
-from wheels.data.options import bad_rows_option
+from wheels.data.options import OWN_METRIC, bad_rows_option
 from wheels.data.prompts import check_given
 from wheels.decoding.methods.choices import DTYPES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
@@ -60,7 +60,7 @@ class WaysConfig:
     prompt: str | None = data_option(
         None, "text that the models read, with {source} in it, or chat (default: the models' own)", check=check_given
     )
-    metrics: tuple[str, ...] = option((), "metrics; the first is the quality (default: the task's own)")
+    metrics: tuple[str, ...] = option((), "metrics; the first is the quality (default: the task's own)" + OWN_METRIC)
     max_new_tokens: int = data_option(128, "longest output, in tokens", minimum=1)
     resamples: int = option(2000, "bootstrap resamples of rows and seeds", minimum=100, maximum=100_000)
     time_batches: tuple[int, ...] = time_option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,11 @@ class Bench:
     def front(self, rows: Sequence[Row], place: str) -> Front:
         """Write all rows in every way, and return quality and costs, without seconds."""
         outputs = write(self.config, self.students, self.ways, rows, rows_digest(rows), self.folder / place)
-        references = [row.target for row in rows]
-        sample = Resampled(outputs, references, self.task.metrics, sentence_statistics, self.config.resamples, 0)
+        references, statistics = (
+            [row.target for row in rows],
+            partial(sentence_statistics, sources=[r.source for r in rows]),
+        )
+        sample = Resampled(outputs, references, self.task.metrics, statistics, self.config.resamples, 0)
         return Front({s.name: s.size / s.teacher_size for s in self.students}, self.ways, sample, {})
 
     def time(self, front: Front, ways: Sequence[Way]) -> dict[int, Rounds]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ def _measure(
     settings = [*settings, *chosen]
     outputs = _decode_all(config, artefact, settings, split)
     references = [row.target for row in split.rows]
-    sample = Resampled(outputs, references, task.metrics, sentence_statistics, config.resamples, 0)
+    statistics = partial(sentence_statistics, sources=[row.source for row in split.rows])
+    sample = Resampled(outputs, references, task.metrics, statistics, config.resamples, 0)
     place = (task.name, artefact.student_name, artefact.teacher_name)
     points = points_of(settings, outputs, sample, task.metrics, place)
     facts = {"data_digest": split.digest, "rows": len(split.rows), "resamples": config.resamples} | tuned_on
@@ -154,8 +156,7 @@ def _tune(
     seeds = seeds_of(config, artefact)[0]
     settings = sweep_of(config, artefact, seeds[0])
     outputs = _decode_all(config, artefact, settings, split)
-    references = [row.target for row in split.rows]
-    tried = choose(settings, [outputs[setting.key] for setting in settings], references, metric)
+    tried = choose(settings, [outputs[setting.key] for setting in settings], split.rows, metric)
     names = [each.name for each in tried if each.chosen]
     every = {each.key: each for seed in seeds for each in tuned(sweep_of(config, artefact, seed), names)}
     return tried, list(every.values()), {"tuned_on": split.digest, "tuned_on_rows": len(split.rows)}

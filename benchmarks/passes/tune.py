@@ -8,6 +8,7 @@ from typing import Any
 
 from wheels.benchmarks.curve.resampled import per_token
 from wheels.benchmarks.passes.settings import Setting
+from wheels.data.tasks import Row
 from wheels.metrics import score
 
 Measure = tuple[float, float]
@@ -55,19 +56,19 @@ def _under(left: Measure, middle: Measure, right: Measure) -> bool:
 
 
 def choose(
-    settings: Sequence[Setting], outputs: Sequence[Sequence[Any]], references: list[str], metric: str
+    settings: Sequence[Setting], outputs: Sequence[Sequence[Any]], rows: Sequence[Row], metric: str
 ) -> list[Tried]:
     """Return quality and cost of each setting; those on the frontier are chosen.
 
     Args:
         settings: of the sweep.
         outputs: the records of each.
-        references: of the rows that are tuned on.
+        rows: those that are tuned on.
         metric: the quality.
     """
-    points = []
+    points, sources, references = [], [row.source for row in rows], [row.target for row in rows]
     for records in outputs:
-        quality = score(metric, [record.text for record in records], references).value
+        quality = score(metric, [record.text for record in records], references, sources).value
         points.append((per_token(records)["passes_per_token"], quality))
     best = set(frontier(points))
     return [

@@ -49,7 +49,9 @@ class GridConfig:
     )
     given: str = option("rationale", "column of the rationales that the rows came with, for the control `given`")
     seeds: int = option(3, "students of each kind", minimum=1)
-    metric: str = option("exact", "right answers: exact (the text), or equation (what it comes to)")
+    metric: str = option(
+        "exact", "right answers: exact (the text), answer (the number at its end), or equation (what it comes to)"
+    )
     batch_size: int = option(64, "rows attributed, and decoded, at once", minimum=1)
     steps: int = option(16, "of integrated-gradients", minimum=1)
     merge: str = option("max", "a word's score from those of its tokens", choices=("max", "sum"))

@@ -21,7 +21,7 @@ from wheels.decoding.engine import decode
 from wheels.decoding.methods.calibrated import known_rules, rule_of
 from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.rule import Rule
-from wheels.decoding.methods.rules import KNOWN_RATE, find_rule, find_rules, whole_place
+from wheels.decoding.methods.rules import KNOWN_RATE, find_rule, find_rules
 from wheels.decoding.models.backends import use_backend
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.step import Step
@@ -31,6 +31,7 @@ from wheels.models.artefact import Artefact, check_model
 from wheels.models.pair import Pair
 from wheels.output.notices import Pace
 from wheels.output.tables import Column, Table, columns
+from wheels.own_code import whole_place
 from wheels.policy.calibration import Calibration, Point
 from wheels.runs import LOCK, locked
 from wheels.threads import set_threads

@@ -6,19 +6,13 @@ record. A rule of your own needs no change: `--rule my_rules.py:gap` takes any `
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from wheels.decoding.methods.rule import EvenRule, Rule, Score
 from wheels.errors import WheelsError, did_you_mean
+from wheels.own_code import FORMS, is_place, read_own
 
 if TYPE_CHECKING:
     import torch
@@ -212,12 +206,6 @@ KNOWN_RATE = tuple(rule.name for rule in BUILT_IN if rule.known_rate)
 """The rules that call at a known rate, and need no calibration."""
 
 
-def is_place(given: str) -> bool:
-    """Tell whether a rule is given by where it stands: `my_rules.py:gap`, or `package.module:gap`."""
-    place, _, name = given.rpartition(":")
-    return bool(place) and name.isidentifier()
-
-
 def check_rule(field: str, given: str) -> str:
     """Return what a command was given for a rule, where that is a name or a place; the place is read later.
 
@@ -226,21 +214,14 @@ def check_rule(field: str, given: str) -> str:
     """
     if is_place(given) or given in RULES:
         return given
-    own = "FILE.py:NAME or package.module:NAME"
-    known = f"one of {', '.join(RULES)}, or a rule of your own ({own})"
+    known = f"one of {', '.join(RULES)}, or a rule of your own ({FORMS})"
     raise WheelsError(f"{field} must be {known}, got {given!r}{did_you_mean(given, RULES)}")
 
 
 RULE_CHOICES: dict[str, Any] = {"choices": RULE_NAMES, "check": check_rule}
 """The metadata of an option that takes a rule."""
-OWN_RULE = ", or FILE.py:NAME or package.module:NAME for a wheels.Rule of your own"
+OWN_RULE = f", or {FORMS} for a wheels.Rule of your own"
 """What the help of such an option adds."""
-
-
-def whole_place(given: str) -> str:
-    """Return a rule's name or place so that it means the same in every folder."""
-    file, _, name = given.rpartition(":")
-    return f"{os.path.abspath(file)}:{name}" if file.endswith(".py") else given
 
 
 def find_rule(given: str) -> Rule:
@@ -276,28 +257,8 @@ def find_rules(given: Sequence[str]) -> tuple[str, ...]:
 
 def _read(given: str) -> Rule:
     """Return the rule that stands at `FILE.py:NAME` or `package.module:NAME`."""
+    found, code = read_own(given, "rules")
     place, _, name = given.rpartition(":")
-    module = _module_of(place)
-    found = getattr(module, name, None)
     if not isinstance(found, Rule):
         raise WheelsError(f"{place} has no wheels.Rule named {name}; write {name} = wheels.Rule(name=..., score=...)")
-    code = Path(str(module.__file__)).read_bytes()
-    return replace(found, place=given, code=hashlib.sha256(code).hexdigest()[:16])
-
-
-def _module_of(place: str) -> ModuleType:
-    """Import a file by its path, or a module by its name.
-
-    Raises:
-        WheelsError: where there is none, or it fails.
-    """
-    try:
-        if not place.endswith(".py"):
-            return importlib.import_module(place)
-        spec = importlib.util.spec_from_file_location(f"wheels_rules_{Path(place).stem}", place)
-        assert spec is not None and spec.loader is not None, "a name that ends in .py has a loader"
-        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look for their module
-        spec.loader.exec_module(module)
-        return module
-    except Exception as error:  # whatever a file of the user's does
-        raise WheelsError(f"cannot read rules from {place}: {type(error).__name__}: {error}; mend it") from error
+    return replace(found, place=given, code=code)

@@ -16,7 +16,7 @@ from wheels.secret import DEFAULT_KEY, read_secret
 SELECTIONS = ("random", "consistency", "assistant")
 """At random; by the student's self-consistency alone, (I); by that and the assistant's grade of its answer."""
 GRADINGS = ("likelihood", "prompt")
-METRICS = ("exact", "equation", "chrf", "bleu", "rouge1", "rouge2", "rougeL")
+METRICS = ("exact", "answer", "equation", "chrf", "bleu", "rouge1", "rouge2", "rougeL")
 TEACHER_PROMPT = "{demonstrations}Question: {source}\nAnswer:"
 DEMONSTRATION = "Question: {source}\nAnswer: {target}\n\n"
 

@@ -18,7 +18,7 @@ def listing() -> str:
         "benchmarks": benchmarks,
         "recipes (--recipe NAME, or a YAML file of your own)": recipes,
         "rules, by where they call the teacher (--rules NAME,...)": {rule.name: rule.label for rule in RULES.values()},
-        "metrics (--metrics NAME,...)": METRICS,
+        "metrics (--metrics NAME,..., or FILE.py:NAME of your own)": METRICS,
     }
     return "\n".join(f"{title}:\n{_lines(entries)}" for title, entries in sections.items())
 

@@ -6,6 +6,10 @@ from typing import Any
 
 from wheels.config.fields import Option
 from wheels.data.rows import BAD_ROWS
+from wheels.own_code import FORMS
+
+OWN_METRIC = f", or {FORMS}"
+"""What the help of an option adds that takes a metric: it may be a function of the user's own."""
 
 
 def bad_rows_option(option: Option) -> Any:

@@ -33,7 +33,7 @@ class Task:
         name: as used in signatures.
         splits: the rows of "train", "validation" and "test", as many of them as there are; or `ONLY`, from one file.
         prompt: what a causal model reads; `{source}` is replaced by the source.
-        metrics: names of `wheels.metrics.METRICS`; the first is the quality on a curve.
+        metrics: names of `wheels.metrics.METRICS`, or places of the user's own; the first is the quality on a curve.
         digest: the first 16 hexadecimal digits of the SHA-256 of all rows; made from `splits` where "" is given.
     """
 
@@ -49,13 +49,12 @@ class Task:
         Raises:
             WheelsError: where the prompt has no `{source}`, or a metric is unknown.
         """
-        from wheels.metrics import METRICS
+        from wheels.metrics import METRICS, find_metric
 
         check_prompt(self.prompt)
         if not self.metrics:
             raise WheelsError(f"metrics must name at least one of {', '.join(METRICS)}, got none")
-        for metric in self.metrics:
-            check_choice("metric", metric, METRICS)
+        object.__setattr__(self, "metrics", tuple(map(find_metric, self.metrics)))
         object.__setattr__(self, "digest", self.digest or digest(self.splits))
 
     def rows(self, split: str) -> list[Row]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wheels.config.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
 from wheels.config.paths import PLACE, RUN, SETTINGS
-from wheels.data.options import bad_rows_option
+from wheels.data.options import OWN_METRIC, bad_rows_option
 from wheels.data.prompts import prompt_options
 from wheels.errors import WheelsError
 from wheels.reports import report_option
@@ -126,7 +126,7 @@ class PretrainConfig:
         reads=SETTINGS,
     )
 
-    metric: str | None = logging_option(None, "picks the best checkpoint (default: the task's first)")
+    metric: str | None = logging_option(None, "picks the best checkpoint (default: the task's first)" + OWN_METRIC)
     eval_every: int = logging_option(0, "steps between evaluations and checkpoints; 0: once per epoch", minimum=0)
     eval_limit: int = logging_option(200, "validation rows that are scored; 0: none", minimum=0)
     log_every: int = logging_option(20, "steps between lines of metrics.jsonl", minimum=1)

@@ -37,9 +37,9 @@ from wheels.distillation.training_data import (
     targets_of,
     training_examples,
 )
-from wheels.errors import WheelsError, check_choice
+from wheels.errors import WheelsError
 from wheels.files import write_json
-from wheels.metrics import METRICS, score
+from wheels.metrics import code_of_metric, find_metric, score
 from wheels.models.loading import check_device, check_place, model_digest, save_model
 from wheels.reports import check_reports
 from wheels.runs import claim, last_whole
@@ -223,14 +223,14 @@ def _objective(config: PretrainConfig, data: TrainingData, cache: TeacherCache |
 def _evaluator(config: PretrainConfig, data: TrainingData, rows: Sequence[Row], metrics: Sequence[str]) -> Evaluator:
     """Return a function that scores a model's greedy outputs for the validation rows."""
     pair = data.pair
-    sources = pair.encode([row.source for row in rows])
-    references = [row.target for row in rows]
+    read, references = [row.source for row in rows], [row.target for row in rows]
+    sources = pair.encode(read)
 
     def evaluate(model: PreTrainedModel) -> dict[str, float]:
         longest, batch_size = config.max_target_length, config.batch_size
         outputs = outputs_of(pair, model, sources, max_new_tokens=longest, batch_size=batch_size)
         texts = [pair.decode(output) for output in outputs]
-        return {metric: score(metric, texts, references).value for metric in metrics}
+        return {metric: score(metric, texts, references, read).value for metric in metrics}
 
     return evaluate
 
@@ -262,8 +262,8 @@ def _metrics(config: PretrainConfig, task: Task) -> tuple[str, ...]:
     """Return the metrics to log; the first picks the checkpoint."""
     if config.metric is None:
         return tuple(task.metrics)
-    check_choice("metric", config.metric, METRICS)
-    return (config.metric, *(metric for metric in task.metrics if metric != config.metric))
+    own = find_metric(config.metric)
+    return (own, *(metric for metric in task.metrics if metric != own))
 
 
 def _validation(config: PretrainConfig, task: Task) -> list[Row]:
@@ -278,7 +278,7 @@ def _identity(config: PretrainConfig, task: Task, rationales: Rationales | None)
     without = [*INCIDENTAL]
     without += () if config.cached_logits else OF_CACHES
     without += () if rationales is not None else OF_RATIONALES
-    identity = to_dict(config, without)
+    identity = to_dict(config, without) | code_of_metric(config.metric)
     if rationales is not None:
         identity["rationales_digest"] = hashlib.sha256(json.dumps(rationales.texts).encode()).hexdigest()[:16]
     for role in ("student", "teacher", "tokenizer"):

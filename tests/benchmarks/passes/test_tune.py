@@ -5,6 +5,7 @@ import pytest
 from wheels.benchmarks.core.cell import Record
 from wheels.benchmarks.passes.settings import Setting
 from wheels.benchmarks.passes.tune import choose, frontier
+from wheels.data.tasks import Row
 from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.rules import RULES
 
@@ -32,7 +33,7 @@ def test_choose_says_what_was_tried():
     methods = [deferral(RULES["random"], budget) for budget in (0.1, 0.2, 0.3)]
     settings = [Setting("deferral", f"budget {method.budget:g}", method, "deferral", 0) for method in methods]
     outputs = [[Record(text, 10, passes, passes, passes, 1.0)] for text, passes in (("x", 1), ("a", 2), ("x", 3))]
-    tried = choose(settings, outputs, ["a"], "exact")
+    tried = choose(settings, outputs, [Row("x", "a")], "exact")
     assert [(each.name, each.passes, each.quality, each.chosen) for each in tried] == [
         ("deferral, budget 0.1", 0.1, 0.0, True),
         ("deferral, budget 0.2", 0.2, 100.0, True),

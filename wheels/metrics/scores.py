@@ -1,9 +1,9 @@
 """Scores of texts against references, with the statistics that a bootstrap needs.
 
-BLEU and chrF are sacrebleu's, ROUGE is rouge-score's; `exact` compares texts, `equation` the values of arithmetic. Each
-score carries the signature that reproduces it. BLEU's words are cut as the references' script asks
-(`wheels.data.writing_systems.bleu_tokenizer`). ROUGE's words are those of rouge-score on ASCII text, and any letters of
-Unicode elsewhere, where rouge-score would drop them.
+BLEU and chrF are sacrebleu's, ROUGE is rouge-score's; `exact` compares texts, `answer` the answers of worked solutions,
+`equation` the values of arithmetic. Each score carries the signature that reproduces it. BLEU's words are cut as the
+references' script asks (`wheels.data.writing_systems.bleu_tokenizer`). ROUGE's words are those of rouge-score on ASCII
+text, and any letters of Unicode elsewhere, where rouge-score would drop them.
 """
 
 from __future__ import annotations
@@ -19,41 +19,15 @@ from numpy.typing import NDArray
 
 from wheels.data.equations import TOLERANCE, same_value
 from wheels.data.writing_systems import bleu_tokenizer, spaced
-from wheels.errors import WheelsError, check_choice
+from wheels.errors import WheelsError
+from wheels.metrics.answers import SIGNATURE, same_answer
+from wheels.metrics.own import OWN, find_metric
 
-__all__ = [
-    "METRICS",
-    "Score",
-    "SufficientStatistics",
-    "metric_name",
-    "score",
-    "sentence_scores",
-    "sentence_statistics",
-    "signature",
-]
-
-METRICS = {
-    "bleu": "BLEU of the corpus, by sacrebleu; single texts are scored with chrF",
-    "chrf": "chrF: F-score of character n-grams, by sacrebleu",
-    "rouge1": "ROUGE-1: F-score of words",
-    "rouge2": "ROUGE-2: F-score of pairs of words",
-    "rougeL": "ROUGE-L: F-score of the longest common subsequence",
-    "rougeLsum": "ROUGE-L, sentence by sentence",
-    "exact": "share of texts that equal the reference",
-    "equation": "share of equations that come to the reference's value",
-}
-"""The metrics, each with a line on what it measures. All run from 0 to 100; more is better."""
-_NAMES = {"bleu": "BLEU", "chrf": "chrF", "exact": "exact match", "equation": "right answers"}
 _BLEU_ORDER = 4
 _CHRF_ORDER = 6
 _CHRF_BETA = 2
 # The floor of a logarithm of zero in sacrebleu.
 _LOG_OF_ZERO = -9999999999.0
-
-
-def metric_name(metric: str) -> str:
-    """Return a metric's name as it is written in print."""
-    return _NAMES.get(metric, metric.replace("rouge", "ROUGE-"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,22 +138,33 @@ def chrf_from_totals(totals_ZK: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(precision_Z + recall_Z > 0, score_Z, 0.0)
 
 
-def score(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> Score:
+def score(
+    metric: str, hypotheses: Sequence[str], references: Sequence[str], sources: Sequence[str] | None = None
+) -> Score:
     """Return the score of a corpus against one reference a sentence.
 
-    Raises:
-        WheelsError: for an unknown metric, no sentences, or lists of different lengths.
-    """
-    statistics = sentence_statistics(metric, hypotheses, references)
-    return Score(metric, statistics.corpus(), signature(metric, references), len(statistics))
-
-
-def sentence_statistics(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> SufficientStatistics:
-    """Return the sufficient statistics of `metric` for any selection of the sentences.
+    Args:
+        metric: a name of `METRICS`, or `FILE.py:NAME` or `package.module:NAME` of the user's own (`find_metric`).
+        hypotheses: the texts.
+        references: what they are compared with.
+        sources: what they were written from; only metrics of the user's own read them.
 
     Raises:
         WheelsError: for an unknown metric, no sentences, or lists of different lengths.
     """
+    statistics = sentence_statistics(metric, hypotheses, references, sources)
+    return Score(statistics.metric, statistics.corpus(), signature(metric, references), len(statistics))
+
+
+def sentence_statistics(
+    metric: str, hypotheses: Sequence[str], references: Sequence[str], sources: Sequence[str] | None = None
+) -> SufficientStatistics:
+    """Return the sufficient statistics of `metric` for any selection of the sentences; the arguments are `score`'s.
+
+    Raises:
+        WheelsError: for an unknown metric, no sentences, or lists of different lengths.
+    """
+    metric = find_metric(metric)
     _check_texts(metric, hypotheses, references)
     if not hypotheses:
         raise WheelsError(f"{metric} needs at least one sentence, got none")
@@ -187,20 +172,27 @@ def sentence_statistics(metric: str, hypotheses: Sequence[str], references: Sequ
         scorer = _sacrebleu(metric, references)
         rows = scorer._extract_corpus_statistics(list(hypotheses), [list(references)])
     else:
-        rows = [[value] for value in sentence_scores(metric, hypotheses, references)]
+        rows = [[value] for value in sentence_scores(metric, hypotheses, references, sources)]
     return SufficientStatistics(metric, np.array(rows, dtype=np.float64))
 
 
-def sentence_scores(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:
+def sentence_scores(
+    metric: str, hypotheses: Sequence[str], references: Sequence[str], sources: Sequence[str] | None = None
+) -> list[float]:
     """Return the score, 0 to 100, of each sentence alone; BLEU with the effective order, as sacrebleu advises.
 
     Raises:
         WheelsError: for an unknown metric, or lists of different lengths.
     """
+    metric = find_metric(metric)
     _check_texts(metric, hypotheses, references)
+    if metric in OWN:
+        return OWN[metric].scores(hypotheses, references, sources)
     pairs = list(zip(hypotheses, references, strict=True))
     if metric == "exact":
         return [100.0 * (hypothesis.strip() == reference.strip()) for hypothesis, reference in pairs]
+    if metric == "answer":
+        return [100.0 * same_answer(hypothesis, reference) for hypothesis, reference in pairs]
     if metric == "equation":
         return [100.0 * same_value(hypothesis, reference) for hypothesis, reference in pairs]
     if metric in ("bleu", "chrf"):
@@ -211,7 +203,6 @@ def sentence_scores(metric: str, hypotheses: Sequence[str], references: Sequence
 
 
 def _check_texts(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> None:
-    check_choice("metric", metric, METRICS)
     if isinstance(hypotheses, str) or isinstance(references, str):
         raise WheelsError("hypotheses and references must be lists of texts, got one text")
     if len(hypotheses) != len(references):
@@ -225,13 +216,17 @@ def signature(metric: str, references: Sequence[str]) -> str:
 
     sacrebleu's own signature, and one in its manner for the others.
     """
-    check_choice("metric", metric, METRICS)
+    metric = find_metric(metric)
+    if metric in OWN:
+        return OWN[metric].signature
     if metric in ("bleu", "chrf"):
         scorer = _sacrebleu(metric, references)
         scorer.num_refs = 1
         return str(scorer.get_signature())
     if metric == "exact":
         return "strip:yes"
+    if metric == "answer":
+        return SIGNATURE
     if metric == "equation":
         return f"arithmetic|tolerance:{TOLERANCE:g}"
     from importlib.metadata import version
