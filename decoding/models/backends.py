@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from wheels.decoding.models.compiled.decoder import CompiledDecoder
 
 _chosen = "torch"
-_compiled: weakref.WeakKeyDictionary[PreTrainedModel, tuple[FastDecoder, int, CompiledDecoder | None]] = (
+_compiled: weakref.WeakKeyDictionary[PreTrainedModel, dict[str, tuple[FastDecoder, int, CompiledDecoder | None]]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -62,21 +62,22 @@ def decoder_for(model: PreTrainedModel, kind: str = "float32") -> FastDecoder | 
     """
     fast = fast_decoder_for(model, kind)
     wanted = _chosen == "onnx" or (_chosen == "auto" and is_installed())
-    compiled = _compiled_of(model, fast) if wanted and fast is not None and kind == "float32" else None
+    compiled = _compiled_of(model, fast, kind) if wanted and fast is not None else None
     if compiled is None and _chosen == "onnx":
         raise WheelsError(
             f"backend 'onnx' cannot run {type(model).__name__} as it is here: it runs known families of at most 250M "
-            "weights in float32 on a CPU; take backend 'auto', which leaves other models to torch"
+            "weights in float32 or int8 on a CPU; take backend 'auto', which leaves other models to torch"
         )
     return compiled or fast
 
 
-def _compiled_of(model: PreTrainedModel, fast: FastDecoder) -> CompiledDecoder | None:
+def _compiled_of(model: PreTrainedModel, fast: FastDecoder, kind: str) -> CompiledDecoder | None:
     """Return the compiled form of a fast decoder, made once; None where there is none."""
     weight, threads = fast.embedding.token_VD, torch.get_num_threads()
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         return None
-    made_of, made_with, made = _compiled.get(model, (None, 0, None))
+    kinds = _compiled.setdefault(model, {})
+    made_of, made_with, made = kinds.get(kind, (None, 0, None))
     if made_of is not fast or made_with != threads:
         from wheels.decoding.models.compiled.decoder import CompiledDecoder
         from wheels.decoding.models.compiled.graph import Unsupported
@@ -85,5 +86,5 @@ def _compiled_of(model: PreTrainedModel, fast: FastDecoder) -> CompiledDecoder |
             made = CompiledDecoder(fast)
         except Unsupported:
             made = None
-        _compiled[model] = (fast, threads, made)
+        kinds[kind] = (fast, threads, made)
     return made

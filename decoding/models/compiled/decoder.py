@@ -22,7 +22,7 @@ import onnxruntime
 import torch
 
 from wheels.decoding.models.cache import RaggedCache
-from wheels.decoding.models.compiled.graph import Graph
+from wheels.decoding.models.compiled.graph import make_session
 from wheels.decoding.models.compiled.layers import decoder_graph
 from wheels.decoding.models.compiled.padding import padded
 from wheels.decoding.models.fast import FastDecoder
@@ -30,22 +30,10 @@ from wheels.decoding.models.fast_positions import DistanceBias
 from wheels.decoding.models.inputs import AttentionInputs, LogitsToKeep
 
 NUMPY = {torch.float32: np.float32, torch.int64: np.int64, torch.int32: np.int32}
-PROVIDERS = ["CPUExecutionProvider"]
 SPARSE = 2
 """Where the rows of a pass are this many times fewer than those between the first and the last, torch reads them."""
 MOST = 64
 """Bindings that are kept: one for each range of rows and number of tokens."""
-
-
-def make_session(graph: Graph) -> onnxruntime.InferenceSession:
-    """Return a session that runs a graph with as many threads as torch has."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    # A thread that spins while it waits takes the processor from torch's.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    values = [onnxruntime.OrtValue.ortvalue_from_numpy(tensor.numpy()) for tensor in graph.weights.values()]
-    options.add_external_initializers(list(graph.weights), values)
-    return onnxruntime.InferenceSession(graph.serialized(), options, providers=PROVIDERS)
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import onnx
+import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from wheels.decoding.models.linear import ByRowsLinear, Linear, PrepackedLinear, TorchLinear
+from wheels.decoding.models.linear import ByRowsLinear, Int8Linear, Linear, PrepackedLinear, TorchLinear
 
 MICROSOFT = "com.microsoft"
 """The operators that ONNX Runtime adds to the standard's."""
 VERSIONS = {"": 21, MICROSOFT: 1}
 """Of the two sets of operators."""
 IR_VERSION = 10
-TYPES = {torch.float32: TensorProto.FLOAT, torch.int64: TensorProto.INT64, torch.int32: TensorProto.INT32}
+TYPES = {
+    torch.float32: TensorProto.FLOAT,
+    torch.int64: TensorProto.INT64,
+    torch.int32: TensorProto.INT32,
+    torch.int8: TensorProto.INT8,
+    torch.uint8: TensorProto.UINT8,
+}
+PROVIDERS = ["CPUExecutionProvider"]
 
 Shape = list[int | str]
 """Sizes of a tensor's axes; a name stands for one that is known when the graph runs."""
@@ -38,6 +46,11 @@ def dense(linear: Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
     if not isinstance(linear, TorchLinear):
         raise Unsupported(f"no operator for {type(linear).__name__}")
     return linear.weight_XY, linear.bias_Y
+
+
+def outputs(linear: Linear) -> int:
+    """Return how many numbers a linear map gives."""
+    return linear.weight_XY.shape[1] if isinstance(linear, Int8Linear) else dense(linear)[0].shape[1]
 
 
 class Graph:
@@ -105,6 +118,17 @@ class Graph:
         graph = helper.make_graph(self._nodes, "decode step", self._inputs, self._outputs, tensors)
         sets = [helper.make_opsetid(*item) for item in VERSIONS.items()]
         return bytes(helper.make_model(graph, opset_imports=sets, ir_version=IR_VERSION).SerializeToString())
+
+
+def make_session(graph: Graph) -> onnxruntime.InferenceSession:
+    """Return a session that runs a graph with as many threads as torch has."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    # A thread that spins while it waits takes the processor from torch's.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(tensor.numpy()) for tensor in graph.weights.values()]
+    options.add_external_initializers(list(graph.weights), values)
+    return onnxruntime.InferenceSession(graph.serialized(), options, providers=PROVIDERS)
 
 
 def _outside(name: str, tensor: torch.Tensor) -> onnx.TensorProto:

@@ -29,10 +29,11 @@ from wheels.decoding.models.blocks import (
     SelfAttention,
     identity,
 )
-from wheels.decoding.models.compiled.graph import TYPES, Graph, Shape, Unsupported, dense
+from wheels.decoding.models.compiled.graph import TYPES, Graph, Shape, Unsupported, dense, outputs
+from wheels.decoding.models.compiled.int8 import int8_product
 from wheels.decoding.models.fast import FastDecoder
 from wheels.decoding.models.fast_positions import DistanceBias
-from wheels.decoding.models.linear import Linear
+from wheels.decoding.models.linear import Int8Linear, Linear
 
 ROTARY_STEP = 16
 """What the size of a head is a multiple of, for the operator to rotate it."""
@@ -168,7 +169,7 @@ class _Writer:
         """Attend to each row's source."""
         graph = self.graph
         query_RKX = graph.op("Gather", self._linear(states_ND, part.query), "place_RK")
-        heads = dense(part.query)[0].shape[1] // part.head_dim
+        heads = outputs(part.query) // part.head_dim
         store: Shape = ["R", heads, "S", part.head_dim]
         stores = [graph.input(f"source_{side}_{number}", torch.float32, store) for side in ("keys", "values")]
         attended_RKX = graph.op(
@@ -196,6 +197,8 @@ class _Writer:
         return self.graph.op("Gather", self.graph.op("Reshape", states_RKX, self.graph.constant([-1, width])), "pick_N")
 
     def _linear(self, values_NX: str, linear: Linear) -> str:
+        if isinstance(linear, Int8Linear):
+            return int8_product(self.graph, values_NX, linear)
         weight_XY, bias_Y = dense(linear)
         if bias_Y is None:
             return self.graph.op("MatMul", values_NX, self.graph.weight(weight_XY))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from wheels.decoding.models.blocks import SelfAttention
 from wheels.decoding.models.compiled.graph import dense
 from wheels.decoding.models.fast import FastDecoder
-from wheels.decoding.models.linear import make_linear
+from wheels.decoding.models.linear import Int8Linear, Linear, make_linear
 
 STEP = 8
 """What the size of a head is a multiple of."""
@@ -29,10 +29,24 @@ def padded(decoder: FastDecoder) -> FastDecoder:
 
 def _padded(own: SelfAttention) -> SelfAttention:
     size = own.head_dim
-    (weight_XY, bias_Y), (out_XY, out_bias_Y) = dense(own.qkv), dense(own.out)
-    qkv = make_linear(_wider(weight_XY.t(), size), None if bias_Y is None else _wider(bias_Y, size))
-    out = make_linear(_wider(out_XY, size).t(), out_bias_Y)
-    return replace(own, qkv=qkv, out=out, head_dim=size + -size % STEP)
+    return replace(own, qkv=_wider_out(own.qkv, size), out=_wider_in(own.out, size), head_dim=size + -size % STEP)
+
+
+def _wider_out(linear: Linear, size: int) -> Linear:
+    """Let a linear map give larger heads."""
+    if isinstance(linear, Int8Linear):
+        bias_Y = None if linear.bias_Y is None else _wider(linear.bias_Y, size)
+        return Int8Linear(_wider(linear.weight_XY.t(), size).t(), _wider(linear.scale_Y, size), bias_Y)
+    weight_XY, bias_Y = dense(linear)
+    return make_linear(_wider(weight_XY.t(), size), None if bias_Y is None else _wider(bias_Y, size))
+
+
+def _wider_in(linear: Linear, size: int) -> Linear:
+    """Let a linear map read larger heads."""
+    if isinstance(linear, Int8Linear):
+        return replace(linear, weight_XY=_wider(linear.weight_XY, size).t().contiguous().t())
+    weight_XY, bias_Y = dense(linear)
+    return make_linear(_wider(weight_XY, size).t(), bias_Y)
 
 
 def _wider(weights: torch.Tensor, size: int) -> torch.Tensor:

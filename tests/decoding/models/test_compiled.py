@@ -49,12 +49,42 @@ def test_the_compiled_step_equals_the_librarys(name, passes):
 
 @needs_onnx
 @pytest.mark.parametrize("name", ["t5-plain", "bart"])
-def test_heads_of_any_size_are_read(name, passes, monkeypatch):
+@pytest.mark.parametrize(("weights", "bound"), [("float32", TOLERANCE), ("int8", 0.1)])
+def test_heads_of_any_size_are_read(name, weights, bound, passes, monkeypatch):
     """Of 6 and 5 numbers, without and with biases."""
     monkeypatch.setitem(SEQ2SEQ, "d_kv", 6)
     monkeypatch.setitem(BART, "d_model", 20)
-    assert worst_error(build(name)) < TOLERANCE
+    assert worst_error(build(name), weights=weights) < bound
     assert min(passes["onnx"], passes["torch"]) > 10
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", ["llama-biased", "t5-plain", "bart"])
+def test_in_int8_a_step_is_torchs(name, passes):
+    """Up to the rounding of float32, which can move a state over the middle of two whole numbers."""
+    model, (texts_BT, sources) = build(name), texts()
+    runners = []
+    for backend in ("onnx", "torch"):
+        use_backend(backend)
+        runners.append(Runner(model, 4, VOCABULARY, weights="int8"))
+        runners[-1].admit(range(4), sources)
+    errors = []
+    for length in range(1, 20):
+        output = [runner.read(None, texts_BT, torch.full((4,), length)).logits_RV for runner in runners]
+        errors.append(float((output[0] - output[1]).abs().max() / output[1].abs().max()))
+    assert sorted(errors)[len(errors) // 2] < TOLERANCE
+    assert max(errors) < 0.03
+    assert passes == {"onnx": 19, "torch": 19}
+
+
+@needs_onnx
+def test_whole_numbers_that_overflow_are_left_to_torch(monkeypatch):
+    from wheels.decoding.models.compiled import int8
+
+    use_backend("auto")
+    assert type(decoder_for(build("llama"), "int8")) is not FastDecoder
+    monkeypatch.setattr(int8, "is_exact", lambda: False)
+    assert type(decoder_for(build("llama"), "int8")) is FastDecoder
 
 
 def misplaced(binding: Any) -> None:
