@@ -60,8 +60,10 @@ class Passes:
     ) -> None:
         self.texts, self.params, self.vocab_size = texts, params, pair.vocab_size
         count = len(texts.sequences)
-        self.student = checked_runner(pair.student, count, pair.vocab_size, overhead=overhead)
-        self.teacher = checked_runner(pair.teacher, count, pair.vocab_size, overhead=overhead)
+        self.student, self.teacher = (
+            checked_runner(model, count, pair.vocab_size, overhead=overhead, weights=weights)
+            for model, weights in ((pair.student, pair.student_weights), (pair.teacher, pair.teacher_weights))
+        )
         self.process_student = params.logits_processor or _own_processor(Constraints.of(pair.student))
         self.process_teacher = params.logits_processor or _own_processor(Constraints.of(pair.teacher))
         self.longest_draft = min(longest_draft, params.max_new_tokens)  # no draft is longer than its text

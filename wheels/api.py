@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from wheels.agents.config import TrainConfig
+from wheels.config.fields import weights_of
 from wheels.data.rows import Row
 from wheels.data.tasks import digest
 from wheels.decoding.commands.calibrate import chosen_rules, code_of, points_of
@@ -48,7 +49,14 @@ class Model:
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, teacher: str | Path | None = None, device: str = "cpu", dtype: str = "float32"
+        cls,
+        folder: str | Path,
+        *,
+        teacher: str | Path | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        student_weights: str = "float32",
+        teacher_weights: str = "float32",
     ) -> Model:
         """Read the folder of a trained model.
 
@@ -57,17 +65,30 @@ class Model:
             teacher: Folder or Hub name of the teacher, if not the one that the folder names.
             device: Where both models run, such as `cuda`.
             dtype: `float32`, `bfloat16` or `float16`.
+            student_weights: What decoding makes of a float32 student's weights on a CPU: `int8` and `bfloat16` are
+                faster and change some texts; `auto` is the fastest here.
+            teacher_weights: The same of the teacher's.
 
         Raises:
             WheelsError: where something is missing or damaged.
         """
         check_kind("folder", folder, (str, Path), "a folder; models in memory go into Model(Pair.of(...))")
-        return _model(Artefact.load(folder, teacher=str(teacher) if teacher else None, device=device, dtype=dtype))
+        weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
+        source = str(teacher) if teacher else None
+        return _model(Artefact.load(folder, teacher=source, device=device, dtype=dtype, **weights))
 
     @classmethod
-    def embedded(cls, *, device: str = "cpu", dtype: str = "float32") -> Model:
-        """Return the small German-English pair that comes with the package."""
-        return _model(Artefact.load(device=device, dtype=dtype))
+    def embedded(
+        cls,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        student_weights: str = "float32",
+        teacher_weights: str = "float32",
+    ) -> Model:
+        """Return the small German-English pair that comes with the package; the arguments are those of `load`."""
+        weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
+        return _model(Artefact.load(device=device, dtype=dtype, **weights))
 
     def __repr__(self) -> str:
         return f"Model({type(self.pair.student).__name__}, rules: {', '.join(self.rules)})"
@@ -231,6 +252,7 @@ def calibrate(
         max_new_tokens=max_new_tokens,
     )
     settings = {"max_new_tokens": max_new_tokens, "dtype": str(model.pair.dtype).removeprefix("torch.")}
+    settings |= weights_of(model.pair)
     calibration = Calibration(
         list(points),
         data_digest=digest({"": read}),

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.config.fields import backend_option, check_fields, machine_option, option, option_group, threads_option
+from wheels.config.fields import (
+    backend_option,
+    check_fields,
+    machine_option,
+    option,
+    option_group,
+    threads_option,
+    weights_option,
+)
 from wheels.config.paths import PLACE, RUN
 from wheels.data.options import OWN_METRIC, bad_rows_option
 from wheels.data.prompts import check_given
@@ -65,6 +73,8 @@ class CurveConfig:
     output: str = option("curve", "folder for the results; a rerun into it continues", metavar="DIR", writes=RUN)
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
+    student_weights: str = weights_option("student")
+    teacher_weights: str = weights_option("teacher")
     threads: int | None = threads_option()
     backend: str = backend_option()
 

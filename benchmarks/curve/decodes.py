@@ -11,6 +11,7 @@ from wheels import __version__
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey
 from wheels.benchmarks.core.decodes import Decode
 from wheels.benchmarks.curve.config import CurveConfig
+from wheels.config.fields import weights_of
 from wheels.data.prompts import Prompt
 from wheels.data.tasks import Row, digest, load_task
 from wheels.decoding.commands import calibrate
@@ -52,7 +53,8 @@ def rows_digest(rows: Sequence[Row]) -> str:
 def load_artefact(config: CurveConfig) -> Artefact:
     """Return the model that is to be measured."""
     use_backend(config.backend)
-    artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
+    place = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
+    artefact = Artefact.load(config.model, teacher=config.teacher, **place)
     set_threads(config.threads, artefact.pair)
     return artefact
 
@@ -143,6 +145,8 @@ def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list
         dtype=config.dtype,
         threads=config.threads,
         backend=config.backend,
+        student_weights=config.student_weights,
+        teacher_weights=config.teacher_weights,
     )
     task = load_task(
         settings.data, source=settings.source, target=settings.target, require_target=False, bad_rows=settings.bad_rows
@@ -233,6 +237,7 @@ def signature_of(config: CurveConfig, plan: CurvePlan, key: PointKey, data_diges
     if config.mode == "online" and 0 < key.budget < 1:
         levels = levels_of(plan.artefact.calibration, RULES[key.rule], key.seed)
         moves = {"levels": [list(point) for point in levels], "rate": RATE}
+    moves |= {name: kind for name, kind in weights_of(config).items() if kind != "float32"}
     if moves or config.dtype != "float32":
         moves["batch_size"] = config.batch_size
     if key.rule in RULES and RULES[key.rule].code:  # a rule of the user's own: the digest of its file

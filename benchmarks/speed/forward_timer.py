@@ -15,8 +15,10 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
+from wheels.decoding.models.auto_weights import chosen_weights
 from wheels.decoding.models.cache import cache_argument
 from wheels.decoding.models.linear import make_linear
+from wheels.decoding.models.registry import BYTES
 from wheels.decoding.models.runner import Runner
 from wheels.decoding.models.sources import cross_projections
 from wheels.models.pair import Pair
@@ -149,7 +151,8 @@ class ForwardTimer:
         """Time the encoder over sources, and the keys and values that the decoder reads of it."""
         model = self._model(shape)
         ids, seen = _ids(model, shape.rows, shape.width), _seen(model, shape.rows, shape.width)
-        encoder = Runner(model, 1, self.pair.vocab_size, fast=shape.kind == "lean-encode").backend.encoder
+        fast = shape.kind == "lean-encode"
+        encoder = Runner(model, 1, self.pair.vocab_size, fast=fast, weights=self._kind(shape)).backend.encoder
         assert encoder is not None, "a model with an encoder"
         encoder(ids, seen)
         return best_seconds(lambda: encoder(ids, seen), model.device)
@@ -181,7 +184,7 @@ class ForwardTimer:
         """Time a fast pass behind a context that was read before: on a CPU what lies within the forward alone."""
         model, shape = self._model(shape), self._with_room(shape)
         whole = 2**30  # tokens: nothing is read in parts
-        runner = Runner(model, shape.rows, self.pair.vocab_size, chunk=whole, overhead=whole)
+        runner = Runner(model, shape.rows, self.pair.vocab_size, chunk=whole, overhead=whole, weights=self._kind(shape))
         assert runner.backend is not runner.library, "a model that has a fast path"
         rows_B = torch.arange(shape.rows, device=model.device)
         before_B = torch.full_like(rows_B, shape.context)
@@ -226,14 +229,21 @@ class ForwardTimer:
         """Return the model of a shape."""
         return self.pair.student if shape.model == "student" else self.pair.teacher
 
+    def _kind(self, shape: Shape) -> str:
+        """Return the format of a shape's weights: float32 where the library runs it."""
+        if not shape.kind.startswith("lean"):
+            return "float32"
+        weights = self.pair.student_weights if shape.model == "student" else self.pair.teacher_weights
+        return chosen_weights(self._model(shape), weights, shape.rows, self.pair.vocab_size)
+
     def cost(self, shape: Shape) -> Cost:
         """Compute what a decoder pass must move and calculate; each weight is read once."""
         model = self._model(shape)
         body, head = _weights(model, cross=self.pair.is_seq2seq)
-        each = model.dtype.itemsize
+        each, of_body = model.dtype.itemsize, BYTES.get(self._kind(shape), model.dtype.itemsize)
         entries = _entries(model)
         positions = shape.context + shape.width + (self.source if self.pair.is_seq2seq else 0)
-        moved = each * (body + head + shape.rows * positions * entries)
+        moved = of_body * body + each * (head + shape.rows * positions * entries)
         # A key and a value of d numbers cost a query 4 d operations, which is twice the 2 d entries.
         flops = 2 * shape.rows * (shape.width * body + shape.head * head + shape.width * positions * entries)
         return Cost(moved, flops)

@@ -39,6 +39,7 @@ from wheels.benchmarks.speed.records import Round, Timing, round_file, round_of
 from wheels.benchmarks.speed.summary import BatchFigures, Speed, WorkloadFacts, summarise, time_forwards
 from wheels.benchmarks.speed.systems import KNOWN
 from wheels.benchmarks.speed.table import as_csv, as_text
+from wheels.config.fields import weights_of
 from wheels.config.parsing import to_dict, versions, write_resolved
 from wheels.data.tasks import load_task
 from wheels.decoding.methods.calibrated import calibrated
@@ -140,7 +141,8 @@ def make_plan(config: SpeedConfig) -> SpeedPlan:
         return _random_plan(config, RandomPair.read(find_recipe(config.random_weights)))
     task = load_task(config.data or EMBEDDED_DATA, require_target=False)
     rows = task.rows(config.split)[: config.rows]
-    artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
+    place = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
+    artefact = Artefact.load(config.model, teacher=config.teacher, **place)
     rule, missing = _rule(config, artefact)
     names, notes = possible(config, config.methods or SYSTEMS, missing | _rivals(artefact.pair))
     if len(rows) < config.rows:
@@ -196,6 +198,7 @@ def possible(config: SpeedConfig, names: Sequence[str], missing: Mapping[str, st
 def _random_plan(config: SpeedConfig, sizes: RandomPair) -> SpeedPlan:
     """Return the plan for an untrained pair, which calls at random."""
     pair = sizes.build(dtype=config.dtype, device=config.device)
+    pair.student_weights, pair.teacher_weights = config.student_weights, config.teacher_weights
     rule = RULES["random"]
     prompts = Prompts(pair, sizes.sources(config.rows), sizes.new_tokens)
     names, notes = possible(config, config.methods or WITH_RANDOM_WEIGHTS, _rivals(pair))
@@ -223,7 +226,7 @@ def made_by_of(config: SpeedConfig, plan: SpeedPlan) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(config.device),
         "threads": torch.get_num_threads(),
-        "dtype": config.dtype,
+        "dtype": number_format(config),
         "device": config.device,
     }
     return {
@@ -233,6 +236,12 @@ def made_by_of(config: SpeedConfig, plan: SpeedPlan) -> dict[str, Any]:
         "code_digest": code_digest(),
         "machine": machine,
     }
+
+
+def number_format(config: SpeedConfig) -> str:
+    """Return the number format of the models, and of weights that are laid out in another one."""
+    others = [f"{name.replace('_', ' ')} {kind}" for name, kind in weights_of(config).items() if kind != "float32"]
+    return ", ".join([config.dtype, *others])
 
 
 def code_digest() -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from wheels.config.fields import weights_of
 from wheels.config.parsing import to_dict
 from wheels.data.tasks import digest, load_task
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
@@ -107,7 +108,8 @@ def calibrate_model(config: CalibrateConfig) -> None:
     Raises:
         WheelsError: where those that would stay were measured otherwise.
     """
-    artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
+    place = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
+    artefact = Artefact.load(config.model, teacher=config.teacher, **place)
     set_threads(config.threads, artefact.pair)
     path = Path(config.model) / "deferral" / "calibration.json"
     found = measure(artefact, config, beside=artefact.calibration, name=str(path))

@@ -12,6 +12,7 @@ from wheels.config.fields import (
     option,
     option_group,
     threads_option,
+    weights_option,
 )
 from wheels.config.paths import PLACE
 from wheels.data.options import bad_rows_option
@@ -53,6 +54,8 @@ class CalibrateConfig:
     batch_size: int = machine_option(64, "rows decoded at once", minimum=1)
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
+    student_weights: str = weights_option("student")
+    teacher_weights: str = weights_option("teacher")
     threads: int | None = threads_option()
     backend: str = backend_option()
 

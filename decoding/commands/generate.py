@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from wheels.config.fields import weights_of
 from wheels.data.conversations import Conversation
 from wheels.data.prompts import chosen_prompt
 from wheels.decoding.commands.generate_config import GenerateConfig
@@ -68,7 +69,14 @@ def run(config: GenerateConfig) -> None:
     if config.output is not None:
         remark(f"written to {config.output}")
     if config.format == "text" or config.output is not None:
-        remark(str(used))
+        remark(f"{used}{rounded_weights(config)}")
+
+
+def rounded_weights(config: GenerateConfig) -> str:
+    """Return what the summary says of weights that are not left in the models' own number format."""
+    if {*weights_of(config).values()} == {"float32"}:
+        return ""
+    return f"; weights: student {config.student_weights}, teacher {config.teacher_weights}"
 
 
 @contextmanager
@@ -93,7 +101,7 @@ def load_artefact(config: GenerateConfig, *, conversations: bool = False) -> Art
         config: names them, and says what they read of a text.
         conversations: whether the texts are conversations.
     """
-    place = {"device": config.device, "dtype": config.dtype}
+    place = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
     if config.student is not None and config.teacher is not None:
         artefact = Artefact.untrained(config.student, config.teacher, **place)
     else:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.config.fields import backend_option, check_fields, machine_option, option, option_group, threads_option
+from wheels.config.fields import (
+    backend_option,
+    check_fields,
+    machine_option,
+    option,
+    option_group,
+    threads_option,
+    weights_option,
+)
 from wheels.config.paths import FILE, PLACE
 from wheels.data.prompts import prompt_options
 from wheels.decoding.methods.choices import (
@@ -101,6 +109,8 @@ class GenerateConfig:
     seed: int = sampling_option(0, "of sampling and the random rule; also which head decides", minimum=0)
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
+    student_weights: str = weights_option("student")
+    teacher_weights: str = weights_option("teacher")
     threads: int | None = threads_option()
     backend: str = backend_option()
 

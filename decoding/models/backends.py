@@ -43,6 +43,11 @@ def use_backend(name: str) -> None:
     _chosen = name
 
 
+def backend_in_use() -> str:
+    """Return the backend of models that it can run: `torch` or `onnx`."""
+    return "onnx" if _chosen == "onnx" or (_chosen == "auto" and is_installed()) else "torch"
+
+
 def is_installed() -> bool:
     """Tell whether decode steps can be compiled here."""
     return all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxruntime"))
@@ -61,8 +66,7 @@ def decoder_for(model: PreTrainedModel, kind: str = "float32") -> FastDecoder | 
         WheelsError: where backend `onnx` was chosen and cannot run the model.
     """
     fast = fast_decoder_for(model, kind)
-    wanted = _chosen == "onnx" or (_chosen == "auto" and is_installed())
-    compiled = _compiled_of(model, fast, kind) if wanted and fast is not None else None
+    compiled = _compiled_of(model, fast, kind) if backend_in_use() == "onnx" and fast is not None else None
     if compiled is None and _chosen == "onnx":
         raise WheelsError(
             f"backend 'onnx' cannot run {type(model).__name__} as it is here: it runs known families of at most 250M "

@@ -6,7 +6,7 @@ A fast decoder copies weights: where a model is trained meanwhile its runner mak
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -54,9 +54,28 @@ def fast_decoder_for(model: PreTrainedModel, kind: str = "float32") -> FastDecod
         model: Of the library.
         kind: What its weights become: `float32`, that is as they are, `int8` or `bfloat16`.
     """
-    reader = READERS.get(type(model).__name__) if type(model).__module__.startswith("transformers.models.") else None
-    if reader is None or model.training or model.config._attn_implementation not in ("sdpa", "eager"):
+    if not has_fast_path(model, kind):
         return None
+    kinds = _made.setdefault(model, {})
+    stamp, (made_of, made) = _stamp(model), kinds.get(kind, (None, None))
+    if made is None or made_of != stamp:
+        with weights_as(kind):
+            made = READERS[type(model).__name__](model)
+        kinds[kind] = (stamp, made)
+    return made
+
+
+def forget(model: PreTrainedModel, kinds: Iterable[str]) -> None:
+    """Free the fast decoders of a model with these kinds of weights."""
+    for kind in kinds:
+        _made.get(model, {}).pop(kind, None)
+
+
+def has_fast_path(model: PreTrainedModel, kind: str = "float32") -> bool:
+    """Tell whether `fast_decoder_for` makes a decoder of this model."""
+    known = type(model).__name__ in READERS and type(model).__module__.startswith("transformers.models.")
+    if not known or model.training or model.config._attn_implementation not in ("sdpa", "eager"):
+        return False
     decoder: Any = model.get_decoder()
     stacks = [model.get_encoder(), decoder] if model.config.is_encoder_decoder else [decoder]
     parts = [model, *(module for each in stacks for module in each.modules()), model.get_output_embeddings()]
@@ -66,15 +85,8 @@ def fast_decoder_for(model: PreTrainedModel, kind: str = "float32") -> FastDecod
     plain = all(map(_is_plain, parts)) and len(alike) == 1 and model.dtype in DTYPES and rotary in ROTARY
     plain = plain and not getattr(model.config, "reorder_and_upcast_attn", False)
     plain = plain and (kind == "float32" or (model.dtype == torch.float32 and model.device.type == "cpu"))
-    if not plain or sum(weight.numel() * BYTES.get(kind, weight.itemsize) for weight in weights) > LARGEST:
-        return None
-    kinds = _made.setdefault(model, {})
-    stamp, (made_of, made) = _stamp(model), kinds.get(kind, (None, None))
-    if made is None or made_of != stamp:
-        with weights_as(kind):
-            made = reader(model)
-        kinds[kind] = (stamp, made)
-    return made
+    size = sum(weight.numel() * BYTES.get(kind, weight.itemsize) for weight in weights)
+    return plain and size <= LARGEST
 
 
 def _is_table(name: str) -> bool:

@@ -12,6 +12,7 @@ import weakref
 import torch
 from transformers import PreTrainedModel
 
+from wheels.decoding.models.auto_weights import chosen_weights
 from wheels.decoding.models.forward_batches import OVERHEAD
 from wheels.decoding.models.runner import Runner
 from wheels.errors import WheelsError, is_of_machine
@@ -31,10 +32,12 @@ AVX-512, rounding alone is off by 0.06 over 24 tokens (Marian, 8 seeds), and by 
 _checked: weakref.WeakSet[PreTrainedModel] = weakref.WeakSet()
 
 
-def checked_runner(model: PreTrainedModel, rows: int, vocab_size: int, *, overhead: int = OVERHEAD) -> Runner:
+def checked_runner(
+    model: PreTrainedModel, rows: int, vocab_size: int, *, overhead: int = OVERHEAD, weights: str = "float32"
+) -> Runner:
     """Return a runner of a model whose family is tested, or passes the self-check now.
 
-    The arguments are the runner's.
+    The arguments are the runner's; `weights` may be `auto` too (`wheels.decoding.models.auto_weights`).
 
     Raises:
         WheelsError: where ragged decoding differs from a plain forward pass, or fails.
@@ -51,7 +54,8 @@ def checked_runner(model: PreTrainedModel, rows: int, vocab_size: int, *, overhe
             what = f"rows of different lengths change each other's logits by {error:.2g} standard deviations"
             raise _refused(model, f"{what} (allowed: {bound:g})")
         _checked.add(model)
-    return Runner(model, rows, vocab_size, overhead=overhead)
+    kind = chosen_weights(model, weights, rows, vocab_size)
+    return Runner(model, rows, vocab_size, overhead=overhead, weights=kind)
 
 
 def _tested(model: PreTrainedModel) -> bool:

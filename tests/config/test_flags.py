@@ -29,7 +29,8 @@ def test_a_group_is_worth_its_title(name):
     assert sum(map(len, groups.values())) == len(COMMANDS[name])
     assert [title for title, members in groups.items() if len(members) < 2 and title not in ("", MACHINE)] == []
     assert MACHINE not in groups or list(groups)[-1] == MACHINE
-    assert {field.name for field in COMMANDS[name]} & {"device", "dtype", "threads", "backend"} == {
+    of_machine = {"device", "dtype", "student_weights", "teacher_weights", "threads", "backend"}
+    assert {field.name for field in COMMANDS[name]} & of_machine == {
         field.name for field in groups.get(MACHINE, ()) if field.name != "batch_size"
     }
 

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -35,6 +35,7 @@ from wheels.decoding.trace import Trace
 from wheels.errors import WheelsError
 from wheels.models.pair import Pair
 
+ROUNDED = {"student_weights": "int8", "teacher_weights": "int8"}
 NONE = {"budget": None, "max_new_tokens": LIMIT}
 NOISE = 0.08
 """Of a student's weights, in standard deviations of each: it then writes about half of the teacher's tokens."""
@@ -397,3 +398,17 @@ def test_texts_in_flight_are_the_batch_and_those_that_wait():
             pair, rows, speculative(3), DecodeParams(max_new_tokens=LIMIT), batch_size=size, schedule=schedule
         )
         assert len(made.texts.sequences) == count
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_with_an_int8_teacher_a_verified_text_is_that_teachers_own(family):
+    """In any company: the teacher reads several tokens at once, and rows of other texts beside them."""
+    exact = kin(family)
+    exact.student.float(), exact.teacher.float()
+    rounded = replace(exact, **ROUNDED)
+    every = {"budget": 1.0, "max_new_tokens": LIMIT}
+    alone = [each.token_ids for each in write(rounded, TEXTS, Every(1), **every)]
+    assert alone != [each.token_ids for each in write(exact, TEXTS, Every(1), **every)], "int8 changes some texts"
+    for batch_size in (1, 3, 64):
+        found = write(rounded, TEXTS, speculative(4), batch_size=batch_size, **NONE)
+        assert [each.token_ids for each in found] == alone

@@ -127,6 +127,17 @@ def test_load_in_half_precision(saved):
         Pair.load(saved["t5/q"], saved["t5/p"], dtype="bf16")
 
 
+def test_the_weights_are_said_of_each_model(saved, t5):
+    pair = Pair.load(saved["t5/q"], saved["t5/p"], teacher_weights="int8")
+    assert (pair.student_weights, pair.teacher_weights) == ("float32", "int8")
+    pair = Pair.of(t5.student, t5.teacher, t5.tokenizer, student_weights="auto")
+    assert (pair.student_weights, pair.teacher_weights) == ("auto", "float32")
+    with pytest.raises(WheelsError, match="student_weights must be one of float32, int8, bfloat16, auto, got 'int4'"):
+        Pair.of(t5.student, t5.teacher, t5.tokenizer, student_weights="int4")
+    with pytest.raises(WheelsError, match=r"teacher_weights must be one of .*, got 'fp8'"):
+        Pair.load(saved["t5/q"], saved["t5/p"], teacher_weights="fp8")
+
+
 def test_kinds_must_agree(saved, t5, llama):
     kinds = (
         r"t5/q' is a sequence-to-sequence model and teacher '.*llama/p' a causal one; a pair needs two models of one"

@@ -117,6 +117,25 @@ def backend_option() -> Any:
     )
 
 
+WEIGHTS = ("float32", "int8", "bfloat16", "auto")
+"""What the fast path may make of the weights of a float32 model on a CPU; `auto`: the fastest of the others."""
+
+
+def weights_option(role: str) -> Any:
+    """Return the field of the number format that the weights of the student or the teacher are laid out in."""
+    return machine_option(
+        "float32",
+        f"format of the {role}'s weights on a CPU: int8 and bfloat16 are faster, and change some texts; auto: what is "
+        "fastest here",
+        choices=WEIGHTS,
+    )
+
+
+def weights_of(config: Any) -> dict[str, str]:
+    """Return the values of both fields of `weights_option`, by name; a pair has them too."""
+    return {"student_weights": config.student_weights, "teacher_weights": config.teacher_weights}
+
+
 REQUIRED = dataclasses.MISSING
 """The default of an `option` that the user must give."""
 

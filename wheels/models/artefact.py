@@ -66,6 +66,8 @@ class Artefact:
         teacher: str | None = None,
         device: str = "cpu",
         dtype: str = "float32",
+        student_weights: str = "float32",
+        teacher_weights: str = "float32",
     ) -> Artefact:
         """Load a trained model; without a folder, the embedded pair.
 
@@ -74,6 +76,8 @@ class Artefact:
             teacher: the teacher's folder or hub id, if not the one that the folder names.
             device: where both models run.
             dtype: in which number format.
+            student_weights: what decoding makes of the student's weights; see `Pair`.
+            teacher_weights: of the teacher's.
 
         Raises:
             WheelsError: where something is missing or damaged: names it, and says what to do.
@@ -83,14 +87,25 @@ class Artefact:
             raise WheelsError("the embedded pair is not in this installation; give a model's folder by --model DIR")
         config = check_model(place)
         source = teacher or _teacher_of(place, config)
-        pair = Pair.load(place, source, prompt=Prompt.of(config["prompt"]), dtype=dtype, device=device)
+        weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
+        prompt = Prompt.of(config["prompt"])
+        pair = Pair.load(place, source, prompt=prompt, dtype=dtype, device=device, **weights)
         heads = pair_heads(place, HeadConfig(**config["head"]), pair)
         calibration = Calibration.load(place / "deferral" / "calibration.json")
         names = (_short_name(place) if folder is not None else EMBEDDED, _short_name(source))
         return cls(pair, heads, calibration, config, *names, place)
 
     @classmethod
-    def untrained(cls, student: str, teacher: str, *, device: str = "cpu", dtype: str = "float32") -> Artefact:
+    def untrained(
+        cls,
+        student: str,
+        teacher: str,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        student_weights: str = "float32",
+        teacher_weights: str = "float32",
+    ) -> Artefact:
         """Pair a student and a teacher without trained rules: no heads, no thresholds.
 
         Args:
@@ -98,11 +113,14 @@ class Artefact:
             teacher: the same.
             device: where both models run.
             dtype: in which number format.
+            student_weights: what decoding makes of the student's weights; see `Pair`.
+            teacher_weights: of the teacher's.
 
         Raises:
             WheelsError: as `Pair.load`.
         """
-        pair = Pair.load(student, teacher, prompt=noted_prompt(student), dtype=dtype, device=device)
+        weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
+        pair = Pair.load(student, teacher, prompt=noted_prompt(student), dtype=dtype, device=device, **weights)
         return cls(pair, {}, Calibration(), student_name=_short_name(student), teacher_name=_short_name(teacher))
 
     def head(self, rule: str, seed: int = 0) -> DeferralHead:

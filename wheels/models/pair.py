@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from wheels.config.fields import WEIGHTS
 from wheels.data.prompts import SOURCE_ALONE, Prompt
-from wheels.errors import WheelsError, check_kind
+from wheels.errors import WheelsError, check_choice, check_kind
 from wheels.models.encoding import check_chat, decode_text, encode_sources, encode_targets
 from wheels.models.generation_settings import Constraints
 from wheels.models.limits import context_limit, room
@@ -42,10 +43,16 @@ class Pair:
     """The tokenizer of both."""
     prompt: Prompt = SOURCE_ALONE
     """What a model reads of a source."""
+    student_weights: str = "float32"
+    """What decoding makes of the student's weights: `float32`, `int8`, `bfloat16` or `auto`, the fastest here."""
+    teacher_weights: str = "float32"
+    """The same of the teacher's."""
 
     def __post_init__(self) -> None:
-        """Take a prompt that is given as its text."""
+        """Take a prompt that is given as its text, and check the weights."""
         self.prompt = Prompt.of(self.prompt)
+        check_choice("student_weights", self.student_weights, WEIGHTS)
+        check_choice("teacher_weights", self.teacher_weights, WEIGHTS)
 
     @classmethod
     def load(
@@ -56,6 +63,8 @@ class Pair:
         prompt: Prompt | str = "{source}",
         dtype: str = "float32",
         device: str = "cpu",
+        student_weights: str = "float32",
+        teacher_weights: str = "float32",
     ) -> Pair:
         """Load both models from folders or the Hub.
 
@@ -70,7 +79,8 @@ class Pair:
         tokenizer = shared_tokenizer(*tokenizers, f"{student}", f"{teacher}")
         q = load_model(student, dtype=dtype, device=device, role="student")
         p = load_model(teacher, dtype=dtype, device=device, role="teacher")
-        return cls.of(q, p, tokenizer, prompt=prompt)
+        weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
+        return cls.of(q, p, tokenizer, prompt=prompt, **weights)
 
     @classmethod
     def of(
@@ -80,6 +90,8 @@ class Pair:
         tokenizer: Tokenizer,
         *,
         prompt: Prompt | str = "{source}",
+        student_weights: str = "float32",
+        teacher_weights: str = "float32",
     ) -> Pair:
         """Pair two models in memory, with the same checks as `load`; freezes the teacher."""
         for role, model in (("student", student), ("teacher", teacher)):
@@ -88,7 +100,7 @@ class Pair:
         check_same_kind(kind_of(student.config), kind_of(teacher.config), name_of(student), name_of(teacher))
         check_same_start(student, teacher)
         warn_of_sizes(student, teacher)
-        return cls._checked(student, teacher, tokenizer, prompt)
+        return cls._checked(student, teacher, tokenizer, prompt, student_weights, teacher_weights)
 
     @classmethod
     def alone(cls, model: PreTrainedModel, tokenizer: Tokenizer, *, prompt: Prompt | str = "{source}") -> Pair:
@@ -97,9 +109,14 @@ class Pair:
 
     @classmethod
     def _checked(
-        cls, student: PreTrainedModel, teacher: PreTrainedModel, tokenizer: Tokenizer, prompt: Prompt | str
+        cls,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel,
+        tokenizer: Tokenizer,
+        prompt: Prompt | str,
+        *weights: str,
     ) -> Pair:
-        pair = cls(student.eval(), teacher.eval().requires_grad_(False), tokenizer, Prompt.of(prompt))
+        pair = cls(student.eval(), teacher.eval().requires_grad_(False), tokenizer, Prompt.of(prompt), *weights)
         check_vocabulary(pair)
         check_chat(tokenizer, pair.prompt, is_seq2seq=pair.is_seq2seq)
         return pair

@@ -14,7 +14,7 @@ from wheels.files import read_object, write_json
 from wheels.json_text import record_of
 
 FORMAT = 1
-MEASURED_WITH = ("max_new_tokens", "dtype")
+MEASURED_WITH = ("max_new_tokens", "dtype", "student_weights", "teacher_weights")
 """Settings that decide which use a threshold gives."""
 
 

@@ -250,6 +250,12 @@ def test_settings_that_change_outputs_decode_again(world: World, settings: dict[
     assert len(world.run(**settings)[1].calls) == repeats
 
 
+def test_outputs_of_rounded_weights_are_others(world: World) -> None:
+    world.run()
+    assert len(world.run(teacher_weights="int8")[1].calls) == 12 and world.run(teacher_weights="int8")[1].calls == []
+    assert len(world.run(teacher_weights="int8", batch_size=3)[1].calls) == 12, "and of one batch size"
+
+
 def test_below_float32_outputs_are_of_one_batch_size(world: World) -> None:
     world.run(dtype="bfloat16")
     assert len(world.run(dtype="bfloat16")[1].calls) == 0
@@ -393,8 +399,11 @@ def test_the_artefact_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> Non
     artefact = SimpleNamespace(pair="the pair")
     monkeypatch.setattr(decodes.Artefact, "load", lambda *args, **more: asked.append((args, more)) or artefact)
     monkeypatch.setattr(decodes, "set_threads", lambda *args: threads.append(args))
-    load_artefact(CurveConfig(model="m", teacher="t", device="cuda", dtype="bfloat16", threads=3))
-    assert asked == [(("m",), {"teacher": "t", "device": "cuda", "dtype": "bfloat16"})]
+    load_artefact(
+        CurveConfig(model="m", teacher="t", device="cuda", dtype="bfloat16", threads=3, teacher_weights="int8")
+    )
+    weights = {"student_weights": "float32", "teacher_weights": "int8"}
+    assert asked == [(("m",), {"teacher": "t", "device": "cuda", "dtype": "bfloat16", **weights})]
     assert threads == [(3, "the pair")]
 
 

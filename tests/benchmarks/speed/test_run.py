@@ -23,7 +23,7 @@ from wheels.benchmarks.speed.forward_timer import ForwardTimer, Machine, Shape
 from wheels.benchmarks.speed.hf_systems import Outcome
 from wheels.benchmarks.speed.plot import draw
 from wheels.benchmarks.speed.records import Round, Timing, round_file, round_of
-from wheels.benchmarks.speed.run import make_plan, run
+from wheels.benchmarks.speed.run import make_plan, number_format, run
 from wheels.benchmarks.speed.summary import Speed, WorkloadFacts, summarise, time_forwards
 from wheels.benchmarks.speed.systems import KNOWN
 from wheels.benchmarks.speed.table import as_csv, as_text
@@ -401,3 +401,10 @@ def test_the_picture_has_a_ratio_and_a_limit_for_each(by_hand: Speed) -> None:
     for number, box in enumerate(boxes):
         assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
         assert not any(box.overlaps(other) for other in boxes[number + 1 :])
+
+
+def test_the_format_of_the_weights_is_said() -> None:
+    assert number_format(SpeedConfig()) == "float32"
+    assert number_format(SpeedConfig(teacher_weights="int8")) == "float32, teacher weights int8"
+    both = SpeedConfig(student_weights="auto", teacher_weights="bfloat16")
+    assert number_format(both) == "float32, student weights auto, teacher weights bfloat16"

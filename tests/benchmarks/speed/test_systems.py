@@ -10,6 +10,7 @@ import torch
 
 from tests.decoding.tiny import make_pair
 from tests.envs.tiny import SOURCES
+from wheels.benchmarks.speed import forward_timer
 from wheels.benchmarks.speed import forward_timer as bare_module
 from wheels.benchmarks.speed.config import CT2
 from wheels.benchmarks.speed.forward_timer import ForwardTimer, Machine, Shape, on_grid
@@ -197,6 +198,32 @@ def test_the_cost_of_a_pass_by_hand() -> None:
     cost = ForwardTimer(pair, 0).cost(Shape("teacher", "decode", 3, 2, 32, 1))
     assert cost.moved == 8 * (body + head + 3 * 34 * entries)
     assert cost.flops == 2 * 3 * (2 * body + head + 2 * 34 * entries)
+
+
+def test_a_pass_moves_rounded_weights_and_a_head_that_is_not() -> None:
+    pair = make_pair("llama")
+    pair.teacher.float()
+    pair.teacher_weights = "int8"
+    body, head, entries = 4 * 24 * 24 + 3 * 24 * 16, 14 * 24, 2 * 24
+    assert ForwardTimer(pair, 0).cost(Shape("teacher", "lean", 3, 2, 32, 1)).moved == body + 4 * (
+        head + 3 * 34 * entries
+    )
+    library = ForwardTimer(pair, 0).cost(Shape("teacher", "decode", 3, 2, 32, 1))
+    assert library.moved == 4 * (body + head + 3 * 34 * entries), "the library's pass has them in float32"
+
+
+def test_a_bare_pass_has_the_weights_of_the_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair, made = make_pair("t5"), []
+    pair.student.float(), pair.teacher.float()
+    pair.student_weights = "int8"
+    runner = forward_timer.Runner
+    monkeypatch.setattr(
+        forward_timer, "Runner", lambda *args, **more: made.append(more["weights"]) or runner(*args, **more)
+    )
+    timer = ForwardTimer(pair, 5)
+    for model, kind in (("student", "lean"), ("student", "lean-encode"), ("teacher", "lean"), ("student", "encode")):
+        timer.seconds(Shape(model, kind, 1, 4, 0, 1))
+    assert made == ["int8", "int8", "float32", "float32"]
 
 
 def test_keys_and_values_of_the_source_are_not_made_again_by_a_step() -> None:

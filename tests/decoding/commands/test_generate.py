@@ -16,11 +16,13 @@ from wheels.decoding.engine import decode
 from wheels.decoding.methods.calibrated import rule_of
 from wheels.decoding.methods.method import bild, cascade, priced, prompt_lookup, speculative, take_back, verified
 from wheels.decoding.methods.rules import RULES
+from wheels.decoding.models import self_check
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import Sampling
 from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact
 
+WEIGHTS = r"; weights: student float32, teacher int8\n"
 SUMMARY = r"teacher use \d\.\d\d \(asked 0\.5, average\): \d+ of \d+ tokens, \d+ pass(es)?, \d+ positions?\n"
 
 
@@ -307,3 +309,21 @@ def test_outputs_of_several_lines_are_one_line_each_where_there_are_several(pair
     config = GenerateConfig(color="never")
     assert generate.render(config, None, ["a"], [broken], one_line=False) == "x\ny\n"
     assert generate.render(config, None, ["a", "a"], [broken, broken], one_line=True) == "x y\nx y\n"
+
+
+def test_rounded_weights_are_said_and_used(call, monkeypatch):
+    made = []
+    runner = self_check.Runner
+    monkeypatch.setattr(
+        self_check,
+        "Runner",
+        lambda *args, weights, **kwargs: made.append(weights) or runner(*args, weights=weights, **kwargs),
+    )
+    code, _, err = call("a b c", "--teacher-budget", "0.5", "--teacher-weights", "int8")
+    assert code == 0 and re.fullmatch(SUMMARY.replace("\\n", "") + WEIGHTS, err)
+    assert made == ["float32", "int8"]
+
+
+def test_rounded_weights_need_float32(call):
+    code, _, err = call("a b c", "--teacher-budget", "0.5", "--student-weights", "int8", "--dtype", "bfloat16")
+    assert code == 2 and "weights 'int8' are for" in err and "use weights float32" in err

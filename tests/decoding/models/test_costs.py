@@ -1,6 +1,7 @@
 """What passes cost: groups and overheads by hand from made-up seconds, and measurements that are made once."""
 
 import gc
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,6 +47,21 @@ def test_a_teacher_is_measured_once_for_a_batch_size(monkeypatch):
     assert costs_of(other, 8) is not first and asked == [8, 8]
     costs_of(pair, 32)
     assert costs_of(pair, 8) is first and asked == [8, 8, 32], "another batch size has other costs"
+    rounded = replace(pair, teacher_weights="int8")
+    assert costs_of(rounded, 8) is not first and asked == [8, 8, 32, 8], "and so have other weights"
+    assert costs_of(pair, 8) is first and costs_of(rounded, 8) is costs_of(replace(rounded), 8)
+
+
+def test_passes_are_timed_with_the_pairs_weights(monkeypatch):
+    seen = set()
+
+    def best(pair, model, rows, context, width, weights):
+        seen.add((model is pair.student, weights))
+        return 1.0
+
+    monkeypatch.setattr(module, "_best", best)
+    measure(replace(make_pair("t5"), student_weights="bfloat16", teacher_weights="int8"), 2)
+    assert seen == {(True, "bfloat16"), (False, "int8")}
 
 
 def test_a_teacher_that_is_gone_is_forgotten(monkeypatch):
@@ -70,7 +86,7 @@ def test_both_models_are_timed(family):
 
 
 def test_slow_models_are_timed_at_the_ends_alone(monkeypatch):
-    monkeypatch.setattr(module, "_best", lambda pair, model, rows, context, width: float(rows))
+    monkeypatch.setattr(module, "_best", lambda pair, model, rows, context, width, weights: float(rows))
     monkeypatch.setattr(module, "SECONDS", -1.0)
     assert list(measure(make_pair("t5"), 16).student) == [1, 16]
     monkeypatch.setattr(module, "SECONDS", 60.0)
