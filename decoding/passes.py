@@ -22,7 +22,7 @@ from wheels.decoding.params import (
     DecodeParams,
     LogitsProcessor,
 )
-from wheels.decoding.sequences import Sequence, TextBatch
+from wheels.decoding.sequences import Sequence, TextBatch, TokenLogprobs
 from wheels.decoding.step import Step
 from wheels.errors import WheelsError, shown
 from wheels.models.generation_settings import Constraints
@@ -180,7 +180,20 @@ class Passes:
         """Choose a token from logits: the best, or by the row's own noise."""
         sampling, who = self.params.sampling, ("student", "teacher")[stream]
         noise_R = None if sampling.greedy else self.texts.noise(slots_R, stream)(position_R)
-        return sampling.choose(logits_RV, noise_R, who)
+        token_R = sampling.choose(logits_RV, noise_R, who)
+        if self.texts.keeps_logprobs:
+            self._keep_logprobs(slots_R, logits_RV, token_R)
+        return token_R
+
+    def _keep_logprobs(self, slots_R: torch.Tensor, logits_RV: torch.Tensor, token_R: torch.Tensor) -> None:
+        """Keep the log-probabilities of the tokens that were chosen, for the texts that ask for them."""
+        for row, slot in enumerate(slots_R.tolist()):
+            sequence = self.texts.sequence(slot)
+            if sequence.best is not None:
+                log_prob_V = logits_RV[row].log_softmax(-1)
+                best = log_prob_V.topk(sequence.best)
+                pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+                sequence.logprobs.append(TokenLogprobs(float(log_prob_V[token_R[row]]), tuple(pairs)))
 
     def _keep_draft_probs(self, slots_R: torch.Tensor, logits_RV: torch.Tensor) -> None:
         """Keep the distribution that the next draft token of each row is drawn from."""

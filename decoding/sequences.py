@@ -19,6 +19,16 @@ from wheels.policy.copy_features import CopyPointer
 from wheels.policy.features import CopyFeatures
 
 
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """What the model that wrote a token thought of it, in nats, before temperature and cuts."""
+
+    own: float
+    """The token's log-probability."""
+    best: tuple[tuple[int, float], ...]
+    """The best tokens with theirs."""
+
+
 @dataclass
 class Sequence:
     """One output while it is written."""
@@ -54,6 +64,10 @@ class Sequence:
     """Why it cannot be written."""
     counted: tuple[int, int] = (0, 0)
     """Calls and tokens of it that the threshold of online mode knows of."""
+    best: int | None = None
+    """How many of the best tokens are kept at each place, with their log-probabilities; None: no place's."""
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    """Of each token, where `best` asks for them and no draft is verified."""
 
     @cached_property
     def copy_pointer(self) -> CopyPointer:
@@ -67,7 +81,7 @@ class Sequence:
 
     def copy(self) -> Sequence:
         """Return a copy that grows on its own."""
-        return replace(self, tokens=list(self.tokens), by_teacher=list(self.by_teacher))
+        return replace(self, tokens=list(self.tokens), by_teacher=list(self.by_teacher), logprobs=list(self.logprobs))
 
     def accept_draft(self, num_accepted: int) -> bool:
         """Keep the first tokens of the draft, drop and count the others; return whether one was rejected."""
@@ -193,6 +207,8 @@ class TextBatch:
         self.index_Q = torch.zeros_like(self.length_Q)
         self.budget_Q = torch.zeros(count, dtype=torch.float64, device=device)
         self.seeds = np.zeros(count, dtype=np.int64)
+        self.keeps_logprobs = False
+        """Whether a text that was here asked for log-probabilities."""
 
     def admit(self, slot: int, sequence: Sequence) -> None:
         """Let a text begin in a slot, or go on after the tokens that it has."""
@@ -205,6 +221,7 @@ class TextBatch:
         self.source_Q[slot], self.limit_Q[slot] = len(sequence.source), sequence.limit
         self.calls_Q[slot], self.index_Q[slot] = sum(sequence.by_teacher), sequence.index
         self.budget_Q[slot], self.seeds[slot] = sequence.budget, sequence.seed
+        self.keeps_logprobs |= sequence.best is not None
 
     def leave(self, slot: int) -> Sequence:
         """Give a slot back, and return the text that was in it."""

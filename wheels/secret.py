@@ -123,9 +123,20 @@ def read_secret(variable: str, option: str) -> Secret:
             f"{option} must name an environment variable that holds the key; what was given ({len(variable)} "
             "characters, not shown: it may be the key itself) names none that is set; `export NAME=...`, and give NAME"
         )
-    if value and not _SHOWN.fullmatch(value):
+    return Secret(check_key(value, variable) if value else "")
+
+
+def check_key(value: str, place: str) -> str:
+    """Return a key, read from a variable or a file, that a header can carry.
+
+    Raises:
+        WheelsError: for any other; the key is not shown.
+    """
+    if not value:
+        raise WheelsError(f"the key in {place} is empty; put one there")
+    if not _SHOWN.fullmatch(value):
         bad = next(letter for letter in value if not _SHOWN.fullmatch(letter))
         what = {"\n": "a line end", "\r": "a line end", " ": "a space"}.get(bad)
         what = what or ("a control character" if bad < "\x80" else "a character outside ASCII")
-        raise WheelsError(f"the key in {variable} holds {what}, which no header can carry; store it without")
-    return Secret(value)
+        raise WheelsError(f"the key in {place} holds {what}, which no header can carry; store it without")
+    return value

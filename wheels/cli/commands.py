@@ -32,6 +32,13 @@ COMMANDS = {
         continues=False,
         section="start here",
     ),
+    "serve": Command(
+        "wheels.decoding.serve.config:ServeConfig",
+        "wheels.decoding.serve.run:run",
+        "answer OpenAI clients: a server that batches their requests",
+        continues=False,
+        section="start here",
+    ),
     "demo": Command(
         "wheels.benchmarks.demo.config:DemoConfig",
         "wheels.benchmarks.demo.run:run",

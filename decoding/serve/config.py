@@ -1,0 +1,104 @@
+"""What `wheels serve` can be asked for. Imports nothing heavy, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from wheels.config.fields import backend_option, check_fields, machine_option, option, option_group, threads_option
+from wheels.config.paths import PLACE, SETTINGS
+from wheels.decoding.commands.generate_config import GenerateConfig
+from wheels.decoding.methods.choices import DTYPES, METHODS, MODE_HELP, MODES
+from wheels.decoding.methods.rules import RULES
+from wheels.errors import WheelsError
+
+pair_option = option_group("another pair")
+default_option = option_group("where a request says nothing else")
+limit_option = option_group("limits")
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Settings of `wheels serve`.
+
+    Raises:
+        WheelsError: for a value that is not allowed, or an address that others reach without a key.
+    """
+
+    model: str | None = option(
+        None, "folder of a trained model (default: the embedded pair)", metavar="DIR", reads=PLACE
+    )
+    student: str | None = pair_option(None, "folder or hub id of a student, in place of --model", reads=PLACE)
+    teacher: str | None = pair_option(None, "folder or hub id of the teacher (default: the model's own)", reads=PLACE)
+    name: str | None = option(None, "what clients call the model (default: the name of its folder)")
+    host: str = option("127.0.0.1", "address to listen on")
+    port: int = option(8000, "port to listen on; 0: any that is free", minimum=0, maximum=65535)
+    api_key_env: str | None = option(None, "environment variable with the key that clients must send", metavar="NAME")
+    api_key_file: str | None = option(
+        None, "file with that key, in place of a variable", metavar="FILE", reads=SETTINGS
+    )
+    method: str = default_option("deferral", "how the two models write together", choices=METHODS)
+    teacher_budget: float | None = default_option(
+        None, "share of tokens the teacher may write (default: 0.2)", share=True
+    )
+    budget_mode: str = default_option("average", MODE_HELP, choices=MODES)
+    rule: str = default_option("learned", "what decides to call the teacher", choices=tuple(RULES))
+    max_new_tokens: int = default_option(128, "longest output, in tokens", minimum=1)
+    longest_output: int = limit_option(2048, "longest output that a request may ask for, in tokens", minimum=1)
+    longest_prompt: int = limit_option(
+        4096, "longest prompt, in tokens; the context of the models where that is shorter", minimum=1
+    )
+    queue: int = limit_option(256, "texts that may wait for a place in the batch; beyond them: 429", minimum=0)
+    body_limit: int = limit_option(1 << 20, "largest body of a request, in bytes", minimum=1024)
+    batch_size: int = machine_option(64, "rows of a forward pass at most", minimum=1)
+    engines: int = machine_option(
+        4, "batches at a time: requests of one method, budget and sampling share one", minimum=1, maximum=64
+    )
+    stream_interval: float = machine_option(
+        0.04, "seconds between two events of a stream at least: faster tokens go out together", minimum=0, maximum=10
+    )
+    device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
+    dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
+    threads: int | None = threads_option()
+    backend: str = backend_option()
+
+    def __post_init__(self) -> None:
+        """Check every value, and those that do not go together."""
+        check_fields(self)
+        assert self.default is not None  # checks what says how
+        if self.api_key_env is not None and self.api_key_file is not None:
+            raise WheelsError("give the key by --api-key-env or --api-key-file, not by both")
+        if not self.has_key and not is_loopback(self.host):
+            raise WheelsError(
+                f"others reach host {self.host!r}, so clients must send a key: give --api-key-env or --api-key-file, "
+                "or listen on 127.0.0.1"
+            )
+
+    @property
+    def default(self) -> GenerateConfig:
+        """How a request is written that says nothing about it; refuses what does not go together."""
+        return GenerateConfig(
+            model=self.model,
+            student=self.student,
+            teacher=self.teacher,
+            method=self.method,
+            teacher_budget=self.teacher_budget,
+            budget_mode=self.budget_mode,
+            rule=self.rule,
+            device=self.device,
+            dtype=self.dtype,
+            backend=self.backend,
+        )
+
+    @property
+    def has_key(self) -> bool:
+        """Whether clients must send a key."""
+        return self.api_key_env is not None or self.api_key_file is not None
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an address is of this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,209 @@
+"""The thread that owns the models: it steps the engines, and passes on what they write.
+
+Requests of one method, budget and sampling share an engine, that is a batch. Others get one of their own, up to a
+number; the engines take turns, a step each. Beyond that number jobs wait, the oldest first, until an engine is idle
+and makes room. Commands come in between two steps: so a job that is cancelled is out of the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from wheels.decoding.commands.generate import method_of
+from wheels.decoding.commands.generate_config import GenerateConfig
+from wheels.decoding.engine import Engine
+from wheels.decoding.params import DecodeParams
+from wheels.decoding.sampling import Sampling
+from wheels.decoding.serve.config import ServeConfig
+from wheels.decoding.serve.jobs import Choice, Delta, Job
+from wheels.decoding.serve.spelling import OuterSpaces, Speller, StopTexts
+from wheels.models.artefact import Artefact
+
+log = logging.getLogger("wheels")
+
+
+class Lane:
+    """An engine, and the choices that it writes.
+
+    Args:
+        artefact: Models, heads and thresholds.
+        how: Method, budget and sampling of all its texts.
+        config: The server's limits.
+    """
+
+    def __init__(self, artefact: Artefact, how: GenerateConfig, config: ServeConfig) -> None:
+        tokenizer = artefact.pair.tokenizer
+        self.decode: Callable[[list[int]], str] = lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True))
+        sampling = Sampling(how.temperature, how.top_k, how.top_p)
+        params = DecodeParams(max_new_tokens=config.longest_output, sampling=sampling)
+        method = method_of(how, artefact)
+        self.engine = Engine(artefact.pair, [], method, params, batch_size=config.batch_size, more=True)
+        self.choices: dict[int, Choice] = {}
+        """By the identity of their sequences: of all texts that wait or are being written."""
+
+    def submit(self, job: Job) -> None:
+        """Let a job's texts wait for slots."""
+        for sequence in job.sequences:
+            spaces = OuterSpaces() if job.trimmed else None
+            self.choices[id(sequence)] = Choice(job, sequence, Speller(self.decode), StopTexts(job.stops), spaces)
+            self.engine.submit(sequence)
+
+    def cancel(self, job: Job) -> None:
+        """Drop a job's texts."""
+        for sequence in job.sequences:
+            if self.choices.pop(id(sequence), None) is not None:
+                self.engine.cancel(sequence)
+
+    def step(self) -> list[tuple[Job, Delta]]:
+        """Run one pass; return what it has added."""
+        ended = self.engine.step()
+        found = [(sequence, True) for sequence in ended]
+        found += [(each, False) for each in self.engine.texts.sequences if each is not None]
+        return [
+            (choice.job, delta)
+            for sequence, over in found
+            if (choice := self.choices[id(sequence)]) and (delta := self._delta(choice, over)) is not None
+        ]
+
+    def _delta(self, choice: Choice, over: bool) -> Delta | None:
+        """Return what is new of one choice; one that ends leaves."""
+        sequence = choice.sequence
+        delta = choice.delta(len(sequence.tokens) if over else self.engine.final(sequence), ended=over)
+        if delta is not None and delta.finish is not None:
+            del self.choices[id(sequence)]
+            if not over:
+                self.engine.cancel(sequence)
+        return delta
+
+
+class Worker(threading.Thread):
+    """The models' thread.
+
+    Args:
+        artefact: Models, heads and thresholds.
+        config: The server's limits.
+        default: Method, budget and sampling of a request that names none: its engine is made first.
+    """
+
+    def __init__(self, artefact: Artefact, config: ServeConfig, default: GenerateConfig) -> None:
+        super().__init__(name="wheels-engine", daemon=True)
+        self.artefact, self.config = artefact, config
+        self.commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.lanes: dict[GenerateConfig, Lane] = {}
+        """The least recently used first."""
+        self.unplaced: deque[Job] = deque()
+        """Jobs that no engine has taken yet."""
+        self.closed = False
+        self.waiting = 0
+        """Texts that wait for a slot."""
+        self._lane(default)  # passes are timed here, and what cannot be decoded is refused
+
+    def submit(self, job: Job) -> None:
+        """Let a job wait; from any thread."""
+        self.commands.put(partial(self.unplaced.append, job))
+
+    def cancel(self, job: Job) -> None:
+        """Drop a job before the next step; from any thread."""
+        self.commands.put(partial(self._cancel, job))
+
+    def abort(self, error: Exception) -> None:
+        """End all jobs with an error; from any thread."""
+        self.commands.put(partial(self._abort, error))
+
+    def close(self) -> None:
+        """End the thread after the step that runs; from any thread."""
+        self.commands.put(self._close)
+
+    def run(self) -> None:
+        """Step the engines until the end; nothing that goes wrong in one of them ends the thread."""
+        while not self.closed:
+            self._obey()
+            self._place()
+            for how, lane in list(self.lanes.items()):
+                if lane.engine.busy:
+                    self._step(how, lane)
+            self.waiting = sum(len(lane.engine.waiting) for lane in self.lanes.values()) + sum(
+                len(job.sequences) for job in self.unplaced
+            )
+
+    def _obey(self) -> None:
+        """Carry out what was asked for; where there is nothing to do, wait for it."""
+        if not self.unplaced and not any(lane.engine.busy for lane in self.lanes.values()):
+            self.commands.get()()
+        while not self.commands.empty():
+            self.commands.get()()
+
+    def _place(self) -> None:
+        """Give jobs to engines, in the order in which they came."""
+        while self.unplaced:
+            job = self.unplaced[0]
+            try:
+                lane = self._lane(job.how)
+            except Exception as error:
+                self._fail([job], error)
+            else:
+                if lane is None:
+                    return
+                lane.submit(job)
+            self.unplaced.popleft()
+
+    def _lane(self, how: GenerateConfig) -> Lane | None:
+        """Return the engine for a way of decoding, the most recently used now; None where there is no room for it."""
+        lane = self.lanes.pop(how, None)
+        if lane is None:
+            if len(self.lanes) >= self.config.engines:
+                idle = next((known for known, each in self.lanes.items() if not each.engine.busy), None)
+                if idle is None:
+                    return None
+                del self.lanes[idle]
+            lane = Lane(self.artefact, how, self.config)
+        self.lanes[how] = lane
+        return lane
+
+    def _step(self, how: GenerateConfig, lane: Lane) -> None:
+        """Run one pass of an engine; where it fails its jobs do, and the engine is given up."""
+        try:
+            deliver(lane.step())
+        except Exception as error:
+            del self.lanes[how]
+            self._fail({id(choice.job): choice.job for choice in lane.choices.values()}.values(), error)
+
+    def _fail(self, jobs: Iterable[Job], error: Exception) -> None:
+        log.error("a request failed in the engine: %s: %s", type(error).__name__, error)
+        deliver([(job, error) for job in jobs])
+
+    def _cancel(self, job: Job) -> None:
+        if job in self.unplaced:
+            self.unplaced.remove(job)
+        elif job.how in self.lanes:
+            self.lanes[job.how].cancel(job)
+
+    def _abort(self, error: Exception) -> None:
+        jobs = {id(choice.job): choice.job for lane in self.lanes.values() for choice in lane.choices.values()}
+        jobs |= {id(job): job for job in self.unplaced}
+        for job in jobs.values():
+            self._cancel(job)
+        deliver([(job, error) for job in jobs.values()])
+
+    def _close(self) -> None:
+        self.closed = True
+
+
+def deliver(events: Iterable[tuple[Job, Delta | Exception]]) -> None:
+    """Hand events over to the event loops of their jobs, all of a step at once."""
+    found = list(events)
+    for loop in {job.loop for job, _ in found}:
+        own = [(job, event) for job, event in found if job.loop is loop]
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(put_all, own)
+
+
+def put_all(events: Iterable[tuple[Job, Delta | Exception]]) -> None:
+    """Give each job its event; in the event loop."""
+    for job, event in events:
+        job.put(event)
