@@ -178,7 +178,7 @@ class PriceTable:
         price = torch.tensor(self.prices, dtype=budget_B.dtype, device=budget_B.device)
         if len(self.budgets) == 1:
             return price[0].expand(budget_B.shape)
-        right = torch.searchsorted(grid, budget_B.contiguous()).clamp(1, len(self.budgets) - 1)
+        right = torch.searchsorted(grid, budget_B).clamp(1, len(self.budgets) - 1)
         share = ((budget_B - grid[right - 1]) / (grid[right] - grid[right - 1])).clamp(0, 1)
         return price[right - 1] + share * (price[right] - price[right - 1])
 

@@ -26,10 +26,17 @@ def test_the_work_of_a_run_with_every_rule() -> None:
     )
 
 
+def test_the_student_that_learns_is_part_of_the_work() -> None:
+    lines = workload(replace(CONFIG, train="student", turns=3, student_texts=70), 1000, 200)
+    assert lines[0] == "first the student learns, in 3 turns of 70 texts; then"
+    assert lines[1:] == workload(CONFIG, 1000, 200)
+
+
 @pytest.mark.parametrize(
     ("changes", "thresholds"),
     [
         ({"seeds": 3}, "180 thresholds (20 x 9 budgets)"),
+        ({"seeds": 3, "baselines": ()}, "99 thresholds (11 x 9 budgets)"),
         ({"baselines": ("paired", "gate")}, "81 thresholds (9 x 9 budgets)"),
         ({"baselines": ()}, "63 thresholds (7 x 9 budgets)"),
         ({"calibration_rules": ("learned", "random")}, "9 thresholds (1 x 9 budgets)"),

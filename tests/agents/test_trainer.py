@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,19 @@ import pytest
 import torch
 
 from tests.agents.seed_runs import seed_run
-from tests.decoding.commands.test_calibrate import soft_pair, sources
+from tests.decoding.commands.test_calibrate import LIMIT, soft_pair, sources
 from wheels.agents import trainer as stages
 from wheels.agents.regression.trained_baselines import States
 from wheels.agents.rl.agent import LagrangianAgent, PCLAgent, PCLSettings
 from wheels.agents.rl.lagrangian import Gains, PriceTable
-from wheels.agents.rl.paths import Forks
+from wheels.agents.rl.paths import Forks, play
 from wheels.agents.rl.paths import Path as Text
-from wheels.agents.trainer import SETTLE_TRIES, Trainer, used
+from wheels.agents.trainer import SETTLE_TRIES, Trainer, used, with_pseudo_references
 from wheels.data.tasks import Row
+from wheels.decoding.engine import decode
+from wheels.decoding.methods.method import teacher_only
+from wheels.decoding.params import DecodeParams
+from wheels.decoding.sampling import Sampling
 from wheels.envs.settings import Start
 from wheels.models.pair import Pair
 from wheels.policy.features import feature_width
@@ -94,6 +99,60 @@ def test_the_agent_begins_at_the_regression_and_is_the_one_asked_for(
         assert agent.price(torch.tensor([0.2, 0.5])).tolist() == pytest.approx([0.7, 0.7])
 
 
+def test_references_are_texts_of_the_teacher_drawn_by_the_seed(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each row gets its own, whatever the chunks; another seed gets others."""
+    monkeypatch.setattr(stages, "CHUNK", 5)
+    found = {}
+    for seed in (0, 1):
+        trainer = trainer_of(pair, tmp_path / str(seed), pseudo_references=2, seed=seed)
+        rows, config = [*trainer.run.rows], trainer.config
+        accelerator = trainer.run.accelerator
+        found[seed] = with_pseudo_references(pair, rows, config, tmp_path / str(seed), accelerator)
+        assert [(row.source, row.target) for row in found[seed]] == [(row.source, row.target) for row in rows]
+        assert with_pseudo_references(pair, rows, replace(config, pseudo_references=0), tmp_path, accelerator) == rows
+        # The draws of a text depend on its place in its chunk.
+        for first in range(0, 12, 5):
+            some = rows[first : first + 5]
+            drawn = [
+                decode(
+                    pair,
+                    [row.source for row in some],
+                    teacher_only(),
+                    DecodeParams(max_new_tokens=LIMIT, sampling=Sampling(temperature=1.0), seed=2 * seed + draw),
+                )
+                for draw in (0, 1)
+            ]
+            for place, row in enumerate(found[seed][first : first + 5]):
+                assert row.references == tuple(traces[place].text for traces in drawn)
+    assert len({row.references for row in found[0]} | {row.references for row in found[1]}) > 16
+
+
+@pytest.mark.parametrize(("metric", "weighted"), [("chrf", True), ("exact", False)])
+def test_a_round_is_what_the_policy_writes_and_its_forks(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, weighted: bool
+) -> None:
+    """A fork of a text counts by its length where the metric is of a corpus; the use is that of the texts."""
+    monkeypatch.setattr(stages, "CHUNK", 3)
+    trainer = trainer_of(pair, tmp_path, forks=2)
+    trainer.run = replace(trainer.run, metric=metric)
+    agent = agent_of(pair, (0.5, 0.0))
+    forks, use, tokens, asked = trainer._write(agent, 4)
+    stems, plain = play(trainer._environment, trainer._starts(agent, 4, 8), agent.logit, states=2)
+    assert plain is not None and len(forks) == len(plain)
+    weight_N = plain.length_N / plain.length_N.mean() if weighted else torch.ones(len(plain))
+    torch.testing.assert_close(forks.reward_N, plain.reward_N * weight_N)
+    for name in ("features_NF", "budget_N", "calls_N", "tokens_N", "entropy_N"):
+        torch.testing.assert_close(getattr(forks, name), getattr(plain, name), atol=1e-4, rtol=1e-4)
+    for budget in BUDGETS:
+        own = [stem for stem in stems if stem.start.budget == budget]
+        assert tokens[budget] == sum(len(stem.call_T) for stem in own)
+        assert use[budget] == pytest.approx(sum(stem.calls for stem in own) / tokens[budget])
+    assert asked == sum(stem.teacher_tokens for stem in stems) > sum(tokens.values())
+    assert trainer._has_forks(0) and not trainer._has_forks(1)
+
+
 def forks_of(trainer: Trainer, count: int) -> Forks:
     features_NF, _ = states_of(trainer, count)
     one_N = torch.ones(count)
@@ -108,7 +167,7 @@ def test_each_round_learns_from_all_forks_at_prices_that_have_followed_the_use(
     moved = (0.5 + 0.5 * 0.1) * 0.3
     start = agent.table.prices
     over = {budget: budget + 0.3 for budget in BUDGETS}
-    found = (forks_of(trainer, 5), over, dict.fromkeys(BUDGETS, 10.0), 7)
+    found = (forks_of(trainer, 5), over, dict(zip(BUDGETS, (30.0, 10.0), strict=True)), 7)
     monkeypatch.setattr(Trainer, "_write", lambda self, agent, number: found)
     monkeypatch.setattr(stages, "starting_prices", lambda *_: PriceTable(BUDGETS, prices=start))
 
@@ -122,8 +181,10 @@ def test_each_round_learns_from_all_forks_at_prices_that_have_followed_the_use(
     assert [count for count, _ in learned] == [10, 15]
     for _, prices in learned:
         assert prices == pytest.approx([price + moved for price in start])
-    assert [line["round"] for line in lines_of(trainer)] == [1, 2]
-    assert {line["teacher_tokens"] for line in lines_of(trainer)} == {7}
+    # Of 40 tokens 30 had a use of .5, and 10 of .8.
+    noted = {"teacher_tokens": 7, "use": pytest.approx(0.575), "use_by_budget": {"0.2": 0.5, "0.5": 0.8}}
+    prices = {"0.2": pytest.approx(start[0]), "0.5": pytest.approx(start[1])}
+    assert lines_of(trainer) == [{"seed": 0, "round": number, **noted, "prices": prices} for number in (1, 2)]
 
 
 def text(budget: float, logits: list[float]) -> Text:

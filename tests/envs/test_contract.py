@@ -133,3 +133,12 @@ def test_misuse(t5_pair: Pair) -> None:
     envs.reset(seed=0)
     with pytest.raises(WheelsError, match=r"actions must be in MultiDiscrete\(\[2 2\]\), got \[0, 2\]"):
         envs.step(np.array([0, 2]))
+    with pytest.raises(WheelsError, match=r"actions must be in .*, got \[0.0, 1.0\]"):
+        envs.step(np.array([0.0, 1.0]))
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint64, np.bool_])
+def test_actions_are_whole_numbers_of_any_size(t5_pair: Pair, kind: type) -> None:
+    envs = DeferralVectorEnv(2, t5_pair, ROWS, max_new_tokens=LIMIT, budget=1.0)
+    envs.reset(seed=0)
+    assert envs.step(np.array([0, 1], dtype=kind))[-1]["author"].tolist() == ["student", "teacher"]
