@@ -43,8 +43,11 @@ class SourceProjection:
 
     def __call__(self, states_ND: torch.Tensor, rows: int) -> CrossKeyValues:
         """Return each decoder layer's keys and values, `[R, H, S, E]`; the states are of R padded sources."""
-        all_NX = self.linear(states_ND)
-        shape = (rows, len(states_ND) // rows, 2 * self.layers, -1, self.head_dim)
+        return self.split(self.linear(states_ND), rows)
+
+    def split(self, all_NX: torch.Tensor, rows: int) -> CrossKeyValues:
+        """Return the parts of what the fused projection gives for R padded sources."""
+        shape = (rows, len(all_NX) // rows, 2 * self.layers, -1, self.head_dim)
         parts = all_NX.view(shape).permute(2, 0, 3, 1, 4).unbind()
         return list(zip(parts[::2], parts[1::2], strict=True))
 

@@ -22,6 +22,7 @@ import onnxruntime
 import torch
 
 from wheels.decoding.models.cache import RaggedCache
+from wheels.decoding.models.compiled.encoder import CompiledEncoder
 from wheels.decoding.models.compiled.graph import make_session
 from wheels.decoding.models.compiled.layers import decoder_graph
 from wheels.decoding.models.compiled.padding import padded
@@ -103,7 +104,7 @@ class CompiledDecoder:
     """A decoder whose decode steps run as one call.
 
     Args:
-        decoder: The same decoder in torch: its like reads what this one does not, and encodes the sources.
+        decoder: The same decoder in torch: its like reads what this one does not.
 
     Raises:
         Unsupported: for a decoder with parts that have no operator.
@@ -112,7 +113,7 @@ class CompiledDecoder:
     def __init__(self, decoder: FastDecoder) -> None:
         decoder = padded(decoder)
         self.torch, self.kind, self.encoder_kind = decoder, decoder.kind, decoder.encoder_kind
-        self.encoder = decoder.encoder
+        self.encoder = None if decoder.encoder is None else CompiledEncoder(decoder.encoder)
         self.session = make_session(decoder_graph(decoder))
         self._bound: weakref.WeakKeyDictionary[RaggedCache, Bound] = weakref.WeakKeyDictionary()
         self._tables: dict[str, torch.Tensor] = {}

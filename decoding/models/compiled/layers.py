@@ -10,35 +10,18 @@ Letters: N tokens, R rows of the range, K tokens of each, C capacity, S capacity
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch.nn import functional as F
-from transformers.activations import GELUActivation
 
-from wheels.decoding.models.blocks import (
-    Block,
-    CrossAttention,
-    FeedForward,
-    Function,
-    Gated,
-    LayerNorm,
-    RMSNorm,
-    Scaled,
-    SelfAttention,
-    identity,
-)
-from wheels.decoding.models.compiled.graph import TYPES, Graph, Shape, Unsupported, dense, outputs
-from wheels.decoding.models.compiled.int8 import int8_product
+from wheels.decoding.models.blocks import Block, CrossAttention, SelfAttention
+from wheels.decoding.models.compiled.graph import TYPES, Graph, Shape, Unsupported, outputs
+from wheels.decoding.models.compiled.sublayers import Stream, Sublayers
 from wheels.decoding.models.fast import FastDecoder
 from wheels.decoding.models.fast_positions import DistanceBias
-from wheels.decoding.models.linear import Int8Linear, Linear
 
 ROTARY_STEP = 16
 """What the size of a head is a multiple of, for the operator to rotate it."""
-Stream = tuple[str, str | None]
-"""The residual stream: its value, and what is still to be added to it."""
 
 
 def decoder_graph(decoder: FastDecoder) -> Graph:
@@ -54,11 +37,12 @@ def decoder_graph(decoder: FastDecoder) -> Graph:
     return _Writer(decoder).write()
 
 
-class _Writer:
+class _Writer(Sublayers):
     """Writes the graph of one decoder."""
 
     def __init__(self, decoder: FastDecoder) -> None:
-        self.graph, self.decoder = Graph(), decoder
+        super().__init__()
+        self.decoder = decoder
         self.rotation: tuple[str, str] | None = None
         self.bias = ""
 
@@ -70,14 +54,14 @@ class _Writer:
         graph.input("last_R", torch.int32, ["R"])
         graph.input("visible", torch.int32, [1])
         self._positions()
-        stream: Stream = (self._embedded(), None)
+        stream: Stream = (self.embedded(decoder.embedding), None)
         for number, block in enumerate(decoder.blocks):
             stream = self._block(stream, block, number)
-        kept_MD = graph.op("Gather", self._sum(stream), "keep_M")
+        kept_MD = graph.op("Gather", self.sum(stream), "keep_M")
         vocabulary, width = decoder.embedding.token_VD.shape
-        hidden_MD = self._normed((kept_MD, None), decoder.norm)[0]
+        hidden_MD = self.normed((kept_MD, None), decoder.norm)[0]
         graph.op("Identity", hidden_MD, name=graph.output("hidden_MD", ["M", width]))
-        logits_MV = self._linear(hidden_MD, decoder.head)
+        logits_MV = self.linear(hidden_MD, decoder.head)
         graph.op("Identity", logits_MV, name=graph.output("logits_MV", ["M", vocabulary]))
         return graph
 
@@ -105,37 +89,18 @@ class _Writer:
         index_RKL = graph.op("Sub", graph.op("Add", key_L, "ramp_start"), position_RK1)
         return graph.op("Transpose", graph.op("Gather", "ramp_HT", index_RKL, axis=1), perm=[1, 0, 2, 3])
 
-    def _embedded(self) -> str:
-        """Return what the first block reads, `[N, D]`."""
-        graph, embedding = self.graph, self.decoder.embedding
-        states_ND = graph.op("Gather", graph.weight(embedding.token_VD), "token_N")
-        if embedding.scale != 1.0:
-            states_ND = graph.op("Mul", states_ND, graph.weight(torch.tensor(embedding.scale)))
-        if embedding.position_TD is not None:
-            at_ND = graph.op("Gather", graph.weight(embedding.position_TD), "position_N")
-            states_ND = graph.op("Add", states_ND, at_ND)
-        return self._normed((states_ND, None), embedding.norm)[0]
-
     def _block(self, stream: Stream, block: Block, number: int) -> Stream:
         """Add one layer."""
         own, cross, feed = block.self_attention, block.cross_attention, block.feed_forward
-        stream = self._sublayer(stream, own, partial(self._self_attention, own, number))
+        stream = self.sublayer(stream, own, partial(self._self_attention, own, number))
         if cross is not None:
-            stream = self._sublayer(stream, cross, partial(self._cross_attention, cross, number))
-        return self._sublayer(stream, feed, partial(self._feed_forward, feed))
-
-    def _sublayer(
-        self, stream: Stream, part: SelfAttention | CrossAttention | FeedForward, inner: Callable[[str], str]
-    ) -> Stream:
-        """Add a sublayer: norm before, what it computes, norm after; the sum waits for the next norm."""
-        normed_ND, states_ND = self._normed(stream, part.pre_norm)
-        added: Stream = (states_ND, inner(normed_ND))
-        return added if part.post_norm is identity else (self._normed(added, part.post_norm)[0], None)
+            stream = self.sublayer(stream, cross, partial(self._cross_attention, cross, number))
+        return self.sublayer(stream, feed, partial(self.feed_forward, feed))
 
     def _self_attention(self, part: SelfAttention, number: int, states_ND: str) -> str:
         """Append the tokens' keys and values to the stores, and attend to all that each row sees there."""
         graph, size = self.graph, part.head_dim
-        all_RKX = graph.op("Gather", self._linear(states_ND, part.qkv), "place_RK")
+        all_RKX = graph.op("Gather", self.linear(states_ND, part.qkv), "place_RK")
         parts = (all_RKX, "", "") if part.query_norm is None else self._head_norms(part, all_RKX)
         store: Shape = ["R", part.kv_heads, "C", size]
         stores = tuple(graph.input(f"{side}_{number}", torch.float32, store) for side in ("keys", "values"))
@@ -151,7 +116,7 @@ class _Writer:
             scale=part.scale,
             do_rotary=int(self.rotation is not None),
         )[0]
-        return self._linear(self._picked(attended_RKX, part.heads * size), part.out)
+        return self.linear(self._picked(attended_RKX, part.heads * size), part.out)
 
     def _head_norms(self, part: SelfAttention, all_RKX: str) -> tuple[str, str, str]:
         """Return queries, keys and values apart, those of each head normalized (Qwen 3)."""
@@ -161,14 +126,14 @@ class _Writer:
         for index, norm in enumerate((part.query_norm, part.key_norm)):
             assert norm is not None, "queries and keys are normalized together"
             heads_RKHE = graph.op("Reshape", both[index], graph.constant([0, 0, -1, part.head_dim]))
-            normed_RKHE = self._normed((heads_RKHE, None), norm)[0]
+            normed_RKHE = self.normed((heads_RKHE, None), norm)[0]
             both[index] = graph.op("Reshape", normed_RKHE, graph.constant([0, 0, -1]))
         return both[0], both[1], value
 
     def _cross_attention(self, part: CrossAttention, number: int, states_ND: str) -> str:
         """Attend to each row's source."""
         graph = self.graph
-        query_RKX = graph.op("Gather", self._linear(states_ND, part.query), "place_RK")
+        query_RKX = graph.op("Gather", self.linear(states_ND, part.query), "place_RK")
         heads = outputs(part.query) // part.head_dim
         store: Shape = ["R", heads, "S", part.head_dim]
         stores = [graph.input(f"source_{side}_{number}", torch.float32, store) for side in ("keys", "values")]
@@ -182,70 +147,8 @@ class _Writer:
             num_heads=heads,
             scale=part.scale,
         )
-        return self._linear(self._picked(attended_RKX, heads * part.head_dim), part.out)
-
-    def _feed_forward(self, part: FeedForward, states_ND: str) -> str:
-        inner_NF = self._linear(states_ND, part.into)
-        if not isinstance(part.act, Gated):
-            return self._linear(self._activated(inner_NF, part.act), part.out)
-        names = [self.graph.fresh(side) for side in ("gate", "up")]
-        gate_NF, up_NF = self.graph.op_many("Split", (inner_NF,), names, axis=-1, num_outputs=2)
-        return self._linear(self.graph.op("Mul", self._activated(gate_NF, part.act.act), up_NF), part.out)
+        return self.linear(self._picked(attended_RKX, heads * part.head_dim), part.out)
 
     def _picked(self, states_RKX: str, width: int) -> str:
         """Return the tokens that are read, `[N, X]`."""
         return self.graph.op("Gather", self.graph.op("Reshape", states_RKX, self.graph.constant([-1, width])), "pick_N")
-
-    def _linear(self, values_NX: str, linear: Linear) -> str:
-        if isinstance(linear, Int8Linear):
-            return int8_product(self.graph, values_NX, linear)
-        weight_XY, bias_Y = dense(linear)
-        if bias_Y is None:
-            return self.graph.op("MatMul", values_NX, self.graph.weight(weight_XY))
-        return self.graph.op("Gemm", values_NX, self.graph.weight(weight_XY), self.graph.weight(bias_Y))
-
-    def _activated(self, values: str, act: Function) -> str:
-        """Return an activation's values.
-
-        Raises:
-            Unsupported: for an activation that has no operator.
-        """
-        if act is F.silu:
-            return self.graph.op("QuickGelu", values, own=True, alpha=1.0)
-        if isinstance(act, torch.nn.ReLU):
-            return self.graph.op("Relu", values)
-        if isinstance(act, GELUActivation) and act.act is F.gelu:
-            return self.graph.op("Gelu", values, own=True)
-        if isinstance(act, partial) and act.func is F.gelu and act.keywords == {"approximate": "tanh"}:
-            return self.graph.op("FastGelu", values, own=True)
-        raise Unsupported(f"no operator for the activation {act!r}")
-
-    def _normed(self, stream: Stream, norm: Function) -> tuple[str, str]:
-        """Return the normalized stream, and the stream itself.
-
-        Raises:
-            Unsupported: for a norm that has no operator.
-        """
-        graph, (states, added) = self.graph, stream
-        if norm is identity:
-            total = self._sum(stream)
-            return total, total
-        factor = 1.0
-        if isinstance(norm, Scaled):
-            factor, norm = norm.factor, norm.norm
-        if not isinstance(norm, (RMSNorm, LayerNorm)):
-            raise Unsupported(f"no operator for the norm {norm!r}")
-        simple, weights = isinstance(norm, RMSNorm), [graph.weight(norm.weight_D * factor)]
-        if isinstance(norm, LayerNorm):
-            weights.append(graph.weight(norm.bias_D * factor))
-        if added is None:
-            kind = "SimplifiedLayerNormalization" if simple else "LayerNormalization"
-            return graph.op(kind, states, *weights, axis=-1, epsilon=norm.eps), states
-        kind = "SkipSimplifiedLayerNormalization" if simple else "SkipLayerNormalization"
-        outputs = [graph.fresh("normed"), "", "", graph.fresh("sum")]
-        graph.op_many(kind, (states, added, *weights), outputs, own=True, epsilon=norm.eps)
-        return outputs[0], outputs[3]
-
-    def _sum(self, stream: Stream) -> str:
-        states_ND, added_ND = stream
-        return states_ND if added_ND is None else self.graph.op("Add", states_ND, added_ND)

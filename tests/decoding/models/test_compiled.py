@@ -7,12 +7,22 @@ from typing import Any
 import pytest
 import torch
 
-from tests.decoding.models.test_families import BART, MODELS, SEQ2SEQ, TOLERANCE, build, texts, worst_error
+from tests.decoding.models.test_families import (
+    BART,
+    MODELS,
+    SEQ2SEQ,
+    SEQ2SEQ_MODELS,
+    TOLERANCE,
+    build,
+    texts,
+    worst_error,
+)
 from tests.decoding.tiny import VOCABULARY
 from wheels.decoding.models.backends import decoder_for, is_installed, use_backend
 from wheels.decoding.models.cache import BLOCK
 from wheels.decoding.models.fast import FastDecoder
 from wheels.decoding.models.fast_positions import FIRST_TABLE
+from wheels.decoding.models.registry import fast_decoder_for
 from wheels.decoding.models.runner import Runner
 from wheels.errors import WheelsError
 
@@ -85,6 +95,25 @@ def test_whole_numbers_that_overflow_are_left_to_torch(monkeypatch):
     assert type(decoder_for(build("llama"), "int8")) is not FastDecoder
     monkeypatch.setattr(int8, "is_exact", lambda: False)
     assert type(decoder_for(build("llama"), "int8")) is FastDecoder
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", SEQ2SEQ_MODELS)
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_the_compiled_encoder_equals_torchs(name, kind):
+    """Of sources of several lengths, whose padding nobody reads."""
+    model = build(name)
+    fast: Any = fast_decoder_for(model, kind)
+    use_backend("onnx")
+    made: Any = decoder_for(model, kind)
+    lengths = (7, 12, 1)
+    ids_RS = torch.randint(2, VOCABULARY, (3, 12))
+    seen_RS = (torch.arange(12) < torch.tensor(lengths)[:, None]).long()
+    for own, expected in zip(made.encoder(ids_RS, seen_RS), fast.encoder(ids_RS, seen_RS), strict=True):
+        for mine, theirs in zip(own, expected, strict=True):
+            assert mine.shape == theirs.shape
+            errors = [(mine - theirs)[row, :, :length].abs() for row, length in enumerate(lengths)]
+            assert max(float(each.max()) for each in errors) < {"float32": TOLERANCE, "int8": 0.03}[kind] * theirs.max()
 
 
 def misplaced(binding: Any) -> None:
