@@ -6,11 +6,13 @@ one worker with the threads of torch, the next batch in its queue before the las
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from wheels.files import new_folder, read_object, write_json
 from wheels.models.generation_settings import Constraints
 from wheels.models.pair import Pair
 from wheels.output.visible import one_line
+from wheels.threads import WAITING
 
 FAMILIES = ("t5", "bart", "marian", "llama", "qwen2", "qwen3", "gpt2")
 """Model types whose converted texts were held against transformers' own."""
@@ -124,10 +127,21 @@ class _Writer:
 @lru_cache(maxsize=4)
 def _loaded(folder: Path, weights: str, is_seq2seq: bool, threads: int) -> Any:
     """Return a converted model in memory; its weights become int8 here."""
-    import ctranslate2
-
-    kind = ctranslate2.Translator if is_seq2seq else ctranslate2.Generator
+    kind = _package().Translator if is_seq2seq else _package().Generator
     return kind(str(folder), compute_type=weights, inter_threads=1, intra_threads=threads)
+
+
+@cache
+def _package() -> Any:
+    """Return the package, loaded as if it were alone.
+
+    Its copy of OpenMP then reads how idle threads wait: the command line has them sleep, which slows this engine.
+    """
+    waiting = {name: os.environ.pop(name) for name in WAITING if name in os.environ}
+    try:
+        return import_module("ctranslate2")
+    finally:
+        os.environ.update(waiting)
 
 
 def converted(pair: Pair, model: str, folder: Path) -> Path:
@@ -138,15 +152,13 @@ def converted(pair: Pair, model: str, folder: Path) -> Path:
     """
     if folder.is_dir():
         return folder
-    from ctranslate2.converters import TransformersConverter
-
     with new_folder(folder) as made, tempfile.TemporaryDirectory() as saved:
         (pair.save_teacher if model == "teacher" else pair.save_student)(saved)
         # The converter asks BART for two settings that transformers no longer writes.
         asked = {"normalize_before": False, "normalize_embedding": True}
         write_json(Path(saved) / "config.json", asked | read_object(Path(saved) / "config.json"))
         try:
-            TransformersConverter(saved).convert(str(made), quantization="float32", force=True)
+            _package().converters.TransformersConverter(saved).convert(str(made), quantization="float32", force=True)
         except Exception as error:  # whatever a model lacks that its loader reads
             raise WheelsError(
                 f"CTranslate2 cannot convert the {model}: {one_line(str(error))}; leave ct2- out of --methods"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,6 +102,13 @@ def test_a_model_is_converted_once(tmp_path: Path, engine: None, monkeypatch: py
     monkeypatch.setattr(Pair, "save_teacher", lambda *_: pytest.fail("a second time"))
     assert converted(pair, "teacher", tmp_path / "made") == folder == tmp_path / "made"
     assert (folder / "model.bin").is_file() and [each.name for each in tmp_path.iterdir()] == ["made"]
+
+
+def test_the_engine_waits_as_if_it_were_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setattr(ct2_systems, "import_module", lambda name: (name, os.environ.get("OMP_WAIT_POLICY")))
+    assert ct2_systems._package.__wrapped__() == ("ctranslate2", None)
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE", "ours goes on as the command line has it"
 
 
 def test_what_the_converter_refuses_is_said(tmp_path: Path, engine: None) -> None:
