@@ -29,6 +29,7 @@ from wheels.decoding.models.forward_batches import OVERHEAD
 from wheels.decoding.models.runner import Output, Pass
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.passes import Passes, called
+from wheels.decoding.read_ahead import ReadAhead
 from wheels.decoding.scheduler import Schedule
 from wheels.decoding.sequences import Sequence, TextBatch, prepare_sequences
 from wheels.decoding.trace import Trace, trace_of
@@ -36,8 +37,6 @@ from wheels.errors import check_kind, check_texts, check_whole
 from wheels.models.pair import Pair
 
 GROUPED = Schedule()
-MANY = 2**31
-"""Texts of an engine that goes on: more than any batch holds."""
 
 
 def decode(
@@ -55,14 +54,14 @@ def decode(
     """Write an output for each source, and return the traces in the sources' order.
 
     Args:
-        pair: Student, teacher and tokenizer.
+        pair: Student, teacher and tokenizer; this and the others are those of `stream`.
         sources: The texts to translate, summarize or continue.
-        method: How, and under which budget: see `stream`.
-        params: Lengths, sampling and the like: see `stream`.
-        batch_size: As in `stream`.
-        schedule: As in `stream`.
-        journal: As in `stream`.
-        on_error: As in `stream`.
+        method: How, and under which budget.
+        params: Lengths, sampling and the like.
+        batch_size: Rows of a forward pass at most.
+        schedule: When the teacher runs.
+        journal: Every forward pass is noted here.
+        on_error: What an unreadable source does.
         progress: Called with the number of outputs that have just become ready.
     """
     check_kind("progress", progress, (Callable, type(None)), "a function, or None")
@@ -151,7 +150,7 @@ class Engine:
         self.online = online_budget_of(method, set(method.budgets))
         self.method, self.params, self.schedule = method, params, schedule
         self.eos = frozenset(pair.eos_ids)
-        expected = MANY if more else max(len(sequences), 1)
+        expected = 2**31 if more else max(len(sequences), 1)
         self.batch_size = min(batch_size, expected)
         # Where one model writes alone nobody waits for another, and a pass of all rows reads the cache as it lies.
         alone = method.lookup or (method.budget is not None and not method.between)
@@ -161,16 +160,17 @@ class Engine:
         count = min(schedule.in_flight(self.batch_size, 1 if alone else self.group), expected)
         self.texts = TextBatch(pair, count, sequences)
         overhead = OVERHEAD if costs is None else costs.overhead()
-        longest = method.draft_probs(params.sampling)
-        self.passes = Passes(pair, self.texts, params, overhead=overhead, longest_draft=longest)
+        self.passes = Passes(
+            pair, self.texts, params, overhead=overhead, longest_draft=method.draft_probs(params.sampling)
+        )
+        self.prompts = ReadAhead(self.passes, {"student": self._run, "teacher": self._call})
         if journal is not None:
             self.passes.keep_journal(journal)
         self.waiting = deque[Sequence]()
         for sequence in sorted(sequences, key=lambda sequence: -len(sequence.source)):
             sequence.seed = params.seed
             self.submit(sequence)
-        self.running: list[int] = []
-        self.calling: list[int] = []
+        self.running, self.calling = list[int](), list[int]()
         self.since, self.order = [0] * count, [0] * count
         self.clock = self.entered = 0
         self.limited = method.mode == "strict" or 0 in method.budgets
@@ -185,7 +185,7 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether a text waits or is being written."""
-        return bool(self.waiting or self.running or self.calling)
+        return bool(self.waiting or self.running or self.calling or self.prompts.slots)
 
     def run(self) -> Iterator[Sequence]:
         """Write all texts; yield each as it ends."""
@@ -202,14 +202,17 @@ class Engine:
         self.waiting = deque(each for each in self.waiting if each is not sequence)
         slot = next((slot for slot, each in enumerate(self.texts.sequences) if each is sequence), None)
         if slot is not None:
-            for slots in (self.running, self.calling):
+            for slots in (self.running, self.calling, self.prompts.slots):
                 slots[:] = [each for each in slots if each != slot]
             self._leave(slot)
 
     def step(self) -> list[Sequence]:
-        """Run one pass of a model for texts that are there; return those that it has ended."""
-        start = time.perf_counter()
+        """Run a pass of one model for texts that are there, and a chunk of a prompt; return those that have ended."""
         self._admit()
+        self.prompts.step()
+        if not self.running and not self.calling:
+            return []
+        start = time.perf_counter()
         waited = self.clock - self.since[self.calling[0]] if self.calling else 0
         model, slots = self.schedule.next(self.running, self.calling, waited, self.batch_size, self.group)
         slots = sorted(slots)  # so that a pass of all rows is one of the whole cache
@@ -313,7 +316,7 @@ class Engine:
         assert verifier is not None
         if sequence.accept_draft(num_accepted):
             return True
-        ended = bool(sequence.num_draft) and self._is_over(sequence)
+        ended = bool(sequence.num_draft) and sequence.is_over(self.eos)
         return not ended and (verifier.bonus or not sequence.num_draft)
 
     def _answer(self, slots: list[int], slots_R: torch.Tensor, logits_RV: torch.Tensor) -> list[int]:
@@ -350,10 +353,7 @@ class Engine:
             return True
         if self.method.lookup:
             self._copy_draft(slot, sequence)
-        if self._calls_unasked(sequence):
-            self._call(slot)
-        else:
-            self._run(slot)
+        (self._call if self._calls_unasked(sequence) else self._run)(slot)
         return False
 
     def _ends(self, sequence: Sequence, final: int) -> bool:
@@ -368,11 +368,7 @@ class Engine:
                     sequence.finished = True
                     return True
         sequence.finished = bool(sequence.tokens) and sequence.tokens[-1] in self.eos
-        return self._is_over(sequence)
-
-    def _is_over(self, sequence: Sequence) -> bool:
-        """Tell whether a text has its end token, or all its tokens."""
-        return sequence.tokens[-1] in self.eos or len(sequence.tokens) >= sequence.limit
+        return sequence.is_over(self.eos)
 
     def _calls_unasked(self, sequence: Sequence) -> bool:
         """Tell whether a text calls without a rule: at budget 1, with a full draft, or to verify its end."""
@@ -382,7 +378,7 @@ class Engine:
             return True
         drafted_all = method.complete and sequence.num_draft > 0
         full = sequence.num_draft >= sequence.draft_limit and (method.draft is not None or drafted_all)
-        return full or (drafted_all and self._is_over(sequence))
+        return full or (drafted_all and sequence.is_over(self.eos))
 
     def _copy_draft(self, slot: int, sequence: Sequence) -> None:
         """Put a draft that is copied after the text, up to the first end token."""
@@ -392,9 +388,11 @@ class Engine:
 
     def _call(self, slot: int) -> None:
         """Let a text wait for the teacher."""
-        self.calling.append(slot)
-        self.since[slot] = self.clock
+        if not self.prompts.takes("teacher", slot):
+            self.calling.append(slot)
+            self.since[slot] = self.clock
 
     def _run(self, slot: int) -> None:
         """Let a text go on with its student; older texts go first."""
-        insort(self.running, slot, key=self.order.__getitem__)
+        if not self.prompts.takes("student", slot):
+            insort(self.running, slot, key=self.order.__getitem__)

@@ -99,6 +99,19 @@ class Passes:
         rows_R = None if self.texts.is_all(slots) else slots_R
         return self.student.read(rows_R, self.texts.tokens_QT, self.texts.length_Q)
 
+    def unread_prompt(self, model: str, slot: int) -> int:
+        """Return how much of the tokens before an output a model has not read; the last of them is no part of it."""
+        runner = self.student if model == "student" else self.teacher
+        return int(self.texts.prefix_Q[slot] - 1 - runner.cursor_B[slot])
+
+    def read_prompt(self, model: str, slot: int, count: int) -> None:
+        """Let a model read the next `count` tokens of a prompt; nothing is chosen after them."""
+        runner = self.student if model == "student" else self.teacher
+        slots_R = torch.tensor([slot], device=self.texts.length_Q.device)
+        length_B = self.texts.length_Q.clone()
+        length_B[slots_R] = runner.cursor_B[slots_R] + count
+        runner.read(slots_R, self.texts.tokens_QT, length_B)
+
     def read_teacher(
         self, slots: list[int], slots_R: torch.Tensor, wanted_R: torch.Tensor | None = None
     ) -> torch.Tensor:

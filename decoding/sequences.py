@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -78,6 +78,10 @@ class Sequence:
     def num_draft(self) -> int:
         """Tokens of the draft."""
         return len(self.tokens) - self.num_settled
+
+    def is_over(self, eos: Container[int]) -> bool:
+        """Tell whether it has an end token, or all its tokens."""
+        return self.tokens[-1] in eos or len(self.tokens) >= self.limit
 
     def copy(self) -> Sequence:
         """Return a copy that grows on its own."""

@@ -5,7 +5,15 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-from wheels.config.fields import backend_option, check_fields, machine_option, option, option_group, threads_option
+from wheels.config.fields import (
+    backend_option,
+    check_fields,
+    machine_option,
+    option,
+    option_group,
+    threads_option,
+    weights_option,
+)
 from wheels.config.paths import PLACE, SETTINGS
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.methods.choices import DTYPES, METHODS, MODE_HELP, MODES
@@ -61,6 +69,8 @@ class ServeConfig:
     dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
     threads: int | None = threads_option()
     backend: str = backend_option()
+    student_weights: str = weights_option("student")
+    teacher_weights: str = weights_option("teacher")
 
     def __post_init__(self) -> None:
         """Check every value, and those that do not go together."""
@@ -88,6 +98,8 @@ class ServeConfig:
             device=self.device,
             dtype=self.dtype,
             backend=self.backend,
+            student_weights=self.student_weights,
+            teacher_weights=self.teacher_weights,
         )
 
     @property
