@@ -75,9 +75,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "data", "random-weights", "worker"):
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS if name == "worker" else None)
-    for name, number in (("texts", 64), ("batch-size", 32), ("max-new-tokens", 64), ("rounds", 5)):
+    for name, number in (("texts", 16), ("batch-size", 32), ("max-new-tokens", 64), ("rounds", 2)):
         parser.add_argument(f"--{name}", type=int, default=number)
-    parser.add_argument("--processes", default="1,2,4")
+    parser.add_argument("--processes", default="1,2")
     parser.add_argument("--threads", default=f"{OWN},{DEFAULT}", help="torch, wheels, or numbers")
     given = parser.parse_args()
     if given.worker:
