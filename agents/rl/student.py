@@ -32,7 +32,6 @@ from wheels.distillation.teacher_cache import Shard, distribution_of, shard_of
 from wheels.distillation.topk_losses import TopKDistribution, topk_divergence
 from wheels.envs.settings import Start
 from wheels.envs.vector import DeferralVectorEnv
-from wheels.finite import check_weights
 from wheels.models.pair import Pair
 
 CHUNK = 1024
@@ -119,7 +118,6 @@ def teach(pair: Pair, visits: Sequence[Visit], settings: Teaching, progress: Pro
         finally:
             student.eval()
             student.zero_grad()
-    check_weights(student, "end of the student's training")
 
 
 @torch.no_grad()

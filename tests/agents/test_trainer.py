@@ -99,6 +99,25 @@ def test_the_agent_begins_at_the_regression_and_is_the_one_asked_for(
         assert agent.price(torch.tensor([0.2, 0.5])).tolist() == pytest.approx([0.7, 0.7])
 
 
+def test_states_are_as_many_as_asked_for_with_regrets_that_are_clipped(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that the teacher has read for them counts."""
+    features_NF, regret_N = torch.rand(5, 3), torch.tensor([0.0, 9.0, 1.0, 2.5, 7.0])
+    monkeypatch.setattr(stages, "collect", lambda run: (features_NF, regret_N))
+    trainer = trainer_of(pair, tmp_path, states=4, regret_clip=2.0)
+    kept_NF, clipped_N = trainer._states()
+    assert kept_NF.equal(features_NF[:4]) and clipped_N.tolist() == [0.0, 2.0, 1.0, 2.0]
+    assert trainer.judged == 5
+
+
+def test_of_few_states_one_is_held_out(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, seen, once = trainer_of(pair, tmp_path), [], stages.fit_regret
+    monkeypatch.setattr(stages, "fit_regret", lambda *given: (seen.append(len(given[0])), once(*given))[1])
+    trainer._agent(states_of(trainer, 7))
+    assert seen == [6]
+
+
 def test_references_are_texts_of_the_teacher_drawn_by_the_seed(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

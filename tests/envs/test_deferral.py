@@ -187,6 +187,14 @@ def test_strict_never_exceeds_a_prefix(t5_pair: Pair) -> None:
         assert all(calls[n - 1] <= np.floor(0.4 * n + 1e-9) for n in range(1, len(calls) + 1))
 
 
+def test_the_use_is_the_share_of_calls_so_far(t5_pair: Pair) -> None:
+    """None of none is 0."""
+    steps = play(make(t5_pair), 1, lambda t: t % 2)
+    for written, step in enumerate(steps):
+        assert step[-1]["teacher_tokens"] == written // 2
+        assert step[-1]["teacher_use"] == (written // 2) / max(written, 1)
+
+
 def test_the_price_is_shown_and_charged_only_if_asked(t5_pair: Pair) -> None:
     shown, charged = make(t5_pair, price=0.7), make(t5_pair, price=0.7, charge_price=True)
     free, dear = play(shown, 1, lambda t: t % 2), play(charged, 1, lambda t: t % 2)

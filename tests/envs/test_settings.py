@@ -58,6 +58,12 @@ def test_options_refused(options: dict[str, Any], message: str) -> None:
         draw_start(np.random.default_rng(0), 4, Settings(), options)
 
 
+def test_a_reward_is_a_sum_of_parts() -> None:
+    assert Settings(reward="regret").parts == ("regret",)
+    assert Settings(reward="regret+terminal").parts == Settings(reward=" regret + terminal").parts
+    assert Settings(reward="regret + terminal").parts == ("regret", "terminal")
+
+
 def test_options_fix_what_is_drawn_and_leave_the_next_draws_alone() -> None:
     settings = Settings(budget=(0.1, 0.5), price=0.3)
     free, fixed = np.random.default_rng(7), np.random.default_rng(7)

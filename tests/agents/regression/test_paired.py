@@ -172,6 +172,13 @@ def test_a_handful_of_pairs_is_fitted_one_by_one() -> None:
     assert head.gain(pairs.features_NF, pairs.budget_N).equal(before)
 
 
+def test_a_base_that_tells_nothing_leaves_the_head_as_it_was() -> None:
+    head, pairs = synthetic(40, extra=0.0, noise=0.0)
+    head.base.weight.zero_()
+    figures = fit_pairs(head, pairs, Fit(epochs=1))
+    assert figures == {"pairs": 40.0, "points_per_nat": 0.0, "held_out_r2_base": 0.0}
+
+
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_what_is_luck_alone_leaves_the_head_as_it_was(sign: float) -> None:
     head, pairs = synthetic(300, extra=0.0, noise=40.0)

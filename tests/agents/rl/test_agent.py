@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -164,6 +165,14 @@ def test_a_nat_is_worth_what_calls_gain_for_it(shift: float, sign: float) -> Non
     ratio = fitted.reward_N.mean() / gain_N.mean() if pays else fitted.reward_N.std() / gain_N.std() / 100
     assert agent.learn(forks)["kappa"] == pytest.approx(float(ratio), rel=1e-4)
     assert agent.learn(noisy(100, seed=1)[0])["kappa"] == agent.kappa == pytest.approx(float(ratio), rel=1e-4)
+
+
+def test_a_warm_start_that_tells_nothing_still_has_a_scale() -> None:
+    agent = PCLAgent(head_of(), replace(SETTINGS, epochs=1), price=0.8)
+    agent.start.base.weight.zero_()
+    figures = agent.learn(noisy(100)[0])
+    assert all(math.isfinite(figure) for figure in figures.values())
+    assert figures["kappa"] > 0
 
 
 def test_the_price_decides_what_a_later_call_costs() -> None:

@@ -84,6 +84,7 @@ def test_pid_refuses_what_is_no_measurement(use: float) -> None:
         ("smoothing", 1.0, r"smoothing must be in \[0, 1\), got 1.0"),
         ("delay", 0, "delay must be at least 1 update, got 0"),
         ("price_max", 0.0, "price_max must be a number above 0, got 0.0"),
+        ("price_max", math.inf, "price_max must be a number above 0, got inf"),
     ],
 )
 def test_gains_are_checked(field: str, value: float, message: str) -> None:
