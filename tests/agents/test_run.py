@@ -154,7 +154,8 @@ FLAGS = {
 OF_STUDENT = ("turns", "student_texts", "student_objective", "student_epochs", "student_learning_rate", "cached_logits")
 ELSEWHERE = {
     "student", "data", "output", "source", "target", "prompt", "seeds", "batch_size", "report_to", "dtype", "device",
-    "threads", "calibrate", "calibration_limit", "calibration_rules", "calibration_budgets", "pairs",
+    "threads", "calibrate", "calibration_limit", "calibration_rules", "calibration_budgets", "pairs", "references",
+    "bad_rows", "system_prompt", "chat_template", "template_args",
 }  # fmt: skip
 """Inputs, what the machine needs, the calibration and the pairs of a baseline, which have tests of their own."""
 
