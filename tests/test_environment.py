@@ -61,8 +61,8 @@ def test_memory_knows_the_limit_of_a_group(monkeypatch, limit):
     assert environment.memory() == {"total": 2.0, "available": 1.0} | ({"limit": 1.0} if "max" not in limit else {})
 
 
-def test_rivals_are_named_where_they_are_installed(monkeypatch):
+def test_engines_are_named_where_they_are_installed(monkeypatch):
     there = {"ctranslate2": "4.8.5"}
     monkeypatch.setattr(environment, "_version", lambda name: there.get(name, "missing"))
-    assert environment.rivals() == there
-    assert "rivals:\n  ctranslate2: 4.8.5\n" in environment.as_text(environment.environment())
+    assert environment.engines() == there
+    assert "engines:\n  ctranslate2: 4.8.5\n" in environment.as_text(environment.environment())

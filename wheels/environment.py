@@ -26,8 +26,8 @@ VARIABLES = (
     *("HF_HOME", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "NO_COLOR"),
 )
 """The variables of the environment that change what runs; none of them holds a secret."""
-RIVALS = ("ctranslate2", "llama-cpp-python", "onnxruntime", "optimum", "vllm")
-"""Engines that users of the same models pick; `wheels bench speed` times the first one."""
+ENGINES = ("ctranslate2", "llama-cpp-python", "onnxruntime", "optimum", "vllm")
+"""What runs the same models beside torch: a backend of ours, `onnxruntime`, and what users pick."""
 FEATURES = re.compile("avx2|avx512|fma|amx|asimd|bf16|sve|i8mm|f16c")
 """What of a processor decides which kernels run; its other features are shown by `--json` alone."""
 
@@ -53,7 +53,7 @@ def environment() -> dict[str, Any]:
         "python": f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})",
         "platform": platform.platform(),
         "packages": packages(),
-        "rivals": rivals(),
+        "engines": engines(),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "processor": {"name": processor_name(), "count": os.cpu_count(), "usable": usable_processors()},
         "memory_gib": memory(),
@@ -79,9 +79,9 @@ def packages() -> dict[str, str]:
     return {name: _version(name) for name in names}
 
 
-def rivals() -> dict[str, str]:
-    """Return the versions of the rivals that are installed."""
-    return {name: found for name in RIVALS if (found := _version(name)) != "missing"}
+def engines() -> dict[str, str]:
+    """Return the versions of the engines beside torch that are installed."""
+    return {name: found for name in ENGINES if (found := _version(name)) != "missing"}
 
 
 def _version(name: str) -> str:

@@ -46,7 +46,7 @@ from wheels.decoding.methods.calibrated import calibrated
 from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.models.backends import use_backend
-from wheels.environment import processor_name, rivals
+from wheels.environment import engines, processor_name
 from wheels.errors import WheelsError
 from wheels.files import write_json, write_text
 from wheels.models.artefact import Artefact
@@ -221,7 +221,7 @@ def _size_name(model: torch.nn.Module, family: str) -> str:
 def made_by_of(config: SpeedConfig, plan: SpeedPlan) -> dict[str, Any]:
     """Return everything that a round depends on; more rounds and more batch sizes may be added to those there are."""
     machine = {
-        "versions": versions() | {name: each for name, each in rivals().items() if name == "ctranslate2"},
+        "versions": versions() | engines(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(config.device),
