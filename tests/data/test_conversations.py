@@ -31,7 +31,7 @@ def test_the_last_message_of_the_assistant_is_the_target(tmp_path):
     path = written(
         tmp_path,
         {"messages": [SYSTEM, ASK, SAID, AGAIN, ANSWER]},
-        {"messages": [ASK, {**SAID, "name": None, "mood": "sure"}]},
+        {"messages": [{**ASK, "name": None}, {**SAID, "mood": "sure"}]},
     )
     several, one = load_rows(path)
     assert several.source.messages == (SYSTEM, ASK, SAID, AGAIN) and several.target == "Eight."

@@ -28,7 +28,7 @@ from wheels.rationales.run import Attributor, random_scores, run
 def teacher(request, tmp_path) -> str:
     pair: Pair = request.getfixturevalue(getattr(request, "param", "t5"))
     folder = pair.save_teacher(tmp_path / "teacher")
-    write_json(folder / "finished.json", {"prompt": pair.prompt})
+    write_json(folder / "finished.json", {"prompt": pair.prompt.noted})
     return str(folder)
 
 
@@ -48,7 +48,7 @@ def test_writes_the_words_the_gradients_point_to(teacher, data, task, tmp_path):
     assert [(row["source"], row["target"]) for row in rows] == [(row.source, row.target) for row in task.train]
     attributor = rationales.load_attributor(config(teacher, data, output))
     pair = attributor.pair
-    assert pair.prompt == ("{source}" if pair.is_seq2seq else "{source} =>")
+    assert pair.prompt.text == ("{source}" if pair.is_seq2seq else "{source} =>")
     for row in rows[:6]:
         (source,), (target,) = pair.encode([row["source"]]), pair.encode_targets([row["target"]])
         batch = Collator(pair.is_seq2seq, pair.pad_id, pair.start_ids)([{"source": source, "target": target}])
