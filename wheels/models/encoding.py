@@ -151,37 +151,43 @@ def encode_targets(
     if not targets:
         return []
     if prompt.chat:
-        return [answer_ids(tokenizer, target, eos_ids, prompt) for target in targets]
+        asked = prompt.messages(".")
+        opening = rendered(tokenizer, prompt, asked)
+        answers = (answer_after(tokenizer, prompt, asked, opening, target) for target in targets)
+        return [_ended(tokenizer, read, answer, eos_ids) for read, answer in answers]
     begin = [] if first is None else [first]
     rows = tokenizer(text_target=targets, add_special_tokens=False)["input_ids"]
     return [[*begin, *ids, eos_ids[0]] for ids in rows]
 
 
-def answer_ids(tokenizer: Tokenizer, target: str, eos_ids: Sequence[int], prompt: Prompt) -> list[int]:
-    """Return the tokens of an answer in the chat template, from the end of the generation prompt to the end token.
+def answer_after(
+    tokenizer: Tokenizer, prompt: Prompt, asked: Sequence[Message], opening: str, target: str
+) -> tuple[str, str]:
+    """Return what is read before an answer, and the answer's text with what the template puts after it.
 
-    Where a template gives a finished answer another beginning than the generation prompt has (some drop thoughts),
-    the tokens of its text, up to the end token that follows.
+    What is read is `opening`, which ends in the generation prompt. Where a template gives a finished answer another
+    beginning than that (some drop thoughts), nothing is, and the answer begins with its own text.
     """
-    asked = prompt.messages(".")
-    opening = rendered(tokenizer, prompt, asked)
     whole = rendered(tokenizer, prompt, [*asked, {"role": ASSISTANT, "content": target}], opens=False)
     if whole.startswith(opening):
-        answer = whole[len(opening) :]
-    else:
-        place = whole.rfind(target.strip())
-        opening, answer = "", whole[place:] if place >= 0 else target
-    ids = _ids_after(tokenizer, opening, answer)
+        return opening, whole[len(opening) :]
+    place = whole.rfind(target.strip())
+    return "", whole[place:] if place >= 0 else target
+
+
+def _ended(tokenizer: Tokenizer, read: str, answer: str, eos_ids: Sequence[int]) -> list[int]:
+    """Return the tokens of an answer up to its first end token; with one where the template has none."""
+    ids = _ids_after(tokenizer, read, answer)
     end = next((number for number, token in enumerate(ids) if token in eos_ids), None)
     if end is None:
-        return [*_ids_after(tokenizer, opening, answer.rstrip()), eos_ids[0]]
+        return [*_ids_after(tokenizer, read, answer.rstrip()), eos_ids[0]]
     return ids[: end + 1]
 
 
 def _ids_after(tokenizer: Tokenizer, read: str, text: str) -> list[int]:
     """Return the tokens of a text that follows what was read; where a piece reaches over the border, of it alone."""
-    before, whole, alone = token_ids(tokenizer, [read, read + text, text])
-    return whole[len(before) :] if whole[: len(before)] == before else alone
+    before, whole = token_ids(tokenizer, [read, read + text])
+    return whole[len(before) :] if whole[: len(before)] == before else token_ids(tokenizer, [text])[0]
 
 
 def decode_text(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
