@@ -28,7 +28,7 @@ VARIABLES = (
 """The variables of the environment that change what runs; none of them holds a secret."""
 ENGINES = ("ctranslate2", "llama-cpp-python", "onnxruntime", "optimum", "vllm")
 """What runs the same models beside torch: a backend of ours, `onnxruntime`, and what users pick."""
-FEATURES = re.compile("avx2|avx512|fma|amx|asimd|bf16|sve|i8mm|f16c")
+FEATURES = re.compile("avx2|avx_vnni|avx512|fma|amx|asimd|bf16|sve|i8mm|f16c")
 """What of a processor decides which kernels run; its other features are shown by `--json` alone."""
 
 

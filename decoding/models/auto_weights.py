@@ -10,10 +10,10 @@ from functools import cache
 import torch
 from transformers import PreTrainedModel
 
-from wheels.decoding.models.backends import backend_in_use
+from wheels.decoding.models.backends import backend_in_use, forget
 from wheels.decoding.models.kernel_times import best_times
 from wheels.decoding.models.linear import multiplies_bfloat16
-from wheels.decoding.models.registry import forget, has_fast_path
+from wheels.decoding.models.registry import has_fast_path
 from wheels.decoding.models.runner import Runner
 from wheels.models.pair import name_of
 
@@ -33,7 +33,9 @@ def chosen_weights(model: PreTrainedModel, weights: str, rows: int, vocab_size: 
         return weights
     if not has_fast_path(model, "int8"):
         return "float32"
-    kinds = ["float32", "int8", *(["bfloat16"] if multiplies_bfloat16() else [])]
+    kinds = ["float32", "int8"]
+    if multiplies_bfloat16() and backend_in_use() == "torch":  # which alone has bfloat16
+        kinds.append("bfloat16")
     steps = {kind: _step(model, kind, rows, vocab_size) for kind in kinds if has_fast_path(model, kind)}
     times = best_times(f"step of {_shape(model)}, {rows} rows, {backend_in_use()}", steps)
     best = min(times, key=lambda kind: times[kind])

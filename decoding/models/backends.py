@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import weakref
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel
 
 from wheels.config.fields import BACKENDS
 from wheels.decoding.models.fast import FastDecoder
-from wheels.decoding.models.registry import fast_decoder_for
+from wheels.decoding.models.registry import fast_decoder_for, forget_fast_decoder
 from wheels.errors import WheelsError, check_choice
 
 if TYPE_CHECKING:
@@ -73,6 +74,13 @@ def decoder_for(model: PreTrainedModel, kind: str = "float32") -> FastDecoder | 
             "weights in float32 or int8 on a CPU; take backend 'auto', which leaves other models to torch"
         )
     return compiled or fast
+
+
+def forget(model: PreTrainedModel, kinds: Iterable[str]) -> None:
+    """Free the decoders of a model with these kinds of weights."""
+    for kind in kinds:
+        forget_fast_decoder(model, kind)
+        _compiled.get(model, {}).pop(kind, None)
 
 
 def _compiled_of(model: PreTrainedModel, fast: FastDecoder, kind: str) -> CompiledDecoder | None:

@@ -6,7 +6,7 @@ A fast decoder copies weights: where a model is trained meanwhile its runner mak
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -65,10 +65,9 @@ def fast_decoder_for(model: PreTrainedModel, kind: str = "float32") -> FastDecod
     return made
 
 
-def forget(model: PreTrainedModel, kinds: Iterable[str]) -> None:
-    """Free the fast decoders of a model with these kinds of weights."""
-    for kind in kinds:
-        _made.get(model, {}).pop(kind, None)
+def forget_fast_decoder(model: PreTrainedModel, kind: str) -> None:
+    """Free the fast decoder of a model with this kind of weights."""
+    _made.get(model, {}).pop(kind, None)
 
 
 def has_fast_path(model: PreTrainedModel, kind: str = "float32") -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.decoding.tiny import VOCABULARY, make_model, make_pair
-from wheels.decoding.models import auto_weights, registry
+from wheels.decoding.models import auto_weights, backends, registry
 from wheels.decoding.models.auto_weights import chosen_weights
 from wheels.decoding.models.linear import BFloat16Linear, Int8Linear
 from wheels.decoding.models.self_check import checked_runner
@@ -54,6 +54,19 @@ def test_a_measurement_is_of_the_shape_and_the_rows(monkeypatch: pytest.MonkeyPa
     for width, seed, rows in ((16, 1, 2), (16, 2, 2), (24, 1, 2), (16, 1, 4)):
         chosen_weights(make_model("llama", width, seed).float(), "auto", rows, VOCABULARY)
     assert names[0] == names[1] and len({*names}) == 3
+
+
+def test_compiled_steps_compete_too_and_are_forgotten(times) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    model = make_model("llama", 16, 1).float()
+    backends.use_backend("auto")
+    try:
+        times["int8"] = 1.0
+        assert chosen_weights(model, "auto", 2, VOCABULARY) == "int8"
+        assert set(backends._compiled[model]) == {"int8"}
+    finally:
+        backends.use_backend("torch")
 
 
 def test_a_runner_and_both_models_of_a_pair_take_what_was_chosen(times) -> None:
