@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import socket
 import threading
@@ -48,6 +49,8 @@ def run(config: ServeConfig) -> None:
     artefact = load_artefact(config.default)
     set_threads(config.threads, artefact.pair)
     service = Service(artefact, config)
+    gc.collect()
+    gc.freeze()  # the libraries' objects stay: looking through them at each collection would hold up all streams
     service.worker.start()
     settings = uvicorn.Config(make_app(service, key), log_config=None, access_log=False, lifespan="off")
     server = uvicorn.Server(settings)
