@@ -26,6 +26,7 @@ from wheels.decoding.commands.calibrate import calibrate_model
 from wheels.distillation.run_folder import noted_prompt
 from wheels.finite import check_weights
 from wheels.models.artefact import save_deferral
+from wheels.models.limits import readable_rows
 from wheels.models.pair import Pair
 from wheels.policy.head import DeferralHead
 from wheels.reports import check_reports
@@ -65,7 +66,7 @@ def _train(config: TrainConfig, task: Task, prompt: Prompt, reports: Reports, he
     pair = Pair.load(config.student, config.teacher, prompt=prompt, dtype=config.dtype, device=config.device)
     set_threads(config.threads, pair)
     accelerator = Accelerator(cpu=config.device == "cpu")
-    rows = task.train[: config.limit]
+    rows = readable_rows(pair, task.train[: config.limit], f"{task.name}: train", config.bad_rows)
     if accelerator.is_main_process:
         validation = len(task.splits.get("validation", ())[: config.calibration_limit])
         for line in workload(config, len(rows), validation):

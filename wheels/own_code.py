@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -41,12 +38,16 @@ def read_own(given: str, kind: str) -> tuple[Any, str]:
     """
     place, _, name = given.rpartition(":")
     module = _module_of(place, kind)
+    import hashlib  # on demand, as below: `--help` runs without
+
     code = Path(str(module.__file__)).read_bytes()
     return getattr(module, name, None), hashlib.sha256(code).hexdigest()[:16]
 
 
 def _module_of(place: str, kind: str) -> ModuleType:
     """Import a file by its path, or a module by its name."""
+    import importlib.util
+
     try:
         if not place.endswith(".py"):
             return importlib.import_module(place)

@@ -35,6 +35,7 @@ from wheels.decoding.params import DecodeParams
 from wheels.files import write_json, write_text
 from wheels.json_text import json_digest
 from wheels.metrics import sentence_scores, sentence_statistics, signature
+from wheels.models.limits import readable_rows
 from wheels.runs import LINES, chunks, claim
 
 INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher")
@@ -82,6 +83,7 @@ def run(config: CeilingConfig) -> dict[str, Any]:
     split = task.rows(config.split)
     digest, rows, curve = rows_digest(split), split[: config.limit], _curve_config(config)
     plan = make_plan(curve, digest)
+    rows = readable_rows(plan.artefact.pair, rows, f"{task.name}: {config.split}", config.bad_rows)
     made_from = to_dict(config, (*INCIDENTAL, "resamples", "metrics"))
     made_from |= {"data_digest": digest, "points_digest": points_digest(curve, plan, digest)}
     kept = (Path(config.output) / "ceiling.json").is_file

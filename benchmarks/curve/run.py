@@ -27,6 +27,7 @@ from wheels.config.parsing import as_command, to_dict, versions, write_resolved
 from wheels.data.tasks import Task, load_task
 from wheels.files import write_json, write_text
 from wheels.metrics import sentence_statistics, signature
+from wheels.models.limits import readable_rows
 from wheels.runs import claim, find
 
 INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher", "also")
@@ -70,6 +71,7 @@ def _another(config: CurveConfig, model: str, place: int) -> CurveConfig:
 def _decoded(config: CurveConfig, plan: CurvePlan, task: Task, data_digest: str) -> Measured:
     """Return the outputs of one model."""
     rows = task.rows(config.split)[: config.limit]
+    rows = readable_rows(plan.artefact.pair, rows, f"{task.name}: {config.split}", config.bad_rows)
     sources, decodes = [row.source for row in rows], decodes_of(config, plan, data_digest, len(rows))
     return Measured(
         task=task.name,

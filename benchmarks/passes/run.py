@@ -41,6 +41,7 @@ from wheels.files import write_json, write_text
 from wheels.json_text import json_digest
 from wheels.metrics import sentence_statistics, signature
 from wheels.models.artefact import Artefact
+from wheels.models.limits import readable_rows
 from wheels.output.streams import remark
 from wheels.runs import claim
 from wheels.threads import set_threads
@@ -78,7 +79,8 @@ def run(config: PassesConfig) -> list[PassPoint]:
     set_threads(config.threads, artefact.pair)
     rows = task.rows(config.split)
     refuse_scored(artefact.calibration.data_digest, rows_digest(rows))
-    split = Split(rows[: config.limit], rows_digest(rows), Path(config.output) / "points")
+    scored = readable_rows(artefact.pair, rows[: config.limit], f"{task.name}: {config.split}", config.bad_rows)
+    split = Split(scored, rows_digest(rows), Path(config.output) / "points")
     settings = [*ends(), *settings_of(config, artefact)]
     kept = (Path(config.output) / "passes.json").is_file
     with claim(config.output, "bench passes", config, _identity(config, artefact, settings, split), kept=kept):

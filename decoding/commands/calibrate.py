@@ -29,6 +29,7 @@ from wheels.decoding.step import Step
 from wheels.decoding.trace import teacher_use
 from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact, check_model
+from wheels.models.limits import readable_rows
 from wheels.models.pair import Pair
 from wheels.output.notices import Pace
 from wheels.output.tables import Column, Table, columns
@@ -139,6 +140,7 @@ def measure(
         config.data, source=config.source, target=config.target, require_target=False, bad_rows=config.bad_rows
     )
     rows = task.rows(config.split)[: config.limit]
+    rows = readable_rows(artefact.pair, rows, f"{task.name}: {config.split}", config.bad_rows)
     budgets = [budget for budget in config.budgets if 0 < budget < 1]
     scorers = list(chosen_rules(artefact, find_rules(config.rules or known_rules(artefact)), config.seeds))
     if not scorers or not budgets:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from wheels.data.formats import read_records, text_records
+from wheels.data.lines import Records
 from wheels.data.rows import BadRow, Columns, row_of, warn_of_bad_rows
-from wheels.data.tables import Records
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.errors import WheelsError
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from wheels.data.tables import Records
+from wheels.data.lines import Records
 from wheels.errors import WheelsError, shown
 
 PARQUET, ARROW = b"PAR1", b"ARROW1"

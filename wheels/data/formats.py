@@ -11,8 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from wheels.data.columnar import ARROW, PARQUET, STREAM, arrow_records, parquet_records
-from wheels.data.lines import all_lines, open_text
-from wheels.data.tables import Records, table_records
+from wheels.data.lines import Records, all_lines, open_text
 from wheels.errors import WheelsError
 from wheels.json_text import kind_of_value, parse_json, parse_object
 
@@ -126,6 +125,8 @@ def _on_lines(file: BufferedReader, name: str, kind: str, column: str, most: int
         return ((f"{name}:{number}", parse_object(line, f"{name}:{number}")) for number, line in lines if line.strip())
     if kind == "text":
         return _texts(name, lines, column)
+    from wheels.data.tables import table_records  # on demand: `--help` runs without
+
     return table_records(name, lines, "\t" if kind == "tsv" else None)
 
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 from wheels.data.columnar import roots
-from wheels.data.tables import Records
+from wheels.data.lines import Records
 from wheels.errors import WheelsError, check_choice
 
 HUB = "hub:"
@@ -43,6 +42,8 @@ class HubName:
         Raises:
             WheelsError: for no name, a folder with a revision, or a split that is none.
         """
+        from urllib.parse import parse_qsl  # on demand: `--help` runs without
+
         place, _, query = spec.removeprefix(HUB).partition("?")
         slices = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
         if query and not all(slices.values()):

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from wheels.errors import WheelsError
 
+Records = Iterator[tuple[str, dict[str, Any]]]
+"""Rows with all their columns, each with its place, such as `FILE:LINE`."""
 LONGEST_LINE = 16 << 20
 """Bytes of one line: more than any model reads at once, and little beside the memory of any machine."""
 MOST_BLANK = 100_000

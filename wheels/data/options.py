@@ -1,13 +1,14 @@
-"""Options of the commands that read rows."""
+"""Options of the commands that read rows. Imports nothing that reads them, so that `--help` is instant."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from wheels.config.fields import Option
-from wheels.data.rows import BAD_ROWS
 from wheels.own_code import FORMS
 
+BAD_ROWS = ("stop", "skip")
+"""What happens where rows do not fit: the command stops and counts them, or it goes on without them and says so."""
 OWN_METRIC = f", or {FORMS}"
 """What the help of an option adds that takes a metric: it may be a function of the user's own."""
 

@@ -13,13 +13,11 @@ from typing import Any
 
 from wheels.data.conversations import COLUMN, Conversation, answer_of, check_messages, is_list, split_answer
 from wheels.data.formats import read_records
+from wheels.data.options import BAD_ROWS
 from wheels.errors import WheelsError, check_choice, did_you_mean
 from wheels.json_text import kind_of_value
 
 log = logging.getLogger("wheels")
-
-BAD_ROWS = ("stop", "skip")
-"""What happens where rows do not fit: the command stops and counts them, or it goes on without them and says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from wheels.data import corpora
 from wheels.data.formats import ENDINGS, TEXT_ENDINGS, read_records, stem_of
 from wheels.data.hub import HUB, SAVED, SPLIT_NAMES, Splits, hub_splits, saved_splits
-from wheels.data.tables import Records
+from wheels.data.lines import Records
 from wheels.errors import WheelsError, did_you_mean
 
 SPLITS = tuple(SPLIT_NAMES)

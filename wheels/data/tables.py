@@ -6,13 +6,10 @@ import bisect
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any
 
-from wheels.data.lines import LONGEST_LINE
+from wheels.data.lines import LONGEST_LINE, Records
 from wheels.errors import WheelsError
 
-Records = Iterator[tuple[str, dict[str, Any]]]
-"""Rows with all their columns, each with its place, such as `FILE:LINE`."""
 SEPARATORS = (",", ";", "\t")
 """What separates the columns of a `.csv`: the one that its first line holds most of, as spreadsheets differ."""
 

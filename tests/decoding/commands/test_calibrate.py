@@ -262,3 +262,18 @@ def test_the_command_in_an_error_runs_as_it_is_printed(folder, capsys, tmp_path,
     command = shlex.split(said.split("`")[1])
     assert command[:2] == ["wheels", "calibrate"] and main(command[1:]) == 0
     assert main(generate) == 0
+
+
+def test_rows_that_do_not_fit_are_left_out_on_request(folder, capsys, tmp_path, caplog):
+    rows = ["source,target", "a b c,x", ",x", '"' + "a " * 80 + '",x', "d e,"]
+    (tmp_path / "rows.csv").write_text("\n".join(rows))
+    flags = ["calibrate", "--model", str(folder), "--data", str(tmp_path / "rows.csv"), "--rules", "entropy"]
+    flags += ["--budgets", "0.5", "--max-new-tokens", "4"]
+    assert main(flags) == 2
+    assert "rows.csv:3: 'source' is empty" in capsys.readouterr().err
+    with caplog.at_level("WARNING", logger="wheels"):
+        assert main([*flags, "--bad-rows", "skip"]) == 0
+    assert (
+        "1 of 4 rows left out: 1 as " in caplog.text and "1 of 3 rows left out: longer than the models" in caplog.text
+    )
+    assert '"rows": 2' in (folder / "deferral" / "calibration.json").read_text()
