@@ -13,6 +13,7 @@ import torch
 from tests.agents.seed_runs import seed_run
 from tests.decoding.commands.test_calibrate import LIMIT, soft_pair, sources
 from wheels.agents import trainer as stages
+from wheels.agents.config import TrainConfig
 from wheels.agents.regression.trained_baselines import States
 from wheels.agents.rl.agent import LagrangianAgent, PCLAgent, PCLSettings
 from wheels.agents.rl.lagrangian import Gains, PriceTable
@@ -291,3 +292,11 @@ def test_what_is_done_is_not_done_again(pair: Pair, tmp_path: Path, monkeypatch:
     assert again.prices == trainer.prices
     assert len(settled) == 1
     assert lines_of(again) == kept
+
+
+def test_pseudo_references_stand_beside_the_references_of_a_row(monkeypatch, tmp_path):
+    monkeypatch.setattr(stages, "shared_chunks", lambda *given: [{"texts": [["p", "q"], ["r", "s"]]}])
+    rows = [Row("a", "b", ("c",)), Row("d", "e")]
+    config = TrainConfig(student="s", teacher="t", data="d", output="o", pseudo_references=2)
+    found = stages.with_pseudo_references(None, rows, config, tmp_path, None)
+    assert [row.references for row in found] == [("c", "p", "q"), ("r", "s")]

@@ -56,6 +56,7 @@ def stream(path: Path, table: pa.Table) -> None:
 WRITERS: dict[str, tuple[str, Writer]] = {
     "datasets, json": ("a.json", lambda path: dataset().to_json(path, force_ascii=False)),
     "datasets, json list": ("a.json", lambda path: dataset().to_json(path, lines=False)),
+    "json list with a mark": ("a.json", lambda path: path.write_text("\ufeff" + json.dumps(ROWS), encoding="utf-8")),
     "datasets, csv": ("a.csv", lambda path: dataset().to_csv(path)),
     "datasets, parquet": ("a.parquet", lambda path: dataset().to_parquet(path)),
     "datasets, arrow": ("a.arrow", lambda path: stream(path, dataset().data.table)),
@@ -234,6 +235,9 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "a.json").write_text(json.dumps([{"source": "a" * (1 << 20)}]))
     with pytest.raises(WheelsError, match=r"a.json: a list in JSON of more than 1 MiB; write one object a line"):
         load_rows(tmp_path / "a.json")
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress((tmp_path / "a.json").read_bytes()))
+    with pytest.raises(WheelsError, match=r"a.json.gz: a list in JSON of more than 1 MiB"):
+        load_rows(tmp_path / "a.json.gz")
 
 
 def test_rows_that_do_not_fit_are_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

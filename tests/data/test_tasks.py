@@ -176,8 +176,9 @@ def test_the_digest_sees_every_letter_and_where_it_stands() -> None:
         {"train": [Row("d", "e")], "test": [Row("ab", "c")]},
         {"train": [Row("ab", "c")]},
         {"train": [Row("ab", "c"), Row("d", "e")]},
+        {"train": [Row("ab", "c", ("f",))], "test": [Row("d", "e")]},
     ]
-    assert len({digest(other) for other in [splits, *others]}) == 5
+    assert len({digest(other) for other in [splits, *others]}) == 6
     assert len(digest(splits)) == 16 and int(digest(splits), 16) >= 0
 
 

@@ -150,7 +150,12 @@ def test_parts_of_a_file_have_one_summary_and_their_own_numbers(call, tmp_path, 
     code, _, err = call("--input", str(path), *output)
     assert (code, (tmp_path / "out").exists()) == (2, False)
     assert re.match("error: input 4 has 81 tokens", err)
+    shown, render = [], generate.render
+    monkeypatch.setattr(
+        generate, "render", lambda *given, one_line: shown.append(one_line) or render(*given, one_line=one_line)
+    )
     code, _, err = call("--input", str(path), *output, "--on-error", "skip")
+    assert shown == [True] * 4  # a part of one text too
     assert code == 0 and len((tmp_path / "out").read_text().splitlines()) == 7
     assert re.fullmatch(
         r"skipped: input 4 has 81 .*\nwritten to .*\nteacher use 0.00 .asked 0, average.: 0 of .*\n", err
@@ -171,3 +176,14 @@ def test_a_file_is_not_held(tmp_path, monkeypatch):
     assert len(texts) == 1000 and sum(1 for _ in texts) == 1000
     with pytest.raises(WheelsError, match="more than 10 texts or 256 MiB, which is what one run holds"):
         inputs.held(texts, "a.txt")
+
+
+def test_rows_of_a_file_that_are_skipped_are_told_once(call, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"source": "a"}\n{"text": "b"}\n')
+    flags = ["--teacher-budget", "0.5", "--input", str(path), "--on-error", "skip"]
+    code, out, err = call(*flags)
+    assert (code, len(out.splitlines()), err.count("rows left out")) == (0, 2, 1)
+    assert err.startswith(f"{path}: 1 of 2 rows left out: 1 as {path}:2: no column 'source'; the columns are: text\n")
+    code, out, err = call(*flags, "--source", "sauce")
+    assert (code, out) == (2, "") and err.startswith(f"error: {path}:1: no column 'sauce'; the columns are: source")
