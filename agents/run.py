@@ -26,8 +26,8 @@ from wheels.decoding.commands.calibrate import calibrate_model
 from wheels.distillation.run_folder import noted_prompt
 from wheels.finite import check_weights
 from wheels.models.artefact import save_deferral
-from wheels.models.limits import readable_rows
 from wheels.models.pair import Pair
+from wheels.models.readable import readable_rows
 from wheels.policy.head import DeferralHead
 from wheels.reports import check_reports
 from wheels.runs import Run, claim

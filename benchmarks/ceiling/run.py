@@ -35,7 +35,7 @@ from wheels.decoding.params import DecodeParams
 from wheels.files import write_json, write_text
 from wheels.json_text import json_digest
 from wheels.metrics import sentence_scores, sentence_statistics, signature
-from wheels.models.limits import readable_rows
+from wheels.models.readable import readable_rows
 from wheels.runs import LINES, chunks, claim
 
 INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher")

@@ -27,7 +27,7 @@ from wheels.config.parsing import as_command, to_dict, versions, write_resolved
 from wheels.data.tasks import Task, load_task
 from wheels.files import write_json, write_text
 from wheels.metrics import sentence_statistics, signature
-from wheels.models.limits import readable_rows
+from wheels.models.readable import readable_rows
 from wheels.runs import claim, find
 
 INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher", "also")

@@ -41,7 +41,7 @@ from wheels.files import write_json, write_text
 from wheels.json_text import json_digest
 from wheels.metrics import sentence_statistics, signature
 from wheels.models.artefact import Artefact
-from wheels.models.limits import readable_rows
+from wheels.models.readable import readable_rows
 from wheels.output.streams import remark
 from wheels.runs import claim
 from wheels.threads import set_threads

@@ -29,8 +29,8 @@ from wheels.decoding.step import Step
 from wheels.decoding.trace import teacher_use
 from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact, check_model
-from wheels.models.limits import readable_rows
 from wheels.models.pair import Pair
+from wheels.models.readable import readable_rows
 from wheels.output.notices import Pace
 from wheels.output.tables import Column, Table, columns
 from wheels.own_code import whole_place

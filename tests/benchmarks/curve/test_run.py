@@ -57,7 +57,7 @@ class Calibration:
 class Artefact:
     """A model that says what it is asked."""
 
-    pair: Any = field(default_factory=lambda: SimpleNamespace(prompt=Prompt()))
+    pair: Any = field(default_factory=lambda: SimpleNamespace(prompt=Prompt(), source_limit=None))
     heads: dict[str, list[str]] = field(default_factory=lambda: {"learned": ["a", "b"], "regret": ["c", "d", "e"]})
     calibration: Calibration = field(default_factory=Calibration)
     student_name: str = "small"

@@ -8,7 +8,7 @@ import pytest
 
 from wheels.data.rows import Row
 from wheels.errors import WheelsError
-from wheels.models.limits import readable_rows
+from wheels.models.readable import readable_rows
 
 ROWS = [Row(source, "x") for source in ("a b", "a b c d\ne f", "a b c", "a b c d")]
 
