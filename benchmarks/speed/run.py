@@ -45,7 +45,7 @@ from wheels.data.tasks import load_task
 from wheels.decoding.methods.calibrated import calibrated
 from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.methods.rules import RULES
-from wheels.decoding.models.backends import use_backend
+from wheels.decoding.models.backends import backend_in_use, use_backend
 from wheels.environment import engines, processor_name
 from wheels.errors import WheelsError
 from wheels.files import write_json, write_text
@@ -239,9 +239,9 @@ def made_by_of(config: SpeedConfig, plan: SpeedPlan) -> dict[str, Any]:
 
 
 def number_format(config: SpeedConfig) -> str:
-    """Return the number format of the models, and of weights that are laid out in another one."""
+    """Return the number format of the models, of weights that are laid out in another one, and what runs our steps."""
     others = [f"{name.replace('_', ' ')} {kind}" for name, kind in weights_of(config).items() if kind != "float32"]
-    return ", ".join([config.dtype, *others])
+    return ", ".join([config.dtype, *others, *(["steps by ONNX Runtime"] if backend_in_use() == "onnx" else [])])
 
 
 def code_digest() -> str:
@@ -273,6 +273,7 @@ def facts_of(config: SpeedConfig, plan: SpeedPlan) -> WorkloadFacts:
         longest=prompts.max_new_tokens,
         draft=config.draft_length,
         budget=config.teacher_budget,
+        rounded=tuple(name.partition("_")[0] for name, kind in weights_of(config).items() if kind != "float32"),
         place=f"{plan.task}|{len(prompts.texts)}|{plan.student}|{plan.teacher}",
     )
 

@@ -50,6 +50,8 @@ class WorkloadFacts:
     """K, tokens of a draft."""
     budget: float
     """The share of tokens that the teacher writes in deferral."""
+    rounded: tuple[str, ...]
+    """The models whose weights this engine rounds: `student`, `teacher`."""
     place: str
     """Task, rows, student and teacher: how each signature begins."""
 
@@ -320,7 +322,8 @@ def _figures(
     distances = [each.seconds / best for each, best in zip(timings, bound, strict=True) if best is not None]
     best_rates = [each.tokens / best for each, best in zip(timings, bound, strict=True) if best is not None]
     loops = [each.seconds / each.forward_seconds for each in timings if each.forward_seconds]
-    different = _different(system, rounds)
+    same_as = must_repeat(system, facts.rounded)
+    different = _different(system, same_as, rounds)
     ran = [each.seconds / least for each, least in zip(timings, forwards, strict=True) if least]
     first = timings[0]
     waste = statistics.median(map(_waste, timings))
@@ -343,17 +346,25 @@ def _figures(
         loop_overhead=Spread.of(loops) if loops else None,
         limit_tokens_per_second=statistics.median(best_rates) if best_rates else None,
         distance=Spread.of(distances) if distances else None,
-        same_as=system.same_as,
+        same_as=same_as,
         differing=None if different is None else len(different),
         different=(different or [])[:SHOWN],
         signature=f"{facts.place}|{name}|{budget}|0|batch:{batch_size}|wheels:{__version__}",
     )
 
 
-def _different(system: System, rounds: Sequence[Round]) -> list[int] | None:
+def must_repeat(system: System, rounded: Sequence[str]) -> str | None:
+    """Return whose outputs a system must repeat: of a model with rounded weights this engine's, not transformers'."""
+    other = system.same_as
+    if other is None or is_library(system.name) or (model := other.removeprefix("hf-")) not in rounded:
+        return other
+    return None if system.name == model else model
+
+
+def _different(system: System, same_as: str | None, rounds: Sequence[Round]) -> list[int] | None:
     """Return the rows that are not those that they must repeat, in the worst round; None: it may write another text."""
-    held = [each.timings for each in rounds if system.same_as in each.timings]
-    found = [each[system.name].differing(each[system.same_as or ""]) for each in held]
+    held = [each.timings for each in rounds if same_as in each.timings]
+    found = [each[system.name].differing(each[same_as or ""]) for each in held]
     return max(found, key=len) if found else None
 
 
