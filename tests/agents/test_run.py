@@ -20,7 +20,7 @@ import torch
 from tests.decoding.tiny import make_pair, write
 from wheels.agents import trainer
 from wheels.agents.config import BASELINES, TrainConfig
-from wheels.agents.plan import trained_rules
+from wheels.agents.plan import trained_rules, workload
 from wheels.agents.regression import trained_baselines
 from wheels.agents.regression.warm_start import WarmStart
 from wheels.agents.rl.agent import PCLAgent
@@ -356,6 +356,25 @@ def test_what_is_needed_at_the_end_is_looked_for_first(config: TrainConfig, tmp_
     with pytest.raises(WheelsError, match="has no validation split"):
         run(replace(config, calibrate=True, calibration_budgets=(0.5,)))
     assert not Path(config.output).exists()
+
+
+def test_what_is_going_to_be_done_is_said_first(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the rows that the limits leave; on as many threads as are asked for."""
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+
+    def stopped(self: Trainer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "train", stopped)
+    config = replace(config, pseudo_references=0, limit=7, calibrate=True, calibration_limit=5, threads=3)
+    with caplog.at_level("INFO", "wheels"), pytest.raises(KeyboardInterrupt):
+        run(config)
+    lines = workload(config, 7, 5)
+    assert len(lines) == 2 and [record.message for record in caplog.records][:2] == lines
+    assert threads == [3]
 
 
 def test_a_folder_of_something_else_is_left_alone(config: TrainConfig, tmp_path: Path) -> None:

@@ -233,8 +233,8 @@ def test_states_that_cannot_go_on(t5_pair: Pair) -> None:
         envs.snapshot([4])
     with pytest.raises(WheelsError, match=r"fork\(\) before the first episode: call reset"):
         DeferralVectorEnv(2, t5_pair, ROWS, max_new_tokens=LIMIT).fork([0], [state])
-    short = DeferralVectorEnv(1, t5_pair, ROWS, max_new_tokens=1)
+    short = DeferralVectorEnv(3, t5_pair, ROWS, max_new_tokens=1)
     short.reset(seed=0)
-    short.step(np.zeros(1, dtype=np.int64))
-    with pytest.raises(WheelsError, match="row 0 has no state to go on from: its text has ended"):
-        short.snapshot([0])
+    short.step(np.zeros(3, dtype=np.int64))
+    with pytest.raises(WheelsError, match="row 2 has no state to go on from: its text has ended"):
+        short.snapshot([2, 0, 1])

@@ -153,6 +153,10 @@ def test_an_update_moves_what_was_measured_and_keeps_the_order() -> None:
     assert table.prices == pytest.approx((2.1, 2.1, 1.0))  # the integrals went along
     table.update({0.2: 0.6}, weights={0.2: 3.0})
     assert table.prices == pytest.approx((2.4, 2.4, 1.0))
+    low = PriceTable([0.1, 0.2], Gains(1, 0, 0), prices=[0.5, 0.4])
+    for use in (0.5, 0.2):  # 0.5 and 0.4 + 0.3, pooled; then on budget
+        low.update({0.2: use})
+        assert low.prices == pytest.approx((0.6, 0.6))
 
 
 @given(
