@@ -1,7 +1,8 @@
 """Which kernel is fastest for a shape on this machine: timed once, and remembered in the user's cache folder.
 
-Kernels differ in the order of their sums, so in the last bit of their results: a choice that is remembered keeps a
-machine's outputs the same from run to run.
+Times are of one thread, in seconds of the processor: on a busy machine several threads wait for each other, and a wrong
+time would be remembered. Kernels differ in the order of their sums, so in the last bit of their results: a choice that
+is remembered keeps a machine's outputs the same from run to run.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _known: dict[Path, dict[str, Any]] = {}
 
 
 def best_times(name: str, runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Return the seconds of each of `runs`, measured now or remembered under `name`."""
+    """Return the processor's seconds of each of `runs` in one thread, measured now or remembered under `name`."""
     place = _place()
     if place not in _known:
         _known[place] = _read(place)
@@ -48,12 +49,16 @@ def _is_times(found: object, runs: Mapping[str, Callable[[], object]]) -> bool:
 
 def _measure(runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
     """Return the best of a few times of each."""
-    best = dict.fromkeys(runs, math.inf)
-    for _ in range(ROUNDS):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            best[name] = min(best[name], time.perf_counter() - start)
+    best, threads = dict.fromkeys(runs, math.inf), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(ROUNDS):
+            for name, run in runs.items():
+                start = time.thread_time()
+                run()
+                best[name] = min(best[name], time.thread_time() - start)
+    finally:
+        torch.set_num_threads(threads)
     return best
 
 
@@ -77,5 +82,6 @@ def _machine() -> str:
     limits = [
         os.environ.get(name, "") for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
     ]
-    about = (processor_name(), torch.__version__, torch.backends.cpu.get_cpu_capability(), *filter(None, limits))
-    return f"{', '.join(about)}, {torch.get_num_threads()} threads"
+    return ", ".join(
+        (processor_name(), torch.__version__, torch.backends.cpu.get_cpu_capability(), *filter(None, limits))
+    )

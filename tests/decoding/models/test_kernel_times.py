@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from wheels.decoding.models import kernel_times
 from wheels.decoding.models.kernel_times import best_times
@@ -21,7 +22,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.runs = 0.0, {"first": 0, "second": 0}
-        monkeypatch.setattr(kernel_times.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(kernel_times.time, "thread_time", lambda: self.now)
 
     def kernels(self, **seconds: float) -> dict:
         def run(name: str) -> None:
@@ -43,16 +44,13 @@ def test_the_best_time_counts_and_is_remembered(place: Path, monkeypatch: pytest
     assert clock.runs == {"first": 10, "second": 10}
 
 
-def test_another_machine_or_another_number_of_threads_measures_anew(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_machine_measures_anew(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     kernels = clock.kernels(first=3.0, second=2.0)
     best_times("shape", kernels)
     for count, (owner, name, value) in enumerate(
         [
             (kernel_times, "processor_name", lambda: "another"),
-            (kernel_times.torch, "get_num_threads", lambda: 77),
             (kernel_times.torch, "__version__", "9.9"),
         ],
         2,
@@ -62,7 +60,7 @@ def test_another_machine_or_another_number_of_threads_measures_anew(
         assert clock.runs["first"] == 5 * count
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     best_times("shape", kernels)
-    assert clock.runs["first"] == 25 and len(read_object(place)) == 5
+    assert clock.runs["first"] == 20 and len(read_object(place)) == 4
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', "{not json", '{"MACHINE": {"shape": 3}}'])
@@ -90,3 +88,20 @@ def test_where_nothing_can_be_written_it_is_measured_once_a_process(
     kernels = clock.kernels(first=3.0, second=2.0)
     assert best_times("shape", kernels) == best_times("shape", kernels)
     assert clock.runs["first"] == 5
+
+
+def test_it_is_measured_with_one_thread(place: Path) -> None:
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        best_times("shape", {"first": lambda: seen.append(torch.get_num_threads())})
+        assert set(seen) == {1} and torch.get_num_threads() == 2
+
+        def fail() -> None:
+            raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            best_times("another", {"first": fail})
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -122,6 +122,15 @@ def test_each_number_of_rows_is_multiplied_by_what_was_faster(one: str, many: st
 
 
 @packs_float32
+def test_prepacked_weights_are_the_rule_and_torchs_product_has_to_be_much_faster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for seconds, expected in ((0.95, PrepackedLinear), (0.85, TorchLinear)):
+        monkeypatch.setattr(linear, "best_times", lambda name, runs, s=seconds: {"torch": s, "prepacked": 1.0})
+        assert isinstance(make_linear(torch.randn(256, 256)), expected)
+
+
+@packs_float32
 def test_what_is_too_small_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "best_times", lambda name, runs: dict.fromkeys(runs, 1.0) | {"torch": 2.0})
     assert isinstance(make_linear(torch.randn(256, 256)), PrepackedLinear)
