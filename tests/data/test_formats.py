@@ -271,6 +271,8 @@ def test_references_and_rationales_have_columns(tmp_path: Path) -> None:
     path.write_text('{"source": "a", "target": "b", "more": ["c", "d"], "why": "e"}\n{"source": "a", "more": "f"}\n')
     found = load_rows(path, references="more", rationale="why")
     assert found == [Row("a", "b", ("c", "d"), "e"), Row("a", "f")]
+    path.write_text('{"source": "a", "target": "b", "more": null}\n{"source": "a", "target": "b", "more": []}\n')
+    assert load_rows(path, references="more") == [Row("a", "b")] * 2
     path.write_text('{"source": "a", "target": "b", "more": [1]}\n')
     with pytest.raises(WheelsError, match=r"a.jsonl:1: 'more' must be a text or a list of texts, got a list"):
         load_rows(path, references="more")

@@ -20,19 +20,18 @@ Message = Mapping[str, Any]
 class Conversation(str):
     """A source that is a conversation: a text like any other source, which carries its messages.
 
-    As a text it is its last message where it has one alone, else a line `role: content` for each message.
-
-    Args:
-        messages: each with `role` and `content`; the last one is the one to answer.
-
-    Raises:
-        WheelsError: for what is no such list.
+    It is made of messages with `role` and `content`; the last one is the one to answer. As a text it is its last
+    message where it has one alone, else a line `role: content` for each message.
     """
 
     messages: tuple[Message, ...]
 
     def __new__(cls, messages: Sequence[Message]) -> Conversation:
-        """Make the text of the messages."""
+        """Make the text of the messages.
+
+        Raises:
+            WheelsError: for what is no such list.
+        """
         kept = check_messages(messages)
         if kept[-1]["role"] == ASSISTANT:
             raise WheelsError("a conversation ends with the assistant's message; its text is the target, not a source")

@@ -185,11 +185,11 @@ def _target(record: Mapping[str, Any], columns: Columns, place: str, *, messages
 
 
 def _texts(record: Mapping[str, Any], name: str | None, place: str) -> tuple[str, ...]:
-    """Return the texts in a column of one text or a list of them; none where no column is asked for."""
+    """Return the texts in a column of one text, a list of them or null; none where no column is asked for."""
     if name is None:
         return ()
     found, value = _reach(record, name)
-    texts = [value] if isinstance(value, str) else value
+    texts = [value] if isinstance(value, str) else [] if value is None else value
     if found and isinstance(texts, list) and all(isinstance(text, str) for text in texts):
         return tuple(texts)
     if found:

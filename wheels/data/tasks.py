@@ -161,7 +161,7 @@ def load_task(
         spec: "embedded-translation[:de-en]", "embedded-summarization[:en]"; a folder with train, validation and test
             files (of any of the formats of `wheels.data.formats`; some may be missing), or that `save_to_disk` of
             `datasets` wrote; one such file, which is then every split; or
-            "hub:NAME[:CONFIGURATION][@REVISION][?SPLIT=SLICE&...]", a data set that `datasets.load_dataset` can load,
+            `hub:NAME[:CONFIGURATION][@REVISION][?SPLIT=SLICE&...]`, a data set that `datasets.load_dataset` can load,
             by its name or its folder.
         source: the column of the source, in files and on the Hub.
         target: the column of the target.
