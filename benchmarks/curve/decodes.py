@@ -12,7 +12,6 @@ from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey
 from wheels.benchmarks.core.decodes import Decode
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.config.fields import weights_of
-from wheels.data.prompts import Prompt
 from wheels.data.tasks import Row, digest, load_task
 from wheels.decoding.commands import calibrate
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
@@ -79,7 +78,7 @@ def make_plan(config: CurveConfig, data_digest: str) -> CurvePlan:
     if config.calibration_data is not None:
         _calibrate_on(config, artefact, seeds, data_digest)
     if config.prompt is not None:
-        artefact.pair.prompt = Prompt.of(config.prompt)
+        artefact.pair.read_by(config.prompt)
     return CurvePlan(artefact, artefact.digest, seeds, _thresholds(config, artefact, seeds, data_digest), notes)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from wheels import __version__
 from wheels.benchmarks.frontier.config import WaysConfig
-from wheels.data.prompts import Prompt
 from wheels.data.tasks import Row, digest
 from wheels.decoding.commands.calibrate import points_of
 from wheels.decoding.methods.calibrated import rule_of, threshold_of
@@ -101,7 +100,7 @@ def _load(config: WaysConfig, folder: str) -> Student:
     else:
         artefact = Artefact.untrained(folder, config.teacher, **place)
     if config.prompt is not None:
-        artefact.pair.prompt = Prompt.of(config.prompt)
+        artefact.pair.read_by(config.prompt)
     seeds = {rule: heads for rule in config.rules if (heads := _seeds(artefact, find_rule(rule), config.seeds))}
     return Student(artefact.student_name, folder, artefact, artefact.digest, seeds)
 

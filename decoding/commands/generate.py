@@ -106,7 +106,7 @@ def load_artefact(config: GenerateConfig, *, conversations: bool = False) -> Art
         artefact = Artefact.untrained(config.student, config.teacher, **place)
     else:
         artefact = Artefact.load(config.model, teacher=config.teacher, **place)
-    artefact.pair.prompt = chosen_prompt(config, artefact.pair.prompt, conversations=conversations)
+    artefact.pair.read_by(chosen_prompt(config, artefact.pair.prompt, conversations=conversations))
     return artefact
 
 

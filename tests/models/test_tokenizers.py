@@ -104,6 +104,17 @@ def test_a_base_student_and_an_instruct_teacher_are_a_pair(base_and_instruct):
     assert pair.encode_targets(["three"])[0][-1] == ends[1]
 
 
+def test_a_prompt_that_the_template_does_not_read_is_refused_at_once(base_and_instruct):
+    pair = Pair.load(*base_and_instruct)
+    with pytest.raises(WheelsError, match="the chat template reads no 'enable_thinking'"):
+        pair.read_by(Prompt(chat=True, arguments={"enable_thinking": False}))
+    assert not pair.prompt.chat
+    pair.read_by("chat")
+    assert pair.prompt.chat
+    with pytest.raises(WheelsError, match="the chat template reads no 'k'"):
+        Pair.load(*base_and_instruct, prompt=Prompt(chat=True, arguments={"k": 1}))
+
+
 def test_a_token_that_the_student_has_no_logits_for_is_refused(base_and_instruct):
     student, teacher = base_and_instruct
     pair = Pair.load(student, teacher)

@@ -118,7 +118,7 @@ class Pair:
     ) -> Pair:
         pair = cls(student.eval(), teacher.eval().requires_grad_(False), tokenizer, Prompt.of(prompt), *weights)
         check_vocabulary(pair)
-        check_chat(tokenizer, pair.prompt, is_seq2seq=pair.is_seq2seq)
+        pair.read_by(pair.prompt)
         return pair
 
     @classmethod
@@ -140,6 +140,16 @@ class Pair:
 
         parts = build_pair(task, family=family, student=student, teacher=teacher, vocab_size=vocab_size, seed=seed)
         return cls.of(parts.student, parts.teacher, parts.tokenizer, prompt=parts.prompt)
+
+    def read_by(self, prompt: Prompt | str) -> None:
+        """Read sources by another prompt from now on.
+
+        Raises:
+            WheelsError: where it asks for a chat template that the tokenizer has not, or that does not read all of it.
+        """
+        prompt = Prompt.of(prompt)
+        check_chat(self.tokenizer, prompt, is_seq2seq=self.is_seq2seq)
+        self.prompt = prompt
 
     @property
     def is_seq2seq(self) -> bool:

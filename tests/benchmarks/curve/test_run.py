@@ -30,6 +30,15 @@ TEST_ROWS = [Row(f"Satz {i}", " ".join(WORDS[i:] + WORDS[:i])) for i in range(12
 OTHER_ROWS = [Row(f"Anderer Satz {i}", "text") for i in range(5)]
 
 
+class Prompted:
+    """What the curve reads and sets of a pair."""
+
+    prompt, source_limit = Prompt(), None
+
+    def read_by(self, prompt: str) -> None:
+        self.prompt = Prompt.of(prompt)
+
+
 @dataclass
 class Calibration:
     """Knows every rule but those in `lacking`."""
@@ -57,7 +66,7 @@ class Calibration:
 class Artefact:
     """A model that says what it is asked."""
 
-    pair: Any = field(default_factory=lambda: SimpleNamespace(prompt=Prompt(), source_limit=None))
+    pair: Any = field(default_factory=Prompted)
     heads: dict[str, list[str]] = field(default_factory=lambda: {"learned": ["a", "b"], "regret": ["c", "d", "e"]})
     calibration: Calibration = field(default_factory=Calibration)
     student_name: str = "small"
