@@ -28,9 +28,12 @@ def head_score(head: DeferralHead) -> Score:
     """
     import torch
 
+    from wheels.decoding.models.backends import compiled_head_for
+
     def score(step: Step) -> torch.Tensor:
         with torch.no_grad():
-            return head.gain(step.features_BF, step.budget_B)
+            compiled = compiled_head_for(head, step.logits_BV)
+            return head.gain(step.features_BF, step.budget_B) if compiled is None else compiled(step)
 
     return score
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import weakref
 from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,12 +15,18 @@ from wheels.config.fields import BACKENDS
 from wheels.decoding.models.fast import FastDecoder
 from wheels.decoding.models.registry import fast_decoder_for, forget_fast_decoder
 from wheels.errors import WheelsError, check_choice
+from wheels.policy.features import TOP_K
+from wheels.policy.head import DeferralHead
 
 if TYPE_CHECKING:
     from wheels.decoding.models.compiled.decoder import CompiledDecoder
+    from wheels.decoding.models.compiled.score import CompiledHead
 
 _chosen = "torch"
 _compiled: weakref.WeakKeyDictionary[PreTrainedModel, dict[str, tuple[FastDecoder, int, CompiledDecoder | None]]] = (
+    weakref.WeakKeyDictionary()
+)
+_heads: weakref.WeakKeyDictionary[DeferralHead, tuple[list[torch.Tensor], object, CompiledHead | None]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -49,6 +56,7 @@ def backend_in_use() -> str:
     return "onnx" if _chosen == "onnx" or (_chosen == "auto" and is_installed()) else "torch"
 
 
+@cache
 def is_installed() -> bool:
     """Tell whether decode steps can be compiled here."""
     return all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxruntime"))
@@ -81,6 +89,33 @@ def forget(model: PreTrainedModel, kinds: Iterable[str]) -> None:
     for kind in kinds:
         forget_fast_decoder(model, kind)
         _compiled.get(model, {}).pop(kind, None)
+
+
+def compiled_head_for(head: DeferralHead, logits_BV: torch.Tensor) -> CompiledHead | None:
+    """Return the compiled form of a head with its present weights; None where torch runs it.
+
+    Args:
+        head: Its weights may change in place, but not through `.data`.
+        logits_BV: What it is about to see.
+    """
+    if backend_in_use() != "onnx" or logits_BV.dtype != torch.float32 or logits_BV.device.type != "cpu":
+        return None
+    if logits_BV.shape[-1] < TOP_K:
+        return None
+    weights, made_of, made = _heads.get(head, (None, None, None))
+    if weights is None:  # in a list, for a module looks for them anew each time
+        weights = [*head.parameters(), *head.buffers()]
+    stamp = sum([weight._version for weight in weights]), torch.get_num_threads()
+    if made_of != stamp:
+        from wheels.decoding.models.compiled.graph import Unsupported
+        from wheels.decoding.models.compiled.score import CompiledHead
+
+        try:
+            made = CompiledHead(head)
+        except Unsupported:
+            made = None
+        _heads[head] = (weights, stamp, made)
+    return made
 
 
 def _compiled_of(model: PreTrainedModel, fast: FastDecoder, kind: str) -> CompiledDecoder | None:

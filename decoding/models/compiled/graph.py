@@ -70,9 +70,9 @@ class Graph:
         self._inputs.append(helper.make_tensor_value_info(name, TYPES[dtype], shape))
         return name
 
-    def output(self, name: str, shape: Shape) -> str:
-        """Name a float32 value that a node writes as an output."""
-        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    def output(self, name: str, shape: Shape, dtype: torch.dtype = torch.float32) -> str:
+        """Name a value that a node writes as an output."""
+        self._outputs.append(helper.make_tensor_value_info(name, TYPES[dtype], shape))
         return name
 
     def weight(self, tensor: torch.Tensor) -> str:

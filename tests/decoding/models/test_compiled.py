@@ -1,6 +1,5 @@
 """The compiled decode step against the library's, and beside torch's on one KV cache."""
 
-import importlib.util
 from collections import Counter
 from typing import Any
 
@@ -18,6 +17,7 @@ from tests.decoding.models.test_families import (
     worst_error,
 )
 from tests.decoding.tiny import VOCABULARY
+from wheels.decoding.models import backends
 from wheels.decoding.models.backends import decoder_for, is_installed, use_backend
 from wheels.decoding.models.cache import BLOCK
 from wheels.decoding.models.fast import FastDecoder
@@ -216,7 +216,7 @@ def test_a_decoder_is_compiled_once_and_again_for_other_weights_or_threads(passe
 
 
 def test_without_onnx_runtime_torch_runs_and_onnx_is_refused(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(backends, "is_installed", lambda: False)
     use_backend("auto")
     assert type(decoder_for(build("llama"))) is FastDecoder
     with pytest.raises(WheelsError, match=r"pip install 'training-wheels\[onnx\]'"):
