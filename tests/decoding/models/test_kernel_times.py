@@ -63,7 +63,7 @@ def test_another_machine_measures_anew(place: Path, monkeypatch: pytest.MonkeyPa
     assert clock.runs["first"] == 20 and len(read_object(place)) == 4
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', "{not json", '{"MACHINE": {"shape": 3}}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"MACHINE": 1}', "{not json", '{"MACHINE": {"shape": 3}}'])
 def test_a_damaged_file_is_measured_anew(content: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     place.parent.mkdir()
