@@ -199,3 +199,12 @@ def test_ways_of_decoding_take_turns_and_more_of_them_wait(embedded, gate: Gate)
         assert [answer.status_code for answer in answers] == [200] * 3
         until(few.idle)
         assert len(few.service.worker.lanes) == 2
+
+
+def test_a_server_whose_engine_has_ended_says_so(small: Served, gate: Gate) -> None:
+    with small.http as http:
+        assert http.get("/health").json() == {"live": True, "ready": True}
+        small.service.worker.close()
+        small.service.worker.join(SECONDS)
+        for path in ("/health", "/health/live", "/health/ready"):
+            assert http.get(path).status_code == 500
