@@ -4,10 +4,17 @@ Of a small model's pass in torch most is calls. ONNX Runtime runs the same opera
 once: nothing is copied, in or out. Both ways write the same cache, so they alternate: this one reads one token in each
 of several rows, or several in a single row, and torch the rest.
 
-A step of a Llama of 33M weights at 1, 8 and 32 rows, float32, in ms: torch's fast path 13.1, 20.9, 32.2, this one 5.7,
-15.8, 28.7, CTranslate2 4.8.5 8.7, 21.0, 39.2. Of a T5 of 2.3M: 3.4, 6.3, 9.9; 0.73, 1.4, 2.8; 1.3, 2.2, 4.7 at least
-(medians of interleaved rounds, two cores of a Xeon with AVX-512; the T5 on a machine with other work). Cross-attention
-of plain products took as long as the operator here; one thread as long as two at 1 row of the T5.
+A step at 1 and 8 rows, milliseconds of processor time, one thread of a Xeon with AVX-512, medians of five interleaved
+rounds, the runner's own work included:
+
+                           torch        here         CTranslate2 4.8.5
+    Llama 33M, float32     12.2  20.0   9.8   16.6   9.2   21.1
+    Llama 33M, int8         5.0  10.7   2.2    6.5   1.5    5.2 (its head is in int8 too)
+    T5 2.3M, float32        1.2   2.1   0.62   1.3   0.28   0.56
+
+With two threads of a quiet machine the Llama's step took 5.7, 15.8 and 28.7 ms at 1, 8 and 32 rows, CTranslate2's 8.7,
+21.0 and 39.2. Cross-attention of plain products took as long as the operator; waiting threads that spin gained nothing
+beyond 8 rows. `GroupQueryAttention` refuses several tokens in several rows that have read something: those are torch's.
 """
 
 from __future__ import annotations
