@@ -201,9 +201,9 @@ def test_in_bfloat16_a_fast_pass_is_off_by_rounding_alone(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(("weights", "bound"), [("int8", 0.1), ("bfloat16", 0.04)])
-def test_with_rounded_weights_a_fast_pass_is_off_by_rounding_alone(name, weights, bound):
-    """In every form of pass. A position that is one too far is off by more (see `Moved`)."""
+@pytest.mark.parametrize("weights", ["int8", "bfloat16"])
+def test_with_rounded_weights_a_fast_pass_is_off_by_rounding_alone(name, weights):
+    """In every form of pass. A position that is one too far is off by twice as much at least (see `Moved`)."""
     if weights == "bfloat16" and not linear.can_prepack(torch.empty(8, 8, dtype=torch.bfloat16)):
         pytest.skip("oneDNN does not multiply bfloat16 here")
     model = build(name)
@@ -216,8 +216,8 @@ def test_with_rounded_weights_a_fast_pass_is_off_by_rounding_alone(name, weights
     assert isinstance(made.head, linear.TorchLinear), "logits are not rounded"
     if name in SEQ2SEQ_MODELS:
         assert type(made.encoder.blocks[0].feed_forward.into) is type(made.encoder.project.linear) is kind
-    error = worst_error(model, weights=weights)
-    assert TOLERANCE < error < bound
+    error, mistaken = worst_error(model, weights=weights), worst_error(build(name), moved)
+    assert TOLERANCE < error < mistaken / 2
 
 
 @pytest.mark.parametrize("name", MODELS)
