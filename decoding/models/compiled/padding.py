@@ -20,8 +20,8 @@ STEP = 8
 
 
 def padded(decoder: FastDecoder) -> FastDecoder:
-    """Return the decoder with larger heads in self-attention; itself where they have such a size."""
-    if decoder.blocks[0].self_attention.head_dim % STEP == 0:
+    """Return the decoder with larger heads in self-attention; itself where they have such a size, or are rotated."""
+    if decoder.rotary is not None or decoder.blocks[0].self_attention.head_dim % STEP == 0:
         return decoder
     blocks = [replace(block, self_attention=_padded(block.self_attention)) for block in decoder.blocks]
     return replace(decoder, blocks=blocks)

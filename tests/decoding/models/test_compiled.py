@@ -8,6 +8,7 @@ import torch
 
 from tests.decoding.models.test_families import (
     BART,
+    CAUSAL,
     MODELS,
     SEQ2SEQ,
     SEQ2SEQ_MODELS,
@@ -197,6 +198,15 @@ def test_a_model_that_cannot_be_compiled_is_torchs_or_refused():
     use_backend("onnx")
     with pytest.raises(WheelsError, match="backend 'onnx' cannot run LlamaForCausalLM as it is here"):
         decoder_for(model)
+
+
+@needs_onnx
+@pytest.mark.parametrize("head_dim", [12, 24])
+def test_rotated_heads_of_an_odd_size_are_torchs(head_dim, monkeypatch):
+    """Zeros after them would be rotated too."""
+    monkeypatch.setitem(CAUSAL, "head_dim", head_dim)
+    use_backend("auto")
+    assert type(decoder_for(build("llama"))) is FastDecoder
 
 
 @needs_onnx
