@@ -209,8 +209,8 @@ class Engine:
     def step(self) -> list[Sequence]:
         """Run a pass of one model for texts that are there, and a chunk of a prompt; return those that have ended."""
         self._admit()
-        self.prompts.step()
         if not self.running and not self.calling:
+            self.prompts.step()
             return []
         start = time.perf_counter()
         waited = self.clock - self.since[self.calling[0]] if self.calling else 0
@@ -221,6 +221,7 @@ class Engine:
         seconds = (time.perf_counter() - start) / len(slots)
         for slot in slots:
             self.texts.sequence(slot).seconds += seconds
+        self.prompts.step()  # at the end, so that what is left of a prompt is not read in the same step
         return [self._leave(slot) for slot in ended]
 
     def final(self, sequence: Sequence) -> int:
