@@ -104,11 +104,16 @@ def memory(process: int) -> int:
 
 def main(argv: Sequence[str]) -> None:
     """Run the rounds, and print what each gave."""
-    from wheels.api import Model
     from wheels.data.tasks import load_task
+    from wheels.decoding.engine import decode
+    from wheels.decoding.methods.calibrated import calibrated
+    from wheels.decoding.methods.method import deferral
+    from wheels.decoding.params import DecodeParams
+    from wheels.models.artefact import Artefact
 
     config = parse(LoadConfig, argv, prog="python -m wheels.benchmarks.serving.load")
-    model, rows = Model.embedded(), load_task("embedded-translation").rows("test")
+    artefact, rows = Artefact.load(), load_task("embedded-translation").rows("test")
+    method, params = deferral(calibrated(artefact, "learned", 0.2), 0.2), DecodeParams(max_new_tokens=config.max_tokens)
     texts = [rows[number % len(rows)].source for number in range(config.texts)]
     bodies = [{"model": "embedded-translation", "prompt": text, "max_tokens": config.max_tokens} for text in texts]
     command = [sys.executable, "-m", "wheels", "serve", "--port", "0", "--queue", str(config.users)]
@@ -119,7 +124,7 @@ def main(argv: Sequence[str]) -> None:
         port = int(server.stderr.readline().rpartition(":")[2].partition("/")[0])
         for number in range(config.rounds + 1):
             start = time.perf_counter()
-            written = sum(trace.tokens for trace in model.generate(texts, max_new_tokens=config.max_tokens))
+            written = sum(trace.tokens for trace in decode(artefact.pair, texts, method, params))
             alone, seen = written / (time.perf_counter() - start), Waits()
             seconds = asyncio.run(load(port, bodies, config.users, seen))
             served = seen.tokens / seconds

@@ -58,13 +58,13 @@ class ServeConfig:
     )
     queue: int = limit_option(256, "texts that may wait for a place in the batch; beyond them: 429", minimum=0)
     body_limit: int = limit_option(1 << 20, "largest body of a request, in bytes", minimum=1024)
-    batch_size: int = machine_option(64, "rows of a forward pass at most", minimum=1)
-    engines: int = machine_option(
+    engines: int = limit_option(
         4, "batches at a time: requests of one method, budget and sampling share one", minimum=1, maximum=64
     )
-    stream_interval: float = machine_option(
+    stream_interval: float = limit_option(
         0.04, "seconds between two events of a stream at least: faster tokens go out together", minimum=0, maximum=10
     )
+    batch_size: int = machine_option(64, "rows of a forward pass at most", minimum=1)
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
     threads: int | None = threads_option()

@@ -166,7 +166,7 @@ def test_no_file_gets_the_number_of_a_stream_that_was_closed():
 def test_closed_standard_input_holds_no_text():
     done = python(MAIN, "generate", shell='"$@" <&-')
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: standard input: nothing but blank lines; give one text a line\n"
+    assert done.stderr == "error: standard input: nothing in it; it must hold rows, or one text a line\n"
 
 
 INTERRUPTED_IMPORT = """

@@ -39,14 +39,14 @@ class CompiledHead:
         names = ["scalars_B3", "best_BK", "token_BK"]
         scalars_B3, best_BK, token_BK = self.top.run(names, {"logits_BV": step.logits_BV.numpy()})
         token_BK = token_BK[:, :CANDIDATES]
-        copies_BC = step.copy_features(torch.from_numpy(token_BK)).float()
+        copies_BF = step.copy_features(torch.from_numpy(token_BK)).float()
         numbers_B3 = torch.stack((step.position_B, step.source_B, step.budget_B), -1).float()
         inputs = {
             "hidden_BD": step.hidden_BD.numpy(),
             "scalars_B3": scalars_B3,
             "best_BK": best_BK,
             "token_BK": token_BK,
-            "copies_BC": copies_BC.numpy(),
+            "copies_BF": copies_BF.numpy(),
             "numbers_B3": numbers_B3.numpy(),
         }
         return torch.from_numpy(self.gain.run(["gain_B1"], inputs)[0])[:, 0]
@@ -84,7 +84,7 @@ def _gain_graph(head: DeferralHead) -> Graph:
         graph.input("best_BK", torch.float32, ["B", TOP_K]),
         graph.op("Log", source_B1),
         graph.op("Div", position_B1, source_B1),
-        graph.input("copies_BC", torch.float32, ["B", len(NAMES)]),
+        graph.input("copies_BF", torch.float32, ["B", len(NAMES)]),
         axis=1,
     )
     read_BF = graph.op("Slice", all_BF, *map(graph.constant, ([0], [config.features], [1])))
