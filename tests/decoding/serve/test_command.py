@@ -85,6 +85,8 @@ def process(*flags: str, **environment: str) -> Iterator[tuple[subprocess.Popen,
     said: list[str] = []
     try:
         first = running.stderr.readline()
+        if "serving" not in first:  # its end would never come
+            running.kill()
         assert "serving" in first, first + running.stderr.read()
         reading = threading.Thread(target=lambda: said.extend(running.stderr or ()))
         reading.start()
