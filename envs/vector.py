@@ -92,8 +92,9 @@ class DeferralVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         if self._generators is None:
             raise WheelsError("step() before the first episode: call reset()")
         given = np.asarray(actions)
-        actions = given.astype(np.int64) if np.issubdtype(given.dtype, np.integer) else given
-        if not self.action_space.contains(actions):
+        whole = given.dtype.kind in "biu"  # older spaces hold floats too
+        actions = given.astype(np.int64) if whole else given
+        if not whole or not self.action_space.contains(actions):
             raise WheelsError(f"actions must be in {self.action_space}, got {shown(given.tolist())}")
         active_B = ~self.episodes.ended_B
         written = self.episodes.write(torch.tensor(actions, device=self.pair.device), active_B)
