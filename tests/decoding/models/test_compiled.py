@@ -72,7 +72,7 @@ def test_heads_of_any_size_are_read(name, weights, bound, passes, monkeypatch):
 @needs_onnx
 @pytest.mark.parametrize("name", ["llama-biased", "t5-plain", "bart"])
 def test_in_int8_a_step_is_torchs(name, passes):
-    """Up to the rounding of float32, which can move a state over the middle of two whole numbers."""
+    """Until rounding in float32 moves a state over the middle of two whole numbers, which then stays in the cache."""
     model, (texts_BT, sources) = build(name), texts()
     runners = []
     for backend in ("onnx", "torch"):
@@ -83,7 +83,7 @@ def test_in_int8_a_step_is_torchs(name, passes):
     for length in range(1, 20):
         output = [runner.read(None, texts_BT, torch.full((4,), length)).logits_RV for runner in runners]
         errors.append(float((output[0] - output[1]).abs().max() / output[1].abs().max()))
-    assert sorted(errors)[len(errors) // 2] < TOLERANCE
+    assert max(errors[:3]) < TOLERANCE
     assert max(errors) < 0.03
     assert passes == {"onnx": 19, "torch": 19}
 
