@@ -24,12 +24,13 @@ from wheels.benchmarks.ceiling.summary import summarise
 from wheels.benchmarks.ceiling.table import CLAIM, as_csv, as_text
 from wheels.benchmarks.core.cell import TEACHER_END, PointKey, Record
 from wheels.benchmarks.core.decodes import Decode, decode_all
+from wheels.benchmarks.core.scored import scored_task
 from wheels.benchmarks.core.style import render
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import CurvePlan, decodes_of, make_plan, points_digest, rows_digest
 from wheels.benchmarks.curve.summary import plain_values
 from wheels.config.parsing import to_dict, versions, write_resolved
-from wheels.data.tasks import Row, Task, load_task
+from wheels.data.tasks import Row, Task
 from wheels.decoding.methods.method import deferral
 from wheels.decoding.params import DecodeParams
 from wheels.files import write_json, write_text
@@ -73,13 +74,7 @@ def run(config: CeilingConfig) -> dict[str, Any]:
     Raises:
         WheelsError: for what the user can mend: data, model, a missing calibration, or one on the scored rows.
     """
-    task = load_task(
-        config.data,
-        source=config.source,
-        target=config.target,
-        metrics=config.metrics or None,
-        bad_rows=config.bad_rows,
-    )
+    task = scored_task(config)
     split = task.rows(config.split)
     digest, rows, curve = rows_digest(split), split[: config.limit], _curve_config(config)
     plan = make_plan(curve, digest)

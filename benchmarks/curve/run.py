@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from wheels.benchmarks.core.bootstrap import Statistics
 from wheels.benchmarks.core.decodes import decode_all
+from wheels.benchmarks.core.scored import scored_task
 from wheels.benchmarks.core.style import render
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import CurvePlan, decodes_of, make_plan, points_digest, rows_digest
@@ -24,7 +25,7 @@ from wheels.benchmarks.curve.resampled import SentenceStatistics
 from wheels.benchmarks.curve.summary import Curve, summarise
 from wheels.benchmarks.curve.table import as_csv, as_text
 from wheels.config.parsing import as_command, to_dict, versions, write_resolved
-from wheels.data.tasks import Task, load_task
+from wheels.data.tasks import Task
 from wheels.files import write_json, write_text
 from wheels.metrics import sentence_statistics, signature
 from wheels.models.readable import readable_rows
@@ -40,14 +41,7 @@ def run(config: CurveConfig) -> Curve:
     Raises:
         WheelsError: for what the user can mend: data, model, a missing calibration, or one on the scored rows.
     """
-    metrics = config.metrics or None
-    task = load_task(
-        config.data,
-        source=config.source,
-        target=config.target,
-        metrics=metrics,
-        bad_rows=config.bad_rows,
-    )
+    task = scored_task(config)
     # The digest is of the whole split: a limit must not hide that calibration and scoring share their rows.
     data_digest = rows_digest(task.rows(config.split))
     identity = to_dict(config, INCIDENTAL) | {"data_digest": data_digest}

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from wheels.benchmarks.core.scored import scored_task
 from wheels.benchmarks.curve.decodes import refuse_scored, rows_digest
 from wheels.benchmarks.curve.resampled import Resampled
 from wheels.benchmarks.frontier.config import WaysConfig
@@ -16,7 +17,7 @@ from wheels.benchmarks.frontier.students import Student, calibrate, load_student
 from wheels.benchmarks.frontier.timing import Rounds, of_ways, time_ways
 from wheels.benchmarks.frontier.ways import Way, ways_of, write
 from wheels.config.parsing import to_dict
-from wheels.data.tasks import Row, Task, load_task
+from wheels.data.tasks import Row, Task
 from wheels.metrics import sentence_statistics
 from wheels.threads import set_threads
 
@@ -48,13 +49,7 @@ class Bench:
         Raises:
             WheelsError: for what the user can mend: data, models, rules.
         """
-        task = load_task(
-            config.data,
-            source=config.source,
-            target=config.target,
-            metrics=config.metrics or None,
-            bad_rows=config.bad_rows,
-        )
+        task = scored_task(config)
         rows = task.rows(config.choose_split)
         students = load_students(config)
         set_threads(config.threads, *(student.artefact.pair for student in students))

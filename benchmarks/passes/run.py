@@ -14,6 +14,7 @@ from typing import Any
 
 from wheels.benchmarks.core.cell import PointKey, Record
 from wheels.benchmarks.core.decodes import Decode, decode_all, depends_on
+from wheels.benchmarks.core.scored import scored_task
 from wheels.benchmarks.core.style import render
 from wheels.benchmarks.curve.decodes import refuse_scored, rows_digest
 from wheels.benchmarks.curve.resampled import Resampled
@@ -68,31 +69,39 @@ def run(config: PassesConfig) -> list[PassPoint]:
             tuned on the rows that are scored.
     """
     use_backend(config.backend)
-    task = load_task(
-        config.data,
-        source=config.source,
-        target=config.target,
-        metrics=config.metrics or None,
-        bad_rows=config.bad_rows,
-    )
+    task = scored_task(config)
     artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
     set_threads(config.threads, artefact.pair)
     rows = task.rows(config.split)
     refuse_scored(artefact.calibration.data_digest, rows_digest(rows))
     scored = readable_rows(artefact.pair, rows[: config.limit], f"{task.name}: {config.split}", config.bad_rows)
     split = Split(scored, rows_digest(rows), Path(config.output) / "points")
-    settings = [*ends(), *settings_of(config, artefact)]
-    kept = (Path(config.output) / "passes.json").is_file
-    with claim(config.output, "bench passes", config, _identity(config, artefact, settings, split), kept=kept):
-        return _measure(config, task, artefact, settings, split)
+    settings, tuning = [*ends(), *settings_of(config, artefact)], _tuning_split(config)
+    identity, kept = _identity(config, artefact, settings, split, tuning), (Path(config.output) / "passes.json").is_file
+    with claim(config.output, "bench passes", config, identity, kept=kept):
+        return _measure(config, task, artefact, settings, split, tuning)
+
+
+def _tuning_split(config: PassesConfig) -> Split | None:
+    """Return the rows that the family tuned is chosen on; None where it is not asked for."""
+    if config.tune_data is None:
+        return None
+    task = load_task(config.tune_data, source=config.source, target=config.target, bad_rows=config.bad_rows)
+    rows = task.rows(config.tune_split)
+    return Split(rows[: config.tune_limit], rows_digest(rows), Path(config.output) / "tune")
 
 
 def _measure(
-    config: PassesConfig, task: Task, artefact: Artefact, settings: Sequence[Setting], split: Split
+    config: PassesConfig,
+    task: Task,
+    artefact: Artefact,
+    settings: Sequence[Setting],
+    split: Split,
+    tuning: Split | None,
 ) -> list[PassPoint]:
     """Decode, score, write and print."""
     folder = Path(config.output)
-    tried, chosen, tuned_on = _tune(config, artefact, split.digest, task.metrics[0])
+    tried, chosen, tuned_on = _tune(config, artefact, split.digest, tuning, task.metrics[0])
     settings = [*settings, *chosen]
     outputs = _decode_all(config, artefact, settings, split)
     references = [row.target for row in split.rows]
@@ -113,13 +122,14 @@ def _measure(
     return points
 
 
-def _identity(config: PassesConfig, artefact: Artefact, settings: Sequence[Setting], split: Split) -> dict[str, Any]:
+def _identity(
+    config: PassesConfig, artefact: Artefact, settings: Sequence[Setting], split: Split, tuning: Split | None
+) -> dict[str, Any]:
     """Return everything that the comparison depends on."""
     identity = to_dict(config, INCIDENTAL)
     identity |= {"data_digest": split.digest, "model_digest": artefact.digest}
-    if config.tune_data is not None:
-        task = load_task(config.tune_data, source=config.source, target=config.target, bad_rows=config.bad_rows)
-        identity["tune_data_digest"] = rows_digest(task.rows(config.tune_split))
+    if tuning is not None:
+        identity["tune_data_digest"] = tuning.digest
     identity["points_digest"] = json_digest([_signature(config, artefact, setting, split) for setting in settings])
     return identity
 
@@ -140,20 +150,14 @@ def _found(settings: Sequence[Setting], sample: Resampled, points: Sequence[Pass
 
 
 def _tune(
-    config: PassesConfig, artefact: Artefact, data_digest: str, metric: str
+    config: PassesConfig, artefact: Artefact, data_digest: str, split: Split | None, metric: str
 ) -> tuple[list[Tried], list[Setting], dict[str, Any]]:
     """Run the sweep on other rows; return its settings, the chosen ones for every seed, and facts.
 
     The sweep reads the first trained head alone; each seed then has the chosen settings with its own thresholds.
     """
-    if config.tune_data is None:
+    if split is None:
         return [], [], {}
-    task = load_task(config.tune_data, source=config.source, target=config.target, bad_rows=config.bad_rows)
-    split = Split(
-        task.rows(config.tune_split)[: config.tune_limit],
-        rows_digest(task.rows(config.tune_split)),
-        Path(config.output) / "tune",
-    )
     refuse_scored(split.digest, data_digest, what="settings of the family tuned would be chosen")
     seeds = seeds_of(config, artefact)[0]
     settings = sweep_of(config, artefact, seeds[0])
