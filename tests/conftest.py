@@ -66,3 +66,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         values = item.callspec.params.values() if hasattr(item, "callspec") else ()
         if any(value in OTHERS for value in values if isinstance(value, str)):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a case of bytes by its argument: packed bytes may hold a date, and the workers must agree on the names."""
+    return argname if isinstance(val, bytes) else None
