@@ -12,7 +12,7 @@ import torch
 from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.methods.verify import Check, Verifier
 from wheels.decoding.models.forward_batches import OVERHEAD
-from wheels.decoding.models.runner import Output, Pass, RowState
+from wheels.decoding.models.runner import Output, Pass, RowState, Runner
 from wheels.decoding.models.self_check import checked_runner
 from wheels.decoding.params import (
     ACCEPT_STREAM,
@@ -101,16 +101,19 @@ class Passes:
 
     def unread_prompt(self, model: str, slot: int) -> int:
         """Return how much of the tokens before an output a model has not read; the last of them is no part of it."""
-        runner = self.student if model == "student" else self.teacher
-        return int(self.texts.prefix_Q[slot] - 1 - runner.cursor_B[slot])
+        return int(self.texts.prefix_Q[slot] - 1 - self._runner(model).cursor_B[slot])
 
     def read_prompt(self, model: str, slot: int, count: int) -> None:
         """Let a model read the next `count` tokens of a prompt; nothing is chosen after them."""
-        runner = self.student if model == "student" else self.teacher
+        runner = self._runner(model)
         slots_R = torch.tensor([slot], device=self.texts.length_Q.device)
         length_B = self.texts.length_Q.clone()
         length_B[slots_R] = runner.cursor_B[slots_R] + count
         runner.read(slots_R, self.texts.tokens_QT, length_B)
+
+    def _runner(self, model: str) -> Runner:
+        """Return what runs `student` or `teacher`."""
+        return self.student if model == "student" else self.teacher
 
     def read_teacher(
         self, slots: list[int], slots_R: torch.Tensor, wanted_R: torch.Tensor | None = None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import weakref
-from collections.abc import Iterable
-from functools import cache
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from transformers import PreTrainedModel
@@ -21,6 +21,8 @@ from wheels.policy.head import DeferralHead
 if TYPE_CHECKING:
     from wheels.decoding.models.compiled.decoder import CompiledDecoder
     from wheels.decoding.models.compiled.score import CompiledHead
+
+Made = TypeVar("Made")
 
 _chosen = "torch"
 _compiled: weakref.WeakKeyDictionary[PreTrainedModel, dict[str, tuple[FastDecoder, int, CompiledDecoder | None]]] = (
@@ -107,13 +109,9 @@ def compiled_head_for(head: DeferralHead, logits_BV: torch.Tensor) -> CompiledHe
         weights = [*head.parameters(), *head.buffers()]
     stamp = sum([weight._version for weight in weights]), torch.get_num_threads()
     if made_of != stamp:
-        from wheels.decoding.models.compiled.graph import Unsupported
         from wheels.decoding.models.compiled.score import CompiledHead
 
-        try:
-            made = CompiledHead(head)
-        except Unsupported:
-            made = None
+        made = _if_supported(partial(CompiledHead, head))
         _heads[head] = (weights, stamp, made)
     return made
 
@@ -127,11 +125,17 @@ def _compiled_of(model: PreTrainedModel, fast: FastDecoder, kind: str) -> Compil
     made_of, made_with, made = kinds.get(kind, (None, 0, None))
     if made_of is not fast or made_with != threads:
         from wheels.decoding.models.compiled.decoder import CompiledDecoder
-        from wheels.decoding.models.compiled.graph import Unsupported
 
-        try:
-            made = CompiledDecoder(fast)
-        except Unsupported:
-            made = None
+        made = _if_supported(partial(CompiledDecoder, fast))
         kinds[kind] = (fast, threads, made)
     return made
+
+
+def _if_supported(make: Callable[[], Made]) -> Made | None:
+    """Return what is compiled; None where a part of it has no operator."""
+    from wheels.decoding.models.compiled.graph import Unsupported
+
+    try:
+        return make()
+    except Unsupported:
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -48,7 +49,7 @@ class StreamOptions(BaseModel):
     """Whether a last chunk has the usage."""
 
 
-class Body(BaseModel):
+class Body(BaseModel, ABC):
     """What both endpoints take."""
 
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
@@ -85,9 +86,9 @@ class Body(BaseModel):
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
     @property
+    @abstractmethod
     def best(self) -> int | None:
         """How many of the best tokens are told at each place, with their log-probabilities; None: no place's."""
-        raise NotImplementedError
 
     @property
     def longest(self) -> int | None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from wheels.data.lines import Records
+from wheels.data.lines import Records, refuse_twins
 from wheels.errors import WheelsError, shown
 
 PARQUET, ARROW = b"PAR1", b"ARROW1"
@@ -64,9 +64,7 @@ def _columns(path: Path, names: Sequence[str], wanted: Sequence[str] | None) -> 
     Raises:
         WheelsError: where two have one name.
     """
-    for number, name in enumerate(names, 1):
-        if names.index(name) + 1 < number:
-            raise WheelsError(f"{path}: columns {names.index(name) + 1} and {number} are both {name!r}; rename one")
+    refuse_twins(str(path), names)
     return roots(names, wanted)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
@@ -42,6 +42,13 @@ _BINARY = {
     b"\xfe\xff": ("UTF-16", "save it as UTF-8"),
     b"\x00\x00\xfe\xff": ("UTF-32", "save it as UTF-8"),
 }
+
+
+def refuse_twins(place: str, names: Sequence[str | None]) -> None:
+    """Raise a `WheelsError` naming `place` where two columns have one name; None is a column without."""
+    for number, name in enumerate(names, 1):
+        if name is not None and names.index(name) + 1 < number:
+            raise WheelsError(f"{place}: columns {names.index(name) + 1} and {number} are both {name!r}; rename one")
 
 
 class Readable(Protocol):

@@ -7,7 +7,7 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
-from wheels.data.lines import LONGEST_LINE, Records
+from wheels.data.lines import LONGEST_LINE, Records, refuse_twins
 from wheels.errors import WheelsError
 
 SEPARATORS = (",", ";", "\t")
@@ -35,7 +35,7 @@ def table_records(name: str, lines: Iterable[tuple[int, str]], separator: str | 
     rows = _rows(name, lines, separator)
     place, header = next(rows, (name, []))
     names = [cell.strip() for cell in header]
-    _check_header(place, names)
+    refuse_twins(place, [name or None for name in names])
     for place, cells in rows:
         if len(cells) != len(names):
             have = ", ".join(filter(None, names))
@@ -44,12 +44,6 @@ def table_records(name: str, lines: Iterable[tuple[int, str]], separator: str | 
                 "separator in quotes"
             )
         yield place, {column: cell for column, cell in zip(names, cells, strict=True) if column}
-
-
-def _check_header(place: str, names: Sequence[str]) -> None:
-    for number, name in enumerate(names, 1):
-        if name and names.index(name) + 1 < number:
-            raise WheelsError(f"{place}: columns {names.index(name) + 1} and {number} are both {name!r}; rename one")
 
 
 def _rows(name: str, lines: Iterable[tuple[int, str]], separator: str | None) -> Iterator[tuple[str, list[str]]]:

@@ -9,7 +9,7 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from wheels.decoding.models.linear import ByRowsLinear, Int8Linear, Linear, PrepackedLinear, TorchLinear
+from wheels.decoding.models.linear import BFloat16Linear, ByRowsLinear, Linear, PrepackedLinear, TorchLinear
 
 MICROSOFT = "com.microsoft"
 """The operators that ONNX Runtime adds to the standard's."""
@@ -49,8 +49,12 @@ def dense(linear: Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 
 def outputs(linear: Linear) -> int:
-    """Return how many numbers a linear map gives."""
-    return linear.weight_XY.shape[1] if isinstance(linear, Int8Linear) else dense(linear)[0].shape[1]
+    """Return how many numbers a linear map gives; its weights stay as they are laid out."""
+    if isinstance(linear, ByRowsLinear):
+        linear = linear.few
+    if isinstance(linear, (PrepackedLinear, BFloat16Linear)):
+        return linear.weight.shape[0]
+    return linear.weight_XY.shape[1]
 
 
 class Graph:
