@@ -262,7 +262,8 @@ class Engine:
         calls, ended = call_R.tolist(), list[int]()
         asking = [slot for slot, call in zip(slots, calls, strict=True) if call]
         if teacher_RV is not None:
-            ended += self._answer(asking, slots_R[call_R], teacher_RV[call_R])
+            self.passes.call_teacher(asking, slots_R[call_R], teacher_RV[call_R])
+            ended += self._go_on(asking)
         else:
             for slot in asking:
                 self._call(slot)
@@ -299,7 +300,8 @@ class Engine:
         """Let the teacher catch up, verify the drafts and write a token; return the slots whose text has ended."""
         del self.calling[: len(slots)]
         if self.method.verifier is None:
-            return self._answer(slots, slots_R, self.passes.read_teacher(slots, slots_R))
+            self.passes.call_teacher(slots, slots_R)
+            return self._go_on(slots)
         accepted, token_R = self.passes.verify(slots, slots_R, self.method.verifier)
         follows = [self._accept_draft(slot, count) for slot, count in zip(slots, accepted, strict=True)]
         self.texts.truncate(slots, slots_R)
@@ -319,11 +321,6 @@ class Engine:
             return True
         ended = bool(sequence.num_draft) and sequence.is_over(self.eos)
         return not ended and (verifier.bonus or not sequence.num_draft)
-
-    def _answer(self, slots: list[int], slots_R: torch.Tensor, logits_RV: torch.Tensor) -> list[int]:
-        """Write the teacher's token after what the student wrote; return the slots whose text has ended."""
-        self.texts.append(slots, slots_R, self.passes.teacher_tokens(slots_R, logits_RV), by_teacher=True)
-        return self._go_on(slots)
 
     def _go_on(self, slots: list[int]) -> list[int]:
         """Begin the next draft of each text that the teacher has written to; return the slots whose text has ended."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from transformers import PreTrainedModel
 
 from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.methods.verify import Check, Verifier
@@ -59,24 +60,33 @@ class Passes:
         longest_draft: int = 0,
     ) -> None:
         self.texts, self.params, self.vocab_size = texts, params, pair.vocab_size
-        count = len(texts.sequences)
-        self.student, self.teacher = (
-            checked_runner(model, count, pair.vocab_size, overhead=overhead, weights=weights)
-            for model, weights in ((pair.student, pair.student_weights), (pair.teacher, pair.teacher_weights))
-        )
+        self.overhead = overhead
+        self.student = self._runner_of(pair.student, pair.student_weights)
         self.process_student = params.logits_processor or _own_processor(Constraints.of(pair.student))
-        self.process_teacher = params.logits_processor or _own_processor(Constraints.of(pair.teacher))
+        self.runners = [self.student]
+        self._open_teacher(pair)
         self.longest_draft = min(longest_draft, params.max_new_tokens)  # no draft is longer than its text
         self.draft_probs_QKV: torch.Tensor | None = None
 
+    def _open_teacher(self, pair: Pair) -> None:
+        """Make what runs the teacher."""
+        self.teacher = self._runner_of(pair.teacher, pair.teacher_weights)
+        self.process_teacher = self.params.logits_processor or _own_processor(Constraints.of(pair.teacher))
+        self.runners.append(self.teacher)
+
+    def _runner_of(self, model: PreTrainedModel, weights: str) -> Runner:
+        """Return a runner of one of the models."""
+        rows = len(self.texts.sequences)
+        return checked_runner(model, rows, self.vocab_size, overhead=self.overhead, weights=weights)
+
     def keep_journal(self, journal: dict[str, list[Pass]]) -> None:
         """Note every forward pass from now on, under `student` and `teacher`."""
-        self.student.journal = journal.setdefault("student", [])
-        self.teacher.journal = journal.setdefault("teacher", [])
+        for name, runner in zip(("student", "teacher"), self.runners, strict=False):
+            runner.journal = journal.setdefault(name, [])
 
     def admit(self, slots: list[int], sequences: list[Sequence]) -> None:
         """Let texts begin in `slots`; nothing is computed yet."""
-        for runner in (self.student, self.teacher):
+        for runner in self.runners:
             runner.admit(slots, [sequence.source for sequence in sequences])
         for slot, sequence in zip(slots, sequences, strict=True):
             self.texts.admit(slot, sequence)
@@ -164,6 +174,11 @@ class Passes:
             self._keep_draft_probs(slots_R, logits_RV)
         return self._choose(logits_RV, slots_R, position_R, STUDENT_STREAM)
 
+    def call_teacher(self, slots: list[int], slots_R: torch.Tensor, logits_RV: torch.Tensor | None = None) -> None:
+        """Let the teacher write after some texts, once it has read them: its logits are given where it has."""
+        logits_RV = self.read_teacher(slots, slots_R) if logits_RV is None else logits_RV
+        self.texts.append(slots, slots_R, self.teacher_tokens(slots_R, logits_RV), by_teacher=True)
+
     def teacher_tokens(self, slots_R: torch.Tensor, logits_RV: torch.Tensor) -> torch.Tensor:
         """Choose the teacher's next token in each row, `[R]`."""
         position_R = self.texts.position(slots_R)
@@ -187,7 +202,7 @@ class Passes:
 
     def rollback(self, slots_R: torch.Tensor) -> None:
         """Forget what both models read beyond the last token of each row."""
-        for runner in (self.student, self.teacher):
+        for runner in self.runners:
             runner.rollback(slots_R, self.texts.length_Q[slots_R] - 1)
 
     def _choose(

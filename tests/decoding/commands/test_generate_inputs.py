@@ -59,7 +59,11 @@ def test_a_text_with_brackets_is_a_text(call, pair, text):
         ("a.jsonl", b"source,target\na,b", "a.jsonl:1: not JSON"),
         ("a.txt", b'{"text": "a"}\n', "a.txt:1: no column 'source'; the columns are: text"),
         ("a.txt", b'{"source": "a"}\na b\n', "a.txt:2: not JSON"),
-        ("a.txt", gzip.compress(gzip.compress(b"a", mtime=0), mtime=0), "a.txt: gzip, not lines of text; give it as a file, or"),
+        (
+            "a.txt",
+            gzip.compress(gzip.compress(b"a", mtime=0), mtime=0),
+            "a.txt: gzip, not lines of text; give it as a file, or",
+        ),
         (None, gzip.compress(b"a", mtime=0), "standard input: gzip, not lines of text"),
         ("a.xlsx", b"PK\x03\x04\x14\0", "a.xlsx: a zip archive .as .xlsx, .docx and .npz are., not lines of text"),
         ("a.gz", gzip.compress(b"PK\x03\x04", mtime=0), "a.gz: a zip archive"),
