@@ -7,11 +7,11 @@ from contextlib import closing
 import pytest
 
 from tests.annotation.faulty_server import FaultyServer
-from tests.annotation.raw_server import RawServer, completion, response
+from tests.endpoints.raw_server import RawServer, completion, response
 from wheels.annotation.answer import Answer
-from wheels.annotation.completion import RequestFailed, RequestRefused, ServerRefused
-from wheels.annotation.endpoint import Endpoint, chat_url, is_loopback
-from wheels.annotation.retry import Patience
+from wheels.annotation.endpoint import Endpoint
+from wheels.endpoints.faults import RequestFailed, RequestRefused, ServerRefused
+from wheels.endpoints.retry import Patience
 from wheels.errors import WheelsError
 
 QUICK = Patience(attempts=4, timeout=30.0, base=0.001, cap=0.01)
@@ -41,45 +41,6 @@ class Waits(threading.Event):
     def wait(self, timeout=None):
         self.seconds.append(timeout)
         return self.is_set()
-
-
-@pytest.mark.parametrize(
-    ("url", "whole"),
-    [
-        ("http://h:1", "http://h:1/v1/chat/completions"),
-        ("http://h:1/", "http://h:1/v1/chat/completions"),
-        ("http://h:1/v1", "http://h:1/v1/chat/completions"),
-        ("http://h:1/v1/", "http://h:1/v1/chat/completions"),
-        ("http://h:1/v1/chat/completions", "http://h:1/v1/chat/completions"),
-        ("HTTP://h:1/api", "http://h:1/api/v1/chat/completions"),
-        ("https://h/v1beta/openai", "https://h/v1beta/openai/chat/completions"),
-        ("https://h/api/v3", "https://h/api/v3/chat/completions"),
-        ("https://h/x%2Fy/v1", "https://h/x%2Fy/v1/chat/completions"),
-        ("http://[::1]:8000/v1", "http://[::1]:8000/v1/chat/completions"),
-        ("https://h/openai/deployments/d?api-version=2024-10-21",
-         "https://h/openai/deployments/d/chat/completions?api-version=2024-10-21"),
-        ("https://h/openai/deployments/d/chat/completions?api-version=preview",
-         "https://h/openai/deployments/d/chat/completions?api-version=preview"),
-    ],
-)  # fmt: skip
-def test_an_address_is_a_server_one_with_a_version_or_whole(url, whole):
-    assert str(chat_url(url)) == whole
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "h:1", "ftp://h", "http://", "http:///v1", "http://h:abc", "http://h:99999", "http://h:0", "http://[bad]/",
-        "http://" + "a" * 70, "http://h..x", "http://h x/", "http://h\n", "http://h\u2028", "http://%zz",
-        "http://me:secret@h", "http://secret@h", "ftp://me:secret@h", "http://me:secret@", "http://me:secret@h:abc",
-        "http://h/v1?key=secret", "http://h/v1?api-version=1&key=secret", "http://h/v1?api-version=a%20secret",
-        "http://h/v1#secret", "h/v1?secret",
-    ],
-)  # fmt: skip
-def test_an_address_with_a_key_in_it_or_none_at_all_is_refused(url):
-    with pytest.raises(WheelsError, match="an endpoint must be") as caught:
-        chat_url(url)
-    assert "secret" not in str(caught.value)
 
 
 def test_a_request_is_what_an_openai_server_expects(monkeypatch):
@@ -291,31 +252,6 @@ def test_a_server_that_is_not_there_is_no_answer():
         pass
     with pytest.raises(RequestFailed, match="ConnectError"):
         ask(server)
-
-
-@pytest.mark.parametrize(
-    ("host", "here"),
-    [
-        ("localhost", True),
-        ("LOCALHOST.", True),
-        ("api.localhost", True),
-        ("127.0.0.1", True),
-        ("127.9.9.9", True),
-        ("127.1", True),
-        ("2130706433", True),
-        ("0x7f.1", True),
-        ("0.0.0.0", True),
-        ("::1", True),
-        ("::ffff:127.0.0.1", True),
-        ("notlocalhost", False),
-        ("localhost.example.com", False),
-        ("10.0.0.1", False),
-        ("::2", False),
-        ("example.com", False),
-    ],
-)
-def test_the_ways_to_write_this_machine(host, here):
-    assert is_loopback(host) is here
 
 
 def test_this_machine_is_asked_without_a_proxy_and_others_through_it(monkeypatch):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.annotation.faulty_server import FaultyServer
-from tests.annotation.raw_server import RawServer, completion, response
+from tests.endpoints.raw_server import RawServer, completion, response
 from wheels.annotation import models as annotate_models
 from wheels.annotation import purchase
 from wheels.annotation.answer import Answer

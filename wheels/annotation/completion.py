@@ -1,87 +1,16 @@
-"""Replies of a chat-completions server: an answer, a temporary fault, or a refusal of one request or of all."""
+"""Replies of a chat-completions server: an answer, or a fault."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from wheels.annotation.answer import CUT, EMPTY, Answer
-from wheels.errors import WheelsError
+from wheels.endpoints.faults import Again, RequestRefused, mapping, raise_error_of
 
-AGAIN = frozenset({408, 409, 424, 425, 429, 498})
-"""The codes below 500 after which the same request may succeed; each from 500 on is one too (RFC 9110, 15.6)."""
-OF_ONE = frozenset({400, 413, 422, 451})
-"""The codes that may speak of this request alone: it is malformed, too long, or what it says is not allowed."""
-
-_POLICY = re.compile(
-    r"content[ _-]?(?:filter|policy|management|moderation|exists? risk)|moderat|flagged|responsible ?ai|inappropriate"
-    r"|safety|data_?inspection",
-    re.IGNORECASE,
-)
-_PASSES = re.compile(r"rate[ _-]?limit|overloaded|time[ _-]?out|timed out|temporar|try again", re.IGNORECASE)
-_QUOTA = re.compile(r"insufficient[ _](?:quota|balance|credit|funds)|billing|no credit", re.IGNORECASE)
-_OF_ALL = re.compile(
-    r"model_not_found|(?:invalid|unknown|no such|find|find the)[ _]model|\bmodel\)$|api[ _-]?key"
-    r"|unsupported[ _](?:parameter|value)|unrecognized|chat[ _]template"
-    r"|\bmodel\b.{0,80}\b(?:not exist|not found|not (?:a )?valid|not available|not supported|unavailable|deprecated)",
-    re.IGNORECASE | re.DOTALL,
-)
 _ENDED = frozenset({"", "stop", "stop_sequence", "eos", "eos_token", "end", "end_turn", "complete", "completed"})
 _CUT = frozenset({"length", "max_tokens", "model_length", "max_output_tokens", "max_length", "abort", "incomplete"})
-
-
-class RequestFailed(WheelsError):
-    """A request without an answer after all attempts; a later run may get one."""
-
-
-class RequestRefused(WheelsError):
-    """A request that the server always refuses; it may accept others."""
-
-
-class ServerRefused(WheelsError):
-    """A refusal of every request: wrong key, address or model."""
-
-
-class Again(Exception):
-    """An attempt with a temporary failure; `wait` is the server's requested delay in seconds."""
-
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait
-
-
-def fault_of(code: int, said: str) -> type[Exception]:
-    """Return the class of a status code other than 2xx: `Again`, `RequestRefused` or `ServerRefused`."""
-    if code == 429 and _QUOTA.search(said):
-        return ServerRefused
-    if code in AGAIN or code >= 500:
-        return Again
-    if code in OF_ONE | {403} and _POLICY.search(said):
-        return RequestRefused
-    return RequestRefused if code in OF_ONE and not _OF_ALL.search(said) else ServerRefused
-
-
-def message_of(body: bytes) -> str:
-    """Return a server's error message: the message and codes in its JSON, else the text itself."""
-    try:
-        whole: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        return body.decode("utf-8", "replace")
-    return _message(whole)
-
-
-def _message(whole: Any) -> str:
-    """Return the message of an error in JSON."""
-    error = whole.get("error") or whole if isinstance(whole, Mapping) else whole
-    if isinstance(error, Mapping) and isinstance(error.get("detail"), list):  # FastAPI's, which repeats the request
-        told = [one for one in error["detail"] if isinstance(one, Mapping)]
-        return "; ".join(f"{one.get('msg')} ({one.get('type')}, {one.get('loc')})" for one in told)
-    if not isinstance(error, Mapping) or not isinstance(error.get("message"), str):
-        return error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
-    codes = [str(error[name]) for name in ("code", "type", "param") if isinstance(error.get(name), str)]
-    return error["message"] + (f" ({', '.join(codes)})" if codes else "")
 
 
 def answer_of(body: bytes) -> Answer:
@@ -103,33 +32,18 @@ def answer_of(body: bytes) -> Answer:
         raise Again("an answer that is no JSON") from None
     except (ValueError, RecursionError) as error:
         raise RequestRefused(f"sends an answer that cannot be read ({type(error).__name__})") from None
-    choices = _mapping(whole).get("choices")
+    choices = mapping(whole).get("choices")
     if not isinstance(choices, list) or not choices:
-        _refuse(whole)
-        return Answer("", EMPTY)
-    choice = _mapping(choices[0])
-    message = _mapping(choice.get("message"))
+        if not mapping(mapping(whole).get("usage")).get("total_tokens"):
+            raise_error_of(whole)
+        return Answer("", EMPTY)  # its tokens were counted, and so paid for
+    choice = mapping(choices[0])
+    message = mapping(choice.get("message"))
     text = _text(message.get("content")).encode("utf-8", "replace").decode()  # half a surrogate pair has no UTF-8
     flaw = _flaw(choice.get("finish_reason"), message, text) or ("garbled" if garbled else None)
-    if flaw and _mapping(_mapping(whole).get("usage")).get("total_tokens") == 0:
+    if flaw and mapping(mapping(whole).get("usage")).get("total_tokens") == 0:
         raise RequestRefused(f"answers with what is no label ({flaw}), and bills nothing for it")
     return Answer(text, flaw)
-
-
-def _refuse(whole: Any) -> None:
-    """Raise the error of a reply without a completion; return where its tokens were counted, and so paid for."""
-    if _mapping(_mapping(whole).get("usage")).get("total_tokens"):
-        return
-    error, said = _mapping(whole).get("error"), _message(whole)
-    number = str(_mapping(error).get("code"))
-    code = int(number) if re.fullmatch("[1-9][0-9][0-9]", number) else 503 if _PASSES.search(said) else 400
-    kind = fault_of(code, said)
-    raise kind(f"answers with {f'code {code}' if error else 'no completion'}: {said}")
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    """Return an object of JSON, and an empty one for anything else."""
-    return value if isinstance(value, Mapping) else {}
 
 
 def _text(content: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from wheels.annotation.grades import GRADE_PROMPT, check_grade_prompt
@@ -10,6 +9,7 @@ from wheels.config.fields import MOST_THREADS, REQUIRED, check_fields, machine_o
 from wheels.config.paths import PLACE, RUN, SETTINGS
 from wheels.data.options import bad_rows_option
 from wheels.data.tasks import check_prompt, check_template
+from wheels.endpoints.address import is_address
 from wheels.errors import WheelsError
 from wheels.secret import DEFAULT_KEY, read_secret
 
@@ -19,11 +19,6 @@ GRADINGS = ("likelihood", "prompt")
 METRICS = ("exact", "answer", "equation", "chrf", "bleu", "rouge1", "rouge2", "rougeL")
 TEACHER_PROMPT = "{demonstrations}Question: {source}\nAnswer:"
 DEMONSTRATION = "Question: {source}\nAnswer: {target}\n\n"
-
-
-def is_address(name: str | None) -> bool:
-    """Whether a model is given by an address and not by a folder."""
-    return name is not None and re.match(r"\s*[a-z][a-z0-9+.-]*://", name.casefold()) is not None
 
 
 data_option = option_group("data")

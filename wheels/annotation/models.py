@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wheels.annotation.assistant import Assistant, LikelihoodAssistant, PromptAssistant
-from wheels.annotation.config import AnnotateConfig, is_address
+from wheels.annotation.config import AnnotateConfig
 from wheels.annotation.endpoint import Endpoint
 from wheels.annotation.ledger import Ledger
 from wheels.annotation.purchase import Local, Remote, Responder
-from wheels.annotation.retry import Patience
 from wheels.config.fields import fields_of
 from wheels.data.rows import Row
+from wheels.endpoints.address import is_address
+from wheels.endpoints.retry import Patience
 from wheels.errors import WheelsError
 from wheels.files import write_jsonl
 

@@ -11,9 +11,9 @@ from threading import Event
 from typing import Protocol
 
 from wheels.annotation.answer import REFUSED, Answer
-from wheels.annotation.completion import RequestFailed, RequestRefused, ServerRefused
 from wheels.annotation.endpoint import Ask, Endpoint
 from wheels.annotation.ledger import Ledger
+from wheels.endpoints.faults import RequestFailed, RequestRefused, ServerRefused
 from wheels.errors import WheelsError
 
 log = logging.getLogger("wheels")

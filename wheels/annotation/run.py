@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wheels.annotation import models
-from wheels.annotation.config import DEMONSTRATION, AnnotateConfig, is_address
+from wheels.annotation.config import DEMONSTRATION, AnnotateConfig
 from wheels.annotation.endpoint import Endpoint
 from wheels.annotation.ledger import Account, Ledger, read_account
 from wheels.annotation.pool import Annotation, AnnotationContext, annotate_pool, as_record
@@ -22,6 +22,7 @@ from wheels.config.parsing import to_dict, write_resolved
 from wheels.config.paths import settings_digests
 from wheels.data.rows import Row, load_rows
 from wheels.data.tasks import digest, load_task
+from wheels.endpoints.address import is_address
 from wheels.errors import WheelsError
 from wheels.files import read_object, write_json, write_jsonl
 from wheels.json_text import json_digest

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wheels.annotation.answer import CUT, REFUSED, THINKING
-from wheels.annotation.config import AnnotateConfig, is_address
+from wheels.annotation.config import AnnotateConfig
 from wheels.annotation.grades import GRADES
 from wheels.annotation.ledger import Account
 from wheels.annotation.pool import Annotation, stages_of
+from wheels.endpoints.address import is_address
 from wheels.output.tables import Table
 
 UNGRADED = "not graded"

@@ -3,7 +3,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from wheels.annotation.retry import Patience, backoff, retry_after, wait_of
+from wheels.endpoints.retry import Patience, backoff, retry_after, wait_of
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
