@@ -1,1 +1,1 @@
-"""Decode steps compiled by ONNX Runtime; imported where both it and `onnx` are installed."""
+"""Passes compiled by ONNX Runtime; imported where both it and `onnx` are installed."""

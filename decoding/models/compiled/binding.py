@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from wheels.decoding.models.cache import RaggedCache
+from wheels.decoding.models.cache import PAGE, RaggedCache
 
 NUMPY = {torch.float32: np.float32, torch.int64: np.int64, torch.int32: np.int32}
 MOST = 64
@@ -31,7 +31,40 @@ class Shape(NamedTuple):
 
 
 class Binding:
-    """The inputs and outputs of passes of one shape.
+    """A session, and what all its passes over one KV cache read and write.
+
+    Args:
+        session: What runs them.
+        fixed: The stores and the tables, by the names of the graph's inputs.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, fixed: dict[str, torch.Tensor]) -> None:
+        self.session, self.io = session, session.io_binding()
+        self.fixed = fixed
+        """Kept, for the session has the addresses alone."""
+        for each in session.get_inputs():
+            if each.name in fixed:
+                self.bind_input(each.name, fixed[each.name])
+        for each in session.get_outputs():
+            name = each.name.removesuffix("_written")
+            if name in fixed:
+                self.bind_output(each.name, fixed[name])
+
+    def bind_input(self, name: str, tensor: torch.Tensor) -> None:
+        """Let the graph read a tensor, which must be contiguous and stay until the pass has run."""
+        _bind(self.io.bind_input, name, tensor)
+
+    def bind_output(self, name: str, tensor: torch.Tensor) -> None:
+        """Let the graph write a tensor."""
+        _bind(self.io.bind_output, name, tensor)
+
+    def run(self) -> None:
+        """Run a pass."""
+        self.session.run_with_iobinding(self.io)
+
+
+class StepBinding(Binding):
+    """The inputs and outputs of steps of one shape.
 
     Args:
         session: What runs them.
@@ -47,8 +80,8 @@ class Binding:
         fixed: dict[str, torch.Tensor],
         outputs: tuple[int, int],
     ) -> None:
-        rows, tokens = shape.high - shape.low, shape.tokens
-        self.session, self.io, self.shape = session, session.io_binding(), shape
+        super().__init__(session, fixed)
+        rows, tokens, self.shape = shape.high - shape.low, shape.tokens, shape
         self.token_N, self.position_N, self.pick_N, self.keep_M = (
             torch.zeros(count, dtype=torch.int64) for count in (tokens, tokens, tokens, shape.kept)
         )
@@ -58,13 +91,11 @@ class Binding:
         self.logits_MV, self.hidden_MD = (torch.zeros(shape.kept, size) for size in outputs)
         self.rows: list[int] = []
         self.source_lengths: list[int] = []
-        self.fixed = fixed
-        """Kept, for the session has the addresses alone."""
         for each in session.get_inputs():
-            _bind(self.io.bind_input, each.name, fixed[each.name] if each.name in fixed else getattr(self, each.name))
-        for each in session.get_outputs():
-            name = each.name.removesuffix("_written")
-            _bind(self.io.bind_output, each.name, fixed[name] if name in fixed else getattr(self, name))
+            if each.name not in fixed:
+                self.bind_input(each.name, getattr(self, each.name))
+        for name in ("logits_MV", "hidden_MD"):
+            self.bind_output(name, getattr(self, name))
 
     def place(self, rows: list[int], source_lengths: list[int]) -> None:
         """Say which rows take part, in the order of the pass, and how long their sources are."""
@@ -78,9 +109,8 @@ class Binding:
             self.source_R[index_R] = torch.tensor(source_lengths, dtype=torch.int32)
         self.rows, self.source_lengths = rows, source_lengths
 
-    def run(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run the pass; return logits and hidden states, `[M, V]` and `[M, D]`."""
-        self.session.run_with_iobinding(self.io)
+    def results(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what the last pass wrote, logits and hidden states, `[M, V]` and `[M, D]`."""
         return self.logits_MV.clone(), self.hidden_MD.clone()
 
 
@@ -93,7 +123,8 @@ class CacheBindings:
     room: int
     """Positions that stores and tables have."""
     tables: dict[str, torch.Tensor]
-    shapes: dict[Shape, Binding] = field(default_factory=dict)
+    steps: dict[Shape, StepBinding] = field(default_factory=dict)
+    ragged: Binding | None = None
 
     @classmethod
     def of(cls, cache: RaggedCache, room: int, tables: dict[str, torch.Tensor]) -> CacheBindings:
@@ -105,15 +136,23 @@ class CacheBindings:
         """Tell whether the cache is where it was, and has room."""
         return visible <= self.room and all(map(_is, self.memory, _newest(cache)))
 
-    def get(
+    def of_steps(
         self, session: onnxruntime.InferenceSession, cache: RaggedCache, shape: Shape, outputs: tuple[int, int]
-    ) -> Binding:
-        """Return the binding for a shape."""
-        if shape not in self.shapes:
-            if len(self.shapes) >= MOST:
-                self.shapes.pop(next(iter(self.shapes)))
-            self.shapes[shape] = Binding(session, shape, self.tables | dict(_stores(cache, shape)), outputs)
-        return self.shapes[shape]
+    ) -> StepBinding:
+        """Return the binding of steps of a shape."""
+        if shape not in self.steps:
+            if len(self.steps) >= MOST:
+                self.steps.pop(next(iter(self.steps)))
+            stores = {name: store[shape.low : shape.high] for name, store in _stores(cache)}
+            self.steps[shape] = StepBinding(session, shape, self.tables | stores, outputs)
+        return self.steps[shape]
+
+    def of_ragged(self, session: onnxruntime.InferenceSession, cache: RaggedCache) -> Binding:
+        """Return the binding of ragged passes."""
+        if self.ragged is None:
+            stores = {name: store.view(-1, PAGE, store.shape[-1]) for name, store in _stores(cache)}
+            self.ragged = Binding(session, self.tables | stores)
+        return self.ragged
 
 
 def _is(one: object, other: object) -> bool:
@@ -125,12 +164,12 @@ def _newest(cache: RaggedCache) -> list[torch.Tensor]:
     return [layers[-1].stores()[0] for layers in (cache.self_layers, cache.cross_layers) if layers]
 
 
-def _stores(cache: RaggedCache, shape: Shape) -> Iterable[tuple[str, torch.Tensor]]:
-    """Yield the stores of the rows of a pass, by the names of the graph's inputs."""
+def _stores(cache: RaggedCache) -> Iterable[tuple[str, torch.Tensor]]:
+    """Yield the stores, by the names of the graphs' inputs."""
     for prefix, layers in (("", cache.self_layers), ("source_", cache.cross_layers)):
         for number, layer in enumerate(layers):
             for side, store in zip(("keys", "values"), layer.stores(), strict=True):
-                yield f"{prefix}{side}_{number}", store[shape.low : shape.high]
+                yield f"{prefix}{side}_{number}", store
 
 
 def _bind(bind: Any, name: str, tensor: torch.Tensor) -> None:

@@ -1,8 +1,9 @@
-"""The compiled decode step: a whole forward pass as one call, on the engine's own KV cache.
+"""The compiled decoder: a whole forward pass as one call, on the engine's own KV cache.
 
 Of a small model's pass in torch most is calls. ONNX Runtime runs the same operators as a graph, on memory that is bound
-once: nothing is copied, in or out. Both ways write the same cache, so they alternate: this one reads one token in each
-of several rows, or several in a single row, and torch the rest.
+once. Both ways write the same cache, so they alternate. Steps read one token in each of several rows, or several in a
+single row, and copy nothing (`step`). All else is a ragged pass, which gathers what its rows see (`ragged`):
+`GroupQueryAttention` refuses several tokens in several rows that have read something.
 
 A step at 1 and 8 rows, milliseconds of processor time, one thread of a Xeon with AVX-512, medians of five interleaved
 rounds, the runner's own work included:
@@ -12,37 +13,54 @@ rounds, the runner's own work included:
     Llama 33M, int8         5.0  10.7   2.2    6.5   1.5    5.2 (its head is in int8 too)
     T5 2.3M, float32        1.2   2.1   0.62   1.3   0.28   0.56
 
+A ragged pass of 2, 4 and 8 rows that read 5.5, 4.5 and 5 tokens on average after 24, likewise, medians of fourteen:
+
+                           torch               here
+    Llama 33M, float32     21.0  24.7  36.5    14.5  17.1  27.9
+    Llama 33M, int8        12.9  14.9  22.3     7.4   9.6  16.7
+    T5 2.3M, float32        3.1   3.7   4.8     1.9   2.2   3.4
+
 With two threads of a quiet machine the Llama's step took 5.7, 15.8 and 28.7 ms at 1, 8 and 32 rows, CTranslate2's 8.7,
 21.0 and 39.2. Cross-attention of plain products took as long as the operator; waiting threads that spin gained nothing
-beyond 8 rows. `GroupQueryAttention` refuses several tokens in several rows that have read something: those are torch's.
+beyond 8 rows.
 """
 
 from __future__ import annotations
 
 import sys
 import weakref
+from functools import cached_property
 
+import onnxruntime
 import torch
 
 from wheels.decoding.models.cache import RaggedCache
-from wheels.decoding.models.compiled.binding import Binding, CacheBindings, Shape
+from wheels.decoding.models.compiled.binding import CacheBindings, Shape
 from wheels.decoding.models.compiled.encoder import CompiledEncoder
 from wheels.decoding.models.compiled.graph import make_session
-from wheels.decoding.models.compiled.layers import decoder_graph
+from wheels.decoding.models.compiled.layout import layout, whole_pages
 from wheels.decoding.models.compiled.padding import padded
+from wheels.decoding.models.compiled.ragged import RaggedWriter
+from wheels.decoding.models.compiled.step import StepWriter
 from wheels.decoding.models.fast import FastDecoder
 from wheels.decoding.models.fast_positions import DistanceBias
 from wheels.decoding.models.inputs import AttentionInputs, LogitsToKeep
 
 SPARSE = 2
-"""Where the rows of a pass are this many times fewer than those between the first and the last, torch reads them."""
+"""Where the rows of a step are this many times fewer than those between the first and the last, they are gathered."""
+GATHERED = 2**20
+"""Numbers in a layer's keys that a ragged pass gathers at most, where each query head has keys of its own.
+
+Beyond, torch attends to one row after another where it lies, and is faster. A pass of 8 rows of 512 numbers takes as
+long in both at 250 positions. With 3 heads of keys for 9 of queries, which torch copies too, it takes 1.5 times as long
+in torch at 1,800."""
 
 
 class CompiledDecoder:
-    """A decoder whose decode steps run as one call.
+    """A decoder whose passes run as one call each.
 
     Args:
-        decoder: The same decoder in torch: its like reads what this one does not.
+        decoder: The same decoder in torch.
 
     Raises:
         Unsupported: for a decoder with parts that have no operator.
@@ -52,42 +70,85 @@ class CompiledDecoder:
         decoder = padded(decoder)
         self.torch, self.kind, self.encoder_kind = decoder, decoder.kind, decoder.encoder_kind
         self.encoder = None if decoder.encoder is None else CompiledEncoder(decoder.encoder)
-        self.session = make_session(decoder_graph(decoder))
+        self.session = make_session(StepWriter(decoder).write())
         self._bindings: weakref.WeakKeyDictionary[RaggedCache, CacheBindings] = weakref.WeakKeyDictionary()
         self._tables: dict[str, torch.Tensor] = {}
+
+    @cached_property
+    def ragged(self) -> onnxruntime.InferenceSession:
+        """What runs ragged passes; it has a copy of the weights, and is made when one is first read."""
+        return make_session(RaggedWriter(self.torch).write())
 
     def forward(
         self, tokens_RK: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs, keep: LogitsToKeep
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Read the new tokens; return logits and hidden states where they are kept, `[R, W, V]` and `[R, W, D]`."""
+        rows, width = inputs.rows, inputs.positions_RK.shape[1]
+        if len(rows) == 1 or (width == 1 and max(rows) + 1 - min(rows) < SPARSE * len(rows)):
+            return self._step(tokens_RK, cache, inputs, keep)
+        if inputs.packing is not None and self._gathers_much(inputs):
+            return self.torch.forward(tokens_RK, cache, inputs, keep)
+        return self._ragged_pass(tokens_RK, cache, inputs, keep)
+
+    def _gathers_much(self, inputs: AttentionInputs) -> bool:
+        """Tell whether torch is faster, for it gathers nothing."""
+        own = self.torch.blocks[0].self_attention
+        numbers = len(inputs.rows) * (inputs.visible + inputs.source_visible) * own.heads * own.head_dim
+        return own.heads == own.kv_heads and numbers > GATHERED
+
+    def _step(
+        self, tokens_RK: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs, keep: LogitsToKeep
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read one token in each of several rows, or several in one."""
         rows, width = list(inputs.rows), inputs.positions_RK.shape[1]
         low, high = min(rows), max(rows) + 1
-        one_each = inputs.packing is None and width == 1 and high - low < SPARSE * len(rows)
-        if not one_each and len(rows) > 1:
-            return self.torch.forward(tokens_RK, cache, inputs, keep)
         assert inputs.cursor_B is not None, "the runner tells the cursors"
         last_R = inputs.cursor_B[low:high] if width == 1 else inputs.positions_RK[:, -1]
         visible = inputs.visible if high - low == len(rows) else int(last_R.max()) + 1
         each = 1 if keep.keep_R is None or width == 1 else int(keep.keep_R[0])
         shape = Shape(low, high, tokens_RK.numel(), width, each * len(rows))
-        binding = self._binding(cache, shape, visible)
+        binding = self._bindings_of(cache, visible).of_steps(self.session, cache, shape, self._outputs)
         binding.place(rows, list(inputs.source_lengths))
         binding.token_N.copy_(tokens_RK.flatten())
         binding.position_N.copy_(inputs.positions_RK.flatten())
         binding.last_R.copy_(last_R)
         binding.visible.fill_(visible)
-        logits_MV, hidden_MD = binding.run()
+        binding.run()
+        logits_MV, hidden_MD = binding.results()
         return logits_MV.view(len(rows), each, -1), hidden_MD.view(len(rows), each, -1)
 
-    def _binding(self, cache: RaggedCache, shape: Shape, visible: int) -> Binding:
-        """Return the binding for a shape, with room for `visible` positions; made anew where memory moved."""
+    def _ragged_pass(
+        self, tokens_RK: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs, keep: LogitsToKeep
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read any number of tokens in each of any rows."""
+        visible = whole_pages(inputs.visible)
+        binding = self._bindings_of(cache, visible).of_ragged(self.ragged, cache)
+        told = layout(tokens_RK, cache, inputs, keep)
+        told["visible"] = torch.tensor([visible], dtype=torch.int32)
+        for name, tensor in told.items():
+            binding.bind_input(name, tensor)
+        rows, kept = len(inputs.rows), len(told["keep_M"])
+        results = [torch.empty(kept, size) for size in self._outputs]
+        for name, result in zip(("logits_MV", "hidden_MD"), results, strict=True):
+            binding.bind_output(name, result)
+        binding.run()
+        logits_MV, hidden_MD = results
+        return logits_MV.view(rows, kept // rows, -1), hidden_MD.view(rows, kept // rows, -1)
+
+    @property
+    def _outputs(self) -> tuple[int, int]:
+        """Sizes of the logits and of the hidden state."""
+        vocabulary, width = self.torch.embedding.token_VD.shape
+        return vocabulary, width
+
+    def _bindings_of(self, cache: RaggedCache, visible: int) -> CacheBindings:
+        """Return the bindings to a cache, with room for `visible` positions; made anew where memory moved."""
         bindings = self._bindings.get(cache)
         if bindings is None or not bindings.fits(cache, visible):
             own = self.torch.blocks[0].self_attention
             cache.reserve(visible, own.kv_heads, own.head_dim)
             bindings = self._bindings[cache] = CacheBindings.of(cache, self._reserve_tables(visible), self._tables)
-        vocabulary, width = self.torch.embedding.token_VD.shape
-        return bindings.get(self.session, cache, shape, (vocabulary, width))
+        return bindings
 
     def _reserve_tables(self, visible: int) -> int:
         """Let the tables of positions have `visible` positions at least; return how many they have."""

@@ -1,15 +1,15 @@
-"""A described decoder as an ONNX graph: one call reads a token in each of several rows, or several in one row.
+"""A described decoder as an ONNX graph, but for its attention: what every kind of pass has in common.
 
-The KV cache is the engine's own memory. `GroupQueryAttention` writes a row's new keys and values at the row's own
-position, in place, and attends to just the positions before it. It does so for one token in each row, or for several in
-a single row; other passes are torch's. The rows are a range of the cache's: those between that do not take part write
-at their cursor, where nothing is kept yet, and attend to no purpose. Linear maps see only the tokens that are read.
+Linear maps see only the tokens that are read, one after another on one axis; attention places them by row, and picks
+them again. How it finds keys and values differs: `step` has them where they lie, `ragged` gathers them.
 
-Letters: N tokens, R rows of the range, K tokens of each, C capacity, S capacity of the sources, M positions kept.
+Letters: N tokens, R rows, K tokens of each, C capacity, S capacity of the sources, L positions that attention sees,
+M positions kept.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import partial
 
 import torch
@@ -24,21 +24,13 @@ ROTARY_STEP = 16
 """What the size of a head is a multiple of, for the operator to rotate it."""
 
 
-def decoder_graph(decoder: FastDecoder) -> Graph:
-    """Return the graph of a decoder.
+class DecoderWriter(Sublayers):
+    """Writes the graph of one decoder.
 
-    Inputs: `token_N`, `position_N`, `place_RK` (which token stands where among the rows), `pick_N` (back),
-    `keep_M` (which tokens' logits are wanted), `last_R` (the last position of each row), `visible` (the largest of
-    them, plus 1), tables of positions, and the stores. Outputs: `hidden_MD`, `logits_MV`, and the stores.
-
-    Raises:
-        Unsupported: for a decoder with parts that have no operator.
+    Inputs: `token_N`, `position_N`, `place_RK` (which token stands where among the rows), `pick_N` (back), `keep_M`
+    (which tokens' logits are wanted), `visible` (the positions that attention sees), `source_R` (lengths of the
+    sources), tables of positions, and the stores. Outputs: `hidden_MD`, `logits_MV`, and the stores.
     """
-    return _Writer(decoder).write()
-
-
-class _Writer(Sublayers):
-    """Writes the graph of one decoder."""
 
     def __init__(self, decoder: FastDecoder) -> None:
         super().__init__()
@@ -47,13 +39,17 @@ class _Writer(Sublayers):
         self.bias = ""
 
     def write(self) -> Graph:
+        """Return the graph.
+
+        Raises:
+            Unsupported: for a decoder with parts that have no operator.
+        """
         graph, decoder = self.graph, self.decoder
         for name in ("token_N", "position_N", "pick_N", "keep_M"):
             graph.input(name, torch.int64, [name[-1]])
         graph.input("place_RK", torch.int64, ["R", "K"])
-        graph.input("last_R", torch.int32, ["R"])
         graph.input("visible", torch.int32, [1])
-        self._positions()
+        self.positions()
         stream: Stream = (self.embedded(decoder.embedding), None)
         for number, block in enumerate(decoder.blocks):
             stream = self._block(stream, block, number)
@@ -65,8 +61,16 @@ class _Writer(Sublayers):
         graph.op("Identity", logits_MV, name=graph.output("logits_MV", ["M", vocabulary]))
         return graph
 
-    def _positions(self) -> None:
-        """Add the tables that tell tokens their positions."""
+    @abstractmethod
+    def self_attention(self, part: SelfAttention, number: int, states_ND: str) -> str:
+        """Append the tokens' keys and values to the stores, and attend to all that each row sees there."""
+
+    @abstractmethod
+    def source(self, name: str, heads: int, size: int) -> str:
+        """Return keys or values of the rows' sources, `[R, H, S, E]`, from the store of this name."""
+
+    def positions(self) -> None:
+        """Add what tells tokens their positions."""
         graph, decoder, size = self.graph, self.decoder, self.decoder.blocks[0].self_attention.head_dim
         if decoder.rotary is not None:
             if size % ROTARY_STEP:
@@ -83,51 +87,38 @@ class _Writer(Sublayers):
         graph = self.graph
         graph.input("ramp_HT", torch.float32, [self.decoder.blocks[0].self_attention.heads, "2T"])
         graph.input("ramp_start", torch.int64, [1])  # T - 1
-        count = graph.op("Cast", graph.op("Squeeze", "visible"), to=TYPES[torch.int64])
-        key_L = graph.op("Range", graph.constant(0), count, graph.constant(1))
-        position_RK1 = graph.op("Unsqueeze", graph.op("Gather", "position_N", "place_RK"), graph.constant([2]))
-        index_RKL = graph.op("Sub", graph.op("Add", key_L, "ramp_start"), position_RK1)
+        index_RKL = graph.op("Sub", graph.op("Add", self.key_L(), "ramp_start"), self.position_RK1())
         return graph.op("Transpose", graph.op("Gather", "ramp_HT", index_RKL, axis=1), perm=[1, 0, 2, 3])
+
+    def key_L(self) -> str:
+        """Return the positions that attention sees."""
+        graph = self.graph
+        count = graph.op("Cast", graph.op("Squeeze", "visible"), to=TYPES[torch.int64])
+        return graph.op("Range", graph.constant(0), count, graph.constant(1))
+
+    def position_RK1(self) -> str:
+        """Return each token's position, by row."""
+        graph = self.graph
+        return graph.op("Unsqueeze", graph.op("Gather", "position_N", "place_RK"), graph.constant([2]))
 
     def _block(self, stream: Stream, block: Block, number: int) -> Stream:
         """Add one layer."""
         own, cross, feed = block.self_attention, block.cross_attention, block.feed_forward
-        stream = self.sublayer(stream, own, partial(self._self_attention, own, number))
+        stream = self.sublayer(stream, own, partial(self.self_attention, own, number))
         if cross is not None:
             stream = self.sublayer(stream, cross, partial(self._cross_attention, cross, number))
         return self.sublayer(stream, feed, partial(self.feed_forward, feed))
 
-    def _self_attention(self, part: SelfAttention, number: int, states_ND: str) -> str:
-        """Append the tokens' keys and values to the stores, and attend to all that each row sees there."""
-        graph, size = self.graph, part.head_dim
-        all_RKX = graph.op("Gather", self.linear(states_ND, part.qkv), "place_RK")
-        parts = (all_RKX, "", "") if part.query_norm is None else self._head_norms(part, all_RKX)
-        store: Shape = ["R", part.kv_heads, "C", size]
-        stores = tuple(graph.input(f"{side}_{number}", torch.float32, store) for side in ("keys", "values"))
-        written = [graph.output(f"{name}_written", store) for name in stores]
-        rotation = ("", "") if self.rotation is None else self.rotation
-        attended_RKX = graph.op_many(
-            "GroupQueryAttention",
-            (*parts, *stores, "last_R", "visible", *rotation, "", self.bias),
-            [graph.fresh("attended"), *written],
-            own=True,
-            num_heads=part.heads,
-            kv_num_heads=part.kv_heads,
-            scale=part.scale,
-            do_rotary=int(self.rotation is not None),
-        )[0]
-        return self.linear(self._picked(attended_RKX, part.heads * size), part.out)
-
-    def _head_norms(self, part: SelfAttention, all_RKX: str) -> tuple[str, str, str]:
-        """Return queries, keys and values apart, those of each head normalized (Qwen 3)."""
+    def head_norms(self, part: SelfAttention, all_NX: str) -> tuple[str, str, str]:
+        """Return queries, keys and values apart, those of each head normalized where the family does so (Qwen 3)."""
         graph, widths = self.graph, [part.heads * part.head_dim, *[part.kv_heads * part.head_dim] * 2]
         names = [graph.fresh(side) for side in ("query", "key", "value")]
-        *both, value = graph.op_many("Split", (all_RKX, graph.constant(widths)), names, axis=-1)
-        for index, norm in enumerate((part.query_norm, part.key_norm)):
-            assert norm is not None, "queries and keys are normalized together"
-            heads_RKHE = graph.op("Reshape", both[index], graph.constant([0, 0, -1, part.head_dim]))
-            normed_RKHE = self.normed((heads_RKHE, None), norm)[0]
-            both[index] = graph.op("Reshape", normed_RKHE, graph.constant([0, 0, -1]))
+        *both, value = graph.op_many("Split", (all_NX, graph.constant(widths)), names, axis=-1)
+        if part.query_norm is not None and part.key_norm is not None:
+            for index, norm in enumerate((part.query_norm, part.key_norm)):
+                heads_NHE = graph.op("Reshape", both[index], graph.constant([0, -1, part.head_dim]))
+                normed_NHE = self.normed((heads_NHE, None), norm)[0]
+                both[index] = graph.op("Reshape", normed_NHE, graph.constant([0, -1]))
         return both[0], both[1], value
 
     def _cross_attention(self, part: CrossAttention, number: int, states_ND: str) -> str:
@@ -135,8 +126,7 @@ class _Writer(Sublayers):
         graph = self.graph
         query_RKX = graph.op("Gather", self.linear(states_ND, part.query), "place_RK")
         heads = outputs(part.query) // part.head_dim
-        store: Shape = ["R", heads, "S", part.head_dim]
-        stores = [graph.input(f"source_{side}_{number}", torch.float32, store) for side in ("keys", "values")]
+        stores = [self.source(f"source_{side}_{number}", heads, part.head_dim) for side in ("keys", "values")]
         attended_RKX = graph.op(
             "MultiHeadAttention",
             query_RKX,
@@ -147,8 +137,8 @@ class _Writer(Sublayers):
             num_heads=heads,
             scale=part.scale,
         )
-        return self.linear(self._picked(attended_RKX, heads * part.head_dim), part.out)
+        return self.linear(self.picked(attended_RKX, heads * part.head_dim), part.out)
 
-    def _picked(self, states_RKX: str, width: int) -> str:
+    def picked(self, states_RKX: str, width: int) -> str:
         """Return the tokens that are read, `[N, X]`."""
         return self.graph.op("Gather", self.graph.op("Reshape", states_RKX, self.graph.constant([-1, width])), "pick_N")

@@ -1,4 +1,4 @@
-"""The compiled decode step against the library's, and beside torch's on one KV cache."""
+"""Compiled passes against the library's, and beside torch's on one KV cache."""
 
 from collections import Counter
 from typing import Any
@@ -32,11 +32,16 @@ needs_onnx = pytest.mark.skipif(not is_installed(), reason="ONNX Runtime is not 
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Choose ONNX Runtime, and count the passes that it ran and those that torch ran."""
-    from wheels.decoding.models.compiled.binding import Binding
+    """Choose ONNX Runtime, and count the steps and ragged passes that it ran, and the passes that torch ran."""
+    from wheels.decoding.models.compiled.decoder import CompiledDecoder
 
     counts: Counter[str] = Counter()
-    for owner, name, what in ((Binding, "run", "onnx"), (FastDecoder, "forward", "torch")):
+    ways = (
+        (CompiledDecoder, "_step", "step"),
+        (CompiledDecoder, "_ragged_pass", "ragged"),
+        (FastDecoder, "forward", "torch"),
+    )
+    for owner, name, what in ways:
         monkeypatch.setattr(owner, name, counting(getattr(owner, name), counts, what))
     use_backend("onnx")
     return counts
@@ -52,10 +57,21 @@ def counting(function: Any, counts: Counter[str], what: str) -> Any:
 
 @needs_onnx
 @pytest.mark.parametrize("name", MODELS)
-def test_the_compiled_step_equals_the_librarys(name, passes):
-    """Rows alone and together, in any order, rolled back, one token and several; other passes are torch's."""
+def test_a_compiled_pass_equals_the_librarys(name, passes):
+    """Rows alone and together, in any order, rolled back, one token and several, as many in each row or not."""
     assert worst_error(build(name)) < TOLERANCE
-    assert min(passes["onnx"], passes["torch"]) > 10
+    assert min(passes["step"], passes["ragged"]) > 10 and not passes["torch"]
+
+
+@needs_onnx
+@pytest.mark.parametrize(("name", "by_torch"), [("llama", True), ("t5-plain", True), ("llama-grouped", False)])
+def test_long_texts_of_different_amounts_are_torchs_unless_heads_share_keys(name, by_torch, passes, monkeypatch):
+    from wheels.decoding.models.compiled import decoder
+
+    monkeypatch.setattr(decoder, "GATHERED", 0)
+    assert worst_error(build(name)) < TOLERANCE
+    assert min(passes["step"], passes["ragged"]) > 3
+    assert bool(passes["torch"]) == by_torch
 
 
 @needs_onnx
@@ -66,12 +82,13 @@ def test_heads_of_any_size_are_read(name, weights, bound, passes, monkeypatch):
     monkeypatch.setitem(SEQ2SEQ, "d_kv", 6)
     monkeypatch.setitem(BART, "d_model", 20)
     assert worst_error(build(name), weights=weights) < bound
-    assert min(passes["onnx"], passes["torch"]) > 10
+    assert min(passes["step"], passes["ragged"]) > 10
 
 
 @needs_onnx
 @pytest.mark.parametrize("name", ["llama-biased", "t5-plain", "bart"])
-def test_in_int8_a_step_is_torchs(name, passes):
+@pytest.mark.parametrize(("way", "counts"), [("step", (1, 1, 1, 1)), ("ragged", (1, 2, 1, 3))])
+def test_in_int8_a_pass_is_torchs(name, way, counts, passes):
     """Until rounding in float32 moves a state over the middle of two whole numbers, which then stays in the cache."""
     model, (texts_BT, sources) = build(name), texts()
     runners = []
@@ -80,12 +97,12 @@ def test_in_int8_a_step_is_torchs(name, passes):
         runners.append(Runner(model, 4, VOCABULARY, weights="int8"))
         runners[-1].admit(range(4), sources)
     errors = []
-    for length in range(1, 20):
-        output = [runner.read(None, texts_BT, torch.full((4,), length)).logits_RV for runner in runners]
+    for turn in range(1, 14):
+        output = [runner.read(None, texts_BT, turn * torch.tensor(counts)).logits_RV for runner in runners]
         errors.append(float((output[0] - output[1]).abs().max() / output[1].abs().max()))
     assert max(errors[:3]) < TOLERANCE
     assert max(errors) < 0.03
-    assert passes == {"onnx": 19, "torch": 19}
+    assert passes == {way: 13, "torch": 13}
 
 
 @needs_onnx
@@ -117,40 +134,78 @@ def test_the_compiled_encoder_equals_torchs(name, kind):
             assert max(float(each.max()) for each in errors) < {"float32": TOLERANCE, "int8": 0.03}[kind] * theirs.max()
 
 
-def misplaced(binding: Any) -> None:
-    binding.position_N += (binding.position_N > 3).long()
+def misplaced(told: dict[str, torch.Tensor]) -> None:
+    told["position_N"] += (told["position_N"] > 3).long()
 
 
-def one_short(binding: Any) -> None:
-    binding.last_R -= (binding.last_R > 3).int()
+def one_short(told: dict[str, torch.Tensor]) -> None:
+    told["last_R"] -= (told["last_R"] > 3).int()
 
 
-def sources_unmasked(binding: Any) -> None:
-    binding.source_R.fill_(12)
+def sources_unmasked(told: dict[str, torch.Tensor]) -> None:
+    told["source_R"].fill_(12)
 
 
-MISTAKES = [
+def written_elsewhere(told: dict[str, torch.Tensor]) -> None:
+    told["write_X2"][:, 1] ^= 1
+
+
+def of_another_row(told: dict[str, torch.Tensor]) -> None:
+    told["page_X"] = told["page_X"].flip(0)
+
+
+STEP_MISTAKES = [
     *((name, one_short) for name in ("llama-grouped", "t5-plain", "gpt2", "bart")),
     *((name, misplaced) for name in ("gpt2", "t5-plain")),
     *((name, sources_unmasked) for name in ("marian", "t5-plain")),
 ]
+RAGGED_MISTAKES = [
+    *((name, misplaced) for name in ("llama-grouped", "gpt2", "t5-plain")),
+    *((name, sources_unmasked) for name in ("marian", "t5-plain")),
+    *((name, mistake) for name in ("llama", "t5-plain") for mistake in (written_elsewhere, of_another_row)),
+]
 
 
 @needs_onnx
-@pytest.mark.parametrize(("name", "mistake"), MISTAKES)
-def test_a_wrong_position_or_mask_is_seen(name, mistake, passes, monkeypatch):
+@pytest.mark.parametrize(("name", "mistake"), STEP_MISTAKES)
+def test_a_wrong_position_or_mask_of_a_step_is_seen(name, mistake, passes, monkeypatch):
     """The negative control."""
-    from wheels.decoding.models.compiled.binding import Binding
+    from wheels.decoding.models.compiled.binding import StepBinding
 
-    run = Binding.run
+    run = StepBinding.run
 
     def mistaken(self: Any) -> Any:
-        mistake(self)
+        mistake(vars(self))
         self.rows = []  # or the mistake would last
         return run(self)
 
-    monkeypatch.setattr(Binding, "run", mistaken)
+    monkeypatch.setattr(StepBinding, "run", mistaken)
     assert worst_error(build(name)) > 100 * TOLERANCE
+
+
+@needs_onnx
+@pytest.mark.parametrize(("name", "mistake"), RAGGED_MISTAKES)
+def test_a_wrong_position_or_mask_of_a_ragged_pass_is_seen(name, mistake, passes, monkeypatch):
+    from wheels.decoding.models.compiled import decoder
+
+    layout = decoder.layout
+
+    def mistaken(*args: Any) -> Any:
+        told = layout(*args)
+        told["position_N"] = told["position_N"].clone()
+        mistake(told)
+        return told
+
+    monkeypatch.setattr(decoder, "layout", mistaken)
+    assert worst_error(build(name)) > 100 * TOLERANCE
+
+
+@needs_onnx
+def test_later_positions_that_a_ragged_pass_sees_are_seen(passes, monkeypatch):
+    from wheels.decoding.models.compiled.ragged import RaggedWriter
+
+    monkeypatch.setattr(RaggedWriter, "_causal", lambda self, share: "")
+    assert worst_error(build("llama")) > 100 * TOLERANCE
 
 
 @needs_onnx
@@ -170,23 +225,26 @@ def test_a_row_that_waits_keeps_what_it_read(name, passes):
         for each, rows_R, one, lengths in ((runner, torch.tensor([1]), 0, [0, 8, 0]), (alone, None, 1, [8]))
     ]
     assert (output[0] - output[1]).abs().max() < TOLERANCE * output[1].abs().max()
-    assert passes["onnx"] > 30
+    assert passes["step"] > 30
 
 
 @needs_onnx
 @pytest.mark.parametrize("name", ["llama", "t5-plain"])
-def test_positions_beyond_the_first_table_and_store_are_read(name, passes):
+@pytest.mark.parametrize(("way", "counts"), [("step", (1,)), ("ragged", (1, 2))])
+def test_positions_beyond_the_first_table_and_store_are_read(name, way, counts, passes):
     model, length = build(name), FIRST_TABLE + 20
-    output, text_1T = [], (torch.arange(length) % 9 + 3)[None]
-    for way in (True, False):
-        runner = Runner(model, 1, VOCABULARY, fast=way)
-        runner.admit([0], [[3, 4]])
-        runner.read(None, text_1T, torch.tensor([FIRST_TABLE - 2]))
-        for each in range(FIRST_TABLE - 1, length + 1):
-            logits_RV = runner.read(None, text_1T, torch.tensor([each])).logits_RV
+    output, texts_BT = [], torch.arange(2 * length).view(2, -1)[: len(counts)] % 9 + 3
+    for fast in (True, False):
+        runner = Runner(model, len(counts), VOCABULARY, fast=fast)
+        runner.admit(range(len(counts)), [[3, 4], [5]][: len(counts)])
+        length_B = torch.tensor([FIRST_TABLE - 2, FIRST_TABLE - 25][: len(counts)])
+        runner.read(None, texts_BT, length_B)
+        while length_B.max() < length:
+            length_B = length_B + torch.tensor(counts)
+            logits_RV = runner.read(None, texts_BT, length_B).logits_RV
         output.append(logits_RV)
     assert (output[0] - output[1]).abs().max() < TOLERANCE * output[1].abs().max()
-    assert passes["onnx"] > 20
+    assert passes[way] > 20
 
 
 @needs_onnx
