@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import torch
+
 from wheels.distillation.collate import Example
 from wheels.distillation.sampler import LengthGroupedSampler
 
@@ -44,3 +46,10 @@ def test_the_order_is_that_of_the_seed_and_the_epoch_alone():
     resumed.set_epoch(2)
     assert list(resumed) == third
     assert list(LengthGroupedSampler(EXAMPLES, BATCH, seed=1)) != first
+
+
+def test_batches_do_not_come_in_the_order_of_their_lengths():
+    of = lengths(list(LengthGroupedSampler(EXAMPLES, BATCH, seed=0)))
+    widths = torch.tensor([max(of[start : start + BATCH]) for start in range(0, len(of), BATCH)], dtype=torch.float)
+    after = torch.corrcoef(torch.stack([widths[:-1], widths[1:]]))[0, 1]
+    assert abs(after) < 0.25, "a batch is no longer or shorter for the one before it"

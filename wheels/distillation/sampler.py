@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import cast
 
 import torch
@@ -13,11 +14,12 @@ from wheels.distillation.collate import Example
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """Rows in random order, sorted by length within stretches of 50 batches; the longest batch comes first.
+    """Rows in random order, sorted by length within stretches of 50 batches; the batches in random order, the longest first.
 
-    A batch is as wide as its longest row, so rows of equal lengths need less padding. The order depends on the seed and
-    the epoch alone: a resumed run reads the rows that the whole run would have read (transformers' own draws from the
-    global generator).
+    A batch is as wide as its longest row, so rows of equal lengths need less padding. transformers' own sampler leaves
+    the batches sorted too: lengths then fall and jump every 50 steps, and the weights follow them. The order depends on
+    the seed and the epoch alone: a resumed run reads the rows that the whole run would have read (transformers' own
+    draws from the global generator).
 
     Args:
         examples: The rows.
@@ -40,4 +42,8 @@ class LengthGroupedSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         """Yield the rows' places."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(cast(list[int], get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)))
+        rows = cast(list[int], get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
+        longest, *batches = [rows[first : first + self.batch_size] for first in range(0, len(rows), self.batch_size)]
+        last = [batches.pop()] if batches and len(batches[-1]) < self.batch_size else []  # elsewhere it shifts the rest
+        order = torch.randperm(len(batches), generator=generator).tolist()
+        yield from chain(longest, *(batches[place] for place in order), *last)
