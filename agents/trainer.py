@@ -29,10 +29,10 @@ from wheels.agents.rl.student import take_turn
 from wheels.agents.runlog import Checkpoints, chunks_are_whole, reading, shared_chunks
 from wheels.agents.seed_run import SeedRun
 from wheels.data.tasks import Row
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import teacher_only
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import Sampling
+from wheels.decoding.streaming import decode
 from wheels.envs.settings import Start
 from wheels.envs.vector import DeferralVectorEnv
 from wheels.finite import check_finite

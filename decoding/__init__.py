@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 from wheels.lazy import lazy
 
 if TYPE_CHECKING:
-    from wheels.decoding.engine import decode as decode
-    from wheels.decoding.engine import stream as stream
     from wheels.decoding.hf.generate import hf_generate as hf_generate
     from wheels.decoding.methods.method import Method as Method
     from wheels.decoding.methods.method import bild as bild
@@ -34,13 +32,15 @@ if TYPE_CHECKING:
     from wheels.decoding.scheduler import Schedule as Schedule
     from wheels.decoding.step import Step as Step
     from wheels.decoding.step import regret as regret
+    from wheels.decoding.streaming import decode as decode
+    from wheels.decoding.streaming import stream as stream
     from wheels.decoding.trace import Trace as Trace
     from wheels.decoding.trace import teacher_use as teacher_use
 else:
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
-            "wheels.decoding.engine": ("decode", "stream"),
+            "wheels.decoding.streaming": ("decode", "stream"),
             "wheels.decoding.hf.generate": ("hf_generate",),
             "wheels.decoding.methods.method": (
                 "Method",

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from wheels.api import calibrate as calibrate
     from wheels.api import pretrain as pretrain
     from wheels.api import train as train
-    from wheels.decoding.engine import decode as decode
-    from wheels.decoding.engine import stream as stream
     from wheels.decoding.hf.generate import hf_generate as hf_generate
     from wheels.decoding.methods.method import Method as Method
     from wheels.decoding.methods.method import bild as bild
@@ -42,6 +40,8 @@ if TYPE_CHECKING:
     from wheels.decoding.methods.rule import Rule as Rule
     from wheels.decoding.params import DecodeParams as DecodeParams
     from wheels.decoding.sampling import Sampling as Sampling
+    from wheels.decoding.streaming import decode as decode
+    from wheels.decoding.streaming import stream as stream
     from wheels.decoding.trace import Trace as Trace
     from wheels.distillation.config import PretrainConfig as PretrainConfig
     from wheels.errors import WheelsError as WheelsError
@@ -53,7 +53,7 @@ else:
             "wheels": ("agents", "annotation", "data", "decoding", "distillation", "envs", "metrics", "rationales"),
             "wheels.agents.config": ("TrainConfig",),
             "wheels.api": ("Model", "calibrate", "pretrain", "train"),
-            "wheels.decoding.engine": ("decode", "stream"),
+            "wheels.decoding.streaming": ("decode", "stream"),
             "wheels.decoding.hf.generate": ("hf_generate",),
             "wheels.decoding.methods.method": (
                 "Method",

@@ -15,13 +15,13 @@ from wheels.config.fields import weights_of
 from wheels.data.rows import Row
 from wheels.data.tasks import digest
 from wheels.decoding.commands.calibrate import chosen_rules, code_of, points_of
-from wheels.decoding.engine import decode
-from wheels.decoding.engine import stream as stream_traces
 from wheels.decoding.methods.calibrated import known_rules, rule_of
 from wheels.decoding.methods.method import Method, deferral
 from wheels.decoding.methods.rule import AnyRule, Rule
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import GREEDY, Sampling
+from wheels.decoding.streaming import decode
+from wheels.decoding.streaming import stream as stream_traces
 from wheels.decoding.trace import Trace
 from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError, check_budget, check_kind

@@ -20,11 +20,11 @@ import torch
 from wheels.agents.regression.fit import FitConfig, fit
 from wheels.agents.seed_run import SeedRun
 from wheels.data.tasks import Row
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.step import Step
+from wheels.decoding.streaming import decode
 from wheels.decoding.trace import TEACHER, Trace
 from wheels.metrics import sentence_scores
 from wheels.models.pair import Pair

@@ -12,11 +12,11 @@ from tqdm import tqdm
 from wheels.agents.runlog import shared_chunks
 from wheels.agents.seed_run import SeedRun
 from wheels.data.tasks import Row
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.rules import random_score
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.step import Step
+from wheels.decoding.streaming import decode
 from wheels.decoding.teacher_forcing import teacher_force
 
 CHUNK = 2048

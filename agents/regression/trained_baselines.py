@@ -13,9 +13,9 @@ from wheels.agents.rl.agent import starting_prices
 from wheels.agents.rl.reinforce import ReinforceSettings, reinforce
 from wheels.agents.seed_run import SeedRun
 from wheels.data.tasks import Row
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import student_only, teacher_only
 from wheels.decoding.params import DecodeParams
+from wheels.decoding.streaming import decode
 from wheels.decoding.teacher_forcing import teacher_force
 from wheels.envs.vector import DeferralVectorEnv
 from wheels.metrics import sentence_scores

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedModel
 
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import deferral
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.step import Step
+from wheels.decoding.streaming import decode
 from wheels.decoding.teacher_forcing import greedy_tokens
 from wheels.models.pair import Pair
 

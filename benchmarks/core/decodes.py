@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from wheels import __version__
 from wheels.benchmarks.core.cell import PointKey, Record, cached_records
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.rule import Rule
 from wheels.decoding.params import DecodeParams
+from wheels.decoding.streaming import decode
 from wheels.models.artefact import Artefact
 from wheels.models.pair import Pair
 from wheels.output.notices import Pace

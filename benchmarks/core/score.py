@@ -85,9 +85,9 @@ class Alone:
 
     def write(self, rows: Sequence[Row], max_new_tokens: int = 128, batch_size: int = 64) -> list[str]:
         """Return the greedy output for each row, by the engine's student-only method."""
-        from wheels.decoding.engine import decode
         from wheels.decoding.methods.method import student_only
         from wheels.decoding.params import DecodeParams
+        from wheels.decoding.streaming import decode
 
         params = DecodeParams(max_new_tokens=max_new_tokens)
         traces = decode(self.pair, [row.source for row in rows], student_only(), params, batch_size=batch_size)

@@ -101,10 +101,10 @@ def write_sentences(config: SentencesConfig, folder: Path) -> None:
 
 def write_examples(config: ExamplesConfig, model: Path, sentences: Path, page: Path) -> None:
     """Write a page of outputs with the teacher's tokens marked, and print one of them."""
-    from wheels.decoding.engine import decode
     from wheels.decoding.methods.calibrated import calibrated
     from wheels.decoding.methods.method import deferral
     from wheels.decoding.render import as_html, spans
+    from wheels.decoding.streaming import decode
     from wheels.models.artefact import Artefact
 
     rows = load_task(sentences).test[: config.rows]

@@ -20,8 +20,8 @@ from wheels.benchmarks.speed.forward_timer import wait_for
 from wheels.benchmarks.speed.limits import rotated
 from wheels.benchmarks.speed.run import code_digest
 from wheels.config.parsing import versions
-from wheels.decoding.engine import decode
 from wheels.decoding.params import DecodeParams
+from wheels.decoding.streaming import decode
 from wheels.environment import processor_name
 from wheels.runs import cached
 

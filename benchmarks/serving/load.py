@@ -105,10 +105,10 @@ def memory(process: int) -> int:
 def main(argv: Sequence[str]) -> None:
     """Run the rounds, and print what each gave."""
     from wheels.data.tasks import load_task
-    from wheels.decoding.engine import decode
     from wheels.decoding.methods.calibrated import calibrated
     from wheels.decoding.methods.method import deferral
     from wheels.decoding.params import DecodeParams
+    from wheels.decoding.streaming import decode
     from wheels.models.artefact import Artefact
 
     config = parse(LoadConfig, argv, prog="python -m wheels.benchmarks.serving.load")

@@ -17,7 +17,6 @@ from wheels.benchmarks.speed import ct2_systems
 from wheels.benchmarks.speed.config import CT2, REFERENCE
 from wheels.benchmarks.speed.forward_timer import ENCODES, Shape, on_grid, wait_for
 from wheels.benchmarks.speed.hf_systems import Outcome, Workload, assisted, looked_up, padded
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import (
     LONGEST_DRAFT,
     Method,
@@ -34,6 +33,7 @@ from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.models.runner import Pass
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.scheduler import Schedule
+from wheels.decoding.streaming import decode
 
 ALPHA = 0.5
 """Alpha of the speculative cascade (`wheels.decoding.methods.verify`): the quality that one teacher token may cost."""

@@ -18,7 +18,6 @@ from wheels.config.fields import weights_of
 from wheels.config.parsing import to_dict
 from wheels.data.tasks import digest, load_task
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.calibrated import known_rules, rule_of
 from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.rule import Rule
@@ -26,6 +25,7 @@ from wheels.decoding.methods.rules import KNOWN_RATE, find_rule, find_rules
 from wheels.decoding.models.backends import use_backend
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.step import Step
+from wheels.decoding.streaming import decode
 from wheels.decoding.trace import teacher_use
 from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact, check_model

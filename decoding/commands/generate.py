@@ -17,7 +17,6 @@ from wheels.data.conversations import Conversation
 from wheels.data.prompts import chosen_prompt
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.commands.inputs import Texts, held, read_sources
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.calibrated import rule_of
 from wheels.decoding.methods.choices import DRAFT_LENGTHS, TOLERANCES
 from wheels.decoding.methods.method import (
@@ -36,6 +35,7 @@ from wheels.decoding.models.backends import use_backend
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.render import Summary, as_html, as_json, as_text
 from wheels.decoding.sampling import Sampling
+from wheels.decoding.streaming import decode
 from wheels.decoding.trace import Trace
 from wheels.errors import WheelsError
 from wheels.files import check_writable, open_output

@@ -21,10 +21,10 @@ from wheels.agents.rl.paths import Forks, play
 from wheels.agents.rl.paths import Path as Text
 from wheels.agents.trainer import SETTLE_TRIES, Trainer, used, with_pseudo_references
 from wheels.data.tasks import Row
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import teacher_only
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import Sampling
+from wheels.decoding.streaming import decode
 from wheels.envs.settings import Start
 from wheels.models.pair import Pair
 from wheels.policy.features import feature_width

@@ -12,9 +12,9 @@ from tests.models.chat_tokenizers import chat_tokenizer
 from wheels.cli.main import main
 from wheels.data.conversations import Conversation
 from wheels.data.prompts import Prompt
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import student_only
 from wheels.decoding.params import DecodeParams
+from wheels.decoding.streaming import decode
 from wheels.distillation.run_folder import noted_prompt, run_facts
 from wheels.models.artefact import Artefact
 from wheels.models.build import ModelSize, build_model

@@ -12,7 +12,6 @@ import torch
 from tests.decoding.tiny import make_pair
 from tests.decoding.tiny import write as write_with
 from tests.envs.tiny import SOURCES
-from wheels.decoding.engine import decode, stream
 from wheels.decoding.methods.method import (
     Method,
     bild,
@@ -30,6 +29,7 @@ from wheels.decoding.methods.rules import RULES
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
+from wheels.decoding.streaming import decode, stream
 from wheels.errors import WheelsError
 from wheels.models.pair import Pair
 

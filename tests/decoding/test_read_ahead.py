@@ -5,13 +5,14 @@ import pytest
 from tests.decoding.test_submit import METHODS
 from tests.decoding.tiny import make_pair, with_ends
 from wheels.decoding import read_ahead
-from wheels.decoding.engine import Engine, decode
+from wheels.decoding.engine import Engine
 from wheels.decoding.methods.method import deferral, student_only, teacher_only
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
 from wheels.decoding.sequences import prepare_sequences
+from wheels.decoding.streaming import decode
 from wheels.models.pair import Pair
 
 TEXTS = ["a b c d e f g h i j k a b c d e f g h i j k", "d", "e f b", "c d e a b c d e a b c d e", "a a"]

@@ -30,6 +30,7 @@ from wheels.decoding.models.registry import fast_decoder_for
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
+from wheels.decoding.sequences import prepare_sequences
 from wheels.decoding.step import Step
 from wheels.decoding.trace import Trace
 from wheels.errors import WheelsError
@@ -392,7 +393,7 @@ def test_parts_that_do_not_go_together_are_refused(make, message):
 
 def test_texts_in_flight_are_the_batch_and_those_that_wait():
     pair = kin("t5")
-    rows = engine.prepare_sequences(pair, TEXTS, LIMIT)
+    rows = prepare_sequences(pair, TEXTS, LIMIT)
     for size, schedule, count in ((4, Schedule(group=3), 6), (4, Schedule("lockstep"), 4), (8, Schedule(group=8), 12)):
         made = Engine(
             pair, rows, speculative(3), DecodeParams(max_new_tokens=LIMIT), batch_size=size, schedule=schedule

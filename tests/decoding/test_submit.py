@@ -3,13 +3,14 @@
 import pytest
 
 from tests.decoding.tiny import make_pair, with_ends
-from wheels.decoding.engine import Engine, decode
+from wheels.decoding.engine import Engine
 from wheels.decoding.methods.method import Method, deferral, speculative, verified
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
 from wheels.decoding.sequences import Sequence, prepare_sequences
+from wheels.decoding.streaming import decode
 from wheels.models.pair import Pair
 
 TEXTS = ["a b c", "d", "e f", "b", "c d e a b", "a a"]

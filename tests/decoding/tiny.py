@@ -18,11 +18,11 @@ from transformers import (
 )
 
 from tests.envs.tiny import EOS, PAD, UNK, WORDS, gpt2, llama, t5, tokenizer_of
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import Method, deferral
 from wheels.decoding.methods.rule import AnyRule, Rule
 from wheels.decoding.models.inputs import AttentionInputs
 from wheels.decoding.params import DecodeParams
+from wheels.decoding.streaming import decode
 from wheels.decoding.trace import Trace
 from wheels.models.artefact import save_deferral
 from wheels.models.pair import Pair

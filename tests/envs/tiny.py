@@ -16,9 +16,9 @@ from transformers import (
 )
 
 from wheels.data.tasks import Row
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import teacher_only
 from wheels.decoding.params import DecodeParams
+from wheels.decoding.streaming import decode
 from wheels.models.pair import Pair
 
 WORDS = list("abcdefghijk")

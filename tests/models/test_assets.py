@@ -14,9 +14,9 @@ from wheels.benchmarks.core.recipe import Recipe
 from wheels.benchmarks.demo.config import DemoConfig
 from wheels.benchmarks.demo.retrain import RECIPE, SECTIONS, assemble, retrain_stages, round_pair, write_half
 from wheels.data.tasks import Row, Task, load_task
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.calibrated import calibrated
 from wheels.decoding.methods.method import deferral
+from wheels.decoding.streaming import decode
 from wheels.decoding.trace import teacher_use
 from wheels.metrics import score
 from wheels.models.artefact import Artefact, embedded_folder

@@ -14,7 +14,7 @@ from wheels.distillation.collate import Example
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """Rows in random order, sorted by length within stretches of 50 batches; the batches in random order, the longest first.
+    """Rows in random order, sorted by length within stretches of 50 batches; batches too, but the longest first.
 
     A batch is as wide as its longest row, so rows of equal lengths need less padding. transformers' own sampler leaves
     the batches sorted too: lengths then fall and jump every 50 steps, and the weights follow them. The order depends on

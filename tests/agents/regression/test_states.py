@@ -14,7 +14,7 @@ from tests.decoding.tiny import write
 from wheels.agents.regression import states as module
 from wheels.agents.regression.states import MIXED_BUDGETS, RandomBudgetRule, collect
 from wheels.data.tasks import Row
-from wheels.decoding.engine import decode
+from wheels.decoding.streaming import decode
 from wheels.decoding.teacher_forcing import teacher_force
 from wheels.decoding.trace import Trace, teacher_use
 from wheels.models.pair import Pair

@@ -26,10 +26,10 @@ from wheels.agents.rl.student import (
     visits_loss,
     weighted_divergence,
 )
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import student_only
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.step import Step
+from wheels.decoding.streaming import decode
 from wheels.distillation.collate import Collator, target_logits_and_labels
 from wheels.distillation.losses import IGNORED, distillation_loss, select
 from wheels.distillation.teacher_cache import distribution_of

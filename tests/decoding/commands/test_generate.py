@@ -12,13 +12,13 @@ from tests.decoding.commands.conftest import TEXTS, expected
 from tests.decoding.tiny import with_ends, write
 from wheels.decoding.commands import generate
 from wheels.decoding.commands.generate_config import GenerateConfig
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.calibrated import rule_of
 from wheels.decoding.methods.method import bild, cascade, priced, prompt_lookup, speculative, take_back, verified
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.models import self_check
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import Sampling
+from wheels.decoding.streaming import decode
 from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact
 

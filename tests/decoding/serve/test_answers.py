@@ -5,10 +5,10 @@ import pytest
 from tests.decoding.serve.harness import TEXTS, Served
 from tests.docs.blocks import ROOT, blocks_of
 from wheels.api import Model
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import speculative
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import Sampling
+from wheels.decoding.streaming import decode
 from wheels.decoding.trace import Trace
 
 NAME = "embedded-translation"

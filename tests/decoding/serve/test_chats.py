@@ -9,9 +9,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.decoding.serve.harness import Served, served
 from tests.models.chat_tokenizers import chat_tokenizer
-from wheels.decoding.engine import decode
 from wheels.decoding.methods.method import speculative
 from wheels.decoding.params import DecodeParams
+from wheels.decoding.streaming import decode
 from wheels.models.artefact import Artefact
 from wheels.models.pair import Pair
 from wheels.policy.calibration import Calibration

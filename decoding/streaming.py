@@ -1,0 +1,93 @@
+"""Texts in, traces out: all of them in order (`decode`), or each as soon as it has ended (`stream`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+
+from wheels.decoding.engine import GROUPED, Engine
+from wheels.decoding.methods.method import Method, check_method
+from wheels.decoding.models.runner import Pass
+from wheels.decoding.params import DecodeParams
+from wheels.decoding.scheduler import Schedule
+from wheels.decoding.sequences import prepare_sequences
+from wheels.decoding.trace import Trace, trace_of
+from wheels.errors import check_kind, check_texts
+from wheels.models.pair import Pair
+
+
+def decode(
+    pair: Pair,
+    sources: Iterable[str],
+    method: Method,
+    params: DecodeParams | None = None,
+    *,
+    batch_size: int = 64,
+    schedule: Schedule = GROUPED,
+    journal: dict[str, list[Pass]] | None = None,
+    on_error: str = "stop",
+    progress: Callable[[int], object] | None = None,
+) -> list[Trace]:
+    """Write an output for each source, and return the traces in the sources' order.
+
+    Args:
+        pair: Student, teacher and tokenizer; this and the others are those of `stream`.
+        sources: The texts to translate, summarize or continue.
+        method: How, and under which budget.
+        params: Lengths, sampling and the like.
+        batch_size: Rows of a forward pass at most.
+        schedule: When the teacher runs.
+        journal: Every forward pass is noted here.
+        on_error: What an unreadable source does.
+        progress: Called with the number of outputs that have just become ready.
+    """
+    check_kind("progress", progress, (Callable, type(None)), "a function, or None")
+    sources, traces = check_texts("sources", sources), dict[int, Trace]()
+    running = stream(
+        pair, sources, method, params, batch_size=batch_size, schedule=schedule, journal=journal, on_error=on_error
+    )
+    for index, trace in running:
+        traces[index] = trace
+        if progress is not None:
+            progress(1)
+    return [traces[index] for index in sorted(traces)]
+
+
+def stream(
+    pair: Pair,
+    sources: Iterable[str],
+    method: Method,
+    params: DecodeParams | None = None,
+    *,
+    batch_size: int = 64,
+    schedule: Schedule = GROUPED,
+    journal: dict[str, list[Pass]] | None = None,
+    on_error: str = "stop",
+) -> Iterator[tuple[int, Trace]]:
+    """Write an output for each source, and yield its index and trace as soon as it has ended.
+
+    Args:
+        pair: Student, teacher and tokenizer.
+        sources: The texts to translate, summarize or continue.
+        method: How, and under which budget (`wheels.decoding.methods.method`), such as `deferral(rule, budget=0.2)`.
+        params: Lengths, sampling and the like; None: greedy, at most 128 tokens.
+        batch_size: Rows of a forward pass at most. Up to twice as many texts are in flight (`decoding.scheduler`), and
+            memory grows with them; results do not depend on it, but in online mode.
+        schedule: When the teacher runs; results do not depend on it, but in online mode.
+        journal: Every forward pass is noted here, under `student` and `teacher`.
+        on_error: For a source that cannot be read: `stop` before anything is written, or `skip` it: its trace says why.
+
+    Raises:
+        WheelsError: for what is of another kind or out of its range, an empty source, or one longer than the context.
+    """
+    check_kind("journal", journal, (dict, type(None)), "a dict to be filled, or None")
+    params, method = DecodeParams() if params is None else params, check_method(method)
+    check_kind("params", params, DecodeParams, "DecodeParams, or None")
+    sequences = prepare_sequences(pair, sources, params.max_new_tokens, on_error=on_error, first=params.first)
+    method.check_count(params.first + len(sequences))
+    unread = [sequence for sequence in sequences if sequence.error is not None]
+    sequences = [sequence for sequence in sequences if sequence.error is None]
+    engine = Engine(pair, sequences, method, params, batch_size=batch_size, schedule=schedule, journal=journal)
+    del sequences  # what a text wrote is given back as soon as it has been passed on
+    for sequence in chain(unread, engine.run()):
+        yield sequence.index, trace_of(pair, sequence, method)
