@@ -23,12 +23,14 @@ from wheels.decoding.methods.draft_length import next_length
 from wheels.decoding.methods.lookup import copied_draft
 from wheels.decoding.methods.method import LONGEST_DRAFT, Method
 from wheels.decoding.methods.online import online_budget_of
+from wheels.decoding.methods.verify import Verifier
 from wheels.decoding.models.costs import Costs, costs_of
 from wheels.decoding.models.forward_batches import OVERHEAD
 from wheels.decoding.models.runner import Output, Pass
 from wheels.decoding.params import DecodeParams
-from wheels.decoding.passes import Passes, called
+from wheels.decoding.passes import called
 from wheels.decoding.read_ahead import ReadAhead
+from wheels.decoding.remote.passes import passes_for
 from wheels.decoding.scheduler import Schedule
 from wheels.decoding.sequences import Sequence, TextBatch
 from wheels.errors import check_kind, check_whole
@@ -80,10 +82,7 @@ class Engine:
         self.group = schedule.group or (costs.group(self.batch_size) if costs is not None else self.batch_size)
         count = min(schedule.in_flight(self.batch_size, 1 if alone else self.group), expected)
         self.texts = TextBatch(pair, count, sequences)
-        overhead = OVERHEAD if costs is None else costs.overhead()
-        self.passes = Passes(
-            pair, self.texts, params, overhead=overhead, longest_draft=method.draft_probs(params.sampling)
-        )
+        self.passes = passes_for(pair, self.texts, params, method, OVERHEAD if costs is None else costs.overhead())
         self.prompts = ReadAhead(self.passes, {"student": self._run, "teacher": self._call})
         if journal is not None:
             self.passes.keep_journal(journal)
@@ -98,6 +97,8 @@ class Engine:
 
     def _costs(self, pair: Pair, count: int, alone: bool) -> Costs | None:
         """Return the measured costs of passes, where a decision depends on them."""
+        if pair.is_remote:
+            return None  # a request is not measured: as many rows wait as a batch has
         waits = self.schedule.kind == "grouped" and count > self.batch_size > 1 and not (alone or self.online)
         if self.method.adaptive or (waits and self.schedule.group is None):
             return costs_of(pair, self.batch_size)
@@ -222,22 +223,25 @@ class Engine:
         del self.calling[: len(slots)]
         if self.method.verifier is None:
             self.passes.call_teacher(slots, slots_R)
-            return self._go_on(slots)
-        accepted, token_R = self.passes.verify(slots, slots_R, self.method.verifier)
-        follows = [self._accept_draft(slot, count) for slot, count in zip(slots, accepted, strict=True)]
+        else:
+            self._verify(slots, slots_R, self.method.verifier)
+        if self.online is not None:  # drafts were rolled back, or a remote teacher did not answer
+            self.online.recount(map(self.texts.sequence, slots))
+        return self._go_on(slots)
+
+    def _verify(self, slots: list[int], slots_R: torch.Tensor, verifier: Verifier) -> None:
+        """Let the teacher verify drafts, and write a token after what it accepts."""
+        accepted, token_R = self.passes.verify(slots, slots_R, verifier)
+        follows = [self._accept_draft(slot, count, verifier) for slot, count in zip(slots, accepted, strict=True)]
         self.texts.truncate(slots, slots_R)
         if followed := [slot for slot, follow in zip(slots, follows, strict=True) if follow]:
             follow_R = torch.tensor(follows, device=slots_R.device)
             self.texts.append(followed, slots_R[follow_R], token_R[follow_R], by_teacher=True)
         self.passes.rollback(slots_R)
-        if self.online is not None:
-            self.online.recount(self.texts.sequence(slot) for slot in slots)
-        return self._go_on(slots)
 
-    def _accept_draft(self, slot: int, num_accepted: int) -> bool:
+    def _accept_draft(self, slot: int, num_accepted: int, verifier: Verifier) -> bool:
         """Keep what the teacher accepted of a draft; return whether its own token follows."""
-        sequence, verifier = self.texts.sequence(slot), self.method.verifier
-        assert verifier is not None
+        sequence = self.texts.sequence(slot)
         if sequence.accept_draft(num_accepted):
             return True
         ended = bool(sequence.num_draft) and sequence.is_over(self.eos)
@@ -303,7 +307,7 @@ class Engine:
         """Put a draft that is copied after the text, up to the first end token."""
         draft = copied_draft(sequence.source, sequence.tokens, sequence.draft_limit)
         ends = (place for place, token in enumerate(draft, 1) if token in self.eos)
-        self.texts.append_draft(slot, draft[: next(ends, len(draft))])
+        self.texts.append_span(slot, draft[: next(ends, len(draft))], by_teacher=False)
 
     def _call(self, slot: int) -> None:
         """Let a text wait for the teacher."""

@@ -11,7 +11,7 @@ from wheels.output.visible import html, json_line, visible
 
 TEACHER_COLOR, PLAIN = "\x1b[1;33m", "\x1b[0m"
 """The escape sequences, ANSI X3.64, around what the teacher wrote: bold yellow, legible on dark and light alike."""
-SUMMED = ("tokens", "teacher_tokens", "teacher_passes", "teacher_positions", "drafted", "accepted")
+SUMMED = ("tokens", "teacher_tokens", "teacher_passes", "teacher_positions", "drafted", "accepted", "degraded")
 """The costs of a trace that are summed up."""
 
 
@@ -72,6 +72,7 @@ class Summary:
             f"{total['teacher_tokens']} of {_counted(total['tokens'], 'token')}, "
             f"{_counted(total['teacher_passes'], 'pass')}, {_counted(total['teacher_positions'], 'position')}"
             + (f"; {total['accepted']} of {drafted} kept" if total["drafted"] else "")
+            + (f"; degraded: {_counted(total['degraded'], 'call')} without an answer" if total["degraded"] else "")
         )
 
 

@@ -58,6 +58,8 @@ class Sequence:
     accepted: int = 0
     checked: int = 0
     """Draft tokens that were judged: those accepted, and the one that was not."""
+    degraded: int = 0
+    """Tokens that the student wrote because a remote teacher, called for them, gave no answer."""
     seconds: float = 0.0
     finished: bool = False
     error: str | None = None
@@ -285,13 +287,14 @@ class TextBatch:
             sequence.tokens.append(token)
             sequence.by_teacher.append(by_teacher)
 
-    def append_draft(self, slot: int, tokens: list[int]) -> None:
-        """Append a draft that was copied to one text."""
+    def append_span(self, slot: int, tokens: list[int], *, by_teacher: bool) -> None:
+        """Append several tokens to one text."""
         sequence, start = self.sequence(slot), int(self.length_Q[slot])
         self.tokens_QT[slot, start : start + len(tokens)] = torch.tensor(tokens, device=self.tokens_QT.device).long()
         self.length_Q[slot] += len(tokens)
+        self.calls_Q[slot] += by_teacher * len(tokens)
         sequence.tokens += tokens
-        sequence.by_teacher += [False] * len(tokens)
+        sequence.by_teacher += [by_teacher] * len(tokens)
 
     def truncate(self, slots: list[int], slots_R: torch.Tensor) -> None:
         """Shorten texts to the tokens that their sequences still have."""

@@ -50,6 +50,8 @@ class Trace:
     """Draft tokens that the teacher accepted."""
     checked: int = 0
     """Draft tokens that were judged: the accepted ones, and the first that was rejected in each draft."""
+    degraded: int = 0
+    """Tokens that the student wrote because a remote teacher, called for them, gave no answer."""
     error: str | None = None
     """Why nothing was written; None where something was."""
 
@@ -106,6 +108,7 @@ class Trace:
             "accepted": self.accepted,
             "acceptance": self.acceptance,
             "wasted": self.wasted,
+            "degraded": self.degraded,
             **({} if self.error is None else {"error": self.error}),
         }
 
@@ -135,6 +138,7 @@ def trace_of(pair: Pair, sequence: Sequence, method: Method) -> Trace:
         drafted=sequence.drafted,
         accepted=sequence.accepted,
         checked=sequence.checked,
+        degraded=sequence.degraded,
         error=sequence.error,
     )
 

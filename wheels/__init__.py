@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from wheels.decoding.methods.method import verified as verified
     from wheels.decoding.methods.rule import Rule as Rule
     from wheels.decoding.params import DecodeParams as DecodeParams
+    from wheels.decoding.remote.pair import RemotePair as RemotePair
+    from wheels.decoding.remote.teacher import RemoteTeacher as RemoteTeacher
     from wheels.decoding.sampling import Sampling as Sampling
     from wheels.decoding.streaming import decode as decode
     from wheels.decoding.streaming import stream as stream
@@ -70,6 +72,8 @@ else:
             ),
             "wheels.decoding.methods.rule": ("Rule",),
             "wheels.decoding.params": ("DecodeParams",),
+            "wheels.decoding.remote.pair": ("RemotePair",),
+            "wheels.decoding.remote.teacher": ("RemoteTeacher",),
             "wheels.decoding.sampling": ("Sampling",),
             "wheels.decoding.trace": ("Trace",),
             "wheels.distillation.config": ("PretrainConfig",),

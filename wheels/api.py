@@ -8,7 +8,9 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from wheels.agents.config import TrainConfig
 from wheels.config.fields import weights_of
@@ -19,6 +21,8 @@ from wheels.decoding.methods.calibrated import known_rules, rule_of
 from wheels.decoding.methods.method import Method, deferral
 from wheels.decoding.methods.rule import AnyRule, Rule
 from wheels.decoding.params import DecodeParams
+from wheels.decoding.remote.pair import RemotePair
+from wheels.decoding.remote.teacher import RemoteTeacher
 from wheels.decoding.sampling import GREEDY, Sampling
 from wheels.decoding.streaming import decode
 from wheels.decoding.streaming import stream as stream_traces
@@ -52,7 +56,7 @@ class Model:
         cls,
         folder: str | Path,
         *,
-        teacher: str | Path | None = None,
+        teacher: str | Path | RemoteTeacher | None = None,
         device: str = "cpu",
         dtype: str = "float32",
         student_weights: str = "float32",
@@ -62,7 +66,8 @@ class Model:
 
         Args:
             folder: What `wheels train` wrote.
-            teacher: Folder or Hub name of the teacher, if not the one that the folder names.
+            teacher: Folder or Hub name of the teacher, if not the one that the folder names; or a `RemoteTeacher`, a
+                model behind an address.
             device: Where both models run, such as `cuda`.
             dtype: `float32`, `bfloat16` or `float16`.
             student_weights: What decoding makes of a float32 student's weights on a CPU: `int8` and `bfloat16` are
@@ -74,8 +79,10 @@ class Model:
         """
         check_kind("folder", folder, (str, Path), "a folder; models in memory go into Model(Pair.of(...))")
         weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
-        source = str(teacher) if teacher else None
-        return _model(Artefact.load(folder, teacher=source, device=device, dtype=dtype, **weights))
+        place: dict[str, Any] = {"device": device, "dtype": dtype, **weights}
+        if isinstance(teacher, RemoteTeacher):
+            place["load_pair"], teacher = partial(RemotePair.load, remote=teacher), teacher.model
+        return _model(Artefact.load(folder, teacher=str(teacher) if teacher else None, **place))
 
     @classmethod
     def embedded(
@@ -87,7 +94,7 @@ class Model:
         teacher_weights: str = "float32",
     ) -> Model:
         """Return the small German-English pair that comes with the package; the arguments are those of `load`."""
-        weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
+        weights: dict[str, Any] = {"student_weights": student_weights, "teacher_weights": teacher_weights}
         return _model(Artefact.load(device=device, dtype=dtype, **weights))
 
     def __repr__(self) -> str:

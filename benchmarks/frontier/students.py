@@ -93,7 +93,7 @@ def load_students(config: WaysConfig) -> list[Student]:
 
 def _load(config: WaysConfig, folder: str) -> Student:
     """Load a student: trained to call where its folder says so, else a plain model."""
-    place = {"device": config.device, "dtype": config.dtype}
+    place: dict[str, Any] = {"device": config.device, "dtype": config.dtype}
     assert config.teacher is not None, "checked by the configuration"
     if (Path(folder) / "deferral" / "config.json").is_file():
         artefact = Artefact.load(folder, teacher=config.teacher, **place)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -33,6 +34,8 @@ from wheels.decoding.methods.method import (
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.models.backends import use_backend
 from wheels.decoding.params import DecodeParams
+from wheels.decoding.remote.pair import RemotePair
+from wheels.decoding.remote.teacher import RemoteTeacher
 from wheels.decoding.render import Summary, as_html, as_json, as_text
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.streaming import decode
@@ -101,13 +104,28 @@ def load_artefact(config: GenerateConfig, *, conversations: bool = False) -> Art
         config: names them, and says what they read of a text.
         conversations: whether the texts are conversations.
     """
-    place = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
-    if config.student is not None and config.teacher is not None:
-        artefact = Artefact.untrained(config.student, config.teacher, **place)
+    place: dict[str, Any] = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
+    teacher = config.teacher_model if config.is_remote else config.teacher
+    if config.is_remote:
+        place["load_pair"] = partial(RemotePair.load, remote=remote_teacher(config))
+    if config.student is not None and teacher is not None:
+        artefact = Artefact.untrained(config.student, teacher, **place)
     else:
-        artefact = Artefact.load(config.model, teacher=config.teacher, **place)
+        artefact = Artefact.load(config.model, teacher=teacher, **place)
     artefact.pair.read_by(chosen_prompt(config, artefact.pair.prompt, conversations=conversations))
     return artefact
+
+
+def remote_teacher(config: GenerateConfig) -> RemoteTeacher:
+    """Return the teacher behind the address that a configuration gives."""
+    return RemoteTeacher(
+        str(config.teacher),
+        str(config.teacher_model),
+        key_variable=config.teacher_key,
+        timeout=config.teacher_timeout,
+        attempts=config.teacher_attempts,
+        on_error=config.on_teacher_error,
+    )
 
 
 def generate(config: GenerateConfig, artefact: Artefact, sources: Texts) -> Iterator[tuple[list[str], list[Trace]]]:

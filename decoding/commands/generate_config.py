@@ -26,12 +26,16 @@ from wheels.decoding.methods.choices import (
     MODE_HELP,
     MODES,
     ON_ERROR,
+    ON_TEACHER_ERROR,
 )
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES, RULES
+from wheels.endpoints.address import is_address
 from wheels.errors import WheelsError
+from wheels.secret import DEFAULT_KEY, read_secret
 
 input_option = option_group("input and output")
 pair_option = option_group("another pair")
+remote_option = option_group("a teacher behind an address")
 OF_PROMPT = prompt_options(option_group("prompt"), "the model's own")
 draft_option = option_group("methods that verify drafts")
 sampling_option = option_group("sampling")
@@ -66,7 +70,22 @@ class GenerateConfig:
         "folder or hub id of a student, in place of --model",
         reads=PLACE,
     )
-    teacher: str | None = pair_option(None, "folder or hub id of the teacher (default: the model's own)", reads=PLACE)
+    teacher: str | None = pair_option(
+        None,
+        "folder or hub id of the teacher, or http://host:port/v1 of a server with it (default: the model's own)",
+        reads=PLACE,
+    )
+    teacher_model: str | None = remote_option(None, "what that server calls the teacher", metavar="NAME")
+    teacher_key: str = remote_option(
+        DEFAULT_KEY, "environment variable that holds the server's key, if it wants one", metavar="NAME"
+    )
+    teacher_timeout: float = remote_option(30.0, "seconds for one request", minimum=0.01)
+    teacher_attempts: int = remote_option(3, "requests for one call; what may pass is tried again", minimum=1)
+    on_teacher_error: str = remote_option(
+        "continue",
+        "what a call does that gets no answer; continue: the student writes in its place",
+        choices=ON_TEACHER_ERROR,
+    )
     prompt: str | None = OF_PROMPT[0]
     chat_template: str = OF_PROMPT[1]
     system_prompt: str | None = OF_PROMPT[2]
@@ -128,6 +147,7 @@ class GenerateConfig:
             raise WheelsError(f"{given} has no effect at temperature 0; set a temperature above 0 to sample")
         self._check_method()
         self._check_pair()
+        self._check_remote()
         if self.color == "always" and self.format != "text":
             raise WheelsError(f"color 'always' is for format 'text', got format {self.format!r}")
 
@@ -175,3 +195,24 @@ class GenerateConfig:
                 f"{' or '.join(known)}, another --method than {' or '.join(BUDGETED)}, or --model with the "
                 "folder of a model that was trained"
             )
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the teacher is behind an address."""
+        return is_address(self.teacher)
+
+    def _check_remote(self) -> None:
+        """Refuse an address without a name, and a name without an address."""
+        if self.is_remote and not self.teacher_model:
+            raise WheelsError("a server has its models by name: give --teacher-model NAME")
+        if self.teacher_model and not self.is_remote:
+            raise WheelsError(
+                f"teacher_model {self.teacher_model!r} is a name at a server, but teacher is no http(s):// address"
+            )
+        if self.is_remote and self.teacher_weights != "float32":
+            raise WheelsError(
+                f"teacher_weights {self.teacher_weights!r} is for a teacher in a folder, and this one is at "
+                "an address; leave it out"
+            )
+        if self.teacher_key != DEFAULT_KEY or self.is_remote:
+            read_secret(self.teacher_key, "--teacher-key")

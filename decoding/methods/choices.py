@@ -33,3 +33,5 @@ TOLERANCES["take-back"] = 2.0
 """How much worse than the teacher's a draft token may be, where that is not given; see `wheels generate --help`."""
 ON_ERROR = ("stop", "skip")
 """What happens at an input that cannot be read: nothing is decoded, or all the others are."""
+ON_TEACHER_ERROR = ("continue", "stop")
+"""What a call does that gets no answer from a remote teacher: the student writes in its place, or all ends."""

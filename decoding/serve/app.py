@@ -64,6 +64,7 @@ def _add_writing(app: FastAPI, service: Service, path: str, kind: type[Body], re
 def _add_models(app: FastAPI, service: Service) -> None:
     """Add the list of models: there is one."""
     told = {"id": service.name, "object": "model", "created": service.started, "owned_by": "wheels"}
+    told |= {"max_model_len": service.context}
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:

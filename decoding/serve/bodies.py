@@ -113,11 +113,21 @@ class CompletionBody(Body):
 
     prompt: str | list[str] | list[Token] | list[list[Token]]
     logprobs: int | None = Field(None, ge=0, le=5)
+    written_token_ids: list[list[Token]] | None = None
+    """For each prompt the tokens of its output so far: `max_tokens` more are written after them."""
+    text_limits: list[Annotated[int, Field(ge=1)]] | None = None
+    """For each prompt the most tokens of its whole output, which some models treat as its end."""
 
     @property
     def best(self) -> int | None:
         """As `Body.best`."""
         return self.logprobs
+
+    def check(self) -> None:
+        """Refuse limits of texts that do not go on."""
+        super().check()
+        if self.text_limits is not None and self.written_token_ids is None:
+            raise Refused(400, "text_limits is for texts that go on: give written_token_ids", param="text_limits")
 
 
 class TextPart(BaseModel):

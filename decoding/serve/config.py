@@ -18,6 +18,7 @@ from wheels.config.paths import PLACE, SETTINGS
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.methods.choices import DTYPES, METHODS, MODE_HELP, MODES
 from wheels.decoding.methods.rules import RULES
+from wheels.endpoints.address import is_address
 from wheels.errors import WheelsError
 
 pair_option = option_group("another pair")
@@ -75,6 +76,11 @@ class ServeConfig:
     def __post_init__(self) -> None:
         """Check every value, and those that do not go together."""
         check_fields(self)
+        if is_address(self.teacher):
+            raise WheelsError(
+                f"teacher {self.teacher!r} is an address, and a server waits for nobody; give the folder of a teacher, "
+                "or use `wheels generate`"
+            )
         assert self.default is not None  # checks what says how
         if self.api_key_env is not None and self.api_key_file is not None:
             raise WheelsError("give the key by --api-key-env or --api-key-file, not by both")

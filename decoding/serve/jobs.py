@@ -61,17 +61,23 @@ class Choice:
     stops: StopTexts
     spaces: OuterSpaces | None = None
     """Leaves out outer spaces; None: the text goes on where the prompt ended, and they stay."""
+    first: int = 0
+    """Tokens that stood before the request."""
+    last: int | None = None
+    """Tokens after which it is cut, before its own limit."""
     sent: int = 0
-    """Tokens that were passed on."""
+    """Tokens that were passed on, or stood before."""
     told: float = -math.inf
     """When the last of them were."""
 
     def delta(self, final: int, *, ended: bool) -> Delta | None:
         """Return what is new among the first `final` tokens; None where nothing is shown yet.
 
-        Tokens that come faster than the job's interval are told of together. A stop text ends the choice: `finish` is
-        then set before the engine ends it.
+        Tokens that come faster than the job's interval are told of together. A stop text ends the choice, and so does
+        its `last` token: `finish` is then set before the engine ends it.
         """
+        if self.last is not None and final >= self.last:
+            final, ended = self.last, True
         now = time.perf_counter()
         if not ended and (final == self.sent or not self.job.eager or now < self.told + self.job.interval):
             return None
@@ -80,7 +86,8 @@ class Choice:
         if ended and not self.stops.found:
             text += self.stops.add(self.speller.end()) + self.stops.end()
         text = text if self.spaces is None else self.spaces.add(text)
-        finish = "stop" if self.stops.found else ("stop" if sequence.finished else "length") if ended else None
+        whole = sequence.finished and final == len(sequence.tokens)
+        finish = "stop" if self.stops.found else ("stop" if whole else "length") if ended else None
         return Delta(
             sequence.index,
             text,
@@ -103,7 +110,8 @@ class Choice:
             piece = self.speller.add([sequence.tokens[place]])
             text += self.stops.add(piece)
             if self.job.details:
-                known = sequence.logprobs[place] if place < len(sequence.logprobs) else None
+                kept = place - self.first
+                known = sequence.logprobs[kept] if kept < len(sequence.logprobs) else None
                 pieces.append(Piece(sequence.tokens[place], piece, sequence.by_teacher[place], known))
             if self.stops.found:
                 break
@@ -124,6 +132,7 @@ class Job:
         stops: Texts that end a choice.
         trimmed: Whether outer spaces are left out, for a text that does not go on where the prompt ended.
         interval: Seconds between two parts of a choice at least.
+        lasts: Of each choice the tokens after which it is cut; None: only its own limit cuts it.
     """
 
     how: GenerateConfig
@@ -135,6 +144,7 @@ class Job:
     stops: Sequence[str] = ()
     trimmed: bool = False
     interval: float = 0.0
+    lasts: Sequence[int | None] = ()
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     events: asyncio.Queue[Delta | Exception] = field(default_factory=asyncio.Queue)
     begun: float = field(default_factory=time.perf_counter)

@@ -15,12 +15,13 @@ from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.methods.calibrated import known_rules
 from wheels.decoding.methods.choices import BUDGETED
 from wheels.decoding.sequences import Sequence
-from wheels.decoding.serve.bodies import Body, ChatBody
+from wheels.decoding.serve.bodies import Body, ChatBody, CompletionBody
 from wheels.decoding.serve.config import ServeConfig
 from wheels.decoding.serve.errors import Refused
 from wheels.decoding.serve.jobs import Job
 from wheels.decoding.serve.metrics import Metrics
 from wheels.decoding.serve.prompts import prompts_of
+from wheels.decoding.serve.starts import Start, starts_after
 from wheels.decoding.serve.worker import Worker
 from wheels.errors import WheelsError, did_you_mean, shown
 from wheels.models.artefact import Artefact
@@ -78,18 +79,23 @@ class Service:
         if len(prompts) * count > self.capacity:
             message = f"{len(prompts)} prompts with n {count} are more texts than the {self.capacity} that are taken"
             raise Refused(400, message, param="n")
-        limits = [self._limit(prompt, body) for prompt in prompts]
+        starts = self._starts(prompts, body)
         seed = secrets.randbelow(2**32) if body.seed is None and how.temperature else body.seed or 0
         sequences = [
-            Sequence(row * count + choice, prompt, limit, seed=seed, best=body.best)
-            for row, (prompt, limit) in enumerate(zip(prompts, limits, strict=True))
+            Sequence(row * count + choice, start.prompt, start.limit, seed=seed, best=body.best)
+            for row, start in enumerate(starts)
             for choice in range(count)
         ]
+        for sequence in sequences:
+            sequence.tokens += starts[sequence.index // count].written
+            sequence.by_teacher += [False] * len(sequence.tokens)
         details = bool(body.return_authors or body.return_token_ids or body.best is not None)
         eager = bool(body.stream or body.stops)
         self.metrics.count("prompt_tokens", read := sum(map(len, prompts)))
         trimmed = self.pair.is_seq2seq or isinstance(body, ChatBody)
-        return Job(how, sequences, read, eager, details, self.metrics, body.stops, trimmed, self.config.stream_interval)
+        lasts = [starts[sequence.index // count].last for sequence in sequences]
+        interval = self.config.stream_interval
+        return Job(how, sequences, read, eager, details, self.metrics, body.stops, trimmed, interval, lasts)
 
     def how(self, body: Body) -> GenerateConfig:
         """Return the method, budget and sampling that a request asks for.
@@ -136,16 +142,30 @@ class Service:
         method_of(how, self.artefact)
         return how
 
-    def _limit(self, prompt: list[int], body: Body) -> int:
-        """Return the most tokens that may follow a prompt.
+    def _starts(self, prompts: list[list[int]], body: Body) -> list[Start]:
+        """Return where each text begins, and how long it may grow."""
+        most = [self._most(prompt) for prompt in prompts]
+        if isinstance(body, CompletionBody) and body.written_token_ids is not None:
+            return starts_after(self.pair, prompts, most, body)
+        return [Start(prompt, self._limit(prompt, own, body)) for prompt, own in zip(prompts, most, strict=True)]
+
+    def _most(self, prompt: list[int]) -> int:
+        """Return the most tokens that can follow a prompt.
 
         Raises:
-            Refused: where the prompt, or what was asked to follow it, is too long.
+            Refused: where the prompt is too long.
         """
         if len(prompt) > self.longest_prompt:
             message = f"the prompt has {len(prompt)} tokens, and at most {self.longest_prompt} are read; shorten it"
             raise Refused(400, message, param="prompt", code="context_length_exceeded")
-        most = room(len(prompt), self.config.longest_output, self.context, is_seq2seq=self.pair.is_seq2seq)
+        return room(len(prompt), self.config.longest_output, self.context, is_seq2seq=self.pair.is_seq2seq)
+
+    def _limit(self, prompt: list[int], most: int, body: Body) -> int:
+        """Return the most tokens that may follow a prompt, of the `most` that can.
+
+        Raises:
+            Refused: where there is no room, or not for what was asked for.
+        """
         wanted = body.longest
         if most < 1 or (wanted is not None and wanted > most):
             message = f"after a prompt of {len(prompt)} tokens at most {most} can be written"

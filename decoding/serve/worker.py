@@ -49,8 +49,12 @@ class Lane:
     def submit(self, job: Job) -> None:
         """Let a job's texts wait for slots."""
         for sequence in job.sequences:
-            spaces = OuterSpaces() if job.trimmed else None
-            self.choices[id(sequence)] = Choice(job, sequence, Speller(self.decode), StopTexts(job.stops), spaces)
+            first, last = len(sequence.tokens), job.lasts[sequence.index] if job.lasts else None
+            spaces = OuterSpaces() if job.trimmed and not first else None
+            speller = Speller(self.decode)
+            speller.add(sequence.tokens)  # what stood before says how the first new token is spelt
+            choice = Choice(job, sequence, speller, StopTexts(job.stops), spaces, first, last, sent=first)
+            self.choices[id(sequence)] = choice
             self.engine.submit(sequence)
 
     def cancel(self, job: Job) -> None:

@@ -34,8 +34,8 @@ def test_tensors_and_lists_say_the_same(family):
     assert texts.free() == [1] and not texts.is_all([0, 2]) and texts.is_all([0, 1, 2])
     texts.append([0, 2], slots_R, torch.tensor([5, 6]), by_teacher=False)
     texts.append([2], slots_R[1:], torch.tensor([7]), by_teacher=True)
-    texts.append_draft(0, [8, 9])
-    texts.append_draft(0, [])
+    texts.append_span(0, [8, 9], by_teacher=False)
+    texts.append_span(0, [], by_teacher=False)
     assert (second.tokens, first.tokens) == ([5, 8, 9], [6, 7]) == (written(texts, 0), written(texts, 2))
     assert first.by_teacher == [False, True] and second.by_teacher == [False] * 3
     assert texts.position(slots_R).tolist() == [3, 2] and texts.calls_Q[slots_R].tolist() == [0, 1]
@@ -45,7 +45,7 @@ def test_tensors_and_lists_say_the_same(family):
 def test_a_draft_is_accepted_up_to_its_first_rejection():
     """Of four tokens, one settled: the draft has three, and one of them is accepted."""
     texts, (_, sequence) = batch_of()
-    texts.append_draft(0, [4, 5, 6, 7])
+    texts.append_span(0, [4, 5, 6, 7], by_teacher=False)
     sequence.num_settled = 1
     assert sequence.num_draft == 3
     assert sequence.accept_draft(1)

@@ -92,4 +92,5 @@ def test_json_has_everything():
         "accepted": 3,
         "acceptance": 0.75,
         "wasted": 2,
+        "degraded": 0,
     }

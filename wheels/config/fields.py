@@ -131,7 +131,7 @@ def weights_option(role: str) -> Any:
     )
 
 
-def weights_of(config: Any) -> dict[str, str]:
+def weights_of(config: Any) -> dict[str, Any]:
     """Return the values of both fields of `weights_option`, by name; a pair has them too."""
     return {"student_weights": config.student_weights, "teacher_weights": config.teacher_weights}
 

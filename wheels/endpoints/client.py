@@ -17,7 +17,15 @@ from typing import Any, TypeVar
 import httpx2
 
 from wheels.endpoints.address import is_loopback
-from wheels.endpoints.faults import Again, RequestFailed, RequestRefused, ServerRefused, fault_of, message_of
+from wheels.endpoints.faults import (
+    Again,
+    AnswerUnusable,
+    RequestFailed,
+    RequestRefused,
+    ServerRefused,
+    fault_of,
+    message_of,
+)
 from wheels.endpoints.retry import Patience, backoff, wait_of
 from wheels.errors import WheelsError
 from wheels.secret import DEFAULT_KEY, read_secret
@@ -111,6 +119,7 @@ class Client:
             RequestFailed: where every attempt failed in a way that may pass.
             RequestRefused: where the server will not answer this request: it is too long, or against its policy.
             ServerRefused: where it will answer none: the key, the address or the model is not right.
+            AnswerUnusable: where its answer is none.
         """
         reason = "it was stopped"
         for number in range(self.patience.attempts):
@@ -126,7 +135,7 @@ class Client:
                 wait = backoff(number, self.patience, self._random.random())
                 if number + 1 < self.patience.attempts:
                     self.stopped.wait(wait + (failure.wait or 0.0))
-            except (RequestRefused, ServerRefused) as refusal:
+            except (AnswerUnusable, RequestRefused, ServerRefused) as refusal:
                 raise type(refusal)(self._with_address(str(refusal))) from None
         raise RequestFailed(self._with_address(f"gives no answer: {reason}"))
 

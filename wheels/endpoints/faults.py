@@ -41,6 +41,10 @@ class ServerRefused(WheelsError):
     """A refusal of every request: wrong key, address or model."""
 
 
+class AnswerUnusable(WheelsError):
+    """An answer that arrived whole, and holds nothing that can be used; to ask again would be to pay again."""
+
+
 class Again(Exception):
     """An attempt with a temporary failure; `wait` is the server's requested delay in seconds."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
@@ -34,6 +34,8 @@ from wheels.policy.head import DeferralHead, HeadConfig
 
 FORMAT = 1
 EMBEDDED = "embedded-translation"
+LoadPair = Callable[..., Pair]
+"""Reads a pair, as `Pair.load` does and with its arguments."""
 SAYS_NOTHING = ("_name_or_path", "transformers_version")
 """What a configuration holds beside what decides a model's outputs."""
 
@@ -68,6 +70,7 @@ class Artefact:
         dtype: str = "float32",
         student_weights: str = "float32",
         teacher_weights: str = "float32",
+        load_pair: LoadPair = Pair.load,
     ) -> Artefact:
         """Load a trained model; without a folder, the embedded pair.
 
@@ -78,6 +81,7 @@ class Artefact:
             dtype: in which number format.
             student_weights: what decoding makes of the student's weights; see `Pair`.
             teacher_weights: of the teacher's.
+            load_pair: reads the pair, where its teacher is not in a folder.
 
         Raises:
             WheelsError: where something is missing or damaged: names it, and says what to do.
@@ -89,7 +93,7 @@ class Artefact:
         source = teacher or _teacher_of(place, config)
         weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
         prompt = Prompt.of(config["prompt"])
-        pair = Pair.load(place, source, prompt=prompt, dtype=dtype, device=device, **weights)
+        pair = load_pair(place, source, prompt=prompt, dtype=dtype, device=device, **weights)
         heads = pair_heads(place, HeadConfig(**config["head"]), pair)
         calibration = Calibration.load(place / "deferral" / "calibration.json")
         names = (_short_name(place) if folder is not None else EMBEDDED, _short_name(source))
@@ -105,6 +109,7 @@ class Artefact:
         dtype: str = "float32",
         student_weights: str = "float32",
         teacher_weights: str = "float32",
+        load_pair: LoadPair = Pair.load,
     ) -> Artefact:
         """Pair a student and a teacher without trained rules: no heads, no thresholds.
 
@@ -115,12 +120,13 @@ class Artefact:
             dtype: in which number format.
             student_weights: what decoding makes of the student's weights; see `Pair`.
             teacher_weights: of the teacher's.
+            load_pair: reads the pair, where its teacher is not in a folder.
 
         Raises:
             WheelsError: as `Pair.load`.
         """
         weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
-        pair = Pair.load(student, teacher, prompt=noted_prompt(student), dtype=dtype, device=device, **weights)
+        pair = load_pair(student, teacher, prompt=noted_prompt(student), dtype=dtype, device=device, **weights)
         return cls(pair, {}, Calibration(), student_name=_short_name(student), teacher_name=_short_name(teacher))
 
     def head(self, rule: str, seed: int = 0) -> DeferralHead:

@@ -6,13 +6,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from wheels.config.fields import WEIGHTS
 from wheels.data.prompts import SOURCE_ALONE, Prompt
+from wheels.endpoints.address import is_address
 from wheels.errors import WheelsError, check_choice, check_kind
 from wheels.models.encoding import check_chat, decode_text, encode_sources, encode_targets
 from wheels.models.generation_settings import Constraints
@@ -47,6 +48,8 @@ class Pair:
     """What decoding makes of the student's weights: `float32`, `int8`, `bfloat16` or `auto`, the fastest here."""
     teacher_weights: str = "float32"
     """The same of the teacher's."""
+    is_remote: ClassVar[bool] = False
+    """Whether the teacher is elsewhere, and tells its tokens alone (`wheels.decoding.remote`)."""
 
     def __post_init__(self) -> None:
         """Take a prompt that is given as its text, and check the weights."""
@@ -73,6 +76,11 @@ class Pair:
         """
         for role, name in (("student", student), ("teacher", teacher)):
             check_kind(role, name, (str, Path), "a folder or a hub id")
+            if is_address(str(name)):
+                raise WheelsError(
+                    f"{role} {str(name)!r} is an address, and this needs a model's weights; give its folder or hub id "
+                    "(`wheels generate` takes a teacher at an address)"
+                )
         q_kind, p_kind = kind_of(load_config(student, role="student")), kind_of(load_config(teacher, role="teacher"))
         check_same_kind(q_kind, p_kind, f"{student}", f"{teacher}")
         tokenizers = load_tokenizer(student, role="student"), load_tokenizer(teacher, role="teacher")

@@ -1,0 +1,135 @@
+"""What a server has: asked once, in one round trip, before anything that counts is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from wheels.decoding.remote.completions import json_of
+from wheels.decoding.remote.protocol import Probe
+from wheels.endpoints.client import Client, content_of
+from wheels.endpoints.faults import RequestRefused, ServerRefused, mapping, raise_error_of
+from wheels.errors import WheelsError, did_you_mean
+from wheels.models.loading import Tokenizer
+
+WORDS = 24
+"""Words of a probe: tokens from all over the vocabulary, so that another tokenizer shows itself."""
+
+
+def probe(client: Client, model: str, tokenizer: Tokenizer) -> Probe:
+    """Find out what a server has.
+
+    A list of its models and a completion of two texts are asked for at the same time. The texts go out as text, and the
+    ids that the server reads of them tell whether its tokenizer is ours.
+
+    Raises:
+        WheelsError: where it does not answer, does not know the model, gives no token ids, or has another tokenizer.
+    """
+    texts = probe_texts(tokenizer)
+    with ThreadPoolExecutor(2) as pool:
+        listing = pool.submit(models_of, client)
+        trying = pool.submit(completions_of, client, model, texts)
+        known = listing.result()
+        try:
+            answer, batches = trying.result()
+        except ServerRefused as refusal:
+            names = [str(each.get("id")) for each in known]
+            if not names or model in names:
+                raise
+            hint = did_you_mean(model, names) or f"; it has {', '.join(names)[:200]}"
+            raise ServerRefused(f"{refusal}: is {model!r} its name?{hint}") from None
+    own: Mapping[str, Any] = next((each for each in known if each.get("id") == model), {})
+    read = check_ids(client, mapping(answer["choices"][0]))
+    check_tokenizer(client, tokenizer, texts[0], read)
+    limit, server = own.get("max_model_len"), own.get("owned_by")
+    return Probe(
+        server=server if isinstance(server, str) else "unknown",
+        name=str(answer.get("model")),
+        limit=limit if isinstance(limit, int) and limit > 0 else None,
+        batches=batches,
+        log_probs=bool(mapping(mapping(answer["choices"][0]).get("logprobs")).get("token_logprobs")),
+    )
+
+
+def models_of(client: Client) -> list[Any]:
+    """Return what a server says of its models; nothing where it lists none."""
+    path = client.url.raw_path.decode().partition("?")[0].removesuffix("/completions") + "/models"
+    url = client.url.copy_with(raw_path=path.encode())
+    try:
+        listed = client.retried(lambda: json_of(content_of(client.fetch(None, url=url)))).get("data")
+    except (RequestRefused, ServerRefused):
+        return []
+    return [mapping(each) for each in listed] if isinstance(listed, list) else []
+
+
+def completions_of(client: Client, model: str, texts: list[str]) -> tuple[dict[str, Any], bool]:
+    """Return the answer to a request of one token after each text, and whether the server takes several at once.
+
+    A server that refuses is asked for less: one text, then no log-probabilities.
+    """
+    body = {"model": model, "max_tokens": 1, "temperature": 0.0, "return_token_ids": True}
+    prompts: list[dict[str, Any]] = [{"prompt": texts}, {"prompt": texts[0]}]
+    wishes = [prompt | {"logprobs": 1} for prompt in prompts] + prompts
+    for wish in wishes:
+        try:
+            whole = client.retried(partial(_completion, client, body | wish))
+        except RequestRefused:
+            if wish is wishes[-1]:
+                raise
+        else:
+            if len(whole["choices"]) == len(texts) or wish is wishes[-1]:
+                return whole, len(whole["choices"]) == len(texts)
+    raise AssertionError("the last wish returns or raises")
+
+
+def _completion(client: Client, body: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer that has choices."""
+    whole = json_of(content_of(client.fetch(body)))
+    choices = whole.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise_error_of(whole)
+    return whole
+
+
+def check_ids(client: Client, choice: Any) -> list[int]:
+    """Return the ids that a server read of its prompt.
+
+    Raises:
+        WheelsError: where it gives no ids.
+    """
+    read, wrote = choice.get("prompt_token_ids"), choice.get("token_ids")
+    if not isinstance(read, list) or not isinstance(wrote, list):
+        raise WheelsError(
+            f"{client.url} gives no token ids (return_token_ids), so its tokens cannot stand among a student's; a "
+            "remote teacher is a server of vLLM, 0.10.2 or later, or `wheels serve`"
+        )
+    return [token for token in read if isinstance(token, int)]
+
+
+def probe_texts(tokenizer: Tokenizer) -> list[str]:
+    """Return two texts of whole words that the tokenizer knows."""
+    known = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
+    step = max(1, len(known) // (WORDS * 8))
+    words = [str(tokenizer.decode([token])).strip() for token in known[::step]]
+    plain = [word for word in dict.fromkeys(words) if word.isascii() and word.isalnum()][-WORDS:]
+    return [" ".join(plain) or "a", "a"]
+
+
+def check_tokenizer(client: Client, tokenizer: Tokenizer, text: str, read: list[int]) -> None:
+    """Raise a `WheelsError` where a server reads other ids of a text than the student's tokenizer.
+
+    A template may stand around the text at the server, so it is enough that its words come back out of what was read.
+    """
+    size = max(tokenizer.get_vocab().values()) + 1
+    known = [token for token in read if 0 <= token < size]
+    own = str(tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True)).split()
+    own = own[1:-1] or own  # a template may be joined to the first and the last
+    back = str(tokenizer.decode(known, skip_special_tokens=True)).split()
+    places = range(len(back) - len(own) + 1)
+    if len(known) < len(read) or not any(back[place : place + len(own)] == own for place in places):
+        raise WheelsError(
+            f"{client.url} has another tokenizer than the student: of {text[:40]!r}... it reads "
+            f"{' '.join(back)[:60]!r}...; a teacher and its student need one tokenizer"
+        )

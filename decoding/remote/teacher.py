@@ -1,0 +1,178 @@
+"""A teacher at an address, and what becomes of a text when it fails."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from wheels.decoding.methods.choices import ON_TEACHER_ERROR
+from wheels.decoding.remote.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
+from wheels.decoding.remote.completions import Completions
+from wheels.decoding.remote.probe import probe
+from wheels.decoding.remote.protocol import Probe, Span, TextSoFar
+from wheels.decoding.sampling import Sampling
+from wheels.endpoints.address import endpoint_url
+from wheels.endpoints.client import Client
+from wheels.endpoints.faults import RequestFailed, RequestRefused, ServerRefused
+from wheels.endpoints.retry import Patience
+from wheels.errors import WheelsError, check_choice
+from wheels.models.loading import Tokenizer
+from wheels.secret import DEFAULT_KEY
+
+log = logging.getLogger("wheels")
+
+WORKERS = 16
+"""Connections at a time, where each text needs a request of its own."""
+
+
+class RemoteTeacher:
+    """A model behind a server of vLLM or `wheels serve` that writes tokens for a student.
+
+    Args:
+        url: The server, such as `http://host:8000/v1`.
+        model: What the server knows the model by.
+        key_variable: The environment variable that holds the server's key; the default one may be missing, for no key.
+        timeout: Seconds for one request, from the search for the host to the last byte.
+        attempts: Requests for one call at most; only what may pass is tried again, after a wait with jitter.
+        on_error: What a call does that gets no answer: `continue`, the student writes in its place; `stop`: an error.
+        breaker: When the server is left alone; None: after three failures in a row, for five seconds and longer.
+
+    Raises:
+        WheelsError: for an address, a key or a proxy that cannot be used. Nothing is sent yet.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        key_variable: str = DEFAULT_KEY,
+        timeout: float = 30.0,
+        attempts: int = 3,
+        on_error: str = "continue",
+        breaker: Breaker | None = None,
+    ) -> None:
+        self.model, self.on_error = model, check_choice("on_teacher_error", on_error, ON_TEACHER_ERROR)
+        patience = Patience(attempts, timeout, base=0.25, cap=2.0, longest=10.0)
+        address = endpoint_url(url, "/completions")
+        self.client = Client(address, key_variable=key_variable, patience=patience, workers=WORKERS)
+        self.breaker = Breaker() if breaker is None else breaker
+        self.failures: dict[str, int] = {}
+        """The reasons of calls without an answer, and how often each was."""
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="teacher")
+        self._completions: Completions | None = None
+        self.close = weakref.finalize(self, _close, self.client, self._pool)
+        """Closes the connections; at the latest when nobody holds the teacher any more."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for errors."""
+        return f"{self.model!r} at {self.client.url}"
+
+    def connect(self, tokenizer: Tokenizer, vocab_size: int, *, is_seq2seq: bool) -> Probe | None:
+        """Find out what the server has; None where it does not answer now, and the student is to go on without it.
+
+        Args:
+            tokenizer: The student's.
+            vocab_size: The student's token ids are below it.
+            is_seq2seq: Whether the student is an encoder-decoder.
+
+        Raises:
+            WheelsError: where it cannot be a teacher of this student (`probe`); and where it does not answer, if that
+                is to stop everything.
+        """
+        self._student = (tokenizer, vocab_size, is_seq2seq)
+        try:
+            return self._connected().probe
+        except RequestFailed as error:
+            self._failed(error, 0)
+            self.breaker.failed(for_all=True)
+            return None
+
+    def _connected(self) -> Completions:
+        """Return what speaks to the server, which is asked what it has at first."""
+        if self._completions is None:
+            tokenizer, vocab_size, is_seq2seq = self._student
+            found = probe(self.client, self.model, tokenizer)
+            if is_seq2seq and not found.is_wheels:
+                raise WheelsError(
+                    f"{self.client.url} continues prompts, and the student is an encoder-decoder, whose outputs have "
+                    "no prompt; serve its teacher by `wheels serve`"
+                )
+            log.info("teacher %s", found)
+            self._completions = Completions(self.client, self.model, found, vocab_size)
+        return self._completions
+
+    def write(self, texts: Sequence[TextSoFar], most: int, sampling: Sampling) -> list[Span | None]:
+        """Return up to `most` tokens after each text; None for a text whose call got no answer.
+
+        Texts share a request where the server takes several and none draws tokens; else each has its own, `WORKERS` at
+        a time. While the breaker is open nothing is sent; half open, the first text goes alone.
+
+        Raises:
+            WheelsError: for a call without an answer, where `on_error` is `stop`.
+        """
+        spans: list[Span | None] = [None] * len(texts)
+        for places in self._turns(len(texts)):
+            found = self._asked([texts[place] for place in places], most, sampling)
+            for place, span in zip(places, found, strict=True):
+                spans[place] = span
+        return spans
+
+    def _turns(self, count: int) -> Sequence[range]:
+        """Return which texts go out, one turn after the other: a trial first, where the breaker is half open."""
+        if self.breaker.state == CLOSED:
+            return [range(count)]
+        return [range(1), range(1, count)] if count > 1 else [range(1)]
+
+    def _asked(self, texts: Sequence[TextSoFar], most: int, sampling: Sampling) -> Sequence[Span | None]:
+        """Return the answers to some texts."""
+        if self.breaker.state == OPEN:
+            return [None] * len(texts)
+        together = self._completions is not None and self._completions.probe.batches
+        if together and sampling.greedy and self.breaker.state != HALF_OPEN:
+            return self._together(texts, most, sampling)
+        return list(self._pool.map(lambda text: self._try([text], most, sampling)[0], texts))
+
+    def _together(self, texts: Sequence[TextSoFar], most: int, sampling: Sampling) -> Sequence[Span | None]:
+        """Ask for several texts in one request; where it is refused, for each in its own, for one may be at fault."""
+        try:
+            return self._try(texts, most, sampling, refusable=len(texts) > 1)
+        except RequestRefused:
+            return list(self._pool.map(lambda text: self._try([text], most, sampling)[0], texts))
+
+    def _try(
+        self, texts: Sequence[TextSoFar], most: int, sampling: Sampling, *, refusable: bool = False
+    ) -> Sequence[Span | None]:
+        """Send one request, and keep account of how it went."""
+        try:
+            spans = self._connected().write(texts, most, sampling)
+        except WheelsError as error:
+            if refusable and isinstance(error, RequestRefused):
+                raise
+            self._failed(error, len(texts))
+            return [None] * len(texts)
+        self.breaker.succeeded()
+        return spans
+
+    def _failed(self, error: WheelsError, count: int) -> None:
+        """Take note of calls without an answer.
+
+        Raises:
+            WheelsError: where that is to stop everything.
+        """
+        if self.on_error == "stop":
+            raise type(error)(f"the teacher failed: {error}; --on-teacher-error continue lets the student go on")
+        if not isinstance(error, RequestRefused):  # which is about one text, and says that the server is well
+            self.breaker.failed(for_all=isinstance(error, ServerRefused))
+        reason = str(error)
+        if reason not in self.failures:
+            log.warning("the teacher failed, and the student goes on: %s", reason)
+        self.failures[reason] = self.failures.get(reason, 0) + count
+
+
+def _close(client: Client, pool: ThreadPoolExecutor) -> None:
+    client.close()
+    pool.shutdown(wait=False, cancel_futures=True)

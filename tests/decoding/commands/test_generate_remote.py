@@ -1,0 +1,94 @@
+"""`wheels generate` with a teacher behind an address, and the same in Python."""
+
+import json
+import re
+
+import pytest
+
+import wheels
+from tests.decoding.remote.fake_vllm import NAME, fake_vllm
+from tests.decoding.tiny import save_artefact
+from wheels.cli.main import main
+from wheels.models.pair import Pair
+
+TEXTS = ["a b c", "k j i h", "e a e a e a"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_artefact(tmp_path_factory.mktemp("remote") / "model", "llama")
+
+
+@pytest.fixture
+def server(folder):
+    pair = Pair.load(folder, folder / "teacher")
+    with fake_vllm(pair.teacher, pair.tokenizer) as running:
+        yield running
+
+
+def run(capsys, *flags):
+    code = main(["generate", "--rule", "random", "--teacher-budget", "0.5", "--max-new-tokens", "8", *flags])
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+def without_seconds(lines):
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines.splitlines()]
+
+
+@pytest.mark.parametrize("model", [["--model", "{0}"], ["--student", "{0}"]])
+def test_a_teacher_at_an_address_writes_what_its_folder_does(folder, server, capsys, tmp_path, model):
+    own = [part.format(folder) for part in model]
+    (tmp_path / "in.txt").write_text("\n".join(TEXTS))
+    flags = [*own, "--input", str(tmp_path / "in.txt"), "--format", "json"]
+    code, here, _ = run(capsys, *flags, "--teacher", str(folder / "teacher"))
+    assert code == 0
+    code, there, err = run(capsys, *flags, "--teacher", server.url, "--teacher-model", NAME)
+    assert code == 0, err
+    assert without_seconds(there) == without_seconds(here)
+    assert server.asked and f"teacher {NAME} (vllm): token ids" in err
+
+
+def test_a_page_names_the_teacher(folder, server, capsys, tmp_path):
+    page = tmp_path / "page.html"
+    flags = ["--model", str(folder), "--teacher", server.url, "--teacher-model", NAME, "--output", str(page)]
+    assert run(capsys, *flags, "--format", "html", "a b c")[0] == 0
+    assert f"{NAME}</dd>" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--teacher", "http://h/v1"], "a server has its models by name: give --teacher-model NAME"),
+        (["--teacher-model", "x"], "teacher_model 'x' is a name at a server, but teacher is no http"),
+        (
+            ["--teacher", "http://h", "--teacher-model", "x", "--teacher-weights", "int8"],
+            "teacher_weights 'int8' is for",
+        ),
+        (
+            ["--teacher", "http://h", "--teacher-model", "x", "--teacher-key", "NOT_SET_X"],
+            "--teacher-key must name an env",
+        ),
+        (["--teacher", "http://a:b@h", "--teacher-model", "x"], "an endpoint must be a plain address"),
+        (["--teacher", "http://h", "--teacher-model", "x", "--on-teacher-error", "pause"], "one of continue, stop"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(folder, capsys, flags, words):
+    code, out, err = run(capsys, "--model", str(folder), *flags, "a b c")
+    assert (code, out) == (2, "") and words in err
+
+
+def test_in_python(folder, server):
+    here = wheels.Model.load(folder)
+    teacher = wheels.RemoteTeacher(server.url, NAME, on_error="stop")
+    there = wheels.Model.load(folder, teacher=teacher)
+    settings = {"rule": "random", "teacher_budget": 0.5, "max_new_tokens": 8}
+    found = there.generate(TEXTS, **settings)
+    assert [trace.token_ids for trace in found] == [trace.token_ids for trace in here.generate(TEXTS, **settings)]
+    assert re.match(r"RemotePair\(LlamaForCausalLM, 'big/teacher' at http://127", repr(there.pair))
+    teacher.close()
+
+
+def test_a_server_waits_for_no_other(capsys):
+    assert main(["serve", "--teacher", "http://h/v1"]) == 2
+    assert "is an address, and a server waits for nobody" in capsys.readouterr().err
