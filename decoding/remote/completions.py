@@ -13,10 +13,12 @@ from typing import Any
 from wheels.decoding.remote.protocol import Probe, Span, TextSoFar
 from wheels.decoding.sampling import Sampling
 from wheels.endpoints.client import Client, content_of
-from wheels.endpoints.faults import Again, AnswerUnusable, mapping, raise_error_of
+from wheels.endpoints.faults import Again, AnswerUnusable, RequestRefused, mapping, raise_error_of
 from wheels.errors import WheelsError, shown
 from wheels.json_text import parse_json
 
+Answer = Span | WheelsError
+"""What a text was answered, or why it has no answer."""
 OURS = {"method": "deferral", "teacher_budget": 1.0, "rule": "random"}
 """What makes `wheels serve` write with its teacher alone."""
 
@@ -34,14 +36,14 @@ class Completions:
     def __init__(self, client: Client, model: str, probe: Probe, vocab_size: int) -> None:
         self.client, self.model, self.probe, self.vocab_size = client, model, probe, vocab_size
 
-    def write(self, texts: Sequence[TextSoFar], most: int, sampling: Sampling) -> list[Span]:
-        """Return up to `most` tokens after each text, in one request.
+    def write(self, texts: Sequence[TextSoFar], most: int, sampling: Sampling) -> list[Answer]:
+        """Return up to `most` tokens after each text, in one request; an error where a text has none.
 
         Raises:
             WheelsError: where the request fails, or is refused, or its answer is not one (`wheels.endpoints.faults`).
         """
         body = self.body(texts, most, sampling)
-        return self.client.retried(lambda: self.spans(content_of(self.client.fetch(body)), len(texts), most))
+        return self.client.retried(lambda: self.answers(content_of(self.client.fetch(body)), len(texts), most))
 
     def body(self, texts: Sequence[TextSoFar], most: int, sampling: Sampling) -> dict[str, Any]:
         """Return the body of a request."""
@@ -64,14 +66,16 @@ class Completions:
             body |= {"top_k": sampling.top_k} if sampling.top_k else {}
         return body
 
-    def spans(self, content: bytes, count: int, most: int) -> list[Span]:
+    def answers(self, content: bytes, count: int, most: int) -> list[Answer]:
         """Return what an answer holds for each text of its request.
+
+        What is wrong with one text's part leaves the others as they are: they were paid for.
 
         Raises:
             Again: for what is no JSON: an answer that was cut short on its way.
             RequestRefused, ServerRefused: for an error in place of an answer.
-            AnswerUnusable: for an answer of another model, or one that does not fit the request. It was paid for, so it
-                is not asked for again.
+            AnswerUnusable: for an answer of another model, or to another request. It was paid for, so it is not asked
+                for again.
         """
         whole = json_of(content)
         choices = whole.get("choices")
@@ -83,21 +87,22 @@ class Completions:
         found = {mapping(choice).get("index"): mapping(choice) for choice in choices}
         if len(choices) != count or set(found) != set(range(count)):
             raise AnswerUnusable(f"answers with choices {sorted(map(str, found))} to {count} texts")
-        return [self._span(found[index], most) for index in range(count)]
+        return [self._answer(found[index], most) for index in range(count)]
 
-    def _span(self, choice: Any, most: int) -> Span:
-        """Return what a choice holds."""
+    def _answer(self, choice: Any, most: int) -> Answer:
+        """Return what a choice holds, or what is wrong with it."""
         ids, reason = choice.get("token_ids"), choice.get("finish_reason")
         if reason not in ("stop", "length"):
-            raise AnswerUnusable(f"ends an answer with {shown(reason)}; only stop and length leave one that counts")
+            return RequestRefused(self.client.with_address(f"ends a text with {shown(reason)}, and not stop or length"))
         if not isinstance(ids, list) or any(not isinstance(token, int) or isinstance(token, bool) for token in ids):
-            raise AnswerUnusable(f"answers without token ids: {shown(ids)}")
-        bad = [token for token in ids if not 0 <= token < self.vocab_size]
-        if bad:
-            raise AnswerUnusable(f"answers with token id {bad[0]}; the student has ids below {self.vocab_size}")
-        if len(ids) > most or (not ids and reason == "length"):
-            raise AnswerUnusable(f"answers with {len(ids)} tokens, where 1 to {most} were asked for")
-        return Span(tuple(ids), reason == "stop")
+            wrong = f"answers without token ids: {shown(ids)}"
+        elif bad := [token for token in ids if not 0 <= token < self.vocab_size]:
+            wrong = f"answers with token id {bad[0]}; the student has ids below {self.vocab_size}"
+        elif len(ids) > most or (not ids and reason == "length"):
+            wrong = f"answers with {len(ids)} tokens, where 1 to {most} were asked for"
+        else:
+            return Span(tuple(ids), reason == "stop")
+        return AnswerUnusable(self.client.with_address(wrong))
 
 
 def json_of(content: bytes) -> dict[str, Any]:

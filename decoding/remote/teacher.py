@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ log = logging.getLogger("wheels")
 
 WORKERS = 16
 """Connections at a time, where each text needs a request of its own."""
+REASONS = 20
+"""Different reasons of failures that are told apart."""
 
 
 class RemoteTeacher:
@@ -61,6 +64,7 @@ class RemoteTeacher:
         self.breaker = Breaker() if breaker is None else breaker
         self.failures: dict[str, int] = {}
         """The reasons of calls without an answer, and how often each was."""
+        self._mutex = threading.Lock()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="teacher")
         self._completions: Completions | None = None
         self.close = weakref.finalize(self, _close, self.client, self._pool)
@@ -148,14 +152,18 @@ class RemoteTeacher:
     ) -> Sequence[Span | None]:
         """Send one request, and keep account of how it went."""
         try:
-            spans = self._connected().write(texts, most, sampling)
+            answers = self._connected().write(texts, most, sampling)
         except WheelsError as error:
             if refusable and isinstance(error, RequestRefused):
                 raise
             self._failed(error, len(texts))
             return [None] * len(texts)
-        self.breaker.succeeded()
-        return spans
+        if any(isinstance(answer, Span) for answer in answers):
+            self.breaker.succeeded()
+        for answer in answers:
+            if not isinstance(answer, Span):
+                self._failed(answer, 1)
+        return [answer if isinstance(answer, Span) else None for answer in answers]
 
     def _failed(self, error: WheelsError, count: int) -> None:
         """Take note of calls without an answer.
@@ -165,12 +173,15 @@ class RemoteTeacher:
         """
         if self.on_error == "stop":
             raise type(error)(f"the teacher failed: {error}; --on-teacher-error continue lets the student go on")
-        if not isinstance(error, RequestRefused):  # which is about one text, and says that the server is well
+        if isinstance(error, RequestRefused):
+            self.breaker.succeeded()  # it is about one text: the server is well
+        else:
             self.breaker.failed(for_all=isinstance(error, ServerRefused))
-        reason = str(error)
-        if reason not in self.failures:
-            log.warning("the teacher failed, and the student goes on: %s", reason)
-        self.failures[reason] = self.failures.get(reason, 0) + count
+        with self._mutex:
+            reason = str(error) if str(error) in self.failures or len(self.failures) < REASONS else "other reasons"
+            if reason not in self.failures:
+                log.warning("the teacher failed, and the student goes on: %s", reason)
+            self.failures[reason] = self.failures.get(reason, 0) + count
 
 
 def _close(client: Client, pool: ThreadPoolExecutor) -> None:

@@ -136,8 +136,8 @@ class Client:
                 if number + 1 < self.patience.attempts:
                     self.stopped.wait(wait + (failure.wait or 0.0))
             except (AnswerUnusable, RequestRefused, ServerRefused) as refusal:
-                raise type(refusal)(self._with_address(str(refusal))) from None
-        raise RequestFailed(self._with_address(f"gives no answer: {reason}"))
+                raise type(refusal)(self.with_address(str(refusal))) from None
+        raise RequestFailed(self.with_address(f"gives no answer: {reason}"))
 
     def fetch(self, body: Mapping[str, Any] | None, key: str | None = None, url: httpx2.URL | None = None) -> Response:
         """Return the answer to one request, whatever its code.
@@ -182,7 +182,7 @@ class Client:
                     raise RequestRefused(f"sends an answer of more than {LARGEST} bytes")
             return response.status_code, response.headers, bytes(content)
 
-    def _with_address(self, text: str) -> str:
+    def with_address(self, text: str) -> str:
         """Return the error line with the address, and with the key masked: some servers repeat it."""
         return self.key.mask(f"{self.url} {' '.join(self.key.mask(text).split())[:SHOWN]}")
 
