@@ -117,24 +117,23 @@ class SelfAttentionLayer(CacheLayerMixin):
         """Write keys and values, `[R, K, H, D]` or `[N, H, D]`; return all that is visible, `[R, H, visible, D]`."""
         write = self.write
         assert write is not None
-        shape = (*write.positions_RK.shape, *keys.shape[-2:])
-        keys_RKHE, values_RKHE = keys.view(shape), values.view(shape)
-        self.reserve(write.visible, keys_RKHE.transpose(1, 2))
+        keys_RKHE, values_RKHE = (each.view(*write.positions_RK.shape, *each.shape[-2:]) for each in (keys, values))
+        self.reserve(write.visible, keys_RKHE.transpose(1, 2), values_RKHE.transpose(1, 2))
         assert self.keys is not None and self.values is not None
         _write(self.keys, keys_RKHE, write)
         _write(self.values, values_RKHE, write)
         return _visible(self.keys, write, self.buffers[0]), _visible(self.values, write, self.buffers[1])
 
-    def reserve(self, length: int, like_RHKE: torch.Tensor) -> None:
+    def reserve(self, length: int, keys_RHKE: torch.Tensor, values_RHKE: torch.Tensor) -> None:
         """Make room for `length` positions of every row, of keys and values like these."""
         if not self.is_initialized:
-            self.lazy_initialization(like_RHKE, like_RHKE)
+            self.lazy_initialization(keys_RHKE, values_RHKE)
         self.keys, self.values = (_ensure_capacity(store, length) for store in self.stores())
 
     def fill(self, rows_R: torch.Tensor, keys_RHKE: torch.Tensor, values_RHKE: torch.Tensor) -> None:
         """Store the first positions of `rows_R`."""
         length = keys_RHKE.shape[2]
-        self.reserve(length, keys_RHKE)
+        self.reserve(length, keys_RHKE, values_RHKE)
         for store, new_RHKE in zip(self.stores(), (keys_RHKE, values_RHKE), strict=True):
             store[rows_R, :, :length] = new_RHKE
 
@@ -222,7 +221,7 @@ class RaggedCache:
     def reserve(self, visible: int, heads: int, size: int) -> None:
         """Make room for `visible` positions of every row, in float32 where nothing was stored yet."""
         for layer in self.self_layers:
-            layer.reserve(visible, torch.empty(1, heads, 0, size))
+            layer.reserve(visible, *[torch.empty(1, heads, 0, size)] * 2)
 
     def copy_row(self, row: int, length: int, source_length: int) -> tuple[RowKeyValues, RowKeyValues]:
         """Return copies of what is kept of one row: of the text's first positions, and of the source's."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import add
 
 import torch
@@ -125,3 +125,18 @@ class LogitsToKeep:
         if packing is not None:
             return hidden_RKD[0, packing.start_R[:, None] + column_RW]
         return hidden_RKD[torch.arange(len(hidden_RKD), device=device)[:, None], column_RW]
+
+
+def padded(
+    tokens_1N: torch.Tensor, inputs: AttentionInputs, keep: LogitsToKeep
+) -> tuple[torch.Tensor, AttentionInputs, LogitsToKeep]:
+    """Lay a packed pass out in rows again, `[R, K]`, for models whose attention cannot be replaced.
+
+    A row that reads fewer than K tokens repeats its last one, at the same position.
+    """
+    assert inputs.packing is not None and inputs.count_R is not None
+    column_RK = torch.arange(inputs.packing.width, device=tokens_1N.device).minimum(inputs.count_R[:, None] - 1)
+    tokens_RK = tokens_1N[0, inputs.packing.start_R[:, None] + column_RK]
+    write = CacheWrite(inputs.write.rows_R, inputs.positions_RK, inputs.visible)
+    inputs = replace(inputs, write=write, packing=None)
+    return tokens_RK, inputs, LogitsToKeep(inputs, keep.keep_R)

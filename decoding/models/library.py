@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
 import torch
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from wheels.decoding.models.cache import RaggedCache, cache_argument
-from wheels.decoding.models.inputs import AttentionInputs, LogitsToKeep
-from wheels.decoding.models.packing import Packing, configs_of, packed_attention
+from wheels.decoding.models.inputs import AttentionInputs, LogitsToKeep, padded
+from wheels.decoding.models.masks import Windows, routers_of, unlimited
+from wheels.decoding.models.packing import Packing, configs_of, has_attention_interface, packed_attention
 from wheels.decoding.models.positions import positions_for
 from wheels.decoding.models.sources import Encoder, LibraryEncoder
 
@@ -31,7 +33,10 @@ class LibraryForward:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.positions = positions_for(model)
+        self.packs = model.config._attn_implementation == "sdpa" and has_attention_interface(model)
         self.configs = configs_of(model)
+        self.windows = Windows(model)
+        self.routers = routers_of(model)
         self.encoder: Encoder | None = LibraryEncoder(model) if model.config.is_encoder_decoder else None
         self._cache_name = cache_argument(type(model))
         width = model.config.get_text_config().hidden_size
@@ -41,18 +46,28 @@ class LibraryForward:
         self, tokens_RK: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs, keep: LogitsToKeep
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Read the new tokens; return logits and hidden states where they are kept, `[R, W, V]` and `[R, W, D]`."""
+        if inputs.packing is not None and not self.packs:
+            tokens_RK, inputs, keep = padded(tokens_RK, inputs, keep)
         positions_RK, packing = inputs.positions_RK, inputs.packing
         key_L = torch.arange(inputs.visible, device=positions_RK.device)
         arguments: dict[str, object] = {
             self._cache_name: cache.prepare(inputs.write, source_visible=inputs.source_visible)
         }
-        mask = self._mask(key_L <= positions_RK[:, :, None], packing)
+        seen_RKL = key_L <= positions_RK[:, :, None]
+        mask = self._mask(seen_RKL, packing)
         if self.encoder is None:
             arguments |= {"input_ids": tokens_RK, "attention_mask": mask}
         else:
             arguments |= {"decoder_input_ids": tokens_RK, "decoder_attention_mask": mask, **self._sources(inputs)}
-        attention = nullcontext() if packing is None else packed_attention(self.configs, packing)
-        with attention, self.positions(inputs) as extra, _head_reads(self.model, keep) as read:
+        with ExitStack() as context:
+            if packing is not None:
+                context.enter_context(packed_attention(self.configs, packing))
+            context.enter_context(
+                self.windows(lambda size: self._mask(seen_RKL & (key_L > positions_RK[:, :, None] - size), packing))
+            )
+            context.enter_context(unlimited(self.routers))
+            extra = context.enter_context(self.positions(inputs))
+            read = context.enter_context(_head_reads(self.model, keep))
             logits_RWV = self.model(**arguments, **extra, use_cache=True).logits
         return logits_RWV, read[0]
 
@@ -62,10 +77,12 @@ class LibraryForward:
         seen_RS = inputs.source_seen()
         if seen_RS is None:
             seen_RS = torch.ones(rows, visible, dtype=torch.bool, device=self._no_states.device)
+        # Some families take no mask that is the same for all of a row's tokens.
+        seen_RKS = seen_RS[:, None] if inputs.packing else seen_RS[:, None].expand(-1, inputs.positions_RK.shape[1], -1)
         return {
-            # Only its shape is read: the layers attend to what is in the cache.
-            "encoder_outputs": (self._no_states.expand(rows, visible, -1),),
-            "attention_mask": self._mask(seen_RS[:, None], inputs.packing),
+            # Only its shape is read: the layers attend to what is in the cache. This class has every family's names.
+            "encoder_outputs": MoeModelOutputWithPast(self._no_states.expand(rows, visible, -1)),
+            "attention_mask": self._mask(seen_RKS, inputs.packing),
         }
 
     def _mask(self, allowed_RKL: torch.Tensor, packing: Packing | None) -> torch.Tensor:

@@ -6,6 +6,7 @@ output is packed again. So a row that reads 20 tokens beside seven that read 3 c
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -79,6 +80,11 @@ def attend(
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
+
+
+def has_attention_interface(model: PreTrainedModel) -> bool:
+    """Tell whether a model's attention is one of transformers' functions, which can be replaced for a packed pass."""
+    return "ALL_ATTENTION_FUNCTIONS" in vars(sys.modules[type(model).__module__])
 
 
 def configs_of(model: PreTrainedModel) -> list[PreTrainedConfig]:

@@ -15,25 +15,8 @@ import torch
 from transformers import PreTrainedModel
 
 from wheels.decoding.models.inputs import AttentionInputs
-from wheels.errors import WheelsError
+from wheels.models.families import FamilyRefused, check_family
 from wheels.models.loading import ATTENTION
-
-MECHANISMS = (
-    "alibi",
-    "attention_types",
-    "attention_chunk_size",
-    "attention_type",
-    "attention_window",
-    "encoder_attention_type",
-    "local_attention",
-    "expert_capacity",
-    "moe_eval_capacity_token_fraction",
-    "index_topk",
-)
-"""Configuration keys of attention windows, chunks and biases, and of experts with a capacity."""
-PLAIN_KINDS = ("full_attention", "full", "original_full", "local")
-"""Values of theirs that change nothing; the window of LongT5's encoder depends on the row alone."""
-
 
 Positions = Callable[[AttentionInputs], AbstractContextManager[dict[str, torch.Tensor]]]
 """A context in which a model uses the positions of these inputs; it yields extra keyword arguments of its forward."""
@@ -101,15 +84,73 @@ class EmbeddedPositions:
     def __call__(self, inputs: AttentionInputs) -> Iterator[dict[str, torch.Tensor]]:
         """Look up each row's own positions instead of one position for all."""
         positions_RK = inputs.write.positions_RK
-        own: Callable[..., torch.Tensor] = type(self.embedding).forward
-        embedding, shape = self.embedding, (*positions_RK.shape, -1)
-        embedding.forward = lambda first, *args, **kwargs: own(embedding, first, position_ids=positions_RK).reshape(
-            shape
+        self.embedding.forward = lambda read, *args, **kwargs: self.look_up(read, positions_RK).reshape(
+            *positions_RK.shape, -1
         )
         try:
             yield {}
         finally:
-            del embedding.forward
+            del self.embedding.forward
+
+    def look_up(self, read: torch.Tensor, positions_RK: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings of positions; `read` is what the decoder gives its embedding."""
+        embedded: torch.Tensor = type(self.embedding).forward(self.embedding, read, position_ids=positions_RK)
+        return embedded
+
+
+class ComputedPositions(EmbeddedPositions):
+    """PegasusX: sines and cosines, computed for the positions of a single row."""
+
+    def look_up(self, read: torch.Tensor, positions_RK: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings of positions; `read` are the embedded tokens, `[R, K, D]`."""
+        as_row = read.reshape(1, -1, read.shape[-1])
+        embedded: torch.Tensor = type(self.embedding).forward(
+            self.embedding, as_row, position_ids=positions_RK.reshape(-1, 1)
+        )
+        return embedded
+
+
+class PaddedPositions(EmbeddedPositions):
+    """M2M100 and NLLB: the table's position 0 follows that of padding, which is also where padding is written."""
+
+    def look_up(self, read: torch.Tensor, positions_RK: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings of positions; `read` are the tokens, `[R, K]`."""
+        padding = self.embedding.padding_idx
+        place_RK = (positions_RK + padding + 1).where(read != padding, padding)
+        if (longest := int(place_RK.max()) + 1) > len(self.embedding.weights):
+            self.embedding.make_weights(longest, self.embedding.embedding_dim, padding)
+        table: torch.Tensor = self.embedding.weights
+        return table[place_RK]
+
+
+class KeyBias:
+    """BLOOM: a bias of each head that grows with the key's position (ALiBi), the same for all rows."""
+
+    def __init__(self, decoder: Any) -> None:
+        self.decoder = decoder
+
+    @contextmanager
+    def __call__(self, inputs: AttentionInputs) -> Iterator[dict[str, torch.Tensor]]:
+        """Give the bias of all visible positions, instead of one from a mask with two axes."""
+        own, seen_RL = type(self.decoder).build_alibi_tensor, (len(inputs.rows), inputs.visible)
+        mask_RL = torch.ones(seen_RL, dtype=torch.long, device=inputs.positions_RK.device)
+        self.decoder.build_alibi_tensor = lambda mask, heads, dtype: own(self.decoder, mask_RL, heads, dtype)
+        try:
+            yield {}
+        finally:
+            del self.decoder.build_alibi_tensor
+
+
+@contextmanager
+def no_positions(inputs: AttentionInputs) -> Iterator[dict[str, torch.Tensor]]:
+    """MPT: a bias by the distance from the last key, which adds the same number to all keys of a row."""
+    yield {}
+
+
+@contextmanager
+def decoder_position_ids(inputs: AttentionInputs) -> Iterator[dict[str, torch.Tensor]]:
+    """T5Gemma: the decoder takes positions, as a causal model does."""
+    yield {"decoder_position_ids": inputs.write.positions_RK}
 
 
 def positions_for(model: PreTrainedModel) -> Positions:
@@ -118,43 +159,25 @@ def positions_for(model: PreTrainedModel) -> Positions:
     Raises:
         WheelsError: where its family offers no known way.
     """
-    if (setting := _batch_variant(model)) is not None:
-        raise _unknown(model, f"{setting} makes a row depend on more than its own past")
-    if not model.config.is_encoder_decoder:
-        if "position_ids" in inspect.signature(model.forward).parameters:
-            return position_ids
-        raise _unknown(model, "it takes no position_ids")
+    check_family(model.config)
+    if (attention := model.config._attn_implementation) not in ATTENTION:
+        raise FamilyRefused(model.config, f"attention {attention!r} reads no mask of its own for each row")
+    if "position_ids" in inspect.signature(model.forward).parameters and not model.config.is_encoder_decoder:
+        return position_ids
     decoder: Any = model.get_decoder()
+    embedding = getattr(decoder, "embed_positions", None)
+    if hasattr(decoder, "build_alibi_tensor"):
+        return KeyBias(decoder)
+    if hasattr(decoder, "build_mpt_alibi_tensor"):
+        return no_positions
     if hasattr(decoder, "block") and hasattr(decoder.block[0].layer[0], "SelfAttention"):
         return RelativeBias([block.layer[0].SelfAttention for block in decoder.block])
-    embedding = getattr(decoder, "embed_positions", None)
+    if hasattr(embedding, "create_position_ids_from_input_ids"):
+        return PaddedPositions(embedding)
+    if hasattr(embedding, "max_scale"):
+        return ComputedPositions(embedding)
     if embedding is not None and "position_ids" in inspect.signature(embedding.forward).parameters:
         return EmbeddedPositions(embedding)
-    raise _unknown(model, "its decoder has neither a relative bias nor an embedding of positions that can be told")
-
-
-def _batch_variant(model: PreTrainedModel) -> str | None:
-    """Name the setting of `model` by which rows of a ragged batch affect each other; None: there is none.
-
-    Windows and chunks mask by the length of the cache, some biases count distances from the mask, and an expert with a
-    capacity drops the tokens that come last.
-    """
-    config = model.config.get_text_config(decoder=True)
-    kinds = getattr(config, "layer_types", None)
-    if kinds is not None and (other := next((kind for kind in kinds if kind != "full_attention"), None)) is not None:
-        return f"a layer of {other}"
-    if kinds is None and getattr(config, "sliding_window", None) is not None:
-        return f"sliding_window={config.sliding_window}"
-    for name in MECHANISMS:
-        value = getattr(config, name, None)
-        if value and value not in PLAIN_KINDS:
-            return f"{name}={value!r}"
-    attention = model.config._attn_implementation
-    return None if attention in ATTENTION else f"attention {attention!r}, which reads no mask of its own for each row,"
-
-
-def _unknown(model: PreTrainedModel, reason: str) -> WheelsError:
-    return WheelsError(
-        f"models of type {model.config.model_type!r} ({model.config.name_or_path or 'in memory'}) cannot be decoded: "
-        f"{reason}; T5, Marian, BART, Llama, Qwen and GPT-2 models can"
-    )
+    if "decoder_position_ids" in inspect.signature(model.forward).parameters:
+        return decoder_position_ids
+    raise FamilyRefused(model.config, "its decoder can be told no position of each row")

@@ -18,13 +18,16 @@ from wheels.decoding.models.families.llama import read_llama
 from wheels.decoding.models.families.t5 import read_t5
 from wheels.decoding.models.fast import FastDecoder
 from wheels.decoding.models.linear import weights_as
+from wheels.models.families import layer_windows
 
 READERS: dict[str, Callable[[Any], FastDecoder]] = {
     "LlamaForCausalLM": read_llama,
+    "MistralForCausalLM": read_llama,
     "Qwen2ForCausalLM": read_llama,
     "Qwen3ForCausalLM": read_llama,
     "GPT2LMHeadModel": read_gpt2,
     "T5ForConditionalGeneration": read_t5,
+    "MT5ForConditionalGeneration": read_t5,
     "BartForConditionalGeneration": read_bart,
     "MarianMTModel": read_bart,
 }
@@ -82,7 +85,9 @@ def has_fast_path(model: PreTrainedModel, kind: str = "float32") -> bool:
     alike = {(weight.dtype, weight.device) for weight in [*weights, *model.get_output_embeddings().parameters()]}
     rotary = getattr(getattr(decoder, "rotary_emb", None), "rope_type", "default")
     plain = all(map(_is_plain, parts)) and len(alike) == 1 and model.dtype in DTYPES and rotary in ROTARY
-    plain = plain and not getattr(model.config, "reorder_and_upcast_attn", False)
+    plain = (
+        plain and not getattr(model.config, "reorder_and_upcast_attn", False) and not any(layer_windows(model.config))
+    )
     plain = plain and (kind == "float32" or (model.dtype == torch.float32 and model.device.type == "cpu"))
     size = sum(weight.numel() * BYTES.get(kind, weight.itemsize) for weight in weights)
     return plain and size <= LARGEST

@@ -36,12 +36,12 @@ class CrossProjection:
 
 
 def cross_projections(model: PreTrainedModel) -> list[CrossProjection]:
-    """Return the projections of each decoder layer, of T5 and relatives or of Marian, BART and relatives."""
+    """Return the projections of each decoder layer, of T5, T5Gemma, or Marian, BART and relatives."""
     decoder: Any = model.get_decoder()
     if hasattr(decoder, "block"):
         found = [block.layer[1].EncDecAttention for block in decoder.block]
         return [CrossProjection(each.k, each.v, each.key_value_proj_dim) for each in found]
-    found = [layer.encoder_attn for layer in decoder.layers]
+    found = [getattr(layer, "cross_attn", None) or layer.encoder_attn for layer in decoder.layers]
     return [CrossProjection(each.k_proj, each.v_proj, each.head_dim) for each in found]
 
 

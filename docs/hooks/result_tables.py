@@ -18,6 +18,7 @@ from pathlib import Path
 
 import ceiling_tables
 import curve_tables
+import family_tables
 import frontier_tables
 import speed_tables
 import study_tables
@@ -26,6 +27,7 @@ PAGES = Path(__file__).parents[1]
 TABLES: dict[str, Callable[..., str]] = {
     **ceiling_tables.TABLES,
     **curve_tables.TABLES,
+    **family_tables.TABLES,
     **frontier_tables.TABLES,
     **speed_tables.TABLES,
     **study_tables.TABLES,

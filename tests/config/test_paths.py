@@ -114,7 +114,14 @@ def test_every_path_of_every_command_says_whether_it_is_read_or_written(command)
              "tokenizer", "calibration_data", "tune_data", "also",
              "recipe", "output", "html", "work", "cache"}  # fmt: skip
     for field in fields_of(config_class):
-        named = field.name in names or field.metadata.get("metavar") in ("DIR", "DIR,...", "FILE", "PATH", "DATA")
+        named = field.name in names or field.metadata.get("metavar") in (
+            "DIR",
+            "DIR,...",
+            "FILE",
+            "PATH",
+            "DATA",
+            "MODEL,...",
+        )
         written = "writes" in field.metadata
         assert named == ("reads" in field.metadata or written), field.name
         assert written == (field.name in ("output", "html", "work", "cache")), field.name

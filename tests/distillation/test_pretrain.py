@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5ForConditionalGeneration, TrainerCallback
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, MambaConfig, T5ForConditionalGeneration, TrainerCallback
 
 from wheels.distillation import callbacks, teacher_outputs
 from wheels.distillation.collate import Collator
@@ -326,6 +326,13 @@ def test_long_rows_are_left_out_and_counted(data, tmp_path, caplog):
     assert f"{48 - rows} of 48 training rows are longer than the limits and left out" in caplog.text
     with pytest.raises(WheelsError, match="no training row is within max_source_length 1, max_target_length 24"):
         run(config(data, tmp_path / "none", max_steps=1, max_source_length=1))
+
+
+def test_a_teacher_that_train_could_not_read_is_told_at_once(data, tmp_path, caplog):
+    MambaConfig(vocab_size=64, hidden_size=8, num_hidden_layers=1).save_pretrained(tmp_path / "mamba")
+    with caplog.at_level(logging.WARNING, logger="wheels"), pytest.raises(WheelsError, match="mamba"):
+        run(config(data, tmp_path / "out", teacher=str(tmp_path / "mamba"), objective="kl"))
+    assert "cannot read the teacher" in caplog.text and "layers of linear_attention keep one state" in caplog.text
 
 
 def test_without_validation_the_last_weights_are_kept(data, tmp_path, caplog):

@@ -127,6 +127,13 @@ COMMANDS = {
         "mark the words of each source that a teacher's gradients point to",
         section="make training data",
     ),
+    "models": Command(
+        "wheels.decoding.compatibility.config:ModelsConfig",
+        "wheels.decoding.compatibility.run:run",
+        "check which families and models are decoded exactly, and say why others are not",
+        continues=False,
+        section="get help",
+    ),
     "env": Command(
         "wheels.environment:EnvConfig",
         "wheels.environment:run",

@@ -40,7 +40,8 @@ from wheels.distillation.training_data import (
 from wheels.errors import WheelsError
 from wheels.files import write_json
 from wheels.metrics import code_of_metric, find_metric, score
-from wheels.models.loading import check_device, check_place, model_digest, save_model
+from wheels.models.families import refusal
+from wheels.models.loading import check_device, check_place, load_config, model_digest, save_model
 from wheels.reports import check_reports
 from wheels.runs import claim, last_whole
 
@@ -78,9 +79,7 @@ def run(config: PretrainConfig) -> Path:
     metrics = _metrics(config, task)
     if config.options is not None:
         _check_options(config)
-    for role, name in (("student", config.student), ("teacher", config.teacher), ("tokenizer", config.tokenizer)):
-        if name is not None:
-            check_place(name, role)
+    _check_places(config)
     folder = Path(config.output).absolute()
     rationales = load_rationales(config, task, plain_prompt(config, task))
     identity = _identity(config, task, rationales)
@@ -104,6 +103,15 @@ def run(config: PretrainConfig) -> Path:
             held.finish(folder / FACTS, *folder.glob("*.safetensors"))
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return folder
+
+
+def _check_places(config: PretrainConfig) -> None:
+    """Refuse names of models that can be none, and say which models could not be decoded once this is done."""
+    for role, name in (("student", config.student), ("teacher", config.teacher), ("tokenizer", config.tokenizer)):
+        if name is not None:
+            check_place(name, role)
+            if role != "tokenizer" and (reason := refusal(load_config(name, role=role))) is not None:
+                log.warning("train, generate and bench cannot read the %s %r afterwards: %s", role, name, reason)
 
 
 def _train_into(

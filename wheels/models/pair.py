@@ -16,6 +16,7 @@ from wheels.data.prompts import SOURCE_ALONE, Prompt
 from wheels.endpoints.address import is_address
 from wheels.errors import WheelsError, check_choice, check_kind
 from wheels.models.encoding import check_chat, decode_text, encode_sources, encode_targets
+from wheels.models.families import check_family
 from wheels.models.generation_settings import Constraints
 from wheels.models.limits import context_limit, room
 from wheels.models.loading import Tokenizer, load_config, load_model, load_tokenizer, save_model
@@ -81,8 +82,10 @@ class Pair:
                     f"{role} {str(name)!r} is an address, and this needs a model's weights; give its folder or hub id "
                     "(`wheels generate` takes a teacher at an address)"
                 )
-        q_kind, p_kind = kind_of(load_config(student, role="student")), kind_of(load_config(teacher, role="teacher"))
-        check_same_kind(q_kind, p_kind, f"{student}", f"{teacher}")
+        configs = load_config(student, role="student"), load_config(teacher, role="teacher")
+        check_same_kind(kind_of(configs[0]), kind_of(configs[1]), f"{student}", f"{teacher}")
+        for config in configs:
+            check_family(config)
         tokenizers = load_tokenizer(student, role="student"), load_tokenizer(teacher, role="teacher")
         tokenizer = shared_tokenizer(*tokenizers, f"{student}", f"{teacher}")
         q = load_model(student, dtype=dtype, device=device, role="student")

@@ -64,6 +64,6 @@ def _feed_forward(layer: Any) -> FeedForward:
 
 
 def _final_norm(model: Any) -> Function:
-    """Return the decoder's last norm; T5 scales what its head reads where head and embedding are tied."""
+    """Return the decoder's last norm; T5 scales what its head reads where head and embedding are tied, mT5 never."""
     norm = rms_norm(model.decoder.final_layer_norm)
-    return Scaled(norm, model.model_dim**-0.5) if model.config.scale_decoder_outputs else norm
+    return Scaled(norm, model.model_dim**-0.5) if getattr(model.config, "scale_decoder_outputs", False) else norm

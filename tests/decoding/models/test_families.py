@@ -21,6 +21,10 @@ from transformers import (
     LlamaForCausalLM,
     MarianConfig,
     MarianMTModel,
+    MistralConfig,
+    MistralForCausalLM,
+    MT5Config,
+    MT5ForConditionalGeneration,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -76,6 +80,7 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
         LlamaConfig(**CAUSAL, num_key_value_heads=1, hidden_act="gelu", tie_word_embeddings=True)
     ),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**CAUSAL, num_key_value_heads=2, head_dim=16)),
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**CAUSAL, num_key_value_heads=2, sliding_window=64)),
     "llama-biased": lambda: LlamaForCausalLM(LlamaConfig(**CAUSAL, attention_bias=True, mlp_bias=True)),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**CAUSAL, num_key_value_heads=2)),
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**GPT2, scale_attn_by_inverse_layer_idx=True)),
@@ -87,6 +92,7 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "t5-gated-tied": lambda: T5ForConditionalGeneration(
         T5Config(**SEQ2SEQ, feed_forward_proj="gated-gelu", scale_decoder_outputs=True)
     ),
+    "mt5": lambda: MT5ForConditionalGeneration(MT5Config(**SEQ2SEQ)),
     "t5-plain": lambda: T5ForConditionalGeneration(
         # Distances from 10 on are one bucket, and 9 is far from it: the end of the table is seen.
         T5Config(
@@ -98,7 +104,7 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
 }
 
 
-SEQ2SEQ_MODELS = [name for name in MODELS if name.startswith(("t5", "bart", "marian"))]
+SEQ2SEQ_MODELS = [name for name in MODELS if name.startswith(("t5", "mt5", "bart", "marian"))]
 
 
 def build(name: str, seed: int = 0) -> Any:
@@ -436,6 +442,12 @@ def test_what_is_unlike_the_plain_model_is_left_to_the_library(change):
     assert fast_decoder_for(model) is not None
     change(model)
     assert fast_decoder_for(model) is None
+
+
+@pytest.mark.parametrize(("window", "is_fast"), [(63, False), (64, True), (None, True)])
+def test_a_window_shorter_than_the_context_is_left_to_the_library(window, is_fast):
+    model = MistralForCausalLM(MistralConfig(**CAUSAL, num_key_value_heads=2, sliding_window=window)).eval()
+    assert (fast_decoder_for(model) is not None) is is_fast
 
 
 def test_attention_in_another_order_is_left_to_the_library():

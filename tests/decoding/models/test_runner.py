@@ -5,8 +5,6 @@ from collections.abc import Callable
 import pytest
 import torch
 from transformers import (
-    BloomConfig,
-    BloomForCausalLM,
     FalconConfig,
     FalconForCausalLM,
     GPTNeoConfig,
@@ -159,8 +157,6 @@ def test_a_padded_vocabulary_is_cut_to_the_common_range():
 
 SMALL = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 STRANGE = [
-    MistralForCausalLM(MistralConfig(**SMALL, intermediate_size=16, num_key_value_heads=2, sliding_window=4)),
-    BloomForCausalLM(BloomConfig(vocab_size=VOCABULARY, hidden_size=16, n_layer=1, n_head=2)),
     FalconForCausalLM(FalconConfig(**SMALL, alibi=True)),
     GPTNeoForCausalLM(
         GPTNeoConfig(vocab_size=VOCABULARY, hidden_size=16, num_layers=1, num_heads=2, attention_types=[[["local"], 1]])
@@ -170,7 +166,10 @@ STRANGE = [
 
 @pytest.mark.parametrize("model", STRANGE, ids=lambda model: model.config.model_type)
 def test_a_family_that_cannot_be_told_its_positions_is_refused_by_name(model):
-    with pytest.raises(WheelsError, match=f"models of type '{model.config.model_type}' .* cannot be decoded: .*T5"):
+    with pytest.raises(
+        WheelsError,
+        match=f"models of type '{model.config.model_type}' .* cannot be decoded: (alibi|attention_types)=.*T5",
+    ):
         Runner(model, 1, VOCABULARY)
 
 

@@ -76,7 +76,9 @@ def test_a_family_that_nobody_tested_is_checked_once(model, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_family_that_is_not_read_exactly_is_refused_by_name(dtype):
-    with pytest.raises(WheelsError, match=r"models of type 'forgetful' cannot be decoded: .* by [0-9.]+ standard"):
+    with pytest.raises(
+        WheelsError, match=r"models of type 'forgetful' \(.*\) cannot be decoded: .* by [0-9.]+ standard"
+    ):
         checked_runner(forgetful().to(dtype), 2, VOCABULARY)
 
 
@@ -125,13 +127,17 @@ class Silent(PhiForCausalLM):
 def test_a_family_whose_scores_are_no_numbers_is_refused():
     model = Silent(PhiConfig(**SMALL, intermediate_size=16)).eval()
     assert math.isnan(ragged_error(model, VOCABULARY))
-    with pytest.raises(WheelsError, match=r"models of type 'phi' cannot be decoded: .* by nan standard deviations"):
+    with pytest.raises(
+        WheelsError, match=r"models of type 'phi' \(.*\) cannot be decoded: .* by nan standard deviations"
+    ):
         checked_runner(model, 2, VOCABULARY)
 
 
 def test_code_of_somebody_elses_is_measured_under_a_tested_name_too(monkeypatch):
     monkeypatch.setattr(selfcheck, "ragged_error", lambda *args: 7.0)
-    with pytest.raises(WheelsError, match=r"models of type 'llama' cannot be decoded: .* by 7 standard deviations"):
+    with pytest.raises(
+        WheelsError, match=r"models of type 'llama' \(.*\) cannot be decoded: .* by 7 standard deviations"
+    ):
         checked_runner(Forgetful(LlamaConfig(**SMALL, intermediate_size=16)).eval(), 2, VOCABULARY)
 
 
@@ -144,31 +150,20 @@ def small(kind: str, **settings: object) -> PreTrainedModel:
         return auto.from_config(config).eval()
 
 
-LLAMA = {**SMALL, "intermediate_size": 16, "max_position_embeddings": 64}
-SWITCH = {
-    "vocab_size": VOCABULARY, "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_decoder_layers": 1,
-    "num_heads": 2, "num_experts": 2, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1,
-    "decoder_start_token_id": 0,
-}  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
         ("xglm", {"vocab_size": VOCABULARY, "d_model": 16, "ffn_dim": 16, "num_layers": 1, "attention_heads": 2,
-                  "max_position_embeddings": 64}, "trying one ended with ValueError: Attention mask"),
+                  "max_position_embeddings": 64}, "it takes no mask for each row"),
         ("openai-gpt", {"vocab_size": VOCABULARY, "n_positions": 64, "n_embd": 16, "n_layer": 1, "n_head": 2},
-         "trying one ended with|takes no position_ids"),
-        ("switch_transformers", SWITCH, "expert_capacity=64 makes a row depend on more than its own past"),
-        ("bloom", {"vocab_size": VOCABULARY, "hidden_size": 16, "n_layer": 1, "n_head": 2}, "takes no position_ids"),
+         "it has no cache"),
+        ("mamba", {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4},
+         "layers of linear_attention keep one state of all they read"),
         ("gpt_neo", {"vocab_size": VOCABULARY, "hidden_size": 16, "num_layers": 2, "num_heads": 2,
                      "attention_types": [[["global", "local"], 1]]}, "attention_types="),
-        ("mistral", {**LLAMA, "num_key_value_heads": 2, "sliding_window": 8}, "sliding_window=8"),
-        ("qwen2", {**LLAMA, "num_key_value_heads": 2, "sliding_window": 8, "use_sliding_window": True,
-                   "max_window_layers": 0}, "a layer of sliding_attention"),
         ("falcon", {**SMALL, "alibi": True}, "alibi=True"),
-        ("longt5", {**{name: SWITCH[name] for name in ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers",
-                    "num_heads", "decoder_start_token_id")}, "encoder_attention_type": "transient-global"},
+        ("longt5", {"vocab_size": VOCABULARY, "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2,
+                    "decoder_start_token_id": 0, "encoder_attention_type": "transient-global"},
          "encoder_attention_type='transient-global'"),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
@@ -183,7 +178,7 @@ def test_what_is_not_read_exactly_is_refused_by_name_and_in_one_line(kind, setti
 def test_attention_without_a_mask_for_each_row_is_refused():
     model = make_model("llama", 16, seed=1)
     model.config._attn_implementation = "flex_attention"
-    with pytest.raises(WheelsError, match="attention 'flex_attention', which reads no mask of its own for each row"):
+    with pytest.raises(WheelsError, match="attention 'flex_attention' reads no mask of its own for each row"):
         checked_runner(model, 2, VOCABULARY)
 
 
