@@ -124,6 +124,7 @@ def remote_teacher(config: GenerateConfig) -> RemoteTeacher:
         key_variable=config.teacher_key,
         timeout=config.teacher_timeout,
         attempts=config.teacher_attempts,
+        span=config.span,
         on_error=config.on_teacher_error,
     )
 

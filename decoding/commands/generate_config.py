@@ -29,6 +29,7 @@ from wheels.decoding.methods.choices import (
     ON_TEACHER_ERROR,
 )
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES, RULES
+from wheels.decoding.remote.span import FORMS, check_span
 from wheels.endpoints.address import is_address
 from wheels.errors import WheelsError
 from wheels.secret import DEFAULT_KEY, read_secret
@@ -81,6 +82,7 @@ class GenerateConfig:
     )
     teacher_timeout: float = remote_option(30.0, "seconds for one request", minimum=0.01)
     teacher_attempts: int = remote_option(3, "requests for one call; what may pass is tried again", minimum=1)
+    span: str = remote_option("tokens:1", f"how much one call buys: {FORMS}", check=check_span)
     on_teacher_error: str = remote_option(
         "continue",
         "what a call does that gets no answer; continue: the student writes in its place",
@@ -209,6 +211,8 @@ class GenerateConfig:
             raise WheelsError(
                 f"teacher_model {self.teacher_model!r} is a name at a server, but teacher is no http(s):// address"
             )
+        if self.span != "tokens:1" and not self.is_remote:
+            raise WheelsError(f"span {self.span!r} is for a teacher behind an address; leave it out")
         if self.is_remote and self.teacher_weights != "float32":
             raise WheelsError(
                 f"teacher_weights {self.teacher_weights!r} is for a teacher in a folder, and this one is at "

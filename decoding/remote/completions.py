@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from wheels.decoding.remote.protocol import Probe, Span, TextSoFar
+from wheels.decoding.remote.span import SpanRule
 from wheels.decoding.sampling import Sampling
 from wheels.endpoints.client import Client, content_of
 from wheels.endpoints.faults import Again, AnswerUnusable, RequestRefused, mapping, raise_error_of
@@ -36,20 +37,20 @@ class Completions:
     def __init__(self, client: Client, model: str, probe: Probe, vocab_size: int) -> None:
         self.client, self.model, self.probe, self.vocab_size = client, model, probe, vocab_size
 
-    def write(self, texts: Sequence[TextSoFar], most: int, sampling: Sampling) -> list[Answer]:
-        """Return up to `most` tokens after each text, in one request; an error where a text has none.
+    def write(self, texts: Sequence[TextSoFar], rule: SpanRule, sampling: Sampling) -> list[Answer]:
+        """Return what is to come after each text, in one request; an error where a text has no answer.
 
         Raises:
             WheelsError: where the request fails, or is refused, or its answer is not one (`wheels.endpoints.faults`).
         """
-        body = self.body(texts, most, sampling)
-        return self.client.retried(lambda: self.answers(content_of(self.client.fetch(body)), len(texts), most))
+        body = self.body(texts, rule, sampling)
+        return self.client.retried(lambda: self.answers(content_of(self.client.fetch(body)), len(texts), rule.most))
 
-    def body(self, texts: Sequence[TextSoFar], most: int, sampling: Sampling) -> dict[str, Any]:
+    def body(self, texts: Sequence[TextSoFar], rule: SpanRule, sampling: Sampling) -> dict[str, Any]:
         """Return the body of a request."""
         body: dict[str, Any] = {
             "model": self.model,
-            "max_tokens": most,
+            "max_tokens": rule.most,
             "temperature": sampling.temperature,
             "return_token_ids": True,
         }
@@ -61,6 +62,8 @@ class Completions:
         else:
             prompts = [[*text.source, *text.written] for text in texts]
             body["prompt"] = prompts if self.probe.batches else prompts[0]
+        if rule.stops:
+            body["stop"] = list(rule.stops)
         if not sampling.greedy:
             body |= {"top_p": sampling.top_p, "seed": texts[0].seed}
             body |= {"top_k": sampling.top_k} if sampling.top_k else {}
@@ -101,7 +104,7 @@ class Completions:
         elif len(ids) > most or (not ids and reason == "length"):
             wrong = f"answers with {len(ids)} tokens, where 1 to {most} were asked for"
         else:
-            return Span(tuple(ids), reason == "stop")
+            return Span(tuple(ids), reason == "stop" and not isinstance(choice.get("stop_reason"), str))
         return AnswerUnusable(self.client.with_address(wrong))
 
 

@@ -40,6 +40,11 @@ def check_remote(pair: RemotePair, method: Method, params: DecodeParams) -> None
             f"method {method.name!r} verifies drafts by the teacher's logits, {told}; use deferral, or the folder of a "
             "teacher"
         )
+    if pair.remote.span.most > 1 and method.between and method.mode != "online":
+        raise WheelsError(
+            f"a call buys up to {pair.remote.span.most} tokens, and {method.mode} mode counts on one: use budget_mode "
+            "online, which counts those that came, or span tokens:1"
+        )
     if params.logits_processor is not None:
         raise WheelsError(f"logits_processor changes the logits of both models, {told}; leave it out")
     if params.sampling.top_k and pair.probe is not None and pair.probe.is_wheels:
@@ -69,7 +74,7 @@ class RemotePasses(Passes):
         """Let the teacher write after some texts; where it does not answer the student writes in its place."""
         assert logits_RV is None, "a remote teacher has no logits"
         texts = self._texts(slots, slots_R)
-        spans = self.remote.write(texts, 1, self.params.sampling)
+        spans = self.remote.write(texts, self.params.sampling)
         for slot, span in zip(slots, spans, strict=True):
             if span is not None:
                 self._append(slot, span)

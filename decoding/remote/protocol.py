@@ -19,6 +19,11 @@ class TextSoFar:
     seed: int = 0
     """The seed of the draws of its next tokens, where tokens are drawn."""
 
+    @property
+    def left(self) -> int:
+        """Tokens that may still be written."""
+        return self.limit - len(self.written)
+
 
 @dataclass(frozen=True)
 class Span:

@@ -7,12 +7,14 @@ import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from wheels.decoding.methods.choices import ON_TEACHER_ERROR
 from wheels.decoding.remote.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
 from wheels.decoding.remote.completions import Completions
 from wheels.decoding.remote.probe import probe
 from wheels.decoding.remote.protocol import Probe, Span, TextSoFar
+from wheels.decoding.remote.span import SpanRule
 from wheels.decoding.sampling import Sampling
 from wheels.endpoints.address import endpoint_url
 from wheels.endpoints.client import Client
@@ -39,6 +41,7 @@ class RemoteTeacher:
         key_variable: The environment variable that holds the server's key; the default one may be missing, for no key.
         timeout: Seconds for one request, from the search for the host to the last byte.
         attempts: Requests for one call at most; only what may pass is tried again, after a wait with jitter.
+        span: How much a call buys: `tokens:N`, `sentence` or `line` (`wheels.decoding.remote.span`).
         on_error: What a call does that gets no answer: `continue`, the student writes in its place; `stop`: an error.
         breaker: When the server is left alone; None: after three failures in a row, for five seconds and longer.
 
@@ -54,10 +57,12 @@ class RemoteTeacher:
         key_variable: str = DEFAULT_KEY,
         timeout: float = 30.0,
         attempts: int = 3,
+        span: str = "tokens:1",
         on_error: str = "continue",
         breaker: Breaker | None = None,
     ) -> None:
         self.model, self.on_error = model, check_choice("on_teacher_error", on_error, ON_TEACHER_ERROR)
+        self.span = SpanRule.of(span)
         patience = Patience(attempts, timeout, base=0.25, cap=2.0, longest=10.0)
         address = endpoint_url(url, "/completions")
         self.client = Client(address, key_variable=key_variable, patience=patience, workers=WORKERS)
@@ -109,18 +114,19 @@ class RemoteTeacher:
             self._completions = Completions(self.client, self.model, found, vocab_size)
         return self._completions
 
-    def write(self, texts: Sequence[TextSoFar], most: int, sampling: Sampling) -> list[Span | None]:
-        """Return up to `most` tokens after each text; None for a text whose call got no answer.
+    def write(self, texts: Sequence[TextSoFar], sampling: Sampling) -> list[Span | None]:
+        """Return a span after each text; None for a text whose call got no answer.
 
-        Texts share a request where the server takes several and none draws tokens; else each has its own, `WORKERS` at
-        a time. While the breaker is open nothing is sent; half open, the first text goes alone.
+        Texts share a request where the server takes several, none draws tokens, and as many tokens are asked for; else
+        each has its own, `WORKERS` at a time. While the breaker is open nothing is sent; half open, the first text goes
+        alone.
 
         Raises:
             WheelsError: for a call without an answer, where `on_error` is `stop`.
         """
         spans: list[Span | None] = [None] * len(texts)
         for places in self._turns(len(texts)):
-            found = self._asked([texts[place] for place in places], most, sampling)
+            found = self._asked([texts[place] for place in places], sampling)
             for place, span in zip(places, found, strict=True):
                 spans[place] = span
         return spans
@@ -131,28 +137,38 @@ class RemoteTeacher:
             return [range(count)]
         return [range(1), range(1, count)] if count > 1 else [range(1)]
 
-    def _asked(self, texts: Sequence[TextSoFar], most: int, sampling: Sampling) -> Sequence[Span | None]:
+    def _asked(self, texts: Sequence[TextSoFar], sampling: Sampling) -> Sequence[Span | None]:
         """Return the answers to some texts."""
         if self.breaker.state == OPEN:
             return [None] * len(texts)
         together = self._completions is not None and self._completions.probe.batches
-        if together and sampling.greedy and self.breaker.state != HALF_OPEN:
-            return self._together(texts, most, sampling)
-        return list(self._pool.map(lambda text: self._try([text], most, sampling)[0], texts))
+        if not together or not sampling.greedy or self.breaker.state == HALF_OPEN:
+            return self._each(texts, sampling)
+        spans: list[Span | None] = [None] * len(texts)
+        by_length: dict[int, list[int]] = {}
+        for place, text in enumerate(texts):
+            by_length.setdefault(min(self.span.most, text.left), []).append(place)
+        for places in by_length.values():
+            for place, span in zip(places, self._together([texts[place] for place in places], sampling), strict=True):
+                spans[place] = span
+        return spans
 
-    def _together(self, texts: Sequence[TextSoFar], most: int, sampling: Sampling) -> Sequence[Span | None]:
+    def _each(self, texts: Sequence[TextSoFar], sampling: Sampling) -> Sequence[Span | None]:
+        """Ask for each text in a request of its own."""
+        return list(self._pool.map(lambda text: self._try([text], sampling)[0], texts))
+
+    def _together(self, texts: Sequence[TextSoFar], sampling: Sampling) -> Sequence[Span | None]:
         """Ask for several texts in one request; where it is refused, for each in its own, for one may be at fault."""
         try:
-            return self._try(texts, most, sampling, refusable=len(texts) > 1)
+            return self._try(texts, sampling, refusable=len(texts) > 1)
         except RequestRefused:
-            return list(self._pool.map(lambda text: self._try([text], most, sampling)[0], texts))
+            return self._each(texts, sampling)
 
-    def _try(
-        self, texts: Sequence[TextSoFar], most: int, sampling: Sampling, *, refusable: bool = False
-    ) -> Sequence[Span | None]:
-        """Send one request, and keep account of how it went."""
+    def _try(self, texts: Sequence[TextSoFar], sampling: Sampling, *, refusable: bool = False) -> Sequence[Span | None]:
+        """Send one request for texts that may get equally long, and keep account of how it went."""
+        rule = replace(self.span, most=min(self.span.most, texts[0].left))
         try:
-            answers = self._connected().write(texts, most, sampling)
+            answers = self._connected().write(texts, rule, sampling)
         except WheelsError as error:
             if refusable and isinstance(error, RequestRefused):
                 raise

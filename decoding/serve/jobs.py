@@ -47,6 +47,8 @@ class Delta:
     """These tokens one by one, where the request asks for details."""
     finish: str | None = None
     """`stop` or `length` where the choice has ended."""
+    stop_reason: str | None = None
+    """The stop text that ended it."""
     passes: tuple[int, int] = (0, 0)
     """Of a choice that has ended: forward passes of student and teacher that served it."""
 
@@ -95,6 +97,7 @@ class Choice:
             by_teacher=sum(sequence.by_teacher[first : self.sent]),
             pieces=tuple(pieces),
             finish=finish,
+            stop_reason=self.stops.reason,
             passes=(sequence.student_passes, sequence.teacher_passes) if finish else (0, 0),
         )
 

@@ -44,7 +44,7 @@ class Completions:
             own = [delta for delta in deltas if delta.choice == index]
             pieces = [piece for delta in own for piece in delta.pieces]
             text = "".join(delta.text for delta in own)
-            choices.append(self.choice(index, self.content(text), pieces, own[-1].finish))
+            choices.append(self.choice(index, self.content(text), pieces, own[-1]))
         return self.head | {"object": self.whole, "choices": choices, "usage": self.usage()}
 
     async def events(self) -> AsyncIterator[bytes]:
@@ -56,7 +56,7 @@ class Completions:
                 yield event(head | {"choices": [choice]} | usage)
             async for deltas in self.job.deltas():
                 for delta in deltas:
-                    choice = self.choice(delta.choice, self.part(delta.text), delta.pieces, delta.finish)
+                    choice = self.choice(delta.choice, self.part(delta.text), delta.pieces, delta)
                     yield event(head | {"choices": [choice]} | usage)
             if self._tells_usage:
                 yield event(head | {"choices": [], "usage": self.usage()})
@@ -64,15 +64,14 @@ class Completions:
             yield event(failure(error).body())
         yield DONE
 
-    def choice(
-        self, index: int, content: dict[str, Any], pieces: Sequence[Piece], finish: str | None
-    ) -> dict[str, Any]:
-        """Return a choice, or a part of one."""
-        told: dict[str, Any] = {"index": index, **content, "finish_reason": finish}
+    def choice(self, index: int, content: dict[str, Any], pieces: Sequence[Piece], last: Delta) -> dict[str, Any]:
+        """Return a choice, or a part of one, that ends as its last delta says."""
+        told: dict[str, Any] = {"index": index, **content, "finish_reason": last.finish}
         told["logprobs"] = self.logprobs(index, pieces) if self.body.best is not None else None
         if self.body.return_token_ids:
             told["token_ids"] = [piece.token for piece in pieces]
             told["prompt_token_ids"] = self.job.sequences[index].source
+            told["stop_reason"] = last.stop_reason
         if self.body.return_authors:
             told["authors"] = [
                 {"token": piece.text, "id": piece.token, "author": TEACHER if piece.by_teacher else STUDENT}

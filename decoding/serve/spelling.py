@@ -50,15 +50,23 @@ class StopTexts:
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        self.stops, self.held, self.found = tuple(stops), "", False
+        self.stops, self.held = tuple(stops), ""
+        self.reason: str | None = None
+        """The stop text that ended it."""
+
+    @property
+    def found(self) -> bool:
+        """Whether the text has ended."""
+        return self.reason is not None
 
     def add(self, piece: str) -> str:
-        """Return what may be shown of a piece and of what was held back; sets `found` where the text ends."""
+        """Return what may be shown of a piece and of what was held back; sets `reason` where the text ends."""
         text = self.held + piece
-        places = [(place + len(stop), place) for stop in self.stops if (place := text.find(stop)) >= 0]
+        places = [(place + len(stop), place, stop) for stop in self.stops if (place := text.find(stop)) >= 0]
         if places:  # the one that is whole first, so that it does not matter how the text is cut
-            self.held, self.found = "", True
-            return text[: min(places)[1]]
+            _, first, self.reason = min(places)
+            self.held = ""
+            return text[:first]
         keep = max((self._overlap(text, stop) for stop in self.stops), default=0)
         self.held = text[len(text) - keep :]
         return text[: len(text) - keep]

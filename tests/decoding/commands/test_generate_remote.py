@@ -69,6 +69,8 @@ def test_a_page_names_the_teacher(folder, server, capsys, tmp_path):
             ["--teacher", "http://h", "--teacher-model", "x", "--teacher-key", "NOT_SET_X"],
             "--teacher-key must name an env",
         ),
+        (["--span", "line"], "span 'line' is for a teacher behind an address"),
+        (["--teacher", "http://h", "--teacher-model", "x", "--span", "tokens:0"], "span must be tokens:N"),
         (["--teacher", "http://a:b@h", "--teacher-model", "x"], "an endpoint must be a plain address"),
         (["--teacher", "http://h", "--teacher-model", "x", "--on-teacher-error", "pause"], "one of continue, stop"),
     ],

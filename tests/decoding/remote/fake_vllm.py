@@ -59,13 +59,17 @@ class FakeVllm(ThreadingHTTPServer):
         """A client that has gone is no error of ours."""
 
     @torch.no_grad()
-    def write(self, prompt: list[int], most: int) -> tuple[list[int], str]:
+    def write(self, prompt: list[int], most: int, stops: list[str]) -> tuple[list[int], str, str | None]:
+        """Return the ids, why they end, and the stop text that ended them."""
         ids = list(prompt)
         for _ in range(most):
             ids.append(int(self.model(torch.tensor([ids])).logits[0, -1].argmax()))
             if ids[-1] in self.ends:
-                return ids[len(prompt) : len(ids) - (not self.shows_end)], "stop"
-        return ids[len(prompt) :], "length"
+                return ids[len(prompt) : len(ids) - (not self.shows_end)], "stop", None
+            text = self.tokenizer.decode(ids[len(prompt) :])
+            if found := [stop for stop in stops if stop in text]:
+                return ids[len(prompt) :], "stop", found[0]
+        return ids[len(prompt) :], "length", None
 
 
 def is_ids(prompt: Any) -> bool:
@@ -110,19 +114,20 @@ class Handler(BaseHTTPRequestHandler):
         if any(len(prompt) + body["max_tokens"] > LIMIT for prompt in prompts):
             return self.error(400, f"This model's maximum context length is {LIMIT} tokens.")
         with server.lock:
-            written = [server.write(prompt, body["max_tokens"]) for prompt in prompts]
+            written = [server.write(prompt, body["max_tokens"], body.get("stop", [])) for prompt in prompts]
         choices = [
             {
                 "index": index,
                 "text": server.tokenizer.decode(ids, skip_special_tokens=True),
                 "logprobs": {"token_logprobs": [-0.5] * len(ids)} if body.get("logprobs") else None,
                 "finish_reason": reason,
+                "stop_reason": stop,
                 "token_ids": ids if body.get("return_token_ids") else None,
                 "prompt_token_ids": prompt if body.get("return_token_ids") else None,
             }
-            for index, (prompt, (ids, reason)) in enumerate(zip(prompts, written, strict=True))
+            for index, (prompt, (ids, reason, stop)) in enumerate(zip(prompts, written, strict=True))
         ]
-        read, wrote = sum(map(len, prompts)), sum(len(ids) for ids, _ in written)
+        read, wrote = sum(map(len, prompts)), sum(len(ids) for ids, *_ in written)
         usage = {"prompt_tokens": read, "completion_tokens": wrote, "total_tokens": read + wrote}
         answer = {"id": "cmpl-1", "object": "text_completion", "model": NAME, "choices": choices, "usage": usage}
         return self.reply(200, server.change(answer))

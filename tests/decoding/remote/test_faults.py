@@ -319,6 +319,7 @@ def test_half_open_a_text_that_is_refused_says_that_the_server_is_well(server, f
     break_down(server, FAULTS["a refusal"], times=1)
     traces = write(there, SOURCES, RULES["maxprob"].at(-1.0), max_new_tokens=1)
     assert breaker.state == CLOSED and sum(trace.degraded for trace in traces) == 1
+    assert [len(body["prompt"]) for body in server.asked] == [1, len(SOURCES) - 1], "so the others share a request"
 
 
 def test_a_breaker_opens_tries_once_and_doubles_its_pause():

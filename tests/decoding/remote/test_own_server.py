@@ -15,6 +15,7 @@ from tests.envs.tiny import SOURCES
 from wheels.decoding.methods.method import teacher_only
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.remote.pair import RemotePair
+from wheels.decoding.remote.span import SpanRule
 from wheels.decoding.remote.teacher import RemoteTeacher
 from wheels.decoding.sampling import Sampling
 from wheels.errors import WheelsError
@@ -66,6 +67,17 @@ def test_draws_are_the_same_in_every_run(family):
     assert runs[0] == runs[1]
     with pytest.raises(WheelsError, match="top_k is no setting of `wheels serve`"):
         write(far(pair, server), SOURCES, MAXPROB, sampling=Sampling(1.0, top_k=3))
+
+
+@pytest.mark.parametrize("span", [SpanRule(5), SpanRule(12, ("g", "e"))], ids=["5 tokens", "stop texts"])
+def test_calls_of_several_tokens_write_the_teachers_text(family, span):
+    pair, server = family
+    there = far(pair, server)
+    there.remote.span = span
+    found = write(there, SOURCES, teacher_only(), budget=1.0, **LONG)
+    here = write(pair, SOURCES, teacher_only(), budget=1.0, **LONG)
+    assert [trace.token_ids for trace in found] == [trace.token_ids for trace in here]
+    assert sum(trace.teacher_passes for trace in found) < sum(trace.tokens for trace in found)
 
 
 def ids(pair: Pair, source: str) -> list[int]:

@@ -1,0 +1,45 @@
+"""How much one call of a remote teacher buys. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from wheels.errors import WheelsError
+
+LONGEST = 64
+"""Tokens of a sentence or a line at most."""
+MOST = 4096
+"""Tokens of any call at most."""
+STOPS = {"sentence": (". ", "! ", "? ", "\n"), "line": ("\n",)}
+"""The texts that end a call; the token that completes one is a part of it."""
+FORMS = "tokens:N, sentence or line"
+
+
+@dataclass(frozen=True)
+class SpanRule:
+    """Where a call ends."""
+
+    most: int = 1
+    """Tokens at most."""
+    stops: tuple[str, ...] = ()
+    """Texts that end it before."""
+
+    @classmethod
+    def of(cls, given: str) -> SpanRule:
+        """Return the rule of `tokens:N`, `sentence` or `line`.
+
+        Raises:
+            WheelsError: for anything else.
+        """
+        if given in STOPS:
+            return cls(LONGEST, STOPS[given])
+        number = re.fullmatch(r"tokens:([0-9]{1,5})", given)
+        if number is None or not 1 <= int(number[1]) <= MOST:
+            raise WheelsError(f"span must be {FORMS} with N in 1 to {MOST}, got {given!r}")
+        return cls(int(number[1]))
+
+
+def check_span(name: str, given: str) -> None:
+    """Raise a `WheelsError` for what is no span; the check of an option."""
+    SpanRule.of(given)
