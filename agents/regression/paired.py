@@ -135,7 +135,7 @@ def counterfactual_pairs(
         The pairs, not weighted yet, and the lengths of the texts `[N]`.
     """
     draw = random.Random(seed)
-    sources, references = [row.source for row in rows], [row.target for row in rows]
+    sources, references = [row.source for row in rows], [row.scored_against for row in rows]
     budgets = [BUDGETS[place % len(BUDGETS)] for place in range(len(rows))]
 
     params = DecodeParams(max_new_tokens=max_new_tokens)

@@ -32,7 +32,7 @@ after the filter, and the difference."""
 
 def statistics(bench: Bench, answers: Sequence[str], metric: str) -> SufficientStatistics:
     """Return the per-row statistics of a metric."""
-    return sentence_statistics(metric, answers, [row.target for row in bench.test])
+    return sentence_statistics(metric, answers, [row.scored_against for row in bench.test])
 
 
 def groups(cells: Sequence[GridPoint]) -> list[tuple[GridPoint, ...]]:

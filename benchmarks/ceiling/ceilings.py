@@ -11,6 +11,7 @@ from wheels.benchmarks.ceiling.allocation import Texts, best_choice
 from wheels.benchmarks.ceiling.call_sets import Calls, Text
 from wheels.benchmarks.core.cell import PointKey
 from wheels.metrics import sentence_statistics
+from wheels.metrics.names import Reference
 
 IMITATION = "imitation"
 """The ceiling that knows the teacher's texts, and not the references."""
@@ -33,7 +34,7 @@ def ceiling_of(metric: str) -> str:
 
 def choose(
     found: Sequence[Found],
-    targets: Sequence[str],
+    targets: Sequence[Reference],
     metric: str,
     budgets: Sequence[float],
     sources: Sequence[str] | None = None,
@@ -71,7 +72,7 @@ def halved(found: Sequence[Found]) -> list[Found]:
 
 def call_sets(
     found: Sequence[Found],
-    targets: Mapping[str, tuple[str, Sequence[str]]],
+    targets: Mapping[str, tuple[str, Sequence[Reference]]],
     budgets: Sequence[float],
     sources: Sequence[str] | None = None,
 ) -> tuple[dict[PointKey, list[Calls]], list[dict[str, float | str]]]:

@@ -36,6 +36,7 @@ from wheels.decoding.params import DecodeParams
 from wheels.files import write_json, write_text
 from wheels.json_text import json_digest
 from wheels.metrics import sentence_scores, sentence_statistics, signature
+from wheels.metrics.names import Reference
 from wheels.models.readable import readable_rows
 from wheels.runs import LINES, chunks, claim
 
@@ -105,10 +106,10 @@ def _decode(work: Work, decodes: Mapping[PointKey, Decode]) -> dict[PointKey, li
 
 def _measure(work: Work, outputs: dict[PointKey, list[Record]]) -> dict[str, Any]:
     """Search, decode what was found, score, write and print."""
-    config, task, references = work.config, work.task, [row.target for row in work.rows]
+    config, task, references = work.config, work.task, [row.scored_against for row in work.rows]
     statistics = partial(sentence_statistics, sources=work.sources)
     found, did = _search(work, outputs)
-    targets: dict[str, tuple[str, Sequence[str]]] = {
+    targets: dict[str, tuple[str, Sequence[Reference]]] = {
         ceiling_of(metric): (metric, references) for metric in task.metrics
     }
     targets[IMITATION] = (work.guide, [record.text for record in outputs[TEACHER_END]])
@@ -148,7 +149,7 @@ def _ceiling_decode(work: Work, key: PointKey, calls: Sequence[Calls]) -> Decode
 def _search(work: Work, outputs: Mapping[PointKey, Sequence[Record]]) -> tuple[list[Found], dict[str, Any]]:
     """Return what the search found for each row, and what it did; parts that were kept are not searched again."""
     config, found = work.config, list[Found]()
-    targets = [row.target for row in work.rows]
+    targets = [row.scored_against for row in work.rows]
 
     def score(rows: list[int], texts: list[str]) -> list[float]:
         read = [work.sources[row] for row in rows]

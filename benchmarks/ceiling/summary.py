@@ -12,11 +12,12 @@ from wheels.benchmarks.core.bootstrap import Floats, interval
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record
 from wheels.benchmarks.curve.resampled import Curves, Resampled, SentenceStatistics, per_token
 from wheels.metrics import sentence_statistics
+from wheels.metrics.names import Reference
 
 
 def summarise(
     outputs: Mapping[PointKey, Sequence[Record]],
-    references: Sequence[str],
+    references: Sequence[Reference],
     metrics: Sequence[str],
     rules: Sequence[str],
     budgets: Sequence[float],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wheels.config.fields import check_fields, option
 from wheels.data.tasks import Row
 from wheels.distillation.run_folder import run_facts
+from wheels.metrics.names import Reference, several
 
 if TYPE_CHECKING:
     from wheels.models.pair import Pair
@@ -26,20 +27,22 @@ class WhitespaceTokenizer:
         return text.split()
 
 
-def plain_rouge(metric: str, texts: Sequence[str], references: Sequence[str]) -> float:
+def plain_rouge(metric: str, texts: Sequence[str], references: Sequence[Reference]) -> float:
     """Return the mean F1 of ROUGE-1, 2 or L, 0 to 100, on whitespace tokens, without stemming or change of case.
 
     Lin 2004 (https://aclanthology.org/W04-1013), by rouge-score. Published figures on texts that are tokenised already
-    are often of this kind; `wheels.metrics` stems, takes letters and digits alone, and ignores case.
+    are often of this kind; `wheels.metrics` stems, takes letters and digits alone, and ignores case. Of several
+    references the best counts.
     """
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer([metric], use_stemmer=False, tokenizer=WhitespaceTokenizer())
-    values = [scorer.score(reference, text)[metric].fmeasure for text, reference in zip(texts, references, strict=True)]
+    pairs = zip(texts, map(several, references), strict=True)
+    values = [scorer.score_multi(known, text)[metric].fmeasure for text, known in pairs]
     return 100.0 * sum(values) / len(values)
 
 
-def quality(texts: Sequence[str], references: Sequence[str], metrics: Sequence[str]) -> dict[str, float]:
+def quality(texts: Sequence[str], references: Sequence[Reference], metrics: Sequence[str]) -> dict[str, float]:
     """Return each metric, and ROUGE of whitespace tokens as `rougeL_plain`, rounded to 2 digits."""
     from wheels.metrics import score
 

@@ -20,6 +20,7 @@ from wheels.benchmarks.curve.price_plot import Prices, read_prices
 from wheels.benchmarks.curve.reliability import Reliability, cached_judged, reliability, spread
 from wheels.benchmarks.curve.summary import plain_values
 from wheels.data.tasks import Row, Task
+from wheels.metrics.names import several
 from wheels.models.pair import Pair
 
 PREDICT_REGRET = ("regret", "learned")
@@ -112,7 +113,7 @@ def _counted_rows(task: Task, measured: Measured, split: str) -> tuple[list[str]
     train: Sequence[Row] = task.splits.get("train", ())
     if not train:
         counted = f"the references of the scored rows (the data has no train split, only {split})"
-        return list(measured.references), counted
+        return [text for known in measured.references for text in several(known)], counted
     chosen = train[:COUNTED_ROWS]
     part = "" if len(chosen) == len(train) else f"the first {len(chosen)} rows of "
     return [row.target for row in chosen], f"{part}the training split"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record
 from wheels.errors import WheelsError
+from wheels.metrics.names import Reference
 
 SHOWN = 0.2
 """The budget that the diagnostics looks are taken at, or the nearest to it."""
@@ -24,7 +25,7 @@ class Measured:
     """Name of the teacher."""
     sources: Sequence[str]
     """What was given to the models."""
-    references: Sequence[str]
+    references: Sequence[Reference]
     """What they should have written."""
     metrics: Sequence[str]
     """Names of the metrics; the first is the quality."""

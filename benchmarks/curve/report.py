@@ -15,6 +15,7 @@ from wheels.decoding.methods.rule import Rule
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.trace import STUDENT
 from wheels.metrics import metric_name
+from wheels.metrics.names import several
 from wheels.output.page import Picture, bullets, facts, image, page
 from wheels.output.tables import Table, number
 from wheels.output.visible import html
@@ -45,7 +46,9 @@ def pick_examples(measured: Measured, count: int = EXAMPLES) -> tuple[PointKey |
     rows = sorted({round(i * (len(records) - 1) / max(1, count - 1)) for i in range(count)})
     students, teachers = measured.outputs[STUDENT_END], measured.outputs[TEACHER_END]
     return key, [
-        ExampleRow(measured.sources[i], measured.references[i], students[i].text, teachers[i].text, records[i])
+        ExampleRow(
+            measured.sources[i], several(measured.references[i])[0], students[i].text, teachers[i].text, records[i]
+        )
         for i in rows
     ]
 

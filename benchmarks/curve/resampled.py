@@ -25,8 +25,9 @@ from wheels.benchmarks.core.bootstrap import (
 )
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record
 from wheels.errors import WheelsError
+from wheels.metrics.names import Reference
 
-SentenceStatistics = Callable[[str, list[str], list[str]], Statistics]
+SentenceStatistics = Callable[[str, list[str], list[Reference]], Statistics]
 """`wheels.metrics.sentence_statistics`: metric, hypotheses, references -> statistics."""
 
 
@@ -45,7 +46,7 @@ class Resampled:
     def __init__(
         self,
         outputs: Mapping[PointKey, Sequence[Record]],
-        references: Sequence[str],
+        references: Sequence[Reference],
         metrics: Sequence[str],
         statistics: SentenceStatistics,
         resamples: int,

@@ -28,6 +28,7 @@ from wheels.config.parsing import as_command, to_dict, versions, write_resolved
 from wheels.data.tasks import Task
 from wheels.files import write_json, write_text
 from wheels.metrics import sentence_statistics, signature
+from wheels.metrics.names import Reference
 from wheels.models.readable import readable_rows
 from wheels.runs import claim, find
 
@@ -72,7 +73,7 @@ def _decoded(config: CurveConfig, plan: CurvePlan, task: Task, data_digest: str)
         student=plan.artefact.student_name,
         teacher=plan.artefact.teacher_name,
         sources=sources,
-        references=[row.target for row in rows],
+        references=[row.scored_against for row in rows],
         metrics=task.metrics,
         budgets=config.budgets,
         rules=tuple(plan.seeds),
@@ -113,7 +114,7 @@ def _with_progress(total: int, sources: Sequence[str]) -> SentenceStatistics:
     """Return `sentence_statistics` of texts from these sources, with a progress bar over its `total` calls."""
     bar = tqdm(total=total, desc="scoring", unit="point", file=sys.stderr)
 
-    def counted(metric: str, hypotheses: list[str], references: list[str]) -> Statistics:
+    def counted(metric: str, hypotheses: list[str], references: list[Reference]) -> Statistics:
         statistics = sentence_statistics(metric, hypotheses, references, sources)
         bar.update()
         if bar.n == total:

@@ -169,7 +169,7 @@ def ends(artefact: Any, task: Task) -> dict[str, dict[str, float]]:
     from wheels.benchmarks.core.score import Alone, quality
     from wheels.models.pair import Pair
 
-    pair, references = artefact.pair, [row.target for row in task.test]
+    pair, references = artefact.pair, [row.scored_against for row in task.test]
     found = {}
     for name, model in (("student", pair.student), ("teacher", pair.teacher)):
         alone = Alone(Pair.alone(model, pair.tokenizer, prompt=pair.prompt), {})

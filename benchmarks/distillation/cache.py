@@ -146,7 +146,12 @@ def write_cache_summary(plan: DistillationPlan, task: Task, folder: Path) -> Non
     }
     parts = {name: read_object(folder / f"{name}.json") for name in ("sizes", "steps", "memory")}
     summary = summarise(
-        config, task.name, [row.target for row in task.validation], plan.scores.metrics or task.metrics, trained, parts
+        config,
+        task.name,
+        [row.scored_against for row in task.validation],
+        plan.scores.metrics or task.metrics,
+        trained,
+        parts,
     )
     write_json(plan.output / "cache.json", summary)
     write_text(plan.output / "cache.csv", as_csv(summary))

@@ -14,6 +14,7 @@ from wheels.benchmarks.distillation.config import CacheConfig
 from wheels.benchmarks.distillation.summary import MEAN, SEED
 from wheels.config.parsing import versions
 from wheels.metrics import metric_name, sentence_statistics, signature
+from wheels.metrics.names import Reference
 from wheels.output.tables import Table, band, number
 
 CLOCKS = ("wall_ms", "cpu_ms")
@@ -22,7 +23,7 @@ CLOCKS = ("wall_ms", "cpu_ms")
 def summarise(
     config: CacheConfig,
     task: str,
-    references: Sequence[str],
+    references: Sequence[Reference],
     metrics: Sequence[str],
     trained: Mapping[str, Any],
     parts: Mapping[str, Any],
@@ -62,7 +63,7 @@ def summarise(
 
 
 def quality(
-    config: CacheConfig, references: Sequence[str], metrics: Sequence[str], trained: Mapping[str, Any]
+    config: CacheConfig, references: Sequence[Reference], metrics: Sequence[str], trained: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return each metric on the validation rows: both ways, and the cache minus the live teacher."""
     found: dict[str, Any] = {}

@@ -141,7 +141,7 @@ def measured(plan: DistillationPlan, places: Places, task: Task) -> SweepOutputs
     metrics = plan.scores.metrics or task.metrics
     return SweepOutputs(
         task=task.name,
-        references=[row.target for row in rows],
+        references=[row.scored_against for row in rows],
         metrics=metrics,
         cells=cells,
         teacher=ModelOutputs(texts, facts["parameters"], None),

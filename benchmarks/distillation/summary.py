@@ -18,6 +18,7 @@ from wheels.benchmarks.core.bootstrap import Comparison, Floats, compare, interv
 from wheels.benchmarks.distillation.plan import Kind
 from wheels.config.parsing import versions
 from wheels.metrics import sentence_statistics, signature
+from wheels.metrics.names import Reference
 
 SEED = 0
 """Of the bootstrap's draws."""
@@ -42,7 +43,7 @@ class SweepOutputs:
     """Everything that a summary is computed from; plain data, no model."""
 
     task: str
-    references: Sequence[str]
+    references: Sequence[Reference]
     """What the test rows should have become."""
     metrics: Sequence[str]
     """The first is the quality."""

@@ -90,7 +90,7 @@ class Bench:
         """Write all rows in every way, and return quality and costs, without seconds."""
         outputs = write(self.config, self.students, self.ways, rows, rows_digest(rows), self.folder / place)
         references, statistics = (
-            [row.target for row in rows],
+            [row.scored_against for row in rows],
             partial(sentence_statistics, sources=[r.source for r in rows]),
         )
         sample = Resampled(outputs, references, self.task.metrics, statistics, self.config.resamples, 0)

@@ -104,7 +104,7 @@ def _measure(
     tried, chosen, tuned_on = _tune(config, artefact, split.digest, tuning, task.metrics[0])
     settings = [*settings, *chosen]
     outputs = _decode_all(config, artefact, settings, split)
-    references = [row.target for row in split.rows]
+    references = [row.scored_against for row in split.rows]
     statistics = partial(sentence_statistics, sources=[row.source for row in split.rows])
     sample = Resampled(outputs, references, task.metrics, statistics, config.resamples, 0)
     place = (task.name, artefact.student_name, artefact.teacher_name)

@@ -66,7 +66,7 @@ def choose(
         rows: those that are tuned on.
         metric: the quality.
     """
-    points, sources, references = [], [row.source for row in rows], [row.target for row in rows]
+    points, sources, references = [], [row.source for row in rows], [row.scored_against for row in rows]
     for records in outputs:
         quality = score(metric, [record.text for record in records], references, sources).value
         points.append((per_token(records)["passes_per_token"], quality))

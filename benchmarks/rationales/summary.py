@@ -56,7 +56,7 @@ def summarise(
         "task": task.name,
         "n": len(teacher["right"]),
         "metric": grid.metric,
-        "metric_signature": signature(grid.metric, [row.target for row in task.test]),
+        "metric_signature": signature(grid.metric, [row.scored_against for row in task.test]),
         "teacher": {"parameters": teacher["parameters"], "accuracy": 100.0 * float(np.mean(teacher["right"]))},
         "student_parameters": one["parameters"],
         "seeds": grid.seeds,

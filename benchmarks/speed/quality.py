@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 
 from wheels.benchmarks.core.bootstrap import paired_bootstrap
 from wheels.metrics import sentence_statistics
+from wheels.metrics.names import Reference
 
 
 @dataclass(frozen=True)
 class Judge:
     """References of the texts, and the task's metrics."""
 
-    references: Sequence[str]
+    references: Sequence[Reference]
     metrics: Sequence[str]
 
     def quality(self, texts: Sequence[str], teachers: Sequence[str]) -> dict[str, dict[str, float]]:

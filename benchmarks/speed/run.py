@@ -148,7 +148,7 @@ def make_plan(config: SpeedConfig) -> SpeedPlan:
     if len(rows) < config.rows:
         notes.append(f"{task.name} has {len(rows)} of the {config.rows} rows asked for")
     prompts = Prompts(artefact.pair, [row.source for row in rows], config.max_new_tokens)
-    references = [row.target for row in rows if row.target]
+    references = [row.scored_against for row in rows if row.target]
     return SpeedPlan(
         Workload(prompts, config.teacher_budget, rule, config.draft_length, Path(config.output) / CONVERTED),
         names,

@@ -25,7 +25,7 @@ def baselines(task: Task, config: ScoresConfig) -> list[dict[str, Any]]:
     return [
         {"name": name, "objective": "-"}
         | {
-            split: quality([make(row.source) for row in rows], [row.target for row in rows], metrics)
+            split: quality([make(row.source) for row in rows], [row.scored_against for row in rows], metrics)
             for split, rows in scored_rows(task, config).items()
         }
         for name, make in makers.items()
@@ -44,7 +44,7 @@ def score_model(config: ScoresConfig, data: str, model: Path, place: Path) -> No
     facts: dict[str, Any] = {"parameters": alone.facts["parameters"]}
     for split, rows in scored_rows(task, config).items():
         texts = alone.write(rows, config.max_new_tokens, config.batch_size)
-        facts[split] = quality(texts, [row.target for row in rows], config.metrics or task.metrics)
+        facts[split] = quality(texts, [row.scored_against for row in rows], config.metrics or task.metrics)
     write_json(place, facts)
 
 

@@ -19,7 +19,7 @@ from pyarrow import feather, parquet
 
 from wheels.data import columnar, formats
 from wheels.data.formats import read_records
-from wheels.data.rows import Row, load_rows
+from wheels.data.rows import Columns, Row, load_rows
 from wheels.data.tasks import load_task
 from wheels.errors import WheelsError
 
@@ -278,6 +278,22 @@ def test_references_and_rationales_have_columns(tmp_path: Path) -> None:
         load_rows(path, references="more")
     with pytest.raises(WheelsError, match=r"a.jsonl:1: no column 'others'; the columns are: more, source, target"):
         load_rows(path, references="others")
+
+
+def test_a_column_of_references_is_read_without_being_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"source": "a", "target": "b", "references": ["b", "c"]}\n{"source": "a", "target": "b"}\n')
+    several, one = load_rows(path)
+    assert (several, one) == (Row("a", "b", ("c",)), Row("a", "b"))
+    assert (several.scored_against, one.scored_against) == (("b", "c"), "b")
+    path.write_text('{"source": "a", "target": "b", "references": [{"page": 3}]}\n')
+    assert load_rows(path) == [Row("a", "b")], "another kind of references"
+    for name, rows in (("a.parquet", [{"references": ["c"]}]), ("b.parquet", [{}])):
+        table = pa.Table.from_pylist([{"source": "a", "target": "b", "unread": 1} | row for row in rows])
+        parquet.write_table(table, tmp_path / name)
+        (_, record) = next(iter(read_records(tmp_path / name, wanted=Columns().names)))
+        assert "unread" not in record
+        assert load_rows(tmp_path / name) == [Row("a", "b", tuple(rows[0].get("references", ())))]
 
 
 def test_reading_holds_one_batch_of_rows(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from wheels.data.lines import Records, refuse_twins
 from wheels.errors import WheelsError, shown
 
+REFERENCES = "references"
+"""The column of further references, which rows may have and need not."""
 PARQUET, ARROW = b"PAR1", b"ARROW1"
 """How the files begin; an Arrow stream, as `datasets` keeps it, begins with `STREAM`."""
 STREAM = b"\xff\xff\xff\xff"
@@ -53,8 +55,12 @@ def arrow_records(path: Path, wanted: Sequence[str] | None) -> Records:
 
 
 def roots(names: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
-    """Return the columns of a table that hold those that are wanted; all, where this is None or one is missing."""
-    found = [name if name in names else name.partition(".")[0] for name in wanted or ()]
+    """Return the columns of a table that hold those that are wanted; all, where this is None or one is missing.
+
+    `REFERENCES` may be missing.
+    """
+    needed = [name for name in wanted or () if name != REFERENCES or name in names]
+    found = [name if name in names else name.partition(".")[0] for name in needed]
     return list(dict.fromkeys(found)) if found and set(found) <= set(names) else list(names)
 
 

@@ -20,4 +20,7 @@ def bad_rows_option(option: Option) -> Any:
 
 def references_option(option: Option) -> Any:
     """Return the field of the column of further references, in the group of `option`."""
-    return option(None, "column of further references, a text or a list; each is as good as the target")
+    return option(
+        None,
+        "column of further references, each as good as the target, a text or a list (default: references, if there)",
+    )

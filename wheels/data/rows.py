@@ -9,13 +9,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from wheels.data.columnar import REFERENCES
 from wheels.data.conversations import COLUMN, Conversation, answer_of, check_messages, is_list, split_answer
 from wheels.data.formats import read_records
 from wheels.data.options import BAD_ROWS
 from wheels.errors import WheelsError, check_choice, did_you_mean
 from wheels.json_text import kind_of_value
+
+if TYPE_CHECKING:
+    from wheels.metrics.names import Reference
 
 log = logging.getLogger("wheels")
 
@@ -27,7 +31,7 @@ class Row:
     Attributes:
         source: what the model reads: a text, or a `wheels.data.conversations.Conversation`, which is one too.
         target: the reference; "" where none is given.
-        references: further texts that a terminal reward compares with, each as good as the target.
+        references: further texts, each as good as the target.
         rationale: why the target is right; "" where none is given.
     """
 
@@ -35,6 +39,11 @@ class Row:
     target: str
     references: tuple[str, ...] = ()
     rationale: str = ""
+
+    @property
+    def scored_against(self) -> Reference:
+        """What a metric compares a text with: the target, and the further references where there are any."""
+        return (self.target, *self.references) if self.references else self.target
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,10 @@ class Columns:
     source: str = "source"
     target: str = "target"
     references: str | None = None
-    """Further references: a text or a list of texts. Without a column `target`, the first of them is the target."""
+    """Further references: a text or a list of texts. Without a column `target`, the first of them is the target.
+
+    None: those of a column `references`, where a row has one that holds texts.
+    """
     rationale: str | None = None
     require_target: bool = True
     """Whether a row without a target is bad; otherwise its target is ""."""
@@ -52,7 +64,8 @@ class Columns:
     @property
     def names(self) -> list[str]:
         """The names that are given."""
-        return [name for name in (self.source, self.target, self.references, self.rationale) if name is not None]
+        names = (self.source, self.target, self.references or REFERENCES, self.rationale)
+        return [name for name in names if name is not None]
 
 
 class BadRow(WheelsError):
@@ -90,7 +103,7 @@ def load_rows(
         path: of the file.
         source: name of the source's column; a line of plain text is such a column.
         target: name of the target's column.
-        references: name of the column of further references.
+        references: name of the column of further references; None: `references`, where there is one.
         rationale: name of the rationale's column.
         require_target: whether a row without a target is an error; otherwise its target is "".
         limit: how many rows to read at most; the rest of the file is not looked at.
@@ -149,7 +162,7 @@ def row_of(record: Mapping[str, Any], place: str, columns: Columns) -> Row:
     source, answer = _source(record, columns.source, place)
     if not source.strip():
         raise BadRow(place, f"{columns.source!r} is empty", "; drop the row or fill it in")
-    references = _texts(record, columns.references, place)
+    references = _references(record, columns.references, place)
     if answer:
         target = answer
     elif references and not _reach(record, columns.target)[0]:
@@ -159,7 +172,7 @@ def row_of(record: Mapping[str, Any], place: str, columns: Columns) -> Row:
     if columns.require_target and not target.strip():
         raise BadRow(place, f"{columns.target!r} is empty", "; drop the row or fill it in")
     rationale = "" if columns.rationale is None else _field(record, columns.rationale, place, optional=True)
-    return Row(source, target, references, rationale)
+    return Row(source, target, tuple(text for text in references if text != target), rationale)
 
 
 def _source(record: Mapping[str, Any], name: str, place: str) -> tuple[str, str]:
@@ -184,14 +197,14 @@ def _target(record: Mapping[str, Any], columns: Columns, place: str, *, messages
         raise BadRow(place, f"{columns.target!r} {error}") from None
 
 
-def _texts(record: Mapping[str, Any], name: str | None, place: str) -> tuple[str, ...]:
-    """Return the texts in a column of one text, a list of them or null; none where no column is asked for."""
-    if name is None:
-        return ()
-    found, value = _reach(record, name)
+def _references(record: Mapping[str, Any], name: str | None, place: str) -> tuple[str, ...]:
+    """Return the texts in a column of one text, a list of them or null; none where no column is asked for or there."""
+    found, value = _reach(record, name or REFERENCES)
     texts = [value] if isinstance(value, str) else [] if value is None else value
     if found and isinstance(texts, list) and all(isinstance(text, str) for text in texts):
         return tuple(texts)
+    if name is None:
+        return ()
     if found:
         raise BadRow(place, f"{name!r} must be a text or a list of texts, got {kind_of_value(value)}")
     _field(record, name, place)

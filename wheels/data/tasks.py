@@ -165,7 +165,7 @@ def load_task(
             by its name or its folder.
         source: the column of the source, in files and on the Hub.
         target: the column of the target.
-        references: the column of further references.
+        references: the column of further references; None: `references`, where there is one.
         rationale: the column of the rationale.
         prompt: template for causal models, "{source}" where none is given.
         metrics: their names; BLEU and chrF where none are given, ROUGE for the summarization corpus.

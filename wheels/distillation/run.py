@@ -231,7 +231,7 @@ def _objective(config: PretrainConfig, data: TrainingData, cache: TeacherCache |
 def _evaluator(config: PretrainConfig, data: TrainingData, rows: Sequence[Row], metrics: Sequence[str]) -> Evaluator:
     """Return a function that scores a model's greedy outputs for the validation rows."""
     pair = data.pair
-    read, references = [row.source for row in rows], [row.target for row in rows]
+    read, references = [row.source for row in rows], [row.scored_against for row in rows]
     sources = pair.encode(read)
 
     def evaluate(model: PreTrainedModel) -> dict[str, float]:

@@ -1,5 +1,13 @@
 """The names of the metrics that the package brings."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+Reference: TypeAlias = "str | Sequence[str]"
+"""What one text is compared with: a text, or several that are as good as each other."""
+
 METRICS = {
     "bleu": "BLEU of the corpus, by sacrebleu; single texts are scored with chrF",
     "chrf": "chrF: F-score of character n-grams, by sacrebleu",
@@ -24,3 +32,8 @@ _NAMES = {
 def metric_name(metric: str) -> str:
     """Return a metric's name as it is written in print."""
     return _NAMES.get(metric, metric.replace("rouge", "ROUGE-"))
+
+
+def several(reference: Reference) -> list[str]:
+    """Return the texts of a reference, which may be one."""
+    return [reference] if isinstance(reference, str) else list(reference)

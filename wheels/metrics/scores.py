@@ -12,6 +12,7 @@ import dataclasses
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice, zip_longest
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from wheels.data.equations import TOLERANCE, same_value
 from wheels.data.writing_systems import bleu_tokenizer, spaced
 from wheels.errors import WheelsError
 from wheels.metrics.answers import SIGNATURE, same_answer
+from wheels.metrics.names import Reference, several
 from wheels.metrics.own import OWN, find_metric
 
 _BLEU_ORDER = 4
@@ -139,14 +141,17 @@ def chrf_from_totals(totals_ZK: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def score(
-    metric: str, hypotheses: Sequence[str], references: Sequence[str], sources: Sequence[str] | None = None
+    metric: str, hypotheses: Sequence[str], references: Sequence[Reference], sources: Sequence[str] | None = None
 ) -> Score:
-    """Return the score of a corpus against one reference a sentence.
+    """Return the score of a corpus.
+
+    BLEU and chrF take several references of a sentence as sacrebleu does. Any other metric takes the best of them, as
+    rouge-score's `score_multi` does.
 
     Args:
         metric: a name of `METRICS`, or `FILE.py:NAME` or `package.module:NAME` of the user's own (`find_metric`).
         hypotheses: the texts.
-        references: what they are compared with.
+        references: what they are compared with: one each, or several.
         sources: what they were written from; only metrics of the user's own read them.
 
     Raises:
@@ -157,7 +162,7 @@ def score(
 
 
 def sentence_statistics(
-    metric: str, hypotheses: Sequence[str], references: Sequence[str], sources: Sequence[str] | None = None
+    metric: str, hypotheses: Sequence[str], references: Sequence[Reference], sources: Sequence[str] | None = None
 ) -> SufficientStatistics:
     """Return the sufficient statistics of `metric` for any selection of the sentences; the arguments are `score`'s.
 
@@ -170,14 +175,14 @@ def sentence_statistics(
         raise WheelsError(f"{metric} needs at least one sentence, got none")
     if metric in ("bleu", "chrf"):
         scorer = _sacrebleu(metric, references)
-        rows = scorer._extract_corpus_statistics(list(hypotheses), [list(references)])
+        rows = scorer._extract_corpus_statistics(list(hypotheses), streams(references))
     else:
         rows = [[value] for value in sentence_scores(metric, hypotheses, references, sources)]
     return SufficientStatistics(metric, np.array(rows, dtype=np.float64))
 
 
 def sentence_scores(
-    metric: str, hypotheses: Sequence[str], references: Sequence[str], sources: Sequence[str] | None = None
+    metric: str, hypotheses: Sequence[str], references: Sequence[Reference], sources: Sequence[str] | None = None
 ) -> list[float]:
     """Return the score, 0 to 100, of each sentence alone; BLEU with the effective order, as sacrebleu advises.
 
@@ -186,6 +191,30 @@ def sentence_scores(
     """
     metric = find_metric(metric)
     _check_texts(metric, hypotheses, references)
+    if metric in ("bleu", "chrf"):
+        scorer, pairs = _sacrebleu(metric, references, sentence=True), zip(hypotheses, references, strict=True)
+        return [float(scorer.sentence_score(hypothesis, several(known)).score) for hypothesis, known in pairs]
+    counts = [len(several(known)) for known in references]
+    values = iter(_against_each(metric, *_flat(counts, hypotheses, references, sources)))
+    return [max(islice(values, count)) for count in counts]
+
+
+def _flat(
+    counts: Sequence[int], hypotheses: Sequence[str], references: Sequence[Reference], sources: Sequence[str] | None
+) -> tuple[list[str], list[str], list[str] | None]:
+    """Return texts, references and sources with a line for each reference."""
+
+    def repeated(texts: Sequence[str]) -> list[str]:
+        return [text for text, count in zip(texts, counts, strict=True) for _ in range(count)]
+
+    flat = [one for known in references for one in several(known)]
+    return repeated(hypotheses), flat, None if sources is None else repeated(sources)
+
+
+def _against_each(
+    metric: str, hypotheses: Sequence[str], references: Sequence[str], sources: Sequence[str] | None
+) -> list[float]:
+    """Return the score, 0 to 100, of each text against one reference."""
     if metric in OWN:
         return OWN[metric].scores(hypotheses, references, sources)
     pairs = list(zip(hypotheses, references, strict=True))
@@ -195,34 +224,43 @@ def sentence_scores(
         return [100.0 * same_answer(hypothesis, reference) for hypothesis, reference in pairs]
     if metric == "equation":
         return [100.0 * same_value(hypothesis, reference) for hypothesis, reference in pairs]
-    if metric in ("bleu", "chrf"):
-        scorer = _sacrebleu(metric, references, sentence=True)
-        return [float(scorer.sentence_score(hypothesis, [reference]).score) for hypothesis, reference in pairs]
     rouge = _rouge(metric)
     return [100.0 * float(rouge.score(reference, hypothesis)[metric].fmeasure) for hypothesis, reference in pairs]
 
 
-def _check_texts(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> None:
+def streams(references: Sequence[Reference]) -> list[list[str | None]]:
+    """Return references as sacrebleu takes them: the first of every sentence, the second or None, and so on."""
+    return [list(stream) for stream in zip_longest(*map(several, references))] if references else [[]]
+
+
+def _check_texts(metric: str, hypotheses: Sequence[str], references: Sequence[Reference]) -> None:
     if isinstance(hypotheses, str) or isinstance(references, str):
         raise WheelsError("hypotheses and references must be lists of texts, got one text")
     if len(hypotheses) != len(references):
         raise WheelsError(
             f"{metric} needs one reference for each text, got {len(hypotheses)} texts and {len(references)} references"
         )
+    for number, known in enumerate(references, 1):
+        if not isinstance(known, str) and not known:
+            raise WheelsError(f"{metric} needs a reference for each text, got none for text {number}")
 
 
-def signature(metric: str, references: Sequence[str]) -> str:
+def signature(metric: str, references: Sequence[Reference]) -> str:
     """Return the signature of a score of `metric` against `references`, whose script decides BLEU's tokenizer.
 
     sacrebleu's own signature, and one in its manner for the others.
     """
-    metric = find_metric(metric)
-    if metric in OWN:
-        return OWN[metric].signature
+    metric, counts = find_metric(metric), {len(several(known)) for known in references} or {1}
     if metric in ("bleu", "chrf"):
         scorer = _sacrebleu(metric, references)
-        scorer.num_refs = 1
+        scorer.num_refs = counts.pop() if len(counts) == 1 else -1  # "var"
         return str(scorer.get_signature())
+    return _own_signature(metric) + ("|refs:best" if counts != {1} else "")
+
+
+def _own_signature(metric: str) -> str:
+    if metric in OWN:
+        return OWN[metric].signature
     if metric == "exact":
         return "strip:yes"
     if metric == "answer":
@@ -235,13 +273,13 @@ def signature(metric: str, references: Sequence[str]) -> str:
     return f"f:1|stem:porter|tok:unicode{lines}|version:rouge-score-{version('rouge-score')}"
 
 
-def _sacrebleu(metric: str, references: Sequence[str] = (), sentence: bool = False) -> Any:
+def _sacrebleu(metric: str, references: Sequence[Reference] = (), sentence: bool = False) -> Any:
     from sacrebleu.metrics import BLEU, CHRF
 
     if metric == "chrf":
         return CHRF(char_order=_CHRF_ORDER, word_order=0, beta=_CHRF_BETA)
     # `force`: what a model writes is never tokenised, whatever it looks like.
-    tokenizer = bleu_tokenizer(references)
+    tokenizer = bleu_tokenizer([text for known in references for text in several(known)])
     return BLEU(force=True, tokenize=tokenizer, max_ngram_order=_BLEU_ORDER, effective_order=sentence)
 
 
