@@ -12,7 +12,11 @@ from wheels.errors import WheelsError
 from wheels.metrics import score, sentence_scores, sentence_statistics, signature
 
 TEXTS = ["the doctor moved to Peru", "x y z x y", "a train leaves Rome at three"]
-KNOWN = [("the doctor went to Peru", "a doctor moved to Spain"), "x y z", ("no word", "trains leave", "a train left Rome")]
+KNOWN = [
+    ("the doctor went to Peru", "a doctor moved to Spain"),
+    "x y z",
+    ("no word", "trains leave", "a train left Rome"),
+]
 STREAMS = [
     ["the doctor went to Peru", "x y z", "no word"],
     ["a doctor moved to Spain", None, "trains leave"],
@@ -51,7 +55,9 @@ def test_rouge_is_the_best_of_them(metric):
 def test_one_of_them_is_enough_for_the_others_and_for_a_metric_of_ones_own(tmp_path):
     assert sentence_scores("exact", ["a", "b"], [("c", "a"), "c"]) == [100.0, 0.0]
     assert sentence_scores("answer", ["it is 4"], [("#### 5", "#### 4")]) == [100.0]
-    (tmp_path / "own.py").write_text("def length(texts, references, sources):\n    return [len(r) for r in references]\n")
+    (tmp_path / "own.py").write_text(
+        "def length(texts, references, sources):\n    return [len(r) for r in references]\n"
+    )
     metric = f"{tmp_path / 'own.py'}:length"
     assert sentence_scores(metric, ["a", "b"], [("c", "cccc", "cc"), "c"], ["s", "t"]) == [4.0, 1.0]
 
