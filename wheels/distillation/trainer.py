@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Seq2SeqTrainer, Trainer, TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from wheels.distillation.callbacks import advice
 from wheels.distillation.collate import Batch, Collator, Example, count_targets, target_logits_and_labels
@@ -17,6 +18,7 @@ from wheels.distillation.generation import write
 from wheels.distillation.losses import IGNORED, cross_entropy, distillation_loss, select
 from wheels.distillation.multitask import count_tasks, token_weights
 from wheels.distillation.path_loss import FollowValue, PathSettings, PathValue, set_value_rate, student_path_loss
+from wheels.distillation.query_rate import set_query_rate
 from wheels.distillation.sampler import LengthGroupedSampler
 from wheels.distillation.teacher_cache import TeacherCache
 from wheels.distillation.topk_losses import topk_loss
@@ -162,9 +164,11 @@ class _Distils(Trainer):
         super().log(logs | scored, *args, **kwargs)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """Return the optimizer, with a separate learning rate for the value network."""
+        """Return the optimizer, with learning rates of their own for the value network and for T5's queries."""
         fresh = self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)
+        if fresh and OptimizerNames(self.args.optim).value.startswith("adamw"):
+            set_query_rate(optimizer, cast(PreTrainedModel, self.model))
         if fresh and self.value is not None:
             set_value_rate(optimizer, self.value)
         return optimizer
