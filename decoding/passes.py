@@ -79,9 +79,14 @@ class Passes:
         rows = len(self.texts.sequences)
         return checked_runner(model, rows, self.vocab_size, overhead=self.overhead, weights=weights)
 
+    @property
+    def named_runners(self) -> dict[str, Runner]:
+        """The runners by their model, `student` and `teacher`; the latter is missing where it runs elsewhere."""
+        return dict(zip(("student", "teacher"), self.runners, strict=False))
+
     def keep_journal(self, journal: dict[str, list[Pass]]) -> None:
         """Note every forward pass from now on, under `student` and `teacher`."""
-        for name, runner in zip(("student", "teacher"), self.runners, strict=False):
+        for name, runner in self.named_runners.items():
             runner.journal = journal.setdefault(name, [])
 
     def admit(self, slots: list[int], sequences: list[Sequence]) -> None:

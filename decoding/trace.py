@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -54,6 +54,8 @@ class Trace:
     """Tokens that the student wrote because a remote teacher, called for them, gave no answer."""
     error: str | None = None
     """Why nothing was written; None where something was."""
+    runs_on: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """What ran the student and the teacher, and on which weights, such as `onnx int8`."""
 
     @cached_property
     def pieces(self) -> tuple[str, ...]:
@@ -109,17 +111,19 @@ class Trace:
             "acceptance": self.acceptance,
             "wasted": self.wasted,
             "degraded": self.degraded,
+            "runs_on": dict(self.runs_on),
             **({} if self.error is None else {"error": self.error}),
         }
 
 
-def trace_of(pair: Pair, sequence: Sequence, method: Method) -> Trace:
+def trace_of(pair: Pair, sequence: Sequence, method: Method, runs_on: Mapping[str, str]) -> Trace:
     """Sum up one output.
 
     Args:
         pair: Whose tokens these are.
         sequence: What the engine kept of it.
         method: How it was written, and under which budget.
+        runs_on: What ran both models.
     """
     return Trace(
         text=pair.decode(sequence.tokens),
@@ -140,6 +144,7 @@ def trace_of(pair: Pair, sequence: Sequence, method: Method) -> Trace:
         checked=sequence.checked,
         degraded=sequence.degraded,
         error=sequence.error,
+        runs_on=runs_on,
     )
 
 

@@ -8,6 +8,7 @@ import torch
 import wheels
 from wheels import environment
 from wheels.cli import main as cli
+from wheels.decoding.models import kernel_times
 
 LINES = ("wheels", "python", "platform", "packages", "processor", "threads", "devices", "memory_gib", "variables")
 
@@ -66,3 +67,15 @@ def test_engines_are_named_where_they_are_installed(monkeypatch):
     monkeypatch.setattr(environment, "_version", lambda name: there.get(name, "missing"))
     assert environment.engines() == there
     assert "engines:\n  ctranslate2: 4.8.5\n" in environment.as_text(environment.environment())
+
+
+def test_what_was_measured_to_run_models_is_told(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert json.loads(shown(capsys, "env", "--json"))["passes"] == {}
+    place = tmp_path / "wheels" / "kernel-times.json"
+    place.parent.mkdir()
+    times = {"passes of T5, batch size 8": {"torch float32": 0.0031, "onnx int8": 0.0015}, "[8, 16]": {"plain": 1.0}}
+    place.write_text(json.dumps({kernel_times._machine(): times, "another": times}))
+    assert "passes:\n  T5, batch size 8: onnx int8 1.5 ms, torch float32 3.1 ms" in shown(capsys, "env")
+    place.write_text("{not json")
+    assert json.loads(shown(capsys, "env", "--json"))["passes"] == {}

@@ -1,4 +1,4 @@
-"""`wheels env`: the machine and package versions, for results and bug reports."""
+"""The machine and package versions, for results and bug reports (`wheels env`)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import os
 import platform
 import re
 import sys
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import wheels
-from wheels.config.fields import option
-from wheels.output.visible import json_line, one_line
+from wheels.output.visible import one_line
 from wheels.threads import COUNTS, WAITING, usable_processors
 
 DISTRIBUTION = "training-wheels"
@@ -30,19 +28,6 @@ ENGINES = ("ctranslate2", "llama-cpp-python", "onnxruntime", "optimum", "vllm")
 """What runs the same models beside torch: a backend of ours, `onnxruntime`, and what users pick."""
 FEATURES = re.compile("avx2|avx_vnni|avx512|fma|amx|asimd|bf16|sve|i8mm|f16c")
 """What of a processor decides which kernels run; its other features are shown by `--json` alone."""
-
-
-@dataclass(frozen=True)
-class EnvConfig:
-    """The configuration of `wheels env`."""
-
-    json: bool = option(False, "print one JSON object")
-
-
-def run(config: EnvConfig) -> None:
-    """Print the facts of this machine and its packages."""
-    facts = environment()
-    print(json_line(facts) if config.json else as_text(facts))
 
 
 def environment() -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from wheels.decoding.models.auto_weights import chosen_weights
+from wheels.decoding.models.auto import Choice, chosen
 from wheels.decoding.models.cache import cache_argument
 from wheels.decoding.models.linear import make_linear
 from wheels.decoding.models.registry import BYTES
@@ -152,7 +152,8 @@ class ForwardTimer:
         model = self._model(shape)
         ids, seen = _ids(model, shape.rows, shape.width), _seen(model, shape.rows, shape.width)
         fast = shape.kind == "lean-encode"
-        encoder = Runner(model, 1, self.pair.vocab_size, fast=fast, weights=self._kind(shape)).backend.encoder
+        choice = self._choice(shape)._asdict()
+        encoder = Runner(model, 1, self.pair.vocab_size, fast=fast, **choice).backend.encoder
         assert encoder is not None, "a model with an encoder"
         encoder(ids, seen)
         return best_seconds(lambda: encoder(ids, seen), model.device)
@@ -184,7 +185,8 @@ class ForwardTimer:
         """Time a fast pass behind a context that was read before: on a CPU what lies within the forward alone."""
         model, shape = self._model(shape), self._with_room(shape)
         whole = 2**30  # tokens: nothing is read in parts
-        runner = Runner(model, shape.rows, self.pair.vocab_size, chunk=whole, overhead=whole, weights=self._kind(shape))
+        choice = self._choice(shape)._asdict()
+        runner = Runner(model, shape.rows, self.pair.vocab_size, chunk=whole, overhead=whole, **choice)
         assert runner.backend is not runner.library, "a model that has a fast path"
         rows_B = torch.arange(shape.rows, device=model.device)
         before_B = torch.full_like(rows_B, shape.context)
@@ -229,18 +231,18 @@ class ForwardTimer:
         """Return the model of a shape."""
         return self.pair.student if shape.model == "student" else self.pair.teacher
 
-    def _kind(self, shape: Shape) -> str:
-        """Return the format of a shape's weights: float32 where the library runs it."""
+    def _choice(self, shape: Shape) -> Choice:
+        """Return what runs a shape of the engine's own passes; the library's is torch's, in float32."""
         if not shape.kind.startswith("lean"):
-            return "float32"
+            return Choice("torch", "float32")
         weights = self.pair.student_weights if shape.model == "student" else self.pair.teacher_weights
-        return chosen_weights(self._model(shape), weights, shape.rows, self.pair.vocab_size)
+        return chosen(self._model(shape), weights, shape.rows, self.pair.vocab_size)
 
     def cost(self, shape: Shape) -> Cost:
         """Compute what a decoder pass must move and calculate; each weight is read once."""
         model = self._model(shape)
         body, head = _weights(model, cross=self.pair.is_seq2seq)
-        each, of_body = model.dtype.itemsize, BYTES.get(self._kind(shape), model.dtype.itemsize)
+        each, of_body = model.dtype.itemsize, BYTES.get(self._choice(shape).weights, model.dtype.itemsize)
         entries = _entries(model)
         positions = shape.context + shape.width + (self.source if self.pair.is_seq2seq else 0)
         moved = of_body * body + each * (head + shape.rows * positions * entries)

@@ -45,7 +45,8 @@ from wheels.data.tasks import load_task
 from wheels.decoding.methods.calibrated import calibrated
 from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.methods.rules import RULES
-from wheels.decoding.models.backends import backend_in_use, use_backend
+from wheels.decoding.models.auto import Choice, choices_of
+from wheels.decoding.models.backends import use_backend
 from wheels.environment import engines, processor_name
 from wheels.errors import WheelsError
 from wheels.files import write_json, write_text
@@ -226,7 +227,7 @@ def made_by_of(config: SpeedConfig, plan: SpeedPlan) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(config.device),
         "threads": torch.get_num_threads(),
-        "dtype": number_format(config),
+        "dtype": number_format(config, plan.workload.prompts.pair),
         "device": config.device,
     }
     return {
@@ -238,10 +239,18 @@ def made_by_of(config: SpeedConfig, plan: SpeedPlan) -> dict[str, Any]:
     }
 
 
-def number_format(config: SpeedConfig) -> str:
-    """Return the number format of the models, of weights that are laid out in another one, and what runs our steps."""
-    others = [f"{name.replace('_', ' ')} {kind}" for name, kind in weights_of(config).items() if kind != "float32"]
-    return ", ".join([config.dtype, *others, *(["steps by ONNX Runtime"] if backend_in_use() == "onnx" else [])])
+def number_format(config: SpeedConfig, pair: Pair) -> str:
+    """Return the number format of the models, and what runs ours where that is not torch as they are."""
+    by_size = {size: choices_of(pair, size) for size in config.batch_sizes}
+    parts = [config.dtype]
+    for place, model in enumerate(("student", "teacher")):
+        sizes: dict[Choice, list[str]] = {}
+        for size, choices in by_size.items():
+            sizes.setdefault(choices[place], []).append(str(size))
+        told = [f"{choice} at {' and '.join(sizes[choice])}" if len(sizes) > 1 else str(choice) for choice in sizes]
+        if sizes.keys() != {Choice("torch", "float32")}:
+            parts.append(f"{model} by {', '.join(told)}")
+    return ", ".join(parts)
 
 
 def code_digest() -> str:

@@ -1,4 +1,4 @@
-"""What runs a model's decode steps: torch, or ONNX Runtime where that is installed and knows the family."""
+"""What runs a model's forward passes: torch, or ONNX Runtime where that is installed and knows the family."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _heads: weakref.WeakKeyDictionary[DeferralHead, tuple[list[torch.Tensor], object
 
 
 def use_backend(name: str) -> None:
-    """Choose what runs decode steps in runners that are made from now on in this process.
+    """Choose what runs forward passes in runners that are made from now on in this process.
 
     Args:
-        name: `torch`, which is what runs them unless chosen; `onnx`: ONNX Runtime; `auto`: ONNX Runtime where it is
-            installed, for the models that it can run.
+        name: `torch`, which is what runs them unless chosen; `onnx`: ONNX Runtime; `auto`: whichever is faster for a
+            model (`wheels.decoding.models.auto`).
 
     Raises:
         WheelsError: where ONNX Runtime is asked for and not installed.
@@ -60,11 +60,21 @@ def backend_in_use() -> str:
 
 @cache
 def is_installed() -> bool:
-    """Tell whether decode steps can be compiled here."""
+    """Tell whether passes can be compiled here."""
     return all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxruntime"))
 
 
-def decoder_for(model: PreTrainedModel, kind: str = "float32") -> FastDecoder | CompiledDecoder | None:
+def candidates(model: PreTrainedModel) -> list[str]:
+    """Return the backends that may run a model, as far as can be told before it is tried."""
+    if _chosen != "auto":
+        return [_chosen]
+    compiles = is_installed() and model.dtype == torch.float32 and model.device.type == "cpu"
+    return ["torch", "onnx"] if compiles else ["torch"]
+
+
+def decoder_for(
+    model: PreTrainedModel, kind: str = "float32", backend: str | None = None
+) -> FastDecoder | CompiledDecoder | None:
     """Return the decoder of `model` with its present weights; None where only the library can run it.
 
     A compiled one holds a copy of the weights, and uses as many threads as torch had when it was made.
@@ -72,12 +82,13 @@ def decoder_for(model: PreTrainedModel, kind: str = "float32") -> FastDecoder | 
     Args:
         model: Of the library.
         kind: What its weights become: `float32`, that is as they are, `int8` or `bfloat16`.
+        backend: `torch` or `onnx`, which leaves to torch what it cannot run; None: as `use_backend` says.
 
     Raises:
         WheelsError: where backend `onnx` was chosen and cannot run the model.
     """
     fast = fast_decoder_for(model, kind)
-    compiled = _compiled_of(model, fast, kind) if backend_in_use() == "onnx" and fast is not None else None
+    compiled = _compiled_of(model, fast, kind) if (backend or backend_in_use()) == "onnx" and fast is not None else None
     if compiled is None and _chosen == "onnx":
         raise WheelsError(
             f"backend 'onnx' cannot run {type(model).__name__} as it is here: it runs known families of at most 250M "
@@ -86,11 +97,13 @@ def decoder_for(model: PreTrainedModel, kind: str = "float32") -> FastDecoder | 
     return compiled or fast
 
 
-def forget(model: PreTrainedModel, kinds: Iterable[str]) -> None:
-    """Free the decoders of a model with these kinds of weights."""
-    for kind in kinds:
+def forget(model: PreTrainedModel, choices: Iterable[tuple[str, str]]) -> None:
+    """Free the decoders of a model for these backends and kinds of weights; a compiled one has torch's too."""
+    choices, compiled = list(choices), _compiled.get(model, {})
+    for _, kind in (each for each in choices if each[0] == "onnx"):
+        compiled.pop(kind, None)
+    for _, kind in (each for each in choices if each[0] == "torch" and each[1] not in compiled):
         forget_fast_decoder(model, kind)
-        _compiled.get(model, {}).pop(kind, None)
 
 
 def compiled_head_for(head: DeferralHead, logits_BV: torch.Tensor) -> CompiledHead | None:

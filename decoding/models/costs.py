@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from wheels.decoding.methods.draft_length import line
-from wheels.decoding.models.auto_weights import chosen_weights
+from wheels.decoding.models.auto import Choice, choices_of
 from wheels.decoding.models.forward_batches import OVERHEAD
 from wheels.decoding.models.runner import Runner
 from wheels.models.pair import Pair
@@ -56,12 +56,14 @@ class Costs:
         return self.student[1], line(points, longest + 1)
 
 
-_measured: weakref.WeakKeyDictionary[PreTrainedModel, dict[tuple[int, str, str], Costs]] = weakref.WeakKeyDictionary()
+_measured: weakref.WeakKeyDictionary[PreTrainedModel, dict[tuple[int, Choice, Choice], Costs]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def costs_of(pair: Pair, batch_size: int) -> Costs:
     """Return the costs of a pair's passes, measured on the first request for this batch size."""
-    known, key = _measured.setdefault(pair.teacher, {}), (batch_size, pair.student_weights, pair.teacher_weights)
+    known, key = _measured.setdefault(pair.teacher, {}), (batch_size, *choices_of(pair, batch_size))
     if key not in known:
         known[key] = measure(pair, batch_size)
     return known[key]
@@ -69,10 +71,9 @@ def costs_of(pair: Pair, batch_size: int) -> Costs:
 
 def measure(pair: Pair, batch_size: int) -> Costs:
     """Time both models at batch sizes 1, `batch_size`, half of it, a quarter, ... until the time is up."""
+    student_choice, teacher_choice = choices_of(pair, batch_size)
     limit = pair.source_limit
     context = CONTEXT if limit is None else max(1, min(CONTEXT, limit - GAP - 1))
-    student_weights = chosen_weights(pair.student, pair.student_weights, batch_size, pair.vocab_size)
-    teacher_weights = chosen_weights(pair.teacher, pair.teacher_weights, batch_size, pair.vocab_size)
     student: dict[int, float] = {}
     teacher: dict[tuple[int, int], float] = {}
     halves = [batch_size // 2**power for power in range(batch_size.bit_length())]
@@ -80,15 +81,15 @@ def measure(pair: Pair, batch_size: int) -> Costs:
     for rows in dict.fromkeys([1, *halves]):
         if len(student) >= 2 and time.perf_counter() - start > SECONDS:
             break
-        student[rows] = _best(pair, pair.student, rows, context, 1, student_weights)
+        student[rows] = _best(pair, pair.student, rows, context, 1, student_choice)
         for width in (1, GAP) if rows == 1 else (GAP,):
-            teacher[rows, width] = _best(pair, pair.teacher, rows, context, width, teacher_weights)
+            teacher[rows, width] = _best(pair, pair.teacher, rows, context, width, teacher_choice)
     return Costs(student, teacher)
 
 
-def _best(pair: Pair, model: PreTrainedModel, rows: int, context: int, width: int, weights: str) -> float:
+def _best(pair: Pair, model: PreTrainedModel, rows: int, context: int, width: int, choice: Choice) -> float:
     """Return the best of three times of a pass."""
-    runner = Runner(model, rows, pair.vocab_size, weights=weights)
+    runner = Runner(model, rows, pair.vocab_size, **choice._asdict())
     token = pair.vocab_size // 2  # any will do
     runner.admit(range(rows), [[token] * context] * rows)
     tokens_BT = torch.full((rows, context + width), token, device=model.device)

@@ -91,6 +91,7 @@ class FastDecoder:
     rotary: Rotary | None = None
     encoder: FastEncoder | None = None
 
+    name = "torch"
     kind = "lean"
     """Of its passes, as benchmark records on disk spell it."""
     encoder_kind = "lean-encode"

@@ -23,6 +23,10 @@ from wheels.files import read_object, write_json
 
 ROUNDS = 5
 """Runs of each kernel, in turns; the best counts, for a machine is disturbed more often than it is too fast."""
+SECONDS = 0.5
+"""After this time no other round begins, but for the second: the first is cold."""
+PASSES = "passes of "
+"""What the names of times of whole models begin with (`wheels.decoding.models.auto`)."""
 
 _known: dict[Path, dict[str, Any]] = {}
 
@@ -40,7 +44,13 @@ def best_times(name: str, runs: Mapping[str, Callable[[], object]]) -> dict[str,
     return dict(known[name])
 
 
-def _is_times(found: object, runs: Mapping[str, Callable[[], object]]) -> bool:
+def remembered(prefix: str) -> dict[str, dict[str, float]]:
+    """Return what is remembered of this machine under names that begin with `prefix`."""
+    found = _read(_place()).get(_machine(), {})
+    return {name: times for name, times in found.items() if name.startswith(prefix) and _is_times(times, times)}
+
+
+def _is_times(found: object, runs: Mapping[str, object]) -> bool:
     """Tell whether what was remembered is a time of each."""
     return (
         isinstance(found, dict) and found.keys() == runs.keys() and all(type(each) is float for each in found.values())
@@ -52,7 +62,10 @@ def _measure(runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
     best, threads = dict.fromkeys(runs, math.inf), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for _ in range(ROUNDS):
+        begin = time.thread_time()
+        for number in range(ROUNDS):
+            if number > 1 and time.thread_time() - begin > SECONDS:
+                break
             for name, run in runs.items():
                 start = time.thread_time()
                 run()

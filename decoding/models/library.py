@@ -27,6 +27,7 @@ class LibraryForward:
         WheelsError: where the model's family cannot be decoded at ragged lengths.
     """
 
+    name = "transformers"
     kind = "decode"
     encoder_kind = "encode"
 

@@ -26,6 +26,8 @@ class Backend(Protocol):
     """Of its passes over texts (`Pass`)."""
     encoder_kind: str
     """Of its passes over sources."""
+    name: str
+    """Whose operators run: `transformers`, `torch` or `onnx`."""
 
     @property
     def encoder(self) -> Encoder | None:
@@ -94,6 +96,7 @@ class Runner:
         fast: Whether a known family takes the fast path, with the weights that the model has now (`refresh`); False:
             always the library's forward pass.
         weights: What the fast path makes of a float32 model's weights: `float32`, `int8` or `bfloat16`.
+        backend: What runs the fast path, `torch` or `onnx`; None: as `use_backend` says.
 
     Raises:
         WheelsError: where the model's family cannot be decoded at ragged lengths, or not with such weights.
@@ -109,8 +112,9 @@ class Runner:
         overhead: int = OVERHEAD,
         fast: bool = True,
         weights: str = "float32",
+        backend: str | None = None,
     ) -> None:
-        self.model, self.weights = model, weights
+        self.model, self.weights, self.wanted = model, weights, backend
         self.vocab_size = vocab_size
         self.chunk, self.overhead = chunk, overhead
         self.cursor_B = torch.zeros(rows, dtype=torch.long, device=model.device)
@@ -141,7 +145,7 @@ class Runner:
         # Weights made in inference mode have no count; outside of it they cannot be changed in place.
         self._parameters = [weight for weight in self.model.parameters() if not weight.is_inference()]
         self._counted = self._counts()
-        fast = decoder_for(self.model, self.weights) if self.fast else None
+        fast = decoder_for(self.model, self.weights, self.wanted) if self.fast else None
         if fast is None and self.weights != "float32":
             raise WheelsError(
                 f"weights {self.weights!r} are for T5, Marian, BART, Llama, Qwen and GPT-2 models in dtype float32 on "
@@ -149,6 +153,12 @@ class Runner:
                 f"{str(self.model.dtype).removeprefix('torch.')}, {self.model.device}; use weights float32"
             )
         self.backend = fast or self.library
+
+    @property
+    def runs_on(self) -> str:
+        """What runs the passes, and on which weights, such as `onnx int8`."""
+        rounded = self.weights if self.weights != "float32" else str(self.model.dtype).removeprefix("torch.")
+        return f"{self.backend.name} {rounded}"
 
     def _counts(self) -> tuple[bool, int]:
         return self.model.training, sum([weight._version for weight in self._parameters])

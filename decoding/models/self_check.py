@@ -12,7 +12,7 @@ import weakref
 import torch
 from transformers import PreTrainedModel
 
-from wheels.decoding.models.auto_weights import chosen_weights
+from wheels.decoding.models.auto import chosen
 from wheels.decoding.models.forward_batches import OVERHEAD
 from wheels.decoding.models.runner import Runner
 from wheels.errors import WheelsError, is_of_machine
@@ -40,7 +40,7 @@ def checked_runner(
 ) -> Runner:
     """Return a runner of a model whose family is tested, or passes the self-check now.
 
-    The arguments are the runner's; `weights` may be `auto` too (`wheels.decoding.models.auto_weights`).
+    The arguments are the runner's; `weights` may be `auto` too (`wheels.decoding.models.auto`).
 
     Raises:
         WheelsError: where ragged decoding differs from a plain forward pass, or fails.
@@ -59,8 +59,8 @@ def checked_runner(
             what = f"rows of different lengths change each other's logits by {error:.2g} standard deviations"
             raise FamilyRefused(model.config, f"{what} (allowed: {bound:g})")
         _checked.add(model)
-    kind = chosen_weights(model, weights, rows, vocab_size)
-    return Runner(model, rows, vocab_size, overhead=overhead, weights=kind)
+    choice = chosen(model, weights, rows, vocab_size)
+    return Runner(model, rows, vocab_size, overhead=overhead, **choice._asdict())
 
 
 def _tested(model: PreTrainedModel) -> bool:

@@ -383,7 +383,7 @@ def test_only_a_process_of_its_own_imports_without_collecting_garbage(own, monke
     monkeypatch.setattr(gc, "freeze", lambda: seen.update(frozen=True))
     assert cli._run("env", [], "info", own=own) == 0
     assert seen.pop("frozen", False) is own
-    assert seen == {"wheels.environment:EnvConfig": True, "wheels.environment:run": not own}
+    assert seen == {"wheels.cli.env:EnvConfig": True, "wheels.cli.env:run": not own}
     assert gc.isenabled() and "torch" in capsys.readouterr().out
 
 

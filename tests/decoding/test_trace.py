@@ -66,10 +66,11 @@ def test_use_of_nothing_is_none():
 
 
 COUNTS = {"student_passes": 7, "drafted": 5, "accepted": 3, "checked": 4}
+RUNS = {"student": "onnx int8", "teacher": "torch float32"}
 
 
 def test_json_has_everything():
-    trace = trace_of([" a", "b\n", ""], "-t-", mode="strict", rule="entropy", finished=False, **COUNTS)
+    trace = trace_of([" a", "b\n", ""], "-t-", mode="strict", rule="entropy", finished=False, runs_on=RUNS, **COUNTS)
     assert json.loads(json.dumps(trace.to_json())) == {
         "text": "ab",
         "tokens": [
@@ -93,4 +94,5 @@ def test_json_has_everything():
         "acceptance": 0.75,
         "wasted": 2,
         "degraded": 0,
+        "runs_on": RUNS,
     }

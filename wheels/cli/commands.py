@@ -135,8 +135,8 @@ COMMANDS = {
         section="get help",
     ),
     "env": Command(
-        "wheels.environment:EnvConfig",
-        "wheels.environment:run",
+        "wheels.cli.env:EnvConfig",
+        "wheels.cli.env:run",
         "print versions, processor, devices and memory: what a bug report needs",
         continues=False,
         section="get help",

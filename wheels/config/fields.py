@@ -107,13 +107,13 @@ def threads_option() -> Any:
 
 
 BACKENDS = ("auto", "torch", "onnx")
-"""What runs decode steps: see `wheels.decoding.models.backends`."""
+"""What runs forward passes: see `wheels.decoding.models.backends`."""
 
 
 def backend_option() -> Any:
-    """Return the field of what runs a command's decode steps."""
+    """Return the field of what runs a command's forward passes."""
     return machine_option(
-        "auto", "what runs decode steps; auto: ONNX Runtime where it is installed and can", choices=BACKENDS
+        "auto", "what runs forward passes; auto: torch or ONNX Runtime, as measured for each model", choices=BACKENDS
     )
 
 

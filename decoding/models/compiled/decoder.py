@@ -66,6 +66,8 @@ class CompiledDecoder:
         Unsupported: for a decoder with parts that have no operator.
     """
 
+    name = "onnx"
+
     def __init__(self, decoder: FastDecoder) -> None:
         decoder = padded(decoder)
         self.torch, self.kind, self.encoder_kind = decoder, decoder.kind, decoder.encoder_kind

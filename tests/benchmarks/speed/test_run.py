@@ -12,7 +12,7 @@ import matplotlib.image
 import pytest
 
 from tests.benchmarks.speed.test_config import SIZES
-from tests.decoding.tiny import save_artefact
+from tests.decoding.tiny import make_pair, save_artefact
 from wheels.benchmarks.speed import ct2_systems
 from wheels.benchmarks.speed import run as speed_module
 from wheels.benchmarks.speed.config import CT2, SYSTEMS, WITH_RANDOM_WEIGHTS, SpeedConfig, is_alone
@@ -22,6 +22,7 @@ from wheels.benchmarks.speed.records import Round, Timing, round_file, round_of
 from wheels.benchmarks.speed.run import make_plan, number_format, run
 from wheels.benchmarks.speed.systems import KNOWN
 from wheels.cli.main import main
+from wheels.decoding.models.auto import Choice
 from wheels.errors import WheelsError
 
 MACHINE = Machine(bandwidth=1e10, peak=1e11)
@@ -215,11 +216,12 @@ def test_a_trained_pair_is_timed_with_all_that_it_can_do(tmp_path: Path) -> None
     assert code == 0 and all(list(each["quality"]) == ["bleu", "chrf"] for each in content["batches"][0]["contestants"])
 
 
-def test_the_format_of_the_weights_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed_module, "backend_in_use", lambda: "torch")
-    assert number_format(SpeedConfig()) == "float32"
-    assert number_format(SpeedConfig(teacher_weights="int8")) == "float32, teacher weights int8"
-    both = SpeedConfig(student_weights="auto", teacher_weights="bfloat16")
-    assert number_format(both) == "float32, student weights auto, teacher weights bfloat16"
-    monkeypatch.setattr(speed_module, "backend_in_use", lambda: "onnx")
-    assert number_format(SpeedConfig()) == "float32, steps by ONNX Runtime"
+def test_what_runs_the_models_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, config = Choice("torch", "float32"), SpeedConfig(batch_sizes=(1, 8))
+    chosen = {1: (plain, plain), 8: (plain, plain)}
+    monkeypatch.setattr(speed_module, "choices_of", lambda pair, size: chosen[size])
+    assert number_format(config, make_pair("t5")) == "float32"
+    chosen[8] = (Choice("onnx", "float32"), plain)
+    assert number_format(config, make_pair("t5")) == "float32, student by torch float32 at 1, onnx float32 at 8"
+    chosen |= dict.fromkeys((1, 8), (plain, Choice("onnx", "int8")))
+    assert number_format(config, make_pair("t5")) == "float32, teacher by onnx int8"

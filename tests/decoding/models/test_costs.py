@@ -61,7 +61,7 @@ def test_passes_are_timed_with_the_pairs_weights(monkeypatch):
 
     monkeypatch.setattr(module, "_best", best)
     measure(replace(make_pair("t5"), student_weights="bfloat16", teacher_weights="int8"), 2)
-    assert seen == {(True, "bfloat16"), (False, "int8")}
+    assert seen == {(True, ("torch", "bfloat16")), (False, ("torch", "int8"))}
 
 
 def test_a_teacher_that_is_gone_is_forgotten(monkeypatch):
