@@ -56,12 +56,17 @@ class Summary:
 
     def __init__(self) -> None:
         self._asked, self._total = "", Counter[str]()
+        self._dollars = (0.0, 0.0)
+        """What a remote teacher was paid, and what it alone would have cost."""
 
     def add(self, traces: Iterable[Trace]) -> None:
         """Count some outputs."""
         for trace in traces:
             self._asked = trace.rule if trace.budget is None else f"asked {trace.budget:g}, {trace.mode}"
             self._total.update({name: getattr(trace, name) for name in SUMMED})
+            if trace.bill is not None and trace.bill.dollars is not None:
+                paid, alone = self._dollars
+                self._dollars = paid + trace.bill.dollars, alone + (trace.bill.teacher_dollars or 0.0)
 
     def __str__(self) -> str:
         total = self._total
@@ -72,6 +77,7 @@ class Summary:
             f"{total['teacher_tokens']} of {_counted(total['tokens'], 'token')}, "
             f"{_counted(total['teacher_passes'], 'pass')}, {_counted(total['teacher_positions'], 'position')}"
             + (f"; {total['accepted']} of {drafted} kept" if total["drafted"] else "")
+            + ("; ${:.6f}, the teacher alone ${:.6f}".format(*self._dollars) if any(self._dollars) else "")
             + (f"; degraded: {_counted(total['degraded'], 'call')} without an answer" if total["degraded"] else "")
         )
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from wheels.decoding.methods.choices import ON_ERROR
+from wheels.decoding.remote.prices import USED_NOTHING, Usage
 from wheels.decoding.sampling import uniforms
 from wheels.errors import WheelsError, check_choice, check_kind, check_texts
 from wheels.models.encoding import EmptyPrompt
@@ -60,6 +61,8 @@ class Sequence:
     """Draft tokens that were judged: those accepted, and the one that was not."""
     degraded: int = 0
     """Tokens that the student wrote because a remote teacher, called for them, gave no answer."""
+    usage: Usage = USED_NOTHING
+    """Tokens that a remote teacher's server counted for it."""
     seconds: float = 0.0
     finished: bool = False
     error: str | None = None

@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from wheels.decoding.methods.method import Method
+from wheels.decoding.remote.pair import RemotePair
+from wheels.decoding.remote.prices import Bill
 from wheels.decoding.sequences import Sequence
 from wheels.models.pair import Pair
 
@@ -52,6 +54,8 @@ class Trace:
     """Draft tokens that were judged: the accepted ones, and the first that was rejected in each draft."""
     degraded: int = 0
     """Tokens that the student wrote because a remote teacher, called for them, gave no answer."""
+    bill: Bill | None = None
+    """What a remote teacher was paid for it; None where the teacher is here."""
     error: str | None = None
     """Why nothing was written; None where something was."""
     runs_on: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -112,6 +116,7 @@ class Trace:
             "wasted": self.wasted,
             "degraded": self.degraded,
             "runs_on": dict(self.runs_on),
+            **({} if self.bill is None else {"bill": self.bill.to_json()}),
             **({} if self.error is None else {"error": self.error}),
         }
 
@@ -143,6 +148,7 @@ def trace_of(pair: Pair, sequence: Sequence, method: Method, runs_on: Mapping[st
         accepted=sequence.accepted,
         checked=sequence.checked,
         degraded=sequence.degraded,
+        bill=pair.bill(sequence) if isinstance(pair, RemotePair) else None,
         error=sequence.error,
         runs_on=runs_on,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -35,6 +35,7 @@ from wheels.decoding.methods.rules import RULES
 from wheels.decoding.models.backends import use_backend
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.remote.pair import RemotePair
+from wheels.decoding.remote.prices import Prices
 from wheels.decoding.remote.teacher import RemoteTeacher
 from wheels.decoding.render import Summary, as_html, as_json, as_text
 from wheels.decoding.sampling import Sampling
@@ -63,7 +64,7 @@ def run(config: GenerateConfig) -> None:
     artefact = load_artefact(config, conversations=isinstance(next(iter(sources), None), Conversation))
     set_threads(config.threads, artefact.pair)
     used = Summary()
-    with _writer(config) as write:
+    with closing(artefact.pair), _writer(config) as write:
         for part, traces in generate(config, artefact, sources):
             for error in filter(None, (trace.error for trace in traces)):
                 say(f"skipped: {error}")
@@ -125,6 +126,9 @@ def remote_teacher(config: GenerateConfig) -> RemoteTeacher:
         timeout=config.teacher_timeout,
         attempts=config.teacher_attempts,
         span=config.span,
+        prices=Prices.of(config.prices) if config.prices else None,
+        budget_dollars=config.budget_dollars,
+        ledger=config.ledger,
         on_error=config.on_teacher_error,
     )
 

@@ -13,7 +13,7 @@ from wheels.config.fields import (
     threads_option,
     weights_option,
 )
-from wheels.config.paths import FILE, PLACE
+from wheels.config.paths import FILE, PLACE, RUN
 from wheels.data.prompts import prompt_options
 from wheels.decoding.methods.choices import (
     BUDGETED,
@@ -29,6 +29,7 @@ from wheels.decoding.methods.choices import (
     ON_TEACHER_ERROR,
 )
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES, RULES
+from wheels.decoding.remote.prices import Prices, check_prices
 from wheels.decoding.remote.span import FORMS, check_span
 from wheels.endpoints.address import is_address
 from wheels.errors import WheelsError
@@ -83,6 +84,15 @@ class GenerateConfig:
     teacher_timeout: float = remote_option(30.0, "seconds for one request", minimum=0.01)
     teacher_attempts: int = remote_option(3, "requests for one call; what may pass is tried again", minimum=1)
     span: str = remote_option("tokens:1", f"how much one call buys: {FORMS}", check=check_span)
+    prices: tuple[str, ...] = remote_option(
+        (),
+        "dollars for a million tokens, such as prompt=0.40,cached=0.10,completion=1.60",
+        check=check_prices,
+    )
+    budget_dollars: float | None = remote_option(None, "dollars that may be spent", minimum=0.0)
+    ledger: str | None = remote_option(
+        None, "file that keeps account of them, for other runs too", metavar="FILE", writes=RUN
+    )
     on_teacher_error: str = remote_option(
         "continue",
         "what a call does that gets no answer; continue: the student writes in its place",
@@ -211,8 +221,14 @@ class GenerateConfig:
             raise WheelsError(
                 f"teacher_model {self.teacher_model!r} is a name at a server, but teacher is no http(s):// address"
             )
-        if self.span != "tokens:1" and not self.is_remote:
-            raise WheelsError(f"span {self.span!r} is for a teacher behind an address; leave it out")
+        if not self.is_remote:
+            for name, neutral in (("span", "tokens:1"), ("prices", ()), ("budget_dollars", None), ("ledger", None)):
+                if (given := getattr(self, name)) != neutral:
+                    raise WheelsError(f"{name} {given!r} is for a teacher behind an address; leave it out")
+        if self.prices:
+            Prices.of(self.prices)
+        elif self.budget_dollars is not None or self.ledger is not None:
+            raise WheelsError("budget_dollars and ledger need prices: give --prices prompt=...,completion=...")
         if self.is_remote and self.teacher_weights != "float32":
             raise WheelsError(
                 f"teacher_weights {self.teacher_weights!r} is for a teacher in a folder, and this one is at "

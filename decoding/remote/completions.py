@@ -7,10 +7,12 @@ or the last token of an output knows where it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from wheels.decoding.remote.protocol import Probe, Span, TextSoFar
+from wheels.decoding.remote.prices import usage_of
+from wheels.decoding.remote.protocol import Answer, Probe, Span, TextSoFar
 from wheels.decoding.remote.span import SpanRule
 from wheels.decoding.sampling import Sampling
 from wheels.endpoints.client import Client, content_of
@@ -18,8 +20,6 @@ from wheels.endpoints.faults import Again, AnswerUnusable, RequestRefused, mappi
 from wheels.errors import WheelsError, shown
 from wheels.json_text import parse_json
 
-Answer = Span | WheelsError
-"""What a text was answered, or why it has no answer."""
 OURS = {"method": "deferral", "teacher_budget": 1.0, "rule": "random"}
 """What makes `wheels serve` write with its teacher alone."""
 
@@ -38,13 +38,18 @@ class Completions:
         self.client, self.model, self.probe, self.vocab_size = client, model, probe, vocab_size
 
     def write(self, texts: Sequence[TextSoFar], rule: SpanRule, sampling: Sampling) -> list[Answer]:
-        """Return what is to come after each text, in one request; an error where a text has no answer.
+        """Return what is to come after each text, in one request.
 
         Raises:
-            WheelsError: where the request fails, or is refused, or its answer is not one (`wheels.endpoints.faults`).
+            WheelsError: where the request fails or is refused (`wheels.endpoints.faults`), and so costs nothing.
         """
         body = self.body(texts, rule, sampling)
-        return self.client.retried(lambda: self.answers(content_of(self.client.fetch(body)), len(texts), rule.most))
+        whole = self.client.retried(lambda: completion_of(content_of(self.client.fetch(body))))
+        answers = self.answers(whole, len(texts), rule.most)
+        read = [len(text.source) + len(text.written) for text in texts]
+        wrote = [0 if answer.span is None else len(answer.span.tokens) for answer in answers]
+        parts = usage_of(mapping(whole.get("usage")), sum(read), sum(wrote)).shared(read, wrote)
+        return [replace(answer, usage=usage) for answer, usage in zip(answers, parts, strict=True)]
 
     def body(self, texts: Sequence[TextSoFar], rule: SpanRule, sampling: Sampling) -> dict[str, Any]:
         """Return the body of a request."""
@@ -69,43 +74,49 @@ class Completions:
             body |= {"top_k": sampling.top_k} if sampling.top_k else {}
         return body
 
-    def answers(self, content: bytes, count: int, most: int) -> list[Answer]:
-        """Return what an answer holds for each text of its request.
+    def answers(self, whole: Mapping[str, Any], count: int, most: int) -> list[Answer]:
+        """Return what a whole answer holds for each text of its request.
 
-        What is wrong with one text's part leaves the others as they are: they were paid for.
-
-        Raises:
-            Again: for what is no JSON: an answer that was cut short on its way.
-            RequestRefused, ServerRefused: for an error in place of an answer.
-            AnswerUnusable: for an answer of another model, or to another request. It was paid for, so it is not asked
-                for again.
+        It was paid for, so what is wrong with it is not asked for again, and what is wrong with one text's part leaves
+        the others as they are.
         """
-        whole = json_of(content)
-        choices = whole.get("choices")
-        if not isinstance(choices, list) or not choices:
-            raise_error_of(whole)
+        found = {mapping(choice).get("index"): mapping(choice) for choice in whole["choices"]}
         if whole.get("model") != self.probe.name:
-            given = f"got one of {shown(whole.get('model'))}"
-            raise AnswerUnusable(f"answers with another model: expected {self.probe.name!r}, {given}")
-        found = {mapping(choice).get("index"): mapping(choice) for choice in choices}
-        if len(choices) != count or set(found) != set(range(count)):
-            raise AnswerUnusable(f"answers with choices {sorted(map(str, found))} to {count} texts")
+            given = shown(whole.get("model"))
+            return [self._unusable(f"answers with another model: expected {self.probe.name!r}, got {given}")] * count
+        if len(whole["choices"]) != count or set(found) != set(range(count)):
+            return [self._unusable(f"answers with choices {sorted(map(str, found))} to {count} texts")] * count
         return [self._answer(found[index], most) for index in range(count)]
 
-    def _answer(self, choice: Any, most: int) -> Answer:
+    def _answer(self, choice: Mapping[str, Any], most: int) -> Answer:
         """Return what a choice holds, or what is wrong with it."""
         ids, reason = choice.get("token_ids"), choice.get("finish_reason")
         if reason not in ("stop", "length"):
-            return RequestRefused(self.client.with_address(f"ends a text with {shown(reason)}, and not stop or length"))
+            told = f"ends a text with {shown(reason)}, and not stop or length"
+            return Answer(error=RequestRefused(self.client.with_address(told)))
         if not isinstance(ids, list) or any(not isinstance(token, int) or isinstance(token, bool) for token in ids):
-            wrong = f"answers without token ids: {shown(ids)}"
-        elif bad := [token for token in ids if not 0 <= token < self.vocab_size]:
-            wrong = f"answers with token id {bad[0]}; the student has ids below {self.vocab_size}"
-        elif len(ids) > most or (not ids and reason == "length"):
-            wrong = f"answers with {len(ids)} tokens, where 1 to {most} were asked for"
-        else:
-            return Span(tuple(ids), reason == "stop" and not isinstance(choice.get("stop_reason"), str))
-        return AnswerUnusable(self.client.with_address(wrong))
+            return self._unusable(f"answers without token ids: {shown(ids)}")
+        if bad := [token for token in ids if not 0 <= token < self.vocab_size]:
+            return self._unusable(f"answers with token id {bad[0]}; the student has ids below {self.vocab_size}")
+        if len(ids) > most or (not ids and reason == "length"):
+            return self._unusable(f"answers with {len(ids)} tokens, where 1 to {most} were asked for")
+        return Answer(Span(tuple(ids), reason == "stop" and not isinstance(choice.get("stop_reason"), str)))
+
+    def _unusable(self, told: str) -> Answer:
+        return Answer(error=AnswerUnusable(self.client.with_address(told)))
+
+
+def completion_of(content: bytes) -> dict[str, Any]:
+    """Return the object of an answer that has choices.
+
+    Raises:
+        Again: for what is no JSON: an answer that was cut short on its way.
+        RequestRefused, ServerRefused: for an error in place of an answer.
+    """
+    whole = json_of(content)
+    if not isinstance(whole.get("choices"), list) or not whole["choices"]:
+        raise_error_of(whole)
+    return whole
 
 
 def json_of(content: bytes) -> dict[str, Any]:

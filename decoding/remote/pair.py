@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 from transformers import PreTrainedModel
 
 from wheels.data.prompts import Prompt
+from wheels.decoding.remote.prices import Bill, bill_of
 from wheels.decoding.remote.teacher import RemoteTeacher
+from wheels.decoding.sequences import Sequence
 from wheels.errors import WheelsError, check_kind
 from wheels.models.limits import context_limit
 from wheels.models.loading import Tokenizer, load_model, load_tokenizer
@@ -107,6 +109,14 @@ class RemotePair(Pair):
         tokenizer = load_tokenizer(student, role="student")
         model = load_model(student, dtype=dtype, device=device, role="student")
         return cls(model, remote, tokenizer, prompt=prompt, student_weights=student_weights)
+
+    def close(self) -> None:
+        """Close the teacher's connections, and give up its ledger."""
+        self.remote.close()
+
+    def bill(self, sequence: Sequence) -> Bill:
+        """Return what an output cost."""
+        return bill_of(self.remote.ledger.prices, sequence.usage, len(sequence.source), len(sequence.tokens))
 
     @property
     def vocab_size(self) -> int:

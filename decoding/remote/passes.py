@@ -74,11 +74,12 @@ class RemotePasses(Passes):
         """Let the teacher write after some texts; where it does not answer the student writes in its place."""
         assert logits_RV is None, "a remote teacher has no logits"
         texts = self._texts(slots, slots_R)
-        spans = self.remote.write(texts, self.params.sampling)
-        for slot, span in zip(slots, spans, strict=True):
-            if span is not None:
-                self._append(slot, span)
-        if lost := [slot for slot, span in zip(slots, spans, strict=True) if span is None]:
+        answers = self.remote.write(texts, self.params.sampling)
+        for slot, answer in zip(slots, answers, strict=True):
+            self.texts.sequence(slot).usage += answer.usage
+            if answer.span is not None:
+                self._append(slot, answer.span)
+        if lost := [slot for slot, answer in zip(slots, answers, strict=True) if answer.span is None]:
             self._write_instead(lost)
 
     def _texts(self, slots: list[int], slots_R: torch.Tensor) -> list[TextSoFar]:

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from wheels.decoding.remote.completions import json_of
+from wheels.decoding.remote.completions import completion_of, json_of
+from wheels.decoding.remote.prices import usage_of
 from wheels.decoding.remote.protocol import Probe
 from wheels.endpoints.client import Client, content_of
-from wheels.endpoints.faults import RequestRefused, ServerRefused, mapping, raise_error_of
+from wheels.endpoints.faults import RequestRefused, ServerRefused, mapping
 from wheels.errors import WheelsError, did_you_mean
 from wheels.models.loading import Tokenizer
 
@@ -50,6 +51,7 @@ def probe(client: Client, model: str, tokenizer: Tokenizer) -> Probe:
         limit=limit if isinstance(limit, int) and limit > 0 else None,
         batches=batches,
         log_probs=bool(mapping(mapping(answer["choices"][0]).get("logprobs")).get("token_logprobs")),
+        usage=usage_of(mapping(answer.get("usage")), len(read), len(answer["choices"])),
     )
 
 
@@ -74,7 +76,7 @@ def completions_of(client: Client, model: str, texts: list[str]) -> tuple[dict[s
     wishes = [prompt | {"logprobs": 1} for prompt in prompts] + prompts
     for wish in wishes:
         try:
-            whole = client.retried(partial(_completion, client, body | wish))
+            whole = client.retried(partial(_asked, client, body | wish))
         except RequestRefused:
             if wish is wishes[-1]:
                 raise
@@ -84,13 +86,8 @@ def completions_of(client: Client, model: str, texts: list[str]) -> tuple[dict[s
     raise AssertionError("the last wish returns or raises")
 
 
-def _completion(client: Client, body: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer that has choices."""
-    whole = json_of(content_of(client.fetch(body)))
-    choices = whole.get("choices")
-    if not isinstance(choices, list) or not choices:
-        raise_error_of(whole)
-    return whole
+def _asked(client: Client, body: dict[str, Any]) -> dict[str, Any]:
+    return completion_of(content_of(client.fetch(body)))
 
 
 def check_ids(client: Client, choice: Any) -> list[int]:
@@ -115,6 +112,12 @@ def probe_texts(tokenizer: Tokenizer) -> list[str]:
     words = [str(tokenizer.decode([token])).strip() for token in known[::step]]
     plain = [word for word in dict.fromkeys(words) if word.isascii() and word.isalnum()][-WORDS:]
     return [" ".join(plain) or "a", "a"]
+
+
+def probe_cost(tokenizer: Tokenizer) -> tuple[int, int]:
+    """Return the tokens that a probe has read and written, where no template stands around its texts."""
+    texts = probe_texts(tokenizer)
+    return sum(len(tokenizer(text).input_ids) for text in texts), len(texts)
 
 
 def check_tokenizer(client: Client, tokenizer: Tokenizer, text: str, read: list[int]) -> None:

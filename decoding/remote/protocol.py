@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wheels.decoding.remote.prices import USED_NOTHING, Usage
+from wheels.errors import WheelsError
+
 
 @dataclass(frozen=True)
 class TextSoFar:
@@ -36,6 +39,18 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What one text was answered."""
+
+    span: Span | None = None
+    """What the teacher wrote; None: there is no answer."""
+    error: WheelsError | None = None
+    """Why there is none."""
+    usage: Usage = USED_NOTHING
+    """Its part of what the request used."""
+
+
+@dataclass(frozen=True)
 class Probe:
     """What a server has: found out once, before it is asked for anything that counts."""
 
@@ -49,6 +64,8 @@ class Probe:
     """Whether one request may hold several texts."""
     log_probs: bool
     """Whether it gives log-probabilities."""
+    usage: Usage = USED_NOTHING
+    """What finding this out used."""
 
     @property
     def is_wheels(self) -> bool:

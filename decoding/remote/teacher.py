@@ -8,12 +8,17 @@ import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import reduce
+from operator import add
+from pathlib import Path
 
 from wheels.decoding.methods.choices import ON_TEACHER_ERROR
 from wheels.decoding.remote.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
 from wheels.decoding.remote.completions import Completions
-from wheels.decoding.remote.probe import probe
-from wheels.decoding.remote.protocol import Probe, Span, TextSoFar
+from wheels.decoding.remote.ledger import Ledger
+from wheels.decoding.remote.prices import Prices
+from wheels.decoding.remote.probe import probe, probe_cost
+from wheels.decoding.remote.protocol import Answer, Probe, TextSoFar
 from wheels.decoding.remote.span import SpanRule
 from wheels.decoding.sampling import Sampling
 from wheels.endpoints.address import endpoint_url
@@ -43,6 +48,9 @@ class RemoteTeacher:
         attempts: Requests for one call at most; only what may pass is tried again, after a wait with jitter.
         span: How much a call buys: `tokens:N`, `sentence` or `line` (`wheels.decoding.remote.span`).
         on_error: What a call does that gets no answer: `continue`, the student writes in its place; `stop`: an error.
+        prices: What tokens cost; None: they are counted, and nobody says what they cost.
+        budget_dollars: Dollars that may be spent; a call that could cost more than is left is not made.
+        ledger: A file that keeps account of them, so that another run goes on with what is left.
         breaker: When the server is left alone; None: after three failures in a row, for five seconds and longer.
 
     Raises:
@@ -59,10 +67,14 @@ class RemoteTeacher:
         attempts: int = 3,
         span: str = "tokens:1",
         on_error: str = "continue",
+        prices: Prices | None = None,
+        budget_dollars: float | None = None,
+        ledger: str | Path | None = None,
         breaker: Breaker | None = None,
     ) -> None:
         self.model, self.on_error = model, check_choice("on_teacher_error", on_error, ON_TEACHER_ERROR)
         self.span = SpanRule.of(span)
+        self.ledger = Ledger(prices, budget_dollars, ledger)
         patience = Patience(attempts, timeout, base=0.25, cap=2.0, longest=10.0)
         address = endpoint_url(url, "/completions")
         self.client = Client(address, key_variable=key_variable, patience=patience, workers=WORKERS)
@@ -72,7 +84,7 @@ class RemoteTeacher:
         self._mutex = threading.Lock()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="teacher")
         self._completions: Completions | None = None
-        self.close = weakref.finalize(self, _close, self.client, self._pool)
+        self.close = weakref.finalize(self, _close, self.client, self._pool, self.ledger)
         """Closes the connections; at the latest when nobody holds the teacher any more."""
 
     @property
@@ -104,7 +116,15 @@ class RemoteTeacher:
         """Return what speaks to the server, which is asked what it has at first."""
         if self._completions is None:
             tokenizer, vocab_size, is_seq2seq = self._student
-            found = probe(self.client, self.model, tokenizer)
+            request = self.ledger.reserve(*probe_cost(tokenizer))
+            if request is None:
+                raise RequestFailed(f"budget_dollars does not pay for the probe of {self.client.url}; give more")
+            try:
+                found = probe(self.client, self.model, tokenizer)
+            except WheelsError:
+                self.ledger.release(request)
+                raise
+            self.ledger.settle(request, found.usage)
             if is_seq2seq and not found.is_wheels:
                 raise WheelsError(
                     f"{self.client.url} continues prompts, and the student is an encoder-decoder, whose outputs have "
@@ -114,8 +134,8 @@ class RemoteTeacher:
             self._completions = Completions(self.client, self.model, found, vocab_size)
         return self._completions
 
-    def write(self, texts: Sequence[TextSoFar], sampling: Sampling) -> list[Span | None]:
-        """Return a span after each text; None for a text whose call got no answer.
+    def write(self, texts: Sequence[TextSoFar], sampling: Sampling) -> list[Answer]:
+        """Return what the teacher writes after each text, and what that used.
 
         Texts share a request where the server takes several, none draws tokens, and as many tokens are asked for; else
         each has its own, `WORKERS` at a time. While the breaker is open nothing is sent; half open, the first text goes
@@ -124,12 +144,12 @@ class RemoteTeacher:
         Raises:
             WheelsError: for a call without an answer, where `on_error` is `stop`.
         """
-        spans: list[Span | None] = [None] * len(texts)
+        answers = [Answer()] * len(texts)
         for places in self._turns(len(texts)):
             found = self._asked([texts[place] for place in places], sampling)
-            for place, span in zip(places, found, strict=True):
-                spans[place] = span
-        return spans
+            for place, answer in zip(places, found, strict=True):
+                answers[place] = answer
+        return answers
 
     def _turns(self, count: int) -> Sequence[range]:
         """Return which texts go out, one turn after the other: a trial first, where the breaker is half open."""
@@ -137,49 +157,63 @@ class RemoteTeacher:
             return [range(count)]
         return [range(1), range(1, count)] if count > 1 else [range(1)]
 
-    def _asked(self, texts: Sequence[TextSoFar], sampling: Sampling) -> Sequence[Span | None]:
+    def _asked(self, texts: Sequence[TextSoFar], sampling: Sampling) -> Sequence[Answer]:
         """Return the answers to some texts."""
         if self.breaker.state == OPEN:
-            return [None] * len(texts)
+            return [Answer()] * len(texts)
         together = self._completions is not None and self._completions.probe.batches
         if not together or not sampling.greedy or self.breaker.state == HALF_OPEN:
             return self._each(texts, sampling)
-        spans: list[Span | None] = [None] * len(texts)
+        answers = [Answer()] * len(texts)
         by_length: dict[int, list[int]] = {}
         for place, text in enumerate(texts):
             by_length.setdefault(min(self.span.most, text.left), []).append(place)
         for places in by_length.values():
-            for place, span in zip(places, self._together([texts[place] for place in places], sampling), strict=True):
-                spans[place] = span
-        return spans
+            found = self._together([texts[place] for place in places], sampling)
+            for place, answer in zip(places, found, strict=True):
+                answers[place] = answer
+        return answers
 
-    def _each(self, texts: Sequence[TextSoFar], sampling: Sampling) -> Sequence[Span | None]:
+    def _each(self, texts: Sequence[TextSoFar], sampling: Sampling) -> Sequence[Answer]:
         """Ask for each text in a request of its own."""
         return list(self._pool.map(lambda text: self._try([text], sampling)[0], texts))
 
-    def _together(self, texts: Sequence[TextSoFar], sampling: Sampling) -> Sequence[Span | None]:
+    def _together(self, texts: Sequence[TextSoFar], sampling: Sampling) -> Sequence[Answer]:
         """Ask for several texts in one request; where it is refused, for each in its own, for one may be at fault."""
         try:
             return self._try(texts, sampling, refusable=len(texts) > 1)
         except RequestRefused:
             return self._each(texts, sampling)
 
-    def _try(self, texts: Sequence[TextSoFar], sampling: Sampling, *, refusable: bool = False) -> Sequence[Span | None]:
+    def _try(self, texts: Sequence[TextSoFar], sampling: Sampling, *, refusable: bool = False) -> Sequence[Answer]:
         """Send one request for texts that may get equally long, and keep account of how it went."""
         rule = replace(self.span, most=min(self.span.most, texts[0].left))
+        read = sum(len(text.source) + len(text.written) for text in texts)
+        request = self.ledger.reserve(read, rule.most * len(texts))
+        if request is None:
+            return self._unaffordable(texts, sampling)
         try:
             answers = self._connected().write(texts, rule, sampling)
         except WheelsError as error:
+            self.ledger.release(request)
             if refusable and isinstance(error, RequestRefused):
                 raise
             self._failed(error, len(texts))
-            return [None] * len(texts)
-        if any(isinstance(answer, Span) for answer in answers):
+            return [Answer()] * len(texts)
+        self.ledger.settle(request, replace(reduce(add, (answer.usage for answer in answers)), requests=1))
+        if any(answer.span is not None for answer in answers):
             self.breaker.succeeded()
         for answer in answers:
-            if not isinstance(answer, Span):
-                self._failed(answer, 1)
-        return [answer if isinstance(answer, Span) else None for answer in answers]
+            if answer.error is not None:
+                self._failed(answer.error, 1)
+        return answers
+
+    def _unaffordable(self, texts: Sequence[TextSoFar], sampling: Sampling) -> Sequence[Answer]:
+        """Ask for texts one by one where all of them cost too much, and for none where one does."""
+        if len(texts) > 1:
+            return [self._try([text], sampling)[0] for text in texts]
+        self._note("the budget of dollars has not enough left for another call", 1)
+        return [Answer()]
 
     def _failed(self, error: WheelsError, count: int) -> None:
         """Take note of calls without an answer.
@@ -193,13 +227,19 @@ class RemoteTeacher:
             self.breaker.succeeded()  # it is about one text: the server is well
         else:
             self.breaker.failed(for_all=isinstance(error, ServerRefused))
+        self._note(f"the teacher failed, and the student goes on: {error}", count)
+
+    def _note(self, reason: str, count: int) -> None:
+        """Count calls without an answer by their reason, which is logged once."""
         with self._mutex:
-            reason = str(error) if str(error) in self.failures or len(self.failures) < REASONS else "other reasons"
+            if reason not in self.failures and len(self.failures) >= REASONS:
+                reason = "the teacher failed for other reasons too"
             if reason not in self.failures:
-                log.warning("the teacher failed, and the student goes on: %s", reason)
+                log.warning("%s", reason)
             self.failures[reason] = self.failures.get(reason, 0) + count
 
 
-def _close(client: Client, pool: ThreadPoolExecutor) -> None:
+def _close(client: Client, pool: ThreadPoolExecutor, ledger: Ledger) -> None:
     client.close()
     pool.shutdown(wait=False, cancel_futures=True)
+    ledger.close()

@@ -124,7 +124,7 @@ def test_every_path_of_every_command_says_whether_it_is_read_or_written(command)
         )
         written = "writes" in field.metadata
         assert named == ("reads" in field.metadata or written), field.name
-        assert written == (field.name in ("output", "html", "work", "cache")), field.name
+        assert written == (field.name in ("output", "html", "work", "cache", "ledger")), field.name
 
 
 @pytest.mark.parametrize("argv", [["generate", "--input"], ["rationales", "--teacher", "t", "--data"]])

@@ -235,6 +235,9 @@ class Pair:
         """Return the text of an output, without special tokens and outer spaces."""
         return decode_text(self.tokenizer, tokens)
 
+    def close(self) -> None:
+        """Give up what a pair holds beside its models: here nothing; a remote teacher's connections."""
+
     def save_student(self, folder: str | Path) -> Path:
         """Save the student and the tokenizer as a plain `save_pretrained` folder."""
         return save_model(self.student, self.tokenizer, folder)

@@ -32,8 +32,9 @@ def run(capsys, *flags):
     return code, shown.out, shown.err
 
 
-def without_seconds(lines):
-    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines.splitlines()]
+def without_costs(lines):
+    found = [json.loads(line) for line in lines.splitlines()]
+    return [{key: value for key, value in line.items() if key not in ("seconds", "bill", "runs_on")} for line in found]
 
 
 @pytest.mark.parametrize("model", [["--model", "{0}"], ["--student", "{0}"]])
@@ -45,7 +46,7 @@ def test_a_teacher_at_an_address_writes_what_its_folder_does(folder, server, cap
     assert code == 0
     code, there, err = run(capsys, *flags, "--teacher", server.url, "--teacher-model", NAME)
     assert code == 0, err
-    assert without_seconds(there) == without_seconds(here)
+    assert without_costs(there) == without_costs(here)
     assert server.asked and f"teacher {NAME} (vllm): token ids" in err
 
 
@@ -71,6 +72,12 @@ def test_a_page_names_the_teacher(folder, server, capsys, tmp_path):
         ),
         (["--span", "line"], "span 'line' is for a teacher behind an address"),
         (["--teacher", "http://h", "--teacher-model", "x", "--span", "tokens:0"], "span must be tokens:N"),
+        (["--prices", "prompt=1,completion=2"], "prices ('prompt=1', 'completion=2') is for a teacher behind"),
+        (
+            ["--teacher", "http://h", "--teacher-model", "x", "--budget-dollars", "1"],
+            "ledger need prices: give --prices",
+        ),
+        (["--teacher", "http://h", "--teacher-model", "x", "--prices", "prompt=1"], "prices must have prompt and"),
         (["--teacher", "http://a:b@h", "--teacher-model", "x"], "an endpoint must be a plain address"),
         (["--teacher", "http://h", "--teacher-model", "x", "--on-teacher-error", "pause"], "one of continue, stop"),
     ],
@@ -78,6 +85,19 @@ def test_a_page_names_the_teacher(folder, server, capsys, tmp_path):
 def test_what_does_not_go_together_is_refused(folder, capsys, flags, words):
     code, out, err = run(capsys, "--model", str(folder), *flags, "a b c")
     assert (code, out) == (2, "") and words in err
+
+
+def test_the_bill_is_shown_and_a_ledger_kept(folder, server, capsys, tmp_path):
+    flags = ["--model", str(folder), "--teacher", server.url, "--teacher-model", NAME, "--format", "json"]
+    flags += ["--prices", "prompt=400,cached=100,completion=1600", "--budget-dollars", "5"]
+    code, _, err = run(capsys, *flags, "--ledger", str(tmp_path / "money"), "--output", str(tmp_path / "out"), "a b c")
+    assert code == 0, err
+    bill = json.loads((tmp_path / "out").read_text())["bill"]
+    assert bill["requests"] >= 1 and bill["dollars"] > 0
+    assert f"; ${bill['dollars']:.6f}, the teacher alone ${bill['teacher_dollars']:.6f}" in err
+    assert run(capsys, *flags, "--ledger", str(tmp_path / "money"), "a b c")[0] == 0, "given up, and taken again"
+    settled = [json.loads(line) for line in (tmp_path / "money").read_text().splitlines()]
+    assert [line["event"] for line in settled[:2]] == ["reserve", "settle"] and len(settled) >= 8
 
 
 def test_in_python(folder, server):

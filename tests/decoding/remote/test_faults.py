@@ -356,7 +356,7 @@ def test_reasons_are_counted_and_only_so_many_told_apart(server, far, caplog):
     traces = write(there, SOURCES * 3, MAXPROB, batch_size=1, **LONG)
     calls = sum(trace.degraded for trace in traces)
     assert len(there.remote.failures) == REASONS + 1 and sum(there.remote.failures.values()) == calls > REASONS
-    warned = [record for record in caplog.records if "the student goes on" in record.message]
+    warned = [record for record in caplog.records if "the teacher failed" in record.message]
     assert len(warned) == REASONS + 1
 
 

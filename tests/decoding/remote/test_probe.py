@@ -14,7 +14,8 @@ from wheels.errors import WheelsError
 
 def test_what_is_there_is_known_after_one_request(pair, server, far):
     there = far(server)
-    assert there.probe == Probe("vllm", NAME, LIMIT, batches=True, log_probs=True)
+    assert there.probe == Probe("vllm", NAME, LIMIT, batches=True, log_probs=True, usage=there.probe.usage)
+    assert there.probe.usage.completion == 2
     assert (
         str(there.probe)
         == f"{NAME} (vllm): token ids, log-probabilities, several texts a request, 64 tokens of context"
