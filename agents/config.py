@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.config.fields import REQUIRED, check_fields, machine_option, option, option_group, threads_option
+from wheels.config.fields import (
+    REQUIRED,
+    attention_option,
+    check_fields,
+    machine_option,
+    option,
+    option_group,
+    threads_option,
+    trust_option,
+)
 from wheels.config.paths import PLACE, RUN
 from wheels.data.options import OWN_METRIC, bad_rows_option, references_option
 from wheels.data.prompts import prompt_options
@@ -102,6 +111,8 @@ class TrainConfig:
     report_to: tuple[str, ...] = report_option(option)
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
+    attn_implementation: str | None = attention_option()
+    trust_remote_code: bool = trust_option()
     threads: int | None = threads_option()
 
     def __post_init__(self) -> None:

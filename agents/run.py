@@ -26,6 +26,7 @@ from wheels.decoding.commands.calibrate import calibrate_model
 from wheels.distillation.run_folder import noted_prompt
 from wheels.finite import check_weights
 from wheels.models.artefact import save_deferral
+from wheels.models.loading import set_loading
 from wheels.models.pair import Pair
 from wheels.models.readable import readable_rows
 from wheels.policy.head import DeferralHead
@@ -63,6 +64,7 @@ def run(config: TrainConfig) -> None:
 def _train(config: TrainConfig, task: Task, prompt: Prompt, reports: Reports, held: Run) -> None:
     """Train the heads of each seed, and write the model's folder."""
     output = Path(config.output)
+    set_loading(attn_implementation=config.attn_implementation, trust_remote_code=config.trust_remote_code)
     pair = Pair.load(config.student, config.teacher, prompt=prompt, dtype=config.dtype, device=config.device)
     set_threads(config.threads, pair)
     accelerator = Accelerator(cpu=config.device == "cpu")

@@ -58,7 +58,7 @@ class Model:
         *,
         teacher: str | Path | RemoteTeacher | None = None,
         device: str = "cpu",
-        dtype: str = "float32",
+        dtype: str = "auto",
         student_weights: str = "float32",
         teacher_weights: str = "float32",
     ) -> Model:
@@ -69,7 +69,7 @@ class Model:
             teacher: Folder or Hub name of the teacher, if not the one that the folder names; or a `RemoteTeacher`, a
                 model behind an address.
             device: Where both models run, such as `cuda`.
-            dtype: `float32`, `bfloat16` or `float16`.
+            dtype: `float32`, `bfloat16`, `float16`, or `auto`: that of the thresholds, else what each is stored in.
             student_weights: What decoding makes of a float32 student's weights on a CPU: `int8` and `bfloat16` are
                 faster and change some texts; `auto` is the fastest here.
             teacher_weights: The same of the teacher's.
@@ -89,7 +89,7 @@ class Model:
         cls,
         *,
         device: str = "cpu",
-        dtype: str = "float32",
+        dtype: str = "auto",
         student_weights: str = "float32",
         teacher_weights: str = "float32",
     ) -> Model:

@@ -81,7 +81,8 @@ def _run_parts(config: DistillationConfig, plan: DistillationPlan, task: Task) -
 def prepare(plan: DistillationPlan, task: Task) -> dict[str, Any]:
     """Train the teacher where none was given, and return what all stages depend on."""
     from wheels.distillation.run import run as pretrain
-    from wheels.models.loading import check_place, model_digest
+    from wheels.models.loading import model_digest
+    from wheels.models.places import check_place
 
     if plan.given_teacher is None:
         print("training the teacher, or finding it trained", flush=True)

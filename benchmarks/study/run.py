@@ -142,7 +142,8 @@ def given_digest(teacher: str) -> str:
     Raises:
         WheelsError: where it is not.
     """
-    from wheels.models.loading import check_place, model_digest  # on demand: a bad recipe is told without torch
+    from wheels.models.loading import model_digest  # on demand: a bad recipe is told without torch
+    from wheels.models.places import check_place
 
     check_place(teacher, "teacher")
     return model_digest(teacher)

@@ -29,6 +29,7 @@ from wheels.decoding.streaming import decode
 from wheels.decoding.trace import teacher_use
 from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact, check_model
+from wheels.models.loading import set_loading
 from wheels.models.pair import Pair
 from wheels.models.readable import readable_rows
 from wheels.output.notices import Pace
@@ -109,6 +110,7 @@ def calibrate_model(config: CalibrateConfig) -> None:
     Raises:
         WheelsError: where those that would stay were measured otherwise.
     """
+    set_loading(attn_implementation=config.attn_implementation, trust_remote_code=config.trust_remote_code)
     place = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
     artefact = Artefact.load(config.model, teacher=config.teacher, **place)
     set_threads(config.threads, artefact.pair)

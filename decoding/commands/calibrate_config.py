@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from wheels.config.fields import (
     REQUIRED,
+    attention_option,
     backend_option,
     check_fields,
     machine_option,
     option,
     option_group,
     threads_option,
+    trust_option,
     weights_option,
 )
 from wheels.config.paths import PLACE
@@ -54,6 +56,8 @@ class CalibrateConfig:
     batch_size: int = machine_option(64, "rows decoded at once", minimum=1)
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
+    attn_implementation: str | None = attention_option()
+    trust_remote_code: bool = trust_option()
     student_weights: str = weights_option("student")
     teacher_weights: str = weights_option("teacher")
     threads: int | None = threads_option()

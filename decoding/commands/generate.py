@@ -44,6 +44,8 @@ from wheels.decoding.trace import Trace
 from wheels.errors import WheelsError
 from wheels.files import check_writable, open_output
 from wheels.models.artefact import Artefact
+from wheels.models.loading import set_loading
+from wheels.models.pair import Pair
 from wheels.output.streams import remark, say
 from wheels.threads import set_threads
 
@@ -105,10 +107,14 @@ def load_artefact(config: GenerateConfig, *, conversations: bool = False) -> Art
         config: names them, and says what they read of a text.
         conversations: whether the texts are conversations.
     """
+    set_loading(attn_implementation=config.attn_implementation, trust_remote_code=config.trust_remote_code)
     place: dict[str, Any] = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
+    own: dict[str, Any] = {"student_dtype": config.student_dtype, "teacher_dtype": config.teacher_dtype}
     teacher = config.teacher_model if config.is_remote else config.teacher
     if config.is_remote:
-        place["load_pair"] = partial(RemotePair.load, remote=remote_teacher(config))
+        place["load_pair"] = partial(RemotePair.load, remote=remote_teacher(config), **own)
+    else:
+        place["load_pair"] = partial(Pair.load, **own)
     if config.student is not None and teacher is not None:
         artefact = Artefact.untrained(config.student, teacher, **place)
     else:

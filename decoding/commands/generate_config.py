@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wheels.config.fields import (
+    attention_option,
     backend_option,
     check_fields,
+    dtype_option,
     machine_option,
     option,
     option_group,
     threads_option,
+    trust_option,
     weights_option,
 )
 from wheels.config.paths import FILE, PLACE, RUN
@@ -19,7 +22,6 @@ from wheels.decoding.methods.choices import (
     BUDGETED,
     CASCADES,
     COLORS,
-    DTYPES,
     FORMATS,
     INPUT_FORMATS,
     METHODS,
@@ -139,7 +141,11 @@ class GenerateConfig:
     on_error: str = input_option("stop", "what happens at an input that cannot be read", choices=ON_ERROR)
     seed: int = sampling_option(0, "of sampling and the random rule; also which head decides", minimum=0)
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
-    dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
+    dtype: str = dtype_option()
+    student_dtype: str | None = dtype_option("student")
+    teacher_dtype: str | None = dtype_option("teacher")
+    attn_implementation: str | None = attention_option()
+    trust_remote_code: bool = trust_option()
     student_weights: str = weights_option("student")
     teacher_weights: str = weights_option("teacher")
     threads: int | None = threads_option()
@@ -229,10 +235,11 @@ class GenerateConfig:
             Prices.of(self.prices)
         elif self.budget_dollars is not None or self.ledger is not None:
             raise WheelsError("budget_dollars and ledger need prices: give --prices prompt=...,completion=...")
-        if self.is_remote and self.teacher_weights != "float32":
-            raise WheelsError(
-                f"teacher_weights {self.teacher_weights!r} is for a teacher in a folder, and this one is at "
-                "an address; leave it out"
-            )
+        for name, usual in (("teacher_dtype", None), ("teacher_weights", "float32")):
+            if self.is_remote and getattr(self, name) != usual:
+                raise WheelsError(
+                    f"{name} {getattr(self, name)!r} is for a teacher in a folder, and this one is at an address; "
+                    "leave it out"
+                )
         if self.teacher_key != DEFAULT_KEY or self.is_remote:
             read_secret(self.teacher_key, "--teacher-key")

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from wheels.config.fields import ATTENTION
 from wheels.decoding.models.inputs import AttentionInputs
 from wheels.models.families import FamilyRefused, check_family
-from wheels.models.loading import ATTENTION
 
 Positions = Callable[[AttentionInputs], AbstractContextManager[dict[str, torch.Tensor]]]
 """A context in which a model uses the positions of these inputs; it yields extra keyword arguments of its forward."""

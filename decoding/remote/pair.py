@@ -82,7 +82,9 @@ class RemotePair(Pair):
         *,
         remote: RemoteTeacher | None = None,
         prompt: Prompt | str = "{source}",
-        dtype: str = "float32",
+        dtype: str = "auto",
+        student_dtype: str | None = None,
+        teacher_dtype: str | None = None,
         device: str = "cpu",
         student_weights: str = "float32",
         teacher_weights: str = "float32",
@@ -95,6 +97,8 @@ class RemotePair(Pair):
             remote: The teacher.
             prompt: What the models read of a source.
             dtype: Of the student.
+            student_dtype: The same, before `dtype`.
+            teacher_dtype: None: the server has its own.
             device: Of the student.
             student_weights: As in `Pair`.
             teacher_weights: `float32`: the server has its own.
@@ -104,10 +108,12 @@ class RemotePair(Pair):
         """
         check_kind("remote", remote, RemoteTeacher, "a RemoteTeacher")
         assert remote is not None
+        if teacher_dtype is not None:
+            raise WheelsError(f"teacher_dtype {teacher_dtype!r} is for a teacher in a folder; leave it out")
         if teacher_weights != "float32":
             raise WheelsError(f"teacher_weights {teacher_weights!r} is for a teacher in a folder; leave it out")
         tokenizer = load_tokenizer(student, role="student")
-        model = load_model(student, dtype=dtype, device=device, role="student")
+        model = load_model(student, dtype=student_dtype or dtype, device=device, role="student")
         return cls(model, remote, tokenizer, prompt=prompt, student_weights=student_weights)
 
     def close(self) -> None:

@@ -6,17 +6,20 @@ import ipaddress
 from dataclasses import dataclass
 
 from wheels.config.fields import (
+    attention_option,
     backend_option,
     check_fields,
+    dtype_option,
     machine_option,
     option,
     option_group,
     threads_option,
+    trust_option,
     weights_option,
 )
 from wheels.config.paths import PLACE, SETTINGS
 from wheels.decoding.commands.generate_config import GenerateConfig
-from wheels.decoding.methods.choices import DTYPES, METHODS, MODE_HELP, MODES
+from wheels.decoding.methods.choices import METHODS, MODE_HELP, MODES
 from wheels.decoding.methods.rules import RULES
 from wheels.endpoints.address import is_address
 from wheels.errors import WheelsError
@@ -67,7 +70,11 @@ class ServeConfig:
     )
     batch_size: int = machine_option(64, "rows of a forward pass at most", minimum=1)
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
-    dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
+    dtype: str = dtype_option()
+    student_dtype: str | None = dtype_option("student")
+    teacher_dtype: str | None = dtype_option("teacher")
+    attn_implementation: str | None = attention_option()
+    trust_remote_code: bool = trust_option()
     threads: int | None = threads_option()
     backend: str = backend_option()
     student_weights: str = weights_option("student")
@@ -103,6 +110,10 @@ class ServeConfig:
             rule=self.rule,
             device=self.device,
             dtype=self.dtype,
+            student_dtype=self.student_dtype,
+            teacher_dtype=self.teacher_dtype,
+            attn_implementation=self.attn_implementation,
+            trust_remote_code=self.trust_remote_code,
             backend=self.backend,
             student_weights=self.student_weights,
             teacher_weights=self.teacher_weights,

@@ -29,7 +29,10 @@ def test_a_group_is_worth_its_title(name):
     assert sum(map(len, groups.values())) == len(COMMANDS[name])
     assert [title for title, members in groups.items() if len(members) < 2 and title not in ("", MACHINE)] == []
     assert MACHINE not in groups or list(groups)[-1] == MACHINE
-    of_machine = {"device", "dtype", "student_weights", "teacher_weights", "threads", "backend"}
+    of_machine = {
+        "device", "dtype", "student_dtype", "teacher_dtype", "student_weights", "teacher_weights", "threads", "backend",
+        "attn_implementation", "trust_remote_code",
+    }  # fmt: skip
     assert {field.name for field in COMMANDS[name]} & of_machine == {
         field.name for field in groups.get(MACHINE, ()) if field.name != "batch_size"
     }

@@ -123,7 +123,7 @@ def test_load_gives_back_what_was_saved(saved, t5, llama, family):
 def test_load_in_half_precision(saved):
     pair = Pair.load(saved["t5/q"], saved["t5/p"], dtype="bfloat16")
     assert pair.dtype == pair.teacher.dtype == torch.bfloat16
-    with pytest.raises(WheelsError, match="dtype must be one of float32, bfloat16, float16, got 'bf16'"):
+    with pytest.raises(WheelsError, match="dtype must be one of float32, bfloat16, float16, auto, got 'bf16'"):
         Pair.load(saved["t5/q"], saved["t5/p"], dtype="bf16")
 
 

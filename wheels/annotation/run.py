@@ -166,7 +166,8 @@ def _identity(config: AnnotateConfig, inputs: Inputs) -> Mapping[str, Any]:
     for role in ("student", "teacher", "assistant"):
         name = identity[role]
         if name is not None and not is_address(name):
-            from wheels.models.loading import check_place, model_digest
+            from wheels.models.loading import model_digest
+            from wheels.models.places import check_place
 
             check_place(name, role)
             identity[f"{role}_digest"] = model_digest(name)

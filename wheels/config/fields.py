@@ -136,6 +136,40 @@ def weights_of(config: Any) -> dict[str, Any]:
     return {"student_weights": config.student_weights, "teacher_weights": config.teacher_weights}
 
 
+STORED_DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""The number formats that models run in; `auto`: what each is stored in."""
+
+
+def dtype_option(role: str | None = None) -> Any:
+    """Return the field of the number format of both models, or of the student or the teacher alone."""
+    if role is not None:
+        return machine_option(None, f"number format of the {role} alone (default: --dtype)", choices=STORED_DTYPES)
+    return machine_option(
+        "auto",
+        "number format of both models; auto: that of the thresholds, else what each is stored in (float16 is float32 "
+        "on a CPU)",
+        choices=STORED_DTYPES,
+    )
+
+
+ATTENTION = ("sdpa", "eager")
+"""Implementations of attention that come with transformers and read a mask for each row."""
+
+
+def attention_option() -> Any:
+    """Return the field of how both models' attention is computed."""
+    return machine_option(
+        None, "how attention is computed (default: as each family does; float32 is exact in both)", choices=ATTENTION
+    )
+
+
+def trust_option() -> Any:
+    """Return the field that lets models run code of their own."""
+    return machine_option(
+        False, "run Python code that comes with the models; it can do whatever you can, so read it first"
+    )
+
+
 REQUIRED = dataclasses.MISSING
 """The default of an `option` that the user must give."""
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.config.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
+from wheels.config.fields import (
+    MOST_THREADS,
+    REQUIRED,
+    attention_option,
+    check_fields,
+    machine_option,
+    option,
+    option_group,
+    trust_option,
+)
 from wheels.config.paths import PLACE, RUN, SETTINGS
 from wheels.data.options import OWN_METRIC, bad_rows_option
 from wheels.data.prompts import prompt_options
@@ -136,6 +145,8 @@ class PretrainConfig:
     trainer: str = objective_option("wheels", "ours, or TRL's GKDTrainer (causal pairs)", choices=TRAINERS)
     device: str = machine_option("cpu", "cpu or cuda")
     dtype: str = machine_option("float32", "of the teacher; the student trains in float32 or mixed", choices=DTYPES)
+    attn_implementation: str | None = attention_option()
+    trust_remote_code: bool = trust_option()
     threads: int = machine_option(0, "CPU threads; 0: torch's choice", minimum=0, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:

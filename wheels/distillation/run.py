@@ -41,7 +41,8 @@ from wheels.errors import WheelsError
 from wheels.files import write_json
 from wheels.metrics import code_of_metric, find_metric, score
 from wheels.models.families import refusal
-from wheels.models.loading import check_device, check_place, load_config, model_digest, save_model
+from wheels.models.loading import check_device, load_config, model_digest, save_model, set_loading
+from wheels.models.places import check_place
 from wheels.reports import check_reports
 from wheels.runs import claim, last_whole
 
@@ -79,6 +80,7 @@ def run(config: PretrainConfig) -> Path:
     metrics = _metrics(config, task)
     if config.options is not None:
         _check_options(config)
+    set_loading(attn_implementation=config.attn_implementation, trust_remote_code=config.trust_remote_code)
     _check_places(config)
     folder = Path(config.output).absolute()
     rationales = load_rationales(config, task, plain_prompt(config, task))

@@ -28,6 +28,7 @@ from wheels.distillation.run_folder import noted_prompt
 from wheels.errors import WheelsError
 from wheels.files import read_object, write_bytes, write_json
 from wheels.finite import not_finite
+from wheels.models.loading import AUTO
 from wheels.models.pair import Pair
 from wheels.policy.calibration import Calibration
 from wheels.policy.head import DeferralHead, HeadConfig
@@ -67,7 +68,7 @@ class Artefact:
         *,
         teacher: str | None = None,
         device: str = "cpu",
-        dtype: str = "float32",
+        dtype: str = AUTO,
         student_weights: str = "float32",
         teacher_weights: str = "float32",
         load_pair: LoadPair = Pair.load,
@@ -78,7 +79,7 @@ class Artefact:
             folder: what `wheels train` wrote.
             teacher: the teacher's folder or hub id, if not the one that the folder names.
             device: where both models run.
-            dtype: in which number format.
+            dtype: in which number format; `auto`: that of the thresholds, else what each model is stored in.
             student_weights: what decoding makes of the student's weights; see `Pair`.
             teacher_weights: of the teacher's.
             load_pair: reads the pair, where its teacher is not in a folder.
@@ -93,9 +94,11 @@ class Artefact:
         source = teacher or _teacher_of(place, config)
         weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
         prompt = Prompt.of(config["prompt"])
+        calibration = Calibration.load(place / "deferral" / "calibration.json")
+        if dtype == AUTO:
+            dtype = str(calibration.config.get("dtype", AUTO))
         pair = load_pair(place, source, prompt=prompt, dtype=dtype, device=device, **weights)
         heads = pair_heads(place, HeadConfig(**config["head"]), pair)
-        calibration = Calibration.load(place / "deferral" / "calibration.json")
         names = (_short_name(place) if folder is not None else EMBEDDED, _short_name(source))
         return cls(pair, heads, calibration, config, *names, place)
 
@@ -106,7 +109,7 @@ class Artefact:
         teacher: str,
         *,
         device: str = "cpu",
-        dtype: str = "float32",
+        dtype: str = AUTO,
         student_weights: str = "float32",
         teacher_weights: str = "float32",
         load_pair: LoadPair = Pair.load,
@@ -117,7 +120,7 @@ class Artefact:
             student: folder or hub id.
             teacher: the same.
             device: where both models run.
-            dtype: in which number format.
+            dtype: in which number format; `auto`: what each model is stored in.
             student_weights: what decoding makes of the student's weights; see `Pair`.
             teacher_weights: of the teacher's.
             load_pair: reads the pair, where its teacher is not in a folder.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,25 +23,27 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
+from wheels.config.fields import ATTENTION
 from wheels.errors import WheelsError, check_choice, is_of_machine
 from wheels.files import open_output, read_json
 from wheels.finite import check_weights, not_finite
+from wheels.models.adapters import merged
+from wheels.models.places import Place, missing_file, offline, place_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("cpu", "cuda", "xpu", "mps")
 # What a folder or a hub id that is not what it should be raises inside transformers, safetensors and huggingface_hub.
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError)
-NO_CODE: dict[str, Any] = {"trust_remote_code": False}
-"""Without it transformers asks on the terminal whether to run a folder's code, and takes a `y` from a pipe."""
+AUTO = "auto"
+"""The number format that a model is stored in."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".npz", ".npy")
 """Ends of files with weights that are no safetensors."""
-ATTENTION = ("sdpa", "eager")
-"""Implementations of attention that come with transformers and read a mask for each row."""
 TOKENIZER_FILES = ("*token*", "vocab*", "*.spm", "*.model")
 MODEL_FILES = (
     "*.safetensors",
     "*.bin",
     "config.json",
+    "adapter_config.json",
     "generation_config.json",
     "merges.txt",
     "special_tokens_map.json",
@@ -50,14 +52,48 @@ MODEL_FILES = (
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How models are loaded in this process, beside what each is asked for (`set_loading`)."""
+
+    attn_implementation: str | None = None
+    """`sdpa` or `eager`; None: what the family has."""
+    trust_remote_code: bool = False
+    """Whether code of a model's folder or repository is run."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What `from_pretrained` takes: without an answer it asks on the terminal, and takes one from a pipe."""
+        return {"trust_remote_code": self.trust_remote_code}
+
+
+_settings = Settings()
+
+
+def set_loading(*, attn_implementation: str | None = None, trust_remote_code: bool = False) -> None:
+    """Choose how models are loaded from now on in this process.
+
+    Args:
+        attn_implementation: `sdpa` or `eager`; None: what the family has.
+        trust_remote_code: Whether code of a model's folder or repository is run. It can do what you can.
+
+    Raises:
+        WheelsError: for another implementation of attention.
+    """
+    global _settings
+    if attn_implementation is not None:
+        check_choice("attn_implementation", attn_implementation, ATTENTION)
+    _settings = Settings(attn_implementation, trust_remote_code)
+
+
 def load_model(
     name: str | Path, *, dtype: str = "float32", device: str = "cpu", role: str = "model"
 ) -> PreTrainedModel:
     """Return the sequence-to-sequence or causal model of a folder or the Hub, in eval mode.
 
     Args:
-        name: a folder made by `save_pretrained`, or a hub id.
-        dtype: `float32`, `bfloat16` or `float16`.
+        name: a folder made by `save_pretrained`, a hub id, a GGUF file, or the folder of an adapter, which is merged.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`: what the model is stored in (`dtype_of`).
         device: `cpu`, `cuda`, `cuda:1`, ...
         role: the word for this model in an error (`student`, `teacher`).
 
@@ -65,25 +101,52 @@ def load_model(
         WheelsError: no such folder, not a language model, weights that are missing, damaged, no numbers or a pickle, or
             no such device.
     """
-    torch_dtype = DTYPES[check_choice("dtype", dtype, DTYPES)]
-    place = check_device(device)
-    # With `output_loading_info` what `from_pretrained` returns is a tuple, which its type does not say.
-    kind: Any = AutoModelForSeq2SeqLM if load_config(name, role=role).is_encoder_decoder else AutoModelForCausalLM
-    with _load_errors(f"the {role} {str(name)!r}"), quiet_loading():
-        _check_weights_file(Path(name), role)
-        model, info = kind.from_pretrained(
-            name, dtype=torch_dtype, output_loading_info=True, use_safetensors=True, **NO_CODE
-        )
-    if info["missing_keys"]:
-        example = sorted(info["missing_keys"])[0]
-        raise WheelsError(f"{role} {str(name)!r} lacks {len(info['missing_keys'])} weights, such as {example!r}")
+    check_choice("dtype", dtype, (*DTYPES, AUTO))
+    on_device = check_device(device)
+    place, config = place_of(name, role), load_config(name, role=role)
+    torch_dtype = dtype_of(config, on_device) if dtype == AUTO else DTYPES[dtype]
+    model = _read_weights(place, config, torch_dtype, f"{role} {str(name)!r}", role)
     if (bad := not_finite(model)) is not None:
+        narrow = str(torch_dtype).removeprefix("torch.")
         raise WheelsError(
-            f"{role} {str(name)!r} has weights that are no finite numbers ({dtype}), first in {bad!r}: its training "
+            f"{role} {str(name)!r} has weights that are no finite numbers ({narrow}), first in {bad!r}: its training "
             "went wrong, or the number format is too narrow; give another model, or another dtype"
         )
-    loaded: PreTrainedModel = model.to(place).eval()
+    placed: Any = model
+    loaded: PreTrainedModel = placed.to(on_device).eval()
     return loaded
+
+
+def dtype_of(config: PreTrainedConfig, device: torch.device) -> torch.dtype:
+    """Return the number format of `auto`: the one that a model is stored in, float32 where it says none.
+
+    On a CPU float16 becomes float32: few processors compute in it.
+    """
+    said = config.dtype or config.get_text_config(decoder=True).dtype
+    known = next((dtype for dtype in DTYPES.values() if dtype == said), torch.float32)
+    return torch.float32 if known == torch.float16 and device.type == "cpu" else known
+
+
+def _read_weights(place: Place, config: PreTrainedConfig, dtype: torch.dtype, what: str, role: str) -> PreTrainedModel:
+    """Return the model of a place; that of an adapter is read first, and the adapter merged into it."""
+    if place.base is not None:
+        below = place_of(place.base, role)
+        return merged(_read_weights(below, config, dtype, f"the model {place.base!r} of {what}", role), place, what)
+    arguments: dict[str, Any] = {**_settings.arguments, **place.arguments}
+    if _settings.attn_implementation is not None:
+        arguments["attn_implementation"] = _settings.attn_implementation
+    if place.gguf is None:
+        arguments["use_safetensors"] = True
+        _check_weights_file(Path(place.name), role)
+    # With `output_loading_info` what `from_pretrained` returns is a tuple, which its type does not say.
+    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    with _load_errors(f"the {what}", place), quiet_loading():
+        model, info = kind.from_pretrained(place.name, dtype=dtype, output_loading_info=True, **arguments)
+    if info["missing_keys"]:
+        example = sorted(info["missing_keys"])[0]
+        raise WheelsError(f"{what} lacks {len(info['missing_keys'])} weights, such as {example!r}")
+    read: PreTrainedModel = model
+    return read
 
 
 def _check_weights_file(folder: Path, role: str) -> None:
@@ -102,15 +165,12 @@ def _check_weights_file(folder: Path, role: str) -> None:
             "save it as model.safetensors (save_pretrained of transformers 5 does)"
         )
     if not shards:
-        what = (
-            "an adapter alone; merge it into its model" if (folder / "adapter_config.json").is_file() else "no weights"
-        )
-        raise WheelsError(f"cannot load the {role} {str(folder)!r}: no model.safetensors there, but {what}")
+        raise WheelsError(f"cannot load the {role} {str(folder)!r}: no model.safetensors there")
 
 
 @contextmanager
-def _load_errors(what: str) -> Iterator[None]:
-    """Raise the libraries' loading errors as a `WheelsError`."""
+def _load_errors(what: str, place: Place) -> Iterator[None]:
+    """Raise the libraries' loading errors as a `WheelsError`; of a repository with the file that is missing."""
     try:
         yield
     except Exception as error:
@@ -118,11 +178,13 @@ def _load_errors(what: str) -> Iterator[None]:
             raise
         if "contains custom code" in str(error) or "custom code contained in" in str(error):
             raise WheelsError(
-                f"cannot load {what}: it needs code of its own (auto_map in its configuration), which is never run; "
-                "give a model of a family that transformers knows"
+                f"cannot load {what}: it needs code of its own (auto_map in its configuration), which is run only with "
+                "--trust-remote-code; read it first, or give a model of a family that transformers knows"
             ) from error
         if isinstance(error, LOADING_ERRORS) or type(error).__module__.startswith("safetensors"):
-            raise WheelsError(f"cannot load {what}: {first_line(error)}") from error
+            lacks = missing_file(place) if offline() else None
+            told = f"{lacks} of {place.name!r} is not in the Hub's cache, and the Hub is off" if lacks else None
+            raise WheelsError(f"cannot load {what}: {told or first_line(error)}") from error
         raise
 
 
@@ -132,9 +194,11 @@ def load_config(name: str | Path, *, role: str = "model") -> PreTrainedConfig:
     Raises:
         WheelsError: where there is none, or transformers does not know the type.
     """
-    check_place(name, role)
-    with _load_errors(f"the {role} {str(name)!r}"):
-        config = AutoConfig.from_pretrained(name, **NO_CODE)
+    place = place_of(name, role)
+    if place.base is not None:
+        return load_config(place.base, role=role)
+    with _load_errors(f"the {role} {str(name)!r}", place):
+        config = AutoConfig.from_pretrained(place.name, **_settings.arguments, **place.arguments)
     # Any other name may be that of a repository, whose kernels transformers would fetch and run.
     for part in (config, *(getattr(config, sub, None) for sub in config.sub_configs)):
         if (attention := getattr(part, "_attn_implementation", None)) not in (None, *ATTENTION):
@@ -151,47 +215,14 @@ def load_tokenizer(name: str | Path, *, role: str = "model") -> Tokenizer:
     Raises:
         WheelsError: where there is none, or it cannot be read.
     """
-    check_place(name, role)
-    if Path(name).is_dir() and not any(any(Path(name).glob(f)) for f in TOKENIZER_FILES):
+    place = place_of(name, role)
+    stands_here = any(any(Path(place.name).glob(pattern)) for pattern in TOKENIZER_FILES) or place.gguf is not None
+    if place.base is not None and not stands_here:
+        return load_tokenizer(place.base, role=role)
+    if place.is_folder and not stands_here:
         raise WheelsError(f"{role} {str(name)!r} has no tokenizer beside it; save one there with save_pretrained")
-    with _load_errors(f"the tokenizer of the {role} {str(name)!r}"):
-        return AutoTokenizer.from_pretrained(name, **NO_CODE)
-
-
-def check_place(name: str | Path, role: str) -> None:
-    """Raise a `WheelsError` where `name` can be neither a model's folder nor a hub id.
-
-    A name is taken for a hub id (`name` or `owner/name`) only where no such path exists and the Hub may be asked.
-    """
-    path = Path(name)
-    advice = "give a folder made by save_pretrained, or a hub id such as owner/name"
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise WheelsError(f"{role} folder {str(name)!r} has no config.json; {advice}")
-        return
-    if path.exists():
-        raise WheelsError(f"{role} {str(name)!r} is a file; {advice}")
-    text = str(name)
-    if not text or text.startswith((".", "/", "~")) or text.count("/") > 1:
-        raise WheelsError(f"no {role} folder {text!r}; {advice}")
-    if offline() and not is_cached(text):
-        raise WheelsError(f"no {role} folder {text!r}, and the Hub is off (HF_HUB_OFFLINE=1); {advice}")
-
-
-def offline() -> bool:
-    """Whether the environment forbids asking the Hub."""
-    flags = (os.environ.get(name, "") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
-    return any(flag.upper() in {"1", "ON", "YES", "TRUE"} for flag in flags)
-
-
-def is_cached(hub_id: str) -> bool:
-    """Whether the configuration of `hub_id` is in the local cache of the Hub."""
-    from huggingface_hub import try_to_load_from_cache
-
-    try:
-        return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
-    except ValueError:
-        return False
+    with _load_errors(f"the tokenizer of the {role} {str(name)!r}", place):
+        return AutoTokenizer.from_pretrained(place.name, **_settings.arguments, **place.arguments)
 
 
 def check_device(device: str | torch.device) -> torch.device:
@@ -246,15 +277,23 @@ def model_digest(name: str | Path) -> str:
     In a folder that is its weights, its configurations and its tokenizer.
     """
     folder = Path(name)
+    if folder.is_file():
+        return _file_digest(folder).hex()[:16]
     if not folder.is_dir():
         return str(name)
     digest = hashlib.sha256()
+    if (base := place_of(name).base) is not None:
+        digest.update(model_digest(base).encode())
     for file in sorted(folder.iterdir()):
         if any(file.match(pattern) for pattern in (*TOKENIZER_FILES, *MODEL_FILES)):
             digest.update(file.name.encode())
-            with file.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
+            digest.update(_file_digest(file))
     return digest.hexdigest()[:16]
+
+
+def _file_digest(file: Path) -> bytes:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").digest()
 
 
 def first_line(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from wheels.models.encoding import check_chat, decode_text, encode_sources, enco
 from wheels.models.families import check_family
 from wheels.models.generation_settings import Constraints
 from wheels.models.limits import context_limit, room
-from wheels.models.loading import Tokenizer, load_config, load_model, load_tokenizer, save_model
+from wheels.models.loading import AUTO, Tokenizer, load_config, load_model, load_tokenizer, save_model
 from wheels.models.tokenizers import shared_tokenizer
 from wheels.output.notices import warn_once
 
@@ -65,12 +65,25 @@ class Pair:
         teacher: str | Path,
         *,
         prompt: Prompt | str = "{source}",
-        dtype: str = "float32",
+        dtype: str = AUTO,
+        student_dtype: str | None = None,
+        teacher_dtype: str | None = None,
         device: str = "cpu",
         student_weights: str = "float32",
         teacher_weights: str = "float32",
     ) -> Pair:
-        """Load both models from folders or the Hub.
+        """Load both models from folders, adapters, GGUF files or the Hub (`owner/name@revision`).
+
+        Args:
+            student: what `load_model` takes.
+            teacher: the same.
+            prompt: what the models read of a source.
+            dtype: number format of both; `auto`: what each is stored in.
+            student_dtype: of the student alone; None: `dtype`.
+            teacher_dtype: of the teacher alone.
+            device: where both are put.
+            student_weights: what decoding makes of a float32 student's weights; for others, `auto` is float32.
+            teacher_weights: of the teacher's.
 
         Raises:
             WheelsError: a model is missing or damaged, or the two do not belong together: names both and what differs.
@@ -88,8 +101,12 @@ class Pair:
             check_family(config)
         tokenizers = load_tokenizer(student, role="student"), load_tokenizer(teacher, role="teacher")
         tokenizer = shared_tokenizer(*tokenizers, f"{student}", f"{teacher}")
-        q = load_model(student, dtype=dtype, device=device, role="student")
-        p = load_model(teacher, dtype=dtype, device=device, role="teacher")
+        formats = [own or dtype for own in (student_dtype, teacher_dtype)]
+        for number, kind in enumerate((student_weights, teacher_weights)):
+            if formats[number] == AUTO and kind != "float32":
+                formats[number] = "float32"  # which other weights are made of
+        q = load_model(student, dtype=formats[0], device=device, role="student")
+        p = load_model(teacher, dtype=formats[1], device=device, role="teacher")
         weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
         return cls.of(q, p, tokenizer, prompt=prompt, **weights)
 

@@ -26,8 +26,9 @@ from wheels.distillation.run_folder import noted_prompt
 from wheels.errors import WheelsError
 from wheels.files import check_writable, write_jsonl, write_text
 from wheels.json_text import json_digest
-from wheels.models.loading import check_place, load_model, load_tokenizer, model_digest
+from wheels.models.loading import load_model, load_tokenizer, model_digest
 from wheels.models.pair import Pair
+from wheels.models.places import check_place
 from wheels.rationales.attribution import GRADIENTS, embedder, integrated_gradients
 from wheels.rationales.config import RationalesConfig
 from wheels.rationales.page import rationales_page
