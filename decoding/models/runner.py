@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -118,8 +119,7 @@ class Runner:
         self.vocab_size = vocab_size
         self.chunk, self.overhead = chunk, overhead
         self.cursor_B = torch.zeros(rows, dtype=torch.long, device=model.device)
-        self.library, self.fast = LibraryForward(model), fast
-        self.backend: Backend = self.library
+        self.fast = fast
         self._parameters: list[torch.nn.Parameter] = []
         self._counted = self._counts()
         self.refresh()
@@ -152,7 +152,12 @@ class Runner:
                 f"a cpu, not in training and of a gigabyte at most; got {type(self.model).__name__}, "
                 f"{str(self.model.dtype).removeprefix('torch.')}, {self.model.device}; use weights float32"
             )
-        self.backend = fast or self.library
+        self.backend: Backend = fast or self.library
+
+    @cached_property
+    def library(self) -> LibraryForward:
+        """The library's forward pass, made where the model has no fast path: for one sentence that takes long."""
+        return LibraryForward(self.model)
 
     @property
     def runs_on(self) -> str:

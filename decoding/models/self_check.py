@@ -16,7 +16,7 @@ from wheels.decoding.models.auto import chosen
 from wheels.decoding.models.forward_batches import OVERHEAD
 from wheels.decoding.models.runner import Runner
 from wheels.errors import WheelsError, is_of_machine
-from wheels.models.families import FamilyRefused
+from wheels.models.families import FamilyRefused, check_family
 from wheels.models.loading import first_line
 
 TESTED = frozenset(
@@ -45,22 +45,28 @@ def checked_runner(
     Raises:
         WheelsError: where ragged decoding differs from a plain forward pass, or fails.
     """
-    if not _tested(model) and model not in _checked:
-        try:
-            error = ragged_error(model, vocab_size)
-        except Exception as fault:
-            if isinstance(fault, WheelsError) or is_of_machine(fault):
-                raise
-            raise FamilyRefused(
-                model.config, f"trying one ended with {type(fault).__name__}: {first_line(fault)}"
-            ) from fault
-        bound = TOLERANCE.get(model.dtype, 1e-3)
-        if not error <= bound:
-            what = f"rows of different lengths change each other's logits by {error:.2g} standard deviations"
-            raise FamilyRefused(model.config, f"{what} (allowed: {bound:g})")
+    if model not in _checked:
+        check_family(model.config)
+        if not _tested(model):
+            _try(model, vocab_size)
         _checked.add(model)
     choice = chosen(model, weights, rows, vocab_size)
     return Runner(model, rows, vocab_size, overhead=overhead, **choice._asdict())
+
+
+def _try(model: PreTrainedModel, vocab_size: int) -> None:
+    """Refuse a model whose ragged decoding differs from a plain forward pass, or fails."""
+    try:
+        error = ragged_error(model, vocab_size)
+    except Exception as fault:
+        if isinstance(fault, WheelsError) or is_of_machine(fault):
+            raise
+        reason = f"trying one ended with {type(fault).__name__}: {first_line(fault)}"
+        raise FamilyRefused(model.config, reason) from fault
+    bound = TOLERANCE.get(model.dtype, 1e-3)
+    if not error <= bound:
+        what = f"rows of different lengths change each other's logits by {error:.2g} standard deviations"
+        raise FamilyRefused(model.config, f"{what} (allowed: {bound:g})")
 
 
 def _tested(model: PreTrainedModel) -> bool:
