@@ -18,6 +18,7 @@ from wheels.decoding.models.inputs import AttentionInputs, LogitsToKeep
 from wheels.decoding.models.library import LibraryForward
 from wheels.decoding.models.sources import Encoder, cross_projections, encode
 from wheels.errors import WheelsError
+from wheels.output.notices import warn_once
 
 
 class Backend(Protocol):
@@ -118,6 +119,8 @@ class Runner:
         self.model, self.weights, self.wanted = model, weights, backend
         self.vocab_size = vocab_size
         self.chunk, self.overhead = chunk, overhead
+        self.most_rows, self.encoder_chunk = rows, chunk
+        """What one pass reads at most: less once a GPU had no memory for more."""
         self.cursor_B = torch.zeros(rows, dtype=torch.long, device=model.device)
         self.fast = fast
         self._parameters: list[torch.nn.Parameter] = []
@@ -261,7 +264,43 @@ class Runner:
         tokens_BT: torch.Tensor,
         keep_R: torch.Tensor | None,
     ) -> Output:
-        """Run one forward pass over rows whose cursors are at `firsts`, and move their cursors."""
+        """Run one forward pass over rows whose cursors are at `firsts`, and move their cursors.
+
+        Where a GPU has no memory for it, its halves are run, and from then on no pass has more rows than these.
+        """
+        if len(rows) <= self.most_rows:
+            try:
+                return self._one_pass(rows, rows_R, firsts, counts, tokens_BT, keep_R)
+            except torch.cuda.OutOfMemoryError:
+                if len(rows) == 1:
+                    raise
+                self.most_rows = self._fewer(len(rows) // 2, "rows")
+        middle, index_R, parts = len(rows) // 2, rows_R, []
+        if index_R is None:
+            index_R = torch.arange(len(rows), device=self.cursor_B.device)
+        for half in (slice(0, middle), slice(middle, len(rows))):
+            kept = None if keep_R is None else keep_R[half]
+            part = self._read_batch(rows[half], index_R[half], firsts[half], counts[half], tokens_BT, kept)
+            parts.append((list(range(len(rows)))[half], part))
+        logits_RWV = _joined([(places, part.logits_RV) for places, part in parts])
+        return Output(logits_RWV, _joined([(places, part.hidden_RD) for places, part in parts]))
+
+    def _fewer(self, count: int, what: str) -> int:
+        """Say that passes are smaller from now on, and free what the failed one left."""
+        warn_once(f"the GPU's memory is full: a pass reads at most {count:,} {what} from now on")
+        torch.cuda.empty_cache()
+        return count
+
+    def _one_pass(
+        self,
+        rows: list[int],
+        rows_R: torch.Tensor | None,
+        firsts: list[int],
+        counts: list[int],
+        tokens_BT: torch.Tensor,
+        keep_R: torch.Tensor | None,
+    ) -> Output:
+        """Run one forward pass as it is."""
         first_R = self.cursor_B if rows_R is None else self.cursor_B[rows_R]
         source_lengths = [len(self._sources[row]) for row in rows] if self.backend.encoder is not None else []
         inputs = AttentionInputs.of(rows, rows_R, firsts, first_R, counts, source_lengths)
@@ -291,16 +330,26 @@ class Runner:
         if self.encode_all:
             new = [row for row, encoded in enumerate(self._encoded) if not encoded]
         assert self.backend.encoder is not None, "a causal model has no sources"
+        try:
+            self._encode_passes(self.backend.encoder, new)
+        except torch.cuda.OutOfMemoryError:
+            if self.encoder_chunk <= max(len(self._sources[row]) for row in new):
+                raise  # each of them has a pass of its own
+            self.encoder_chunk = self._fewer(self.encoder_chunk // 2, "tokens of sources")
+            self._encode(rows)
+
+    def _encode_passes(self, encoder: Encoder, new: list[int]) -> None:
+        """Encode the sources of these rows."""
         pad, device = self.model.config.pad_token_id or 0, self.cursor_B.device
         sources = [list(self._sources[row]) for row in new]
         start = time.perf_counter()
-        for indices, projected in encode(self.backend.encoder, sources, pad, self.chunk, device):
+        for indices, projected in encode(encoder, sources, pad, self.encoder_chunk, device):
             self.cache.fill(torch.tensor([new[index] for index in indices], device=device), projected)
+            for index in indices:
+                self._encoded[new[index]] = True
             width = max(len(sources[index]) for index in indices)
             self._note(len(indices), width, 0, len(indices) * width, self.backend.encoder_kind, start)
             start = time.perf_counter()
-        for row in new:
-            self._encoded[row] = True
 
     def _note(self, rows: int, width: int, context: int, tokens: int, kind: str, start: float) -> None:
         """Note a forward pass that began at `start` in the journal, if there is one."""
