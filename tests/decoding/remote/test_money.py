@@ -120,6 +120,23 @@ def test_a_ceiling_holds_under_32_threads():
     assert max(most) <= ledger.budget == 0.01 * PICO and ledger.spent > 0.9 * ledger.budget
 
 
+def test_what_is_reserved_is_not_there_for_others():
+    ledger = Ledger(Prices(1.0, 2.0), budget=1e-3)
+    request = ledger.reserve(600, 0)
+    assert request is not None and ledger.reserve(401, 0) is None and ledger.reserve(0, 201) is None
+    assert ledger.reserve(0, 200) is not None
+    ledger.release(request)
+    assert ledger.reserve(600, 0) is not None
+
+
+def test_a_request_is_reserved_with_all_the_tokens_that_it_may_bring(server, far):
+    there = far(server, prices=Prices(0.0, 1.0), budget_dollars=20e-6, span="tokens:12", on_error="continue")
+    assert there.remote.ledger.spent == 2 * 10**6, "the probe writes two tokens, and 18 are left"
+    write(there, SOURCES, teacher_only(), budget=1.0, **LONG)
+    assert next(len(body["prompt"]) for body in server.asked) == 1, "six texts of 12 tokens each do not fit"
+    assert there.remote.ledger.spent <= 20 * 10**6
+
+
 def test_a_ledger_goes_on_after_a_kill(tmp_path):
     path = tmp_path / "money.jsonl"
     code = f"""
@@ -176,6 +193,7 @@ def test_every_output_says_what_it_cost_and_all_of_them_are_the_ledger(pair, ser
     traces = write(there, SOURCES, MAXPROB, batch_size=batches, **LONG)
     told = told_by(server)
     used = there.remote.ledger.usage
+    assert used.requests == len(server.asked) + 1, "and the probe"
     assert (used.prompt, used.completion) == pytest.approx(
         (told.prompt + there.probe.usage.prompt, told.completion + there.probe.usage.completion)
     )
