@@ -108,6 +108,7 @@ def _time(config: SpeedConfig, folder: Path, plan: SpeedPlan, made_by: dict[str,
         "teacher": plan.teacher,
         "rows": facts.rows,
         **made_by["machine"],
+        "dtype": number_format(config, plan.workload.prompts.pair),
         "load_average": list(os.getloadavg()),
         **plan.digests,
         "code_digest": made_by["code_digest"],
@@ -227,7 +228,7 @@ def made_by_of(config: SpeedConfig, plan: SpeedPlan) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(config.device),
         "threads": torch.get_num_threads(),
-        "dtype": number_format(config, plan.workload.prompts.pair),
+        "dtype": config.dtype,
         "device": config.device,
     }
     return {

@@ -12,6 +12,7 @@ from tests.envs.tiny import EOS
 from wheels.decoding import engine
 from wheels.decoding.methods.method import LONGEST_DRAFT, Method, bild, cascade, prompt_lookup, speculative
 from wheels.decoding.models.costs import Costs
+from wheels.decoding.passes import Passes
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
 from wheels.models.pair import Pair
@@ -146,9 +147,9 @@ def test_a_draft_that_is_stopped_counts_what_stands():
 def longest_drafts(pair: Pair, method: Method, monkeypatch) -> list[int]:
     """Return the length of every draft that was checked, in order, with one text of 40 tokens."""
     lengths: list[int] = []
-    check = engine.Passes._check
+    check = Passes._check
     monkeypatch.setattr(
-        engine.Passes,
+        Passes,
         "_check",
         lambda self, slots, num_draft_R, logits: (
             lengths.append(int(num_draft_R)) or check(self, slots, num_draft_R, logits)
