@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wheels.config.fields import (
+    DTYPES,
     REQUIRED,
     attention_option,
     check_fields,
@@ -18,7 +19,6 @@ from wheels.config.paths import PLACE, RUN
 from wheels.data.options import OWN_METRIC, bad_rows_option, references_option
 from wheels.data.prompts import prompt_options
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
-from wheels.decoding.methods.choices import DTYPES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.errors import WheelsError
 from wheels.reports import report_option

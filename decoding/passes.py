@@ -63,7 +63,8 @@ class Passes:
         self.overhead = overhead
         self.student = self._runner_of(pair.student, pair.student_weights)
         self.process_student = params.logits_processor or _own_processor(Constraints.of(pair.student))
-        self.runners = [self.student]
+        self.runners = {"student": self.student}
+        """By their model, `student` and `teacher`; the latter is missing where it runs elsewhere."""
         self._open_teacher(pair)
         self.longest_draft = min(longest_draft, params.max_new_tokens)  # no draft is longer than its text
         self.draft_probs_QKV: torch.Tensor | None = None
@@ -72,26 +73,21 @@ class Passes:
         """Make what runs the teacher."""
         self.teacher = self._runner_of(pair.teacher, pair.teacher_weights)
         self.process_teacher = self.params.logits_processor or _own_processor(Constraints.of(pair.teacher))
-        self.runners.append(self.teacher)
+        self.runners["teacher"] = self.teacher
 
     def _runner_of(self, model: PreTrainedModel, weights: str) -> Runner:
         """Return a runner of one of the models."""
         rows = len(self.texts.sequences)
         return checked_runner(model, rows, self.vocab_size, overhead=self.overhead, weights=weights)
 
-    @property
-    def named_runners(self) -> dict[str, Runner]:
-        """The runners by their model, `student` and `teacher`; the latter is missing where it runs elsewhere."""
-        return dict(zip(("student", "teacher"), self.runners, strict=False))
-
     def keep_journal(self, journal: dict[str, list[Pass]]) -> None:
         """Note every forward pass from now on, under `student` and `teacher`."""
-        for name, runner in self.named_runners.items():
+        for name, runner in self.runners.items():
             runner.journal = journal.setdefault(name, [])
 
     def admit(self, slots: list[int], sequences: list[Sequence]) -> None:
         """Let texts begin in `slots`; nothing is computed yet."""
-        for runner in self.runners:
+        for runner in self.runners.values():
             runner.admit(slots, [sequence.source for sequence in sequences])
         for slot, sequence in zip(slots, sequences, strict=True):
             self.texts.admit(slot, sequence)
@@ -116,19 +112,15 @@ class Passes:
 
     def unread_prompt(self, model: str, slot: int) -> int:
         """Return how much of the tokens before an output a model has not read; the last of them is no part of it."""
-        return int(self.texts.prefix_Q[slot] - 1 - self._runner(model).cursor_B[slot])
+        return int(self.texts.prefix_Q[slot] - 1 - self.runners[model].cursor_B[slot])
 
     def read_prompt(self, model: str, slot: int, count: int) -> None:
         """Let a model read the next `count` tokens of a prompt; nothing is chosen after them."""
-        runner = self._runner(model)
+        runner = self.runners[model]
         slots_R = torch.tensor([slot], device=self.texts.length_Q.device)
         length_B = self.texts.length_Q.clone()
         length_B[slots_R] = runner.cursor_B[slots_R] + count
         runner.read(slots_R, self.texts.tokens_QT, length_B)
-
-    def _runner(self, model: str) -> Runner:
-        """Return what runs `student` or `teacher`."""
-        return self.student if model == "student" else self.teacher
 
     def read_teacher(
         self, slots: list[int], slots_R: torch.Tensor, wanted_R: torch.Tensor | None = None
@@ -207,7 +199,7 @@ class Passes:
 
     def rollback(self, slots_R: torch.Tensor) -> None:
         """Forget what both models read beyond the last token of each row."""
-        for runner in self.runners:
+        for runner in self.runners.values():
             runner.rollback(slots_R, self.texts.length_Q[slots_R] - 1)
 
     def _choose(

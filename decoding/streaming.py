@@ -89,6 +89,6 @@ def stream(
     sequences = [sequence for sequence in sequences if sequence.error is None]
     engine = Engine(pair, sequences, method, params, batch_size=batch_size, schedule=schedule, journal=journal)
     del sequences  # what a text wrote is given back as soon as it has been passed on
-    runs_on = {name: runner.runs_on for name, runner in engine.passes.named_runners.items()}
+    runs_on = {name: runner.runs_on for name, runner in engine.passes.runners.items()}
     for sequence in chain(unread, engine.run()):
         yield sequence.index, trace_of(pair, sequence, method, runs_on)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.config.fields import check_fields, machine_option, option, option_group, threads_option
+from wheels.config.fields import DTYPES, check_fields, machine_option, option, option_group, threads_option
 from wheels.config.paths import PLACE, RUN
 from wheels.data.options import OWN_METRIC, bad_rows_option
-from wheels.decoding.methods.choices import DTYPES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.errors import WheelsError
 

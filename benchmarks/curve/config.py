@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wheels.config.fields import (
+    DTYPES,
     backend_option,
     check_fields,
     machine_option,
@@ -16,7 +17,7 @@ from wheels.config.fields import (
 from wheels.config.paths import PLACE, RUN
 from wheels.data.options import OWN_METRIC, bad_rows_option
 from wheels.data.prompts import check_given
-from wheels.decoding.methods.choices import DTYPES, MODE_HELP, MODES
+from wheels.decoding.methods.choices import MODE_HELP, MODES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.errors import WheelsError
 

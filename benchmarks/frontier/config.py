@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.config.fields import REQUIRED, check_fields, fields_of, machine_option, option, option_group, threads_option
+from wheels.config.fields import (
+    DTYPES,
+    REQUIRED,
+    check_fields,
+    fields_of,
+    machine_option,
+    option,
+    option_group,
+    threads_option,
+)
 from wheels.config.paths import PLACE, RUN, SETTINGS
 from wheels.data.options import OWN_METRIC, bad_rows_option
 from wheels.data.prompts import check_given
-from wheels.decoding.methods.choices import DTYPES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.errors import WheelsError
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.config.fields import backend_option, check_fields, machine_option, option, option_group, threads_option
+from wheels.config.fields import (
+    DTYPES,
+    backend_option,
+    check_fields,
+    machine_option,
+    option,
+    option_group,
+    threads_option,
+)
 from wheels.config.paths import PLACE, RUN
 from wheels.data.options import OWN_METRIC, bad_rows_option
-from wheels.decoding.methods.choices import DTYPES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.errors import WheelsError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wheels.config.fields import (
+    DTYPES,
     backend_option,
     check_fields,
     machine_option,
@@ -14,7 +15,6 @@ from wheels.config.fields import (
     weights_option,
 )
 from wheels.config.paths import PLACE, RUN, SETTINGS
-from wheels.decoding.methods.choices import DTYPES
 from wheels.errors import WheelsError
 
 REFERENCE = "hf-teacher"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wheels.config.fields import (
+    DTYPES,
     REQUIRED,
     attention_option,
     backend_option,
@@ -18,7 +19,6 @@ from wheels.config.fields import (
 )
 from wheels.config.paths import PLACE
 from wheels.data.options import bad_rows_option
-from wheels.decoding.methods.choices import DTYPES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.errors import WheelsError
 

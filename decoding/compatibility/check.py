@@ -18,7 +18,7 @@ from wheels.decoding.params import DecodeParams
 from wheels.decoding.streaming import decode
 from wheels.models.families import FamilyRefused, layer_windows, refusal
 from wheels.models.loading import Tokenizer, load_config, load_model, load_tokenizer
-from wheels.models.pair import Pair
+from wheels.models.pair import Pair, kind_of
 
 BATCHES = (1, 8)
 TEXTS, TOKENS = 8, 24
@@ -72,9 +72,8 @@ def check_family(family: str) -> Checked:
         WheelsError: where transformers has no such family, or a small model of it cannot be made.
     """
     config = small_config(family)
-    kind = "sequence-to-sequence" if config.is_encoder_decoder else "causal"
     if (reason := refusal(config)) is not None:
-        return Checked(family, kind, "", None, {}, TEXTS, refused=reason)
+        return Checked(family, kind_of(config), "", None, {}, TEXTS, refused=reason)
     model, tokenizer = small_model(family), small_tokenizer(ends_source=config.is_encoder_decoder)
     return check_model(family, model, tokenizer, small_texts(TEXTS))
 
@@ -87,8 +86,7 @@ def check_folder(folder: str | Path) -> Checked:
     """
     config = load_config(folder)
     if (reason := refusal(config)) is not None:
-        kind = "sequence-to-sequence" if config.is_encoder_decoder else "causal"
-        return Checked(str(folder), kind, "", None, {}, TEXTS, refused=reason)
+        return Checked(str(folder), kind_of(config), "", None, {}, TEXTS, refused=reason)
     return check_model(str(folder), load_model(folder), load_tokenizer(folder), SENTENCES)
 
 
@@ -98,7 +96,7 @@ def check_model(name: str, model: PreTrainedModel, tokenizer: Tokenizer, texts: 
 
     A twin of the model with noise in its weights drafts, so that drafts are taken back and read again.
     """
-    kind = "sequence-to-sequence" if model.config.is_encoder_decoder else "causal"
+    kind = kind_of(model.config)
     window = next((size for size in layer_windows(model.config) if size is not None), None)
     alone = Pair.alone(model, tokenizer)
     drafted = Pair(twin_of(model), model, tokenizer)

@@ -16,8 +16,6 @@ FORMATS = ("text", "json", "html")
 """How `wheels generate` shows its traces."""
 COLORS = ("auto", "always", "never")
 """Whether the teacher's tokens stand out in colour; `auto` asks whether the output is a terminal."""
-DTYPES = ("float32", "bfloat16", "float16")
-"""The number formats that models run in."""
 CASCADES = ("chow", "diff", "opt", "token-v1", "token-v2", "token-v3")
 """The rules of speculative cascades."""
 SCHEDULES = ("grouped", "lockstep")

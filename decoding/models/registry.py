@@ -85,9 +85,8 @@ def has_fast_path(model: PreTrainedModel, kind: str = "float32") -> bool:
     alike = {(weight.dtype, weight.device) for weight in [*weights, *model.get_output_embeddings().parameters()]}
     rotary = getattr(getattr(decoder, "rotary_emb", None), "rope_type", "default")
     plain = all(map(_is_plain, parts)) and len(alike) == 1 and model.dtype in DTYPES and rotary in ROTARY
-    plain = (
-        plain and not getattr(model.config, "reorder_and_upcast_attn", False) and not any(layer_windows(model.config))
-    )
+    plain = plain and not getattr(model.config, "reorder_and_upcast_attn", False)
+    plain = plain and not any(layer_windows(model.config))
     plain = plain and (kind == "float32" or (model.dtype == torch.float32 and model.device.type == "cpu"))
     size = sum(weight.numel() * BYTES.get(kind, weight.itemsize) for weight in weights)
     return plain and size <= LARGEST

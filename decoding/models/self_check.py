@@ -86,9 +86,8 @@ def ragged_error(model: PreTrainedModel, vocab_size: int) -> float:
     config = model.config.get_text_config(decoder=True)
     length = min(LENGTH, getattr(config, "max_position_embeddings", None) or LENGTH)
     tokens_BT = torch.randint(vocab_size, (2, LENGTH), generator=generator).to(model.device)
-    if (
-        pad := getattr(config, "pad_token_id", None)
-    ) is not None:  # which some models count no position of, if they read it at once
+    pad = getattr(config, "pad_token_id", None)
+    if pad is not None:  # some models count no position of it, if they read it at once
         tokens_BT[tokens_BT == pad] = (pad + 1) % vocab_size
     sources = [tokens_BT[0, :SOURCE].tolist(), tokens_BT[0, :3].tolist()]
     runner = Runner(model, 2, vocab_size)

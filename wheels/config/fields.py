@@ -136,7 +136,9 @@ def weights_of(config: Any) -> dict[str, Any]:
     return {"student_weights": config.student_weights, "teacher_weights": config.teacher_weights}
 
 
-STORED_DTYPES = ("auto", "float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16")
+"""The number formats that models can be asked to run in."""
+STORED_DTYPES = ("auto", *DTYPES)
 """The number formats that models run in; `auto`: what each is stored in."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wheels.config.fields import (
+    DTYPES,
     MOST_THREADS,
     REQUIRED,
     attention_option,
@@ -31,7 +32,6 @@ TRAINERS = ("wheels", "trl")
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
 RESUMES = ("auto", "never")
 FAMILIES = ("t5", "llama")
-DTYPES = ("float32", "bfloat16", "float16")
 
 data_option = option_group("data")
 built_option = option_group("a student built from scratch (without --student)")

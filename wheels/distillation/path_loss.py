@@ -47,6 +47,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
+from wheels.distillation.learning_rates import taken_out
 from wheels.distillation.losses import IGNORED, cross_entropy, precise
 from wheels.policy.features import LOG_FLOOR
 from wheels.policy.path_consistency import (
@@ -259,11 +260,7 @@ def detach_value(student: PreTrainedModel) -> None:
 
 def set_value_rate(optimizer: torch.optim.Optimizer, value: PathValue) -> None:
     """Put the value's parameters into a group of their own, with `value_rate` times the learning rate."""
-    ours = {id(parameter) for parameter in value.present.parameters()}
-    mine: list[torch.Tensor] = []
-    for group in optimizer.param_groups:
-        mine += [parameter for parameter in group["params"] if id(parameter) in ours]
-        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in ours]
+    mine = [weight for _, apart in taken_out(optimizer, value.present.parameters()) for weight in apart]
     if mine:
         first = {name: setting for name, setting in optimizer.param_groups[0].items() if name != "params"}
         rate = first["lr"] * value.settings.value_rate

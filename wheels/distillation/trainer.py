@@ -15,10 +15,10 @@ from transformers.training_args import OptimizerNames
 from wheels.distillation.callbacks import advice
 from wheels.distillation.collate import Batch, Collator, Example, count_targets, target_logits_and_labels
 from wheels.distillation.generation import write
+from wheels.distillation.learning_rates import set_query_rate
 from wheels.distillation.losses import IGNORED, cross_entropy, distillation_loss, select
 from wheels.distillation.multitask import count_tasks, token_weights
 from wheels.distillation.path_loss import FollowValue, PathSettings, PathValue, set_value_rate, student_path_loss
-from wheels.distillation.query_rate import set_query_rate
 from wheels.distillation.sampler import LengthGroupedSampler
 from wheels.distillation.teacher_cache import TeacherCache
 from wheels.distillation.topk_losses import topk_loss

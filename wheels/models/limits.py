@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 
 # A tokenizer without a limit says a number of this size.
 NO_LIMIT = 10**9
-# These count positions relative to each other: `n_positions` in their configuration is no limit.
-RELATIVE_POSITIONS = frozenset({"t5", "mt5", "umt5", "longt5", "switch_transformers"})
+T5_FAMILY = frozenset({"t5", "mt5", "umt5", "longt5", "switch_transformers"})
+"""These count positions relative to each other: `n_positions` in their configuration is no limit.
+
+They leave `1 / sqrt(d_kv)` out of their attention; the queries' initial weights have it instead.
+"""
 
 
 def context_limit(model: PreTrainedModel, tokenizer: Tokenizer) -> int | None:
@@ -23,7 +26,7 @@ def context_limit(model: PreTrainedModel, tokenizer: Tokenizer) -> int | None:
     so outputs there are batch-invariant.
     """
     limits = [int(tokenizer.model_max_length)]
-    if model.config.model_type not in RELATIVE_POSITIONS:
+    if model.config.model_type not in T5_FAMILY:
         limits += [
             int(getattr(model.config, name, None) or NO_LIMIT) for name in ("max_position_embeddings", "n_positions")
         ]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.distillation.test_trainer import examples, make
-from wheels.distillation.query_rate import set_query_rate
+from wheels.distillation.learning_rates import set_query_rate
 from wheels.distillation.trainer import Objective
 from wheels.models.pair import Pair
 
