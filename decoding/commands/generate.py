@@ -134,6 +134,8 @@ def remote_teacher(config: GenerateConfig) -> RemoteTeacher:
         span=config.span,
         prices=Prices.of(config.prices) if config.prices else None,
         budget_dollars=config.budget_dollars,
+        max_teacher_requests=config.max_teacher_requests,
+        max_teacher_tokens=config.max_teacher_tokens,
         ledger=config.ledger,
         on_error=config.on_teacher_error,
     )

@@ -9,6 +9,7 @@ from wheels.config.fields import (
     backend_option,
     check_fields,
     dtype_option,
+    fields_of,
     machine_option,
     option,
     option_group,
@@ -39,7 +40,8 @@ from wheels.secret import DEFAULT_KEY, read_secret
 
 input_option = option_group("input and output")
 pair_option = option_group("another pair")
-remote_option = option_group("a teacher behind an address")
+REMOTE = "a teacher behind an address"
+remote_option = option_group(REMOTE)
 OF_PROMPT = prompt_options(option_group("prompt"), "the model's own")
 draft_option = option_group("methods that verify drafts")
 sampling_option = option_group("sampling")
@@ -92,8 +94,12 @@ class GenerateConfig:
         check=check_prices,
     )
     budget_dollars: float | None = remote_option(None, "dollars that may be spent", minimum=0.0)
+    max_teacher_requests: int | None = remote_option(
+        None, "requests that may be sent, the probe's and new attempts too", minimum=0
+    )
+    max_teacher_tokens: int | None = remote_option(None, "tokens that the teacher may write", minimum=0)
     ledger: str | None = remote_option(
-        None, "file that keeps account of them, for other runs too", metavar="FILE", writes=RUN
+        None, "file that keeps account of dollars, requests and tokens, for other runs too", metavar="FILE", writes=RUN
     )
     on_teacher_error: str = remote_option(
         "continue",
@@ -227,19 +233,19 @@ class GenerateConfig:
             raise WheelsError(
                 f"teacher_model {self.teacher_model!r} is a name at a server, but teacher is no http(s):// address"
             )
-        if not self.is_remote:
-            for name, neutral in (("span", "tokens:1"), ("prices", ()), ("budget_dollars", None), ("ledger", None)):
-                if (given := getattr(self, name)) != neutral:
-                    raise WheelsError(f"{name} {given!r} is for a teacher behind an address; leave it out")
+        for field in fields_of(type(self)):
+            given = getattr(self, field.name)
+            if field.group == REMOTE and given != field.default and not self.is_remote:
+                raise WheelsError(f"{field.name} {given!r} is for a teacher behind an address; leave it out")
         if self.prices:
             Prices.of(self.prices)
-        elif self.budget_dollars is not None or self.ledger is not None:
-            raise WheelsError("budget_dollars and ledger need prices: give --prices prompt=...,completion=...")
+        elif self.budget_dollars is not None:
+            raise WheelsError("budget_dollars needs prices: give --prices prompt=...,completion=...")
         for name, usual in (("teacher_dtype", None), ("teacher_weights", "float32")):
             if self.is_remote and getattr(self, name) != usual:
                 raise WheelsError(
                     f"{name} {getattr(self, name)!r} is for a teacher in a folder, and this one is at an address; "
                     "leave it out"
                 )
-        if self.teacher_key != DEFAULT_KEY or self.is_remote:
+        if self.is_remote:
             read_secret(self.teacher_key, "--teacher-key")

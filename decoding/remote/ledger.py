@@ -1,10 +1,11 @@
-"""A ledger of money: what calls may cost is set aside before they are made, and what they did cost is paid after.
+"""A ledger of what a teacher may cost: set aside before a request is made, and settled after it.
 
-Before a request as much is reserved as it can cost at most; after it what the server's `usage` says is settled, and the
-rest is free again. At every moment settled + reserved <= budget, from any number of threads.
+Dollars and written tokens are reserved, as many as a request can take at most; after it what the server's `usage` says
+is settled, and the rest is free again. At every moment settled + reserved <= limit, from any number of threads.
+Requests are counted as they are sent, those of the probe and every new attempt among them.
 
-With a file each step is on disk before the next: a line before the request, one after it. What a killed run left
-reserved counts as spent, for its answer may have been paid for.
+With a file each step is on disk before the next. What a killed run left reserved counts as spent, for its answer may
+have been paid for.
 """
 
 from __future__ import annotations
@@ -17,36 +18,58 @@ from pathlib import Path
 from typing import Any
 
 from wheels.decoding.remote.prices import PICO, Prices, Usage
-from wheels.errors import WheelsError, check_number
+from wheels.errors import WheelsError, check_number, check_whole
 from wheels.json_text import parse_object
 from wheels.runs import append_line, locked, mend
 
 log = logging.getLogger("wheels")
 
+EVENTS = ("reserve", "send", "settle", "release")
+
+
+class OverLimit(WheelsError):
+    """A request that a limit does not allow, and that was not sent."""
+
 
 class Ledger:
-    """The money of one teacher, shared by threads.
+    """What one teacher cost so far, and may still cost; shared by threads.
 
     Args:
         prices: What tokens cost; None: nothing, and only tokens are counted.
         budget: Dollars that may be spent, what the file holds already among them; None: no limit.
         path: A file that keeps account, so that another run with it goes on; None: this run alone.
+        max_requests: Requests that may be sent; None: no limit.
+        max_tokens: Tokens that the teacher may write; None: no limit.
 
     Raises:
         WheelsError: for a budget without prices, a file that is damaged, or held by another process.
     """
 
     def __init__(
-        self, prices: Prices | None = None, budget: float | None = None, path: str | Path | None = None
+        self,
+        prices: Prices | None = None,
+        budget: float | None = None,
+        path: str | Path | None = None,
+        *,
+        max_requests: int | None = None,
+        max_tokens: int | None = None,
     ) -> None:
-        if prices is None and (budget is not None or path is not None):
-            raise WheelsError("a budget in dollars and its ledger need prices: give prompt=..., completion=...")
+        if prices is None and budget is not None:
+            raise WheelsError("a budget in dollars needs prices: give prompt=..., completion=...")
         self.prices = prices
         self.budget = None if budget is None else round(check_number("budget_dollars", budget, 0) * PICO)
+        self.max_requests = None if max_requests is None else check_whole("max_teacher_requests", max_requests)
+        self.max_tokens = None if max_tokens is None else check_whole("max_teacher_tokens", max_tokens)
         self.path = None if path is None else Path(path)
-        self.usage, self.spent, self.reserved = Usage(), 0, 0
-        """What the requests of this run used; picodollars that are settled, with the file's; and those reserved."""
-        self._open: dict[int, int] = {}
+        self.usage = Usage()
+        """What the requests of this run used, as far as they were answered."""
+        self.spent = self.reserved = 0
+        """Picodollars that are settled, with the file's, and those reserved."""
+        self.tokens = self.reserved_tokens = 0
+        """Tokens that the teacher wrote, with the file's, and those reserved."""
+        self.requests = 0
+        """Requests that were sent, with the file's."""
+        self._open: dict[int, tuple[int, int]] = {}
         self._next = 0
         self._mutex, self._held = threading.Lock(), ExitStack()
         if self.path is not None:
@@ -57,61 +80,95 @@ class Ledger:
         """Give the file up to others."""
         self._held.close()
 
-    def reserve(self, prompt: int, completion: int) -> int | None:
-        """Set aside what a request costs at most; return its number, or None where the budget has not so much left.
+    def reserve(self, prompt: int, completion: int) -> int:
+        """Set aside what a request costs at most; return its number.
 
         Args:
             prompt: Tokens that the server reads.
             completion: Tokens that it writes at most.
+
+        Raises:
+            OverLimit: where not so much is left.
         """
         cost = self._cost(Usage(1, prompt, 0, completion))
         with self._mutex:
             if self.budget is not None and self.spent + self.reserved + cost > self.budget:
-                return None
+                raise OverLimit(f"budget_dollars {self.budget / PICO:g} has not enough left for another call")
+            if self.max_tokens is not None and self.tokens + self.reserved_tokens + completion > self.max_tokens:
+                raise OverLimit(f"max_teacher_tokens {self.max_tokens} has not enough left for another call")
             self._next += 1
-            self._write({"event": "reserve", "request": self._next, "pico": cost})
-            self._open[self._next], self.reserved = cost, self.reserved + cost
+            self._write("reserve", self._next, {"tokens": completion}, cost)
+            self._open[self._next] = cost, completion
+            self.reserved, self.reserved_tokens = self.reserved + cost, self.reserved_tokens + completion
             return self._next
+
+    def send(self) -> None:
+        """Count a request that is about to be sent.
+
+        Raises:
+            OverLimit: where it would be one too many.
+        """
+        with self._mutex:
+            if self.max_requests is not None and self.requests >= self.max_requests:
+                raise OverLimit(f"max_teacher_requests {self.max_requests} are sent, and no other may be")
+            self._write("send")
+            self.requests += 1
 
     def settle(self, request: int, usage: Usage) -> None:
         """Pay what a request used."""
         cost = self._cost(usage)
         with self._mutex:
-            told = {"prompt": usage.prompt, "cached": usage.cached, "completion": usage.completion}
-            self._write({"event": "settle", "request": request, "pico": cost, **told})
-            self.reserved -= self._open.pop(request)
-            self.spent += cost
+            told = {"prompt": usage.prompt, "cached": usage.cached, "tokens": round(usage.completion)}
+            self._write("settle", request, told, cost)
+            self._close(request)
+            self.spent, self.tokens = self.spent + cost, self.tokens + round(usage.completion)
             self.usage += usage
 
     def release(self, request: int) -> None:
         """Free what was set aside for a request that was not answered."""
         with self._mutex:
-            self._write({"event": "release", "request": request})
-            self.reserved -= self._open.pop(request)
+            self._write("release", request)
+            self._close(request)
+
+    def _close(self, request: int) -> None:
+        cost, tokens = self._open.pop(request)
+        self.reserved, self.reserved_tokens = self.reserved - cost, self.reserved_tokens - tokens
 
     def _cost(self, usage: Usage) -> int:
         return 0 if self.prices is None else self.prices.pico(usage)
 
-    def _write(self, line: Mapping[str, Any]) -> None:
-        if self.path is not None:
-            append_line(self.path, line, sync=True)
+    def _write(
+        self, event: str, request: int | None = None, told: Mapping[str, Any] | None = None, cost: int | None = None
+    ) -> None:
+        """Add a line; those about money are on disk before this returns, that of a request with the next of them."""
+        if self.path is None:
+            return
+        line = {"event": event} | ({} if request is None else {"request": request}) | dict(told or {})
+        if cost is not None and self.prices is not None:
+            line["pico"] = cost
+        append_line(self.path, line, sync=event != "send")
 
     def _replay(self, path: Path) -> None:
         """Take over what earlier runs spent, and what they left open."""
         for number, text in enumerate(mend(path) if path.exists() else [], 1):
-            line = parse_object(text, f"{path}:{number}", "event", "request")
-            event, request, pico = line["event"], line["request"], line.get("pico", 0)
+            line, place = parse_object(text, f"{path}:{number}", "event"), f"{path}:{number}"
+            event, request = line["event"], line.get("request", 0)
+            pico, tokens = line.get("pico", 0), line.get("tokens", 0)
             whole = all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in (request, pico))
-            if not whole or event not in ("reserve", "settle", "release"):
-                raise WheelsError(f"{path}:{number}: no line of a ledger of money; give another file")
+            if event not in EVENTS or not whole or not isinstance(tokens, int) or tokens < 0:
+                raise WheelsError(f"{place}: no line of a teacher's ledger; give another file")
+            if self.prices is not None and event in ("reserve", "settle") and "pico" not in line:
+                raise WheelsError(f"{place}: this ledger was kept without prices; give another file, or no prices")
             if event == "reserve":
-                self._open[request] = pico
-            elif self._open.pop(request, None) is None:
-                raise WheelsError(f"{path}:{number}: request {request} was not reserved; give another file")
-            self.spent += pico if event == "settle" else 0
+                self._open[request] = pico, tokens
+            elif event != "send" and self._open.pop(request, None) is None:
+                raise WheelsError(f"{place}: request {request} was not reserved; give another file")
+            elif event == "settle":
+                self.spent, self.tokens = self.spent + pico, self.tokens + tokens
+            self.requests += event == "send"
             self._next = max(self._next, request)
-        left = sum(self._open.values())
-        if left:
+        if self._open:
             log.warning("%s: %d requests of a run that was cut short count as spent", path, len(self._open))
-        self.spent += left
+        for pico, tokens in self._open.values():
+            self.spent, self.tokens = self.spent + pico, self.tokens + tokens
         self._open.clear()

@@ -15,7 +15,7 @@ from pathlib import Path
 from wheels.decoding.methods.choices import ON_TEACHER_ERROR
 from wheels.decoding.remote.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
 from wheels.decoding.remote.completions import Completions
-from wheels.decoding.remote.ledger import Ledger
+from wheels.decoding.remote.ledger import Ledger, OverLimit
 from wheels.decoding.remote.prices import Prices
 from wheels.decoding.remote.probe import probe, probe_cost
 from wheels.decoding.remote.protocol import Answer, Probe, TextSoFar
@@ -50,7 +50,9 @@ class RemoteTeacher:
         on_error: What a call does that gets no answer: `continue`, the student writes in its place; `stop`: an error.
         prices: What tokens cost; None: they are counted, and nobody says what they cost.
         budget_dollars: Dollars that may be spent; a call that could cost more than is left is not made.
-        ledger: A file that keeps account of them, so that another run goes on with what is left.
+        max_teacher_requests: Requests that may be sent, those of the probe and every new attempt among them.
+        max_teacher_tokens: Tokens that the teacher may write.
+        ledger: A file that keeps account of all three, so that another run goes on with what is left.
         breaker: When the server is left alone; None: after three failures in a row, for five seconds and longer.
 
     Raises:
@@ -69,15 +71,21 @@ class RemoteTeacher:
         on_error: str = "continue",
         prices: Prices | None = None,
         budget_dollars: float | None = None,
+        max_teacher_requests: int | None = None,
+        max_teacher_tokens: int | None = None,
         ledger: str | Path | None = None,
         breaker: Breaker | None = None,
     ) -> None:
         self.model, self.on_error = model, check_choice("on_teacher_error", on_error, ON_TEACHER_ERROR)
         self.span = SpanRule.of(span)
-        self.ledger = Ledger(prices, budget_dollars, ledger)
+        self.ledger = Ledger(
+            prices, budget_dollars, ledger, max_requests=max_teacher_requests, max_tokens=max_teacher_tokens
+        )
         patience = Patience(attempts, timeout, base=0.25, cap=2.0, longest=10.0)
         address = endpoint_url(url, "/completions")
-        self.client = Client(address, key_variable=key_variable, patience=patience, workers=WORKERS)
+        self.client = Client(
+            address, key_variable=key_variable, patience=patience, workers=WORKERS, before=self.ledger.send
+        )
         self.breaker = Breaker() if breaker is None else breaker
         self.failures: dict[str, int] = {}
         """The reasons of calls without an answer, and how often each was."""
@@ -107,7 +115,7 @@ class RemoteTeacher:
         self._student = (tokenizer, vocab_size, is_seq2seq)
         try:
             return self._connected().probe
-        except RequestFailed as error:
+        except (RequestFailed, OverLimit) as error:
             self._failed(error, 0)
             self.breaker.failed(for_all=True)
             return None
@@ -117,8 +125,6 @@ class RemoteTeacher:
         if self._completions is None:
             tokenizer, vocab_size, is_seq2seq = self._student
             request = self.ledger.reserve(*probe_cost(tokenizer))
-            if request is None:
-                raise RequestFailed(f"budget_dollars does not pay for the probe of {self.client.url}; give more")
             try:
                 found = probe(self.client, self.model, tokenizer)
             except WheelsError:
@@ -187,20 +193,18 @@ class RemoteTeacher:
 
     def _try(self, texts: Sequence[TextSoFar], sampling: Sampling, *, refusable: bool = False) -> Sequence[Answer]:
         """Send one request for texts that may get equally long, and keep account of how it went."""
-        rule = replace(self.span, most=min(self.span.most, texts[0].left))
-        read = sum(len(text.source) + len(text.written) for text in texts)
-        request = self.ledger.reserve(read, rule.most * len(texts))
-        if request is None:
-            return self._unaffordable(texts, sampling)
         try:
-            answers = self._connected().write(texts, rule, sampling)
+            answers = self._paid(texts, sampling)
+        except OverLimit as limit:
+            if len(texts) > 1:  # one by one, where all of them cost too much
+                return [self._try([text], sampling)[0] for text in texts]
+            self._note(str(limit), 1)
+            return [Answer()]
         except WheelsError as error:
-            self.ledger.release(request)
             if refusable and isinstance(error, RequestRefused):
                 raise
             self._failed(error, len(texts))
             return [Answer()] * len(texts)
-        self.ledger.settle(request, replace(reduce(add, (answer.usage for answer in answers)), requests=1))
         if any(answer.span is not None for answer in answers):
             self.breaker.succeeded()
         for answer in answers:
@@ -208,12 +212,19 @@ class RemoteTeacher:
                 self._failed(answer.error, 1)
         return answers
 
-    def _unaffordable(self, texts: Sequence[TextSoFar], sampling: Sampling) -> Sequence[Answer]:
-        """Ask for texts one by one where all of them cost too much, and for none where one does."""
-        if len(texts) > 1:
-            return [self._try([text], sampling)[0] for text in texts]
-        self._note("the budget of dollars has not enough left for another call", 1)
-        return [Answer()]
+    def _paid(self, texts: Sequence[TextSoFar], sampling: Sampling) -> Sequence[Answer]:
+        """Send one request under a reservation, and settle it."""
+        connected = self._connected()
+        rule = replace(self.span, most=min(self.span.most, texts[0].left))
+        read = sum(len(text.source) + len(text.written) for text in texts)
+        request = self.ledger.reserve(read, rule.most * len(texts))
+        try:
+            answers = connected.write(texts, rule, sampling)
+        except WheelsError:
+            self.ledger.release(request)
+            raise
+        self.ledger.settle(request, replace(reduce(add, (answer.usage for answer in answers)), requests=1))
+        return answers
 
     def _failed(self, error: WheelsError, count: int) -> None:
         """Take note of calls without an answer.

@@ -70,6 +70,7 @@ class Client:
         patience: Patience | None = None,
         workers: int = 8,
         seed: int | None = None,
+        before: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare a client; nothing is sent.
 
@@ -79,13 +80,14 @@ class Client:
             patience: how long and how often.
             workers: connections that are kept open.
             seed: of the waits.
+            before: called before each request; what it raises is what the request gives, and nothing is sent.
 
         Raises:
             WheelsError: for a key or a proxy that cannot be used.
         """
         self.url = url
         self.patience = patience or Patience()
-        self.stopped = threading.Event()
+        self.stopped, self.before = threading.Event(), before
         self.key = read_secret(key_variable, "the key of an endpoint")
         self._random = random.Random(seed)
         self._client = open_client(url, workers)
@@ -150,6 +152,7 @@ class Client:
         Raises:
             Again, RequestRefused, ServerRefused: where there is no answer, or one that is too long.
         """
+        self.before()
         try:
             return asyncio.run_coroutine_threadsafe(self._send(body, key, url or self.url), self._loop).result()
         except concurrent.futures.CancelledError:
