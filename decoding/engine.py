@@ -87,9 +87,7 @@ class Engine:
         if journal is not None:
             self.passes.keep_journal(journal)
         self.waiting = deque[Sequence]()
-        for sequence in sorted(sequences, key=lambda sequence: -len(sequence.source)):
-            sequence.seed = params.seed
-            self.submit(sequence)
+        self.submit_longest_first(sequences)
         self.running, self.calling = list[int](), list[int]()
         self.since, self.order = [0] * count, [0] * count
         self.clock = self.entered = 0
@@ -113,6 +111,12 @@ class Engine:
         """Write all texts; yield each as it ends."""
         while self.busy:
             yield from self.step()
+
+    def submit_longest_first(self, sequences: list[Sequence]) -> None:
+        """Let texts wait that draw by the engine's seed: those of one length are read together, with less padding."""
+        for sequence in sorted(sequences, key=lambda sequence: -len(sequence.source)):
+            sequence.seed = self.params.seed
+            self.submit(sequence)
 
     def submit(self, sequence: Sequence) -> None:
         """Let a text wait for a slot; its tokens follow from its seed, index and source, whoever else is there."""

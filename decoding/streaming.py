@@ -1,19 +1,27 @@
-"""Texts in, traces out: all of them in order (`decode`), or each as soon as it has ended (`stream`)."""
+"""Texts in, traces out: all at once (`decode`), each as soon as it has ended (`stream`), any number (`in_order`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from dataclasses import dataclass, field
+from itertools import chain, islice
 
 from wheels.decoding.engine import GROUPED, Engine
 from wheels.decoding.methods.method import Method, check_method
 from wheels.decoding.models.runner import Pass
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.scheduler import Schedule
-from wheels.decoding.sequences import prepare_sequences
+from wheels.decoding.sequences import Sequence, prepare_sequences
 from wheels.decoding.trace import Trace, trace_of
 from wheels.errors import check_kind, check_texts
 from wheels.models.pair import Pair
+
+BLOCK = 256
+"""Texts of any number of them that are encoded together at least, or four batches of them; the longest begin."""
+AHEAD = 16
+"""Blocks that may be written while one text goes on: the outputs after it are held until it ends."""
+Spent = dict[float, tuple[int, int]]
+"""The calls and tokens that online mode has counted so far, by budget."""
 
 
 def decode(
@@ -92,3 +100,78 @@ def stream(
     runs_on = {name: runner.runs_on for name, runner in engine.passes.runners.items()}
     for sequence in chain(unread, engine.run()):
         yield sequence.index, trace_of(pair, sequence, method, runs_on)
+
+
+def in_order(
+    pair: Pair,
+    sources: Iterable[str],
+    method: Method,
+    params: DecodeParams | None = None,
+    *,
+    batch_size: int = 64,
+    schedule: Schedule = GROUPED,
+    on_error: str = "stop",
+    spent: Spent | None = None,
+) -> Iterator[Trace]:
+    """Write an output for each of any number of sources, and yield the traces in the sources' order.
+
+    Sources are read as earlier ones end, so memory does not grow with their number: see `BLOCK` and `AHEAD`.
+
+    Args:
+        pair: Student, teacher and tokenizer.
+        sources: The texts, read as they are needed.
+        method: How, and under which budget: one for all texts.
+        params: As in `stream`; the number of the first source among them.
+        batch_size: As in `stream`.
+        schedule: As in `stream`.
+        on_error: For a source that cannot be read: `stop` before its block is written, or `skip` it.
+        spent: What online mode goes on from; at the end it holds what all texts have spent.
+
+    Raises:
+        WheelsError: as `stream`.
+    """
+    params, method = DecodeParams() if params is None else params, check_method(method)
+    blocks = _Blocks(pair, iter(sources), params, max(BLOCK, 4 * batch_size), on_error, params.first)
+    done, written = blocks.unread, params.first
+    known = blocks.read()
+    engine = Engine(pair, known, method, params, batch_size=batch_size, schedule=schedule, more=blocks.more)
+    del known
+    if engine.online is not None and spent is not None:
+        engine.online.resume(spent)
+    runs_on = {name: runner.runs_on for name, runner in engine.passes.runners.items()}
+    while engine.busy or done or blocks.more:
+        while written in done:
+            yield trace_of(pair, done.pop(written), method, runs_on)
+            written += 1
+        if blocks.more and len(engine.waiting) < engine.batch_size and blocks.next - written <= AHEAD * blocks.size:
+            engine.submit_longest_first(blocks.read())
+        else:
+            done.update((each.index, each) for each in engine.step())
+    if engine.online is not None and spent is not None:
+        spent.update(engine.online.spent)
+
+
+@dataclass
+class _Blocks:
+    """Sources that are encoded some at a time."""
+
+    pair: Pair
+    rest: Iterator[str]
+    params: DecodeParams
+    size: int
+    on_error: str
+    next: int
+    """The number of the first source that was not read."""
+    more: bool = True
+    """Whether there may be another one."""
+    unread: dict[int, Sequence] = field(default_factory=dict)
+    """Those that cannot be read, by number."""
+
+    def read(self) -> list[Sequence]:
+        """Return the next sources, as many as can be read of a block."""
+        texts = list(islice(self.rest, self.size))
+        longest, first = self.params.max_new_tokens, self.next
+        found = prepare_sequences(self.pair, texts, longest, on_error=self.on_error, first=first)
+        self.next, self.more = first + len(texts), len(texts) == self.size
+        self.unread.update((each.index, each) for each in found if each.error is not None)
+        return [each for each in found if each.error is None]

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
-
-from tqdm import tqdm
 
 from wheels.config.fields import weights_of
 from wheels.data.conversations import Conversation
@@ -39,18 +36,19 @@ from wheels.decoding.remote.prices import Prices
 from wheels.decoding.remote.teacher import RemoteTeacher
 from wheels.decoding.render import Summary, as_html, as_json, as_text
 from wheels.decoding.sampling import Sampling
-from wheels.decoding.streaming import decode
+from wheels.decoding.streaming import Spent, in_order
 from wheels.decoding.trace import Trace
 from wheels.errors import WheelsError
 from wheels.files import check_writable, open_output
 from wheels.models.artefact import Artefact
 from wheels.models.loading import set_loading
 from wheels.models.pair import Pair
+from wheels.output.progress import Progress
 from wheels.output.streams import remark, say
 from wheels.threads import set_threads
 
 PART = 4096
-"""Texts of a file that are held at once with their outputs, or one batch of them: a part begins with its longest."""
+"""Texts after which online mode lets all end: what it has spent is then all that a later text depends on."""
 
 
 def run(config: GenerateConfig) -> None:
@@ -67,15 +65,39 @@ def run(config: GenerateConfig) -> None:
     set_threads(config.threads, artefact.pair)
     used = Summary()
     with closing(artefact.pair), _writer(config) as write:
-        for part, traces in generate(config, artefact, sources):
-            for error in filter(None, (trace.error for trace in traces)):
-                say(f"skipped: {error}")
-            used.add(traces)
-            write(render(config, artefact, part, traces, one_line=len(sources) > 1))
+        for text in _shown(config, artefact, sources, used):
+            write(text)
     if config.output is not None:
         remark(f"written to {config.output}")
     if config.format == "text" or config.output is not None:
         remark(f"{used}{rounded_weights(config)}")
+
+
+def _shown(config: GenerateConfig, artefact: Artefact, sources: Texts, used: Summary) -> Iterator[str]:
+    """Yield the result in the parts in which it is written, and count what the teacher was used for."""
+    page, several = config.format == "html", len(sources) > 1
+    texts = held(sources, str(config.input)) if page else sources
+    traces = counted(generate(config, artefact, texts), used, Progress(len(sources), "text", bar=many(config, sources)))
+    if page:
+        yield as_html([*traces], [*texts], student=artefact.student_name, teacher=artefact.teacher_name)
+    else:
+        yield from (render(config, trace, one_line=several) for trace in traces)
+
+
+def many(config: GenerateConfig, sources: Texts) -> bool:
+    """Return whether the texts are worth a bar."""
+    return len(sources) > config.batch_size
+
+
+def counted(traces: Iterable[Trace], used: Summary, progress: Progress) -> Iterator[Trace]:
+    """Yield traces, count what they cost, and say which source could not be read and how far the work is."""
+    with progress:
+        for trace in traces:
+            if trace.error:
+                say(f"skipped: {trace.error}")
+            used.add([trace])
+            progress.advance()
+            yield trace
 
 
 def rounded_weights(config: GenerateConfig) -> str:
@@ -141,24 +163,33 @@ def remote_teacher(config: GenerateConfig) -> RemoteTeacher:
     )
 
 
-def generate(config: GenerateConfig, artefact: Artefact, sources: Texts) -> Iterator[tuple[list[str], list[Trace]]]:
-    """Write an output for each source, with a bar on the terminal where that takes several batches.
+def generate(
+    config: GenerateConfig,
+    artefact: Artefact,
+    sources: Iterable[str],
+    *,
+    first: int = 0,
+    spent: Spent | None = None,
+) -> Iterator[Trace]:
+    """Write an output for each source, and yield the traces in order.
 
-    Yields:
-        Some sources and their traces, in order: all at once where they depend on each other (online mode), or stand on
-        one page.
+    Args:
+        config: How.
+        artefact: With which models.
+        sources: The texts; any number.
+        first: The number of the first of them: draws depend on it.
+        spent: What online mode goes on from; it is kept up to date after each `PART` texts.
     """
     sampling = Sampling(config.temperature, config.top_k, config.top_p)
-    params = DecodeParams(max_new_tokens=config.max_new_tokens, sampling=sampling, seed=config.seed)
-    method, several = method_of(config, artefact), len(sources) > config.batch_size
-    whole = config.format == "html" or config.budget_mode == "online"
-    size, texts = (len(sources), held(sources, str(config.input))) if whole else (max(PART, config.batch_size), sources)
-    with tqdm(total=len(sources), unit="text", file=sys.stderr, disable=not several or None, leave=False) as bar:
-        rest = iter(texts)
-        while part := list(islice(rest, size)):
-            settings: dict[str, Any] = {"batch_size": config.batch_size, "on_error": config.on_error}
-            yield part, decode(artefact.pair, part, method, params, progress=bar.update, **settings)
-            params = replace(params, first=params.first + len(part))
+    method = method_of(config, artefact)
+    online, rest = config.budget_mode == "online", iter(sources)
+    settings: dict[str, Any] = {"batch_size": config.batch_size, "on_error": config.on_error}
+    spent = {} if spent is None else spent
+    for head in rest:
+        part = chain([head], islice(rest, PART - 1) if online else rest)
+        params = DecodeParams(max_new_tokens=config.max_new_tokens, sampling=sampling, seed=config.seed, first=first)
+        yield from in_order(artefact.pair, part, method, params, spent=spent, **settings)
+        first += PART
 
 
 def method_of(config: GenerateConfig, artefact: Artefact) -> Method:
@@ -194,16 +225,11 @@ def _ruled(config: GenerateConfig, artefact: Artefact) -> Method:
     return priced(rule, budget, mode, scale=tolerance, draft=draft, complete=complete)
 
 
-def render(
-    config: GenerateConfig, artefact: Artefact, sources: list[str], traces: list[Trace], *, one_line: bool
-) -> str:
-    """Return outputs in the format that was asked for; `one_line`: each text on a line of its own."""
+def render(config: GenerateConfig, trace: Trace, *, one_line: bool) -> str:
+    """Return an output as text or JSON; `one_line`: each text on a line of its own."""
     if config.format == "json":
-        return as_json(traces)
-    if config.format == "html":
-        return as_html(traces, sources, student=artefact.student_name, teacher=artefact.teacher_name)
-    color = wants_color(config)
-    return "".join(as_text(trace, color=color, one_line=one_line) + "\n" for trace in traces)
+        return as_json([trace])
+    return as_text(trace, color=wants_color(config), one_line=one_line) + "\n"
 
 
 def wants_color(config: GenerateConfig) -> bool:

@@ -22,7 +22,7 @@ Left out: rates that decay. A threshold that moves ever less cannot follow what 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -106,6 +106,16 @@ class OnlineBudget:
     def __init__(self, rule: Rule, budgets: set[float], levels: Levels) -> None:
         self.rule = rule
         self.thresholds = {budget: OnlineThreshold(budget, levels) for budget in budgets if 0 < budget < 1}
+
+    @property
+    def spent(self) -> dict[float, tuple[int, int]]:
+        """Calls and tokens by budget."""
+        return {budget: (threshold.calls, threshold.tokens) for budget, threshold in self.thresholds.items()}
+
+    def resume(self, spent: Mapping[float, tuple[int, int]]) -> None:
+        """Go on from what earlier texts spent, as `spent` tells it; before any text is decided."""
+        for budget, (calls, tokens) in spent.items():
+            self.thresholds[budget].count(calls, tokens)
 
     def decide(self, step: Step, sequences: list[Sequence]) -> torch.Tensor:
         """Return the texts that call, bool `[R]`; one is decided after the other, in their order."""

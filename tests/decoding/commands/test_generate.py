@@ -282,7 +282,7 @@ def test_a_terminal_with_nothing_to_read_is_told_what_to_do(call, monkeypatch):
 
 
 def test_an_unwritable_place_is_found_before_the_work(call, monkeypatch, tmp_path):
-    monkeypatch.setattr(generate, "decode", lambda *args, **kwargs: pytest.fail("the work began"))
+    monkeypatch.setattr(generate, "in_order", lambda *args, **kwargs: pytest.fail("the work began"))
     monkeypatch.setattr(generate.os, "access", lambda path, mode: False)
     code, out, err = call("--output", str(tmp_path / "x"), "a")
     assert (code, out) == (2, "") and "may not be written to; choose another place" in err
@@ -297,7 +297,7 @@ def test_an_interrupt_leaves_the_old_file(call, monkeypatch, tmp_path):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(generate, "decode", interrupted)
+    monkeypatch.setattr(generate, "in_order", interrupted)
     code, out, err = call("--output", str(path), "a")
     assert (code, out) == (130, "") and "interrupted" in err
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
@@ -307,8 +307,8 @@ def test_outputs_of_several_lines_are_one_line_each_where_there_are_several(pair
     trace = expected(with_ends(pair, 1), ["a"])[0]
     broken = type(trace)(**{**vars(trace), "text": "x\ny"})
     config = GenerateConfig(color="never")
-    assert generate.render(config, None, ["a"], [broken], one_line=False) == "x\ny\n"
-    assert generate.render(config, None, ["a", "a"], [broken, broken], one_line=True) == "x y\nx y\n"
+    assert generate.render(config, broken, one_line=False) == "x\ny\n"
+    assert generate.render(config, broken, one_line=True) == "x y\n"
 
 
 def test_rounded_weights_are_said_and_used(call, monkeypatch):

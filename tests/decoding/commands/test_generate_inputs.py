@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.decoding.commands.conftest import TEXTS, expected
+from wheels.decoding import streaming
 from wheels.decoding.commands import generate, inputs
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.errors import WheelsError
@@ -120,36 +121,47 @@ def test_a_pipe_without_an_end_ends_in_one_line(monkeypatch, line, message):
         inputs.read_sources(GenerateConfig())
 
 
-@pytest.mark.parametrize("flags", [[], ["--temperature", "1.5", "--seed", "3"], ["--budget-mode", "online"]])
-def test_a_file_is_written_in_parts_as_if_at_once(call, tmp_path, monkeypatch, flags):
+@pytest.mark.parametrize("flags", [[], ["--temperature", "1.5", "--seed", "3"]])
+def test_a_file_is_written_in_blocks_as_if_at_once(call, tmp_path, monkeypatch, flags):
     (tmp_path / "a.csv").write_text("source\n" + "".join(f"{text}\n" for text in TEXTS * 3))
-    flags = [
-        "--teacher-budget",
-        "0.5",
-        "--format",
-        "json",
-        "--batch-size",
-        "2",
-        *flags,
-        "--input",
-        str(tmp_path / "a.csv"),
-    ]
+    flags = ["--teacher-budget", "0.5", "--format", "json", "--batch-size", "1", *flags]
+    flags += ["--input", str(tmp_path / "a.csv")]
     lines = [[json.loads(line) | {"seconds": 0} for line in call(*flags)[1].splitlines()]]
-    decoded = []
-    decode = generate.decode
-    monkeypatch.setattr(generate, "PART", 4)
+    blocks = []
+    prepare = streaming.prepare_sequences
+    monkeypatch.setattr(streaming, "BLOCK", 4)
     monkeypatch.setattr(
-        generate, "decode", lambda pair, part, *more, **o: decoded.append(len(part)) or decode(pair, part, *more, **o)
+        streaming,
+        "prepare_sequences",
+        lambda pair, block, *a, **k: blocks.append(len(block)) or prepare(pair, block, *a, **k),
     )
     lines.append([json.loads(line) | {"seconds": 0} for line in call(*flags)[1].splitlines()])
     assert lines[0] == lines[1] and len(lines[0]) == 9
-    assert decoded == ([9] if "online" in flags else [4, 4, 1])
+    assert blocks == [4, 4, 1]
+
+
+def test_online_mode_lets_all_end_after_each_part_and_goes_on_from_what_was_spent(call, tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("".join(f"{text}\n" for text in TEXTS * 3))
+    flags = ["--budget-mode", "online", "--teacher-budget", "0.5", "--input", str(tmp_path / "a.txt"), "--quiet"]
+    parts, write = [], generate.in_order
+
+    def seen(pair, sources, method, params, *, spent, **settings):
+        parts.append((params.first, dict(spent)))
+        return write(pair, sources, method, params, spent=spent, **settings)
+
+    monkeypatch.setattr(generate, "PART", 4)
+    monkeypatch.setattr(generate, "in_order", seen)
+    code, out, _ = call(*flags)
+    assert (code, len(out.splitlines())) == (0, 9)
+    assert [first for first, _ in parts] == [0, 4, 8] and parts[0][1] == {}
+    (calls, tokens), (more, of_more) = (spent[0.5] for _, spent in parts[1:])
+    assert 0 < calls < tokens and calls < more < of_more > tokens
 
 
 def test_parts_of_a_file_have_one_summary_and_their_own_numbers(call, tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     path.write_text("\n".join([*TEXTS, "a " * 80, *TEXTS]))
-    monkeypatch.setattr(generate, "PART", 2)
+    monkeypatch.setattr(streaming, "BLOCK", 2)
     output = ["--teacher-budget", "0", "--output", str(tmp_path / "out"), "--batch-size", "1"]
     code, _, err = call("--input", str(path), *output)
     assert (code, (tmp_path / "out").exists()) == (2, False)
@@ -159,7 +171,7 @@ def test_parts_of_a_file_have_one_summary_and_their_own_numbers(call, tmp_path, 
         generate, "render", lambda *given, one_line: shown.append(one_line) or render(*given, one_line=one_line)
     )
     code, _, err = call("--input", str(path), *output, "--on-error", "skip")
-    assert shown == [True] * 4  # a part of one text too
+    assert shown == [True] * 7
     assert code == 0 and len((tmp_path / "out").read_text().splitlines()) == 7
     assert re.fullmatch(
         r"skipped: input 4 has 81 .*\nwritten to .*\nteacher use 0.00 .asked 0, average.: 0 of .*\n", err
@@ -168,7 +180,7 @@ def test_parts_of_a_file_have_one_summary_and_their_own_numbers(call, tmp_path, 
 
 def test_a_file_is_read_to_its_end_before_the_work(call, tmp_path, monkeypatch):
     (tmp_path / "a.jsonl").write_bytes(ROWS * 100 + b'{"source": 5}\n')
-    monkeypatch.setattr(generate, "decode", lambda *args, **kwargs: pytest.fail("the work began"))
+    monkeypatch.setattr(generate, "in_order", lambda *args, **kwargs: pytest.fail("the work began"))
     code, out, err = call("--input", str(tmp_path / "a.jsonl"))
     assert (code, out) == (2, "") and "a.jsonl:301: 'source' must be a string, got a number" in err
 
