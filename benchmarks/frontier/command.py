@@ -19,4 +19,4 @@ def run(config: FrontierConfig) -> None:
         return measured.run(config)
     if not study.read_recipe(config.recipe, config.teacher).sections["frontier"]:
         raise WheelsError(f"{config.recipe}: must have the section frontier, with at least one setting")
-    study.run(StudyConfig(config.recipe, config.data, config.output, config.teacher, config.threads))
+    study.run(StudyConfig(config.recipe, config.data, config.output, config.teacher, threads=config.threads))

@@ -25,6 +25,9 @@ class StudyConfig:
     teacher: str | None = option(
         None, "a teacher that is there already; the recipe's section is left out", metavar="DIR", reads=PLACE
     )
+    start: str | None = option(
+        None, "the model that the teacher starts from, instead of the recipe's", metavar="DIR", reads=PLACE
+    )
     threads: int | None = threads_option()
 
     def __post_init__(self) -> None:
@@ -33,3 +36,5 @@ class StudyConfig:
         for name in ("recipe", "data", "output"):
             if not getattr(self, name):
                 raise WheelsError(f"{name} must not be empty")
+        if self.start is not None and self.teacher is not None:
+            raise WheelsError(f"start {self.start!r} is for a teacher that is trained; --teacher is there already")

@@ -60,6 +60,8 @@ class StudyPlan:
     """CPU threads."""
     teacher: str | None = None
     """A teacher that is there already."""
+    start: str | None = None
+    """What the teacher starts from, instead of the recipe's."""
 
     @property
     def students(self) -> dict[str, Mapping[str, Any]]:
@@ -97,17 +99,20 @@ class StudyPlan:
     def pretrained(self, name: str) -> PretrainConfig:
         """Return the settings of the teacher or of a student.
 
-        A student whose objective reads no teacher gets its tokenizer; `student` may name one that stands before it in
-        the recipe, whose weights it then starts from.
+        A student whose objective reads no teacher gets its tokenizer; `student` may name the teacher, or one that
+        stands before it in the recipe, whose weights it then starts from.
 
         Raises:
             WheelsError: naming the recipe and the student.
         """
         ours: dict[str, Any] = {"output": str(self.model(name)), "data": self.data, "threads": self.threads}
         if name == "teacher":
-            return self.recipe.configure(name, PretrainConfig, **ours)
+            start = {} if self.start is None else {"student": self.start}
+            return Recipe(self.recipe.path, {name: {**self.recipe.sections[name], **start}}).configure(
+                name, PretrainConfig, **ours
+            )
         place = f"students: {name}"
-        settings, before = dict(self.students[name]), list(self.students)
+        settings, before = dict(self.students[name]), ["teacher", *self.students]
         if settings.get("student") in before[: before.index(name)]:
             settings["student"] = str(self.model(settings["student"]))
         recipe = Recipe(self.recipe.path, {place: settings})
@@ -123,21 +128,24 @@ def run(config: StudyConfig) -> None:
         WheelsError: for a recipe that does not fit, a folder that holds something else, and whatever a stage raises.
     """
     output = Path(config.output)
-    plan = StudyPlan(read_recipe(config.recipe, config.teacher), config.data, output, config.threads, config.teacher)
+    recipe = read_recipe(config.recipe, config.teacher)
+    plan = StudyPlan(recipe, config.data, output, config.threads, config.teacher, config.start)
     stages = study_stages(plan)
     task = load_task(config.data)
     task.check_splits(SPLITS)  # what is scored at the end is looked for first
     inputs = {"command": "bench study", "wheels": wheels.__version__, "data_digest": task.digest}
     if config.teacher is not None:
-        inputs["teacher_digest"] = given_digest(config.teacher)
+        inputs["teacher_digest"] = given_digest(config.teacher, "teacher")
+    if config.start is not None:
+        inputs["start_digest"] = given_digest(config.start, "start")
     seconds = run_stages(output, config, stages, inputs)
     extra = {"recipe": plan.recipe.sections, "seconds": seconds, "data_digest": task.digest}
     write_resolved(config, output, extra)
     print(f"everything is in {output}; the stages took {in_words(sum(seconds.values()))} in all")
 
 
-def given_digest(teacher: str) -> str:
-    """Return the digest of a teacher that is there already.
+def given_digest(name: str, role: str) -> str:
+    """Return the digest of a model that is there already.
 
     Raises:
         WheelsError: where it is not.
@@ -145,8 +153,8 @@ def given_digest(teacher: str) -> str:
     from wheels.models.loading import model_digest  # on demand: a bad recipe is told without torch
     from wheels.models.places import check_place
 
-    check_place(teacher, "teacher")
-    return model_digest(teacher)
+    check_place(name, role)
+    return model_digest(name)
 
 
 def read_recipe(name: str, teacher: str | None = None) -> Recipe:

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers.trainer_utils import validate_quantization_for_training
 
 from tests.decoding.tiny import make_pair
 from wheels.decoding.models.registry import has_fast_path
 from wheels.errors import WheelsError
 from wheels.models import loading
 from wheels.models.build import train_tokenizer
-from wheels.models.loading import load_config, load_model, load_tokenizer, model_digest, set_loading
+from wheels.models.loading import load_config, load_model, load_tokenizer, model_digest, save_model, set_loading
 from wheels.models.pair import Pair
 from wheels.models.places import Place, place_of
 
@@ -274,6 +275,29 @@ def test_a_gguf_file_holds_everything(tmp_path):
     before = model_digest(file)
     file.write_bytes(file.read_bytes() + b" ")
     assert model_digest(file) != before
+
+
+@needs_gguf
+def test_the_model_of_a_gguf_file_can_be_trained_and_saved(tmp_path):
+    config = Qwen2Config(
+        vocab_size=262, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=64, tie_word_embeddings=False,
+    )  # fmt: skip
+    (tmp_path / "packed").mkdir()
+    gguf_of(Qwen2ForCausalLM(config), tmp_path / "packed" / "small.gguf")
+    loaded = load_model(tmp_path / "packed")
+    validate_quantization_for_training(loaded)
+    saved = save_model(loaded, load_tokenizer(tmp_path / "packed"), tmp_path / "saved")
+    with torch.no_grad():
+        assert torch.equal(load_model(saved)(IDS).logits, loaded(IDS).logits)
+
+
+def test_the_one_gguf_file_of_a_folder_is_the_model_and_of_several_one_is_to_be_named(tmp_path):
+    (tmp_path / "a.gguf").write_bytes(b"")
+    assert place_of(tmp_path) == Place(str(tmp_path), gguf="a.gguf")
+    (tmp_path / "b.gguf").write_bytes(b"")
+    with pytest.raises(WheelsError, match=r"has 2 .gguf files; name one of them: a.gguf, b.gguf"):
+        place_of(tmp_path)
 
 
 def test_a_file_that_is_no_gguf_is_refused(tmp_path):

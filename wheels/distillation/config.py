@@ -34,7 +34,7 @@ RESUMES = ("auto", "never")
 FAMILIES = ("t5", "llama")
 
 data_option = option_group("data")
-built_option = option_group("a student built from scratch (without --student)")
+built_option = option_group("the student's size (without --student it is built from scratch)")
 objective_option = option_group("objective")
 prompt_option = option_group("prompt")
 OF_PROMPT = prompt_options(prompt_option, "{source}; with a mark at its end for a llama built here")
@@ -63,6 +63,12 @@ class PretrainConfig:
 
     student: str | None = option(
         None, "model to start from (default: one is built, see below)", metavar="DIR", reads=PLACE
+    )
+    keep_layers: int | None = built_option(
+        None,
+        "of --student's layers (its decoder's) keep N: the first, the last, and spread ones",
+        minimum=1,
+        metavar="N",
     )
     family: str = built_option("t5", "model family", choices=FAMILIES)
     width: int = built_option(48, "hidden size", minimum=1, maximum=16384)
@@ -156,6 +162,8 @@ class PretrainConfig:
             WheelsError: for a value that is not allowed, or fields that contradict each other.
         """
         check_fields(self)
+        if self.keep_layers is not None and self.student is None:
+            raise WheelsError(f"keep_layers {self.keep_layers} is of a --student that there is; or use --layers")
         if self.objective != "ce" and self.teacher is None:
             raise WheelsError(f"objective {self.objective!r} needs a teacher: give --teacher DIR, or use ce")
         if self.lmbda > 0.0 and self.objective not in JUDGED:

@@ -17,6 +17,7 @@ from wheels.distillation.multitask import Rationales, prefixed
 from wheels.distillation.teacher_outputs import teacher_outputs
 from wheels.errors import WheelsError
 from wheels.models.build import ModelSize, build_model, causal_prompt, train_tokenizer
+from wheels.models.cut import keep_layers
 from wheels.models.encoding import check_chat, encode_sources
 from wheels.models.loading import Tokenizer, load_config, load_model, load_tokenizer, model_digest
 from wheels.models.pair import Pair, check_same_kind, check_vocabulary, kind_of
@@ -98,7 +99,8 @@ def _tokenizer(config: PretrainConfig, task: Task, prompt: Prompt, rationales: R
 def _student(config: PretrainConfig, tokenizer: Tokenizer) -> PreTrainedModel:
     """Load or build the student; its weights stay in float32, whatever precision it computes in."""
     if config.student is not None:
-        return load_model(config.student, device=config.device, role="student")
+        model = load_model(config.student, device=config.device, role="student")
+        return model if config.keep_layers is None else keep_layers(model, config.keep_layers)
     if tokenizer.eos_token_id is None:
         raise WheelsError("the shared tokenizer has no end token, so a student built on it could never end an output")
     size = ModelSize(config.width, config.layers, config.heads, config.ff, config.decoder_layers, config.dropout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import shutil
 import tempfile
@@ -146,7 +147,21 @@ def _read_weights(place: Place, config: PreTrainedConfig, dtype: torch.dtype, wh
         example = sorted(info["missing_keys"])[0]
         raise WheelsError(f"{what} lacks {len(info['missing_keys'])} weights, such as {example!r}")
     read: PreTrainedModel = model
-    return read
+    return read if place.gguf is None else _dequantised(read)
+
+
+def _dequantised(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the model of a GGUF file, which holds plain numbers by now, as one that can be trained and saved.
+
+    transformers still calls it quantised, and then refuses both.
+    """
+    config = copy.deepcopy(model.config)
+    del config.quantization_config
+    made: Any = type(model)
+    plain: PreTrainedModel = made(config).to(model.dtype)
+    plain.load_state_dict(model.state_dict())
+    plain.generation_config = model.generation_config
+    return plain
 
 
 def _check_weights_file(folder: Path, role: str) -> None:

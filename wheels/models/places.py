@@ -55,9 +55,15 @@ def place_of(name: str | Path, role: str = "model") -> Place:
     if path.is_dir():
         if (path / ADAPTER).is_file() and not (path / "config.json").is_file():
             return Place(text, base=_base_of(path / ADAPTER, role))
-        if not (path / "config.json").is_file():
+        if (path / "config.json").is_file():
+            return Place(text)
+        files = sorted(path.glob(f"*{GGUF}"))
+        if len(files) > 1:
+            found = ", ".join(file.name for file in files)
+            raise WheelsError(f"{role} folder {text!r} has {len(files)} .gguf files; name one of them: {found}")
+        if not files:
             raise WheelsError(f"{role} folder {text!r} has no config.json; {ADVICE}")
-        return Place(text)
+        return Place(text, gguf=files[0].name)
     if path.is_file() and path.suffix == GGUF:
         return Place(str(path.parent), gguf=path.name)
     if path.exists():

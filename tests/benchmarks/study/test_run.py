@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -209,6 +210,19 @@ def test_shipped_recipes_are_whole(tmp_path, name):
     names = [stage.name for stage in study.study_stages(plan)]
     assert names[-5:] == ["students", "policy", "calibrate", "curve", "passes"]
     assert plan.pretrained("teacher").family == objectives["kl"].family
+
+
+def test_a_pretrained_student_is_a_part_of_the_teacher_that_was_fine_tuned(tmp_path):
+    plan = study.StudyPlan(study.read_recipe("smollm2-compression"), "data", tmp_path, 2)
+    teacher, student = plan.pretrained("teacher"), plan.pretrained("kl")
+    assert (teacher.student, teacher.keep_layers) == ("HuggingFaceTB/SmolLM2-135M-Instruct", None)
+    assert (student.student, student.teacher, student.keep_layers) == (*[str(tmp_path / "teacher")] * 2, 8)
+    names = [stage.name for stage in study.study_stages(plan)]
+    assert names[-5:] == ["students", "policy", "calibrate", "curve", "passes"]
+    here = study.StudyPlan(study.read_recipe("smollm2-compression"), "data", tmp_path, 2, start="there")
+    assert here.pretrained("teacher") == dataclasses.replace(teacher, student="there")
+    with pytest.raises(WheelsError, match="start 'a' is for a teacher that is trained; --teacher is there already"):
+        StudyConfig(recipe="r", data="d", teacher="b", start="a")
 
 
 def test_the_objectives_are_compared_alike(tmp_path):
