@@ -16,6 +16,7 @@ from wheels.decoding.serve.config import is_loopback
 from wheels.decoding.serve.errors import Refused
 from wheels.decoding.serve.guard import Guard
 from wheels.decoding.serve.jobs import Delta, Job
+from wheels.decoding.serve.page import add_page, settings_of
 from wheels.decoding.serve.replies import ChatCompletions, Completions, failure
 from wheels.decoding.serve.service import Service
 from wheels.errors import shown
@@ -36,6 +37,7 @@ def make_app(service: Service, key: Secret) -> Guard:
     _add_writing(app, service, "/v1/chat/completions", ChatBody, ChatCompletions)
     _add_models(app, service)
     _add_health(app, service)
+    add_page(app)
     local = is_loopback(service.config.host) and not key.value
     guard = Guard(app, _error, key=key, local=local, body_limit=service.config.body_limit)
     guard.count = service.metrics.count
@@ -50,7 +52,7 @@ def _add_writing(app: FastAPI, service: Service, path: str, kind: type[Body], re
     async def write(request: Request) -> Response:
         body = read_body(await request.body(), kind)
         job = await service.job(body)
-        reply = replies(service.pair, body, job)
+        reply = replies(service.pair, body, job, service.prices)
         service.submit(job)
         if body.stream:
             return Stream(service, job, reply)
@@ -64,7 +66,7 @@ def _add_writing(app: FastAPI, service: Service, path: str, kind: type[Body], re
 def _add_models(app: FastAPI, service: Service) -> None:
     """Add the list of models: there is one."""
     told = {"id": service.name, "object": "model", "created": service.started, "owned_by": "wheels"}
-    told |= {"max_model_len": service.context}
+    told |= {"max_model_len": service.context, "wheels": settings_of(service)}
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:

@@ -80,6 +80,9 @@ class Body(BaseModel, ABC):
     return_token_ids: bool | None = None
     """Whether each choice has the ids of its tokens, and the first answer those of the prompt."""
 
+    return_alternatives: bool | None = None
+    """Whether each choice ends with what the other model would have written in place of each token."""
+
     @property
     def stops(self) -> list[str]:
         """The texts that end a choice."""

@@ -21,6 +21,7 @@ from wheels.config.paths import PLACE, SETTINGS
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.methods.choices import METHODS, MODE_HELP, MODES
 from wheels.decoding.methods.rules import RULES
+from wheels.decoding.remote.prices import Prices, check_prices
 from wheels.endpoints.address import is_address
 from wheels.errors import WheelsError
 
@@ -56,6 +57,11 @@ class ServeConfig:
     budget_mode: str = default_option("average", MODE_HELP, choices=MODES)
     rule: str = default_option("learned", "what decides to call the teacher", choices=tuple(RULES))
     max_new_tokens: int = default_option(128, "longest output, in tokens", minimum=1)
+    prices: tuple[str, ...] = option(
+        (),
+        "what the teacher's tokens cost, in dollars for a million, to count them: prompt=0.40,completion=1.60",
+        check=check_prices,
+    )
     longest_output: int = limit_option(2048, "longest output that a request may ask for, in tokens", minimum=1)
     longest_prompt: int = limit_option(
         4096, "longest prompt, in tokens; the context of the models where that is shorter", minimum=1
@@ -89,6 +95,8 @@ class ServeConfig:
                 "or use `wheels generate`"
             )
         assert self.default is not None  # checks what says how
+        if self.price_list is not None and self.price_list.cached is not None:
+            raise WheelsError("prices has cached, and a teacher that is here reads no token twice; leave cached out")
         if self.api_key_env is not None and self.api_key_file is not None:
             raise WheelsError("give the key by --api-key-env or --api-key-file, not by both")
         if not self.has_key and not is_loopback(self.host):
@@ -118,6 +126,11 @@ class ServeConfig:
             student_weights=self.student_weights,
             teacher_weights=self.teacher_weights,
         )
+
+    @property
+    def price_list(self) -> Prices | None:
+        """What the teacher's tokens cost; None: nobody said."""
+        return Prices.of(self.prices) if self.prices else None
 
     @property
     def has_key(self) -> bool:

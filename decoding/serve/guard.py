@@ -17,8 +17,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _PORT = re.compile(r":\d*$")
-OPEN = ("/health", "/health/live", "/health/ready")
-"""Paths that need no key."""
+OPEN = ("/", "/health", "/health/live", "/health/ready")
+"""Paths that need no key: of the models they tell nothing."""
 KNOWN = (*OPEN, "/metrics", "/v1/models", "/v1/completions", "/v1/chat/completions")
 """Paths that are counted by name."""
 LOCAL = ("localhost", "127.0.0.1", "[::1]")

@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.sequences import Sequence as TokenSequence
 from wheels.decoding.sequences import TokenLogprobs
+from wheels.decoding.serve.cost import NOTHING, Cost
 from wheels.decoding.serve.metrics import Metrics
+from wheels.decoding.serve.rereading import Alternative
 from wheels.decoding.serve.spelling import OuterSpaces, Speller, StopTexts
 from wheels.decoding.trace import STUDENT, TEACHER
 
@@ -31,6 +33,15 @@ class Piece:
     """What it adds to the text; empty for a special token, or where a character is not whole yet."""
     by_teacher: bool
     logprobs: TokenLogprobs | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the model that did not write a token would have written, with its text."""
+
+    text: str
+    by_teacher: bool
+    alternative: Alternative
 
 
 @dataclass(frozen=True)
@@ -49,8 +60,10 @@ class Delta:
     """`stop` or `length` where the choice has ended."""
     stop_reason: str | None = None
     """The stop text that ended it."""
-    passes: tuple[int, int] = (0, 0)
-    """Of a choice that has ended: forward passes of student and teacher that served it."""
+    cost: Cost = NOTHING
+    """Of a choice that has ended."""
+    alternatives: tuple[Told, ...] = ()
+    """Of a choice that has ended: what the other model would have written in place of each token, if that is asked."""
 
 
 @dataclass(eq=False)
@@ -98,7 +111,7 @@ class Choice:
             pieces=tuple(pieces),
             finish=finish,
             stop_reason=self.stops.reason,
-            passes=(sequence.student_passes, sequence.teacher_passes) if finish else (0, 0),
+            cost=Cost.of(sequence, self.sent, self.first) if finish else NOTHING,
         )
 
     def _spell(self, final: int) -> tuple[str, list[Piece]]:
@@ -136,6 +149,7 @@ class Job:
         trimmed: Whether outer spaces are left out, for a text that does not go on where the prompt ended.
         interval: Seconds between two parts of a choice at least.
         lasts: Of each choice the tokens after which it is cut; None: only its own limit cuts it.
+        rereads: Whether a choice ends with what the other model would have written in place of each token.
     """
 
     how: GenerateConfig
@@ -148,6 +162,7 @@ class Job:
     trimmed: bool = False
     interval: float = 0.0
     lasts: Sequence[int | None] = ()
+    rereads: bool = False
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     events: asyncio.Queue[Delta | Exception] = field(default_factory=asyncio.Queue)
     begun: float = field(default_factory=time.perf_counter)
@@ -156,6 +171,8 @@ class Job:
     tokens: int = 0
     """Tokens that came back, of all choices."""
     teacher_tokens: int = 0
+    cost: Cost = NOTHING
+    """Of all choices that have ended."""
     left: int = field(init=False)
     """Choices that have not ended."""
 
@@ -167,7 +184,7 @@ class Job:
         """Take in what the engine has made; in the event loop."""
         if isinstance(event, Delta):
             self.tokens, self.teacher_tokens = self.tokens + event.tokens, self.teacher_tokens + event.by_teacher
-            self.left -= event.finish is not None
+            self.left, self.cost = self.left - (event.finish is not None), self.cost + event.cost
             self._count(event)
         else:
             self.left = 0
@@ -187,8 +204,8 @@ class Job:
                 metrics.histograms["between_tokens_seconds"].observe((now - before) / delta.tokens, delta.tokens)
             self.last[delta.choice] = now
         if delta.finish is not None:
-            for model, passes in zip((STUDENT, TEACHER), delta.passes, strict=True):
-                metrics.count("passes", passes, model=model)
+            metrics.count("passes", delta.cost.student_passes, model=STUDENT)
+            metrics.count("passes", delta.cost.teacher_passes, model=TEACHER)
         if not self.left:
             metrics.histograms["request_seconds"].observe(now - self.begun)
 

@@ -13,6 +13,7 @@ COUNTERS = {
     "tokens": "tokens that were written, by author",
     "prompt_tokens": "tokens of prompts that were read",
     "passes": "forward passes that served texts, summed over the texts, by model",
+    "dollars": "what the teacher's tokens cost, where prices are given",
     "disconnects": "requests whose client left before the end",
     "refused": "requests that were turned away because the queue was full",
     "failures": "requests that failed in the engine",
@@ -55,10 +56,10 @@ class Metrics:
     """All of a server's counts; in the event loop alone."""
 
     def __init__(self) -> None:
-        self.counters: dict[str, defaultdict[str, int]] = {name: defaultdict(int) for name in COUNTERS}
+        self.counters: dict[str, defaultdict[str, float]] = {name: defaultdict(int) for name in COUNTERS}
         self.histograms = {name: Histogram() for name in HISTOGRAMS}
 
-    def count(self, name: str, amount: int = 1, **labels: str) -> None:
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
         """Add to a counter; the values of labels are words of ours."""
         shown = ",".join(f'{label}="{value}"' for label, value in labels.items())
         self.counters[name][f"{{{shown}}}" if shown else ""] += amount

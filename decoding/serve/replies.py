@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import wheels
+from wheels.decoding.remote.prices import Prices
 from wheels.decoding.serve.bodies import Body
 from wheels.decoding.serve.errors import Refused
-from wheels.decoding.serve.jobs import Delta, Job, Piece
+from wheels.decoding.serve.jobs import Delta, Job, Piece, Told
 from wheels.decoding.trace import STUDENT, TEACHER
 from wheels.models.pair import Pair
 
@@ -25,9 +26,9 @@ class Completions:
 
     prefix, whole, chunk = "cmpl", "text_completion", "text_completion"
 
-    def __init__(self, pair: Pair, body: Body, job: Job) -> None:
+    def __init__(self, pair: Pair, body: Body, job: Job, prices: Prices | None = None) -> None:
         self.spell = lambda token: str(pair.tokenizer.decode([token]))
-        self.body, self.job = body, job
+        self.body, self.job, self.prices = body, job, prices
         self.lengths = [0] * len(job.sequences)
         """Characters of each choice that were told of, for the offsets of its tokens."""
         self.head = {
@@ -77,6 +78,8 @@ class Completions:
                 {"token": piece.text, "id": piece.token, "author": TEACHER if piece.by_teacher else STUDENT}
                 for piece in pieces
             ]
+        if self.body.return_alternatives and last.finish is not None:
+            told["alternatives"] = [alternative(each) for each in last.alternatives]
         return told
 
     def opening(self) -> list[dict[str, Any]]:
@@ -105,15 +108,21 @@ class Completions:
             "text_offset": offsets,
         }
 
-    def usage(self) -> dict[str, int]:
-        """Return the tokens that were read and written, and those of them that the teacher wrote."""
-        read, written = self.job.prompt_tokens, self.job.tokens
-        return {
+    def usage(self) -> dict[str, int | float]:
+        """Return the tokens that were read and written, those of them that the teacher wrote, and what it all took."""
+        read, written, cost, prices = self.job.prompt_tokens, self.job.tokens, self.job.cost, self.prices
+        told = {
             "prompt_tokens": read,
             "completion_tokens": written,
             "total_tokens": read + written,
             "teacher_tokens": self.job.teacher_tokens,
+            "student_passes": cost.student_passes,
+            "teacher_passes": cost.teacher_passes,
+            "seconds": cost.seconds,
         }
+        if prices is not None:
+            told |= {"dollars": cost.dollars(prices), "teacher_dollars": cost.teacher_dollars(prices)}
+        return told
 
     @property
     def _tells_usage(self) -> bool:
@@ -155,6 +164,18 @@ class ChatCompletions(Completions):
 def logprob(text: str, value: float) -> dict[str, Any]:
     """Return one token of a chat's log-probabilities."""
     return {"token": text, "logprob": value, "bytes": list(text.encode())}
+
+
+def alternative(told: Told) -> dict[str, Any]:
+    """Return what the model that did not write a token would have written."""
+    found = told.alternative
+    return {
+        "token": told.text,
+        "id": found.token,
+        "author": TEACHER if told.by_teacher else STUDENT,
+        "logprob": found.logprob,
+        "written_logprob": found.written_logprob,
+    }
 
 
 def event(value: dict[str, Any]) -> bytes:

@@ -46,7 +46,7 @@ class Service:
         self.name = config.name or artefact.student_name
         self.default = config.default
         self.worker = Worker(artefact, config, self.default)
-        self.known_rules = known_rules(artefact)
+        self.known_rules, self.prices = known_rules(artefact), config.price_list
         self._how = functools.lru_cache(KEPT)(self._checked)
         self.metrics, self.started = Metrics(), int(time.time())
         self.tokenizing = asyncio.Lock()
@@ -95,7 +95,8 @@ class Service:
         trimmed = self.pair.is_seq2seq or isinstance(body, ChatBody)
         lasts = [starts[sequence.index // count].last for sequence in sequences]
         interval = self.config.stream_interval
-        return Job(how, sequences, read, eager, details, self.metrics, body.stops, trimmed, interval, lasts)
+        stops, rereads = body.stops, bool(body.return_alternatives)
+        return Job(how, sequences, read, eager, details, self.metrics, stops, trimmed, interval, lasts, rereads)
 
     def how(self, body: Body) -> GenerateConfig:
         """Return the method, budget and sampling that a request asks for.
@@ -195,6 +196,8 @@ class Service:
     def leave(self, job: Job) -> None:
         """Give up the places of a job that was submitted; what of it is still being written is cancelled."""
         self.texts -= len(job.sequences)
+        if self.prices is not None:
+            self.metrics.count("dollars", job.cost.dollars(self.prices))
         if job.left:
             self.metrics.count("disconnects")
             self.worker.cancel(job)

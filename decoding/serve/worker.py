@@ -7,11 +7,13 @@ and makes room. Commands come in between two steps: so a job that is cancelled i
 
 from __future__ import annotations
 
+import functools
 import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 
 from wheels.decoding.commands.generate import method_of
@@ -20,11 +22,26 @@ from wheels.decoding.engine import Engine
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.serve.config import ServeConfig
-from wheels.decoding.serve.jobs import Choice, Delta, Job
+from wheels.decoding.serve.cost import NOTHING
+from wheels.decoding.serve.jobs import Choice, Delta, Job, Told
+from wheels.decoding.serve.rereading import Alternative, Rereader
 from wheels.decoding.serve.spelling import OuterSpaces, Speller, StopTexts
 from wheels.models.artefact import Artefact
 
 log = logging.getLogger("wheels")
+
+CONTEXT = 16
+"""Tokens before another by which its spelling is found."""
+
+
+@dataclass(eq=False)
+class Reread:
+    """A choice that has ended, and is read once more."""
+
+    choice: Choice
+    end: Delta
+    """Tells that it has ended, once it is read."""
+    found: Iterator[list[Alternative] | None]
 
 
 class Lane:
@@ -43,8 +60,15 @@ class Lane:
         params = DecodeParams(max_new_tokens=config.longest_output, sampling=sampling)
         method = method_of(how, artefact)
         self.engine = Engine(artefact.pair, [], method, params, batch_size=config.batch_size, more=True)
+        self.rereader = functools.cache(lambda: Rereader(artefact.pair, params))
+        self.rereads = deque[Reread]()
         self.choices: dict[int, Choice] = {}
-        """By the identity of their sequences: of all texts that wait or are being written."""
+        """By the identity of their sequences: of all texts that wait, are being written or read once more."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a text waits, is being written or read once more."""
+        return self.engine.busy or bool(self.rereads)
 
     def submit(self, job: Job) -> None:
         """Let a job's texts wait for slots."""
@@ -62,10 +86,15 @@ class Lane:
         for sequence in job.sequences:
             if self.choices.pop(id(sequence), None) is not None:
                 self.engine.cancel(sequence)
+        self.rereads = deque(each for each in self.rereads if each.choice.job is not job)
 
     def step(self) -> list[tuple[Job, Delta]]:
-        """Run one pass; return what it has added."""
-        ended = self.engine.step()
+        """Run one pass, and one over a text that is read once more; return what they have added."""
+        return self._write() + self._reread()
+
+    def _write(self) -> list[tuple[Job, Delta]]:
+        """Run one pass of the engine."""
+        ended = self.engine.step() if self.engine.busy else []
         found = [(sequence, True) for sequence in ended]
         found += [(each, False) for each in self.engine.texts.sequences if each is not None]
         return [
@@ -78,11 +107,41 @@ class Lane:
         """Return what is new of one choice; one that ends leaves."""
         sequence = choice.sequence
         delta = choice.delta(len(sequence.tokens) if over else self.engine.final(sequence), ended=over)
-        if delta is not None and delta.finish is not None:
-            del self.choices[id(sequence)]
-            if not over:
-                self.engine.cancel(sequence)
+        if delta is None or delta.finish is None:
+            return delta
+        if not over:
+            self.engine.cancel(sequence)
+        if choice.job.rereads:  # all of its text is passed on first
+            self.rereads.append(Reread(choice, delta, self.rereader().read(sequence, choice.first, choice.sent)))
+            return replace(delta, finish=None, stop_reason=None, cost=NOTHING)
+        del self.choices[id(sequence)]
         return delta
+
+    def _reread(self) -> list[tuple[Job, Delta]]:
+        """Run one pass over the text that has waited longest to be read once more; return its end."""
+        if not self.rereads:
+            return []
+        first = self.rereads[0]
+        found = next(first.found)
+        if found is None:
+            return []
+        self.rereads.popleft()
+        sequence = first.choice.sequence
+        del self.choices[id(sequence)]
+        before = range(first.choice.first, first.choice.sent)
+        told = [
+            Told(self._spelt(sequence.tokens[:place], each.token), not sequence.by_teacher[place], each)
+            for place, each in zip(before, found, strict=True)
+        ]
+        return [
+            (first.choice.job, replace(first.end, text="", tokens=0, by_teacher=0, pieces=(), alternatives=(*told,)))
+        ]
+
+    def _spelt(self, before: list[int], token: int) -> str:
+        """Return what a token adds after others."""
+        speller = Speller(self.decode)
+        speller.add(before[-CONTEXT:])
+        return speller.add([token])
 
 
 class Worker(threading.Thread):
@@ -129,7 +188,7 @@ class Worker(threading.Thread):
             self._obey()
             self._place()
             for how, lane in list(self.lanes.items()):
-                if lane.engine.busy:
+                if lane.busy:
                     self._step(how, lane)
             self.waiting = sum(len(lane.engine.waiting) for lane in self.lanes.values()) + sum(
                 len(job.sequences) for job in self.unplaced
@@ -137,7 +196,7 @@ class Worker(threading.Thread):
 
     def _obey(self) -> None:
         """Carry out what was asked for; where there is nothing to do, wait for it."""
-        if not self.unplaced and not any(lane.engine.busy for lane in self.lanes.values()):
+        if not self.unplaced and not any(lane.busy for lane in self.lanes.values()):
             self.commands.get()()
         while not self.commands.empty():
             self.commands.get()()
@@ -161,7 +220,7 @@ class Worker(threading.Thread):
         lane = self.lanes.pop(how, None)
         if lane is None:
             if len(self.lanes) >= self.config.engines:
-                idle = next((known for known, each in self.lanes.items() if not each.engine.busy), None)
+                idle = next((known for known, each in self.lanes.items() if not each.busy), None)
                 if idle is None:
                     return None
                 del self.lanes[idle]
