@@ -36,6 +36,7 @@ def fit(
     progress: Progress | None = None,
     *,
     name: str = "fit",
+    set_rates: Callable[[torch.optim.Optimizer], None] | None = None,
 ) -> None:
     """Fit `parameters` in place.
 
@@ -46,16 +47,17 @@ def fit(
         settings: Of the descent.
         progress: Called with the loss of each step.
         name: Of what is fitted, in errors.
+        set_rates: Gives weights a learning rate of their own, in groups of their own.
 
     Raises:
         WheelsError: where the loss, or what it leads to, is no finite number: names the step.
     """
     generator = torch.Generator().manual_seed(settings.seed)
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    steps = settings.epochs * -(-count // settings.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, total_steps=steps, pct_start=settings.rise
-    )
+    if set_rates is not None:
+        set_rates(optimizer)
+    steps, highest = settings.epochs * -(-count // settings.batch), [group["lr"] for group in optimizer.param_groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=steps, pct_start=settings.rise)
     step = 0
     for _ in range(settings.epochs):
         for batch in torch.randperm(count, generator=generator).split(settings.batch):

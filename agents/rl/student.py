@@ -19,6 +19,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from wheels.agents.regression.fit import FitConfig, Progress, fit
 from wheels.agents.rl.paths import Logit, play
 from wheels.agents.seed_run import SeedRun
 from wheels.decoding.teacher_forcing import read_texts, teacher_logits
+from wheels.distillation.learning_rates import set_query_rate
 from wheels.distillation.teacher_cache import Shard, distribution_of, shard_of
 from wheels.distillation.topk_losses import TopKDistribution, topk_divergence
 from wheels.envs.settings import Start
@@ -93,7 +95,7 @@ class Teaching(FitConfig):
 
 
 def teach(pair: Pair, visits: Sequence[Visit], settings: Teaching, progress: Progress | None = None) -> None:
-    """Minimise L over the texts in place, with the student's own dropout.
+    """Minimise L over the texts in place, with the student's own dropout; T5's queries learn at their own rate.
 
     Args:
         pair: Whose student learns; its teacher is not read.
@@ -114,7 +116,8 @@ def teach(pair: Pair, visits: Sequence[Visit], settings: Teaching, progress: Pro
         torch.manual_seed(settings.seed)
         student.requires_grad_(True).train()
         try:
-            fit(list(student.parameters()), loss, len(visits), settings, progress, name="student")
+            rates = partial(set_query_rate, model=student)
+            fit(list(student.parameters()), loss, len(visits), settings, progress, name="student", set_rates=rates)
         finally:
             student.eval()
             student.zero_grad()

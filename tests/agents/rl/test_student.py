@@ -76,6 +76,19 @@ def test_the_loss_of_two_states_by_hand() -> None:
     assert float(weight) == pytest.approx(1.1)
 
 
+def test_t5s_queries_learn_at_their_own_rate() -> None:
+    """Adam's first step is as long as the learning rate, whatever the gradient."""
+    pair = soft_pair()
+    before = {name: weight.clone() for name, weight in pair.student.named_parameters()}
+    teach(pair, gated(visits_of(pair), NEVER), Teaching(epochs=1, batch=ALL, learning_rate=1e-2))
+    moved = {
+        name: float((weight.detach() - before[name]).abs().max()) for name, weight in pair.student.named_parameters()
+    }
+    queries = {name for name in moved if name.endswith(".q.weight")}
+    fast = max(step for name, step in moved.items() if name not in queries)
+    assert max(moved[name] for name in queries) == pytest.approx(fast * pair.student.config.d_kv**-0.5, rel=0.01)
+
+
 @pytest.mark.parametrize("objective", ["kl", "rkl", "jsd"])
 def test_its_gradient_is_that_of_finite_differences(objective: str) -> None:
     draws = torch.Generator().manual_seed(0)
