@@ -29,9 +29,10 @@ from wheels.models.artefact import save_deferral
 from wheels.models.loading import set_loading
 from wheels.models.pair import Pair
 from wheels.models.readable import readable_rows
+from wheels.policy.calibration import Calibration
 from wheels.policy.head import DeferralHead
 from wheels.reports import check_reports
-from wheels.runs import Run, claim
+from wheels.runs import Run, claim, results_in
 from wheels.threads import set_threads
 
 log = logging.getLogger("wheels")
@@ -55,6 +56,8 @@ def run(config: TrainConfig) -> None:
     calibration_of(config)
     with claim(output, "train", config, identity_of(config, task.digest) | {"prompt": prompt.noted}) as held:
         if held.finished:
+            if config.calibrate and not Calibration.load(output / "deferral" / "calibration.json").points:
+                calibrate_model(calibration_of(config))
             print(f"{output} holds the finished run of these settings; nothing to do")
             return
         with reporting(config) as reports:
@@ -85,7 +88,7 @@ def _train(config: TrainConfig, task: Task, prompt: Prompt, reports: Reports, he
         prices.append(trainer.prices)
     if accelerator.is_main_process:
         finish(config, pair, task, heads, prices)
-        held.finish(*(file for place in (output, output / "deferral") for file in place.glob("*.safetensors")))
+        held.finish(*results_in(output, output / "deferral"))
         shutil.rmtree(output / ".training", ignore_errors=True)
         print(f"written to {output}: the student, and deferral/ with {config.seeds} trained seed(s)")
 

@@ -127,11 +127,18 @@ class Metrics:
         self.path, self.seed, self.enabled = path, seed, enabled
 
     def write(self, figures: Mapping[str, Any]) -> None:
-        """Append one line."""
+        """Append one line, in place of the one that a killed run wrote of the same."""
         if self.enabled:
-            append_line(self.path, {"seed": self.seed, **figures})
+            line = {"seed": self.seed, **figures}
+            keep_lines(self.path, lambda old: _what_of(old) != _what_of(line), "seed")
+            append_line(self.path, line)
 
     def keep_before(self, first: int) -> None:
         """Drop this seed's rounds from `first` on, and a line that was cut: they are going to be written again."""
         if self.enabled:
             keep_lines(self.path, lambda line: line["seed"] != self.seed or line.get("round", -1) < first, "seed")
+
+
+def _what_of(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what a line of metrics is about."""
+    return (*(line.get(name) for name in ("seed", "turn", "round")), sorted(line))

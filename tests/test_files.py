@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wheels.errors import WheelsError
-from wheels.files import check_writable, new_folder, open_output, write_bytes, write_text
+from wheels.files import check_writable, new_folder, open_output, room, write_bytes, write_text
 
 
 @pytest.fixture
@@ -121,3 +121,23 @@ def test_a_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path):
     with pytest.raises(WheelsError, match="it is no folder"), new_folder(tmp_path / "file"):
         pass
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 81856 vs 81744"),
+        Exception("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_one_line_with_the_room_that_there_is(tmp_path, error):
+    with (
+        pytest.raises(
+            WheelsError, match=r"cannot write .*no space left on the disk \(about 2.5 MB needed, .* MB free\)"
+        ),
+        room(tmp_path, 2_500_000),
+    ):
+        raise error
+    with pytest.raises(RuntimeError, match="another"), room(tmp_path, 1):
+        raise RuntimeError("another")

@@ -110,6 +110,31 @@ def _unwritable(path: Path | str, reason: str, advice: str = "choose another pla
     return WheelsError(f"cannot write {path}: {reason}; {advice}")
 
 
+FULL = ("No space left on device", "Disk quota exceeded", "failed writing file", "unexpected pos")
+"""What libraries say, in errors of their own, where a disk is full; torch says the last two."""
+
+
+@contextmanager
+def room(folder: Path, needed: int) -> Iterator[None]:
+    """Turn what a library raises where a disk is full into one line.
+
+    Args:
+        folder: that is written to.
+        needed: bytes that what is written takes, about.
+
+    Raises:
+        WheelsError: naming the folder, and the room that there is.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not any(sign in str(error) for sign in FULL):
+            raise
+        free = shutil.disk_usage(folder).free
+        sizes = f"about {needed / 1e6:.3g} MB needed, {free / 1e6:.3g} MB free"
+        raise _unwritable(folder, f"no space left on the disk ({sizes})", "make room, and run it again") from error
+
+
 def write_bytes(path: Path | str, content: bytes) -> Path:
     """Write `content` to `path`; see `open_output`."""
     with open_output(path) as file:

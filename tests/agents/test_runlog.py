@@ -44,6 +44,18 @@ def test_the_rounds_that_are_made_again_leave_the_metrics(tmp_path: Path) -> Non
     assert lines == [{"seed": 0, "warm_start": 1}, {"seed": 1, "warm_start": 1}, {"seed": 1, "round": 0}]
 
 
+def test_a_line_that_is_written_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    """A part that is made again notes its figures again."""
+    mine, other = (Metrics(tmp_path / "metrics.jsonl", seed) for seed in (0, 1))
+    for metrics in (mine, other, mine):
+        metrics.write({"warm_start": 1, "teacher_tokens": 2})
+        metrics.write({"turn": 1, "warm_start": 1, "teacher_tokens": 2})
+        metrics.write({"round": 0, "use": 1})
+        metrics.write({"gate": 1})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 8 and [line["seed"] for line in lines] == [1] * 4 + [0] * 4
+
+
 @pytest.mark.parametrize(
     ("title", "first", "disabled"), [("texts", True, None), ("texts", False, True), (None, True, True)]
 )

@@ -4,8 +4,10 @@ import io
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -33,6 +35,10 @@ def run(config: EchoConfig) -> None:
         raise OSError(28, "No space left on device")
     if config.fail == "interrupt":
         raise KeyboardInterrupt
+    if config.fail == "stop":
+        os.kill(os.getpid(), signal.SIGTERM)
+    if config.fail == "slow":
+        time.sleep(10)
     if config.fail == "terminal":
         raise WheelsError("\x1b[31m\x9b1m\u202eevil\r" + "x" * 10_000)
     if config.fail == "bar":
@@ -98,6 +104,7 @@ def test_a_command_gets_its_configuration_and_prints(capsys):
         ("user", 2, "error: text must be short, got long\n"),
         ("disk", 1, "error: [Errno 28] No space left on device\n"),
         ("interrupt", 130, "\ninterrupted; run the same command again to continue\n"),
+        ("stop", 143, "stopped; run the same command again to continue\n"),
         ("terminal", 2, f"error: �[31m�1m�evil {'x' * 979} ... {'x' * 1000}\n"),
     ],
 )
@@ -115,6 +122,14 @@ def test_a_command_that_begins_anew_does_not_promise_to_continue(capsys, monkeyp
     assert not cli.COMMANDS[name].continues
     monkeypatch.setitem(cli.COMMANDS, "echo", dataclasses.replace(cli.COMMANDS["echo"], continues=False))
     assert call(capsys, "echo", "--fail", "interrupt") == (130, "", "\ninterrupted\n")
+
+
+def test_a_time_limit_stops_a_command(capsys):
+    stopped = (143, "", "stopped; run the same command again to continue\n")
+    assert call(capsys, "echo", "--fail", "slow", "--time-limit", "0.1s") == stopped
+    assert call(capsys, "echo", "--time-limit=0.1s", "--fail", "slow") == stopped
+    code, _, err = call(capsys, "echo", "--time-limit", "soon")
+    assert (code, err) == (2, "error: time_limit must be a time such as 90m, 3h30m or 3:30:00, got 'soon'\n")
 
 
 def test_a_run_that_is_not_to_be_resumed_does_not_promise_to_continue(capsys, monkeypatch):

@@ -94,6 +94,8 @@ on every command:
   --quiet                       print results, warnings and errors only: no bars, no remarks
   --log-level debug|info|warning|error
                                 debug adds tracebacks and what libraries log; default info
+  --time-limit TIME             such as 90m or 3h30m: stop then, keep what is done, and exit with
+                                143
   -h, --help                    show this message
 """
     )

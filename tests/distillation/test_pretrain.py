@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from wheels.errors import WheelsError
 from wheels.files import read_json, write_text
 from wheels.models.pair import Pair
 from wheels.runs import LOCK, last_whole, locked
+from wheels.stop import Stopped, stopping
 
 BUILD = {"width": 16, "layers": 2, "heads": 2, "ff": 32, "vocab_size": 300}
 QUICK = {"batch_size": 8, "learning_rate": 0.01, "eval_limit": 4, "log_every": 2, "max_target_length": 24}
@@ -130,6 +133,61 @@ def test_a_run_goes_on_before_a_checkpoint_that_is_damaged(file, damage, data, t
     assert metrics(tmp_path / "out") == metrics(tmp_path / "whole")
 
 
+def test_a_kill_behind_the_last_checkpoint_takes_no_further_step(data, tmp_path, monkeypatch):
+    options = {"max_steps": 4, "eval_every": 2, "dropout": 0.1}
+    run(config(data, tmp_path / "whole", **options))
+    settings = config(data, tmp_path / "cut", **options)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("wheels.distillation.run.save_model", interrupt)
+        run(settings)
+    (tmp_path / "cut").rename(tmp_path / "moved")
+    run(config(data, tmp_path / "moved", **options))
+    for name in ("model.safetensors", "finished.json", "metrics.jsonl"):
+        assert (tmp_path / "moved" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_a_best_checkpoint_that_is_damaged_is_not_passed_over(data, tmp_path, monkeypatch, caplog):
+    scores = {2: 50.0, 4: 40.0, 6: 30.0}
+    monkeypatch.setattr("wheels.distillation.run._evaluator", lambda *_: lambda model: {"bleu": next(left)})
+    options = {"max_steps": 6, "eval_every": 2, "dropout": 0.1, "metric": "bleu"}
+    left = iter(scores.values())
+    run(config(data, tmp_path / "whole", **options))
+    left = iter(scores.values())
+    settings = config(data, tmp_path / "cut", **options)
+    run_until(settings, 5, monkeypatch)
+    (tmp_path / "cut" / "checkpoints" / "checkpoint-2" / "model.safetensors").unlink()
+    left = iter(scores.values())
+    run(settings)
+    assert "checkpoint-2 is gone; the run goes on before it" in caplog.text
+    assert same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+
+
+def test_sigterm_ends_the_step_saves_it_and_the_run_goes_on(data, tmp_path, monkeypatch):
+    options = {"max_steps": 6, "eval_every": 5, "dropout": 0.1}
+    run(config(data, tmp_path / "whole", **options))
+    settings = config(data, tmp_path / "cut", **options)
+    begin = callbacks.Finite.on_step_begin
+
+    def on_step_begin(self, args, state, *more, **others):
+        begin(self, args, state, *more, **others)
+        if state.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped), stopping():
+        patch.setattr(callbacks.Finite, "on_step_begin", on_step_begin)
+        run(settings)
+    assert last_whole(tmp_path / "cut" / "checkpoints").name == "checkpoint-3"
+    run(settings)
+    assert same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+    facts = (tmp_path / name / "finished.json" for name in ("cut", "whole"))
+    assert len({fact.read_text() for fact in facts}) == 1
+
+
 def task_digest(data: str) -> str:
     from wheels.data.tasks import load_task
 
@@ -219,14 +277,15 @@ def test_second_run_is_instant_and_another_is_refused(data, tmp_path, monkeypatc
     assert read_json(tmp_path / "out" / "run.json")["identity"]["seed"] == 1
 
 
-def test_a_finished_run_whose_weights_are_damaged_is_made_again(data, tmp_path, caplog):
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_finished_run_whose_files_are_damaged_is_made_again(name, data, tmp_path, caplog):
     settings = config(data, tmp_path / "out", max_steps=2)
     run(settings)
-    file = tmp_path / "out" / "model.safetensors"
+    file = tmp_path / "out" / name
     whole = file.read_bytes()
     file.write_bytes(whole[:-4])
     run(settings)
-    assert "model.safetensors is gone or damaged; it is made again" in caplog.text
+    assert f"{name} is gone or damaged; it is made again" in caplog.text
     assert file.read_bytes() == whole
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from wheels.errors import WheelsError
-from wheels.runs import LOCK, NOTE, claim, find
+from wheels.runs import LOCK, NOTE, claim, find, results_in
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,14 @@ with claim(sys.argv[1], "train", CONFIG, {}):
 """
 
 
-def test_the_second_starter_is_told_and_the_lock_ends_with_the_process(tmp_path, monkeypatch):
+@pytest.mark.parametrize("removed", [False, True])
+def test_the_second_starter_is_told_and_the_lock_ends_with_the_process(removed, tmp_path, monkeypatch):
+    """Where somebody removes the lock file, too."""
     folder = tmp_path / "out"
     with subprocess.Popen([sys.executable, "-c", HOLDING, str(folder)], stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout.readline() == "held\n"
+        if removed:
+            (folder / LOCK).unlink()
         with (
             pytest.raises(WheelsError, match="out is held by another process; wait until it ends, or stop it"),
             claim(folder, "train", CONFIG, {}),
@@ -165,3 +169,27 @@ def test_the_note_holds_the_whole_configuration(tmp_path):
     assert json.loads((tmp_path / NOTE).read_text()) == {
         "format": 1, "command": "train", "config": {"seed": 3}, "identity": {"x": 1}, "more": 7,
     }  # fmt: skip
+
+
+def test_what_a_kill_left_is_swept_at_the_next_start(tmp_path):
+    """But not within a run that another process may hold, nor what only looks like it."""
+    mine = [tmp_path / "out" / name for name in (".gitignore", ".a.json.old", ".b.json.12345678x", "inner/run.json")]
+    inner = tmp_path / "out" / "inner" / ".run.json.0a1b2c3d"
+    left = [tmp_path / "out" / name for name in ("deep/.a.json.0a1b2c3d", ".model.0a1b2c3d.old", ".saving.ab_9zzzz")]
+    with claim(tmp_path / "out", "train", CONFIG, {}):
+        for path in (*mine, inner, *left):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("")
+        left[1].unlink()
+        left[1].mkdir()
+        (left[1] / "weights").write_text("half")
+    with claim(tmp_path / "out", "train", CONFIG, {}):
+        assert not [path for path in left if path.exists()]
+        assert all(path.exists() for path in (*mine, inner))
+
+
+def test_the_files_of_a_result(tmp_path):
+    for name in ("config.json", "run.json", LOCK, "metrics.jsonl", "calibration.json", "deep/weights"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert results_in(tmp_path, tmp_path / "deep") == [tmp_path / "config.json", tmp_path / "deep" / "weights"]

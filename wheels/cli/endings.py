@@ -6,9 +6,9 @@ stage says nothing.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,11 @@ from wheels.config.parsing import as_command
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.distillation.config import PretrainConfig
+from wheels.errors import WheelsError
 from wheels.files import read_object
+from wheels.json_text import parse_object
 from wheels.rationales.config import RationalesConfig
+from wheels.runs import whole_lines
 
 BUDGET = 0.2
 """The teacher budget of the commands that are named next, and of the score of a curve."""
@@ -53,10 +56,13 @@ def _pretrain(config: PretrainConfig) -> Iterator[str]:
 
 
 def _train(config: TrainConfig) -> Iterator[str]:
-    lines = (Path(config.output) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    warm = [json.loads(line)["warm_start"] for line in lines if '"warm_start"' in line]
-    if warm:
-        share = statistics.fmean(each["held_out_r2"] for each in warm)
+    shares = []
+    with suppress(WheelsError, KeyError, TypeError):  # a log that was damaged since
+        for line in whole_lines(Path(config.output) / "metrics.jsonl"):
+            if b'"warm_start"' in line:
+                shares.append(float(parse_object(line, "metrics.jsonl", "warm_start")["warm_start"]["held_out_r2"]))
+    if shares:
+        share = statistics.fmean(shares)
         yield f"the warm start explains {share:.1%} of the variance of the regret on states that it did not see"
     if config.calibrate:
         yield from _decoding(config.output, config, config.calibration_rules, config.calibration_budgets)

@@ -28,7 +28,9 @@ from wheels.output.streams import (
     replace_what_cannot_be_shown,
     say,
     take_level,
+    take_time_limit,
 )
+from wheels.stop import Stopped, stopping
 from wheels.threads import sleep_when_idle
 
 USAGE_ERROR = 2
@@ -37,6 +39,8 @@ FAILURE = 1
 """The exit code for what the machine refused: a full disk, a file that may not be read."""
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
+STOPPED = 143
+"""128 + SIGTERM; of a time limit too."""
 BROKEN_PIPE = 141
 """128 + SIGPIPE, as shells report it."""
 
@@ -53,9 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     level = "info"
     try:
         level, arguments = take_level(sys.argv[1:] if argv is None else argv)
+        limit, arguments = take_time_limit(arguments)
         if argv is None:
             bars_where_they_are_seen(level)
-        code = _dispatch(arguments, level, own=argv is None)
+        with stopping(limit):
+            code = _dispatch(arguments, level, own=argv is None)
         sys.stdout.flush()
     except WheelsError as error:
         code = _complain(error, USAGE_ERROR, level)
@@ -72,9 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         if argv is None:
             end_at_once()
-        print(file=sys.stderr)  # behind the terminal's ^C
-        say(f"interrupted{stop}")
-        code = INTERRUPTED
+        stopped = isinstance(stop, Stopped)
+        if not stopped:
+            print(file=sys.stderr)  # behind the terminal's ^C
+        say(f"{'stopped' if stopped else 'interrupted'}{stop}")
+        code = STOPPED if stopped else INTERRUPTED
     return code
 
 
@@ -150,9 +158,9 @@ def _run(name: str, arguments: list[str], level: str, *, own: bool) -> int:
     raise_again()
     try:
         run(config)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         anew = not command.continues or getattr(config, "resume", None) == "never"
-        raise KeyboardInterrupt("" if anew else "; run the same command again to continue") from None
+        raise type(stop)("" if anew else "; run the same command again to continue") from None
     from wheels.cli.endings import ending
 
     for line in ending(name, config):

@@ -16,6 +16,7 @@ ON_EVERY_COMMAND = (
     ("--config", "FILE", "a YAML file of `key: value` lines; flags win over it"),
     ("--quiet", None, "print results, warnings and errors only: no bars, no remarks"),
     ("--log-level", "|".join(LEVELS), "debug adds tracebacks and what libraries log; default info"),
+    ("--time-limit", "TIME", "such as 90m or 3h30m: stop then, keep what is done, and exit with 143"),
 )
 """The flags that every command takes: name, word for the value, help."""
 COMMON, EVERYWHERE = "common options", "on every command"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import PartialState
@@ -18,14 +21,19 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.integrations import TensorBoardCallback
+from transformers.trainer import TRAINER_STATE_NAME
 
 from wheels.distillation.arguments import blaming
 from wheels.distillation.run_folder import CHECKPOINTS, METRICS_LOG
+from wheels.files import room
 from wheels.finite import check_finite, check_weights
 from wheels.models.loading import quiet_loading
 from wheels.output.notices import Pace
 from wheels.reports import TENSORBOARD_FOLDER
-from wheels.runs import append_line, keep_lines, last_whole, seal
+from wheels.runs import append_line, is_whole, keep_lines, last_whole, seal
+from wheels.stop import deferred_stop
+
+log = logging.getLogger("wheels")
 
 
 class Finite(TrainerCallback):
@@ -127,7 +135,12 @@ class Metrics(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Drop the lines of steps that are yet to come, and one that was cut short."""
+        """Drop the lines of steps that are yet to come, and one that was cut short; find the best checkpoint.
+
+        It was noted with its path, and the folder may have been moved.
+        """
+        if state.best_global_step:
+            state.best_model_checkpoint = str(Path(str(args.output_dir)) / f"checkpoint-{state.best_global_step}")
         if state.is_world_process_zero:
             keep_lines(self.path, lambda line: line["step"] <= state.global_step, "step")
 
@@ -156,6 +169,24 @@ class Metrics(TrainerCallback):
         append_line(self.path, {"step": state.global_step, "epoch": round(state.epoch or 0.0, 6), **logs})
 
 
+class Stop(TrainerCallback):
+    """Saves after the step in which one of the processes was asked to stop, and ends there."""
+
+    def __init__(self, asked: Callable[[], bool]) -> None:
+        """`asked`: whether this process was."""
+        self.asked = asked
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask for the save and the end."""
+        asked = self.asked()
+        if PartialState().num_processes > 1:
+            count = torch.tensor(int(asked), device=args.device)
+            torch.distributed.all_reduce(count)
+            asked = bool(count.item())
+        if asked:
+            control.should_save = control.should_training_stop = True
+
+
 def train_to_end(trainer: Trainer, folder: Path, options: str | None) -> TrainerState:
     """Train from the last checkpoint, or from the start, with our bar and metrics; return the trainer's last state.
 
@@ -171,15 +202,51 @@ def train_to_end(trainer: Trainer, folder: Path, options: str | None) -> Trainer
         trainer.remove_callback(callback)
     watch = Finite()
     trainer.add_callback(watch)
-    trainer.add_callback(Metrics(folder / METRICS_LOG))
     trainer.add_callback(Progress())
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:  # else it goes with checkpoints
             callback.logging_dir = str(folder / TENSORBOARD_FOLDER)
-    checkpoint = last_whole(folder / CHECKPOINTS)
+    checkpoint = _last_good(folder / CHECKPOINTS)
+    if checkpoint is not None and _ended(trainer, checkpoint):
+        return trainer.state
     # A run that left a checkpoint had begun with these options.
     blamed = f"cannot go on from {checkpoint}; delete it to go on from an earlier one" if checkpoint else options
-    with quiet_loading(), blaming(blamed, lambda: watch.begun):
+    model = cast(torch.nn.Module, trainer.model)
+    needed = 3 * sum(weight.numel() * weight.element_size() for weight in model.parameters())  # with Adam's moments
+    with deferred_stop() as asked, quiet_loading(), blaming(blamed, lambda: watch.begun), room(folder, needed):
+        trainer.add_callback(Stop(asked))
+        trainer.add_callback(Metrics(folder / METRICS_LOG))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.accelerator.wait_for_everyone()
     return trainer.state
+
+
+def _state_of(checkpoint: Path) -> TrainerState:
+    return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+
+
+def _best_of(checkpoint: Path) -> Path:
+    """Return the checkpoint whose weights were the best so far; where none is known, this one."""
+    step = _state_of(checkpoint).best_global_step
+    return checkpoint.with_name(f"checkpoint-{step}") if step else checkpoint
+
+
+def _last_good(folder: Path) -> Path | None:
+    """Return the last checkpoint that is whole, and whose best one is; what comes after it is deleted."""
+    while (checkpoint := last_whole(folder)) is not None and not is_whole(_best_of(checkpoint), None):
+        log.warning("%s is gone; the run goes on before it", _best_of(checkpoint))
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return checkpoint
+
+
+def _ended(trainer: Trainer, checkpoint: Path) -> bool:
+    """Whether a checkpoint is that of the last step; the trainer then has its state, and the weights to end with.
+
+    The library would take one more step from there, where that is not the end of an epoch.
+    """
+    state = _state_of(checkpoint)
+    if state.global_step < state.max_steps:
+        return False
+    trainer.state = state
+    trainer._load_from_checkpoint(str(_best_of(checkpoint) if trainer.args.load_best_model_at_end else checkpoint))
+    return True

@@ -44,7 +44,7 @@ from wheels.models.families import refusal
 from wheels.models.loading import check_device, load_config, model_digest, save_model, set_loading
 from wheels.models.places import check_place
 from wheels.reports import check_reports
-from wheels.runs import claim, last_whole
+from wheels.runs import claim, last_whole, results_in
 
 log = logging.getLogger("wheels")
 
@@ -102,7 +102,7 @@ def run(config: PretrainConfig) -> Path:
             log.info("%s is done already", folder)
         else:
             _train_into(folder, config, task, rationales, metrics)
-            held.finish(folder / FACTS, *folder.glob("*.safetensors"))
+            held.finish(*results_in(folder))
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return folder
 

@@ -26,7 +26,7 @@ from transformers.utils import logging as hf_logging
 
 from wheels.config.fields import ATTENTION
 from wheels.errors import WheelsError, check_choice, is_of_machine
-from wheels.files import open_output, read_json
+from wheels.files import open_output, read_json, room
 from wheels.finite import check_weights, not_finite
 from wheels.models.adapters import merged
 from wheels.models.places import Place, missing_file, offline, place_of
@@ -272,9 +272,11 @@ def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: str | Path)
     """
     folder = Path(folder)
     check_weights(model, f"the model for {folder}")
+    needed = 2 * sum(weight.numel() * weight.element_size() for weight in model.parameters())  # the old files too
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving.") as temporary, quiet_loading():
+        saving = tempfile.TemporaryDirectory(dir=folder, prefix=".saving.")
+        with room(folder, needed), saving as temporary, quiet_loading():
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
             # The configuration last: a folder that has it has everything.

@@ -11,6 +11,7 @@ from contextlib import suppress
 from wheels.config.flags import LEVELS
 from wheels.errors import WheelsError, check_choice
 from wheels.output.visible import one_line, visible
+from wheels.stop import seconds_of
 
 LONGEST = 2000
 """Characters of an error: what was given may be a file."""
@@ -51,6 +52,22 @@ def take_level(argv: Sequence[str]) -> tuple[str, list[str]]:
     if len(set(given)) > 1:
         raise WheelsError("give --quiet or one --log-level, not both: --quiet is --log-level warning without bars")
     return given[0] if given else "info", before + after
+
+
+def take_time_limit(argv: Sequence[str]) -> tuple[float | None, list[str]]:
+    """Return the seconds that a command may take, None for any, and the arguments without `--time-limit`.
+
+    Raises:
+        WheelsError: for what is no time.
+    """
+    rest, limit = list(argv), None
+    end = rest.index("--") if "--" in rest else len(rest)
+    for place in range(end - 1, -1, -1):
+        flag, equals, value = rest[place].partition("=")
+        if flag == "--time-limit":
+            limit = seconds_of(value if equals else "".join(rest[place + 1 : place + 2]))
+            del rest[place : place + 1 + (not equals)]
+    return limit, rest
 
 
 def bars_where_they_are_seen(level: str) -> None:

@@ -6,7 +6,7 @@ seal      what a file or a folder was made from, and its digests: how every item
 append    a line of a journal, on disk as a whole or not at all
 """
 
-from wheels.runs.claim import ADVICE, LOCK, NOTE, Run, check_free, claim, find, locked
+from wheels.runs.claim import ADVICE, LOCK, NOTE, Run, check_free, claim, find, locked, results_in
 from wheels.runs.journal import append_line, keep_lines, mend, whole_lines
 from wheels.runs.kept import JSON, LINES, Form, cached, chunks, is_whole, last_whole, number_of, seal
 
@@ -30,6 +30,7 @@ __all__ = [
     "locked",
     "mend",
     "number_of",
+    "results_in",
     "seal",
     "whole_lines",
 ]

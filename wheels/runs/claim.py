@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,11 @@ FORMAT = 1
 """Of `run.json` and of all that a run keeps beside it; what another version left is refused."""
 NOTE = "run.json"
 LOCK = ".lock"
+LOGS = ("metrics.jsonl", "resolved.json")
+"""What a run says of itself beside its result; only the run itself could write it again."""
 ADVICE = "give another --output, or remove that folder"
+LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{8}(\.old)?|\.saving\.\w{8}")
+"""The names of temporary files and folders, which a kill leaves."""
 
 
 @dataclass
@@ -68,7 +74,8 @@ class Run:
 def locked(file: Path, output: Path | str) -> Iterator[None]:
     """Hold the lock that is `file` while the block runs; it ends with the process, however that ends.
 
-    Of the processes of `torchrun` the first holds it for all.
+    What it is for is held too, where it is there and the system can: no door opens to who deletes the lock file. Of the
+    processes of `torchrun` the first holds it for all.
 
     Raises:
         WheelsError: where another process has it: names `output`, what the lock is for.
@@ -76,19 +83,33 @@ def locked(file: Path, output: Path | str) -> Iterator[None]:
     if not _is_first():
         yield
         return
-    lock = FileLock(str(file), timeout=0, thread_local=False)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise WheelsError(f"{output} is held by another process; wait until it ends, or stop it") from None
-    except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise WheelsError(f"cannot write {output}: {reason}; choose another place") from error
-    try:
+    with ExitStack() as held:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(str(file), timeout=0, thread_local=False))
+            if Path(output).exists():
+                _lock_itself(Path(output), held)
+        except (Timeout, BlockingIOError):
+            raise WheelsError(f"{output} is held by another process; wait until it ends, or stop it") from None
+        except (OSError, NotImplementedError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise WheelsError(f"cannot write {output}: {reason}; choose another place") from error
         yield
-    finally:
-        lock.release()
+
+
+def _lock_itself(place: Path, held: ExitStack) -> None:
+    """Lock a file or a folder; not on Windows, nor on network disks that lock no folder."""
+    with suppress(ImportError):
+        import fcntl
+
+        handle = os.open(place, os.O_RDONLY)
+        held.callback(os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            log.debug("%s cannot be locked itself", place)
 
 
 @contextmanager
@@ -123,6 +144,8 @@ def claim(
     check_free(folder)
     there = folder.is_dir()
     with locked(folder / LOCK, folder):
+        if _is_first():
+            sweep(folder)
         try:
             found = find(folder, command, identity, kept=kept, grows=grows, advice=advice)
             note = found or {"format": FORMAT, "command": command, "identity": {}}
@@ -176,6 +199,26 @@ def find(
             raise
         return None
     return found
+
+
+def results_in(*folders: Path) -> list[Path]:
+    """Return the files in folders that are a run's result: without its note, its lock, its logs and thresholds.
+
+    Thresholds are found again by `wheels calibrate`, whenever one likes.
+    """
+    others = (NOTE, LOCK, *LOGS, "calibration.json")
+    return [
+        file for folder in folders for file in sorted(folder.iterdir()) if file.is_file() and file.name not in others
+    ]
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a kill left of files that were being written; runs within the folder sweep their own."""
+    for place, folders, files in os.walk(folder):
+        for name in filter(LEFT_OVER.fullmatch, [*folders, *files]):
+            path = Path(place, name)
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        folders[:] = [name for name in folders if not Path(place, name, NOTE).is_file()]
 
 
 def _is_first() -> bool:

@@ -100,4 +100,5 @@ def keep_lines(path: Path, wanted: Callable[[Mapping[str, Any]], bool], *needed:
                 kept.append(line + b"\n")
         except (WheelsError, TypeError):
             continue
-    write_bytes(path, b"".join(kept))
+    if (content := b"".join(kept)) != path.read_bytes():
+        write_bytes(path, content)

@@ -1,0 +1,102 @@
+"""The commands that keep a run, each on a tiny pair and a few rows, so that it takes about a second."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.decoding.tiny import make_pair, save_artefact
+
+LETTERS = "abcdefghijk"
+ROWS = {"train": 24, "validation": 12, "test": 6}
+PRETRAIN = "--max-steps 6 --eval-every 2 --batch-size 8 --eval-limit 4 --log-every 2 --max-target-length 8 --threads 1"
+RECIPE = """
+sentences: {train: 60, validation: 8, test: 6}
+distil: {objective: kl, max_steps: 4, batch_size: 8, eval_every: 2, eval_limit: 4, metric: chrf}
+train: {limit: 30, width: 8, warm_epochs: 1, rounds: 1, texts: 10, forks: 2, pseudo_references: 1, batch_size: 8}
+calibrate: {rules: [learned, maxprob], budgets: [0.1, 0.2, 0.3], limit: 6}
+curve: {rules: [learned, maxprob, random], budgets: [0, 0.2, 1], seeds: 1, resamples: 100, metrics: [chrf]}
+examples: {rows: 2}
+"""
+CALIBRATE = "--rules learned,maxprob --budgets 0.2,0.5 --max-new-tokens 8 --threads 1"
+
+
+@dataclass(frozen=True)
+class Played:
+    """One command, ready to be played."""
+
+    argv: list[str]
+    """It writes below OUT."""
+    start: Callable[[Path], None] = lambda out: None
+    """Puts into the output what the command needs there."""
+    checkpoints: bool = False
+    """Whether it trains by steps, so that what is kept is not in chunks."""
+
+
+def inputs(place: Path) -> None:
+    """Write models, rows, a recipe and a calibrated model into a folder."""
+    pair = make_pair("t5")
+    pair.save_student(place / "student")
+    pair.save_teacher(place / "teacher")
+    for split, count in ROWS.items():
+        rows = [
+            {"source": " ".join(LETTERS[(n * 3 + k) % 11] for k in range(1 + n % 5)), "target": f"a {LETTERS[n % 11]}"}
+            for n in range(count)
+        ]
+        (place / "data").mkdir(parents=True, exist_ok=True)
+        (place / "data" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources = [{"source": " ".join(LETTERS[(n + k) % 11] for k in range(1 + n % 7))} for n in range(30)]
+    (place / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sources))
+    (place / "retrain.yaml").write_text("max_steps: 2\nbatch_size: 8\neval_limit: 4\n")
+    (place / "demo.yaml").write_text(RECIPE)
+    save_artefact(place / "model")
+
+
+def played(inputs: Path) -> dict[str, Played]:
+    """Return the commands, by a name; what they read is in a folder of `inputs`."""
+    at = {name: str(inputs / name) for name in ("student", "teacher", "data", "model", "demo.yaml", "retrain.yaml")}
+    pair = ["--student", at["student"], "--teacher", at["teacher"]]
+    data = ["--data", at["data"]]
+    train = "--width 8 --warm-epochs 1 --rounds 2 --texts 8 --pseudo-references 1 --batch-size 4 --max-new-tokens 8"
+    train += " --budgets 0.2,0.5 --calibration-rules learned,maxprob --calibration-budgets 0.5 --threads 1"
+    build = "--width 16 --layers 2 --heads 2 --ff 32 --vocab-size 280 --dropout 0.1"
+    kl = ["--objective", "kl", "--lmbda", "0.5"]
+    cached = ["--objective", "kl", "--cached-logits", "4"]
+    pcl = ["--objective", "pcl", "--lmbda", "0.5", "--paths", "both"]
+    annotate = ["--annotation-budget", "8", "--teacher", at["teacher"], "--assistant", at["teacher"], *data]
+    annotate += ["--student", at["student"], "--retrain", at["retrain.yaml"], "--input", str(inputs / "pool.jsonl")]
+    more = "--metric chrf --samples 2 --warm-up 0.25 --max-new-tokens 8 --batch-size 8 --threads 1"
+    annotate += more.split()
+    curve = "--rules maxprob,random --budgets 0,0.2,1 --seeds 1 --resamples 100 --metrics chrf --max-new-tokens 8"
+    passes = "--budgets 0.2 --seeds 1 --resamples 100 --metrics chrf --max-new-tokens 8"
+
+    def model(out: Path) -> None:
+        shutil.copytree(at["model"], out / "model")
+
+    def calibrated(out: Path) -> None:
+        from wheels.policy.calibration import Calibration, Point
+
+        model(out)
+        points = [Point("learned", 0, 0.2, 0.0, 0.2), Point("maxprob", 0, 0.2, 0.9, 0.2)]
+        Calibration(points).save(out / "model" / "deferral" / "calibration.json")
+
+    return {
+        "pretrain": Played(["pretrain", *data, *PRETRAIN.split(), *build.split()], checkpoints=True),
+        "pretrain kl": Played(["pretrain", *data, *pair, *PRETRAIN.split(), *kl], checkpoints=True),
+        "pretrain cached": Played(["pretrain", *data, *pair, *PRETRAIN.split(), *cached], checkpoints=True),
+        "pretrain pcl": Played(["pretrain", *data, *pair, *PRETRAIN.split(), *pcl], checkpoints=True),
+        "train": Played(["train", *data, *pair, *train.split()]),
+        "calibrate": Played(["calibrate", "--model", "OUT/model", *data, *CALIBRATE.split()], start=model),
+        "annotate": Played(["annotate", *annotate]),
+        "rationales": Played(["rationales", *data, "--teacher", at["teacher"], "--output", "OUT/rows.jsonl"]),
+        "demo": Played(["demo", "--recipe", at["demo.yaml"], "--threads", "1"]),
+        "bench curve": Played(
+            ["bench", "curve", "--model", "OUT/model", *data, "--output", "OUT/curve", *curve.split()], calibrated
+        ),
+        "bench passes": Played(
+            ["bench", "passes", "--model", "OUT/model", *data, "--output", "OUT/passes", *passes.split()], calibrated
+        ),
+    }
