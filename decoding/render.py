@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from wheels.decoding.trace import TEACHER, Trace, teacher_use
 from wheels.output.page import facts, page
@@ -52,12 +53,22 @@ def as_json(traces: Sequence[Trace]) -> str:
 
 
 class Summary:
-    """What the teacher was used for in the outputs of one decode, as they come."""
+    """What the teacher was used for in the outputs of one decode, as they come.
 
-    def __init__(self) -> None:
-        self._asked, self._total = "", Counter[str]()
-        self._dollars = (0.0, 0.0)
+    Args:
+        state: That of the same decode before it was cut short.
+    """
+
+    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
+        state = {"asked": "", "total": {}, "dollars": (0.0, 0.0)} | dict(state or {})
+        self._asked, self._total = str(state["asked"]), Counter[str](state["total"])
+        self._dollars: tuple[float, float] = tuple(state["dollars"])
         """What a remote teacher was paid, and what it alone would have cost."""
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What was counted, as values of JSON."""
+        return {"asked": self._asked, "total": dict(self._total), "dollars": list(self._dollars)}
 
     def add(self, traces: Iterable[Trace]) -> None:
         """Count some outputs."""

@@ -1,20 +1,18 @@
-"""`wheels generate`: texts in, texts out, and what the teacher was used for."""
+"""The parts of `wheels generate`: models, method, outputs in order, and how each is shown."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
 from typing import Any
 
 from wheels.config.fields import weights_of
-from wheels.data.conversations import Conversation
 from wheels.data.prompts import chosen_prompt
 from wheels.decoding.commands.generate_config import GenerateConfig
-from wheels.decoding.commands.inputs import Texts, held, read_sources
+from wheels.decoding.commands.inputs import Texts
 from wheels.decoding.methods.calibrated import rule_of
 from wheels.decoding.methods.choices import DRAFT_LENGTHS, TOLERANCES
 from wheels.decoding.methods.method import (
@@ -29,59 +27,23 @@ from wheels.decoding.methods.method import (
     verified,
 )
 from wheels.decoding.methods.rules import RULES
-from wheels.decoding.models.backends import use_backend
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.remote.pair import RemotePair
 from wheels.decoding.remote.prices import Prices
 from wheels.decoding.remote.teacher import RemoteTeacher
-from wheels.decoding.render import Summary, as_html, as_json, as_text
+from wheels.decoding.render import Summary, as_json, as_text
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.streaming import Spent, in_order
 from wheels.decoding.trace import Trace
 from wheels.errors import WheelsError
-from wheels.files import check_writable, open_output
 from wheels.models.artefact import Artefact
 from wheels.models.loading import set_loading
 from wheels.models.pair import Pair
 from wheels.output.progress import Progress
-from wheels.output.streams import remark, say
-from wheels.threads import set_threads
+from wheels.output.streams import say
 
 PART = 4096
 """Texts after which online mode lets all end: what it has spent is then all that a later text depends on."""
-
-
-def run(config: GenerateConfig) -> None:
-    """Write an output for each text; see `GenerateConfig`.
-
-    The outputs go to standard output or `--output`; the line that sums up the teacher's use goes to standard error, so
-    that a pipe carries the outputs alone; `--quiet` leaves it out.
-    """
-    use_backend(config.backend)
-    if config.output is not None:
-        check_writable(config.output)
-    sources = read_sources(config)
-    artefact = load_artefact(config, conversations=isinstance(next(iter(sources), None), Conversation))
-    set_threads(config.threads, artefact.pair)
-    used = Summary()
-    with closing(artefact.pair), _writer(config) as write:
-        for text in _shown(config, artefact, sources, used):
-            write(text)
-    if config.output is not None:
-        remark(f"written to {config.output}")
-    if config.format == "text" or config.output is not None:
-        remark(f"{used}{rounded_weights(config)}")
-
-
-def _shown(config: GenerateConfig, artefact: Artefact, sources: Texts, used: Summary) -> Iterator[str]:
-    """Yield the result in the parts in which it is written, and count what the teacher was used for."""
-    page, several = config.format == "html", len(sources) > 1
-    texts = held(sources, str(config.input)) if page else sources
-    traces = counted(generate(config, artefact, texts), used, Progress(len(sources), "text", bar=many(config, sources)))
-    if page:
-        yield as_html([*traces], [*texts], student=artefact.student_name, teacher=artefact.teacher_name)
-    else:
-        yield from (render(config, trace, one_line=several) for trace in traces)
 
 
 def many(config: GenerateConfig, sources: Texts) -> bool:
@@ -89,37 +51,19 @@ def many(config: GenerateConfig, sources: Texts) -> bool:
     return len(sources) > config.batch_size
 
 
-def counted(traces: Iterable[Trace], used: Summary, progress: Progress) -> Iterator[Trace]:
-    """Yield traces, count what they cost, and say which source could not be read and how far the work is."""
-    with progress:
-        for trace in traces:
-            if trace.error:
-                say(f"skipped: {trace.error}")
-            used.add([trace])
-            progress.advance()
-            yield trace
+def count(trace: Trace, used: Summary, progress: Progress) -> None:
+    """Take in an output: what it cost, how far the work is; say why there is none."""
+    if trace.error:
+        say(f"skipped: {trace.error}")
+    used.add([trace])
+    progress.advance()
 
 
-def rounded_weights(config: GenerateConfig) -> str:
-    """Return what the summary says of weights that are not left in the models' own number format."""
+def summed_up(config: GenerateConfig, used: Summary) -> str:
+    """Return the line on the teacher's use, with weights that are not left in the models' own number format."""
     if {*weights_of(config).values()} == {"float32"}:
-        return ""
-    return f"; weights: student {config.student_weights}, teacher {config.teacher_weights}"
-
-
-@contextmanager
-def _writer(config: GenerateConfig) -> Iterator[Callable[[str], None]]:
-    """Yield what writes a part of the result: into the file, which appears when it is whole, or to standard output."""
-
-    def show(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-    if config.output is None:
-        yield show
-    else:
-        with open_output(config.output) as file:
-            yield lambda text: file.writelines([text.encode("utf-8")])
+        return str(used)
+    return f"{used}; weights: student {config.student_weights}, teacher {config.teacher_weights}"
 
 
 def load_artefact(config: GenerateConfig, *, conversations: bool = False) -> Artefact:

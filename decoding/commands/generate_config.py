@@ -176,6 +176,11 @@ class GenerateConfig:
             raise WheelsError(f"color 'always' is for format 'text', got format {self.format!r}")
 
     @property
+    def resume(self) -> str:
+        """`auto` where the same command goes on with what was written, from a file into a file; else `never`."""
+        return "auto" if self.output is not None and self.input not in (None, "-") else "never"
+
+    @property
     def budget(self) -> float | None:
         """The teacher budget that is kept; None where every token is verified instead."""
         if self.method not in BUDGETED:

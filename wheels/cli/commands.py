@@ -27,9 +27,8 @@ class Command:
 COMMANDS = {
     "generate": Command(
         "wheels.decoding.commands.generate_config:GenerateConfig",
-        "wheels.decoding.commands.generate:run",
+        "wheels.decoding.commands.run:run",
         "write text with the student, calling the teacher within a budget",
-        continues=False,
         section="start here",
     ),
     "serve": Command(

@@ -87,11 +87,7 @@ class Artefact:
         Raises:
             WheelsError: where something is missing or damaged: names it, and says what to do.
         """
-        place = Path(folder) if folder is not None else embedded_folder()
-        if folder is None and not place.is_dir():
-            raise WheelsError("the embedded pair is not in this installation; give a model's folder by --model DIR")
-        config = check_model(place)
-        source = teacher or _teacher_of(place, config)
+        place, config, source = found_models(folder, teacher)
         weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
         prompt = Prompt.of(config["prompt"])
         calibration = Calibration.load(place / "deferral" / "calibration.json")
@@ -172,6 +168,23 @@ class Artefact:
         """The digest of the head that `rule` uses; "" for a rule without one."""
         heads = self.heads.get(rule, [])
         return _digest(heads[seed].state_dict()) if seed < len(heads) else ""
+
+
+def found_models(folder: str | Path | None, teacher: str | None) -> tuple[Path, dict[str, Any], str]:
+    """Return a trained model's folder, what `deferral/config.json` says, and the folder or hub id of its teacher.
+
+    Args:
+        folder: what `wheels train` wrote; None: the embedded pair.
+        teacher: in place of the one that the folder names.
+
+    Raises:
+        WheelsError: where something is missing or damaged.
+    """
+    place = Path(folder) if folder is not None else embedded_folder()
+    if folder is None and not place.is_dir():
+        raise WheelsError("the embedded pair is not in this installation; give a model's folder by --model DIR")
+    config = check_model(place)
+    return place, config, teacher or _teacher_of(place, config)
 
 
 def save_deferral(

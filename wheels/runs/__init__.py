@@ -4,11 +4,25 @@ claim     a folder for one run, by one process; another run is refused by the fi
 cached    an item that is made once and kept; chunks: a long job in numbered parts, resumed in the middle
 seal      what a file or a folder was made from, and its digests: how every item is known to be whole
 append    a line of a journal, on disk as a whole or not at all
+Lines     the lines of a result that grows, committed with the state to go on from
 """
 
 from wheels.runs.claim import ADVICE, LOCK, NOTE, Run, check_free, claim, find, locked, results_in
 from wheels.runs.journal import append_line, keep_lines, mend, whole_lines
-from wheels.runs.kept import JSON, LINES, Form, cached, chunks, is_whole, last_whole, number_of, seal
+from wheels.runs.kept import (
+    JSON,
+    LINES,
+    Form,
+    cached,
+    chunks,
+    digest_of,
+    digests,
+    is_whole,
+    last_whole,
+    number_of,
+    seal,
+)
+from wheels.runs.lines import Lines
 
 __all__ = [
     "ADVICE",
@@ -17,12 +31,15 @@ __all__ = [
     "LOCK",
     "NOTE",
     "Form",
+    "Lines",
     "Run",
     "append_line",
     "cached",
     "check_free",
     "chunks",
     "claim",
+    "digest_of",
+    "digests",
     "find",
     "is_whole",
     "keep_lines",

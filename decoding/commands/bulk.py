@@ -1,0 +1,138 @@
+"""`wheels generate` from a file into a file: what is written stays, and the same command goes on after it.
+
+Beside the output, in `OUTPUT.run`:
+
+    run.json      which run it is, and the digest of the output when it is done (`wheels.runs.claim`)
+    rows          the outputs so far, one a line (`wheels.runs.lines`)
+    ledger        what a remote teacher was paid, where that is limited and no other ledger is given
+
+Outputs depend on their own text alone, so those that are missing are written as they would have been. In online mode
+they depend on what was spent before: it is kept with the rows, after each part.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from wheels.config.parsing import to_dict
+from wheels.data.conversations import Conversation
+from wheels.decoding.commands.generate import PART, count, generate, load_artefact, many, render, summed_up
+from wheels.decoding.commands.generate_config import GenerateConfig
+from wheels.decoding.commands.inputs import FileTexts
+from wheels.decoding.methods.rules import find_rule
+from wheels.decoding.render import Summary
+from wheels.decoding.streaming import Spent
+from wheels.files import open_output
+from wheels.models.artefact import found_models
+from wheels.models.loading import model_digest
+from wheels.output.progress import Progress
+from wheels.output.streams import remark
+from wheels.runs import Lines, claim, digest_of, digests
+from wheels.threads import set_threads
+
+EVERY = 1.0
+"""Seconds after which what was written is committed: about as much of it is lost by a kill."""
+INCIDENTAL = (
+    *("text", "output", "batch_size", "threads", "on_error"),
+    *("teacher_key", "teacher_timeout", "teacher_attempts", "ledger"),
+)
+"""Settings that a run may go on with other values of; in online mode the batch size decides too."""
+LIMITS = ("budget_dollars", "max_teacher_requests", "max_teacher_tokens")
+"""What a teacher at an address may cost in all."""
+
+
+def is_kept(config: GenerateConfig) -> bool:
+    """Return whether what is written of a file is kept: where it goes into a file too, a line for each text."""
+    if config.output is None or config.format == "html":
+        return False
+    place = Path(config.output)
+    return place.is_file() or not place.exists()
+
+
+def run(config: GenerateConfig, sources: FileTexts) -> None:
+    """Write an output for each text of a file that the last run of this command did not come to."""
+    place = Path(os.path.realpath(str(config.output)))
+    folder = place.with_name(f"{place.name}.run")
+    rows, ledger = folder / "rows", folder / "ledger"
+    advice = f"give another --output, or remove {folder}"
+    kept = [Lines.note_of(rows), ledger]
+    with claim(
+        folder, "generate", config, identity_of(config), kept=lambda: any(map(Path.exists, kept)), advice=advice
+    ) as held:
+        used = Summary(held.note.get("used"))
+        if held.finished:
+            remark(f"{config.output} is done already")
+        else:
+            lines = Lines(rows)
+            used = _write(_accounted(config, ledger), sources, lines)
+            with open_output(place) as file:
+                if lines.count:
+                    with rows.open("rb") as written:
+                        shutil.copyfileobj(written, file)
+            held.note["used"] = used.state
+            held.finish(place)
+            lines.remove()
+            ledger.unlink(missing_ok=True)
+            remark(f"written to {config.output}")
+    remark(summed_up(config, used))
+
+
+def identity_of(config: GenerateConfig) -> dict[str, Any]:
+    """Return everything that the outputs depend on."""
+    online = config.budget_mode == "online"
+    settings = to_dict(config, [name for name in INCIDENTAL if not (online and name == "batch_size")])
+    settings["input_digest"] = digest_of(Path(str(config.input)))
+    if config.student is not None:
+        settings["student_digest"], teacher = model_digest(config.student), str(config.teacher)
+    else:
+        place, _, teacher = found_models(config.model, config.teacher_model if config.is_remote else config.teacher)
+        settings["model_digest"] = [model_digest(place), digests(place / "deferral")]
+    settings["teacher_digest"] = config.teacher_model if config.is_remote else model_digest(teacher)
+    if code := find_rule(config.rule).code:
+        settings["rule_digest"] = code
+    return settings
+
+
+def _accounted(config: GenerateConfig, ledger: Path) -> GenerateConfig:
+    """Return the configuration with a ledger, where something is limited that a teacher at an address may cost."""
+    is_limited = any(getattr(config, name) is not None for name in LIMITS)
+    return replace(config, ledger=str(ledger)) if is_limited and config.ledger is None else config
+
+
+def _write(config: GenerateConfig, sources: FileTexts, lines: Lines) -> Summary:
+    """Write the lines that are missing; return what the teacher was used for in all."""
+    done, online = lines.count, config.budget_mode == "online"
+    used = Summary(lines.state.get("used"))
+    spent: Spent = {budget: (calls, tokens) for budget, calls, tokens in lines.state.get("spent", [])}
+
+    def commit() -> None:
+        told = [[budget, *counts] for budget, counts in spent.items()]
+        lines.commit({"used": used.state, "spent": told})
+
+    if done:
+        remark(f"{done:,} of {len(sources):,} texts are written already")
+    artefact = load_artefact(config, conversations=isinstance(next(iter(sources)), Conversation))
+    set_threads(config.threads, artefact.pair)
+    texts, said = islice(iter(sources), done, None), time.monotonic()
+    with closing(artefact.pair), Progress(len(sources), "text", done=done, bar=many(config, sources)) as progress:
+        try:
+            for trace in generate(config, artefact, texts, first=done, spent=spent):
+                due = lines.count % PART == 0 if online else time.monotonic() - said >= EVERY
+                if due and lines.count > done:
+                    commit()
+                    said = time.monotonic()
+                count(trace, used, progress)
+                lines.append(render(config, trace, one_line=len(sources) > 1))
+        except BaseException:
+            if not online and lines.count > done:
+                commit()
+            raise
+    commit()
+    return used

@@ -1,0 +1,76 @@
+"""`wheels generate`: texts in, texts out, and what the teacher was used for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+from wheels.data.conversations import Conversation
+from wheels.decoding.commands import bulk
+from wheels.decoding.commands.generate import count, generate, load_artefact, many, render, summed_up
+from wheels.decoding.commands.generate_config import GenerateConfig
+from wheels.decoding.commands.inputs import FileTexts, Texts, held, read_sources
+from wheels.decoding.models.backends import use_backend
+from wheels.decoding.render import Summary, as_html
+from wheels.decoding.trace import Trace
+from wheels.files import check_writable, open_output
+from wheels.models.artefact import Artefact
+from wheels.output.progress import Progress
+from wheels.output.streams import remark
+from wheels.threads import set_threads
+
+
+def run(config: GenerateConfig) -> None:
+    """Write an output for each text; see `GenerateConfig`.
+
+    The outputs go to standard output or `--output`; the line that sums up the teacher's use goes to standard error, so
+    that a pipe carries the outputs alone; `--quiet` leaves it out.
+    """
+    use_backend(config.backend)
+    if config.output is not None:
+        check_writable(config.output)
+    sources = read_sources(config)
+    if isinstance(sources, FileTexts) and bulk.is_kept(config):
+        bulk.run(config, sources)
+        return
+    artefact = load_artefact(config, conversations=isinstance(next(iter(sources), None), Conversation))
+    set_threads(config.threads, artefact.pair)
+    used = Summary()
+    with closing(artefact.pair), _writer(config) as write:
+        for text in _shown(config, artefact, sources, used):
+            write(text)
+    if config.output is not None:
+        remark(f"written to {config.output}")
+    if config.format == "text" or config.output is not None:
+        remark(summed_up(config, used))
+
+
+def _shown(config: GenerateConfig, artefact: Artefact, sources: Texts, used: Summary) -> Iterator[str]:
+    """Yield the result in the parts in which it is written, and count what the teacher was used for."""
+    page, traces = config.format == "html", list[Trace]()
+    texts = held(sources, str(config.input)) if page else sources
+    with Progress(len(sources), "text", bar=many(config, sources)) as progress:
+        for trace in generate(config, artefact, texts):
+            count(trace, used, progress)
+            if page:
+                traces.append(trace)
+            else:
+                yield render(config, trace, one_line=len(sources) > 1)
+    if page:
+        yield as_html(traces, [*texts], student=artefact.student_name, teacher=artefact.teacher_name)
+
+
+@contextmanager
+def _writer(config: GenerateConfig) -> Iterator[Callable[[str], None]]:
+    """Yield what writes a part of the result: into the file, which appears when it is whole, or to standard output."""
+
+    def show(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    if config.output is None:
+        yield show
+    else:
+        with open_output(config.output) as file:
+            yield lambda text: file.writelines([text.encode("utf-8")])
