@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import torch
 
 from wheels.decoding.methods.budget import permitted
+from wheels.decoding.methods.choices import PACED
 from wheels.decoding.methods.draft_length import next_length
 from wheels.decoding.methods.lookup import copied_draft
 from wheels.decoding.methods.method import LONGEST_DRAFT, Method
@@ -30,7 +31,9 @@ from wheels.decoding.models.runner import Output, Pass
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.passes import called
 from wheels.decoding.read_ahead import ReadAhead
+from wheels.decoding.remote.pacer import pacer_of
 from wheels.decoding.remote.passes import passes_for
+from wheels.decoding.remote.write_on import WriteOn, split, write_on_of
 from wheels.decoding.scheduler import Schedule
 from wheels.decoding.sequences import Sequence, TextBatch
 from wheels.errors import check_kind, check_whole
@@ -54,6 +57,7 @@ class Engine:
         schedule: When the teacher runs.
         journal: Every forward pass is noted here.
         more: Whether any number of texts may be submitted later.
+        total: Texts of the run, those that are submitted later among them; None: `sequences` alone.
     """
 
     def __init__(
@@ -67,10 +71,11 @@ class Engine:
         schedule: Schedule = GROUPED,
         journal: dict[str, list[Pass]] | None = None,
         more: bool = False,
+        total: int | None = None,
     ) -> None:
         check_whole("batch_size", batch_size, 1)
         check_kind("schedule", schedule, Schedule, "a Schedule (wheels.decoding.scheduler)")
-        self.online = online_budget_of(method, set(method.budgets))
+        self.online = pacer_of(pair, method, sequences, total) or online_budget_of(method, set(method.budgets))
         self.method, self.params, self.schedule = method, params, schedule
         self.eos = frozenset(pair.eos_ids)
         expected = 2**31 if more else max(len(sequences), 1)
@@ -83,6 +88,7 @@ class Engine:
         count = min(schedule.in_flight(self.batch_size, 1 if alone else self.group), expected)
         self.texts = TextBatch(pair, count, sequences)
         self.passes = passes_for(pair, self.texts, params, method, OVERHEAD if costs is None else costs.overhead())
+        self.ahead = write_on_of(self.passes, method, params, self.eos, alone=self.online is None or count == 1)
         self.prompts = ReadAhead(self.passes, {"student": self._run, "teacher": self._call})
         if journal is not None:
             self.passes.keep_journal(journal)
@@ -105,7 +111,8 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether a text waits or is being written."""
-        return bool(self.waiting or self.running or self.calling or self.prompts.slots)
+        under_way = self.ahead is not None and self.ahead.calls
+        return bool(self.waiting or self.running or self.calling or self.prompts.slots or under_way)
 
     def run(self) -> Iterator[Sequence]:
         """Write all texts; yield each as it ends."""
@@ -113,8 +120,12 @@ class Engine:
             yield from self.step()
 
     def submit_longest_first(self, sequences: list[Sequence]) -> None:
-        """Let texts wait that draw by the engine's seed: those of one length are read together, with less padding."""
-        for sequence in sorted(sequences, key=lambda sequence: -len(sequence.source)):
+        """Let texts wait that draw by the engine's seed: those of one length are read together, with less padding.
+
+        In dollars mode they keep their order: what the first ones cost is to hold for the others too.
+        """
+        paced = self.method.mode == PACED
+        for sequence in sequences if paced else sorted(sequences, key=lambda sequence: -len(sequence.source)):
             sequence.seed = self.params.seed
             self.submit(sequence)
 
@@ -130,17 +141,22 @@ class Engine:
         if slot is not None:
             for slots in (self.running, self.calling, self.prompts.slots):
                 slots[:] = [each for each in slots if each != slot]
+            if self.ahead is not None:
+                self.ahead.drop(slot)
             self._leave(slot)
 
     def step(self) -> list[Sequence]:
         """Run a pass of one model for texts that are there, and a chunk of a prompt; return those that have ended."""
         self._admit()
+        left = [self._leave(slot) for slot in self._answered()]
         if not self.running and not self.calling:
             self.prompts.step()
-            return []
+            return left
         start = time.perf_counter()
         waited = self.clock - self.since[self.calling[0]] if self.calling else 0
-        model, slots = self.schedule.next(self.running, self.calling, waited, self.batch_size, self.group)
+        sure = self.running if self.ahead is None else [slot for slot in self.running if slot not in self.ahead.calls]
+        model, slots = self.schedule.next(sure, self.calling, waited, self.batch_size, self.group)
+        slots = slots if model == "teacher" else self.running[: self.batch_size]
         slots = sorted(slots)  # so that a pass of all rows is one of the whole cache
         slots_R = torch.tensor(slots, device=self.texts.length_Q.device)
         ended = (self._student_pass if model == "student" else self._teacher_pass)(slots, slots_R)
@@ -148,16 +164,18 @@ class Engine:
         for slot in slots:
             self.texts.sequence(slot).seconds += seconds
         self.prompts.step()  # at the end, so that what is left of a prompt is not read in the same step
-        return [self._leave(slot) for slot in ended]
+        return left + [self._leave(slot) for slot in ended]
 
     def final(self, sequence: Sequence) -> int:
         """Return how many tokens of a text that is being written stand: a draft may still be rolled back."""
+        if self.ahead is not None:
+            return self.ahead.standing(sequence)
         return len(sequence.tokens) if self.method.verifier is None else sequence.num_settled
 
     def _leave(self, slot: int) -> Sequence:
         """Give a slot back, and return the text that was in it."""
         if self.online is not None:
-            self.online.recount([self.texts.sequence(slot)])
+            self.online.leave(self.texts.sequence(slot))
         return self.texts.leave(slot)
 
     def _admit(self) -> None:
@@ -180,6 +198,10 @@ class Engine:
         self.clock += 1
         del self.running[: len(slots)]
         output, teacher_RV = self.passes.read_student(slots, slots_R), None
+        if self.ahead is not None:
+            slots, slots_R, output = self._guess(slots, slots_R, output, self.ahead)
+            if not slots:
+                return []
         if self.method.rule is not None and self.method.rule.needs_teacher:
             teacher_RV = self.passes.read_teacher_first(slots, slots_R)
         call_R = self._calls(slots, slots_R, output, teacher_RV)
@@ -191,12 +213,35 @@ class Engine:
             self.passes.call_teacher(asking, slots_R[call_R], teacher_RV[call_R])
             ended += self._go_on(asking)
         else:
+            if self.ahead is not None:
+                self.ahead.keep(asking, self.passes.student_tokens(slots_R[call_R], output.logits_RV[call_R]))
             for slot in asking:
                 self._call(slot)
         if len(asking) < len(slots):
             writing = [slot for slot, call in zip(slots, calls, strict=True) if not call]
             ended += self._write(writing, slots_R[~call_R], output.logits_RV[~call_R])
         return ended
+
+    def _guess(
+        self, slots: list[int], slots_R: torch.Tensor, output: Output, ahead: WriteOn
+    ) -> tuple[list[int], torch.Tensor, Output]:
+        """Write the student's guess of a token that the teacher was asked for; return what is left of a pass."""
+        guesses = ahead.guessing(slots)
+        if not any(guesses):
+            return slots, slots_R, output
+        guessing, others = split(slots, guesses)
+        guess_R = torch.tensor(guesses, device=slots_R.device)
+        token_R = self.passes.student_tokens(slots_R[guess_R], output.logits_RV[guess_R])
+        self.texts.append(guessing, slots_R[guess_R], token_R, by_teacher=True)
+        self._goes_on_ahead([slot for slot in guessing if ahead.goes_on(slot)])
+        return others, slots_R[~guess_R], Output(output.logits_RV[~guess_R], output.hidden_RD[~guess_R])
+
+    def _goes_on_ahead(self, slots: list[int]) -> None:
+        """Let the student write on in texts whose answer is under way; online mode counts its guesses as they are."""
+        for slot in slots:
+            insort(self.running, slot, key=self.order.__getitem__)
+        if self.online is not None:
+            self.online.recount(map(self.texts.sequence, slots))
 
     def _calls(
         self, slots: list[int], slots_R: torch.Tensor, output: Output, teacher_RV: torch.Tensor | None
@@ -225,6 +270,9 @@ class Engine:
     def _teacher_pass(self, slots: list[int], slots_R: torch.Tensor) -> list[int]:
         """Let the teacher catch up, verify the drafts and write a token; return the slots whose text has ended."""
         del self.calling[: len(slots)]
+        if self.ahead is not None:
+            self._goes_on_ahead(self.ahead.send(slots, slots_R))
+            return []
         if self.method.verifier is None:
             self.passes.call_teacher(slots, slots_R)
         else:
@@ -232,6 +280,26 @@ class Engine:
         if self.online is not None:  # drafts were rolled back, or a remote teacher did not answer
             self.online.recount(map(self.texts.sequence, slots))
         return self._go_on(slots)
+
+    def _answered(self) -> list[int]:
+        """Go on with texts whose answers have come; return the slots whose text has ended.
+
+        Where nothing else is to be done it waits for one.
+        """
+        ended = list[int]()
+        if self.ahead is None:
+            return ended
+        for slot, stands in self.ahead.collect(until_one=not (self.running or self.calling or self.prompts.slots)):
+            again = stands and slot in self.ahead.again
+            self.ahead.again.discard(slot)
+            if self.online is not None and not again:
+                self.online.recount([self.texts.sequence(slot)])
+            if again:
+                self._call(slot)
+            elif not (stands and slot in self.running):
+                self.running = [each for each in self.running if each != slot]
+                ended += self._go_on([slot])
+        return ended
 
     def _verify(self, slots: list[int], slots_R: torch.Tensor, verifier: Verifier) -> None:
         """Let the teacher verify drafts, and write a token after what it accepts."""
@@ -276,6 +344,9 @@ class Engine:
             Whether it has ended.
         """
         sequence = self.texts.sequence(slot)
+        if self.ahead is not None and slot in self.ahead.calls:
+            self._goes_on_ahead([slot] if self.ahead.goes_on(slot) else [])
+            return False
         if final and self._ends(sequence, final):
             return True
         if self.method.lookup:
@@ -314,8 +385,10 @@ class Engine:
         self.texts.append_span(slot, draft[: next(ends, len(draft))], by_teacher=False)
 
     def _call(self, slot: int) -> None:
-        """Let a text wait for the teacher."""
-        if not self.prompts.takes("teacher", slot):
+        """Let a text wait for the teacher; one whose answer is under way calls again, if that is what was guessed."""
+        if self.ahead is not None and slot in self.ahead.calls:
+            self.ahead.again.add(slot)
+        elif not self.prompts.takes("teacher", slot):
             self.calling.append(slot)
             self.since[slot] = self.clock
 

@@ -61,6 +61,8 @@ class Sequence:
     """Draft tokens that were judged: those accepted, and the one that was not."""
     degraded: int = 0
     """Tokens that the student wrote because a remote teacher, called for them, gave no answer."""
+    guessed: int = 0
+    """Answers of a remote teacher that were what the student had written meanwhile."""
     usage: Usage = USED_NOTHING
     """Tokens that a remote teacher's server counted for it."""
     seconds: float = 0.0

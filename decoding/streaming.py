@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from typing import Any
 
 from wheels.decoding.engine import GROUPED, Engine
 from wheels.decoding.methods.method import Method, check_method
@@ -112,6 +113,7 @@ def in_order(
     schedule: Schedule = GROUPED,
     on_error: str = "stop",
     spent: Spent | None = None,
+    total: int | None = None,
 ) -> Iterator[Trace]:
     """Write an output for each of any number of sources, and yield the traces in the sources' order.
 
@@ -126,6 +128,7 @@ def in_order(
         schedule: As in `stream`.
         on_error: For a source that cannot be read: `stop` before its block is written, or `skip` it.
         spent: What online mode goes on from; at the end it holds what all texts have spent.
+        total: How many sources there are, over which dollars mode spreads its money; None: a block of them.
 
     Raises:
         WheelsError: as `stream`.
@@ -134,7 +137,8 @@ def in_order(
     blocks = _Blocks(pair, iter(sources), params, max(BLOCK, 4 * batch_size), on_error, params.first)
     done, written = blocks.unread, params.first
     known = blocks.read()
-    engine = Engine(pair, known, method, params, batch_size=batch_size, schedule=schedule, more=blocks.more)
+    slots: dict[str, Any] = {"batch_size": batch_size, "schedule": schedule, "more": blocks.more, "total": total}
+    engine = Engine(pair, known, method, params, **slots)
     del known
     if engine.online is not None and spent is not None:
         engine.online.resume(spent)

@@ -54,6 +54,8 @@ class Trace:
     """Draft tokens that were judged: the accepted ones, and the first that was rejected in each draft."""
     degraded: int = 0
     """Tokens that the student wrote because a remote teacher, called for them, gave no answer."""
+    guessed: int = 0
+    """Answers of a remote teacher that were what the student had written meanwhile: round trips that took no time."""
     bill: Bill | None = None
     """What a remote teacher was paid for it; None where the teacher is here."""
     error: str | None = None
@@ -116,7 +118,7 @@ class Trace:
             "wasted": self.wasted,
             "degraded": self.degraded,
             "runs_on": dict(self.runs_on),
-            **({} if self.bill is None else {"bill": self.bill.to_json()}),
+            **({} if self.bill is None else {"guessed": self.guessed, "bill": self.bill.to_json()}),
             **({} if self.error is None else {"error": self.error}),
         }
 
@@ -148,6 +150,7 @@ def trace_of(pair: Pair, sequence: Sequence, method: Method, runs_on: Mapping[st
         accepted=sequence.accepted,
         checked=sequence.checked,
         degraded=sequence.degraded,
+        guessed=sequence.guessed,
         bill=pair.bill(sequence) if isinstance(pair, RemotePair) else None,
         error=sequence.error,
         runs_on=runs_on,

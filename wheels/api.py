@@ -18,6 +18,7 @@ from wheels.data.rows import Row
 from wheels.data.tasks import digest
 from wheels.decoding.commands.calibrate import chosen_rules, code_of, points_of
 from wheels.decoding.methods.calibrated import known_rules, rule_of
+from wheels.decoding.methods.choices import PACED
 from wheels.decoding.methods.method import Method, deferral
 from wheels.decoding.methods.rule import AnyRule, Rule
 from wheels.decoding.params import DecodeParams
@@ -152,7 +153,8 @@ class Model:
             teacher_budget: The share of the tokens that the teacher may write, in [0, 1]: for all texts, or one for
                 each. None: 0.2, or no budget for a rule with a threshold of its own (`rule.at(...)`).
             mode: Who keeps the budget: `average` the calibrated threshold, over many texts; `online` a threshold that
-                moves with what was spent; `strict` the engine, at every prefix of every text.
+                moves with what was spent; `strict` the engine, at every prefix of every text; `dollars` one that
+                spreads the `budget_dollars` of a remote teacher over the texts, in place of a share.
             rule: Says when to call: a name, `FILE.py:NAME`, or a rule. None: `learned`.
             method: Another way of decoding, such as `wheels.speculative(5)`; it has its own rule and budget.
             max_new_tokens: The most tokens of an output.
@@ -208,7 +210,9 @@ class Model:
             return method
         rule = "learned" if rule is None else rule
         if isinstance(rule, str) or (isinstance(rule, Rule) and not rule.is_set):
-            rule, budget = self.rule(rule, seed=seed), BUDGET if budget is None else budget
+            rule = self.rule(rule, seed=seed)
+            if budget is None and mode != PACED:
+                budget = BUDGET
         return deferral(rule, budget, mode)
 
 

@@ -26,6 +26,7 @@ from wheels.data.conversations import Conversation
 from wheels.decoding.commands.generate import PART, count, generate, load_artefact, many, render, summed_up
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.commands.inputs import FileTexts
+from wheels.decoding.methods.choices import PACED
 from wheels.decoding.methods.rules import find_rule
 from wheels.decoding.render import Summary
 from wheels.decoding.streaming import Spent
@@ -41,9 +42,9 @@ EVERY = 1.0
 """Seconds after which what was written is committed: about as much of it is lost by a kill."""
 INCIDENTAL = (
     *("text", "output", "batch_size", "threads", "on_error"),
-    *("teacher_key", "teacher_timeout", "teacher_attempts", "ledger"),
+    *("teacher_key", "teacher_timeout", "teacher_attempts", "ledger", "write_on"),
 )
-"""Settings that a run may go on with other values of; in online mode the batch size decides too."""
+"""Settings that a run may go on with other values of; in online and dollars mode the batch size decides too."""
 LIMITS = ("budget_dollars", "max_teacher_requests", "max_teacher_tokens")
 """What a teacher at an address may cost in all."""
 
@@ -86,7 +87,7 @@ def run(config: GenerateConfig, sources: FileTexts) -> None:
 
 def identity_of(config: GenerateConfig) -> dict[str, Any]:
     """Return everything that the outputs depend on."""
-    online = config.budget_mode == "online"
+    online = config.mode in ("online", PACED)
     settings = to_dict(config, [name for name in INCIDENTAL if not (online and name == "batch_size")])
     settings["input_digest"] = digest_of(Path(str(config.input)))
     if config.student is not None:
@@ -123,7 +124,7 @@ def _write(config: GenerateConfig, sources: FileTexts, lines: Lines) -> Summary:
     texts, said = islice(iter(sources), done, None), time.monotonic()
     with closing(artefact.pair), Progress(len(sources), "text", done=done, bar=many(config, sources)) as progress:
         try:
-            for trace in generate(config, artefact, texts, first=done, spent=spent):
+            for trace in generate(config, artefact, texts, first=done, spent=spent, total=len(sources) - done):
                 due = lines.count % PART == 0 if online else time.monotonic() - said >= EVERY
                 if due and lines.count > done:
                     commit()

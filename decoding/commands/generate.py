@@ -14,7 +14,7 @@ from wheels.data.prompts import chosen_prompt
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.commands.inputs import Texts
 from wheels.decoding.methods.calibrated import rule_of
-from wheels.decoding.methods.choices import DRAFT_LENGTHS, TOLERANCES
+from wheels.decoding.methods.choices import BUDGETED, DRAFT_LENGTHS, TOLERANCES
 from wheels.decoding.methods.method import (
     Method,
     bild,
@@ -40,7 +40,7 @@ from wheels.models.artefact import Artefact
 from wheels.models.loading import set_loading
 from wheels.models.pair import Pair
 from wheels.output.progress import Progress
-from wheels.output.streams import say
+from wheels.output.streams import remark, say
 
 PART = 4096
 """Texts after which online mode lets all end: what it has spent is then all that a later text depends on."""
@@ -98,6 +98,7 @@ def remote_teacher(config: GenerateConfig) -> RemoteTeacher:
         timeout=config.teacher_timeout,
         attempts=config.teacher_attempts,
         span=config.span,
+        write_on=config.write_on,
         prices=Prices.of(config.prices) if config.prices else None,
         budget_dollars=config.budget_dollars,
         max_teacher_requests=config.max_teacher_requests,
@@ -114,6 +115,7 @@ def generate(
     *,
     first: int = 0,
     spent: Spent | None = None,
+    total: int | None = None,
 ) -> Iterator[Trace]:
     """Write an output for each source, and yield the traces in order.
 
@@ -123,22 +125,25 @@ def generate(
         sources: The texts; any number.
         first: The number of the first of them: draws depend on it.
         spent: What online mode goes on from; it is kept up to date after each `PART` texts.
+        total: How many sources there are, over which dollars are spread.
     """
     sampling = Sampling(config.temperature, config.top_k, config.top_p)
     method = method_of(config, artefact)
     online, rest = config.budget_mode == "online", iter(sources)
-    settings: dict[str, Any] = {"batch_size": config.batch_size, "on_error": config.on_error}
+    settings: dict[str, Any] = {"batch_size": config.batch_size, "on_error": config.on_error, "total": total}
     spent = {} if spent is None else spent
     for head in rest:
         part = chain([head], islice(rest, PART - 1) if online else rest)
         params = DecodeParams(max_new_tokens=config.max_new_tokens, sampling=sampling, seed=config.seed, first=first)
         yield from in_order(artefact.pair, part, method, params, spent=spent, **settings)
         first += PART
+    if isinstance(artefact.pair, RemotePair):
+        remark(f"teacher: {artefact.pair.remote.ledger}")
 
 
 def method_of(config: GenerateConfig, artefact: Artefact) -> Method:
     """Return the way of decoding that was asked for."""
-    if config.budget is not None:
+    if config.method in BUDGETED:
         return _ruled(config, artefact)
     draft = config.draft_length or DRAFT_LENGTHS[config.method]
     tolerance = TOLERANCES[config.method] if config.tolerance is None else config.tolerance
@@ -154,7 +159,7 @@ def method_of(config: GenerateConfig, artefact: Artefact) -> Method:
 
 def _ruled(config: GenerateConfig, artefact: Artefact) -> Method:
     """Return the way of decoding of a rule and its teacher budget."""
-    rule, budget, mode = rule_of(artefact, config.rule, config.seed), config.budget, config.budget_mode
+    rule, budget, mode = rule_of(artefact, config.rule, config.seed), config.budget, config.mode
     if config.method == "deferral":
         return deferral(rule, budget, mode)
     tolerance = TOLERANCES[config.method] if config.tolerance is None else config.tolerance

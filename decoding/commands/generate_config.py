@@ -30,6 +30,7 @@ from wheels.decoding.methods.choices import (
     MODES,
     ON_ERROR,
     ON_TEACHER_ERROR,
+    PACED,
 )
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES, RULES
 from wheels.decoding.remote.prices import Prices, check_prices
@@ -88,12 +89,15 @@ class GenerateConfig:
     teacher_timeout: float = remote_option(30.0, "seconds for one request", minimum=0.01)
     teacher_attempts: int = remote_option(3, "requests for one call; what may pass is tried again", minimum=1)
     span: str = remote_option("tokens:1", f"how much one call buys: {FORMS}", check=check_span)
+    write_on: bool = remote_option(True, "let the student write on while an answer is under way; texts stay the same")
     prices: tuple[str, ...] = remote_option(
         (),
         "dollars for a million tokens, such as prompt=0.40,cached=0.10,completion=1.60",
         check=check_prices,
     )
-    budget_dollars: float | None = remote_option(None, "dollars that may be spent", minimum=0.0)
+    budget_dollars: float | None = remote_option(
+        None, "dollars that may be spent; without --teacher-budget they are spread over the texts", minimum=0.0
+    )
     max_teacher_requests: int | None = remote_option(
         None, "requests that may be sent, the probe's and new attempts too", minimum=0
     )
@@ -182,10 +186,16 @@ class GenerateConfig:
 
     @property
     def budget(self) -> float | None:
-        """The teacher budget that is kept; None where every token is verified instead."""
-        if self.method not in BUDGETED:
+        """The teacher budget that is kept; None where every token is verified instead, or dollars are kept."""
+        if self.method not in BUDGETED or self.mode == PACED:
             return None
         return 0.2 if self.teacher_budget is None else self.teacher_budget
+
+    @property
+    def mode(self) -> str:
+        """How the budget is kept: as `budget_mode` says, or by the dollars that stand in place of a share."""
+        paced = self.budget_dollars is not None and self.teacher_budget is None and self.method == "deferral"
+        return PACED if paced else self.budget_mode
 
     def _check_method(self) -> None:
         """Refuse what has no meaning for the method."""
@@ -246,6 +256,11 @@ class GenerateConfig:
             Prices.of(self.prices)
         elif self.budget_dollars is not None:
             raise WheelsError("budget_dollars needs prices: give --prices prompt=...,completion=...")
+        if self.mode == PACED and self.budget_mode != "average":
+            raise WheelsError(
+                f"budget_mode {self.budget_mode!r} keeps a teacher budget, and dollars are spread without one; give "
+                "--teacher-budget too, or leave it out"
+            )
         for name, usual in (("teacher_dtype", None), ("teacher_weights", "float32")):
             if self.is_remote and getattr(self, name) != usual:
                 raise WheelsError(

@@ -51,7 +51,7 @@ def _shown(config: GenerateConfig, artefact: Artefact, sources: Texts, used: Sum
     page, traces = config.format == "html", list[Trace]()
     texts = held(sources, str(config.input)) if page else sources
     with Progress(len(sources), "text", bar=many(config, sources)) as progress:
-        for trace in generate(config, artefact, texts):
+        for trace in generate(config, artefact, texts, total=len(sources)):
             count(trace, used, progress)
             if page:
                 traces.append(trace)

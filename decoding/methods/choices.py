@@ -5,6 +5,9 @@ from __future__ import annotations
 MODES = ("average", "online", "strict")
 """How a budget is kept: on average over many sequences, by the calibrated threshold alone or by one that moves with
 what was written (`wheels.decoding.methods.online`), or at every prefix of every sequence."""
+PACED = "dollars"
+"""How a budget of dollars is kept in place of a share: by a threshold that moves with what was paid
+(`wheels.decoding.remote.pacer`)."""
 MODE_HELP = (
     "average: the budget is kept over many texts, by a calibrated threshold; online: over this run's, by one that "
     "moves (outputs then depend on their order and the batch size); strict: at every prefix"

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from wheels.decoding.methods.choices import MODES
+from wheels.decoding.methods.choices import MODES, PACED
 from wheels.decoding.methods.rule import AnyRule, EvenRule, Rule
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.methods.verify import Cascade, Speculative, ThresholdVerifier, Verifier
@@ -54,7 +54,7 @@ class Method:
     """The share of tokens that the teacher may write, in [0, 1]: for all texts, or one for each. None: the one that the
     rule's threshold was calibrated to; where there is none, no limit."""
     mode: str = "average"
-    """Who keeps the budget: `average`, `online` or `strict`."""
+    """Who keeps the budget: `average`, `online` or `strict`; `dollars`: those of a remote teacher are kept."""
     burst: int = 0
     """Teacher tokens that strict mode may spend ahead."""
 
@@ -63,7 +63,7 @@ class Method:
         own = self.rule.budget if self.budget is None and isinstance(self.rule, Rule) else self.budget
         object.__setattr__(self, "budget", _budgets_of(own))
         self._check_parts()
-        check_choice("budget_mode", self.mode, MODES)
+        check_choice("budget_mode", self.mode, (*MODES, PACED))
         check_whole("burst", self.burst)
         self._check_budget()
         object.__setattr__(self, "rule", self._rule_of_budget())
@@ -92,8 +92,10 @@ class Method:
             raise WheelsError(
                 "strict mode cannot take tokens back; use budget_mode average with a method that verifies"
             )
+        if self.mode == PACED and (self.budget is not None or self.verifier is not None or self.rule is None):
+            raise WheelsError(f"budget_mode {PACED} spreads dollars over the calls of a rule; leave teacher_budget")
         if self.budget is None:
-            if self.mode != "average":
+            if self.mode not in ("average", PACED):
                 raise WheelsError(
                     f"{self.name} keeps no budget, so {self.mode} mode has nothing to do; give a budget in [0, 1], or "
                     "use budget_mode average"
@@ -120,6 +122,13 @@ class Method:
             raise WheelsError(
                 f"rule {rule.name!r} has no threshold that online mode could move; use budget_mode average"
             )
+        if self.mode == PACED:
+            if not isinstance(rule, Rule) or isinstance(rule, EvenRule):
+                assert rule is not None, "checked before"
+                raise WheelsError(
+                    f"rule {rule.name!r} has no threshold that budget_mode {PACED} could move; give a teacher_budget"
+                )
+            return rule.for_budget(0.5, "online")  # for its levels
         if not isinstance(rule, Rule):
             return rule
         if self.budget is None and rule.threshold == math.inf and self.draft is None:

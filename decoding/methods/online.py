@@ -128,6 +128,10 @@ class OnlineBudget:
             call_R.append(called)
         return torch.tensor(call_R, device=step.position_B.device)
 
+    def leave(self, sequence: Sequence) -> None:
+        """Count a text that has ended, or is given up, as it is."""
+        self.recount([sequence])
+
     def recount(self, sequences: Iterable[Sequence]) -> None:
         """Count texts as they are; no call of theirs may be waiting."""
         for sequence in sequences:

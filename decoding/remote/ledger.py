@@ -11,6 +11,7 @@ have been paid for.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -76,6 +77,11 @@ class Ledger:
             self._held.enter_context(locked(Path(f"{self.path}.lock"), self.path))
             self._replay(self.path)
 
+    def __str__(self) -> str:
+        ceiling = "" if self.budget is None else f" of ${self.budget / PICO:.6f}"
+        money = "" if self.prices is None else f"${self.spent / PICO:.6f}{ceiling} spent, "
+        return f"{money}{self.requests:,} requests sent, {self.tokens:,} tokens written"
+
     def close(self) -> None:
         """Give the file up to others."""
         self._held.close()
@@ -90,7 +96,7 @@ class Ledger:
         Raises:
             OverLimit: where not so much is left.
         """
-        cost = self._cost(Usage(1, prompt, 0, completion))
+        cost = self.cost_of(prompt, completion)
         with self._mutex:
             if self.budget is not None and self.spent + self.reserved + cost > self.budget:
                 raise OverLimit(f"budget_dollars {self.budget / PICO:g} has not enough left for another call")
@@ -116,7 +122,7 @@ class Ledger:
 
     def settle(self, request: int, usage: Usage) -> None:
         """Pay what a request used."""
-        cost = self._cost(usage)
+        cost = self.pico(usage)
         with self._mutex:
             told = {"prompt": usage.prompt, "cached": usage.cached, "tokens": round(usage.completion)}
             self._write("settle", request, told, cost)
@@ -134,7 +140,17 @@ class Ledger:
         cost, tokens = self._open.pop(request)
         self.reserved, self.reserved_tokens = self.reserved - cost, self.reserved_tokens - tokens
 
-    def _cost(self, usage: Usage) -> int:
+    @property
+    def left(self) -> float:
+        """Picodollars that are neither spent nor reserved; infinite without a budget."""
+        return math.inf if self.budget is None else self.budget - self.spent - self.reserved
+
+    def cost_of(self, prompt: int, completion: int) -> int:
+        """Return what a request costs at most, in picodollars; the arguments are those of `reserve`."""
+        return self.pico(Usage(1, prompt, 0, completion))
+
+    def pico(self, usage: Usage) -> int:
+        """Return what tokens cost, in picodollars."""
         return 0 if self.prices is None else self.prices.pico(usage)
 
     def _write(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+
 import torch
 
 from wheels.decoding.methods.method import Method
 from wheels.decoding.params import TEACHER_STREAM, DecodeParams
 from wheels.decoding.passes import Passes
 from wheels.decoding.remote.pair import RemotePair
-from wheels.decoding.remote.protocol import Span, TextSoFar
+from wheels.decoding.remote.protocol import Answer, Span, TextSoFar
 from wheels.decoding.sequences import Sequence, TextBatch
 from wheels.errors import WheelsError
 from wheels.models.pair import Pair
@@ -73,14 +75,39 @@ class RemotePasses(Passes):
     def call_teacher(self, slots: list[int], slots_R: torch.Tensor, logits_RV: torch.Tensor | None = None) -> None:
         """Let the teacher write after some texts; where it does not answer the student writes in its place."""
         assert logits_RV is None, "a remote teacher has no logits"
-        texts = self._texts(slots, slots_R)
-        answers = self.remote.write(texts, self.params.sampling)
+        answers = self.remote.write(self._texts(slots, slots_R), self.params.sampling)
         for slot, answer in zip(slots, answers, strict=True):
-            self.texts.sequence(slot).usage += answer.usage
-            if answer.span is not None:
-                self._append(slot, answer.span)
-        if lost := [slot for slot, answer in zip(slots, answers, strict=True) if answer.span is None]:
-            self._write_instead(lost)
+            self.receive(slot, answer, len(self.texts.sequence(slot).tokens), self.remote.span.most)
+
+    def send(self, slots: list[int], slots_R: torch.Tensor) -> tuple[Future[list[Answer]], int]:
+        """Ask the teacher to write after some texts; return what its answers will be in, and what each buys at most."""
+        return self.remote.later(self._texts(slots, slots_R), self.params.sampling), self.remote.span.most
+
+    def receive(self, slot: int, answer: Answer, start: int, most: int) -> bool:
+        """Put an answer into its text, and return whether all that the student wrote meanwhile stands.
+
+        Args:
+            slot: Where the text is.
+            answer: What was answered.
+            start: Tokens of the text when it called; what it has beyond them the student wrote meanwhile.
+            most: Tokens that the call could buy: so many of these are guesses of the teacher's.
+        """
+        text = self.texts.sequence(slot)
+        text.usage += answer.usage
+        if answer.span is None:
+            self._write_instead(slot, start)
+            return False
+        tokens, ahead = self._tokens_of(answer.span), text.tokens[start:]
+        self._count(slot, start)
+        if tokens == ahead[:most]:
+            text.guessed += 1
+            return True
+        pairs = enumerate(zip(tokens, ahead, strict=False))
+        same = next((place for place, (theirs, own) in pairs if theirs != own), min(len(tokens), len(ahead)))
+        self._cut(slot, start + same)
+        self.texts.append_span(slot, tokens[same:], by_teacher=True)
+        self._forget(slot, start + same)
+        return False
 
     def _texts(self, slots: list[int], slots_R: torch.Tensor) -> list[TextSoFar]:
         """Return texts as they are sent."""
@@ -90,29 +117,47 @@ class RemotePasses(Passes):
             drawn_R = self.texts.noise(slots_R, TEACHER_STREAM)(self.texts.position(slots_R))
             seeds = (drawn_R * 2**31).long().tolist()
         return [
-            TextSoFar(each.source, each.tokens, each.limit, seed) for each, seed in zip(sequences, seeds, strict=True)
+            TextSoFar(each.source, tuple(each.tokens), each.limit, seed)  # it may grow meanwhile
+            for each, seed in zip(sequences, seeds, strict=True)
         ]
 
-    def _append(self, slot: int, span: Span) -> None:
-        """Put what the teacher wrote after a text, up to the first end token."""
-        sequence = self.texts.sequence(slot)
+    def _tokens_of(self, span: Span) -> list[int]:
+        """Return what the teacher wrote, up to the first end token."""
         tokens = list(span.tokens)
         ends = [place for place, token in enumerate(tokens, 1) if token in self.eos]
         if ends:
-            tokens = tokens[: ends[0]]
-        elif span.ended:  # with an end token of its own, or one that the server keeps to itself
-            tokens = [*tokens[:-1], self.end_id]
-        sequence.teacher_passes += 1
-        known = max(int(self.read_Q[slot]), int(self.texts.prefix_Q[slot]) - 1)
-        sequence.teacher_positions += int(self.texts.length_Q[slot]) - known
-        self.read_Q[slot] = self.texts.length_Q[slot]
-        self.texts.append_span(slot, tokens, by_teacher=True)
+            return tokens[: ends[0]]
+        # With an end token of its own, or one that the server keeps to itself.
+        return [*tokens[:-1], self.end_id] if span.ended else tokens
 
-    def _write_instead(self, slots: list[int]) -> None:
-        """Let the student write where the teacher did not answer."""
-        slots_R = torch.tensor(slots, device=self.texts.length_Q.device)
-        self.student.rollback(slots_R, self.texts.length_Q[slots_R] - 1)  # it has read what it called after
-        logits_RV = self.read_student(slots, slots_R).logits_RV
-        self.texts.append(slots, slots_R, self.student_tokens(slots_R, logits_RV), by_teacher=False)
-        for slot in slots:
-            self.texts.sequence(slot).degraded += 1
+    def _count(self, slot: int, start: int) -> None:
+        """Count a pass of the teacher over a text of `start` tokens."""
+        text, prefix = self.texts.sequence(slot), int(self.texts.prefix_Q[slot])
+        text.teacher_passes += 1
+        text.teacher_positions += prefix + start - max(int(self.read_Q[slot]), prefix - 1)
+        self.read_Q[slot] = prefix + start
+
+    def _cut(self, slot: int, length: int) -> None:
+        """Take a text back to its first `length` tokens."""
+        text = self.texts.sequence(slot)
+        text.truncate(length)
+        self.texts.truncate([slot], torch.tensor([slot], device=self.texts.length_Q.device))
+        self.texts.calls_Q[slot] = sum(text.by_teacher)
+
+    def _forget(self, slot: int, same: int) -> None:
+        """Let the student forget what it read beyond `same` tokens of a text, or its last token: that is read next."""
+        slots_R = torch.tensor([slot], device=self.texts.length_Q.device)
+        known_R = torch.minimum(self.texts.prefix_Q[slots_R] + same, self.texts.length_Q[slots_R] - 1)
+        self.student.rollback(slots_R, known_R)
+
+    def _write_instead(self, slot: int, start: int) -> None:
+        """Let the student write where the teacher did not answer: the first of its guesses, if there is one."""
+        text, slots_R = self.texts.sequence(slot), torch.tensor([slot], device=self.texts.length_Q.device)
+        guess = text.tokens[start : start + 1]
+        self._cut(slot, start)
+        if not guess:
+            self._forget(slot, start)
+            guess = self.student_tokens(slots_R, self.read_student([slot], slots_R).logits_RV).tolist()
+        self.texts.append_span(slot, guess, by_teacher=False)
+        self._forget(slot, start)
+        text.degraded += 1

@@ -6,7 +6,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import reduce
 from operator import add
@@ -47,6 +47,7 @@ class RemoteTeacher:
         timeout: Seconds for one request, from the search for the host to the last byte.
         attempts: Requests for one call at most; only what may pass is tried again, after a wait with jitter.
         span: How much a call buys: `tokens:N`, `sentence` or `line` (`wheels.decoding.remote.span`).
+        write_on: Whether the student writes on while an answer is under way (`wheels.decoding.remote.write_on`).
         on_error: What a call does that gets no answer: `continue`, the student writes in its place; `stop`: an error.
         prices: What tokens cost; None: they are counted, and nobody says what they cost.
         budget_dollars: Dollars that may be spent; a call that could cost more than is left is not made.
@@ -68,6 +69,7 @@ class RemoteTeacher:
         timeout: float = 30.0,
         attempts: int = 3,
         span: str = "tokens:1",
+        write_on: bool = True,
         on_error: str = "continue",
         prices: Prices | None = None,
         budget_dollars: float | None = None,
@@ -77,7 +79,7 @@ class RemoteTeacher:
         breaker: Breaker | None = None,
     ) -> None:
         self.model, self.on_error = model, check_choice("on_teacher_error", on_error, ON_TEACHER_ERROR)
-        self.span = SpanRule.of(span)
+        self.span, self.write_on = SpanRule.of(span), write_on
         self.ledger = Ledger(
             prices, budget_dollars, ledger, max_requests=max_teacher_requests, max_tokens=max_teacher_tokens
         )
@@ -89,10 +91,11 @@ class RemoteTeacher:
         self.breaker = Breaker() if breaker is None else breaker
         self.failures: dict[str, int] = {}
         """The reasons of calls without an answer, and how often each was."""
-        self._mutex = threading.Lock()
+        self._mutex, self._trial = threading.Lock(), threading.Lock()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="teacher")
+        self._calls = ThreadPoolExecutor(WORKERS, thread_name_prefix="call")
         self._completions: Completions | None = None
-        self.close = weakref.finalize(self, _close, self.client, self._pool, self.ledger)
+        self.close = weakref.finalize(self, _close, self.client, (self._pool, self._calls), self.ledger)
         """Closes the connections; at the latest when nobody holds the teacher any more."""
 
     @property
@@ -150,6 +153,17 @@ class RemoteTeacher:
         Raises:
             WheelsError: for a call without an answer, where `on_error` is `stop`.
         """
+        if self.breaker.state == CLOSED:
+            return self._in_turns(texts, sampling)
+        with self._trial:  # one call tries a server that was left alone, whoever else asks meanwhile
+            return self._in_turns(texts, sampling)
+
+    def later(self, texts: Sequence[TextSoFar], sampling: Sampling) -> Future[list[Answer]]:
+        """Return what the answers of `write` will be in."""
+        return self._calls.submit(self.write, texts, sampling)
+
+    def _in_turns(self, texts: Sequence[TextSoFar], sampling: Sampling) -> list[Answer]:
+        """Return the answers to all texts, one turn after the other."""
         answers = [Answer()] * len(texts)
         for places in self._turns(len(texts)):
             found = self._asked([texts[place] for place in places], sampling)
@@ -250,7 +264,8 @@ class RemoteTeacher:
             self.failures[reason] = self.failures.get(reason, 0) + count
 
 
-def _close(client: Client, pool: ThreadPoolExecutor, ledger: Ledger) -> None:
+def _close(client: Client, pools: Sequence[ThreadPoolExecutor], ledger: Ledger) -> None:
     client.close()
-    pool.shutdown(wait=False, cancel_futures=True)
+    for pool in pools:
+        pool.shutdown(wait=False, cancel_futures=True)
     ledger.close()

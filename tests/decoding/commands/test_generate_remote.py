@@ -34,7 +34,8 @@ def run(capsys, *flags):
 
 def without_costs(lines):
     found = [json.loads(line) for line in lines.splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("seconds", "bill", "runs_on")} for line in found]
+    costs = ("seconds", "student_passes", "guessed", "bill", "runs_on")
+    return [{key: value for key, value in line.items() if key not in costs} for line in found]
 
 
 @pytest.mark.parametrize("model", [["--model", "{0}"], ["--student", "{0}"]])
@@ -85,6 +86,7 @@ def test_a_page_names_the_teacher(folder, server, capsys, tmp_path):
             ["--teacher", "http://h", "--teacher-model", "x", "--budget-dollars", "1"],
             "budget_dollars needs prices: give --prices",
         ),
+        (["--no-write-on"], "write_on False is for a teacher behind an address"),
         (["--teacher", "http://h", "--teacher-model", "x", "--prices", "prompt=1"], "prices must have prompt and"),
         (["--teacher", "http://a:b@h", "--teacher-model", "x"], "an endpoint must be a plain address"),
         (["--teacher", "http://h", "--teacher-model", "x", "--on-teacher-error", "pause"], "one of continue, stop"),
@@ -108,6 +110,23 @@ def test_the_bill_is_shown_and_a_ledger_kept(folder, server, capsys, tmp_path):
     events = [json.loads(line)["event"] for line in (tmp_path / "money").read_text().splitlines()]
     assert events[0] == "reserve" and events.count("settle") == events.count("reserve") >= 4
     assert events.count("send") == events.count("reserve") + 2, "each of the two probes lists the models too"
+
+
+def test_dollars_are_spread_where_no_share_is_given(folder, server, capsys, tmp_path):
+    (tmp_path / "in.txt").write_text("\n".join(TEXTS * 4))
+    flags = ["generate", "--rule", "random", "--max-new-tokens", "8", "--batch-size", "2", "--format", "json"]
+    flags += ["--model", str(folder), "--teacher", server.url, "--teacher-model", NAME]
+    flags += ["--prices", "prompt=400,completion=1600", "--budget-dollars", "0.1", "--input", str(tmp_path / "in.txt")]
+    assert main([*flags, "--output", str(tmp_path / "out")]) == 0
+    err = capsys.readouterr().err
+    assert re.search(
+        r"teacher: \$0\.(09[0-9]+|100000) of \$0\.100000 spent, [0-9]+ requests sent, [0-9]+ tokens written", err
+    )
+    traces = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert {trace["mode"] for trace in traces} == {"dollars"}
+    assert sum(trace["teacher_tokens"] for trace in traces[6:]) > 0, "late texts get theirs too"
+    assert main([*flags, "--budget-mode", "strict"]) == 2
+    assert "budget_mode 'strict' keeps a teacher budget" in capsys.readouterr().err
 
 
 def test_in_python(folder, server):

@@ -1,0 +1,165 @@
+"""Dollars mode: a threshold that moves with what calls cost, so that a budget of dollars lasts for all texts of a run.
+
+After each decided state, with `u` the share of the states left that the money left pays for,
+
+    u = money left / (cost of a call * states left),   level = u + sum RATE * (u - called),
+
+and the threshold is the one that was calibrated to give the use `level`, as in online mode
+(`wheels.decoding.methods.online`). What is left is measured: the money by the ledger, the cost of a call by the latest
+of them, the states by the texts that have ended. So an error of any of the three, or a drift, is spread over the texts
+that are left. Where u >= 1 every state calls. The plan is to be done half a text before the end, for nobody knows how
+long the last one is.
+
+The ledger holds the ceiling, whatever is decided here: a call that could pass it is not made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from wheels.decoding.methods.choices import PACED
+from wheels.decoding.methods.method import Method
+from wheels.decoding.methods.online import HIGHEST, LOWEST, RATE, threshold_at
+from wheels.decoding.methods.rule import Rule
+from wheels.decoding.remote.pair import RemotePair
+from wheels.decoding.remote.teacher import RemoteTeacher
+from wheels.decoding.sequences import Sequence
+from wheels.decoding.step import Step
+from wheels.errors import WheelsError
+from wheels.models.pair import Pair
+
+LATEST = 100
+"""Calls, and ended texts, that a mean is about: one of more forgets the oldest."""
+
+
+@dataclass
+class Mean:
+    """A mean of the latest values; of the first ones a plain mean, and a guess before there is one."""
+
+    value: float
+    count: int = 0
+
+    def add(self, value: float) -> None:
+        """Take in a value."""
+        self.count = min(self.count + 1, LATEST)
+        self.value += (value - self.value) / self.count
+
+
+class DollarPacer:
+    """A rule whose threshold follows the money that is left; what moves the threshold of online mode has the same form.
+
+    Args:
+        rule: Scores the states; its levels say which threshold gives which use.
+        remote: The teacher, and its ledger.
+        sequences: The first texts of the run.
+        total: Its texts; None: these alone.
+    """
+
+    def __init__(self, rule: Rule, remote: RemoteTeacher, sequences: list[Sequence], total: int | None = None) -> None:
+        self.rule, self.remote, self.ledger = rule, remote, remote.ledger
+        self.left = len(sequences) if total is None else total
+        """Texts that have not ended."""
+        length = sum(min(len(each.source), each.limit) for each in sequences) / max(1, len(sequences))
+        self.typical = max(1.0, length / remote.span.most)
+        """States of a text, as far as its source tells: as many as that has tokens."""
+        self.states = Mean(0.0)
+        """States of an ended text in which the rule was asked."""
+        self.cost = Mean(self.ledger.cost_of(round(length), remote.span.most))
+        """Picodollars of a call."""
+        self.drift = 0.0
+        """What the level has beyond u."""
+        self.asked: dict[int, int] = {}
+        """States of the texts in flight, by their index."""
+        self.waiting: dict[int, int] = {}
+        """What a call of theirs that has not been answered yet may cost at most, in picodollars."""
+        self.paid: dict[int, int] = {}
+        """Picodollars of what they were answered so far."""
+
+    @property
+    def spent(self) -> dict[float, tuple[int, int]]:
+        """Nothing beside what the ledger holds."""
+        return {}
+
+    def resume(self, spent: Mapping[float, tuple[int, int]]) -> None:
+        """Go on from what the ledger holds."""
+
+    def decide(self, step: Step, sequences: list[Sequence]) -> torch.Tensor:
+        """Return the texts that call, bool `[R]`; one is decided after the other, in their order."""
+        share = min(max(self._share(), 0.0), 1.0)  # what a trained head is told as its budget
+        step = replace(step, budget_B=torch.full_like(step.budget_B, share))
+        scores = self.rule.scored(step).tolist()
+        called = [self._decide(sequence, score) for sequence, score in zip(sequences, scores, strict=True)]
+        return torch.tensor(called, device=step.position_B.device)
+
+    def _share(self) -> float:
+        """Return u, the share of the states left that the money left pays for."""
+        if not self.cost.value:
+            return 1.0
+        money = self.ledger.left - self.cost.value * len(self.waiting)
+        return money / (self.cost.value * self._states_left())
+
+    def _decide(self, sequence: Sequence, score: float) -> bool:
+        """Return whether a text calls, and move the level for the next."""
+        most = min(self.remote.span.most, sequence.limit - len(sequence.tokens))
+        dearest = self.ledger.cost_of(len(sequence.source) + len(sequence.tokens), most)
+        share = self._share()
+        self.asked[sequence.index] = self.asked.get(sequence.index, 0) + 1
+        if self.ledger.left - sum(self.waiting.values()) < dearest:
+            return False
+        level = share + self.drift
+        called = share >= 1 or level >= HIGHEST or (level > LOWEST and score > threshold_at(self.rule.levels, level))
+        if share < 1:
+            self.drift = min(max(self.drift + RATE * (share - called), LOWEST), 1.0)
+        if called:
+            self.waiting[sequence.index] = dearest
+        return called
+
+    def _states_of_a_text(self) -> float:
+        """Return the states of a text, on average.
+
+        The texts that end first are short ones. So those in flight count too, as half written; and until half as many
+        have ended as are in flight nothing is known.
+        """
+        ended, flight = self.states, len(self.asked)
+        if not ended.count or ended.count < flight / 2:
+            return max(self.typical, ended.value, *self.asked.values())
+        return (ended.value * ended.count + sum(self.asked.values())) / (ended.count + flight / 2)
+
+    def _states_left(self) -> float:
+        """Return the states in which the rule will still be asked, but for those of half a text."""
+        mean = self._states_of_a_text()
+        begun = sum(max(mean - asked, mean / 4) for asked in self.asked.values())
+        return max(1.0, begun + (self.left - len(self.asked)) * mean - mean / 2)
+
+    def recount(self, sequences: Iterable[Sequence]) -> None:
+        """Take in what texts were answered; no call of theirs may be waiting."""
+        for sequence in sequences:
+            self.waiting.pop(sequence.index, None)
+            paid = self.ledger.pico(sequence.usage)
+            if cost := paid - self.paid.get(sequence.index, 0):
+                self.cost.add(cost)
+            self.paid[sequence.index] = paid
+
+    def leave(self, sequence: Sequence) -> None:
+        """Take note of a text that has ended, or is given up."""
+        self.recount([sequence])
+        self.left -= 1
+        if states := self.asked.pop(sequence.index, 0):
+            self.states.add(states)
+
+
+def pacer_of(pair: Pair, method: Method, sequences: list[Sequence], total: int | None) -> DollarPacer | None:
+    """Return what spreads the dollars of a remote teacher over the texts of a run; None outside dollars mode.
+
+    Raises:
+        WheelsError: where there are no dollars to spread.
+    """
+    if method.mode != PACED:
+        return None
+    if not isinstance(pair, RemotePair) or pair.remote.ledger.budget is None:
+        raise WheelsError("budget_mode dollars spreads the budget_dollars of a remote teacher; there are none")
+    assert isinstance(method.rule, Rule), "a method refuses what dollars mode cannot move"
+    return DollarPacer(method.rule, pair.remote, sequences, total)
