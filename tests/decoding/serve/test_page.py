@@ -1,6 +1,7 @@
 """The page, in a headless browser whose driver types, drags and reads; and what is sent with it."""
 
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from tests.decoding.serve.browser import CHROMIUM, Page, browser
 from tests.decoding.serve.harness import TEXTS, Served, served, until
+from wheels.decoding.engine import Engine
 from wheels.decoding.serve.page import EXAMPLE, policy
 
 KEY = "sesame-0123"
@@ -174,13 +176,17 @@ def test_a_token_tells_what_the_other_model_would_have_said_by_mouse_and_by_keys
 
 
 @needs_browser
-def test_escape_stops_and_the_server_is_idle(page: Page, priced: Served) -> None:
+def test_escape_stops_and_the_server_is_idle(page: Page, priced: Served, monkeypatch) -> None:
+    step = Engine.step
+    monkeypatch.setattr(Engine, "step", lambda engine: (time.sleep(0.1), step(engine))[1])  # seconds for a text
+    before = priced.service.metrics.counters["disconnects"][""]
     page.click("#text")
     page.type(TEXTS[0])
     page.press("Enter", control=True)
     page.until("document.querySelectorAll('.text .t').length")
     page.press("Escape")
     assert page.read("document.getElementById('write').textContent") == "Write"
+    until(lambda: priced.service.metrics.counters["disconnects"][""] == before + 1)
     until(priced.idle)
     assert page.read("document.querySelectorAll('.alone .t').length") == 0
 
