@@ -57,7 +57,9 @@ def fit(
     if set_rates is not None:
         set_rates(optimizer)
     steps, highest = settings.epochs * -(-count // settings.batch), [group["lr"] for group in optimizer.param_groups]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=steps, pct_start=settings.rise)
+    # A rise of exactly one step is divided by zero in torch.
+    rise = settings.rise if settings.rise * steps != 1.0 else 1.5 / steps
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=steps, pct_start=rise)
     step = 0
     for _ in range(settings.epochs):
         for batch in torch.randperm(count, generator=generator).split(settings.batch):
