@@ -3,8 +3,8 @@
 import wheels
 
 TEXTS = [
-    "Am Mittwoch soll es in Jakarta bis zu 7,8 Grad Celsius warm werden.",
-    "Die Sitzung in Tijuana wurde auf Mittwoch um 01:10 Uhr verschoben, weil die Bürgermeisterin noch in Norwegen ist.",
+    "Vergiss nicht, das Licht auszumachen.",
+    "Er hat sein Auto verkauft, weil er Geld brauchte.",
 ]
 
 

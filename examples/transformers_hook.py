@@ -12,7 +12,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     student = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
     teacher = AutoModelForSeq2SeqLM.from_pretrained(folder / "teacher").eval()
-    inputs = tokenizer(["Am Mittwoch soll es in Jakarta bis zu 7,8 Grad Celsius warm werden."], return_tensors="pt")
+    inputs = tokenizer(["Vergiss nicht, das Licht auszumachen."], return_tensors="pt")
     for budget in (0.0, 0.2, 1.0):
         output = student.generate(
             **inputs,

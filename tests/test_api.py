@@ -12,7 +12,7 @@ from wheels.data.rows import Row
 from wheels.decoding.step import Step
 from wheels.policy.calibration import Calibration, Point
 
-TEXTS = ["Guten Tag.", "Am Mittwoch soll es in Jakarta bis zu 7,8 Grad Celsius warm werden.", "Das ist ein Haus."]
+TEXTS = ["Guten Tag.", "Vergiss nicht, das Licht auszumachen.", "Das ist ein Haus."]
 LIMIT = 16
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wheels.config.fields import check_fields, option, threads_option
-from wheels.config.paths import RUN, SETTINGS
+from wheels.config.paths import PLACE, RUN, SETTINGS
 from wheels.errors import WheelsError
 
 OUTPUT = "wheels-demo"
@@ -31,6 +31,11 @@ class DemoConfig:
         None, "YAML file with the settings of each stage (default: the shipped one)", reads=SETTINGS
     )
     retrain: bool = option(False, "train the embedded pair itself anew, from scratch")
+    data: str | None = option(
+        None,
+        "with --retrain: what both models learn from, and the embedded corpus is drawn from (default: that corpus)",
+        reads=PLACE,
+    )
     work: str = option("wheels-retrain", "folder for the unfinished models of --retrain", metavar="DIR", writes=RUN)
     threads: int | None = threads_option()
 
@@ -39,6 +44,8 @@ class DemoConfig:
         check_fields(self)
         if self.output == "":
             raise WheelsError("output must be a folder, got ''")
+        if self.data is not None and not self.retrain:
+            raise WheelsError(f"data {self.data!r} is for --retrain; the demo's own data stands in its recipe")
         if not self.work:
             raise WheelsError("work must be a folder, got ''")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 from wheels.data.conversations import Conversation
+from wheels.data.corpus import is_beyond
 from wheels.decoding.commands import bulk
 from wheels.decoding.commands.generate import count, generate, load_artefact, many, render, summed_up
 from wheels.decoding.commands.generate_config import GenerateConfig
@@ -19,6 +20,11 @@ from wheels.models.artefact import Artefact
 from wheels.output.progress import Progress
 from wheels.output.streams import remark
 from wheels.threads import set_threads
+
+BEYOND = (
+    "{which} beyond the embedded pair, which is small and knows short everyday German; bring a pair of your "
+    "own: --model DIR, or --student DIR --teacher DIR (guide: docs/guides/own-pair.md)"
+)
 
 
 def run(config: GenerateConfig) -> None:
@@ -33,7 +39,13 @@ def run(config: GenerateConfig) -> None:
     sources = read_sources(config)
     if isinstance(sources, FileTexts) and bulk.is_kept(config):
         bulk.run(config, sources)
-        return
+    else:
+        _run(config, sources)
+    _tell_of_texts_beyond(config, sources)
+
+
+def _run(config: GenerateConfig, sources: Texts) -> None:
+    """Write an output for each text, of which nothing is kept for another run."""
     artefact = load_artefact(config, conversations=isinstance(next(iter(sources), None), Conversation))
     set_threads(config.threads, artefact.pair)
     used = Summary()
@@ -44,6 +56,13 @@ def run(config: GenerateConfig) -> None:
         remark(f"written to {config.output}")
     if config.format == "text" or config.output is not None:
         remark(summed_up(config, used))
+
+
+def _tell_of_texts_beyond(config: GenerateConfig, sources: Texts) -> None:
+    """Say which texts the embedded pair, where it wrote, is too small for."""
+    if config.model is None and config.student is None and (beyond := sum(map(is_beyond, sources))):
+        which = f"{beyond:,} of {len(sources):,} texts are" if len(sources) > 1 else "this text is"
+        remark(BEYOND.format(which=which))
 
 
 def _shown(config: GenerateConfig, artefact: Artefact, sources: Texts, used: Summary) -> Iterator[str]:

@@ -15,9 +15,9 @@ def share(folder: str, rule: str, metric: str) -> float:
     return next(row["pgr"] for row in rows if (row["rule"], row["use"], row["metric"]) == (rule, 0.2, metric))
 
 
-def over_margin(folder: str) -> dict[str, Any]:
-    """Return `learned` minus `margin` at use 0.2, in BLEU."""
-    wanted = ("learned", "margin", "bleu", 0.2)
+def over_margin(folder: str, use: float) -> dict[str, Any]:
+    """Return `learned` minus `margin` at some use, in BLEU."""
+    wanted = ("learned", "margin", "bleu", use)
     rows = load(folder, "curve")["paired"]
     return next(row for row in rows if (row["rule"], row["baseline"], row["metric"], row["budget"]) == wanted)
 
@@ -45,9 +45,11 @@ def test_shares_of_the_gap() -> None:
 
 
 def test_differences() -> None:
-    multi30k, tatoeba = (interval(over_margin(folder)) for folder in ("multi30k_de_en", "tatoeba_de_en"))
-    assert multi30k.replace(" [", " BLEU [") + " on Multi30k" in README
-    assert f"{tatoeba} on Tatoeba" in README
+    for use in (0.1, 0.2):
+        folders = ("multi30k_medium", "embedded-translation")
+        multi30k, tatoeba = (interval(over_margin(folder, use)) for folder in folders)
+        shown = multi30k.replace(" [", " BLEU [") + f" on Multi30k and {tatoeba} on Tatoeba"
+        assert f"t {use:g}: {shown}" in README.replace("use ", "")
     wanted = ("verified, 1 nats", 0.2, "bleu")
     rows = load("multi30k_de_en_passes", "passes")["versus"]
     verified = next(row for row in rows if (row["line"], row["passes"], row["metric"]) == wanted)

@@ -9,10 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.models.everyday import EVERYDAY
 from wheels.benchmarks.core.commands import embedded_pair
 from wheels.benchmarks.core.recipe import Recipe
 from wheels.benchmarks.demo.config import DemoConfig
 from wheels.benchmarks.demo.retrain import RECIPE, SECTIONS, assemble, retrain_stages, round_pair, write_half
+from wheels.cli.main import main
 from wheels.data.tasks import Row, Task, load_task
 from wheels.decoding.methods.calibrated import calibrated
 from wheels.decoding.methods.method import deferral
@@ -25,7 +27,9 @@ from wheels.models.pair import Pair
 
 ROOT = Path(__file__).parents[2]
 ROWS = 100
-LEAST_GAP = 15.0
+MARGIN = 3.0
+"""chrF, by which a fifth of the teacher's tokens is better than none, and all of them better than a fifth."""
+LEAST_GAP = 8.0
 """chrF, teacher above student: what the pair was made for."""
 
 
@@ -58,9 +62,9 @@ def test_the_demo_and_the_artefact_mean_the_same_folder():
     assert embedded_pair() == embedded_folder()
 
 
-def test_it_is_under_5_mb_in_all():
+def test_it_is_under_20_mb_in_all():
     files = [path for path in embedded_folder().rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 5_000_000
+    assert sum(path.stat().st_size for path in files) < 20_000_000
     names = {path.relative_to(embedded_folder()).as_posix() for path in files}
     assert {"model.safetensors", "teacher/model.safetensors", "deferral/model.safetensors", "README.md"} <= names
 
@@ -81,9 +85,7 @@ def test_plain_transformers_loads_both_ends():
 
 def test_it_was_made_by_the_recipe_beside_it():
     resolved = json.loads((embedded_folder() / "resolved.json").read_text(encoding="utf-8"))
-    made, recipe = resolved["recipe"], Recipe.read(RECIPE, SECTIONS).sections
-    # The heads are of the agent before; its settings are gone, and the recipe has those of the present one.
-    assert {name for name in SECTIONS if made[name] != recipe[name]} <= {"policy"}
+    assert resolved["recipe"] == Recipe.read(RECIPE, SECTIONS).sections
     assert resolved["test"]["teacher"]["chrf"] - resolved["test"]["student"]["chrf"] >= LEAST_GAP
     card = (embedded_folder() / "README.md").read_text(encoding="utf-8")
     for scores in resolved["test"].values():
@@ -91,11 +93,10 @@ def test_it_was_made_by_the_recipe_beside_it():
 
 
 def test_its_thresholds_cover_the_usual_budgets(artefact):
-    assert artefact.calibration.data == "embedded-translation:de-en:validation"
-    for rule, seeds in (("learned", 3), ("regret", 3), ("maxprob", 1), ("entropy", 1), ("margin", 1), ("foresight", 1)):
-        for seed in range(seeds):
-            found = [artefact.calibration.threshold(rule, budget, seed) for budget in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)]
-            assert found == sorted(found, reverse=True), (rule, seed)
+    assert artefact.calibration.data == "embedded-translation:validation"
+    for rule in ("learned", "regret", "maxprob", "entropy", "margin", "foresight"):
+        found = [artefact.calibration.threshold(rule, budget) for budget in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)]
+        assert found == sorted(found, reverse=True), rule
 
 
 @pytest.mark.slow
@@ -116,7 +117,7 @@ def test_a_budget_is_kept_on_rows_it_was_not_calibrated_on(write):
 @pytest.mark.slow
 def test_generate_without_a_model_uses_it(tmp_path):
     command = [sys.executable, "-m", "wheels", "generate", "--teacher-budget", "0.2", "--format", "json"]
-    text = "Das Konzert in Wien beginnt am 3. Mai um 20:00 Uhr."
+    text = "Der Film war viel zu lang."
     done = subprocess.run([*command, text], cwd=ROOT, capture_output=True, text=True, check=True)
     output = json.loads(done.stdout)
     assert output["text"]
@@ -154,8 +155,10 @@ def test_a_pair_that_is_put_together_can_be_moved(tiny, tmp_path):
     head = DeferralHead(HeadConfig(feature_width(16), 8))
     trained = {"settings": {"student": "/here", "teacher": "/there", "output": "/away", "limit": 3}}
     save_deferral(tmp_path / "policy", {"learned": [head]}, teacher="/there", prompt="{source}", trained=trained)
-    assemble(tmp_path / "rounded", tmp_path / "policy", tmp_path / "pair")
+    (tmp_path / "corpus.tsv.xz").write_bytes(b"sentences")
+    assemble(tmp_path / "rounded", tmp_path / "policy", tmp_path / "corpus.tsv.xz", tmp_path / "pair")
     (tmp_path / "pair").rename(tmp_path / "moved")
+    assert (tmp_path / "moved" / "corpus.tsv.xz").read_bytes() == b"sentences"
     for name in ("rounded", "policy", "student", "teacher"):
         (tmp_path / name).rename(tmp_path / f"gone-{name}")
     artefact = Artefact.load(tmp_path / "moved")
@@ -168,3 +171,38 @@ def test_a_pair_that_is_put_together_can_be_moved(tiny, tmp_path):
 def test_the_recipe_gives_stages_for_a_work_folder_anywhere(tmp_path):
     stages = retrain_stages(DemoConfig(), tmp_path, Recipe.read(RECIPE, SECTIONS))
     assert all(tmp_path in stage.result.parents for stage in stages)
+
+
+@pytest.mark.slow
+def test_a_text_beyond_it_is_followed_by_a_line_and_no_other_is(call_generate, tmp_path):
+    code, out, told = call_generate("Guten Tag, wie geht es dir?")
+    assert code == 0 and "beyond" not in told
+    (tmp_path / "texts.txt").write_text("How are you today?\nGuten Tag.\n", encoding="utf-8")
+    code, out, told = call_generate("--input", str(tmp_path / "texts.txt"))
+    assert code == 0 and len(out.splitlines()) == 2
+    assert "1 of 2 texts are beyond the embedded pair" in told and "--model DIR" in told
+    assert "this text is beyond" in call_generate("How are you today?")[2]
+    assert "beyond" not in call_generate("--quiet", "How are you today?")[2]
+
+
+@pytest.fixture
+def call_generate(capsys, caplog):
+    def run(*flags: str) -> tuple[int, str, str]:
+        caplog.clear()
+        code = main(["generate", *flags])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err + caplog.text
+
+    return run
+
+
+@pytest.mark.slow
+def test_everyday_sentences_get_better_with_the_teachers_tokens(artefact):
+    sources, references = zip(*EVERYDAY, strict=True)
+
+    def written(budget: float) -> float:
+        traces = decode(artefact.pair, sources, deferral(calibrated(artefact, "learned", budget), budget))
+        return score("chrf", [trace.text for trace in traces], list(references)).value
+
+    student, together, teacher = written(0.0), written(0.2), written(1.0)
+    assert student + MARGIN <= together <= teacher - MARGIN, (student, together, teacher)

@@ -144,7 +144,7 @@ COMMANDS = {
 """Every command, in the order in which a newcomer needs them."""
 
 EXAMPLES = """examples:
-  wheels generate --teacher-budget 0.2 "Am Mittwoch soll es in Jakarta bis zu 7,8 Grad Celsius warm werden."
+  wheels generate --teacher-budget 0.2 "Vergiss nicht, das Licht auszumachen."
   wheels demo
 
 `wheels COMMAND --help` lists the flags of one command, `wheels bench --list` what can be measured.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from wheels.data import corpora
+from wheels.data import corpus
 from wheels.data.formats import ENDINGS, TEXT_ENDINGS, read_records, stem_of
 from wheels.data.hub import HUB, SAVED, SPLIT_NAMES, Splits, hub_splits, saved_splits
 from wheels.data.lines import Records
@@ -39,9 +39,8 @@ def open_splits(
 
     if not path.is_dir():
         if not path.exists():
-            hint = did_you_mean(spec, corpora.NAMES)
-            known = ", ".join(corpora.NAMES)
-            raise WheelsError(f"{path}: no such file or folder (and no embedded corpus: {known}){hint}")
+            hint = did_you_mean(spec, [corpus.EMBEDDED])
+            raise WheelsError(f"{path}: no such file or folder (the embedded corpus is {corpus.EMBEDDED}){hint}")
         stem = stem_of(path.name)
         # `test` alone says nothing in a signature; its folder says which.
         is_split = any(stem in names for names in SPLIT_NAMES.values())

@@ -1,4 +1,4 @@
-"""Tasks: rows of a source and a target, from files, from the Hub, or from the embedded corpora."""
+"""Tasks: rows of a source and a target, from files, from the Hub, or the embedded corpus."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Formatter
 
-from wheels.data import corpora
+from wheels.data import corpus
 from wheels.data.conversations import Conversation
 from wheels.data.formats import check_limit
 from wheels.data.hub import HUB
@@ -20,7 +20,6 @@ from wheels.errors import WheelsError, check_choice
 __all__ = ["ONLY", "SPLITS", "Row", "Task", "load_rows", "load_task"]
 
 TRANSLATION_METRICS = ("bleu", "chrf")
-SUMMARIZATION_METRICS = ("rougeL", "rouge1", "rouge2", "rougeLsum")
 MOST_TEMPLATE = 10_000
 """Characters of a prompt's template."""
 
@@ -151,14 +150,13 @@ def load_task(
     prompt: str | None = None,
     metrics: Sequence[str] | None = None,
     limit: int | None = None,
-    seed: int = 0,
     require_target: bool = True,
     bad_rows: str = "stop",
 ) -> Task:
     """Return the task that `spec` names.
 
     Args:
-        spec: "embedded-translation[:de-en]", "embedded-summarization[:en]"; a folder with train, validation and test
+        spec: "embedded-translation"; a folder with train, validation and test
             files (of any of the formats of `wheels.data.formats`; some may be missing), or that `save_to_disk` of
             `datasets` wrote; one such file, which is then every split; or
             `hub:NAME[:CONFIGURATION][@REVISION][?SPLIT=SLICE&...]`, a data set that `datasets.load_dataset` can load,
@@ -168,9 +166,8 @@ def load_task(
         references: the column of further references; None: `references`, where there is one.
         rationale: the column of the rationale.
         prompt: template for causal models, "{source}" where none is given.
-        metrics: their names; BLEU and chrF where none are given, ROUGE for the summarization corpus.
+        metrics: their names; BLEU and chrF where none are given.
         limit: the most rows of each split.
-        seed: of an embedded corpus.
         require_target: whether a row of a file without a target is an error.
         bad_rows: `stop` where a row of a file does not fit, or `skip` such rows, and say how many there are.
 
@@ -179,20 +176,15 @@ def load_task(
     """
     check_limit(limit)
     spec, columns = str(spec), Columns(source, target, references, rationale, require_target)
-    default: tuple[str, ...] = TRANSLATION_METRICS
     if spec.startswith("embedded-"):
-        name, splits, default = _embedded(spec, limit, seed)
+        name, splits = _embedded(spec, limit)
     else:
         name, found = open_splits(spec, columns.names, limit, columns.source)
         splits = {split: rows_of(place, records, columns, bad_rows) for split, (place, records) in found.items()}
-    return Task(name, splits, prompt or "{source}", tuple(metrics) if metrics is not None else default)
+    return Task(name, splits, prompt or "{source}", tuple(metrics) if metrics is not None else TRANSLATION_METRICS)
 
 
-def _embedded(spec: str, limit: int | None, seed: int) -> tuple[str, dict[str, list[Row]], tuple[str, ...]]:
-    """Return the name, the splits and the metrics of an embedded corpus."""
-    name, locales = corpora.parse_name(spec)
-    sizes = {split: min(size, limit or size) for split, size in corpora.SIZES.items()}
-    built = corpora.build(spec, seed=seed, sizes=sizes)
-    splits = {split: [Row(*pair) for pair in built[split]] for split in SPLITS}
-    metrics = SUMMARIZATION_METRICS if name == corpora.SUMMARIZATION else TRANSLATION_METRICS
-    return f"{name}:{'-'.join(locales)}", splits, metrics
+def _embedded(spec: str, limit: int | None) -> tuple[str, dict[str, list[Row]]]:
+    """Return the name and the splits of the embedded corpus."""
+    name = corpus.check_name(spec)
+    return name, {split: [Row(*pair) for pair in pairs[:limit]] for split, pairs in corpus.read().items()}

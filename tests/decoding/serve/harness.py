@@ -20,9 +20,9 @@ from wheels.models.artefact import Artefact
 from wheels.secret import Secret
 
 TEXTS = [
-    "Am Mittwoch soll es in Jakarta bis zu 7,8 Grad Celsius warm werden.",
-    "Die Sitzung in Tijuana wurde auf Mittwoch um 01:10 Uhr verschoben.",
-    "Der Onkel ist am 3. Mai umgezogen, weil die Lehrerin in Norwegen ist.",
+    "Vergiss nicht, das Licht auszumachen.",
+    "Das Fenster ist kaputt, wir müssen es heute noch reparieren.",
+    "Die Kinder spielen im Garten, obwohl es schon den ganzen Tag regnet.",
 ]
 SECONDS = 30
 """Longer than anything here takes on a busy machine."""
