@@ -60,15 +60,22 @@ class Summary:
     """
 
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:
-        state = {"asked": "", "total": {}, "dollars": (0.0, 0.0)} | dict(state or {})
-        self._asked, self._total = str(state["asked"]), Counter[str](state["total"])
-        self._dollars: tuple[float, float] = tuple(state["dollars"])
+        self._asked, self._total = "", Counter[str]()
+        self._dollars = (0.0, 0.0)
         """What a remote teacher was paid, and what it alone would have cost."""
+        if state is not None:
+            self.include(state)
 
     @property
     def state(self) -> dict[str, Any]:
         """What was counted, as values of JSON."""
         return {"asked": self._asked, "total": dict(self._total), "dollars": list(self._dollars)}
+
+    def include(self, state: Mapping[str, Any]) -> None:
+        """Count what another decode of the same settings counted, as its `state` tells it."""
+        self._asked = str(state["asked"]) or self._asked
+        self._total.update(state["total"])
+        self._dollars = self._dollars[0] + state["dollars"][0], self._dollars[1] + state["dollars"][1]
 
     def add(self, traces: Iterable[Trace]) -> None:
         """Count some outputs."""

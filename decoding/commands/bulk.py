@@ -1,9 +1,9 @@
-"""`wheels generate` from a file into a file: what is written stays, and the same command goes on after it.
+"""`wheels generate` from a file into a file, or a shard of it: what is written stays, and the same command goes on.
 
 Beside the output, in `OUTPUT.run`:
 
     run.json      which run it is, and the digest of the output when it is done (`wheels.runs.claim`)
-    rows          the outputs so far, one a line (`wheels.runs.lines`)
+    rows          the outputs so far, one a line (`wheels.runs.lines`); a table is made of them at the end
     ledger        what a remote teacher was paid, where that is limited and no other ledger is given
 
 Outputs depend on their own text alone, so those that are missing are written as they would have been. In online mode
@@ -26,10 +26,13 @@ from wheels.data.conversations import Conversation
 from wheels.decoding.commands.generate import PART, count, generate, load_artefact, many, render, summed_up
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.commands.inputs import FileTexts
+from wheels.decoding.commands.merge import is_finished, join_ranks, run_folder
+from wheels.decoding.commands.shards import Shard, take_rank
 from wheels.decoding.methods.choices import PACED
 from wheels.decoding.methods.rules import find_rule
 from wheels.decoding.render import Summary
 from wheels.decoding.streaming import Spent
+from wheels.errors import WheelsError
 from wheels.files import open_output
 from wheels.models.artefact import found_models
 from wheels.models.loading import model_digest
@@ -58,37 +61,72 @@ def is_kept(config: GenerateConfig) -> bool:
 
 
 def run(config: GenerateConfig, sources: FileTexts) -> None:
-    """Write an output for each text of a file that the last run of this command did not come to."""
-    place = Path(os.path.realpath(str(config.output)))
-    folder = place.with_name(f"{place.name}.run")
+    """Write an output for each text of a file, or of a shard of it, that an earlier run did not come to."""
+    output, identity, rank = Path(os.path.realpath(str(config.output))), identity_of(config), take_rank()
+    if rank is not None:
+        if config.shard is not None:
+            raise WheelsError(
+                f"processes that are started together share the rows by rank; leave out shard {config.shard}"
+            )
+        config = replace(config, shard=str(rank), device=_own_device(config.device))
+        if is_finished(output, identity):
+            remark(f"{config.output} is done already")
+            return
+        identity |= {"shard": config.shard}
+    shard = Shard.of(config.shard or "1/1")
+    place = output if config.shard is None else shard.place(output)
+    used = _written(config, sources, shard, place, identity)
+    remark(summed_up(config, used))
+    if rank is not None:
+        join_ranks(output, identity | {"shard": None}, rank.count)
+
+
+def _written(
+    config: GenerateConfig, sources: FileTexts, shard: Shard, place: Path, identity: dict[str, Any]
+) -> Summary:
+    """Write the rows of a shard, unless they are whole, and return what the teacher was used for."""
+    folder, given = run_folder(place), Path(str(config.output))
+    shown = given if config.shard is None else shard.place(given)
     rows, ledger = folder / "rows", folder / "ledger"
     advice = f"give another --output, or remove {folder}"
     kept = [Lines.note_of(rows), ledger]
-    with claim(
-        folder, "generate", config, identity_of(config), kept=lambda: any(map(Path.exists, kept)), advice=advice
-    ) as held:
-        used = Summary(held.note.get("used"))
+    with claim(folder, "generate", config, identity, kept=lambda: any(map(Path.exists, kept)), advice=advice) as held:
         if held.finished:
-            remark(f"{config.output} is done already")
-        else:
-            lines = Lines(rows)
-            used = _write(_accounted(config, ledger), sources, lines)
-            with open_output(place) as file:
-                if lines.count:
-                    with rows.open("rb") as written:
-                        shutil.copyfileobj(written, file)
-            held.note["used"] = used.state
-            held.finish(place)
-            lines.remove()
-            ledger.unlink(missing_ok=True)
-            remark(f"written to {config.output}")
-    remark(summed_up(config, used))
+            remark(f"{shown} is done already")
+            return Summary(held.note["used"])
+        lines, numbers = Lines(rows), shard.rows(len(sources))
+        used = _write(_accounted(config, shard, ledger), sources, numbers, lines)
+        _publish(config, lines, place)
+        held.note["used"] = used.state
+        held.finish(place)
+        lines.remove()
+        ledger.unlink(missing_ok=True)
+    remark(f"written to {shown}")
+    return used
+
+
+def _own_device(device: str) -> str:
+    """Return the device of this process, of those that were started together on a machine."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+
+
+def _publish(config: GenerateConfig, lines: Lines, place: Path) -> None:
+    """Make the result of the lines, as one file."""
+    if config.format == "parquet":
+        from wheels.decoding.commands import parquet  # on demand: pyarrow
+
+        with lines.path.open("rb") as written:
+            parquet.write(written, place)
+        return
+    with open_output(place) as file, lines.path.open("rb") as written:
+        shutil.copyfileobj(written, file)
 
 
 def identity_of(config: GenerateConfig) -> dict[str, Any]:
     """Return everything that the outputs depend on."""
     online = config.mode in ("online", PACED)
     settings = to_dict(config, [name for name in INCIDENTAL if not (online and name == "batch_size")])
+    settings["device"] = config.device.partition(":")[0]  # whichever of several alike
     settings["input_digest"] = digest_of(Path(str(config.input)))
     if config.student is not None:
         settings["student_digest"], teacher = model_digest(config.student), str(config.teacher)
@@ -101,14 +139,27 @@ def identity_of(config: GenerateConfig) -> dict[str, Any]:
     return settings
 
 
-def _accounted(config: GenerateConfig, ledger: Path) -> GenerateConfig:
-    """Return the configuration with a ledger, where something is limited that a teacher at an address may cost."""
-    is_limited = any(getattr(config, name) is not None for name in LIMITS)
-    return replace(config, ledger=str(ledger)) if is_limited and config.ledger is None else config
+def _accounted(config: GenerateConfig, shard: Shard, ledger: Path) -> GenerateConfig:
+    """Return the configuration with a ledger, where something is limited that a teacher at an address may cost.
+
+    Each shard may spend an equal part, so that all of them keep the limit together.
+    """
+    parts: dict[str, Any] = {}
+    for name in LIMITS:
+        if (limit := getattr(config, name)) is not None:
+            parts[name] = limit / shard.count if name == "budget_dollars" else limit // shard.count
+    return replace(config, ledger=config.ledger or str(ledger), shard=None, **parts) if parts else config
 
 
-def _write(config: GenerateConfig, sources: FileTexts, lines: Lines) -> Summary:
-    """Write the lines that are missing; return what the teacher was used for in all."""
+def _write(config: GenerateConfig, sources: FileTexts, numbers: range, lines: Lines) -> Summary:
+    """Write the lines that are missing; return what the teacher was used for in all.
+
+    Args:
+        config: How.
+        sources: All texts of the file.
+        numbers: Those that are written.
+        lines: What is written of them.
+    """
     done, online = lines.count, config.budget_mode == "online"
     used = Summary(lines.state.get("used"))
     spent: Spent = {budget: (calls, tokens) for budget, calls, tokens in lines.state.get("spent", [])}
@@ -118,13 +169,14 @@ def _write(config: GenerateConfig, sources: FileTexts, lines: Lines) -> Summary:
         lines.commit({"used": used.state, "spent": told})
 
     if done:
-        remark(f"{done:,} of {len(sources):,} texts are written already")
+        remark(f"{done:,} of {len(numbers):,} texts are written already")
     artefact = load_artefact(config, conversations=isinstance(next(iter(sources)), Conversation))
     set_threads(config.threads, artefact.pair)
-    texts, said = islice(iter(sources), done, None), time.monotonic()
-    with closing(artefact.pair), Progress(len(sources), "text", done=done, bar=many(config, sources)) as progress:
+    first, said = numbers.start + done, time.monotonic()
+    texts = islice(iter(sources), first, numbers.stop)
+    with closing(artefact.pair), Progress(len(numbers), "text", done=done, bar=many(config, numbers)) as progress:
         try:
-            for trace in generate(config, artefact, texts, first=done, spent=spent, total=len(sources) - done):
+            for trace in generate(config, artefact, texts, first=first, spent=spent, total=len(numbers) - done):
                 due = lines.count % PART == 0 if online else time.monotonic() - said >= EVERY
                 if due and lines.count > done:
                     commit()

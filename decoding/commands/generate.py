@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from functools import partial
 from itertools import chain, islice
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 from wheels.config.fields import weights_of
 from wheels.data.prompts import chosen_prompt
 from wheels.decoding.commands.generate_config import GenerateConfig
-from wheels.decoding.commands.inputs import Texts
 from wheels.decoding.methods.calibrated import rule_of
 from wheels.decoding.methods.choices import BUDGETED, DRAFT_LENGTHS, TOLERANCES
 from wheels.decoding.methods.method import (
@@ -46,7 +45,7 @@ PART = 4096
 """Texts after which online mode lets all end: what it has spent is then all that a later text depends on."""
 
 
-def many(config: GenerateConfig, sources: Texts) -> bool:
+def many(config: GenerateConfig, sources: Sized) -> bool:
     """Return whether the texts are worth a bar."""
     return len(sources) > config.batch_size
 
@@ -176,7 +175,7 @@ def _ruled(config: GenerateConfig, artefact: Artefact) -> Method:
 
 def render(config: GenerateConfig, trace: Trace, *, one_line: bool) -> str:
     """Return an output as text or JSON; `one_line`: each text on a line of its own."""
-    if config.format == "json":
+    if config.format in ("json", "parquet"):
         return as_json([trace])
     return as_text(trace, color=wants_color(config), one_line=one_line) + "\n"
 

@@ -19,6 +19,7 @@ from wheels.config.fields import (
 )
 from wheels.config.paths import FILE, PLACE, RUN
 from wheels.data.prompts import prompt_options
+from wheels.decoding.commands.shards import check_shard
 from wheels.decoding.methods.choices import (
     BUDGETED,
     CASCADES,
@@ -48,6 +49,9 @@ draft_option = option_group("methods that verify drafts")
 sampling_option = option_group("sampling")
 
 
+IN_FILES = "give --input FILE and --output FILE, and no --format html"
+
+
 @dataclass(frozen=True)
 class GenerateConfig:
     """Settings of one run of `wheels generate`.
@@ -67,6 +71,12 @@ class GenerateConfig:
         "auto",
         "what the input is (json: rows one a line, or a list); auto: by its name and start",
         choices=INPUT_FORMATS,
+    )
+    shard: str | None = input_option(
+        None,
+        "the I-th of N parts of the rows, written beside the output; merge joins them (torchrun: its own rank)",
+        metavar="I/N",
+        check=check_shard,
     )
     source: str = input_option("source", "column of the text in rows; dots reach nested ones")
     model: str | None = option(
@@ -176,6 +186,8 @@ class GenerateConfig:
         self._check_method()
         self._check_pair()
         self._check_remote()
+        if self.shard is not None or self.format == "parquet":
+            self._check_files()
         if self.color == "always" and self.format != "text":
             raise WheelsError(f"color 'always' is for format 'text', got format {self.format!r}")
 
@@ -196,6 +208,14 @@ class GenerateConfig:
         """How the budget is kept: as `budget_mode` says, or by the dollars that stand in place of a share."""
         paced = self.budget_dollars is not None and self.teacher_budget is None and self.method == "deferral"
         return PACED if paced else self.budget_mode
+
+    def _check_files(self) -> None:
+        """Refuse what is written from a file into a file without them."""
+        given = f"shard {self.shard}" if self.shard is not None else f"format {self.format!r}"
+        if self.resume == "never" or self.format == "html":
+            raise WheelsError(f"{given} is written from a file into a file; {IN_FILES}")
+        if self.shard is not None and self.ledger is not None:
+            raise WheelsError(f"{given} keeps a ledger of its own beside its output, got {self.ledger}; leave it out")
 
     def _check_method(self) -> None:
         """Refuse what has no meaning for the method."""

@@ -10,11 +10,13 @@ from wheels.data.conversations import Conversation
 from wheels.data.corpus import is_beyond
 from wheels.decoding.commands import bulk
 from wheels.decoding.commands.generate import count, generate, load_artefact, many, render, summed_up
-from wheels.decoding.commands.generate_config import GenerateConfig
+from wheels.decoding.commands.generate_config import IN_FILES, GenerateConfig
 from wheels.decoding.commands.inputs import FileTexts, Texts, held, read_sources
+from wheels.decoding.commands.shards import take_rank
 from wheels.decoding.models.backends import use_backend
 from wheels.decoding.render import Summary, as_html
 from wheels.decoding.trace import Trace
+from wheels.errors import WheelsError
 from wheels.files import check_writable, open_output
 from wheels.models.artefact import Artefact
 from wheels.output.progress import Progress
@@ -46,6 +48,8 @@ def run(config: GenerateConfig) -> None:
 
 def _run(config: GenerateConfig, sources: Texts) -> None:
     """Write an output for each text, of which nothing is kept for another run."""
+    if take_rank() is not None:
+        raise WheelsError(f"processes of one launch share the rows of a file; {IN_FILES}")
     artefact = load_artefact(config, conversations=isinstance(next(iter(sources), None), Conversation))
     set_threads(config.threads, artefact.pair)
     used = Summary()

@@ -15,8 +15,8 @@ MODE_HELP = (
 """What `--help` says of them."""
 INPUT_FORMATS = ("auto", "text", "json", "csv", "tsv")
 """What an input is; Parquet and Arrow files are known by what they hold."""
-FORMATS = ("text", "json", "html")
-"""How `wheels generate` shows its traces."""
+FORMATS = ("text", "json", "parquet", "html")
+"""How `wheels generate` shows its traces; `json`: one object a line."""
 COLORS = ("auto", "always", "never")
 """Whether the teacher's tokens stand out in colour; `auto` asks whether the output is a terminal."""
 CASCADES = ("chow", "diff", "opt", "token-v1", "token-v2", "token-v3")

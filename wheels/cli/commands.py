@@ -31,6 +31,12 @@ COMMANDS = {
         "write text with the student, calling the teacher within a budget",
         section="start here",
     ),
+    "merge": Command(
+        "wheels.decoding.commands.merge_config:MergeConfig",
+        "wheels.decoding.commands.merge:run",
+        "join what the shards of generate wrote, in the order of the rows",
+        section="start here",
+    ),
     "serve": Command(
         "wheels.decoding.serve.config:ServeConfig",
         "wheels.decoding.serve.run:run",

@@ -7,7 +7,7 @@ append    a line of a journal, on disk as a whole or not at all
 Lines     the lines of a result that grows, committed with the state to go on from
 """
 
-from wheels.runs.claim import ADVICE, LOCK, NOTE, Run, check_free, claim, find, locked, results_in
+from wheels.runs.claim import ADVICE, LOCK, NOTE, Held, Run, check_free, check_same_run, claim, find, locked, results_in
 from wheels.runs.journal import append_line, keep_lines, mend, whole_lines
 from wheels.runs.kept import (
     JSON,
@@ -31,11 +31,13 @@ __all__ = [
     "LOCK",
     "NOTE",
     "Form",
+    "Held",
     "Lines",
     "Run",
     "append_line",
     "cached",
     "check_free",
+    "check_same_run",
     "chunks",
     "claim",
     "digest_of",

@@ -39,6 +39,10 @@ LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{8}(\.old)?|\.saving\.\w{8}")
 """The names of temporary files and folders, which a kill leaves."""
 
 
+class Held(WheelsError):
+    """Another process has the folder."""
+
+
 @dataclass
 class Run:
     """A run in its folder, which this process holds."""
@@ -90,7 +94,7 @@ def locked(file: Path, output: Path | str) -> Iterator[None]:
             if Path(output).exists():
                 _lock_itself(Path(output), held)
         except (Timeout, BlockingIOError):
-            raise WheelsError(f"{output} is held by another process; wait until it ends, or stop it") from None
+            raise Held(f"{output} is held by another process; wait until it ends, or stop it") from None
         except (OSError, NotImplementedError) as error:
             reason = getattr(error, "strerror", None) or error
             raise WheelsError(f"cannot write {output}: {reason}; choose another place") from error
