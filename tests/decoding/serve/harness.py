@@ -57,7 +57,7 @@ class Served:
         """Whether no text is left anywhere."""
         lanes = self.service.worker.lanes.values()
         slots = [each for lane in lanes for each in lane.engine.texts.sequences]
-        return not self.service.texts and not any(lane.choices or lane.engine.busy for lane in lanes) and not any(slots)
+        return not self.service.texts and not any(lane.choices or lane.busy for lane in lanes) and not any(slots)
 
 
 def until(condition: Any) -> None:

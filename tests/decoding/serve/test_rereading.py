@@ -1,14 +1,36 @@
 """What the other model would have written is what it writes there: asked at every state, one token at a time."""
 
+import itertools
 import math
 
 import pytest
 
-from tests.decoding.serve.harness import TEXTS, Served, served
+from tests.decoding.serve.harness import TEXTS, Served, served, until
+from tests.decoding.serve.test_chats import pair_with
 from wheels.decoding.serve import rereading
 from wheels.decoding.trace import STUDENT, TEACHER
+from wheels.models.artefact import Artefact
+from wheels.policy.calibration import Calibration
 
 LONGEST = 40
+
+
+def are_what_the_other_model_writes(server: Served, how: dict, prompt: str = TEXTS[0]) -> None:
+    asked = server.body(
+        prompt=prompt, max_tokens=LONGEST, return_authors=True, return_alternatives=True, return_token_ids=True
+    )
+    (choice,) = server.post(asked | how).json()["choices"]
+    ids, authors, told = choice["token_ids"], choice["authors"], choice["alternatives"]
+    assert len(told) == len(ids) > 9
+    drawn = {name: how[name] for name in ("temperature", "top_p", "seed") if name in how}
+    for place, (token, other) in enumerate(zip(authors, told, strict=True)):
+        assert other["author"] == (STUDENT if token["author"] == TEACHER else TEACHER)
+        one = server.body(
+            prompt=prompt, max_tokens=1, text_limits=[LONGEST], written_token_ids=[ids[:place]], return_token_ids=True,
+            return_authors=True, method="deferral", teacher_budget=float(other["author"] == TEACHER), **drawn,
+        )  # fmt: skip
+        (expected,) = server.post(one).json()["choices"]
+        assert (expected["token_ids"], expected["authors"][0]["author"]) == ([other["id"]], other["author"]), place
 
 
 @pytest.mark.parametrize("how", [
@@ -17,19 +39,17 @@ LONGEST = 40
 ])  # fmt: skip
 def test_each_alternative_is_what_the_other_model_writes_there(server: Served, monkeypatch, how: dict) -> None:
     monkeypatch.setattr(rereading, "STATES", 7)  # several passes
-    asked = server.body(max_tokens=LONGEST, return_authors=True, return_alternatives=True, return_token_ids=True)
-    (choice,) = server.post(asked | how).json()["choices"]
-    ids, authors, told = choice["token_ids"], choice["authors"], choice["alternatives"]
-    assert len(told) == len(ids) > 9
-    drawn = {name: how[name] for name in ("temperature", "top_p", "seed") if name in how}
-    for place, (token, other) in enumerate(zip(authors, told, strict=True)):
-        assert other["author"] == (STUDENT if token["author"] == TEACHER else TEACHER)
-        one = server.body(
-            max_tokens=1, text_limits=[LONGEST], written_token_ids=[ids[:place]], return_token_ids=True,
-            return_authors=True, method="deferral", teacher_budget=float(other["author"] == TEACHER), **drawn,
-        )  # fmt: skip
-        (expected,) = server.post(one).json()["choices"]
-        assert (expected["token_ids"], expected["authors"][0]["author"]) == ([other["id"]], other["author"]), place
+    are_what_the_other_model_writes(server, how)
+
+
+def test_after_a_prompt_of_a_causal_model_too(monkeypatch) -> None:
+    """The prompt is read in chunks, without logits."""
+    monkeypatch.setattr(rereading, "STATES", 7)
+    monkeypatch.setattr(rereading, "CHUNK", 3)
+    artefact = Artefact(pair_with("system"), {}, Calibration(), student_name="chatty")
+    with served(artefact, rule="random", longest_output=64) as running:
+        how = {"teacher_budget": 0.4, "temperature": 0.7, "seed": 3}
+        are_what_the_other_model_writes(running, how, prompt="What is two? Five is it! What is three?")
 
 
 def test_their_probabilities_are_those_of_the_other_model(server: Served) -> None:
@@ -66,6 +86,16 @@ def test_a_stream_has_its_text_before_it_is_read_once_more(server: Served) -> No
             told[choice.index] = choice.model_extra["alternatives"]
     assert [len(told[index]) for index in range(4)] == written and min(written) > 5
     assert server.idle()
+
+
+def test_a_client_that_leaves_while_its_text_is_read_once_more_is_forgotten(server: Served, monkeypatch) -> None:
+    monkeypatch.setattr(rereading.Rereader, "read", lambda *_: itertools.repeat(None))  # it never ends
+    asked = server.body(max_tokens=3, stream=True, return_alternatives=True)
+    with server.http as http, http.stream("POST", "/v1/completions", json=asked) as answer:
+        next(answer.iter_lines())
+        until(lambda: any(lane.rereads for lane in server.service.worker.lanes.values()))
+        assert not server.idle()
+    until(server.idle)
 
 
 def test_a_stop_text_ends_the_alternatives_too(server: Served) -> None:
