@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 
 from wheels.agents.config import TrainConfig
 from wheels.agents.plan import calibration_of, sentence_metric, workload
@@ -31,6 +32,7 @@ from wheels.models.pair import Pair
 from wheels.models.readable import readable_rows
 from wheels.policy.calibration import Calibration
 from wheels.policy.head import DeferralHead
+from wheels.processes import say_if_alone
 from wheels.reports import check_reports
 from wheels.runs import Run, claim, results_in
 from wheels.threads import set_threads
@@ -40,6 +42,7 @@ log = logging.getLogger("wheels")
 
 def run(config: TrainConfig) -> None:
     """Train a model; see `TrainConfig`."""
+    say_if_alone()
     check_reports(config.report_to)
     output = Path(config.output)
     task = load_task(
@@ -70,7 +73,9 @@ def _train(config: TrainConfig, task: Task, prompt: Prompt, reports: Reports, he
     set_loading(attn_implementation=config.attn_implementation, trust_remote_code=config.trust_remote_code)
     pair = Pair.load(config.student, config.teacher, prompt=prompt, dtype=config.dtype, device=config.device)
     set_threads(config.threads, pair)
-    accelerator = Accelerator(cpu=config.device == "cpu")
+    # While one process fits, the others wait for it, however long that takes.
+    patient = InitProcessGroupKwargs(timeout=timedelta(days=30))
+    accelerator = Accelerator(cpu=config.device == "cpu", kwargs_handlers=[patient])
     rows = readable_rows(pair, task.train[: config.limit], f"{task.name}: train", config.bad_rows)
     if accelerator.is_main_process:
         validation = len(task.splits.get("validation", ())[: config.calibration_limit])

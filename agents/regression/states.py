@@ -54,12 +54,15 @@ def collect(run: SeedRun) -> tuple[torch.Tensor, torch.Tensor]:
 
         for first in range(0, len(parts), processes):
             these = range(first, min(first + processes, len(parts)))
-            found += shared_chunks(run.folder, "states", these, make, run.accelerator)
-            bar.update(sum(map(len, parts[: these.stop])) - bar.n)
             states = sum(len(part["regret"]) for part in found)
-            bar.set_postfix_str(f"{states} states")
             if states >= run.config.states:
                 break
+            for part in shared_chunks(run.folder, "states", these, make, run.accelerator):
+                if states < run.config.states:  # as many chunks as one process would make
+                    found.append(part)
+                states += len(part["regret"])
+            bar.update(sum(map(len, parts[: these.stop])) - bar.n)
+            bar.set_postfix_str(f"{states} states")
     return torch.cat([part["features"] for part in found]), torch.cat([part["regret"] for part in found])
 
 

@@ -19,7 +19,7 @@ from wheels.errors import WheelsError
 from wheels.files import read_object, write_text
 from wheels.json_text import json_digest
 from wheels.output.notices import in_words
-from wheels.runs import ADVICE, NOTE, Run, claim
+from wheels.runs import ADVICE, NOTE, Run, claim, digest_of
 
 log = logging.getLogger("wheels")
 
@@ -36,7 +36,7 @@ class Stage:
     title: str
     """What it does, for the reader who waits."""
     result: Path
-    """What it leaves; a stage whose result is gone runs again."""
+    """A file that it leaves; a stage whose result is gone or damaged runs again."""
     settings: Mapping[str, Any]
     """What its result depends on, beside other stages."""
     run: Callable[[], object]
@@ -124,8 +124,9 @@ def _forget(run: Run, names: set[str]) -> None:
 
 
 def _is_done(run: Run, stage: Stage) -> bool:
-    """Whether a stage is done and what it left is still there."""
-    return run.note[STAGES][stage.name]["done"] and stage.result.exists() and _printed(run, stage).is_file()
+    """Whether a stage is done and what it left is still there and whole."""
+    one = run.note[STAGES][stage.name]
+    return one["done"] and _printed(run, stage).is_file() and digest_of(stage.result) == one.get("digest")
 
 
 def _printed(run: Run, stage: Stage) -> Path:
@@ -140,7 +141,7 @@ def _run(run: Run, stage: Stage) -> None:
         with contextlib.redirect_stdout(printed):
             stage.run()
         write_text(_printed(run, stage), printed.getvalue())
-        one["done"] = True
+        one |= {"done": True, "digest": digest_of(stage.result)}
     finally:
         one["seconds"] = round(one["seconds"] + time.perf_counter() - start, 1)
         run.save()

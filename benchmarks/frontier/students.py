@@ -136,7 +136,7 @@ def calibrate(config: WaysConfig, student: Student, rows: Sequence[Row], folder:
     sources, pair = [row.source for row in rows], student.artefact.pair
 
     def measure() -> list[dict[str, Any]]:
-        settings = {"batch_size": config.batch_size, "max_new_tokens": config.max_new_tokens}
+        settings: dict[str, Any] = {"batch_size": config.batch_size, "max_new_tokens": config.max_new_tokens}
         return [asdict(point) for point in points_of(pair, sources, lacking, config.budgets, **settings)]
 
     kept = cached(folder / f"{student.name.replace('/', '-')}.json", made_from, measure)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -36,13 +38,15 @@ from wheels.output.notices import Pace
 from wheels.output.tables import Column, Table, columns
 from wheels.own_code import whole_place
 from wheels.policy.calibration import Calibration, Point
-from wheels.runs import LOCK, locked
+from wheels.runs import LOCK, chunks, locked
 from wheels.threads import set_threads
 
 log = logging.getLogger("wheels")
 
 TOLERANCE = 0.003
 """A threshold is good when its use is this near to the budget."""
+KEPT = ".calibrating"
+"""The folder of the thresholds of each rule, beside `calibration.json`, until all are there."""
 ROUNDS = 6
 """Decodes that a budget may take at most."""
 
@@ -115,17 +119,18 @@ def calibrate_model(config: CalibrateConfig) -> None:
     artefact = Artefact.load(config.model, teacher=config.teacher, **place)
     set_threads(config.threads, artefact.pair)
     path = Path(config.model) / "deferral" / "calibration.json"
-    found = measure(artefact, config, beside=artefact.calibration, name=str(path))
+    found = measure(artefact, config, beside=artefact.calibration, place=path)
     print(as_table(found.points))
     others = artefact.calibration.others(point.key for point in found.points)
     code = artefact.calibration.config.get("code", {}) | found.config.get("code", {})
     found.config |= {"code": code} if code else {}
     replace(found, points=[*others, *found.points]).save(path)
+    shutil.rmtree(path.with_name(KEPT), ignore_errors=True)
     print(f"written to {path}" + (f", beside {len(others)} other thresholds" if others else ""))
 
 
 def measure(
-    artefact: Artefact, config: CalibrateConfig, *, beside: Calibration | None = None, name: str = ""
+    artefact: Artefact, config: CalibrateConfig, *, beside: Calibration | None = None, place: Path | None = None
 ) -> Calibration:
     """Return the thresholds of a model that a configuration asks for.
 
@@ -133,7 +138,7 @@ def measure(
         artefact: the model.
         config: how; its `model` is not looked at.
         beside: thresholds that these are going to stand beside.
-        name: of their file, for errors.
+        place: of their file; those of each rule are kept beside it, so that a killed run goes on behind it.
 
     Raises:
         WheelsError: where no rule needs a threshold, or those of `beside` that would stay were measured otherwise.
@@ -159,16 +164,33 @@ def measure(
         config=to_dict(anywhere(config)) | code_of(rule for rule, _ in scorers),
     )
     if beside is not None and beside.others((rule.name, seed, b) for rule, seed in scorers for b in budgets):
-        try:
-            beside.check_alike(calibration)
-        except WheelsError as error:
-            raise WheelsError(f"{name} {error}; calibrate all of its rules and budgets, or remove it") from None
+        _check_alike(beside, calibration, str(place or "what is kept"))
     log.info("calibrating %s", effort(len(scorers), len(budgets), len(rows)))
     sources = [row.source for row in rows]
     calibration.points += points_of(
-        artefact.pair, sources, scorers, budgets, batch_size=config.batch_size, max_new_tokens=config.max_new_tokens
+        artefact.pair,
+        sources,
+        scorers,
+        budgets,
+        batch_size=config.batch_size,
+        max_new_tokens=config.max_new_tokens,
+        kept=None if place is None else place.with_name(KEPT),
+        made_from=[asdict(replace(calibration, date="")), *(_origin(artefact, *scorer) for scorer in scorers)],
     )
     return calibration
+
+
+def _check_alike(beside: Calibration, calibration: Calibration, name: str) -> None:
+    """Raise a `WheelsError` that names the file where its thresholds were measured otherwise."""
+    try:
+        beside.check_alike(calibration)
+    except WheelsError as error:
+        raise WheelsError(f"{name} {error}; calibrate all of its rules and budgets, or remove it") from None
+
+
+def _origin(artefact: Artefact, rule: Rule, seed: int) -> list[Any]:
+    """Return what the thresholds of a rule are known by, beside the settings of all."""
+    return [rule.name, seed, artefact.head_digest(rule.name, seed) if rule.head is not None else None]
 
 
 def effort(rules: int, budgets: int, rows: int) -> str:
@@ -185,18 +207,32 @@ def points_of(
     *,
     batch_size: int,
     max_new_tokens: int,
+    kept: Path | None = None,
+    made_from: Any = None,
 ) -> Iterator[Point]:
-    """Yield the thresholds of all rules and seeds, with a bar and a word on the time that they take."""
+    """Yield the thresholds of all rules and seeds, with a bar and a word on the time that they take.
+
+    Those of a rule and seed are kept in the folder `kept`, with what they were `made_from` (`wheels.runs.chunks`).
+    """
     pace = Pace(len(rules) * len(budgets), "thresholds")
     with tqdm(total=pace.parts, desc="calibrating", unit="threshold", file=sys.stderr) as bar:
-        for rule, seed in rules:
-            start = time.perf_counter()
-            for point in calibrate(pair, sources, rule, budgets, seed, batch_size, max_new_tokens):
+
+        def make(number: int) -> list[dict[str, Any]]:
+            found, start = [], time.perf_counter()
+            for point in calibrate(
+                pair, sources, rules[number][0], budgets, rules[number][1], batch_size, max_new_tokens
+            ):
                 now = time.perf_counter()
                 pace.add(now - start)
                 start = now
                 bar.update()
-                yield point
+                found.append(asdict(point))
+            return found
+
+        numbers = range(len(rules))
+        for number, points in enumerate(chunks(kept, made_from, numbers, make) if kept else map(make, numbers), 1):
+            bar.update(number * len(budgets) - bar.n)  # of what was kept
+            yield from (Point(**point) for point in points)
 
 
 def code_of(rules: Iterable[Rule]) -> dict[str, dict[str, str]]:

@@ -278,6 +278,18 @@ def test_a_higher_budget_goes_to_the_main_stage_and_trains_nothing_again(unlabel
     assert json.loads((out / "main" / "annotations.json").read_text())[:9] == first
 
 
+@pytest.mark.parametrize("damage", ["emptied", "gone"])
+def test_a_ledger_that_is_gone_or_empty_is_not_paid_for_again(damage, unlabelled, tmp_path, folders, data):
+    run(settings(unlabelled, tmp_path, folders, data, assistant=None, retrain=None, select="random", warm_up=0.0))
+    ledger = tmp_path / "out" / "ledger.jsonl"
+    ledger.write_text("") if damage == "emptied" else ledger.unlink()
+    (tmp_path / "out" / "annotated.jsonl").unlink()
+    with pytest.raises(
+        WheelsError, match=r"ledger\.jsonl is gone or empty, and with it the answers that were paid for"
+    ):
+        run(settings(unlabelled, tmp_path, folders, data, assistant=None, retrain=None, select="random", warm_up=0.0))
+
+
 def test_a_start_that_failed_holds_nothing(unlabelled, tmp_path, monkeypatch):
     with FaultyServer(faults=["404"], share=1.0) as server:
         with pytest.raises(WheelsError, match="code 404"):

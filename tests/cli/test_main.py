@@ -117,7 +117,7 @@ def test_a_mistake_of_ours_keeps_its_traceback():
         cli.main(["echo", "--fail", "bug"])
 
 
-@pytest.mark.parametrize("name", ["serve", "calibrate", "env"])
+@pytest.mark.parametrize("name", ["serve", "env"])
 def test_a_command_that_begins_anew_does_not_promise_to_continue(capsys, monkeypatch, name):
     assert not cli.COMMANDS[name].continues
     monkeypatch.setitem(cli.COMMANDS, "echo", dataclasses.replace(cli.COMMANDS["echo"], continues=False))

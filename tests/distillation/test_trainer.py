@@ -12,7 +12,7 @@ from transformers import Seq2SeqTrainingArguments
 from wheels.distillation.collate import Collator, Example, count_targets
 from wheels.distillation.generation import write
 from wheels.distillation.losses import IGNORED, distillation_loss, forward_kl
-from wheels.distillation.trainer import CausalKDTrainer, KDTrainer, Objective
+from wheels.distillation.trainer import CausalKDTrainer, KDTrainer, Objective, cut
 from wheels.models.build import ModelSize, build_model
 from wheels.models.pair import Pair
 
@@ -60,6 +60,47 @@ def loss_and_gradient(pair: Pair, rows: list[Example], folder: Path, objective: 
     )
     trainer.train()
     return next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry), found
+
+
+@pytest.mark.parametrize("inner", ["forward", "backward"])
+def test_out_of_memory_a_batch_is_halved_and_said_once(t5, task, tmp_path, monkeypatch, caplog, inner):
+    """With the gradients of the whole step, those of the batches before it among them."""
+    rows, objective = examples(t5, task, 8), Objective("kl", w=0.5)
+    options = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    for model in (t5.student, t5.teacher):
+        model.config.dropout_rate = 0.0
+        for part in model.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+    whole, whole_gradient = loss_and_gradient(t5, rows, tmp_path, objective, **options)
+    sizes = []
+
+    def full(self, model, inputs, *more, **others):
+        sizes.append(len(inputs["labels"]))
+        if len(sizes) > 1 and sizes[-1] > 1:
+            weight = next(model.parameters())
+            if inner == "backward":
+                weight.grad = torch.ones_like(weight)  # as of a pass that failed in its midst
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return once(self, model, inputs, *more, **others)
+
+    once = KDTrainer.compute_loss
+    monkeypatch.setattr(KDTrainer, "compute_loss", full)
+    halved, gradient = loss_and_gradient(t5, rows, tmp_path, objective, **options)
+    assert sizes == [4, 4, 2, 1, 1, 1, 1, 1, 1, 1, 1]
+    assert caplog.text.count("a pass trains on at most 2 rows") == caplog.text.count("at most 1 rows") == 1
+    assert halved == pytest.approx(whole, rel=1e-5)
+    for name, expected in whole_gradient.items():
+        torch.testing.assert_close(gradient[name], expected, **CLOSE)
+
+
+def test_a_batch_is_cut_by_rows_and_by_targets():
+    labels = torch.tensor([[1, 2, IGNORED], [3, IGNORED, IGNORED], [4, 5, 6]])
+    batch = {"labels": labels, "token_weights": torch.arange(6.0), "on_policy": torch.tensor(True)}
+    first, second = cut(batch, 2)
+    assert first["labels"].tolist() == labels[:2].tolist() and second["labels"].tolist() == labels[2:].tolist()
+    assert first["token_weights"].tolist() == [0, 1, 2] and second["token_weights"].tolist() == [3, 4, 5]
+    assert second["on_policy"] and cut(batch, 3) == [batch]
 
 
 @pytest.mark.slow

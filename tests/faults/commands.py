@@ -34,6 +34,8 @@ class Played:
     """Puts into the output what the command needs there."""
     checkpoints: bool = False
     """Whether it trains by steps, so that what is kept is not in chunks."""
+    result: tuple[str, ...] = ()
+    """The files that it is run for; empty: all but its logs."""
 
 
 def inputs(place: Path) -> None:
@@ -90,8 +92,10 @@ def played(inputs: Path) -> dict[str, Played]:
         "pretrain pcl": Played(["pretrain", *data, *pair, *PRETRAIN.split(), *pcl], checkpoints=True),
         "train": Played(["train", *data, *pair, *train.split()]),
         "calibrate": Played(["calibrate", "--model", "OUT/model", *data, *CALIBRATE.split()], start=model),
-        "annotate": Played(["annotate", *annotate]),
-        "rationales": Played(["rationales", *data, "--teacher", at["teacher"], "--output", "OUT/rows.jsonl"]),
+        "annotate": Played(["annotate", *annotate], result=("annotated.jsonl", "rejected.jsonl", "summary.json")),
+        "rationales": Played(
+            ["rationales", *data, "--teacher", at["teacher"], "--output", "OUT/rows.jsonl"], result=("rows.jsonl",)
+        ),
         "demo": Played(["demo", "--recipe", at["demo.yaml"], "--threads", "1"]),
         "bench curve": Played(
             ["bench", "curve", "--model", "OUT/model", *data, "--output", "OUT/curve", *curve.split()], calibrated

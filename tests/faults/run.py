@@ -106,23 +106,25 @@ def damage(given: Played, whole: Whole, out: Path, each: int) -> Found:
     """Damage a file of a run that was killed at three quarters."""
     fresh(given, out)
     play(given, out, kill_at(whole.writes * 3 // 4))
-    yield from _damaged(given, whole, out)
+    yield from _damaged(given, whole, out, done=False)
 
 
 def finished(given: Played, whole: Whole, out: Path, each: int) -> Found:
     """Damage a file of a run that is finished."""
     fresh(given, out)
     play(given, out)
-    yield from _damaged(given, whole, out)
+    yield from _damaged(given, whole, out, done=True)
 
 
-def _damaged(given: Played, whole: Whole, out: Path) -> Found:
+def _damaged(given: Played, whole: Whole, out: Path, *, done: bool) -> Found:
     kept = out.with_name("kept")
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(out, kept, symlinks=True)
+    fresh(given, out)
+    inputs = {path.relative_to(out) for path in out.rglob("*")}
     for path in sorted(path for path in kept.rglob("*") if path.is_file()):
         name = path.relative_to(kept)
-        if name.name.endswith(".lock"):
+        if name.name.endswith(".lock") or name in inputs:
             continue
         for title, change in DAMAGES.items():
             raw = path.read_bytes()
@@ -132,8 +134,9 @@ def _damaged(given: Played, whole: Whole, out: Path) -> Found:
             fresh(given, out)
             shutil.copytree(kept, out, symlinks=True, dirs_exist_ok=True)
             (out / name).unlink() if new is None else (out / name).write_bytes(new)
-            # A log that is lost cannot be made again once all is done.
-            but = str(name) if name.name in LOGS else ""
+            # Once all is done, what led to the result is not needed, and a log cannot be written again.
+            needless = done and given.result and str(name) not in given.result
+            but = str(name) if needless or name.name in LOGS else ""
             yield f"{name} {title}", judged(given, whole, out, refused=True, but=but)
     shutil.rmtree(kept)
 

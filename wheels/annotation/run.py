@@ -27,7 +27,7 @@ from wheels.errors import WheelsError
 from wheels.files import read_object, write_json, write_jsonl
 from wheels.json_text import json_digest
 from wheels.output.visible import visible
-from wheels.runs import check_free, claim, find
+from wheels.runs import Run, check_free, claim, find, whole_lines
 
 log = logging.getLogger("wheels")
 
@@ -96,10 +96,13 @@ def run(config: AnnotateConfig) -> None:
             import torch
 
             torch.set_num_threads(config.threads)
+        _check_ledger(held, folder / "ledger.jsonl")
         log.info("choosing among %d rows: up to %d annotations", len(inputs.pool), config.annotation_budget)
         ledger = stack.enter_context(
             Ledger(folder / "ledger.jsonl", budget=config.annotation_budget, run=_run_name(identity))
         )
+        held.note["paying"] = True
+        held.save()
         context = open_context(config, inputs, folder, ledger.account.run, endpoints, stack)
         annotations = annotate_pool(config, context, folder, ledger)
         _finish(config, inputs, folder, annotations, ledger)
@@ -183,6 +186,19 @@ def _bought(folder: Path) -> bool:
     """Whether anything was paid for in a folder; if not, another run may take it over."""
     accounts = [_account(folder / name) for name in ("ledger.jsonl", "grades.jsonl")]
     return any(account is not None and account.bought for account in accounts)
+
+
+def _check_ledger(held: Run, ledger: Path) -> None:
+    """Refuse to pay again for what a ledger held that is gone.
+
+    Raises:
+        WheelsError: for a run that had begun to pay, and whose ledger is not there or is empty.
+    """
+    if held.note.get("paying") and not (ledger.is_file() and whole_lines(ledger)):
+        raise WheelsError(
+            f"{ledger} is gone or empty, and with it the answers that were paid for; bring it back, or remove "
+            f"{held.folder} to pay for all of them again"
+        )
 
 
 def _clear(folder: Path) -> None:

@@ -66,7 +66,6 @@ COMMANDS = {
         "wheels.decoding.commands.calibrate_config:CalibrateConfig",
         "wheels.decoding.commands.calibrate:run",
         "find each rule's threshold for each budget on validation data",
-        continues=False,
         section="your own pair",
     ),
     "advise": Command(

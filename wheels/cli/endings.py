@@ -152,7 +152,7 @@ def _bench_annotation(config: AnnotationConfig) -> Iterator[str]:
 
 
 def _rationales(config: RationalesConfig) -> Iterator[str]:
-    rows = read_object(Path(f"{config.output}.run") / "resolved.json")["rows"]
+    rows = read_object(Path(f"{config.output}.run") / "resolved.json", "rows")["rows"]
     yield f"written to {config.output}: {rows} rows with rationales" + (f"; {config.html}" if config.html else "")
     student = PretrainConfig(data=config.output, rationale=config.column, output=f"{config.output}-student")
     yield _next("a student that learns them too", "pretrain", student)

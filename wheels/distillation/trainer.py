@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -24,6 +26,8 @@ from wheels.distillation.teacher_cache import TeacherCache
 from wheels.distillation.topk_losses import topk_loss
 from wheels.errors import WheelsError
 from wheels.finite import check_finite
+
+log = logging.getLogger("wheels")
 
 # Entries of a batch that are not inputs of the model.
 NOT_READ = ("labels", "on_policy", "rows", "is_rationale", "token_weights")
@@ -57,6 +61,25 @@ class Objective:
     """Of `pcl`."""
     rationale_weight: float | None = None
     """Weight of the rationales' loss in `ce`, see `dual`; None: there are none."""
+
+
+def cut(batch: Batch, most: int) -> list[Batch]:
+    """Return the parts of a batch that have at most so many rows."""
+    rows, targets_B = len(batch["labels"]), (batch["labels"] != IGNORED).sum(1)
+    if rows <= most:
+        return [batch]
+    parts: list[Batch] = []
+    for start in range(0, rows, most):
+        some = slice(start, start + most)
+        first = int(targets_B[:start].sum())
+        of_tokens = slice(first, first + int(targets_B[some].sum()))
+        parts.append(
+            {
+                name: tensor if not tensor.dim() else tensor[of_tokens if name == "token_weights" else some]
+                for name, tensor in batch.items()
+            }
+        )
+    return parts
 
 
 class _Distils(Trainer):
@@ -113,13 +136,11 @@ class _Distils(Trainer):
             eval_dataset=train_examples[:1] if evaluator else None,
             **kwargs,
         )
-        self.objective = objective
-        self.collator = collator
-        self.evaluator = evaluator
-        self.teacher = teacher
+        self.objective, self.collator, self.evaluator, self.teacher = objective, collator, evaluator, teacher
         self.teacher_tokens: int | None = None
         self.value = value
         self.cache, self.group_by_length = cache, group_by_length
+        self.most_rows, self.read = sys.maxsize, list[Batch]()
         if value is not None:
             self.add_callback(FollowValue(value))
         if teacher is not None:
@@ -140,6 +161,7 @@ class _Distils(Trainer):
     ) -> tuple[list[Batch], torch.Tensor | int | None]:
         """Return the batches of one optimizer step and their number of target tokens, over all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.read = []
         if self.objective.lmbda > 0.0:
             batches = [self._maybe_on_policy(batch, number) for number, batch in enumerate(batches)]
         if self.objective.rationale_weight is not None and batches:
@@ -201,9 +223,31 @@ class _Distils(Trainer):
         sampled = {name: tensor.to(batch["labels"].device) for name, tensor in self.collator(rows).items()}
         return sampled | {"on_policy": torch.tensor(True)}
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Return the loss of one forward pass; its gradients are added to the step's."""
-        loss: torch.Tensor = super().training_step(*args, **kwargs)
+    def training_step(
+        self, model: torch.nn.Module, inputs: Batch, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Return the loss of one batch; its gradients are added to the step's.
+
+        Where a GPU has no memory for the batch, it is cut in halves, and from then on no pass has more rows than these.
+        A pass that fails may have added a part of its gradients, so the step's batches before it are read again.
+        """
+        try:
+            parts = cut(inputs, self.most_rows)
+            losses = [super(_Distils, self).training_step(model, part, num_items_in_batch) for part in parts]
+        except torch.cuda.OutOfMemoryError:
+            rows = min(self.most_rows, len(inputs["labels"]))
+            if rows == 1 or self.accelerator.num_processes > 1:  # the other processes wait for as many passes
+                raise
+            self.most_rows = -(-rows // 2)
+            log.warning("the GPU's memory is full: a pass trains on at most %d rows from now on", self.most_rows)
+            model.zero_grad()
+            torch.cuda.empty_cache()
+            before, self.read = self.read, []
+            for batch in before:
+                self.training_step(model, batch, num_items_in_batch)
+            return self.training_step(model, inputs, num_items_in_batch)
+        self.read.append(inputs)
+        loss = torch.stack(losses).sum()
         check_finite(f"step {self.state.global_step + 1}", {"loss": float(loss)}, advice(self.args))
         return loss
 

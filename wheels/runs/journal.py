@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from wheels.errors import WheelsError
 from wheels.files import write_bytes
 from wheels.json_text import parse_object
+
+log = logging.getLogger("wheels")
 
 
 def append_line(path: Path, record: Mapping[str, Any], *, sync: bool = False) -> None:
@@ -69,6 +72,7 @@ def mend(path: Path) -> list[bytes]:
     lines = whole_lines(path)
     whole = sum(map(len, lines)) + len(lines)
     if whole < path.stat().st_size:
+        log.warning("%s: its last line was cut short, and is dropped", path)
         os.truncate(path, whole)
         _sync(path)
     return lines

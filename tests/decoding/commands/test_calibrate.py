@@ -232,6 +232,26 @@ def test_thresholds_of_other_rows_are_not_mixed(folder, capsys, monkeypatch, mor
     assert set(before) < set(kept(folder))
 
 
+def test_a_run_that_was_cut_short_goes_on_behind_the_last_rule(folder, monkeypatch):
+    assert run(folder, "--rules", "entropy,margin,learned") == 0
+    whole = kept(folder)
+    (folder / "deferral" / "calibration.json").unlink()
+    once, begun = calibrating.calibrate, []
+
+    def cut(pair, sources, rule, *more):
+        begun.append(rule.name)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return once(pair, sources, rule, *more)
+
+    monkeypatch.setattr(calibrating, "calibrate", cut)
+    assert run(folder, "--rules", "entropy,margin,learned") == 130
+    assert run(folder, "--rules", "entropy,margin,learned") == 0
+    assert begun[:3] == ["entropy", "margin", "margin"] and set(begun[3:]) == {"learned"}
+    assert kept(folder) == whole
+    assert not (folder / "deferral" / ".calibrating").exists()
+
+
 def test_one_at_a_time(folder, capsys):
     from wheels.runs import LOCK, locked
 

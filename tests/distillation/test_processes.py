@@ -1,0 +1,50 @@
+"""`wheels pretrain` under `torchrun`: two processes do what one does with the same batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from wheels.cli.main import main
+from wheels.files import read_json, write_json
+
+ROOT = Path(__file__).parents[2]
+CLOSE = 1e-6
+"""Weights after six steps: sums over halves of a batch in another order, in float32."""
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29523", "-m"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["kl", "pcl"])
+def test_two_processes_train_as_one_does_with_the_same_batch(objective, data, folders, tmp_path):
+    """Without dropout, whose masks each process draws for itself."""
+    student, teacher = folders
+    for folder in folders:
+        place = Path(folder) / "config.json"
+        write_json(place, read_json(place) | {"dropout_rate": 0.0})
+    shared = ["pretrain", "--data", data, "--student", student, "--teacher", teacher, "--objective", objective]
+    steps = "--max-steps 6 --eval-every 3 --eval-limit 4 --log-every 1 --max-target-length 8 --threads 1"
+    shared += steps.split()
+    assert main([*shared, "--output", str(tmp_path / "one"), "--batch-size", "8"]) == 0
+    two = [*TORCHRUN, "wheels", *shared, "--output", str(tmp_path / "two"), "--batch-size", "4"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(two, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert max(float((one[name] - other[name]).abs().max()) for name in one) < CLOSE
+    facts = [read_json(tmp_path / name / "finished.json") for name in ("one", "two")]
+    assert facts[0].pop("value") == pytest.approx(facts[1].pop("value")) and facts[0] == facts[1]
+    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("one", "two")]
+    assert len(lines[0]) == len(lines[1]), "one process writes"
+    for mine, theirs in zip(*(map(json.loads, each) for each in lines), strict=True):
+        assert mine.get("loss", 0) == pytest.approx(theirs.get("loss", 0), rel=1e-4)
+    moved = load_file(Path(student) / "model.safetensors")
+    assert max(float((one[name] - moved[name]).abs().max()) for name in one if name in moved) > 1000 * CLOSE
+    assert not torch.equal(*(load_file(Path(folder) / "model.safetensors")["shared.weight"] for folder in folders))
