@@ -149,6 +149,15 @@ class Ledger:
         """Return what a request costs at most, in picodollars; the arguments are those of `reserve`."""
         return self.pico(Usage(1, prompt, 0, completion))
 
+    def fits(self, prompt: int, texts: int) -> float:
+        """Return how many tokens may be written after each of some texts whose prompts have so many tokens in all."""
+        found, each = math.inf, self.cost_of(0, texts)
+        if self.budget is not None and each:
+            found = (self.left - self.cost_of(prompt, 0)) // each
+        if self.max_tokens is not None:
+            found = min(found, (self.max_tokens - self.tokens - self.reserved_tokens) // texts)
+        return found
+
     def pico(self, usage: Usage) -> int:
         """Return what tokens cost, in picodollars."""
         return 0 if self.prices is None else self.prices.pico(usage)

@@ -103,18 +103,17 @@ class DollarPacer:
 
     def _decide(self, sequence: Sequence, score: float) -> bool:
         """Return whether a text calls, and move the level for the next."""
-        most = min(self.remote.span.most, sequence.limit - len(sequence.tokens))
-        dearest = self.ledger.cost_of(len(sequence.source) + len(sequence.tokens), most)
-        share = self._share()
+        read, share = len(sequence.source) + len(sequence.tokens), self._share()
         self.asked[sequence.index] = self.asked.get(sequence.index, 0) + 1
-        if self.ledger.left - sum(self.waiting.values()) < dearest:
+        if self.ledger.left - sum(self.waiting.values()) < self.ledger.cost_of(read, 1):
             return False
         level = share + self.drift
         called = share >= 1 or level >= HIGHEST or (level > LOWEST and score > threshold_at(self.rule.levels, level))
         if share < 1:
             self.drift = min(max(self.drift + RATE * (share - called), LOWEST), 1.0)
         if called:
-            self.waiting[sequence.index] = dearest
+            most = min(self.remote.span.most, sequence.limit - len(sequence.tokens))
+            self.waiting[sequence.index] = self.ledger.cost_of(read, most)
         return called
 
     def _states_of_a_text(self) -> float:

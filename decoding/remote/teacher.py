@@ -227,10 +227,13 @@ class RemoteTeacher:
         return answers
 
     def _paid(self, texts: Sequence[TextSoFar], sampling: Sampling) -> Sequence[Answer]:
-        """Send one request under a reservation, and settle it."""
+        """Send one request under a reservation, and settle it; for one text alone it is cut to what may be spent."""
         connected = self._connected()
-        rule = replace(self.span, most=min(self.span.most, texts[0].left))
         read = sum(len(text.source) + len(text.written) for text in texts)
+        most = min(self.span.most, texts[0].left)
+        if len(texts) == 1:
+            most = max(1, int(min(most, self.ledger.fits(read, 1))))
+        rule = replace(self.span, most=most)
         request = self.ledger.reserve(read, rule.most * len(texts))
         try:
             answers = connected.write(texts, rule, sampling)

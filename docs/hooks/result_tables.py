@@ -20,6 +20,7 @@ import ceiling_tables
 import curve_tables
 import family_tables
 import frontier_tables
+import remote_tables
 import speed_tables
 import study_tables
 
@@ -29,6 +30,7 @@ TABLES: dict[str, Callable[..., str]] = {
     **curve_tables.TABLES,
     **family_tables.TABLES,
     **frontier_tables.TABLES,
+    **remote_tables.TABLES,
     **speed_tables.TABLES,
     **study_tables.TABLES,
 }

@@ -1,0 +1,162 @@
+"""A server on the loopback around a pair's teacher, with a latency of its own and a prompt cache that is counted.
+
+It speaks the completions of `wheels serve` with token ids, as far as a remote teacher asks for them, for causal models
+and encoder-decoders. The latency stands in the address, `http://127.0.0.1:PORT/50/v1`: so many milliseconds are waited
+before each answer. What was read before counts as cached in blocks of `BLOCK` tokens, as vLLM's prefix cache has them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from wheels.config.fields import option
+from wheels.config.parsing import parse
+from wheels.decoding.engine import Engine
+from wheels.decoding.methods.method import teacher_only
+from wheels.decoding.params import DecodeParams
+from wheels.decoding.sequences import Sequence as Text
+from wheels.models.artefact import Artefact
+from wheels.models.pair import Pair
+
+NAME = "teacher"
+BLOCK = 16
+"""Tokens of a prompt that are cached together."""
+ROWS = 16
+"""Texts of a forward pass at most."""
+
+
+@dataclass(frozen=True)
+class LoopbackConfig:
+    """Whose teacher answers."""
+
+    model: str | None = option(None, "folder of a trained model (default: the embedded pair)", metavar="DIR")
+
+
+class PromptCache:
+    """The prompts that were read, in whole blocks."""
+
+    def __init__(self) -> None:
+        self._known: set[tuple[int, ...]] = set()
+
+    def read(self, tokens: Sequence[int]) -> int:
+        """Return how many tokens of a prompt were read before, and remember it."""
+        prefixes = [tuple(tokens[:end]) for end in range(BLOCK, len(tokens) + 1, BLOCK)]
+        cached = sum(prefix in self._known for prefix in prefixes)
+        self._known.update(prefixes)
+        return BLOCK * cached
+
+
+class Loopback(ThreadingHTTPServer):
+    """The server.
+
+    Args:
+        pair: Its teacher writes, greedily.
+    """
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self, pair: Pair) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.pair, self.cache, self.mutex = pair, PromptCache(), threading.Lock()
+        self.engine = Engine(pair, [], teacher_only(), DecodeParams(max_new_tokens=4096), batch_size=ROWS, more=True)
+        self.eos = frozenset(pair.eos_ids)
+
+    def url(self, latency_ms: float = 0.0) -> str:
+        """Return an address that answers after a latency."""
+        return f"http://127.0.0.1:{self.server_address[1]}/{latency_ms:g}/v1"
+
+    def write(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer to a request."""
+        given = body["prompt"]
+        prompts = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
+        prompts = [self.pair.tokenizer(each).input_ids if isinstance(each, str) else each for each in prompts]
+        begun = body.get("written_token_ids") or [[] for _ in prompts]
+        limits = body.get("text_limits") or [len(own) + body["max_tokens"] for own in begun]
+        with self.mutex:
+            cached = [self.cache.read([*prompt, *own]) for prompt, own in zip(prompts, begun, strict=True)]
+            texts = [
+                Text(
+                    index,
+                    prompt,
+                    min(limit, len(own) + body["max_tokens"]),
+                    tokens=[*own],
+                    by_teacher=[False] * len(own),
+                )
+                for index, (prompt, own, limit) in enumerate(zip(prompts, begun, limits, strict=True))
+            ]
+            for text in texts:
+                self.engine.submit(text)
+            while self.engine.busy:
+                self.engine.step()
+        wrote = [text.tokens[len(own) :] for text, own in zip(texts, begun, strict=True)]
+        choices = [
+            {
+                "index": index,
+                "text": "",
+                "token_ids": new,
+                "prompt_token_ids": prompt,
+                "finish_reason": "stop" if new[-1] in self.eos else "length",
+                "stop_reason": None,
+            }
+            for index, (prompt, new) in enumerate(zip(prompts, wrote, strict=True))
+        ]
+        read = sum(map(len, prompts)) + sum(map(len, begun))
+        usage = {"prompt_tokens": read, "completion_tokens": sum(map(len, wrote))}
+        return {
+            "model": NAME,
+            "choices": choices,
+            "usage": usage | {"prompt_tokens_details": {"cached_tokens": sum(cached)}},
+        }
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    server: Loopback
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+    def setup(self) -> None:
+        """Send each answer at once."""
+        super().setup()
+        self.connection.setsockopt(6, 1, 1)  # TCP_NODELAY: head and body are two writes
+
+    def do_GET(self) -> None:
+        """List the model."""
+        self.reply({"object": "list", "data": [{"id": NAME, "object": "model", "owned_by": "wheels"}]})
+
+    def do_POST(self) -> None:
+        """Write."""
+        self.reply(self.server.write(json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+
+    def reply(self, answer: dict[str, Any]) -> None:
+        """Send an answer after the latency of its address, which comes on top of what it took to write."""
+        time.sleep(float(self.path.split("/")[1]) / 1000)
+        content = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Serve until the process is ended; the first line says where."""
+    config = parse(LoopbackConfig, argv, prog="python -m wheels.benchmarks.remote.loopback")
+    server = Loopback(Artefact.load(config.model).pair)
+    print(server.server_address[1], flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
