@@ -9,6 +9,7 @@ from tests.docs.blocks import LANGUAGES, PAGES, blocks_of, commands_of, name_of
 from wheels.cli.commands import COMMANDS
 from wheels.cli.main import _find, _load, main
 from wheels.config.parsing import parse
+from wheels.output.streams import take_time_limit
 
 FILES = {"--input", "--model", "--student", "--data", "--output", "--config"}
 """Flags of commands that need what only a reader has."""
@@ -23,7 +24,7 @@ def cheap() -> list[list[str]]:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_command_of_a_page_has_flags_that_exist(page: Path) -> None:
     for arguments in commands_of(page.read_text(encoding="utf-8")):
-        name, rest = _find(arguments)
+        name, rest = _find(take_time_limit(arguments)[1])
         parse(_load(COMMANDS[name].config), rest, prog=f"wheels {name}")
 
 
