@@ -25,6 +25,7 @@ from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError
 from wheels.files import new_folder, read_json, read_object, write_bytes, write_json, write_jsonl, write_text
 from wheels.output.notices import in_words
+from wheels.policy.calibration import forget_places
 from wheels.runs import LOCK
 
 SECTIONS = ("teacher", "student", "policy", "calibrate")
@@ -46,6 +47,7 @@ def run(config: DemoConfig) -> None:
     extra = {"argv": ["wheels", *sys.argv[1:]], "recipe": recipe.sections, "seconds": seconds, **facts}
     with new_folder(output) as folder:
         shutil.copytree(work / "pair", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(LOCK))
+        forget_places(folder / "deferral" / "calibration.json")
         write_resolved(config, folder, extra)
         write_text(folder / "README.md", card(read_json(folder / "resolved.json")))
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())

@@ -74,6 +74,13 @@ COMMANDS = {
         "say which student, and how many calls, keep the teacher's quality at the least cost",
         section="your own pair",
     ),
+    "push": Command(
+        "wheels.sharing.config:PushConfig",
+        "wheels.sharing.push:run",
+        "share a trained model on the Hub, with a card made from its results",
+        continues=False,
+        section="your own pair",
+    ),
     "bench curve": Command(
         "wheels.benchmarks.curve.config:CurveConfig",
         "wheels.benchmarks.curve.run:run",

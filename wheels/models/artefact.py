@@ -28,6 +28,7 @@ from wheels.distillation.run_folder import noted_prompt
 from wheels.errors import WheelsError
 from wheels.files import read_object, write_bytes, write_json
 from wheels.finite import not_finite
+from wheels.models.fetch import model_folder
 from wheels.models.loading import AUTO
 from wheels.models.pair import Pair
 from wheels.policy.calibration import Calibration
@@ -76,7 +77,7 @@ class Artefact:
         """Load a trained model; without a folder, the embedded pair.
 
         Args:
-            folder: what `wheels train` wrote.
+            folder: what `wheels train` wrote, or `owner/name@revision` of the Hub, where it was pushed to.
             teacher: the teacher's folder or hub id, if not the one that the folder names.
             device: where both models run.
             dtype: in which number format; `auto`: that of the thresholds, else what each model is stored in.
@@ -174,13 +175,13 @@ def found_models(folder: str | Path | None, teacher: str | None) -> tuple[Path, 
     """Return a trained model's folder, what `deferral/config.json` says, and the folder or hub id of its teacher.
 
     Args:
-        folder: what `wheels train` wrote; None: the embedded pair.
+        folder: what `wheels train` wrote, or where it was pushed to; None: the embedded pair.
         teacher: in place of the one that the folder names.
 
     Raises:
         WheelsError: where something is missing or damaged.
     """
-    place = Path(folder) if folder is not None else embedded_folder()
+    place = model_folder(folder) if folder is not None else embedded_folder()
     if folder is None and not place.is_dir():
         raise WheelsError("the embedded pair is not in this installation; give a model's folder by --model DIR")
     config = check_model(place)
