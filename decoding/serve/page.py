@@ -21,7 +21,7 @@ from wheels.models.artefact import Artefact, embedded_folder
 if TYPE_CHECKING:
     from wheels.decoding.serve.service import Service
 
-EXAMPLE = "Am Mittwoch soll es in Jakarta bis zu 7,8 Grad Celsius warm werden."
+EXAMPLE = "Er hat sein Auto verkauft, weil er Geld brauchte."
 """What the page begins with where the embedded pair is served."""
 STEPS = 100
 """Budgets that the page can ask for, between 0 and 1."""
