@@ -73,8 +73,8 @@ class DollarPacer:
         """What the level has beyond u."""
         self.asked: dict[int, int] = {}
         """States of the texts in flight, by their index."""
-        self.waiting: dict[int, int] = {}
-        """What a call of theirs that has not been answered yet may cost at most, in picodollars."""
+        self.waiting: set[int] = set()
+        """Those whose call has not been answered yet."""
         self.paid: dict[int, int] = {}
         """Picodollars of what they were answered so far."""
 
@@ -98,22 +98,24 @@ class DollarPacer:
         """Return u, the share of the states left that the money left pays for."""
         if not self.cost.value:
             return 1.0
-        money = self.ledger.left - self.cost.value * len(self.waiting)
-        return money / (self.cost.value * self._states_left())
+        return self._money() / (self.cost.value * self._states_left())
+
+    def _money(self) -> float:
+        """Return the picodollars that are left once the calls that wait are paid, at the price of the latest ones."""
+        return self.ledger.left - self.cost.value * len(self.waiting)
 
     def _decide(self, sequence: Sequence, score: float) -> bool:
         """Return whether a text calls, and move the level for the next."""
         read, share = len(sequence.source) + len(sequence.tokens), self._share()
         self.asked[sequence.index] = self.asked.get(sequence.index, 0) + 1
-        if self.ledger.left - sum(self.waiting.values()) < self.ledger.cost_of(read, 1):
+        if self._money() < self.ledger.cost_of(read, 1):
             return False
         level = share + self.drift
         called = share >= 1 or level >= HIGHEST or (level > LOWEST and score > threshold_at(self.rule.levels, level))
         if share < 1:
             self.drift = min(max(self.drift + RATE * (share - called), LOWEST), 1.0)
         if called:
-            most = min(self.remote.span.most, sequence.limit - len(sequence.tokens))
-            self.waiting[sequence.index] = self.ledger.cost_of(read, most)
+            self.waiting.add(sequence.index)
         return called
 
     def _states_of_a_text(self) -> float:
@@ -136,7 +138,7 @@ class DollarPacer:
     def recount(self, sequences: Iterable[Sequence]) -> None:
         """Take in what texts were answered; no call of theirs may be waiting."""
         for sequence in sequences:
-            self.waiting.pop(sequence.index, None)
+            self.waiting.discard(sequence.index)
             paid = self.ledger.pico(sequence.usage)
             if cost := paid - self.paid.get(sequence.index, 0):
                 self.cost.add(cost)

@@ -125,7 +125,7 @@ def test_texts_of_a_pair(server, far, batch_size):
         found.append(write(there, SOURCES * 6, RANDOM, mode="dollars", batch_size=batch_size, **LONG))
         ledger = there.remote.ledger
         assert ledger.budget - PRICES.pico(Usage(1, 24, 0, 1)) < ledger.spent <= ledger.budget
-        assert not any(trace.degraded for trace in found[0]), "what does not fit is not asked for"
+        assert sum(trace.degraded for trace in found[0]) < batch_size, "of the last calls some do not fit"
     assert [trace.authors for trace in found[0]] == [trace.authors for trace in found[1]]
     halves = [sum(trace.bill.dollars for trace in part) for part in (found[0][:18], found[0][18:])]
     assert halves[0] == pytest.approx(halves[1], rel=0.5)
