@@ -142,6 +142,7 @@ def test_a_pair_that_was_never_trained_reads_messages_by_itself(asked, folder: P
     assert asked(*ALONE, "--prompt", "chat", rows=[{"source": "What is one?"}], model=pair) == read[1]
 
 
+@pytest.mark.slow
 def test_calibration_and_the_curve_read_messages(folder: Path, trained: Path, tmp_path: Path):
     common = ["--model", str(trained), "--batch-size", "4", "--max-new-tokens", "6"]
     assert main(["calibrate", *common, "--data", str(folder), "--budgets", "0.3", "--rules", "entropy"]) == 0

@@ -88,7 +88,7 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
     "half a seed": (lambda: write(seed=0.5), r"seed must be a whole number, got 0\.5"),
     "a burst": (lambda: write(mode="strict", burst=2**63), "burst must be at most 2147483647, got 92233720"),
     "a mode": (lambda: write(mode="strickt"), "budget_mode must be one of .*; did you mean 'strict'"),
-    "no mode": (lambda: write(mode=None), "budget_mode must be one of average, online, strict, got None"),
+    "no mode": (lambda: write(mode=None), "budget_mode must be one of average, online, strict, dollars, got None"),
     "a temperature": (lambda: write(sampling=0.7), r"sampling must be a Sampling, such as .*, got 0\.7"),
     "a journal": (lambda: write(journal=[]), r"journal must be a dict to be filled, or None, got \[\]"),
     "a schedule": (lambda: write(schedule="grouped"), "schedule must be a Schedule .*, got 'grouped'"),

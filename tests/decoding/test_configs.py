@@ -14,7 +14,7 @@ from wheels.errors import WheelsError
             "budget_mode must be one of average, online, strict, got 'strickt'; did you mean 'strict'",
         ),
         ({"rule": "entropie"}, "rule must be one of .*, got 'entropie'; did you mean 'entropy'"),
-        ({"format": "xml"}, "format must be one of text, json, html, got 'xml'"),
+        ({"format": "xml"}, "format must be one of text, json, parquet, html, got 'xml'"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"threads": 0}, "threads must be at least 1, got 0"),

@@ -46,7 +46,7 @@ def test_shares_of_the_gap() -> None:
 
 def test_differences() -> None:
     for use in (0.1, 0.2):
-        folders = ("multi30k_medium", "embedded-translation")
+        folders = ("multi30k_medium", "tatoeba_drawn_afresh")
         multi30k, tatoeba = (interval(over_margin(folder, use)) for folder in folders)
         shown = multi30k.replace(" [", " BLEU [") + f" on Multi30k and {tatoeba} on Tatoeba"
         assert f"t {use:g}: {shown}" in README.replace("use ", "")

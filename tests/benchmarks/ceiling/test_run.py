@@ -21,6 +21,8 @@ from wheels.benchmarks.core import decodes
 from wheels.errors import WheelsError
 from wheels.policy.calibration import Calibration, Point
 
+pytestmark = pytest.mark.slow
+
 ROWS = [("a b c", "a b"), ("k j i h", "c d"), ("d", "e"), ("e a e a", "f g"), ("c c", "h"), ("h b k", "j k a")]
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5)
 

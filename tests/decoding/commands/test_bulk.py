@@ -19,6 +19,8 @@ from wheels.decoding.commands import bulk, generate
 from wheels.models.pair import Pair
 from wheels.runs import Lines
 
+pytestmark = pytest.mark.slow
+
 MODES = {
     "average": [],
     "strict": ["--budget-mode", "strict"],

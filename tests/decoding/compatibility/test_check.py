@@ -129,6 +129,7 @@ def no_bias(monkeypatch):
     monkeypatch.setattr(positions.KeyBias, "__call__", flat)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "mistake"),
     [

@@ -214,6 +214,7 @@ def engine_of(method: Method, **params) -> Engine:
     return Engine(pair, rows, method, DecodeParams(**{"max_new_tokens": LIMIT} | params), batch_size=7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [deferral, lambda rule: verified(rule, tolerance=0.5, draft=3)])
 @pytest.mark.parametrize("ends", [False, True])
 def test_what_is_counted_is_what_was_written(make, ends):

@@ -27,6 +27,8 @@ from wheels.decoding.trace import teacher_use
 from wheels.endpoints.retry import Patience
 from wheels.errors import WheelsError
 
+pytestmark = pytest.mark.slow
+
 LONG = {"max_new_tokens": 12}
 RANDOM, MAXPROB = RULES["random"], RULES["maxprob"].at(0.6)
 GUIDE = ROOT / "docs" / "guides" / "remote-teacher.md"

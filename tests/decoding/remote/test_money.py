@@ -21,6 +21,8 @@ from wheels.decoding.remote.prices import PICO, Prices, Usage, bill_of, usage_of
 from wheels.decoding.sampling import Sampling
 from wheels.errors import WheelsError
 
+pytestmark = pytest.mark.slow
+
 LONG = {"max_new_tokens": 12}
 MAXPROB = RULES["maxprob"].at(0.6)
 PRICES = Prices(prompt=0.4, completion=1.6, cached=0.1)

@@ -19,6 +19,8 @@ from wheels.decoding.remote.prices import PICO, Prices, Usage
 from wheels.decoding.sequences import Sequence
 from wheels.errors import WheelsError
 
+pytestmark = pytest.mark.slow
+
 LONG = {"max_new_tokens": 12}
 PRICES = Prices(prompt=0.4, completion=1.6, cached=0.1)
 RANDOM = RULES["random"]

@@ -38,6 +38,7 @@ def test_what_the_teacher_wrote_is_what_it_would_write_there(pair, server, far):
     assert any(trace.teacher_tokens > trace.teacher_passes for trace in traces)
 
 
+@pytest.mark.slow
 def test_online_mode_counts_the_tokens_that_came(server, far):
     there = far(server, span="tokens:4")
     settings: dict[str, Any] = {"mode": "online", "max_new_tokens": 40, "batch_size": 1}

@@ -23,6 +23,8 @@ from wheels.decoding.trace import Trace
 from wheels.errors import WheelsError
 from wheels.models.pair import Pair
 
+pytestmark = pytest.mark.slow
+
 LONG = {"max_new_tokens": 12}
 MAXPROB, RANDOM = RULES["maxprob"].at(0.6), RULES["random"]
 WAYS: list[tuple[str, Any, dict[str, Any]]] = [
