@@ -17,7 +17,7 @@ from wheels.cli.main import COMMANDS
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"wheels": "wheels", "decoding": "wheels.decoding", "envs": "wheels.envs", "agents": "wheels.agents"}
 FOLDERS["benchmarks"] = "wheels.benchmarks"
-ORDER = ["core", "decoding", "envs", "agents", "api", "benchmarks", "cli"]
+ORDER = ["core", "decoding", "envs", "agents", "api", "integrations", "benchmarks", "cli"]
 """A file imports from its own folder and from those before it."""
 HEAVY = {"torch", "transformers", "trl", "gymnasium", "accelerate", "datasets", "matplotlib", "numpy", "yaml"}
 
