@@ -281,7 +281,10 @@ def test_the_law_of_a_sampled_token_is_the_mixture():
         ({"budget": float("nan")}, r"teacher_budget must be in \[0, 1\], got nan"),
         ({"budget": [0.1, -0.1]}, r"teacher_budget must be in \[0, 1\], got -0.1"),
         ({"budget": [0.1]}, "budget must be one number or one for each of the 2 inputs, got 1"),
-        ({"mode": "stric"}, "budget_mode must be one of average, online, strict, dollars, got 'stric'; did you mean 'strict'"),
+        (
+            {"mode": "stric"},
+            "budget_mode must be one of average, online, strict, dollars, got 'stric'; did you mean 'strict'",
+        ),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
         ({"burst": -1}, "burst must be at least 0, got -1"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
