@@ -19,7 +19,7 @@ from pathlib import Path
 FOLDERS = ("benchmarks", "agents", "envs", "decoding", "wheels")
 """From top to bottom; an import may point down, never up."""
 TOP = "front door"
-"""The command line and `wheels/api.py`: they may import everything."""
+"""The command line, `wheels/api.py` and `wheels/integrations`: they may import everything."""
 CELL, LEFT, ABOVE = 26, 170, 150
 DOWN, MUTUAL, UP = "#4c72b0", "#dd8452", "#d62728"
 
@@ -65,7 +65,7 @@ def _run(node: ast.AST) -> Iterator[ast.AST]:
 def room(module: str) -> str:
     """Return the room of a module: `decoding/methods`, `wheels/data`, or the front door."""
     _, *parts = module.split(".")
-    if parts and (parts[0] in ("__main__", "api") or parts[0].startswith("cli")):
+    if parts and (parts[0] in ("__main__", "api", "integrations") or parts[0].startswith("cli")):
         return TOP
     folder = parts[0] if parts and parts[0] in FOLDERS else "wheels"
     inner = parts[1:] if parts and parts[0] in FOLDERS else parts
