@@ -79,7 +79,7 @@ def test_the_loss_of_two_states_by_hand() -> None:
 def test_t5s_queries_learn_at_their_own_rate() -> None:
     """Adam's first step is as long as the learning rate, whatever the gradient."""
     pair = soft_pair()
-    before = {name: weight.clone() for name, weight in pair.student.named_parameters()}
+    before = {name: weight.detach().clone() for name, weight in pair.student.named_parameters()}
     teach(pair, gated(visits_of(pair), NEVER), Teaching(epochs=1, batch=ALL, learning_rate=1e-2))
     moved = {
         name: float((weight.detach() - before[name]).abs().max()) for name, weight in pair.student.named_parameters()

@@ -191,7 +191,7 @@ def test_what_a_teacher_cost_is_kept_with_the_rows(tmp_path, texts, written):
 
 @pytest.mark.slow
 def test_a_killed_process_loses_what_is_in_flight(folder, texts, tmp_path):
-    texts.write_text("".join(f"{text}\n" for text in itertools.islice(itertools.cycle(TEXTS), 6000)))
+    texts.write_text("".join(f"{text}\n" for text in itertools.islice(itertools.cycle(TEXTS), 20_000)))
     command = [sys.executable, "-m", "wheels", "generate", "--model", str(folder), "--rule", "random"]
     command += ["--max-new-tokens", "8", "--teacher-budget", "0.5", "--input", str(texts)]
     subprocess.run([*command, "--output", str(tmp_path / "whole")], check=True, capture_output=True)
@@ -200,7 +200,7 @@ def test_a_killed_process_loses_what_is_in_flight(folder, texts, tmp_path):
         running = subprocess.Popen([*command, "--output", str(tmp_path / "cut")], stderr=subprocess.DEVNULL)
         while Lines(rows).count <= kept[-1]:
             time.sleep(0.1)
-        time.sleep(draw.random())
+        time.sleep(draw.random() / 2)
         os.kill(running.pid, signal.SIGKILL)
         assert running.wait() == -signal.SIGKILL, "it was over before"
         kept.append(Lines(rows).count)
