@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from wheels.decoding.hf.pair import GeneratePair, folder_of
+from wheels.decoding.hf.pair import GeneratePair, trained_folder
 from wheels.decoding.methods.calibrated import calibrated, rule_of
 from wheels.decoding.methods.method import Method, deferral
 from wheels.decoding.methods.rule import AnyRule, Rule
@@ -65,10 +65,9 @@ def _threshold_rule(rule: AnyRule) -> Rule:
 
 def _named_rule(pair: GeneratePair, name: str | None, threshold: float | None, budget: float | None, mode: str) -> Rule:
     """Return a rule by name, at the threshold given or calibrated."""
-    folder = folder_of(pair.student)
-    trained = folder is not None and (folder / "deferral" / "config.json").is_file()
-    artefact = read_deferral(pair, folder) if folder is not None and trained else Artefact(pair, {}, Calibration())
-    name = name if name is not None else "learned" if trained else "maxprob"
+    folder = trained_folder(pair.student)
+    artefact = Artefact(pair, {}, Calibration()) if folder is None else read_deferral(pair, folder)
+    name = name if name is not None else "maxprob" if folder is None else "learned"
     rule = rule_of(artefact, name)
     if threshold is not None:
         return rule.at(threshold)

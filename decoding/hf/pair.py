@@ -19,6 +19,7 @@ from wheels.models.pair import (
     name_of,
     warn_of_sizes,
 )
+from wheels.models.places import Place, cached_file
 from wheels.models.tokenizers import check_same_tokenizer
 
 
@@ -110,3 +111,13 @@ def folder_of(model: PreTrainedModel) -> Path | None:
     """Return the folder that a model was loaded from; None for a hub id, or one made in memory."""
     name = str(model.config.name_or_path or "")
     return Path(name) if name and Path(name).is_dir() else None
+
+
+def trained_folder(model: PreTrainedModel) -> Path | None:
+    """Return the folder that a trained student was loaded from, also the Hub's; None for any other model."""
+    folder, name = folder_of(model), str(model.config.name_or_path or "")
+    if folder is None and name:
+        commit = getattr(model.config, "_commit_hash", None)
+        found = cached_file(Place(name, commit), "deferral/config.json")
+        folder = None if found is None else Path(found).parents[1]
+    return folder if folder is not None and (folder / "deferral" / "config.json").is_file() else None

@@ -143,5 +143,11 @@ def test_a_model_is_loaded_from_where_it_was_pushed(shared, own, tmp_path, monke
     monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.chdir(tmp_path)
     assert wheels.Model.load("owner/pair").generate([TEXT], teacher_budget=0.2)[0].text == own.text
+    student, tokenizer = AutoModelForSeq2SeqLM.from_pretrained("owner/pair"), wheels.Model.embedded().pair.tokenizer
+    inputs = tokenizer([TEXT], return_tensors="pt")
+    written = student.generate(
+        **inputs, custom_generate="owner/pair", trust_remote_code=True, teacher_budget=0.2, max_new_tokens=64
+    )
+    assert tokenizer.decode(written[0], skip_special_tokens=True).strip() == own.text
     with pytest.raises(WheelsError, match=r"no model folder 'owner/other', and no repository .*HF_HUB_OFFLINE=1"):
         wheels.Model.load("owner/other")

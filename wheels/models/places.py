@@ -103,14 +103,20 @@ def offline() -> bool:
     return any(flag.upper() in {"1", "ON", "YES", "TRUE"} for flag in flags)
 
 
-def is_cached(place: Place, file: str) -> bool:
-    """Whether a file of a repository is in the local cache of the Hub."""
+def cached_file(place: Place, file: str) -> str | None:
+    """Return where a file of a repository is in the local cache of the Hub; None where it is not."""
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        return isinstance(try_to_load_from_cache(place.name, file, revision=place.revision), str)
+        found = try_to_load_from_cache(place.name, file, revision=place.revision)
     except ValueError:
-        return False
+        return None
+    return found if isinstance(found, str) else None
+
+
+def is_cached(place: Place, file: str) -> bool:
+    """Whether a file of a repository is in the local cache of the Hub."""
+    return cached_file(place, file) is not None
 
 
 def missing_file(place: Place) -> str | None:
