@@ -80,6 +80,11 @@ class Passes:
         rows = len(self.texts.sequences)
         return checked_runner(model, rows, self.vocab_size, overhead=self.overhead, weights=weights)
 
+    @property
+    def runs_on(self) -> dict[str, str]:
+        """What runs each model, by `student` and `teacher`."""
+        return {name: runner.runs_on for name, runner in self.runners.items()}
+
     def keep_journal(self, journal: dict[str, list[Pass]]) -> None:
         """Note every forward pass from now on, under `student` and `teacher`."""
         for name, runner in self.runners.items():

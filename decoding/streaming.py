@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Any
 
 from wheels.decoding.engine import GROUPED, Engine
 from wheels.decoding.methods.method import Method, check_method
@@ -98,7 +97,7 @@ def stream(
     sequences = [sequence for sequence in sequences if sequence.error is None]
     engine = Engine(pair, sequences, method, params, batch_size=batch_size, schedule=schedule, journal=journal)
     del sequences  # what a text wrote is given back as soon as it has been passed on
-    runs_on = {name: runner.runs_on for name, runner in engine.passes.runners.items()}
+    runs_on = engine.passes.runs_on
     for sequence in chain(unread, engine.run()):
         yield sequence.index, trace_of(pair, sequence, method, runs_on)
 
@@ -110,7 +109,6 @@ def in_order(
     params: DecodeParams | None = None,
     *,
     batch_size: int = 64,
-    schedule: Schedule = GROUPED,
     on_error: str = "stop",
     spent: Spent | None = None,
     total: int | None = None,
@@ -125,7 +123,6 @@ def in_order(
         method: How, and under which budget: one for all texts.
         params: As in `stream`; the number of the first source among them.
         batch_size: As in `stream`.
-        schedule: As in `stream`.
         on_error: For a source that cannot be read: `stop` before its block is written, or `skip` it.
         spent: What online mode goes on from; at the end it holds what all texts have spent.
         total: How many sources there are, over which dollars mode spreads its money; None: a block of them.
@@ -137,12 +134,11 @@ def in_order(
     blocks = _Blocks(pair, iter(sources), params, max(BLOCK, 4 * batch_size), on_error, params.first)
     done, written = blocks.unread, params.first
     known = blocks.read()
-    slots: dict[str, Any] = {"batch_size": batch_size, "schedule": schedule, "more": blocks.more, "total": total}
-    engine = Engine(pair, known, method, params, **slots)
+    engine = Engine(pair, known, method, params, batch_size=batch_size, more=blocks.more, total=total)
     del known
     if engine.online is not None and spent is not None:
         engine.online.resume(spent)
-    runs_on = {name: runner.runs_on for name, runner in engine.passes.runners.items()}
+    runs_on = engine.passes.runs_on
     while engine.busy or done or blocks.more:
         while written in done:
             yield trace_of(pair, done.pop(written), method, runs_on)

@@ -25,7 +25,6 @@ from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError
 from wheels.files import new_folder, read_json, read_object, write_bytes, write_json, write_jsonl, write_text
 from wheels.output.notices import in_words
-from wheels.policy.calibration import forget_places
 from wheels.runs import LOCK
 
 SECTIONS = ("teacher", "student", "policy", "calibrate")
@@ -38,6 +37,8 @@ def run(config: DemoConfig) -> None:
     Raises:
         WheelsError: where the place cannot be written, and whatever a stage raises.
     """
+    from wheels.models.artefact import forget_places
+
     output, work = output_folder(config), Path(config.work)
     recipe = Recipe.read(config.recipe or shipped_recipe(RECIPE), SECTIONS)
     stages = retrain_stages(config, work, recipe)
@@ -47,7 +48,7 @@ def run(config: DemoConfig) -> None:
     extra = {"argv": ["wheels", *sys.argv[1:]], "recipe": recipe.sections, "seconds": seconds, **facts}
     with new_folder(output) as folder:
         shutil.copytree(work / "pair", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(LOCK))
-        forget_places(folder / "deferral" / "calibration.json")
+        forget_places(folder, "teacher")
         write_resolved(config, folder, extra)
         write_text(folder / "README.md", card(read_json(folder / "resolved.json")))
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
@@ -154,16 +155,16 @@ def assemble(rounded: Path, policy: Path, corpus: Path, folder: Path) -> None:
     """Put the rounded models, the trained heads, rounded too, and the corpus into one folder that can be moved."""
     from safetensors.torch import load, save
 
+    from wheels.models.artefact import forget_places
+
     with new_folder(folder) as place:
         shutil.copytree(rounded, place, dirs_exist_ok=True)
         shutil.copy(corpus, place)
         tensors = load((policy / "deferral" / "model.safetensors").read_bytes())
         heads = save({name: tensor.half() for name, tensor in tensors.items()})
         write_bytes(place / "deferral" / "model.safetensors", heads)
-        settings = read_json(policy / "deferral" / "config.json")
-        settings["teacher"] = "teacher"
-        settings["trained"]["settings"] |= {"student": ".", "teacher": "teacher", "output": "."}
-        write_json(place / "deferral" / "config.json", settings)
+        shutil.copy(policy / "deferral" / "config.json", place / "deferral")
+        forget_places(place, "teacher")
 
 
 def measure(pair: Path, data: str, learned_from: str, path: Path) -> None:

@@ -7,21 +7,18 @@ process of its own on the same machine.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from wheels.benchmarks.core.bootstrap import Spread
-from wheels.benchmarks.remote.loopback import NAME
+from wheels.benchmarks.remote.loopback import NAME, about, server_of
 from wheels.config.fields import check_fields, option
-from wheels.config.parsing import parse, to_dict, versions
+from wheels.config.parsing import parse, to_dict
 from wheels.data.tasks import load_task
 from wheels.decoding.methods.calibrated import calibrated
 from wheels.decoding.methods.method import deferral
@@ -30,7 +27,6 @@ from wheels.decoding.remote.pair import RemotePair
 from wheels.decoding.remote.teacher import RemoteTeacher
 from wheels.decoding.streaming import decode
 from wheels.decoding.trace import Trace, teacher_use
-from wheels.environment import processor_name
 from wheels.files import write_json
 from wheels.models.artefact import Artefact
 
@@ -52,24 +48,6 @@ class LatencyConfig:
     def __post_init__(self) -> None:
         """Check every value."""
         check_fields(self)
-
-
-@contextmanager
-def server_of(model: str | None) -> Iterator[int]:
-    """Yield the port of a server around the teacher of a model."""
-    command = [
-        sys.executable,
-        "-m",
-        "wheels.benchmarks.remote.loopback",
-        *([] if model is None else ["--model", model]),
-    ]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        yield int(server.stdout.readline())
-    finally:
-        server.terminate()
-        server.wait()
 
 
 Cell = tuple[int, float | None, int, bool]
@@ -146,10 +124,7 @@ def main(argv: Sequence[str]) -> None:
             assert all(on["text"] == off["text"] for on, off in pairs), "writing on changed a text"
     result = {
         "config": to_dict(config) | {"output": None},
-        "model_digest": artefact.digest,
-        "processor": processor_name(),
-        "load_average": os.getloadavg(),
-        "versions": versions(),
+        **about(artefact),
         "rows": [row_of(cell, rounds) for cell, rounds in found.items()],
     }
     print(f"written to {write_json(Path(config.output) / 'latency.json', result)}")

@@ -8,20 +8,24 @@ before each answer. What was read before counts as cached in blocks of `BLOCK` t
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from wheels.config.fields import option
-from wheels.config.parsing import parse
+from wheels.config.parsing import parse, versions
 from wheels.decoding.engine import Engine
 from wheels.decoding.methods.method import teacher_only
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sequences import Sequence as Text
+from wheels.environment import processor_name
 from wheels.models.artefact import Artefact
 from wheels.models.pair import Pair
 
@@ -148,6 +152,34 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+
+@contextmanager
+def server_of(model: str | None) -> Iterator[int]:
+    """Yield the port of a server around the teacher of a model."""
+    command = [
+        sys.executable,
+        "-m",
+        "wheels.benchmarks.remote.loopback",
+        *([] if model is None else ["--model", model]),
+    ]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        yield int(server.stdout.readline())
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def about(artefact: Artefact) -> dict[str, Any]:
+    """Return what a result says of the models and the machine that it was measured with."""
+    return {
+        "model_digest": artefact.digest,
+        "processor": processor_name(),
+        "load_average": os.getloadavg(),
+        "versions": versions(),
+    }
 
 
 def main(argv: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ for free. The server is on the loopback (`wheels.benchmarks.remote.loopback`).
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,10 +17,9 @@ from typing import Any
 import torch
 
 from wheels.benchmarks.core.bootstrap import interval, resample_sentences
-from wheels.benchmarks.remote.latency import server_of
-from wheels.benchmarks.remote.loopback import NAME
+from wheels.benchmarks.remote.loopback import NAME, about, server_of
 from wheels.config.fields import check_fields, option
-from wheels.config.parsing import parse, to_dict, versions
+from wheels.config.parsing import parse, to_dict
 from wheels.data.tasks import Row, load_task
 from wheels.decoding.methods.calibrated import rule_of
 from wheels.decoding.methods.choices import PACED
@@ -33,7 +31,6 @@ from wheels.decoding.remote.teacher import RemoteTeacher
 from wheels.decoding.step import Step
 from wheels.decoding.streaming import decode
 from wheels.decoding.trace import Trace, teacher_use
-from wheels.environment import processor_name
 from wheels.files import write_json
 from wheels.metrics import sentence_statistics
 from wheels.models.artefact import Artefact
@@ -183,10 +180,7 @@ def main(argv: Sequence[str]) -> None:
         bench = Bench(config, port)
         result = {
             "config": to_dict(config) | {"output": None, "model": None, "data": bench.task.name},
-            "model_digest": bench.artefact.digest,
-            "processor": processor_name(),
-            "load_average": os.getloadavg(),
-            "versions": versions(),
+            **about(bench.artefact),
             "texts": len(bench.rows),
             "rows": measure(bench),
         }

@@ -265,6 +265,25 @@ def read_heads(path: Path, config: HeadConfig) -> dict[str, list[DeferralHead]]:
         raise WheelsError(f"{path}: damaged or of another shape ({str(error).splitlines()[0]}); train again") from error
 
 
+def forget_places(folder: Path, teacher: str) -> None:
+    """Leave the folders of this machine out of a trained model that goes to others.
+
+    Args:
+        folder: of the model.
+        teacher: where others find it: a folder within `folder`, or a hub id.
+    """
+    path, found = (folder / "deferral" / name for name in ("config.json", "calibration.json"))
+    settings = read_object(path) | {"teacher": teacher}
+    settings.get("trained", {}).get("settings", {}).update(student=".", teacher=teacher, output=".")
+    write_json(path, settings)
+    if found.is_file():
+        calibration = read_object(found)
+        config = calibration.get("config", {})
+        given = {name: Path(str(config[name])).name for name in ("data", "teacher") if config.get(name)}
+        config.update({"model": "."} | given)
+        write_json(found, calibration)
+
+
 def check_model(folder: Path) -> dict[str, Any]:
     """Return the content of `deferral/config.json` in a trained model's folder.
 

@@ -176,17 +176,6 @@ class Calibration:
         return facts | {name: self.config.get(name) for name in MEASURED_WITH}
 
 
-def forget_places(path: Path) -> None:
-    """Leave the folders of this machine out of a file of thresholds, if it is there: it goes to other machines."""
-    if path.is_file():
-        content = read_object(path)
-        config = content.get("config", {})
-        config.update(
-            {"model": "."} | {name: Path(str(config[name])).name for name in ("data", "teacher") if config.get(name)}
-        )
-        write_json(path, content)
-
-
 def _interpolated(known: list[tuple[float, float]], at: float) -> float:
     """Return the linear interpolation at `at` between (x, y) points in rising order."""
     for (left, low), (right, high) in itertools.pairwise(known):

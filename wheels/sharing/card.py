@@ -30,8 +30,16 @@ Rules with thresholds: {rules}; for the budgets {budgets}{data}.
 """
 
 
-def card(folder: Path, to: str, teacher: str, license: str | None, results: Path | None) -> str:
-    """Return the card of a trained model's folder, with what the Hub reads of it as a head of YAML."""
+def card(folder: Path, to: str, teacher: str | None, license: str | None, results: Path | None) -> str:
+    """Return the card of a trained model's folder, with what the Hub reads of it as a head of YAML.
+
+    Args:
+        folder: of the model.
+        to: its repository.
+        teacher: that of its teacher; None: the teacher travels along.
+        license: of the weights.
+        results: folder of `wheels bench curve`.
+    """
     found = folder / "deferral" / "calibration.json"
     calibration: Mapping[str, Any] = read_object(found) if found.is_file() else {}
     points = calibration.get("points", [])
@@ -39,8 +47,8 @@ def card(folder: Path, to: str, teacher: str, license: str | None, results: Path
     rules = [f"`{rule}`" for rule in dict.fromkeys(point["rule"] for point in points)] or ["none"]
     curve = None if results is None else read_object(results / "curve.json", "points", "student", "teacher")
     head: dict[str, Any] = {"library_name": "wheels", "tags": ["adaptive-inference", "deferral"]}
-    if teacher != "in `teacher/`":
-        head["base_model"] = teacher.strip("`").partition("@")[0]
+    if teacher is not None:
+        head["base_model"] = teacher.partition("@")[0]
     if license is not None:
         head["license"] = license
     if curve is not None:
@@ -49,7 +57,7 @@ def card(folder: Path, to: str, teacher: str, license: str | None, results: Path
     text = CARD.format(
         name=to.rpartition("/")[2],
         to=to,
-        teacher=teacher,
+        teacher="in `teacher/`" if teacher is None else f"`{teacher}`",
         measured="" if curve is None else measured(curve),
         rules=", ".join(rules),
         budgets=", ".join(budgets),

@@ -7,9 +7,8 @@ import tempfile
 from pathlib import Path
 
 from wheels.errors import WheelsError
-from wheels.files import new_folder, write_json, write_text
-from wheels.models.artefact import check_model
-from wheels.policy.calibration import forget_places
+from wheels.files import new_folder, write_text
+from wheels.models.artefact import check_model, forget_places
 from wheels.sharing import custom_generate
 from wheels.sharing.card import card
 from wheels.sharing.config import PushConfig
@@ -41,8 +40,7 @@ def run(config: PushConfig) -> None:
 def stage(config: PushConfig, place: Path) -> None:
     """Write into a folder what is shared: the student, its heads and thresholds, card and `custom_generate/`."""
     folder = Path(config.model)
-    settings = check_model(folder)
-    teacher = shared_teacher(config, folder, str(settings["teacher"]))
+    teacher = shared_teacher(config, folder, str(check_model(folder)["teacher"]))
     for pattern in KEPT:
         for file in sorted(folder.glob(pattern)):
             if file.name not in NOTES:
@@ -50,17 +48,14 @@ def stage(config: PushConfig, place: Path) -> None:
     shutil.copytree(folder / "deferral", place / "deferral", ignore=shutil.ignore_patterns(".*"))
     if teacher == BESIDE:
         shutil.copytree(folder / BESIDE, place / BESIDE, ignore=shutil.ignore_patterns(".*"))
-    settings["teacher"] = teacher
-    settings.get("trained", {}).get("settings", {}).update(student=".", teacher=teacher, output=".")
-    write_json(place / "deferral" / "config.json", settings)
-    forget_places(place / "deferral" / "calibration.json")
+    forget_places(place, teacher)
     write_text(
         place / "custom_generate" / "generate.py", Path(str(custom_generate.__file__)).read_text(encoding="utf-8")
     )
     write_text(place / "custom_generate" / "requirements.txt", "training-wheels\n")
     results = None if config.results is None else Path(config.results)
-    shown = "in `teacher/`" if teacher == BESIDE else f"`{teacher}`"
-    write_text(place / "README.md", card(folder, config.to, shown, config.license, results))
+    repository = None if teacher == BESIDE else teacher
+    write_text(place / "README.md", card(folder, config.to, repository, config.license, results))
 
 
 def shared_teacher(config: PushConfig, folder: Path, named: str) -> str:
