@@ -35,7 +35,10 @@ class CurveConfig:
     """
 
     model: str | None = option(
-        None, "folder of a trained model (default: the embedded pair)", metavar="DIR", reads=PLACE
+        None,
+        "folder of a trained model, or of any student, with --teacher (default: the embedded pair)",
+        metavar="DIR",
+        reads=PLACE,
     )
     teacher: str | None = model_option(None, "folder or hub id of the teacher (default: the model's own)", reads=PLACE)
     also: tuple[str, ...] = model_option(
@@ -67,6 +70,7 @@ class CurveConfig:
     calibration_data: str | None = data_option(
         None, "data to calibrate on first; never the data that is scored", reads=PLACE
     )
+    calibration_limit: int | None = data_option(None, "rows to calibrate on (default: all)", minimum=1)
     limit: int | None = option(None, "score only the first rows", minimum=1)
     batch_size: int = machine_option(64, "rows decoded at once", minimum=1)
     max_new_tokens: int = data_option(128, "longest output, in tokens", minimum=1)
@@ -88,6 +92,9 @@ class CurveConfig:
         object.__setattr__(self, "budgets", tuple(sorted({float(budget) for budget in self.budgets})))
         if self.rules is not None:
             object.__setattr__(self, "rules", tuple(dict.fromkeys(self.rules)))
+
+        if self.calibration_limit is not None and self.calibration_data is None:
+            raise WheelsError(f"calibration_limit needs calibration_data, got {self.calibration_limit} without")
 
     @property
     def interior_budgets(self) -> tuple[float, ...]:

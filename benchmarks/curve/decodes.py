@@ -53,7 +53,7 @@ def load_artefact(config: CurveConfig) -> Artefact:
     """Return the model that is to be measured."""
     use_backend(config.backend)
     place = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
-    artefact = Artefact.load(config.model, teacher=config.teacher, **place)
+    artefact = Artefact.of_student(config.model, config.teacher, **place)
     set_threads(config.threads, artefact.pair)
     return artefact
 
@@ -136,6 +136,7 @@ def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list
         # The ends of the range too: between them any budget can be interpolated.
         budgets=tuple(sorted({*CalibrateConfig(model="", data="").budgets, *config.interior_budgets})),
         bad_rows=config.bad_rows,
+        limit=config.calibration_limit,
         rules=tuple(RULES[rule].given for rule in seeds),
         seeds=max(map(len, seeds.values())),
         max_new_tokens=config.max_new_tokens,
@@ -156,6 +157,7 @@ def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list
     for found in (artefact.calibration, Calibration.load(path)):
         artefact.calibration = found
         alike = found.data_digest == wanted and found.model_digest in ("", artefact.digest)
+        alike = alike and settings.limit in (None, found.config.get("limit"))
         if alike and not _missing(config, artefact, seeds):
             return
     artefact.calibration = calibrate.measure(artefact, settings)

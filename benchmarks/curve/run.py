@@ -32,7 +32,7 @@ from wheels.metrics.names import Reference
 from wheels.models.readable import readable_rows
 from wheels.runs import claim, find
 
-INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher", "also")
+INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher", "also", "calibration_limit")
 """Settings that change no figure, or are known by the digest of what they name."""
 
 

@@ -93,12 +93,7 @@ def load_students(config: WaysConfig) -> list[Student]:
 
 def _load(config: WaysConfig, folder: str) -> Student:
     """Load a student: trained to call where its folder says so, else a plain model."""
-    place: dict[str, Any] = {"device": config.device, "dtype": config.dtype}
-    assert config.teacher is not None, "checked by the configuration"
-    if (Path(folder) / "deferral" / "config.json").is_file():
-        artefact = Artefact.load(folder, teacher=config.teacher, **place)
-    else:
-        artefact = Artefact.untrained(folder, config.teacher, **place)
+    artefact = Artefact.of_student(folder, config.teacher, device=config.device, dtype=config.dtype)
     if config.prompt is not None:
         artefact.pair.read_by(config.prompt)
     seeds = {rule: heads for rule in config.rules if (heads := _seeds(artefact, find_rule(rule), config.seeds))}

@@ -84,6 +84,18 @@ def test_the_teacher_is_found_where_the_folder_stands(folder, tmp_path):
         assert Artefact.load(moved).teacher_name == "large"
 
 
+def test_a_student_that_was_never_trained_to_call_is_paired_with_its_teacher(folder, tmp_path, monkeypatch):
+    teacher = str(folder / "teacher")
+    assert "learned" in Artefact.of_student(folder, teacher).heads
+    shutil.copytree(folder, tmp_path / "plain", ignore=shutil.ignore_patterns("deferral"))
+    plain = Artefact.of_student(str(tmp_path / "plain"), teacher)
+    assert (plain.heads, plain.calibration.points, plain.student_name) == ({}, [], "plain")
+    with pytest.raises(WheelsError, match=r"plain has no deferral/config.json"):
+        Artefact.of_student(tmp_path / "plain", None)
+    monkeypatch.setattr(module, "model_folder", lambda name: folder)  # a repository of the Hub that was trained
+    assert "learned" in Artefact.of_student("owner/name", teacher).heads
+
+
 def test_digests_name_weights(folder):
     first, again = Artefact.load(folder), Artefact.load(folder)
     digests = [first.head_digest(rule, seed) for rule in ("learned", "regret") for seed in (0, 1)]

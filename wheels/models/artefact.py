@@ -129,6 +129,22 @@ class Artefact:
         pair = load_pair(student, teacher, prompt=noted_prompt(student), dtype=dtype, device=device, **weights)
         return cls(pair, {}, Calibration(), student_name=_short_name(student), teacher_name=_short_name(teacher))
 
+    @classmethod
+    def of_student(cls, student: str | Path | None, teacher: str | None, **settings: Any) -> Artefact:
+        """Load a student with what it was trained to, or, where it was not and a teacher is given, without.
+
+        Args:
+            student: as the folder of `load`, or the student of `untrained`.
+            teacher: as in `load`; a student that was not trained needs it.
+            settings: as `load` takes them.
+
+        Raises:
+            WheelsError: as `load`.
+        """
+        if student is None or teacher is None or (model_folder(student) / "deferral" / "config.json").is_file():
+            return cls.load(student, teacher=teacher, **settings)
+        return cls.untrained(str(student), teacher, **settings)
+
     def head(self, rule: str, seed: int = 0) -> DeferralHead:
         """Return a trained head.
 

@@ -362,6 +362,21 @@ def test_calibration_data_calibrates_first_and_leaves_the_model_as_it_is(
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize(("of", "times"), [(None, 1), (300, 1), (200, 2)])
+def test_a_calibration_on_other_rows_of_the_data_is_made_again(
+    world: World, tmp_path: Path, asked: list[Any], of: int | None, times: int
+) -> None:
+    other = write_rows(tmp_path / "other.jsonl", OTHER_ROWS)
+    world.run(calibration_data=str(other), calibration_limit=300, model="m")
+    kept = Calibration(data_digest=rows_digest(OTHER_ROWS), config={"limit": 300})
+    world.monkeypatch.setattr(decodes, "Calibration", SimpleNamespace(load=lambda path: kept))
+    world.artefact.calibration = Calibration(lacking=("learned",))
+    world.run(calibration_data=str(other), calibration_limit=of, model="m")
+    assert [config.limit for config in asked] == [300, of][:times]
+    with pytest.raises(WheelsError, match="calibration_limit needs calibration_data"):
+        CurveConfig(calibration_limit=300)
+
+
 def test_calibration_data_calibrates_every_rule_that_has_a_head(world: World, tmp_path: Path, asked: list[Any]) -> None:
     world.artefact.calibration = Calibration(lacking=("first-k",), points=calibrated_rules("learned"))
     other = write_rows(tmp_path / "other.jsonl", OTHER_ROWS)
@@ -406,13 +421,13 @@ def test_the_artefact_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> Non
     asked: list[Any] = []
     threads: list[tuple[Any, ...]] = []
     artefact = SimpleNamespace(pair="the pair")
-    monkeypatch.setattr(decodes.Artefact, "load", lambda *args, **more: asked.append((args, more)) or artefact)
+    monkeypatch.setattr(decodes.Artefact, "of_student", lambda *args, **more: asked.append((args, more)) or artefact)
     monkeypatch.setattr(decodes, "set_threads", lambda *args: threads.append(args))
     load_artefact(
         CurveConfig(model="m", teacher="t", device="cuda", dtype="bfloat16", threads=3, teacher_weights="int8")
     )
     weights = {"student_weights": "float32", "teacher_weights": "int8"}
-    assert asked == [(("m",), {"teacher": "t", "device": "cuda", "dtype": "bfloat16", **weights})]
+    assert asked == [(("m", "t"), {"device": "cuda", "dtype": "bfloat16", **weights})]
     assert threads == [(3, "the pair")]
 
 
