@@ -76,18 +76,6 @@ class Comparison:
     """Two-sided: twice the share of resamples on the other side of 0, counted with one more, at most 1."""
 
 
-@dataclass(frozen=True)
-class Adherence:
-    """How well one rule kept its budgets."""
-
-    mean_abs_error: float
-    """Mean over budgets and seeds of |measured use - budget|."""
-    worst_abs_error: float
-    """The largest of them."""
-    violations: int | None
-    """Sequences of strict mode with a prefix over its allowance; None in average mode, which promises none."""
-
-
 def share_of_gap(quality: ArrayLike, student: ArrayLike, teacher: ArrayLike) -> Floats:
     """Return the performance gap recovered (PGR), `(Q - Q_student) / (Q_teacher - Q_student)`. Broadcasts.
 

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wheels.benchmarks.core.style import DASHED, Theme, legend, new_figure, percent
-from wheels.benchmarks.curve.looks import by_seed, interior, look, weight
-from wheels.benchmarks.curve.summary import QUANTILES
+from wheels.benchmarks.curve.looks import by_seed, look, weight
+from wheels.benchmarks.curve.summary import QUANTILES, interior
 
 
 def draw_adherence(found: Mapping[str, Any], theme: Theme) -> Figure:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,22 +23,9 @@ QUARTERS = ("most common", "second", "third", "rarest", "not seen")
 """Names of the bins of frequencies: quarters of the counted text, then the tokens that are not in it."""
 
 
-@dataclass(frozen=True)
-class Rate:
-    """How often the teacher wrote the tokens of one bin."""
-
-    name: str
-    """Name of the bin."""
-    tokens: int
-    """Generated tokens in it."""
-    calls: int
-    """Those of them that the teacher wrote."""
-    rate: float
-    """`calls / tokens`; nan without tokens."""
-    low: float
-    """2.5th percentile of the rate, over resamples of sentences."""
-    high: float
-    """97.5th percentile."""
+Rate = dict[str, Any]
+"""Of one bin: its `name`, its `tokens`, the `calls` among them (written by the teacher), and `rate = calls / tokens`,
+nan without tokens, with its 95% interval over resamples of sentences."""
 
 
 def tenth(place: int, length: int) -> int:
@@ -113,7 +100,8 @@ def _rates(
     weights_ZN = resample_sentences(len(runs[0]), resamples, seed)
     rate_ZK = share(weights_ZN @ calls_NK, weights_ZN @ tokens_NK)
     return [
-        Rate(name, int(tokens_NK[:, k].sum()), int(calls_NK[:, k].sum()), *interval(rate_ZK[:, k], least=0.0).values())
+        {"name": name, "tokens": int(tokens_NK[:, k].sum()), "calls": int(calls_NK[:, k].sum())}
+        | interval(rate_ZK[:, k], "rate", "low", "high", least=0.0)
         for k, name in enumerate(names)
     ]
 

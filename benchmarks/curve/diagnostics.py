@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from wheels.benchmarks.core.cell import PointKey
-from wheels.benchmarks.curve.calls import Rate, overall_rate, quarters, rates_by_frequency, rates_by_position
+from wheels.benchmarks.curve.calls import overall_rate, quarters, rates_by_frequency, rates_by_position
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import CurvePlan, signature_of
 from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.price_plot import Prices, read_prices
-from wheels.benchmarks.curve.reliability import Reliability, cached_judged, reliability, spread
-from wheels.benchmarks.curve.summary import plain_values
+from wheels.benchmarks.curve.reliability import cached_judged, reliability, spread
 from wheels.data.tasks import Row, Task
 from wheels.metrics.names import several
 from wheels.models.pair import Pair
@@ -30,51 +29,21 @@ COUNTED_ROWS = 20_000
 
 
 @dataclass(frozen=True)
-class Calls:
-    """Where one rule calls."""
-
-    rule: str
-    budget: float
-    overall: float
-    """Share of all tokens that the teacher wrote."""
-    position: list[Rate]
-    """By tenths of the output."""
-    frequency: list[Rate]
-    """By frequency of the written token."""
-    counted: str
-    """The text that frequencies are of."""
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """How well one trained rule predicts."""
-
-    rule: str
-    budget: float
-    clip: float
-    """What training counted a regret for at most, in nats; inf where that is not known."""
-    found: Reliability
-    """Against regrets that are counted so."""
-    whole: Reliability
-    """Against the regrets as they are."""
-
-
-@dataclass(frozen=True)
 class Diagnostics:
     """All diagnostics; `why` explains what is missing."""
 
-    calls: Calls | None = None
-    predicted: Predicted | None = None
+    calls: dict[str, Any] | None = None
+    """Where the first rule calls."""
+    reliability: dict[str, Any] | None = None
+    """How well a trained rule predicts."""
     prices: Prices = field(default_factory=dict)
     why: Mapping[str, str] = field(default_factory=dict)
     """Why `reliability` or `prices` is missing: a sentence each."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the content of `details` in `curve.json`; None for a number that does not exist."""
-        return {
-            "calls": plain_values(asdict(self.calls)) if self.calls else None,
-            "reliability": plain_values(asdict(self.predicted)) if self.predicted else None,
-        }
+    @property
+    def details(self) -> dict[str, Any]:
+        """What `curve.json` holds under this name."""
+        return {"calls": self.calls, "reliability": self.reliability}
 
 
 def diagnose(config: CurveConfig, plan: CurvePlan, measured: Measured, task: Task, data_digest: str) -> Diagnostics:
@@ -96,8 +65,11 @@ def diagnose(config: CurveConfig, plan: CurvePlan, measured: Measured, task: Tas
     return Diagnostics(calls, _predicted(config, plan, measured, data_digest, why), prices, why)
 
 
-def _calls(pair: Pair, measured: Measured, task: Task, split: str) -> Calls | None:
-    """Return where the first rule calls; None where only the ends were decoded."""
+def _calls(pair: Pair, measured: Measured, task: Task, split: str) -> dict[str, Any] | None:
+    """Return where the first rule calls, by tenths of the output and by frequency in the text that is `counted`.
+
+    None where only the ends were decoded.
+    """
     budget, rule = measured.shown, measured.rules[0]
     if budget is None:
         return None
@@ -105,7 +77,9 @@ def _calls(pair: Pair, measured: Measured, task: Task, split: str) -> Calls | No
     resampling = {"resamples": measured.resamples, "seed": measured.seed}
     rows, counted = _counted_rows(task, measured, split)
     frequency = rates_by_frequency(runs, quarters(pair.encode_targets(rows)), **resampling)
-    return Calls(rule, budget, overall_rate(runs), rates_by_position(runs, **resampling), frequency, counted)
+    position = rates_by_position(runs, **resampling)
+    found = {"rule": rule, "budget": budget, "overall": overall_rate(runs)}
+    return found | {"position": position, "frequency": frequency, "counted": counted}
 
 
 def _counted_rows(task: Task, measured: Measured, split: str) -> tuple[list[str], str]:
@@ -121,8 +95,11 @@ def _counted_rows(task: Task, measured: Measured, split: str) -> tuple[list[str]
 
 def _predicted(
     config: CurveConfig, plan: CurvePlan, measured: Measured, data_digest: str, why: dict[str, str]
-) -> Predicted | None:
-    """Return how well the regret is predicted; None, with a reason in `why`, where nothing can be measured."""
+) -> dict[str, Any] | None:
+    """Return how well the regret is predicted; None, with a reason in `why`, where nothing can be measured.
+
+    `found` is against regrets that count for at most `clip` nats, as in training (inf: not known); `whole` as they are.
+    """
     rule = next((rule for rule in PREDICT_REGRET if rule in measured.rules), None)
     budget = measured.shown
     if rule is None or budget is None:
@@ -141,7 +118,7 @@ def _predicted(
     if found is None or whole is None:
         why["reliability"] = "Every output of that decode is empty, so there is no state to judge."
         return None
-    return Predicted(rule, budget, clip, found, whole)
+    return {"rule": rule, "budget": budget, "clip": clip, "found": found, "whole": whole}
 
 
 def _clip(config: Mapping[str, Any]) -> float:

@@ -40,11 +40,6 @@ def area(found: Mapping[str, Any], rule: str) -> float:
     return found["apgr"][rule]["0-0.3"] or 0.0
 
 
-def interior(found: Mapping[str, Any]) -> list[float]:
-    """Return the budgets at which both models write."""
-    return [budget for budget in found["budgets"] if 0.0 < budget < 1.0]
-
-
 def by_seed(found: Mapping[str, Any], rule: str) -> list[list[Mapping[str, Any]]]:
     """Return a rule's points between the ends, a list for each seed, in order of budgets."""
     points = [point for point in found["points"] if point["rule"] == rule and 0.0 < point["budget"] < 1.0]

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from wheels.benchmarks.core.bootstrap import APART, LEAST_GAP, Floats
 from wheels.benchmarks.core.style import HEAVY, Theme, legend, level, line, new_figure, percent
-from wheels.benchmarks.curve.looks import area, by_seed, interior, look, weight
+from wheels.benchmarks.curve.looks import area, by_seed, look, weight
+from wheels.benchmarks.curve.summary import interior
 from wheels.metrics import metric_name
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from wheels.benchmarks.core.bootstrap import Comparison, Floats, compare, interval, resample_sentences
+from wheels.benchmarks.core.bootstrap import Floats, compare, interval, resample_sentences
 from wheels.benchmarks.core.cell import PointKey, Record
 from wheels.benchmarks.curve.calls import share
 from wheels.decoding.teacher_forcing import teacher_force
@@ -28,43 +28,9 @@ MOST_ROWS = 500
 """Rows that are read again at most, spread evenly over the data."""
 
 
-@dataclass(frozen=True)
-class Judged:
-    """The T states of one output."""
-
-    gain: tuple[float, ...]
-    """What the head predicts that a call gains, nats."""
-    regret: tuple[float, ...]
-    """What the student's greedy token costs, nats, >= 0."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """One tenth of the states, by the prediction."""
-
-    states: int
-    gain: float
-    """Mean prediction, nats."""
-    regret: float
-    """Mean truth, nats."""
-    low: float
-    """2.5th percentile of the mean truth, over resamples of sentences."""
-    high: float
-    """97.5th percentile."""
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """Agreement of predictions with true regrets."""
-
-    sentences: int
-    states: int
-    explained: Comparison
-    """`R^2 = 1 - sum (regret - gain)^2 / sum (regret - mean regret)^2`: the explained share of the variance."""
-    slope: Comparison
-    """Least-squares slope of regret on gain: 1 where a predicted nat is a true nat."""
-    groups: list[Group]
-    """From the lowest predictions to the highest."""
+Judged = dict[str, list[float]]
+"""Of the states of one output, in nats: `gain`, what the head predicts of a call; `regret`, what the student's greedy
+token costs, >= 0."""
 
 
 def spread(count: int, most: int = MOST_ROWS) -> list[int]:
@@ -87,14 +53,15 @@ def judge(
     head = artefact.head(key.rule, key.seed)
     written = [index for index, record in enumerate(records) if record.token_ids]
     encoded = artefact.pair.encode([sources[index] for index in written])
-    found = [Judged((), ()) for _ in records]
+    found: list[Judged] = [{"gain": [], "regret": []} for _ in records]
     scored = teacher_force(artefact.pair, encoded, [records[index].token_ids for index in written], batch_size)
     for index, text in zip(written, scored, strict=True):
         features_TF = text.features_TF.to(head.mean_F.device)
         budget_T = torch.full((len(features_TF),), key.budget, device=features_TF.device)
         with torch.no_grad():
             gain_T = head.gain(features_TF, budget_T)
-        found[index] = Judged(*(tuple(round(x, 5) for x in line.tolist()) for line in (gain_T, text.regret_T)))
+        judged = {"gain": gain_T, "regret": text.regret_T}
+        found[index] = {name: [round(value, 5) for value in line.tolist()] for name, line in judged.items()}
     return found
 
 
@@ -108,21 +75,19 @@ def cached_judged(
     batch_size: int,
 ) -> list[Judged]:
     """Return what `judge` found before, or judge now and keep it in `folder`; see `wheels.runs.cached`."""
-    lines = cached(
-        folder / key.file_name,
-        made_from | {"read_again": len(records)},
-        lambda: [asdict(one) for one in judge(artefact, key, sources, records, batch_size)],
-        LINES,
-    )
-    return [Judged(tuple(line["gain"]), tuple(line["regret"])) for line in lines]
+    made_from = made_from | {"read_again": len(records)}
+    return cached(folder / key.file_name, made_from, lambda: judge(artefact, key, sources, records, batch_size), LINES)
 
 
 def reliability(
     judged_IN: Sequence[Sequence[Judged]], resamples: int, seed: int, clip: float = math.inf
-) -> Reliability | None:
+) -> dict[str, Any] | None:
     """Return how predictions and truth agree over all states; None without any.
 
-    A resample draws sentences; a sentence brings its states of every seed. The groups are those of the sample.
+    `explained`: `R^2 = 1 - sum (regret - gain)^2 / sum (regret - mean regret)^2`, the explained share of the variance;
+    `slope`: least squares of regret on gain, 1 where a predicted nat is a true nat; each a `Comparison`'s fields.
+    `groups`: the tenths of the states by the prediction, lowest first: count, mean prediction, mean truth with its
+    interval. A resample draws sentences; a sentence brings its states of every seed.
 
     Args:
         judged_IN: of each seed, the same sentences.
@@ -130,20 +95,20 @@ def reliability(
         seed: of the resamples.
         clip: a regret counts for at most this, in nats.
     """
-    sentence_T = np.array([n for run in judged_IN for n, one in enumerate(run) for _ in one.gain], dtype=np.int64)
-    gain_T = np.array([gain for run in judged_IN for one in run for gain in one.gain])
-    regret_T = np.array([min(regret, clip) for run in judged_IN for one in run for regret in one.regret])
+    sentence_T = np.array([n for run in judged_IN for n, one in enumerate(run) for _ in one["gain"]], dtype=np.int64)
+    gain_T = np.array([gain for run in judged_IN for one in run for gain in one["gain"]])
+    regret_T = np.array([min(regret, clip) for run in judged_IN for one in run for regret in one["regret"]])
     if not len(gain_T):
         return None
     weights_ZN = resample_sentences(len(judged_IN[0]), resamples, seed)
     explained_Z, slope_Z = _fit(weights_ZN, sentence_T, gain_T, regret_T)
-    return Reliability(
-        sentences=len(judged_IN[0]),
-        states=len(gain_T),
-        explained=compare(explained_Z),
-        slope=compare(slope_Z),
-        groups=_groups(weights_ZN, sentence_T, gain_T, regret_T),
-    )
+    return {
+        "sentences": len(judged_IN[0]),
+        "states": len(gain_T),
+        "explained": asdict(compare(explained_Z)),
+        "slope": asdict(compare(slope_Z)),
+        "groups": _groups(weights_ZN, sentence_T, gain_T, regret_T),
+    }
 
 
 def _fit(weights_ZN: Floats, sentence_T: Any, gain_T: Floats, regret_T: Floats) -> tuple[Floats, Floats]:
@@ -170,7 +135,7 @@ def _fit(weights_ZN: Floats, sentence_T: Any, gain_T: Floats, regret_T: Floats) 
     )
 
 
-def _groups(weights_ZN: Floats, sentence_T: Any, gain_T: Floats, regret_T: Floats) -> list[Group]:
+def _groups(weights_ZN: Floats, sentence_T: Any, gain_T: Floats, regret_T: Floats) -> list[dict[str, Any]]:
     """Return the states in `GROUPS` groups of equal size, by the prediction."""
     found = []
     for states in np.array_split(np.argsort(gain_T, kind="stable"), min(GROUPS, len(gain_T))):
@@ -178,5 +143,6 @@ def _groups(weights_ZN: Floats, sentence_T: Any, gain_T: Floats, regret_T: Float
         np.add.at(sums_N2, sentence_T[states], np.stack([regret_T[states], np.ones(len(states))], axis=1))
         regret_Z, states_Z = (weights_ZN @ sums_N2).T
         mean_Z = share(regret_Z, states_Z)
-        found.append(Group(len(states), float(gain_T[states].mean()), *interval(mean_Z, least=0.0).values()))
+        group = {"states": len(states), "gain": float(gain_T[states].mean())}
+        found.append(group | interval(mean_Z, "regret", "low", "high", least=0.0))
     return found

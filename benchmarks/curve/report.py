@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from wheels.benchmarks.core.bootstrap import APART
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record
 from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.report_tables import areas, comparisons, equal_use
-from wheels.benchmarks.curve.summary import Curve
+from wheels.benchmarks.curve.summary import interior
 from wheels.decoding.methods.rule import Rule
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.trace import STUDENT
@@ -23,37 +23,18 @@ from wheels.output.visible import html
 EXAMPLES = 10
 
 
-@dataclass(frozen=True)
-class ExampleRow:
-    """One row with what the models made of it."""
-
-    source: str
-    reference: str
-    student: str
-    """The student's own output."""
-    teacher: str
-    """The teacher's own output."""
-    record: Record
-    """The output that both wrote."""
-
-
-def pick_examples(measured: Measured, count: int = EXAMPLES) -> tuple[PointKey | None, list[ExampleRow]]:
+def pick_examples(measured: Measured, count: int = EXAMPLES) -> tuple[PointKey | None, list[int]]:
     """Return a decode near use 0.2, and `count` of its rows spread evenly over the data; nothing is hand-picked."""
     if measured.shown is None:
         return None, []
-    key = PointKey(measured.rules[0], 0, measured.shown)
-    records = measured.outputs[key]
-    rows = sorted({round(i * (len(records) - 1) / max(1, count - 1)) for i in range(count)})
-    students, teachers = measured.outputs[STUDENT_END], measured.outputs[TEACHER_END]
-    return key, [
-        ExampleRow(
-            measured.sources[i], several(measured.references[i])[0], students[i].text, teachers[i].text, records[i]
-        )
-        for i in rows
-    ]
+    last = len(measured.sources) - 1
+    rows = sorted({round(i * last / max(1, count - 1)) for i in range(count)})
+    return PointKey(measured.rules[0], 0, measured.shown), rows
 
 
-def render(curve: Curve, picture: Picture, measured: Measured, sections: Sequence[str] = (), command: str = "") -> str:
+def render(
+    curve: Mapping[str, Any], picture: Picture, measured: Measured, sections: Sequence[str] = (), command: str = ""
+) -> str:
     """Return the page.
 
     Args:
@@ -63,37 +44,37 @@ def render(curve: Curve, picture: Picture, measured: Measured, sections: Sequenc
         sections: what else is to be shown (`wheels.benchmarks.curve.report_sections`), as HTML.
         command: what made the curve.
     """
-    alt = f"{metric_name(curve.quality)} of each rule over its measured teacher use"
-    found = [equal_use(curve), areas(curve), comparisons(curve)] if curve.interior else []
+    alt = f"{metric_name(curve['metrics'][0])} of each rule over its measured teacher use"
+    found = [equal_use(curve), areas(curve), comparisons(curve)] if interior(curve) else []
     body = [_introduction(curve), image(alt, picture), _rules(curve), *found, *sections, _points(curve)]
-    body += [_examples(*pick_examples(measured)), _limits(curve), _provenance(curve, command)]
-    return page(f"{curve.task}: quality against teacher use", body)
+    body += [_examples(measured), _limits(curve), _provenance(curve, command)]
+    return page(f"{curve['task']}: quality against teacher use", body)
 
 
-def _introduction(curve: Curve) -> str:
+def _introduction(curve: Mapping[str, Any]) -> str:
     """Say what was measured, for a reader who has never heard of it."""
-    values = {"rows": f"{curve.sentences} of {curve.task}"}
-    for name, end in (("student", curve.student), ("teacher", curve.teacher)):
-        scores = ", ".join(f"{metric_name(metric)} {end['metrics'][metric]:.1f}" for metric in curve.metrics)
+    values = {"rows": f"{curve['sentences']} of {curve['task']}"}
+    for name, end in (("student", curve["student"]), ("teacher", curve["teacher"])):
+        scores = ", ".join(f"{metric_name(metric)} {end['metrics'][metric]:.1f}" for metric in curve["metrics"])
         values[name] = f"{end['name']}: {scores} alone"
     values["budget"] = {
         "average": "kept on average over the data, by thresholds that were set on other data",
         "online": "kept on average over the data: thresholds were set on other data and then moved with what was "
         "written",
         "strict": "kept by every output at every prefix",
-    }[curve.mode]
+    }[curve["mode"]]
     return (
         '<p class="lead">A small model, the student, writes. At some tokens a rule lets a large model, the teacher, '
         "write instead. <em>Teacher use</em> is the share of tokens that the teacher wrote. The curve shows what "
         "quality each rule buys with it.</p>"
         + facts({name: html(value) for name, value in values.items()})
-        + "".join(f"<p><em>Note:</em> {html(note)}.</p>" for note in curve.notes)
+        + "".join(f"<p><em>Note:</em> {html(note)}.</p>" for note in curve["notes"])
     )
 
 
-def _rules(curve: Curve) -> str:
+def _rules(curve: Mapping[str, Any]) -> str:
     """Say where each rule calls."""
-    words = {rule: html(f"{RULES[rule].label or 'a rule of your own'}{_kind(RULES[rule])}") for rule in curve.rules}
+    words = {rule: html(f"{RULES[rule].label or 'a rule of your own'}{_kind(RULES[rule])}") for rule in curve["rules"]}
     return (
         f"<h2>Where each rule calls</h2>{facts(words)}<p>The <em>share of the gap</em> (PGR) is 0% at the student's "
         "quality and 100% at the teacher's.</p>"
@@ -107,16 +88,22 @@ def _kind(rule: Rule) -> str:
     return ": a reference, not a way to save" if rule.needs_teacher else ""
 
 
-def _points(curve: Curve) -> str:
+def _points(curve: Mapping[str, Any]) -> str:
     """Return every decode at the budgets asked for."""
-    head = ["rule", "seed", "budget", "use", "p95", *map(metric_name, curve.metrics), "% of gap", "passes/token"]
+    head = ["rule", "seed", "budget", "use", "p95", *map(metric_name, curve["metrics"]), "% of gap", "passes/token"]
     head += ["positions/token", "seconds"]
     rows = [
-        [point.rule, str(point.seed), f"{point.budget:g}", number(point.use, 3), number(point.use_p95, 2)]
-        + [number(point.metrics[metric], 2) for metric in curve.metrics]
-        + [number(100 * point.pgr, 0), number(point.passes_per_token, 3), number(point.positions_per_token, 2)]
-        + [number(point.seconds)]
-        for point in curve.points
+        [
+            point["rule"],
+            str(point["seed"]),
+            f"{point['budget']:g}",
+            number(point["use"], 3),
+            number(point["use_p95"], 2),
+        ]
+        + [number(point["metrics"][metric], 2) for metric in curve["metrics"]]
+        + [number(100 * point["pgr"], 0), number(point["passes_per_token"], 3)]
+        + [number(point["positions_per_token"], 2), number(point["seconds"])]
+        for point in curve["points"]
     ]
     words = "Budgets 0 and 1 are the student's and the teacher's own outputs, decoded once for all rules."
     return (
@@ -135,8 +122,9 @@ def _coloured(record: Record) -> str:
     return "".join(parts)
 
 
-def _examples(key: PointKey | None, examples: Sequence[ExampleRow]) -> str:
+def _examples(measured: Measured) -> str:
     """Return real outputs, the teacher's tokens in colour."""
+    key, rows = pick_examples(measured)
     if key is None:
         return ""
     parts = [
@@ -144,21 +132,22 @@ def _examples(key: PointKey | None, examples: Sequence[ExampleRow]) -> str:
         f"<p>Rule {html(key.rule)}, budget {key.budget:g}, rows spread evenly over the data. "
         "<mark>The teacher's tokens</mark> stand out.</p>"
     ]
-    for example in examples:
-        record = example.record
+    for row in rows:
+        record, alone = measured.outputs[key][row], (measured.outputs[end][row] for end in (STUDENT_END, TEACHER_END))
+        student, teacher = (html(one.text) for one in alone)
         lines = {
-            "source": html(example.source),
+            "source": html(measured.sources[row]),
             "together": _coloured(record),
-            "student alone": html(example.student),
-            "teacher alone": html(example.teacher),
-            "reference": html(example.reference),
+            "student alone": student,
+            "teacher alone": teacher,
+            "reference": html(several(measured.references[row])[0]),
             "teacher use": f"{record.use:.2f} ({record.teacher_tokens} of {record.tokens} tokens)",
         }
         parts.append(f"<section>{facts(lines)}</section>")
     return "".join(parts)
 
 
-def _limits(curve: Curve) -> str:
+def _limits(curve: Mapping[str, Any]) -> str:
     """Say what is not claimed."""
     claims = [
         "One task, one pair of models: nothing is said of others.",
@@ -167,18 +156,18 @@ def _limits(curve: Curve) -> str:
         "Metrics compare with one reference each; nobody has judged the outputs.",
         f"Between points at most {APART:g} apart in measured use the curve is assumed to be straight.",
     ]
-    if "foresight" in curve.rules:
+    if "foresight" in curve["rules"]:
         claims.append(
             "Foresight knows the teacher's next token beforehand, and none after it: no method, and no ceiling."
         )
     return f"<h2>What is not claimed</h2>{bullets([html(claim) for claim in claims])}"
 
 
-def _provenance(curve: Curve, command: str) -> str:
+def _provenance(curve: Mapping[str, Any], command: str) -> str:
     """Return the command, the signatures and the versions that reproduce the numbers."""
-    lines = [f"{metric_name(metric)}: {signature}" for metric, signature in curve.metric_signatures.items()]
-    lines += [f"{name} {version}" for name, version in curve.versions.items()]
-    items = bullets([f"<code>{html(line)}</code>" for line in (curve.signature, *lines)])
+    lines = [f"{metric_name(metric)}: {signature}" for metric, signature in curve["metric_signatures"].items()]
+    lines += [f"{name} {version}" for name, version in curve["versions"].items()]
+    items = bullets([f"<code>{html(line)}</code>" for line in (curve["signature"], *lines)])
     made = f"<p>Made by <code>{html(command)}</code></p>" if command else ""
     words = "All settings of the run, defaults included, stand in resolved.json beside this page."
     return f'<h2>Signature</h2>{made}{items}<p class="pale">{words}</p>'

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from wheels.benchmarks.curve.at_budget import BASELINE
-from wheels.benchmarks.curve.summary import TRIVIAL, Curve
+from wheels.benchmarks.curve.summary import TRIVIAL, interior, uses_shown
 from wheels.benchmarks.curve.table import WHERE_MEASURED, row_at
 from wheels.metrics import metric_name
 from wheels.output.tables import Cell, Table, digits, number
@@ -17,15 +17,15 @@ DASH = "\N{EN DASH}"
 """Of a number that does not exist."""
 
 
-def equal_use(curve: Curve) -> str:
+def equal_use(curve: Mapping[str, Any]) -> str:
     """Return each metric at equal use, with intervals."""
-    parts, uses = ["<h2>Quality at equal teacher use</h2>"], curve.shown_uses
-    for metric in curve.metrics:
-        columns = [_names(curve, curve.rules)]
+    parts, uses = ["<h2>Quality at equal teacher use</h2>"], uses_shown(interior(curve))
+    for metric in curve["metrics"]:
+        columns = [_names(curve, curve["rules"])]
         for use in uses:
-            rows = [row_at(curve, rule, metric, use) for rule in curve.rules]
+            rows = [row_at(curve, rule, metric, use) for rule in curve["rules"]]
             notes = [_below(row, row["pgr"]) for row in rows]
-            columns.append(_scores(curve.rules, [row["value"] for row in rows], number, notes))
+            columns.append(_scores(curve["rules"], [row["value"] for row in rows], number, notes))
         parts.append(_of_columns(["rule", *(f"{metric_name(metric)} at {use:.0%}" for use in uses)], columns))
     return "".join(parts) + (
         f'<p class="pale">{BOLD} Interpolated to exactly this use, mean over seeds. Below each value: its 95% '
@@ -34,17 +34,17 @@ def equal_use(curve: Curve) -> str:
     )
 
 
-def areas(curve: Curve) -> str:
+def areas(curve: Mapping[str, Any]) -> str:
     """Return areas and thresholds."""
-    head, columns = ["rule"], [_names(curve, curve.rules)]
+    head, columns = ["rule"], [_names(curve, curve["rules"])]
     for interval, name in {"0-0.3": "area to 30% use", "0-1": "whole area"}.items():
-        values = [curve.apgr[rule][interval] for rule in curve.rules]
+        values = [curve["apgr"][rule][interval] for rule in curve["rules"]]
         head.append(name)
-        columns.append(_scores(curve.rules, values, digits(3)))
-    for level in curve.cpt[curve.rules[0]]:
-        values = [curve.cpt[rule][level] for rule in curve.rules]
+        columns.append(_scores(curve["rules"], values, digits(3)))
+    for level in curve["cpt"][curve["rules"][0]]:
+        values = [curve["cpt"][rule][level] for rule in curve["rules"]]
         head.append(f"use for {level}%")
-        columns.append(_scores(curve.rules, values, digits(2), best=min))
+        columns.append(_scores(curve["rules"], values, digits(2), best=min))
     return (
         f"<h2>Areas and thresholds</h2>{_of_columns(head, columns)}"
         '<p class="pale">The area under the share of the gap over teacher use (APGR; a straight line has 0.045 and '
@@ -52,14 +52,14 @@ def areas(curve: Curve) -> str:
     )
 
 
-def comparisons(curve: Curve) -> str:
+def comparisons(curve: Mapping[str, Any]) -> str:
     """Return the paired comparisons: a row a pair of rules, a column a use."""
-    if not curve.paired:
+    if not curve["paired"]:
         return ""
-    parts, uses = ["<h2>Comparisons</h2>"], curve.shown_uses
-    for metric in curve.metrics:
+    parts, uses = ["<h2>Comparisons</h2>"], uses_shown(interior(curve))
+    for metric in curve["metrics"]:
         tests = {
-            (test["rule"], _against(test), test["budget"]): test for test in curve.paired if test["metric"] == metric
+            (test["rule"], _against(test), test["budget"]): test for test in curve["paired"] if test["metric"] == metric
         }
         rows = [
             [Cell(rule, f"minus {against}"), *(_difference(tests[rule, against, use]) for use in uses)]
@@ -93,23 +93,23 @@ def _difference(test: Mapping[str, Any]) -> Cell:
     return Cell(number(test["difference"], 2, "+"), "\n".join(notes), pale=not clear)
 
 
-def at_budget(curve: Curve) -> str:
+def at_budget(curve: Mapping[str, Any]) -> str:
     """Return every rule at the budget nearest to 0.2."""
-    lines, rules = curve.at_budget, [line["rule"] for line in curve.at_budget]
-    budget, scored = lines[0]["budget"], [line["metrics"][curve.quality] for line in lines]
+    lines, rules = curve["at_budget"], [line["rule"] for line in curve["at_budget"]]
+    budget, scored = lines[0]["budget"], [line["metrics"][curve["metrics"][0]] for line in lines]
     below = [_below(score, line["pgr"]["value"]) for score, line in zip(scored, lines, strict=True)]
     columns: dict[str, Sequence[Cell | str]] = {
         "rule": [Cell(line["rule"], f"use {number(line['use'], 3)}") for line in lines],
-        metric_name(curve.quality): _scores(rules, [score["value"] for score in scored], number, below),
+        metric_name(curve["metrics"][0]): _scores(rules, [score["value"] for score in scored], number, below),
         "passes per token": [
             Cell(number(line["passes_per_token"], 3), f"{number(line['positions_per_token'], 2)} positions")
             for line in lines
         ],
     }
-    shares = [row_at(curve, rule, curve.quality, budget).get("foresight_share", math.nan) for rule in rules]
+    shares = [row_at(curve, rule, curve["metrics"][0], budget).get("foresight_share", math.nan) for rule in rules]
     if any(map(math.isfinite, shares)):
         columns["foresight share"] = _scores(rules, shares, lambda share: f"{share:z.0%}")
-    found = {test["rule"]: test for test in curve.apgr_paired if math.isfinite(test["low"])}
+    found = {test["rule"]: test for test in curve["apgr_paired"] if math.isfinite(test["low"])}
     if found:
         gains = [found[rule]["difference"] if rule in found else math.nan for rule in rules]
         below = [
@@ -126,13 +126,13 @@ def at_budget(curve: Curve) -> str:
     return f'<h2>At budget {budget:g}</h2>{shown}<p class="pale">{words}</p>'
 
 
-def adherence(curve: Curve) -> str:
+def adherence(curve: Mapping[str, Any]) -> str:
     """Return how far each rule's use was from the budgets, and what use most single outputs stay within."""
-    strict, rows = curve.mode == "strict", []
-    for name, kept in zip(_names(curve, curve.rules), curve.adherence.values(), strict=True):
+    strict, rows = curve["mode"] == "strict", []
+    for name, kept in zip(_names(curve, curve["rules"]), curve["adherence"].values(), strict=True):
         within = [number(share, 2) for share in kept["use_p95"].values()]
         rows.append([name, number(kept["mean_abs_error"], 3), *within, *([str(kept["violations"])] if strict else [])])
-    head = ["rule", "mean error", *(f"at {budget:.0%}" for budget in curve.interior)]
+    head = ["rule", "mean error", *(f"at {budget:.0%}" for budget in interior(curve))]
     head += ["violations"] if strict else []
     return Table(head, rows).html() + (
         '<p class="pale">The mean distance of measured use from the budget; then, budget by budget, the use that 95% '
@@ -145,9 +145,9 @@ def _of_columns(head: Sequence[str], columns: Sequence[Sequence[Cell | str]]) ->
     return Table(head, list(zip(*columns, strict=True))).html()
 
 
-def _names(curve: Curve, rules: Iterable[str]) -> list[Cell]:
+def _names(curve: Mapping[str, Any], rules: Iterable[str]) -> list[Cell]:
     """Return the first column: each rule with its number of seeds."""
-    counts = {rule: len(curve.seeds[rule]) for rule in rules}
+    counts = {rule: len(curve["seeds"][rule]) for rule in rules}
     return [Cell(rule, f"{count} seeds" if count > 1 else "") for rule, count in counts.items()]
 
 

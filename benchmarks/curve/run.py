@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -22,7 +23,7 @@ from wheels.benchmarks.curve.plot import draw
 from wheels.benchmarks.curve.report import render as render_page
 from wheels.benchmarks.curve.report_sections import sections
 from wheels.benchmarks.curve.resampled import SentenceStatistics
-from wheels.benchmarks.curve.summary import Curve, summarise
+from wheels.benchmarks.curve.summary import plain_values, summarise
 from wheels.benchmarks.curve.table import as_csv, as_text
 from wheels.config.parsing import as_command, to_dict, versions, write_resolved
 from wheels.data.tasks import Task
@@ -36,7 +37,7 @@ INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher", "also", "ca
 """Settings that change no figure, or are known by the digest of what they name."""
 
 
-def run(config: CurveConfig) -> Curve:
+def run(config: CurveConfig) -> dict[str, Any]:
     """Measure the curve, write it to `config.output`, print its main numbers, and return it.
 
     Raises:
@@ -86,25 +87,28 @@ def _decoded(config: CurveConfig, plan: CurvePlan, task: Task, data_digest: str)
 
 def _measure(
     config: CurveConfig, folder: Path, task: Task, plan: CurvePlan, runs: Sequence[Measured], data_digest: str
-) -> Curve:
+) -> dict[str, Any]:
     """Score, write and print; the diagnostics are of the first model."""
     measured = runs[0] if len(runs) == 1 else Measured.pooled(runs)
     curve = summarise(measured, _with_progress(len(measured.outputs) * len(task.metrics), measured.sources))
-    curve.metric_signatures.update({metric: signature(metric, measured.references) for metric in task.metrics})
-    curve.versions.update(versions())
+    curve["metric_signatures"] = {metric: signature(metric, measured.references) for metric in task.metrics}
+    curve["versions"] = versions()
     write_resolved(config, folder, {"data_digest": data_digest, "model_digest": plan.model_digest})
     diagnostics = diagnose(config, plan, runs[0], task, data_digest)
-    curve.details.update(diagnostics.to_json())
+    curve["details"] = diagnostics.details
     write_results(curve, measured, folder, sections(curve, diagnostics), as_command("wheels bench curve", config))
     print(as_text(curve))
     print(f"written to {folder}: curve.json, curve.csv, curve.png, curve-dark.png, report.html")
     return curve
 
 
-def write_results(curve: Curve, measured: Measured, folder: Path, diagnostics: Sequence[str], command: str) -> None:
+def write_results(
+    curve: Mapping[str, Any], measured: Measured, folder: Path, diagnostics: Sequence[str], command: str
+) -> None:
     """Write the curve as JSON, CSV, picture and page; `diagnostics` are more sections of the page."""
-    picture = render(draw, curve.to_json())
-    write_json(folder / "curve.json", curve.to_json())
+    plain = plain_values(curve)
+    picture = render(draw, plain)
+    write_json(folder / "curve.json", plain)
     write_text(folder / "curve.csv", as_csv(curve))
     picture.write(folder, "curve")
     write_text(folder / "report.html", render_page(curve, picture, measured, diagnostics, command))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from wheels import __version__
 from wheels.benchmarks.core.bootstrap import (
-    Adherence,
     apgr,
     cpt,
     foresight_share,
@@ -38,102 +37,6 @@ QUANTILES = (5, 25, 50, 75, 95)
 """Percentiles of the use per output."""
 
 
-@dataclass(frozen=True)
-class CurvePoint:
-    """One decode of the whole split."""
-
-    rule: str
-    budget: float
-    """Asked share of teacher tokens."""
-    use: float
-    """Measured share, over the whole split."""
-    use_p95: float
-    """95th percentile of the share per sequence."""
-    metrics: dict[str, float]
-    """Each metric, 0 to 100."""
-    quality: float
-    """The first metric."""
-    pgr: float
-    """Share of the student-teacher gap in quality; nan where the gap is under 1 point."""
-    passes_per_token: float
-    """Teacher forward passes per generated token."""
-    positions_per_token: float
-    """Positions of the output that the teacher read, per generated token."""
-    seconds: float
-    """Wall-clock time of the decode."""
-    seed: int
-    signature: str
-    """`task|n|student|teacher|rule|budget|seed|wheels:x.y`."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A quality-vs-teacher-use curve with its statistics: the content of `curve.json`."""
-
-    task: str
-    sentences: int
-    mode: str
-    metrics: list[str]
-    """The first is the quality."""
-    budgets: list[float]
-    rules: list[str]
-    seeds: dict[str, list[int]]
-    """Seeds of each rule."""
-    student: dict[str, Any]
-    """Name and metrics of the student alone, and what its decode took."""
-    teacher: dict[str, Any]
-    """The same of the teacher alone."""
-    points: list[CurvePoint]
-    """Every rule, seed and budget; the ends 0 and 1 were decoded once and stand under every rule."""
-    apgr: dict[str, dict[str, float]]
-    """Area under PGR over measured use, by interval; mean over seeds."""
-    apgr_seeds: dict[str, dict[str, list[float]]]
-    """The same, seed by seed."""
-    cpt: dict[str, dict[str, float]]
-    """Least use that reaches 50, 80, 95% of the gap; mean over seeds."""
-    at_use: list[dict[str, Any]]
-    """Each rule's metric and PGR at equal use, mean over seeds, with 95% intervals and foresight shares."""
-    paired: list[dict[str, Any]]
-    """Paired bootstrap comparisons at equal use."""
-    adherence: dict[str, dict[str, Any]]
-    """How well each rule kept its budgets."""
-    at_budget: list[dict[str, Any]]
-    """Each rule's decodes at the budget nearest to 0.2, mean over seeds (`wheels.benchmarks.curve.at_budget`)."""
-    apgr_paired: list[dict[str, Any]]
-    """Paired bootstrap comparisons of each rule's area up to use 0.3 with that of `maxprob`."""
-    notes: list[str]
-    signature: str
-    details: dict[str, Any] = field(default_factory=dict)
-    """Where the calls go, and how well they are predicted, as far as that was looked at."""
-    metric_signatures: dict[str, str] = field(default_factory=dict)
-    """What reproduces each metric's numbers."""
-    versions: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def interior(self) -> list[float]:
-        """Budgets at which both models write."""
-        return [budget for budget in self.budgets if 0.0 < budget < 1.0]
-
-    @property
-    def shown_uses(self) -> list[float]:
-        """The uses of the short tables."""
-        return uses_shown(self.interior)
-
-    @property
-    def quality(self) -> str:
-        """Name of the metric on the y axis."""
-        return self.metrics[0]
-
-    def of(self, rule: str, seed: int) -> list[CurvePoint]:
-        """Return one rule's points in order of budget."""
-        return sorted((p for p in self.points if (p.rule, p.seed) == (rule, seed)), key=lambda point: point.budget)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values: six decimals, and null where a number does not exist."""
-        plain: dict[str, Any] = plain_values(asdict(self))
-        return plain
-
-
 def plain_values(value: Any) -> Any:
     """Return `value` as JSON can hold it."""
     if isinstance(value, dict):
@@ -145,8 +48,21 @@ def plain_values(value: Any) -> Any:
     return value
 
 
-def summarise(measured: Measured, statistics: SentenceStatistics) -> Curve:
-    """Return the curve of these outputs.
+def interior(found: Mapping[str, Any]) -> list[float]:
+    """Return the budgets of a curve at which both models write."""
+    return [budget for budget in found["budgets"] if 0.0 < budget < 1.0]
+
+
+def summarise(measured: Measured, statistics: SentenceStatistics) -> dict[str, Any]:
+    """Return the curve of these outputs: what `curve.json` holds, nan for a number that does not exist.
+
+    - `metrics`: the first is the quality; `student`, `teacher`: each alone.
+    - `points`: every rule, seed and budget; the ends 0 and 1 were decoded once and stand under every rule.
+    - `apgr`, `cpt`: area under PGR by interval of use, and least use that reaches 50, 80, 95% of the gap; means over
+      seeds. `apgr_seeds`: seed by seed.
+    - `at_use`, `paired`: each rule at equal use, with 95% intervals, and paired bootstrap comparisons there.
+    - `at_budget`, `apgr_paired`: see `wheels.benchmarks.curve.at_budget`.
+    - `details`, `metric_signatures`, `versions`: filled in by the run.
 
     Args:
         measured: the outputs and what they answer.
@@ -159,60 +75,65 @@ def summarise(measured: Measured, statistics: SentenceStatistics) -> Curve:
     student, teacher = (float(end_Z[0]) for end_Z in sample.ends(quality))
     warn_of_gap(student, teacher)
     curves = sample.over_use(measured.rules)
-    points = [point for rule in measured.rules for point in _points(measured, sample, rule)]
     places = [(metric, use) for metric in measured.metrics for use in measured.interior]
     areas = {rule: _areas(curves, rule, quality) for rule in measured.rules}
-    return Curve(
-        task=measured.task,
-        sentences=len(measured.references),
-        mode=measured.mode,
-        metrics=list(measured.metrics),
-        budgets=list(measured.budgets),
-        rules=list(measured.rules),
-        seeds={rule: sample.seeds(rule) or [0] for rule in measured.rules},
-        student=_end(measured, sample, STUDENT_END, measured.student),
-        teacher=_end(measured, sample, TEACHER_END, measured.teacher),
-        points=points,
-        apgr={rule: {name: float(np.mean(seeds)) for name, seeds in area.items()} for rule, area in areas.items()},
-        apgr_seeds=areas,
-        cpt={rule: _thresholds(curves, rule, quality) for rule in measured.rules},
-        at_use=[row for place in places for row in _at_use(measured, curves, *place)],
-        paired=with_holm([row for place in places for row in _tests(measured, curves, *place)], measured.interior),
-        adherence={rule: _adherence(measured, sample, rule) for rule in measured.rules},
-        at_budget=decodes_at(measured, sample),
-        apgr_paired=area_tests(measured, curves, INTERVALS["0-0.3"]),
-        notes=list(measured.notes),
-        signature="|".join(
-            (measured.task, str(len(measured.references)), measured.student, measured.teacher, f"wheels:{__version__}")
-        ),
-    )
+    words = (measured.task, len(measured.references), measured.student, measured.teacher, f"wheels:{__version__}")
+    return {
+        "task": measured.task,
+        "sentences": len(measured.references),
+        "mode": measured.mode,
+        "metrics": list(measured.metrics),
+        "budgets": list(measured.budgets),
+        "rules": list(measured.rules),
+        "seeds": {rule: sample.seeds(rule) or [0] for rule in measured.rules},
+        "student": _end(measured, sample, STUDENT_END, measured.student),
+        "teacher": _end(measured, sample, TEACHER_END, measured.teacher),
+        "points": [point for rule in measured.rules for point in _points(measured, sample, rule)],
+        "apgr": {rule: {name: float(np.mean(seeds)) for name, seeds in area.items()} for rule, area in areas.items()},
+        "apgr_seeds": areas,
+        "cpt": {rule: _thresholds(curves, rule, quality) for rule in measured.rules},
+        "at_use": [row for place in places for row in _at_use(measured, curves, *place)],
+        "paired": with_holm([row for place in places for row in _tests(measured, curves, *place)], measured.interior),
+        "adherence": {rule: _adherence(measured, sample, rule) for rule in measured.rules},
+        "at_budget": decodes_at(measured, sample),
+        "apgr_paired": area_tests(measured, curves, INTERVALS["0-0.3"]),
+        "notes": list(measured.notes),
+        "signature": "|".join(map(str, words)),
+        "details": {},
+        "metric_signatures": {},
+        "versions": {},
+    }
 
 
-def _point(measured: Measured, sample: Resampled, key: PointKey, rule: str, seed: int) -> CurvePoint:
-    """Return the point of one decode, named `rule` and `seed` (the ends belong to all rules)."""
+def _point(measured: Measured, sample: Resampled, key: PointKey, rule: str, seed: int) -> dict[str, Any]:
+    """Return the point of one decode, named `rule` and `seed` (the ends belong to all rules).
+
+    `use`, `passes_per_token` and `positions_per_token` are the teacher's over the whole split; `use_p95` is the 95th
+    percentile of the use of single outputs; `pgr` is nan where the gap is under 1 point.
+    """
     records = measured.outputs[key]
     spent = per_token(records)
     metrics = {metric: float(sample.quality[metric, key][0]) for metric in measured.metrics}
-    quality = measured.metrics[0]
-    student, teacher = (end_Z[0] for end_Z in sample.ends(quality))
+    quality = metrics[measured.metrics[0]]
+    ends = (end_Z[0] for end_Z in sample.ends(measured.metrics[0]))
     place = (measured.task, len(records), measured.student, measured.teacher, rule, f"{key.budget:g}", seed)
-    return CurvePoint(
-        rule=rule,
-        budget=key.budget,
-        use=spent["use"],
-        use_p95=float(np.percentile([record.use for record in records], 95)),
-        metrics=metrics,
-        quality=metrics[quality],
-        pgr=float(share_of_gap(metrics[quality], student, teacher)),
-        passes_per_token=spent["passes_per_token"],
-        positions_per_token=spent["positions_per_token"],
-        seconds=sum(record.seconds for record in records),
-        seed=seed,
-        signature="|".join(map(str, (*place, f"wheels:{__version__}"))),
-    )
+    return {
+        "rule": rule,
+        "budget": key.budget,
+        "use": spent["use"],
+        "use_p95": float(np.percentile([record.use for record in records], 95)),
+        "metrics": metrics,
+        "quality": quality,
+        "pgr": float(share_of_gap(quality, *ends)),
+        "passes_per_token": spent["passes_per_token"],
+        "positions_per_token": spent["positions_per_token"],
+        "seconds": sum(record.seconds for record in records),
+        "seed": seed,
+        "signature": "|".join(map(str, (*place, f"wheels:{__version__}"))),
+    }
 
 
-def _points(measured: Measured, sample: Resampled, rule: str) -> list[CurvePoint]:
+def _points(measured: Measured, sample: Resampled, rule: str) -> list[dict[str, Any]]:
     """Return the points of `rule` at every budget that was asked for."""
     ends = {0.0: STUDENT_END, 1.0: TEACHER_END}
     return [
@@ -224,11 +145,9 @@ def _points(measured: Measured, sample: Resampled, rule: str) -> list[CurvePoint
 
 def _end(measured: Measured, sample: Resampled, key: PointKey, name: str) -> dict[str, Any]:
     """Return quality and cost of one model alone."""
-    point = asdict(_point(measured, sample, key, key.rule, key.seed))
-    return {"name": name} | {
-        field: point[field]
-        for field in ("metrics", "quality", "use", "passes_per_token", "positions_per_token", "seconds", "signature")
-    }
+    point = _point(measured, sample, key, key.rule, key.seed)
+    kept = ("metrics", "quality", "use", "passes_per_token", "positions_per_token", "seconds", "signature")
+    return {"name": name} | {field: point[field] for field in kept}
 
 
 def _areas(curves: Curves, rule: str, metric: str) -> dict[str, list[float]]:
@@ -297,7 +216,10 @@ def with_holm(rows: list[dict[str, Any]], interior: Sequence[float]) -> list[dic
 
 
 def _adherence(measured: Measured, sample: Resampled, rule: str) -> dict[str, Any]:
-    """Return the distance of measured use from the budgets, and the violations of strict mode."""
+    """Return how far measured use is from the budgets, and what single outputs use.
+
+    `violations` counts the outputs with a prefix over its allowance; None where the mode promises none.
+    """
     keys = [PointKey(rule, seed, budget) for seed in sample.seeds(rule) for budget in measured.interior]
     errors = [abs(float(sample.use[key][0]) - key.budget) for key in keys]
     violations = None
@@ -307,8 +229,13 @@ def _adherence(measured: Measured, sample: Resampled, rule: str) -> dict[str, An
             for key in keys
             for record in measured.outputs[key]
         )
-    kept = Adherence(float(np.mean(errors)) if errors else math.nan, max(errors, default=math.nan), violations)
     uses = {b: [r.use for key in keys if key.budget == b for r in measured.outputs[key]] for b in measured.interior}
     quantiles = {f"{budget:g}": np.percentile(shares, QUANTILES).tolist() for budget, shares in uses.items()}
     p95 = {budget: shares[-1] for budget, shares in quantiles.items()}
-    return asdict(kept) | {"use_p95": p95, "use_quantiles": quantiles}
+    return {
+        "mean_abs_error": float(np.mean(errors)) if errors else math.nan,
+        "worst_abs_error": max(errors, default=math.nan),
+        "violations": violations,
+        "use_p95": p95,
+        "use_quantiles": quantiles,
+    }

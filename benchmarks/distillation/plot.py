@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from wheels.benchmarks.core.style import DASHED, Theme, legend, level, line, new_figure, nth
+from wheels.benchmarks.distillation.table import kind_name
 from wheels.metrics import metric_name
 
 FAR = 1.6
@@ -44,10 +45,12 @@ def draw(found: Mapping[str, Any], theme: Theme) -> Figure:
 
 def _draw_temperatures(axes: Axes, found: Mapping[str, Any], size: str, theme: Theme) -> None:
     """Draw one size over temperatures, hard labels and the teacher across."""
-    names = list(dict.fromkeys(_kind(each) for each in found["lines"] if each["temperature"] is not None))
+    names = list(dict.fromkeys(kind_name(each) for each in found["lines"] if each["temperature"] is not None))
     lines, ticks = [each for each in found["lines"] if each["size"] == size], temperatures(found)
     for place, name in enumerate(names):
-        points = sorted((each["temperature"], each) for each in lines if each["temperature"] and _kind(each) == name)
+        points = sorted(
+            (each["temperature"], each) for each in lines if each["temperature"] and kind_name(each) == name
+        )
         shift = 1.0 + 0.04 * (place - (len(names) - 1) / 2)
         _draw_points(axes, [x * shift for x, _ in points], [each for _, each in points], found, place, name, theme)
     for each in lines:
@@ -83,11 +86,6 @@ def _draw_weights(axes: Axes, found: Mapping[str, Any], size: str, theme: Theme)
 def temperatures(found: Mapping[str, Any]) -> list[float]:
     """Return the temperatures of a sweep, lowest first."""
     return sorted({each["temperature"] for each in found["lines"] if each["temperature"] is not None})
-
-
-def _kind(each: Line) -> str:
-    """Return what is varied beside the temperature."""
-    return f"both, w {each['w']:g}" if each["label"] == "both" else str(each["label"])
 
 
 def _set_scale(axes: Axes, found: Mapping[str, Any], theme: Theme) -> None:

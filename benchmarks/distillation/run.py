@@ -166,6 +166,6 @@ def write_summary(plan: DistillationPlan, places: Places) -> None:
     """Write table, JSON and picture, and print the table."""
     summary = summarise(measured(plan, places, load_task(plan.data)))
     write_text(plan.output / "distillation.csv", as_csv(summary))
-    render(draw, summary.to_json()).write(plan.output, "distillation")
-    write_json(plan.output / "distillation.json", summary.to_json())
+    render(draw, summary).write(plan.output, "distillation")
+    write_json(plan.output / "distillation.json", summary)
     print(as_text(summary))

@@ -62,61 +62,11 @@ class SweepOutputs:
     """How long each student was trained, in words."""
 
 
-@dataclass(frozen=True)
-class KindScores:
-    """One kind of student."""
+def summarise(measured: SweepOutputs) -> dict[str, Any]:
+    """Return the summary of a sweep, the content of `distillation.json`.
 
-    name: str
-    size: str
-    parameters: int
-    label: str
-    w: float
-    temperature: float | None
-    seeds: int
-    validation: float | None
-    """Mean over seeds of the score on validation rows."""
-    scores: dict[str, dict[str, float]]
-    """By metric: mean over seeds, low and high of its 95% interval."""
-    by_seed: dict[str, list[float]]
-    """By metric: the score of each seed."""
-    minus_hard: dict[str, dict[str, float]]
-    """By metric: difference from hard labels of the same size, with low, high and p; empty without hard labels."""
-    chosen: bool
-    """Whether this temperature and weight is the best of its label and size on validation rows."""
-    signature: str
-
-
-@dataclass(frozen=True)
-class SweepSummary:
-    """The content of `distillation.json`."""
-
-    task: str
-    sentences: int
-    metrics: list[str]
-    training: str
-    objective: str
-    cached_logits: int
-    teacher: dict[str, Any]
-    """Parameters and scores."""
-    baselines: dict[str, float]
-    lines: list[KindScores]
-    contrasts: list[dict[str, Any]]
-    """Differences of the quality that a claim is about, each with its interval."""
-    metric_signatures: dict[str, str]
-    versions: dict[str, str]
-
-    @property
-    def sizes(self) -> list[str]:
-        """The sizes, in their order."""
-        return list(dict.fromkeys(line.size for line in self.lines))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the content of the file."""
-        return asdict(self)
-
-
-def summarise(measured: SweepOutputs) -> SweepSummary:
-    """Return the summary of a sweep."""
+    `lines`: one for each kind of student (`_line`). `contrasts`: the differences of the quality that claims are about.
+    """
     weights_ZN = resample_sentences(len(measured.references), measured.resamples, SEED)
     sample = {
         (metric, kind): np.stack([_resampled(measured, metric, cell, weights_ZN) for cell in cells])
@@ -127,21 +77,21 @@ def summarise(measured: SweepOutputs) -> SweepSummary:
     chosen = chosen_kinds(measured)
     quality = measured.metrics[0]
     teacher_Z = {metric: _resampled(measured, metric, measured.teacher, weights_ZN) for metric in measured.metrics}
-    return SweepSummary(
-        task=measured.task,
-        sentences=len(measured.references),
-        metrics=list(measured.metrics),
-        training=measured.training,
-        objective=measured.objective,
-        cached_logits=measured.cached_logits,
-        teacher={"parameters": measured.teacher.parameters}
+    return {
+        "task": measured.task,
+        "sentences": len(measured.references),
+        "metrics": list(measured.metrics),
+        "training": measured.training,
+        "objective": measured.objective,
+        "cached_logits": measured.cached_logits,
+        "teacher": {"parameters": measured.teacher.parameters}
         | {metric: interval(values_Z, *MEAN) for metric, values_Z in teacher_Z.items()},
-        baselines=dict(measured.baselines),
-        lines=[_line(measured, kind, sample, means, kind in chosen.values()) for kind in measured.cells],
-        contrasts=contrasts(chosen, {kind: means[quality, kind] for kind in measured.cells}),
-        metric_signatures={metric: signature(metric, measured.references) for metric in measured.metrics},
-        versions=versions(),
-    )
+        "baselines": dict(measured.baselines),
+        "lines": [_line(measured, kind, sample, means, kind in chosen.values()) for kind in measured.cells],
+        "contrasts": contrasts(chosen, {kind: means[quality, kind] for kind in measured.cells}),
+        "metric_signatures": {metric: signature(metric, measured.references) for metric in measured.metrics},
+        "versions": versions(),
+    }
 
 
 def chosen_kinds(measured: SweepOutputs) -> dict[tuple[str, str], Kind]:
@@ -216,8 +166,12 @@ def _line(
     sample: Mapping[tuple[str, Kind], Floats],
     means: Mapping[tuple[str, Kind], Floats],
     chosen: bool,
-) -> KindScores:
-    """Return the scores of one kind."""
+) -> dict[str, Any]:
+    """Return the scores of one kind: by metric the mean over seeds with its 95% interval, and each seed's.
+
+    `validation` is the mean score on validation rows; `minus_hard` the difference from hard labels of the same size,
+    empty without these; `chosen`: this temperature and weight is the best of its label and size on validation rows.
+    """
     cells = measured.cells[kind]
     hard = next((k for k in measured.cells if (k.size, k.label) == (kind.size, "hard")), None)
     against: dict[str, Comparison] = {}
@@ -235,18 +189,18 @@ def _line(
         f"seeds:{len(cells)}",
         f"wheels:{wheels.__version__}",
     )
-    return KindScores(
-        name=kind.name,
-        size=kind.size,
-        parameters=cells[0].parameters,
-        label=kind.label,
-        w=kind.w,
-        temperature=kind.temperature,
-        seeds=len(cells),
-        validation=validation(measured, kind),
-        scores={metric: interval(means[metric, kind], *MEAN) for metric in measured.metrics},
-        by_seed={metric: [float(value) for value in sample[metric, kind][:, 0]] for metric in measured.metrics},
-        minus_hard={metric: asdict(comparison) for metric, comparison in against.items()},
-        chosen=chosen,
-        signature="|".join(map(str, parts)),
-    )
+    return {
+        "name": kind.name,
+        "size": kind.size,
+        "parameters": cells[0].parameters,
+        "label": kind.label,
+        "w": kind.w,
+        "temperature": kind.temperature,
+        "seeds": len(cells),
+        "validation": validation(measured, kind),
+        "scores": {metric: interval(means[metric, kind], *MEAN) for metric in measured.metrics},
+        "by_seed": {metric: [float(value) for value in sample[metric, kind][:, 0]] for metric in measured.metrics},
+        "minus_hard": {metric: asdict(comparison) for metric, comparison in against.items()},
+        "chosen": chosen,
+        "signature": "|".join(map(str, parts)),
+    }

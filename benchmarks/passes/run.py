@@ -24,7 +24,7 @@ from wheels.benchmarks.passes.plot import draw
 from wheels.benchmarks.passes.settings import Setting, ends, seeds_of, settings_of, sweep_of, tuned
 from wheels.benchmarks.passes.summary import (
     PassCurves,
-    PassPoint,
+    Point,
     against_envelope,
     at_equal_passes,
     beyond_speculation,
@@ -61,7 +61,7 @@ class Split:
     folder: Path
 
 
-def run(config: PassesConfig) -> list[PassPoint]:
+def run(config: PassesConfig) -> list[Point]:
     """Decode the rows in every setting, score them, write the results to `config.output`, and print the tables.
 
     Raises:
@@ -98,7 +98,7 @@ def _measure(
     settings: Sequence[Setting],
     split: Split,
     tuning: Split | None,
-) -> list[PassPoint]:
+) -> list[Point]:
     """Decode, score, write and print."""
     folder = Path(config.output)
     tried, chosen, tuned_on = _tune(config, artefact, split.digest, tuning, task.metrics[0])
@@ -112,10 +112,10 @@ def _measure(
     facts = {"data_digest": split.digest, "rows": len(split.rows), "resamples": config.resamples} | tuned_on
     write_resolved(config, folder, {**facts, "model_digest": artefact.digest})
     names = dict(zip(("task", "student", "teacher"), place, strict=True))
-    found = {**names, **facts, "notes": seeds_of(config, artefact)[1], **_found(settings, sample, points)}
+    found = {**names, **facts, "notes": seeds_of(config, artefact)[1], **_found(settings, sample, points, task.metrics)}
     found["tuned"] = [asdict(each) for each in tried]
-    _write(folder, found, points)
-    print(shown(found, points, task.metrics))
+    _write(folder, found)
+    print(shown(found))
     print(f"written to {folder}: passes.json, passes.csv, passes.png")
     for each in (each for each in chosen if each.seed in (None, 0)):
         remark(f"tuned, {each.label}: {generate_command(config, each)}")
@@ -134,14 +134,15 @@ def _identity(
     return identity
 
 
-def _found(settings: Sequence[Setting], sample: Resampled, points: Sequence[PassPoint]) -> dict[str, Any]:
+def _found(
+    settings: Sequence[Setting], sample: Resampled, points: Sequence[Point], metrics: Sequence[str]
+) -> dict[str, Any]:
     """Return points, bands and comparisons."""
-    metrics = list(points[0].metrics)
     curves = PassCurves(settings, sample)
     return {
         "metrics": {metric: signature(metric, sample.references) for metric in metrics},
         "versions": versions(),
-        "points": [asdict(point) for point in points],
+        "points": points,
         "bands": curves.bands(metrics),
         "at_passes": at_equal_passes(curves, metrics),
         "versus": against_envelope(curves, metrics),
@@ -186,9 +187,8 @@ def _signature(config: PassesConfig, artefact: Artefact, setting: Setting, split
     return facts | {"setting": setting.name}
 
 
-def _write(folder: Path, found: dict[str, Any], points: list[PassPoint]) -> None:
+def _write(folder: Path, found: dict[str, Any]) -> None:
     """Write what was found as JSON, CSV and a picture."""
-    metrics = list(points[0].metrics)
     write_json(folder / "passes.json", plain_values(found))
-    write_text(folder / "passes.csv", as_csv(points, metrics))
+    write_text(folder / "passes.csv", as_csv(found["points"], list(found["metrics"])))
     render(draw, plain_values(found)).write(folder, "passes")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -30,28 +30,10 @@ SAID = 0.5
 must reach a cost before an interval is given there."""
 
 
-@dataclass(frozen=True)
-class PassPoint:
-    """Quality and cost of one decode of the whole split."""
-
-    family: str
-    label: str
-    line: str
-    """The curve that it lies on."""
-    seed: int | None
-    """The trained head; None: none was read."""
-    passes: float
-    """Teacher passes per generated token."""
-    positions: float
-    """Positions of the output that the teacher read, per generated token."""
-    use: float
-    """Share of the tokens that the teacher wrote."""
-    metrics: dict[str, float]
-    """Scores."""
-    gap: dict[str, float]
-    """The share of the gap between student and teacher, by metric; nan where the gap is under 1 point."""
-    signature: str = ""
-    """`task|n|student|teacher|family, setting|seed|wheels:x.y`."""
+Point = Mapping[str, Any]
+"""Quality and cost of one decode of the whole split: `family`, `label`, `line`, `seed` as of its `Setting`; teacher
+`passes` and `positions` per generated token, and teacher `use`; `metrics`, and by metric the share of the `gap`, nan
+where that is under 1 point."""
 
 
 def points_of(
@@ -60,7 +42,7 @@ def points_of(
     sample: Resampled,
     metrics: Sequence[str],
     place: Sequence[str] = (),
-) -> list[PassPoint]:
+) -> list[Point]:
     """Return the point of every setting.
 
     Args:
@@ -72,35 +54,34 @@ def points_of(
     """
     ends = {metric: [end_Z[0] for end_Z in sample.ends(metric)] for metric in metrics}
     task, *models = place or ("", "", "")
-    points = []
+    points: list[Point] = []
     for setting in settings:
         records = outputs[setting.key]
         use, passes, positions = per_token(records).values()
         scores = {metric: float(sample.quality[metric, setting.key][0]) for metric in metrics}
         gap = {metric: float(share_of_gap(scores[metric], *ends[metric])) for metric in metrics}
         words = (task, len(records), *models, setting.name, setting.seed or 0, f"wheels:{__version__}")
-        signature = "|".join(map(str, words))
-        names = (setting.family, setting.label, setting.line, setting.seed)
-        points.append(PassPoint(*names, passes, positions, use, scores, gap, signature))
+        point = {name: getattr(setting, name) for name in ("family", "label", "line", "seed")}
+        point |= {"passes": passes, "positions": positions, "use": use, "metrics": scores, "gap": gap}
+        points.append(point | {"signature": "|".join(map(str, words))})
     return points
 
 
-def means(points: Sequence[PassPoint]) -> list[PassPoint]:
+def means(points: Sequence[Point]) -> list[Point]:
     """Average the points that differ only in their seed, in the order of the first."""
-    groups: dict[tuple[str, str], list[PassPoint]] = {}
+    groups: dict[tuple[str, str], list[Point]] = {}
     for point in points:
-        groups.setdefault((point.family, point.label), []).append(point)
-    found = []
-    for (family, label), group in groups.items():
-        passes, positions, use = (
-            float(np.mean([getattr(each, name) for each in group])) for name in ("passes", "positions", "use")
-        )
-        metrics, gap = (
-            {name: float(np.mean([values[name] for values in side])) for name in side[0]}
-            for side in ([each.metrics for each in group], [each.gap for each in group])
-        )
-        found.append(PassPoint(family, label, group[0].line, None, passes, positions, use, metrics, gap))
-    return found
+        groups.setdefault((point["family"], point["label"]), []).append(point)
+
+    def mean(values: Sequence[Any]) -> Any:
+        if isinstance(values[0], Mapping):
+            return {name: mean([each[name] for each in values]) for name in values[0]}
+        return float(np.mean(values))
+
+    averaged = ("passes", "positions", "use", "metrics", "gap")
+    return [
+        {**group[0], **{name: mean([each[name] for each in group]) for name in averaged}} for group in groups.values()
+    ]
 
 
 def at_cost(costs_ZP: Floats, values_ZP: Floats, cost: float) -> Floats:
@@ -181,21 +162,21 @@ def against_envelope(
     return rows
 
 
-def beyond_speculation(points: Sequence[PassPoint], metric: str) -> dict[str, Any] | None:
+def beyond_speculation(points: Sequence[Point], metric: str) -> dict[str, Any] | None:
     """Return lossless speculation's fewest passes, and the lossy settings that recover half of the gap with fewer.
 
     Args:
         points: with their seeds averaged.
         metric: whose gap is meant.
     """
-    lossless = [point for point in points if point.family == "speculative"]
+    lossless = [point for point in points if point["family"] == "speculative"]
     if not lossless:
         return None
-    fewest = min(lossless, key=lambda point: point.passes)
+    fewest = min(lossless, key=lambda point: point["passes"])
     below: list[dict[str, Any]] = [
-        {"family": point.family, "label": point.label, "passes": point.passes, "gap": point.gap[metric]}
+        {"family": point["family"], "label": point["label"], "passes": point["passes"], "gap": point["gap"][metric]}
         for point in points
-        if point.family not in LOSSLESS and point.passes < fewest.passes and point.gap[metric] >= SAID
+        if point["family"] not in LOSSLESS and point["passes"] < fewest["passes"] and point["gap"][metric] >= SAID
     ]
     below.sort(key=lambda row: row["passes"])
-    return {"label": fewest.label, "passes": fewest.passes, "metric": metric, "least_gap": SAID, "below": below}
+    return {"label": fewest["label"], "passes": fewest["passes"], "metric": metric, "least_gap": SAID, "below": below}

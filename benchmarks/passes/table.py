@@ -7,21 +7,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wheels.benchmarks.curve.table import WHERE_MEASURED, if_measured
-from wheels.benchmarks.passes.summary import PassPoint, means
+from wheels.benchmarks.passes.summary import Point, means
 from wheels.metrics import metric_name
 from wheels.output.tables import Column, Table, band, columns, digits, estimate, number
 
 
-def as_text(points: Sequence[PassPoint], metrics: Sequence[str]) -> str:
+def as_text(points: Sequence[Point], metrics: Sequence[str]) -> str:
     """Return the settings' table, means over seeds, in order of passes within each family."""
-    shown = [Column("method", lambda point: f"{point.family}, {point.label}")]
+    shown = [Column("method", lambda point: f"{point['family']}, {point['label']}")]
     shown += [
         *columns("passes", "positions", "use", show=digits(3)),
         *columns(*metrics, show=digits(1), under="metrics", heading=metric_name),
     ]
     shown += columns(*metrics, show=digits(2), under="gap", heading=lambda metric: f"gap, {metric_name(metric)}")
-    families = list(dict.fromkeys(point.family for point in points))
-    rows = sorted(means(points), key=lambda point: (families.index(point.family), point.passes))
+    families = list(dict.fromkeys(point["family"] for point in points))
+    rows = sorted(means(points), key=lambda point: (families.index(point["family"]), point["passes"]))
     words = "passes and positions of the teacher per generated token; use: share of tokens it wrote; means over seeds"
     return f"{Table.of(shown, rows).text()}\n({words})"
 
@@ -75,7 +75,7 @@ def speculation_text(found: Mapping[str, Any] | None) -> str:
     return Table.of(shown, found["below"]).text(words) if found["below"] else f"{words}."
 
 
-def as_csv(points: Sequence[PassPoint], metrics: Sequence[str]) -> str:
+def as_csv(points: Sequence[Point], metrics: Sequence[str]) -> str:
     """Return every decode, a line each; a number that does not exist is an empty cell."""
 
     def four(value: float) -> str:
@@ -87,10 +87,10 @@ def as_csv(points: Sequence[PassPoint], metrics: Sequence[str]) -> str:
     return Table.of([*shown, Column("signature")], points).csv()
 
 
-def shown(found: Mapping[str, Any], points: Sequence[PassPoint], metrics: Sequence[str]) -> str:
+def shown(found: Mapping[str, Any]) -> str:
     """Return all tables as text."""
-    parts = [f"note: {note}" for note in found["notes"]]
-    parts.append(as_text(points, metrics))
+    metrics, parts = list(found["metrics"]), [f"note: {note}" for note in found["notes"]]
+    parts.append(as_text(found["points"], metrics))
     parts += [equal_text(found["at_passes"], metric) for metric in metrics if found["at_passes"]]
     parts += [versus_text(found["versus"], metric) for metric in metrics[:1] if found["versus"]]
     parts.append(speculation_text(found["speculation"]))

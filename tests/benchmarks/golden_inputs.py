@@ -16,11 +16,9 @@ from wheels.benchmarks.annotation.config import AnnotationConfig
 from wheels.benchmarks.core.bootstrap import Spread
 from wheels.benchmarks.core.cell import PointKey, Record
 from wheels.benchmarks.curve.resampled import Resampled
-from wheels.benchmarks.curve.summary import Curve, CurvePoint
 from wheels.benchmarks.distillation.plan import Kind
-from wheels.benchmarks.distillation.summary import KindScores, ModelOutputs, SweepOutputs, SweepSummary
+from wheels.benchmarks.distillation.summary import ModelOutputs, SweepOutputs
 from wheels.benchmarks.passes.settings import Setting, ends
-from wheels.benchmarks.passes.summary import PassPoint
 from wheels.benchmarks.speed.forward_timer import Machine
 from wheels.benchmarks.speed.records import Round
 from wheels.benchmarks.speed.summary import BatchFigures, Figures, Forward, Speed
@@ -174,21 +172,14 @@ def committed(folder: str, name: str) -> dict[str, Any]:
     return found
 
 
-def committed_curve(folder: str) -> Curve:
+def committed_curve(folder: str) -> dict[str, Any]:
     content = committed(folder, "curve")
-    content |= {name: or_nan(content[name]) for name in ("apgr", "cpt", "at_use", "paired", "apgr_paired")}
-    return Curve(**{**content, "points": [CurvePoint(**or_nan(point)) for point in content["points"]]})
+    return content | {name: or_nan(content[name]) for name in ("apgr", "cpt", "at_use", "paired", "apgr_paired")}
 
 
-def committed_passes(folder: str) -> tuple[dict[str, Any], list[PassPoint]]:
+def committed_passes(folder: str) -> dict[str, Any]:
     content = committed(folder, "passes")
-    points = [PassPoint(**or_nan(point) | {"seed": point["seed"]}) for point in content["points"]]
-    return or_nan(content) | {"speculation": content["speculation"]}, points
-
-
-def committed_sweep(folder: str) -> SweepSummary:
-    content = committed(folder, "distillation")
-    return SweepSummary(**{**content, "lines": [KindScores(**line) for line in content["lines"]]})
+    return or_nan(content) | {"speculation": content["speculation"]}
 
 
 def committed_speed(folder: str) -> Speed:

@@ -61,7 +61,7 @@ def curves() -> dict[str, str]:
     curve = curve_summary.summarise(inputs.curve_outputs(), statistics)
     strict = curve_summary.summarise(inputs.strict_outputs(), statistics)
     found = {"curve.txt": curve_table.as_text(curve), "curve.csv": curve_table.as_csv(curve)}
-    found |= {"curve.json": as_json(curve.to_json()), "curve_strict.txt": curve_table.as_text(strict)}
+    found |= {"curve.json": as_json(curve_summary.plain_values(curve)), "curve_strict.txt": curve_table.as_text(strict)}
     for folder in ("multi30k_policy_on_tatoeba_average", "multi30k_de_en_strict", "tatoeba_de_en_long"):
         found[f"{folder}.txt"] = curve_table.as_text(inputs.committed_curve(folder))
     return found
@@ -74,16 +74,17 @@ def passes() -> dict[str, str]:
     lines = passes_summary.PassCurves(settings, sample)
     summary = {
         "notes": ["a note"],
-        "points": [asdict(point) for point in points],
+        "points": points,
         "bands": lines.bands(metrics),
         "at_passes": passes_summary.at_equal_passes(lines, metrics),
         "versus": passes_summary.against_envelope(lines, metrics),
         "speculation": passes_summary.beyond_speculation(passes_summary.means(points), "bleu"),
     }
-    found = {"passes.txt": passes_table.shown(summary, points, metrics), "passes.json": as_json(summary)}
+    text = passes_table.shown(summary | {"metrics": metrics})
+    found = {"passes.txt": text, "passes.json": as_json(summary)}
     found["passes.csv"] = passes_table.as_csv(points, metrics)
-    content, points = inputs.committed_passes("sentence_compression_passes")
-    found["sentence_compression_passes.txt"] = passes_table.shown(content, points, list(content["metrics"]))
+    content = inputs.committed_passes("sentence_compression_passes")
+    found["sentence_compression_passes.txt"] = passes_table.shown(content)
     return found
 
 
@@ -94,8 +95,8 @@ def speed() -> dict[str, str]:
 def distillation() -> dict[str, str]:
     summary = sweep_summary.summarise(inputs.sweep_outputs())
     found = {"distillation.txt": sweep_table.as_text(summary), "distillation.csv": sweep_table.as_csv(summary)}
-    found["distillation.json"] = as_json(summary.to_json())
-    found["lambada.txt"] = sweep_table.as_text(inputs.committed_sweep("distillation_lambada"))
+    found["distillation.json"] = as_json(summary)
+    found["lambada.txt"] = sweep_table.as_text(inputs.committed("distillation_lambada", "distillation"))
     content = inputs.committed("distillation_cache_multi30k_de_en", "cache")
     settings = config.CacheConfig(**content["config"] | {"seeds": 3, "resamples": 100})
     wanted, trained = inputs.cache_texts()
@@ -173,7 +174,7 @@ def csv_of(path: Path) -> str:
     if name == "cache":
         return cache_summary.as_csv(content)
     if name == "distillation":
-        return sweep_table.as_csv(inputs.committed_sweep(folder))
+        return sweep_table.as_csv(content)
     assert name == "speed"
     return speed_table.as_csv(inputs.committed_speed(folder))
 

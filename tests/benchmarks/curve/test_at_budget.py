@@ -10,7 +10,7 @@ from tests.pictures import drawn
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record
 from wheels.benchmarks.curve.adherence_plot import draw_adherence
 from wheels.benchmarks.curve.measured import Measured
-from wheels.benchmarks.curve.summary import summarise
+from wheels.benchmarks.curve.summary import plain_values, summarise
 
 
 def record(quality: float, calls: int, tokens: int) -> Record:
@@ -35,7 +35,7 @@ def small(budgets: tuple[float, ...] = (0.0, 0.2, 1.0)) -> Measured:
 
 def test_the_line_of_a_rule_at_its_budget() -> None:
     curve = summarise(small(), statistics)
-    learned, maxprob = curve.at_budget
+    learned, maxprob = curve["at_budget"]
     # Seeds: quality 22 and 18, use 0.2 and 0.1; 6 calls in 40 tokens.
     assert (learned["rule"], learned["budget"], learned["use"]) == ("learned", 0.2, pytest.approx(0.15))
     assert learned["metrics"]["bleu"]["value"] == pytest.approx(20.0)
@@ -54,7 +54,7 @@ def test_areas_against_maxprob() -> None:
         outputs[PointKey("learned", 0, budget)] = [record(10 + 6 * tenths, tenths, 10)] * 2
         outputs[PointKey("learned", 1, budget)] = [record(10 + 4 * tenths, tenths, 10)] * 2
     curve = summarise(dataclasses.replace(small((0.0, 0.1, 0.2, 0.3, 1.0)), outputs=outputs), statistics)
-    (test,) = curve.apgr_paired
+    (test,) = curve["apgr_paired"]
     # Triangles over uses 0 to 0.3: up to .9 and .6, and up to .45.
     assert (test["rule"], test["baseline"], test["metric"]) == ("learned", "maxprob", "bleu")
     assert test["difference"] == pytest.approx(0.3 * ((0.9 + 0.6) / 2 - 0.45) / 2)
@@ -62,28 +62,28 @@ def test_areas_against_maxprob() -> None:
 
 
 def test_areas_over_a_gap_are_not_compared() -> None:
-    (test,) = summarise(small(), statistics).apgr_paired
+    (test,) = summarise(small(), statistics)["apgr_paired"]
     assert math.isnan(test["difference"]) and math.isnan(test["low"])
 
 
 def test_without_maxprob_there_is_no_comparison_of_areas() -> None:
-    assert summarise(measured(count=5, rules=("learned", "random")), statistics).apgr_paired == []
+    assert summarise(measured(count=5, rules=("learned", "random")), statistics)["apgr_paired"] == []
 
 
 def test_the_spread_of_use_over_single_outputs() -> None:
     curve = summarise(small(), statistics)
     # Uses 0, 0.1, 0.2, 0.3 of the four outputs of both seeds: quantiles are linear between them.
-    assert curve.adherence["learned"]["use_quantiles"]["0.2"] == pytest.approx([0.015, 0.075, 0.15, 0.225, 0.285])
-    assert curve.adherence["learned"]["use_p95"]["0.2"] == pytest.approx(0.285)
-    assert curve.adherence["learned"]["mean_abs_error"] == pytest.approx(0.05)
-    assert curve.adherence["learned"]["worst_abs_error"] == pytest.approx(0.1)
+    assert curve["adherence"]["learned"]["use_quantiles"]["0.2"] == pytest.approx([0.015, 0.075, 0.15, 0.225, 0.285])
+    assert curve["adherence"]["learned"]["use_p95"]["0.2"] == pytest.approx(0.285)
+    assert curve["adherence"]["learned"]["mean_abs_error"] == pytest.approx(0.05)
+    assert curve["adherence"]["learned"]["worst_abs_error"] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("mode", ["average", "strict"])
 @pytest.mark.parametrize("rules", [("learned", "maxprob", "random"), ("foresight",)])
 def test_adherence_is_drawn(mode: str, rules: tuple[str, ...]) -> None:
     found = summarise(measured(count=10, mode=mode, rules=rules, budgets=(0.0, 0.3, 0.9)), statistics)
-    whole, single = drawn(draw_adherence, found.to_json()).axes
+    whole, single = drawn(draw_adherence, plain_values(found)).axes
     assert len(whole.lines) == len(rules) + 1 and len(single.collections) == 3
 
 

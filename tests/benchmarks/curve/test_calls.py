@@ -51,23 +51,23 @@ def test_one_token_that_is_half_of_the_text_is_in_the_quarter_of_its_middle() ->
 def test_rates_by_position_over_sentences_and_seeds() -> None:
     runs = [[record("ts"), record("ssssssssst")], [record("ss"), record("ssssssssss")]]
     found = rates_by_position(runs, 200, 0)
-    assert [rate.name for rate in found] == list(TENTHS)
+    assert [rate["name"] for rate in found] == list(TENTHS)
     # First tenth: t, s, s, s; sixth: s, s, s, s; tenth: t, s; every other: s, s.
-    assert [rate.tokens for rate in found] == [4, 2, 2, 2, 2, 4, 2, 2, 2, 2]
-    assert [rate.calls for rate in found] == [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]
-    assert [rate.rate for rate in found] == [0.25, 0, 0, 0, 0, 0, 0, 0, 0, 0.5]
+    assert [rate["tokens"] for rate in found] == [4, 2, 2, 2, 2, 4, 2, 2, 2, 2]
+    assert [rate["calls"] for rate in found] == [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]
+    assert [rate["rate"] for rate in found] == [0.25, 0, 0, 0, 0, 0, 0, 0, 0, 0.5]
     # Drawn twice, the first sentence makes the first tenth 1 of 2; the second, 0 of 2.
-    assert (found[0].low, found[0].high) == (0.0, 0.5)
+    assert (found[0]["low"], found[0]["high"]) == (0.0, 0.5)
     assert overall_rate(runs) == 2 / 24
 
 
 def test_rates_by_frequency_are_of_the_token_that_was_written() -> None:
     runs = [[record("tsts", (3, 3, 5, 99)), record("ts", (7, 98))]]
     found = rates_by_frequency(runs, {3: 0, 5: 1, 7: 2}, 100, 0)
-    assert [rate.name for rate in found] == list(QUARTERS)
-    assert [(rate.calls, rate.tokens) for rate in found] == [(1, 2), (1, 1), (1, 1), (0, 0), (0, 2)]
-    assert found[0].rate == 0.5 and found[4].rate == 0.0
-    assert all(math.isnan(value) for value in (found[3].rate, found[3].low, found[3].high))
+    assert [rate["name"] for rate in found] == list(QUARTERS)
+    assert [(rate["calls"], rate["tokens"]) for rate in found] == [(1, 2), (1, 1), (1, 1), (0, 0), (0, 2)]
+    assert found[0]["rate"] == 0.5 and found[4]["rate"] == 0.0
+    assert all(math.isnan(value) for value in (found[3]["rate"], found[3]["low"], found[3]["high"]))
 
 
 @pytest.mark.parametrize(("authors", "rate"), [("ssss", 0.0), ("tttt", 1.0)])
@@ -75,13 +75,13 @@ def test_no_calls_and_all_calls(authors: str, rate: float) -> None:
     runs = [[record(authors, (1, 1, 1, 1))] * 2]
     assert overall_rate(runs) == rate
     first = rates_by_frequency(runs, {1: 0}, 100, 0)[0]
-    assert (first.rate, first.low, first.high) == (rate, rate, rate)
-    assert {found.rate for found in rates_by_position(runs, 100, 0) if found.tokens} == {rate}
+    assert (first["rate"], first["low"], first["high"]) == (rate, rate, rate)
+    assert {found["rate"] for found in rates_by_position(runs, 100, 0) if found["tokens"]} == {rate}
 
 
 def test_empty_outputs_count_for_nothing() -> None:
     runs = [[record(""), record("")]]
     assert math.isnan(overall_rate(runs))
-    assert all(found.tokens == 0 and math.isnan(found.rate) for found in rates_by_position(runs, 100, 0))
+    assert all(found["tokens"] == 0 and math.isnan(found["rate"]) for found in rates_by_position(runs, 100, 0))
     mixed = rates_by_position([[record(""), record("t")]], 100, 0)
-    assert (mixed[0].rate, mixed[0].low, mixed[0].high) == (1.0, 1.0, 1.0)
+    assert (mixed[0]["rate"], mixed[0]["low"], mixed[0]["high"]) == (1.0, 1.0, 1.0)

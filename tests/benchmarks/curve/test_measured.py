@@ -47,7 +47,7 @@ def test_models_of_another_pair_are_refused() -> None:
 
 def test_an_interval_takes_in_what_differs_from_model_to_model() -> None:
     """Every row is alike, so one model has no interval at all; of two it runs from one to the other."""
-    one = summarise(model(24.0, 2), statistics).at_use[0]
-    both = summarise(Measured.pooled([model(24.0, 2), model(26.0, 2)]), statistics).at_use[0]
+    one = summarise(model(24.0, 2), statistics)["at_use"][0]
+    both = summarise(Measured.pooled([model(24.0, 2), model(26.0, 2)]), statistics)["at_use"][0]
     assert (one["value"], one["low"], one["high"]) == pytest.approx((24.0, 24.0, 24.0))
     assert (both["value"], both["low"], both["high"]) == pytest.approx((25.0, 24.0, 26.0))

@@ -16,6 +16,7 @@ from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import load_artefact, rows_digest
 from wheels.benchmarks.curve.diagnostics import Diagnostics
 from wheels.benchmarks.curve.run import run
+from wheels.benchmarks.curve.summary import plain_values
 from wheels.data.prompts import Prompt
 from wheels.data.tasks import Row
 from wheels.decoding.methods.method import Method
@@ -196,7 +197,7 @@ def test_a_run_decodes_each_point_once_and_writes_everything(world: World, capsy
     resolved = json.loads((world.output / "resolved.json").read_text())
     assert resolved["data_digest"] == rows_digest(TEST_ROWS)
     assert resolved["config"]["budgets"] == [0.0, 0.2, 0.5, 1.0]
-    assert curve.to_json() == found
+    assert plain_values(curve) == found
     page = (world.output / "report.html").read_text()
     assert "<h2>Diagnostics</h2>" in page and f"wheels bench curve --data {world.data} --budgets 0,0.2,0.5,1" in page
 
@@ -219,7 +220,7 @@ def test_an_interrupted_run_continues_where_it_stopped(world: World) -> None:
     whole, _ = world.run(output=str(world.output) + "-whole")
     assert len(first.calls) == 5 and len(second.calls) == 7
     assert not set(map(str, inner(first))) & set(map(str, inner(second)))
-    assert curve.to_json() == whole.to_json()
+    assert plain_values(curve) == plain_values(whole)
     assert world.run()[1].calls == []
 
 
@@ -291,8 +292,8 @@ def test_what_is_not_calibrated_is_named(world: World) -> None:
 
 def test_fewer_trained_seeds_are_said(world: World) -> None:
     curve, _ = world.run(seeds=3, rules=("learned", "regret", "random"))
-    assert curve.seeds == {"learned": [0, 1], "regret": [0, 1, 2], "random": [0, 1, 2]}
-    assert curve.notes == ["learned was trained with 2 of the 3 seeds asked for"]
+    assert curve["seeds"] == {"learned": [0, 1], "regret": [0, 1, 2], "random": [0, 1, 2]}
+    assert curve["notes"] == ["learned was trained with 2 of the 3 seeds asked for"]
 
 
 def test_a_rule_without_a_head_is_refused(world: World) -> None:
@@ -308,13 +309,13 @@ def calibrated_rules(*names: str) -> list[Any]:
 def test_without_rules_all_that_the_model_has_heads_and_thresholds_for_are_measured(world: World) -> None:
     world.artefact.calibration.points = calibrated_rules("learned", "regret", "entropy", "gate")
     curve, _ = world.run(rules=None)
-    assert curve.rules == ["learned", "regret", "entropy", "random", "every-k"]
-    assert curve.notes == [
+    assert curve["rules"] == ["learned", "regret", "entropy", "random", "every-k"]
+    assert curve["notes"] == [
         "not measured, for want of a trained head or of thresholds: "
         "paired, gate, router, reinforce, maxprob, margin, first-k, foresight"
     ]
     world.artefact.heads["gate"] = ["f", "g"]
-    assert world.run(rules=None)[0].rules == ["learned", "regret", "gate", "entropy", "random", "every-k"]
+    assert world.run(rules=None)[0]["rules"] == ["learned", "regret", "gate", "entropy", "random", "every-k"]
 
 
 def test_without_rules_a_model_that_was_never_calibrated_is_refused(world: World) -> None:
@@ -382,7 +383,7 @@ def test_calibration_data_calibrates_every_rule_that_has_a_head(world: World, tm
     other = write_rows(tmp_path / "other.jsonl", OTHER_ROWS)
     curve, _ = world.run(rules=None, calibration_data=str(other))  # the embedded pair
     assert (
-        curve.rules
+        curve["rules"]
         == list(asked[0].rules)
         == [rule for rule in RULE_NAMES if rule in ("learned", "regret") or rule not in TRAINED]
     )
@@ -433,9 +434,9 @@ def test_the_artefact_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_more_models_of_the_pair_are_further_seeds(world: World) -> None:
     curve, decoder = world.run(also=("second", "third"))
-    assert curve.seeds == {"learned": [0, 1, 2, 3, 4, 5], "random": [0, 1, 2, 3, 4, 5], "entropy": [0, 1, 2]}
+    assert curve["seeds"] == {"learned": [0, 1, 2, 3, 4, 5], "random": [0, 1, 2, 3, 4, 5], "entropy": [0, 1, 2]}
     assert len(decoder.calls) == 3 * 12
-    assert curve.notes == ["seeds of 3 models, pooled"]
+    assert curve["notes"] == ["seeds of 3 models, pooled"]
     assert world.run(also=("second", "third"))[1].calls == []
     with pytest.raises(WheelsError, match="holds a run with points_digest"):
         world.again()

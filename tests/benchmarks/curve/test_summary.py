@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from wheels.benchmarks.core.bootstrap import holm
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record
 from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.resampled import Resampled
-from wheels.benchmarks.curve.summary import Curve, summarise
+from wheels.benchmarks.curve.summary import interior, plain_values, summarise
 from wheels.errors import WheelsError
 from wheels.metrics import sentence_statistics
 
@@ -27,13 +28,13 @@ def world() -> Measured:
 
 
 @pytest.fixture(scope="module")
-def curve(world: Measured) -> Curve:
+def curve(world: Measured) -> dict[str, Any]:
     return summarise(world, statistics)
 
 
 @pytest.mark.slow
-def test_every_rule_seed_and_budget_has_a_point(curve: Curve, world: Measured) -> None:
-    found = {(point.rule, point.seed, point.budget) for point in curve.points}
+def test_every_rule_seed_and_budget_has_a_point(curve: dict[str, Any], world: Measured) -> None:
+    found = {(point["rule"], point["seed"], point["budget"]) for point in curve["points"]}
     wanted = {
         (rule, seed, budget)
         for rule in EXPONENTS
@@ -41,50 +42,51 @@ def test_every_rule_seed_and_budget_has_a_point(curve: Curve, world: Measured) -
         for budget in world.budgets
     }
     assert found == wanted
-    assert len(curve.points) == len(wanted)
+    assert len(curve["points"]) == len(wanted)
 
 
-def test_a_point_adds_its_records_up(curve: Curve, world: Measured) -> None:
+def test_a_point_adds_its_records_up(curve: dict[str, Any], world: Measured) -> None:
     key = PointKey("learned", 1, 0.2)
     records = world.outputs[key]
-    point = next(p for p in curve.points if (p.rule, p.seed, p.budget) == ("learned", 1, 0.2))
-    assert point.use == pytest.approx(sum(r.teacher_tokens for r in records) / sum(r.tokens for r in records))
-    assert point.use_p95 == pytest.approx(np.percentile([r.teacher_tokens / 20 for r in records], 95))
-    assert point.quality == point.metrics["bleu"]
-    assert point.metrics["bleu"] == pytest.approx(np.mean([float(r.text.split()[-1]) for r in records]))
-    assert point.pgr == pytest.approx(
-        (point.quality - curve.student["quality"]) / (curve.teacher["quality"] - curve.student["quality"])
+    point = next(p for p in curve["points"] if (p["rule"], p["seed"], p["budget"]) == ("learned", 1, 0.2))
+    assert point["use"] == pytest.approx(sum(r.teacher_tokens for r in records) / sum(r.tokens for r in records))
+    assert point["use_p95"] == pytest.approx(np.percentile([r.teacher_tokens / 20 for r in records], 95))
+    assert point["quality"] == point["metrics"]["bleu"]
+    assert point["metrics"]["bleu"] == pytest.approx(np.mean([float(r.text.split()[-1]) for r in records]))
+    assert point["pgr"] == pytest.approx(
+        (point["quality"] - curve["student"]["quality"]) / (curve["teacher"]["quality"] - curve["student"]["quality"])
     )
-    assert point.positions_per_token == pytest.approx(sum(r.teacher_positions for r in records) / (20 * 200))
-    assert point.passes_per_token == pytest.approx(point.use)
-    assert point.seconds == pytest.approx(2.0)
-    assert point.signature == "synthetic_de_en|200|small|large|learned|0.2|1|wheels:0.1.0"
+    assert point["positions_per_token"] == pytest.approx(sum(r.teacher_positions for r in records) / (20 * 200))
+    assert point["passes_per_token"] == pytest.approx(point["use"])
+    assert point["seconds"] == pytest.approx(2.0)
+    assert point["signature"] == "synthetic_de_en|200|small|large|learned|0.2|1|wheels:0.1.0"
 
 
-def test_the_ends_are_the_models_own_outputs_under_every_rule(curve: Curve) -> None:
-    for rule in curve.rules:
-        first, last = curve.of(rule, 0)[0], curve.of(rule, 0)[-1]
-        assert (first.use, first.pgr, first.quality) == (0.0, 0.0, curve.student["quality"])
-        assert (last.use, last.pgr, last.quality) == (1.0, 1.0, curve.teacher["quality"])
-    assert curve.student["name"] == "small"
-    assert curve.teacher["metrics"] == pytest.approx({"bleu": 33.8, "chrf": 48.8}, abs=1.0)
+def test_the_ends_are_the_models_own_outputs_under_every_rule(curve: dict[str, Any]) -> None:
+    for rule in curve["rules"]:
+        points = [point for point in curve["points"] if (point["rule"], point["seed"]) == (rule, 0)]
+        first, last = points[0], points[-1]
+        assert (first["use"], first["pgr"], first["quality"]) == (0.0, 0.0, curve["student"]["quality"])
+        assert (last["use"], last["pgr"], last["quality"]) == (1.0, 1.0, curve["teacher"]["quality"])
+    assert curve["student"]["name"] == "small"
+    assert curve["teacher"]["metrics"] == pytest.approx({"bleu": 33.8, "chrf": 48.8}, abs=1.0)
 
 
-def test_areas_and_thresholds_follow_the_known_curves(curve: Curve) -> None:
+def test_areas_and_thresholds_follow_the_known_curves(curve: dict[str, Any]) -> None:
     # The integral of u ** a; a chord lies below a concave curve, so the measured area is a little less.
     for rule, exponent in EXPONENTS.items():
-        assert curve.apgr[rule]["0-1"] == pytest.approx(1 / (1 + exponent), abs=0.035)
-        assert curve.cpt[rule]["50"] == pytest.approx(0.5 ** (1 / exponent), abs=0.05)
-    assert curve.apgr["random"]["0-0.3"] == pytest.approx(0.045, abs=0.01)
-    assert len(curve.apgr_seeds["learned"]["0-1"]) == 3
-    assert np.mean(curve.apgr_seeds["learned"]["0-1"]) == pytest.approx(curve.apgr["learned"]["0-1"])
+        assert curve["apgr"][rule]["0-1"] == pytest.approx(1 / (1 + exponent), abs=0.035)
+        assert curve["cpt"][rule]["50"] == pytest.approx(0.5 ** (1 / exponent), abs=0.05)
+    assert curve["apgr"]["random"]["0-0.3"] == pytest.approx(0.045, abs=0.01)
+    assert len(curve["apgr_seeds"]["learned"]["0-1"]) == 3
+    assert np.mean(curve["apgr_seeds"]["learned"]["0-1"]) == pytest.approx(curve["apgr"]["learned"]["0-1"])
 
 
-def test_the_best_trivial_rule_is_chosen_use_by_use(curve: Curve) -> None:
-    for use in curve.interior:
-        values = {row["rule"]: row["value"] for row in curve.at_use if row["use"] == use and row["metric"] == "bleu"}
+def test_the_best_trivial_rule_is_chosen_use_by_use(curve: dict[str, Any]) -> None:
+    for use in interior(curve):
+        values = {row["rule"]: row["value"] for row in curve["at_use"] if row["use"] == use and row["metric"] == "bleu"}
         best = max(("maxprob", "entropy", "margin"), key=values.__getitem__)
-        tests = [t for t in curve.paired if t["budget"] == use and t["metric"] == "bleu" and t["rule"] == "learned"]
+        tests = [t for t in curve["paired"] if t["budget"] == use and t["metric"] == "bleu" and t["rule"] == "learned"]
         assert [t["against"] for t in tests] == ["best trivial", "random", "regret", "gate", "router"]
         assert tests[0]["baseline"] == best
         for test in tests:
@@ -93,11 +95,11 @@ def test_the_best_trivial_rule_is_chosen_use_by_use(curve: Curve) -> None:
             assert test["pgr_low"] < test["pgr_difference"] < test["pgr_high"]
 
 
-def test_shares_at_equal_use(curve: Curve) -> None:
-    rows = {row["rule"]: row for row in curve.at_use if row["use"] == 0.2 and row["metric"] == "bleu"}
-    gap = curve.teacher["quality"] - curve.student["quality"]
+def test_shares_at_equal_use(curve: dict[str, Any]) -> None:
+    rows = {row["rule"]: row for row in curve["at_use"] if row["use"] == 0.2 and row["metric"] == "bleu"}
+    gap = curve["teacher"]["quality"] - curve["student"]["quality"]
     for row in rows.values():
-        assert row["pgr"] == pytest.approx((row["value"] - curve.student["quality"]) / gap)
+        assert row["pgr"] == pytest.approx((row["value"] - curve["student"]["quality"]) / gap)
         assert row["low"] < row["value"] < row["high"]
     lift = rows["foresight"]["value"] - rows["random"]["value"]
     assert rows["learned"]["foresight_share"] == pytest.approx(
@@ -123,16 +125,16 @@ def two_rules(count: int = 40) -> Measured:
 
 def test_equal_use_means_equal_use() -> None:
     found = summarise(two_rules(), statistics)
-    test = next(t for t in found.paired if t["budget"] == 0.06 and t["metric"] == "bleu")
+    test = next(t for t in found["paired"] if t["budget"] == 0.06 and t["metric"] == "bleu")
     assert (test["rule"], test["baseline"]) == ("regret", "random")
     assert test["difference"] == pytest.approx(0.0, abs=1e-9)
     # At one nominal budget the overspender looks better.
-    quality = {p.rule: p.quality for p in found.points if p.budget == 0.06}
+    quality = {p["rule"]: p["quality"] for p in found["points"] if p["budget"] == 0.06}
     assert quality["random"] - quality["regret"] == pytest.approx(0.3)
 
 
 def test_adherence_is_of_measured_use() -> None:
-    found = summarise(two_rules(), statistics).adherence
+    found = summarise(two_rules(), statistics)["adherence"]
     assert found["regret"]["mean_abs_error"] == pytest.approx(0.0, abs=1e-9)
     assert found["random"]["mean_abs_error"] == pytest.approx((0.03 + 0.06) / 2)
     assert found["random"]["worst_abs_error"] == pytest.approx(0.06)
@@ -142,7 +144,7 @@ def test_adherence_is_of_measured_use() -> None:
     swapped = {
         PointKey("random", 0, b): world.outputs[PointKey("regret", 0, o)] for b, o in ((0.06, 0.12), (0.12, 0.06))
     }
-    under = summarise(dataclasses.replace(world, outputs={**world.outputs, **swapped}), statistics).adherence
+    under = summarise(dataclasses.replace(world, outputs={**world.outputs, **swapped}), statistics)["adherence"]
     assert under["random"]["mean_abs_error"] == pytest.approx(0.06)  # one above, one below
 
 
@@ -152,9 +154,9 @@ def test_strict_mode_counts_outputs_that_broke_their_budget() -> None:
     kept = record(22.0, 0, 100)
     # Every synthetic record calls first, so each breaks its budget at its first token; one does not.
     outputs[PointKey("regret", 0, 0.06)] = [kept, *outputs[PointKey("regret", 0, 0.06)][1:]]
-    found = summarise(dataclasses.replace(world, outputs=outputs), statistics).adherence
+    found = summarise(dataclasses.replace(world, outputs=outputs), statistics)["adherence"]
     assert found["regret"]["violations"] == 2 * 40 - 1
-    allowed = summarise(dataclasses.replace(world, outputs=outputs, burst=20), statistics).adherence
+    allowed = summarise(dataclasses.replace(world, outputs=outputs, burst=20), statistics)["adherence"]
     assert allowed["regret"]["violations"] == 0
 
 
@@ -164,15 +166,15 @@ def test_a_small_gap_gives_no_share_and_valid_json() -> None:
 
     with pytest.warns(UserWarning, match="no share of the gap"):
         found = summarise(measured(count=10), flat)
-    assert all(math.isnan(point.pgr) for point in found.points)
-    plain = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert all(math.isnan(point["pgr"]) for point in found["points"])
+    plain = json.loads(json.dumps(plain_values(found), allow_nan=False))
     assert plain["points"][0]["pgr"] is None
     assert plain["apgr"]["learned"]["0-1"] is None
     assert plain["points"][0]["quality"] == 24.5
 
 
-def test_the_json_has_the_promised_keys(curve: Curve) -> None:
-    plain = json.loads(json.dumps(curve.to_json(), allow_nan=False))
+def test_the_json_has_the_promised_keys(curve: dict[str, Any]) -> None:
+    plain = json.loads(json.dumps(plain_values(curve), allow_nan=False))
     assert {"task", "student", "teacher", "points", "apgr", "cpt", "paired", "signature", "versions"} <= set(plain)
     assert {
         "rule", "budget", "use", "use_p95", "metrics", "quality", "pgr", "passes_per_token", "positions_per_token",
@@ -185,16 +187,16 @@ def test_the_json_has_the_promised_keys(curve: Curve) -> None:
 
 def test_only_the_ends() -> None:
     found = summarise(measured(budgets=(0.0, 1.0), count=10), statistics)
-    assert found.paired == found.at_use == []
-    assert math.isnan(found.apgr["learned"]["0-1"]) and math.isnan(found.cpt["learned"]["50"])
-    assert math.isnan(found.adherence["learned"]["mean_abs_error"])
+    assert found["paired"] == found["at_use"] == []
+    assert math.isnan(found["apgr"]["learned"]["0-1"]) and math.isnan(found["cpt"]["learned"]["50"])
+    assert math.isnan(found["adherence"]["learned"]["mean_abs_error"])
 
 
 def test_ends_are_there_when_not_asked_for() -> None:
     world = measured(budgets=(0.2, 0.5), count=30)
     found = summarise(world, statistics)
-    assert {point.budget for point in found.points} == {0.2, 0.5}
-    assert found.teacher["quality"] > found.student["quality"] + 10
+    assert {point["budget"] for point in found["points"]} == {0.2, 0.5}
+    assert found["teacher"]["quality"] > found["student"]["quality"] + 10
 
 
 def test_what_lies_in_a_gap_is_not_measured() -> None:
@@ -207,32 +209,32 @@ def test_what_lies_in_a_gap_is_not_measured() -> None:
         if key.rule in spent
     }
     found = summarise(dataclasses.replace(world, outputs={**world.outputs, **outputs}), statistics)
-    value = {row["rule"]: row["value"] for row in found.at_use if row["metric"] == "bleu"}
+    value = {row["rule"]: row["value"] for row in found["at_use"] if row["metric"] == "bleu"}
     assert {rule for rule in value if math.isnan(value[rule])} == {"regret", "margin"}
-    assert value["random"] == next(p.quality for p in found.points if (p.rule, p.budget) == ("random", 0.2))
-    assert all(math.isnan(area) for areas in found.apgr.values() for area in areas.values())
-    assert all(math.isnan(use) for uses in found.cpt.values() for use in uses.values())
-    assert all(math.isnan(test["difference"]) for test in found.apgr_paired)
-    (trivial, against_random), _ = [[t for t in found.paired if t["metric"] == m] for m in ("bleu", "chrf")]
+    assert value["random"] == next(p["quality"] for p in found["points"] if (p["rule"], p["budget"]) == ("random", 0.2))
+    assert all(math.isnan(area) for areas in found["apgr"].values() for area in areas.values())
+    assert all(math.isnan(use) for uses in found["cpt"].values() for use in uses.values())
+    assert all(math.isnan(test["difference"]) for test in found["apgr_paired"])
+    (trivial, against_random), _ = [[t for t in found["paired"] if t["metric"] == m] for m in ("bleu", "chrf")]
     assert (trivial["baseline"], against_random["baseline"]) == ("maxprob", "random")  # of those measured
     assert math.isnan(trivial["difference"]) and math.isnan(trivial["p_holm"])
-    plain = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    plain = json.loads(json.dumps(plain_values(found), allow_nan=False))
     assert next(row for row in plain["at_use"] if row["rule"] == "regret")["value"] is None
 
 
-def test_comparisons_are_corrected_within_their_rule_and_metric(curve: Curve) -> None:
+def test_comparisons_are_corrected_within_their_rule_and_metric(curve: dict[str, Any]) -> None:
     family = [
-        t for t in curve.paired if (t["rule"], t["metric"]) == ("regret", "chrf") and t["budget"] in (0.1, 0.2, 0.3)
+        t for t in curve["paired"] if (t["rule"], t["metric"]) == ("regret", "chrf") and t["budget"] in (0.1, 0.2, 0.3)
     ]
     assert [t["p_holm"] for t in family] == holm([t["p"] for t in family])
     assert max(t["p_holm"] for t in family) <= 1.0 and any(t["p_holm"] > t["p"] for t in family)
-    others = [t for t in curve.paired if t["budget"] not in (0.1, 0.2, 0.3)]
+    others = [t for t in curve["paired"] if t["budget"] not in (0.1, 0.2, 0.3)]
     assert others and all(math.isnan(t["p_holm"]) for t in others)
 
 
 @pytest.mark.slow
-def test_the_same_outputs_give_the_same_curve(world: Measured, curve: Curve) -> None:
-    assert summarise(world, statistics).to_json() == curve.to_json()
+def test_the_same_outputs_give_the_same_curve(world: Measured, curve: dict[str, Any]) -> None:
+    assert plain_values(summarise(world, statistics)) == plain_values(curve)
 
 
 def test_outputs_must_match_the_references(world: Measured) -> None:

@@ -198,26 +198,26 @@ def test_the_temperature_is_chosen_on_validation_rows_not_on_those_that_are_scor
     summary = summarise(
         measured({("hard", None): (1, 9.0), ("soft", 1.0): (2, 5.0), ("soft", 5.0): (4, 3.0)}, sizes=("s",))
     )
-    lines = {line.name: line for line in summary.lines}
-    assert lines["s-soft-T1"].chosen and not lines["s-soft-T5"].chosen
-    assert lines["s-soft-T5"].scores["exact"]["mean"] == 100.0
-    (labels,) = (one for one in summary.contrasts if one["claim"] == "labels")
+    lines = {line["name"]: line for line in summary["lines"]}
+    assert lines["s-soft-T1"]["chosen"] and not lines["s-soft-T5"]["chosen"]
+    assert lines["s-soft-T5"]["scores"]["exact"]["mean"] == 100.0
+    (labels,) = (one for one in summary["contrasts"] if one["claim"] == "labels")
     assert (labels["of"], labels["minus"], labels["difference"]) == ("s-soft-T1", "s-hard", 25.0)
-    (temperature,) = (one for one in summary.contrasts if one["claim"] == "temperature")
+    (temperature,) = (one for one in summary["contrasts"] if one["claim"] == "temperature")
     assert (temperature["of"], temperature["difference"]) == ("s-soft-T5", 50.0)
-    assert lines["s-soft-T5"].minus_hard["exact"]["difference"] == 75.0
-    assert lines["s-hard"].minus_hard == {}
-    assert lines["s-hard"].by_seed["exact"] == [25.0, 25.0]
-    low, high = (lines["s-hard"].scores["exact"][end] for end in ("low", "high"))
+    assert lines["s-soft-T5"]["minus_hard"]["exact"]["difference"] == 75.0
+    assert lines["s-hard"]["minus_hard"] == {}
+    assert lines["s-hard"]["by_seed"]["exact"] == [25.0, 25.0]
+    low, high = (lines["s-hard"]["scores"]["exact"][end] for end in ("low", "high"))
     assert low < 25.0 < high, "the interval is over sentences too"
-    assert summary.teacher["exact"]["mean"] == 100.0
+    assert summary["teacher"]["exact"]["mean"] == 100.0
 
 
 def test_capacity_is_the_gain_of_one_size_minus_that_of_another():
     parts = [measured({("hard", None): (1, 1.0), ("soft", 1.0): (2, 1.0)}, sizes=("s",))]
     parts += [measured({("hard", None): (1, 1.0), ("soft", 1.0): (4, 1.0)}, sizes=("l",))]
     both = SweepOutputs(**(vars(parts[0]) | {"cells": {**parts[0].cells, **parts[1].cells}}))
-    (found,) = (one for one in summarise(both).contrasts if one["claim"] == "capacity")
+    (found,) = (one for one in summarise(both)["contrasts"] if one["claim"] == "capacity")
     assert (found["of"], found["difference"]) == ("(soft - hard) at l", 50.0)
 
 
@@ -226,14 +226,14 @@ def test_weights_are_held_against_the_lowest_and_have_a_row_of_the_picture():
     heavier = {replace(kind, w=0.9): cells for kind, cells in one.cells.items() if kind.label == "both"}
     right = [ModelOutputs([*REFERENCES[:3], "nothing"], 10, 1.0)] * 2
     two = SweepOutputs(**(vars(one) | {"cells": {**one.cells, **dict.fromkeys(heavier, right)}}))
-    found = [(c["of"], c["minus"], c["difference"]) for c in summarise(two).contrasts if c["claim"] == "weight"]
+    found = [(c["of"], c["minus"], c["difference"]) for c in summarise(two)["contrasts"] if c["claim"] == "weight"]
     assert found[:2] == [("s-soft-T1", "s-both-0.5-T1", 50.0), ("l-soft-T1", "l-both-0.5-T1", 50.0)]
     assert found[2:] == [("s-both-0.9-T1", "s-both-0.5-T1", 25.0), ("l-both-0.9-T1", "l-both-0.5-T1", 25.0)]
-    alone = drawn(draw, summarise(one).to_json()).axes
+    alone = drawn(draw, summarise(one)).axes
     assert len(alone) == 2, "one weight: a panel a size"
     intervals = [mark for mark in alone[0].collections if isinstance(mark, LineCollection)]
     assert len(intervals) == 2, "points that stand alone show their intervals"
-    panels = drawn(draw, summarise(two).to_json()).axes
+    panels = drawn(draw, summarise(two)).axes
     assert [panel.get_xlabel()[0] for panel in panels] == ["t", "t", "w", "w"]
     line, _ = panels[2].lines  # the other is the teacher's
     assert line.get_xydata().tolist() == [[0.0, 25.0], [0.5, 50.0], [0.9, 75.0], [1.0, 100.0]]
@@ -250,8 +250,8 @@ def test_table_csv_and_picture():
     table = list(csv.DictReader(as_csv(summary).splitlines()))
     assert len(table) == 9 and table[0]["exact"] == "100" and table[1]["exact_minus_hard"] == ""
     assert {row["size"] for row in table[1:]} == {"s", "l"}
-    assert len(drawn(draw, summary.to_json()).axes) == 2
-    assert summary.to_json()["lines"][0]["name"] == "s-hard"
+    assert len(drawn(draw, summary).axes) == 2
+    assert summary["lines"][0]["name"] == "s-hard"
 
 
 def test_words_copied_from_the_source():

@@ -44,14 +44,14 @@ def rows_file(path, rows) -> str:
 @pytest.mark.slow
 def test_every_family_is_measured_and_kept(config, tmp_path, capsys, monkeypatch):
     points = run(config)
-    assert list(dict.fromkeys(point.family for point in points)) == ["student", "teacher", *FAMILIES]
+    assert list(dict.fromkeys(point["family"] for point in points)) == ["student", "teacher", *FAMILIES]
     student, teacher = points[:2]
-    assert (student.passes, student.use, teacher.passes, teacher.use) == (0.0, 0.0, 1.0, 1.0)
-    lossless = [point for point in points if point.family in ("speculative", "lookup")]
-    assert len(lossless) == 5 and all(point.metrics == teacher.metrics for point in lossless)
+    assert (student["passes"], student["use"], teacher["passes"], teacher["use"]) == (0.0, 0.0, 1.0, 1.0)
+    lossless = [point for point in points if point["family"] in ("speculative", "lookup")]
+    assert len(lossless) == 5 and all(point["metrics"] == teacher["metrics"] for point in lossless)
     folder = tmp_path / "out"
     kept = json.loads((folder / "passes.json").read_text())
-    assert [point["label"] for point in kept["points"]] == [point.label for point in points]
+    assert [point["label"] for point in kept["points"]] == [point["label"] for point in points]
     assert {"bands", "at_passes", "versus", "speculation", "metrics", "versions"} <= kept.keys()
     assert kept["notes"] == ["learned was trained with 2 of the 3 seeds asked for"] and kept["tuned"] == []
     assert len(list(csv.reader((folder / "passes.csv").open()))) == len(points) + 1
@@ -82,7 +82,7 @@ def test_settings_have_names_of_their_own(config):
 
 def test_a_rule_that_is_no_price_leaves_priced_out(config, capsys):
     points = run(replace(config, rule="maxprob", families=("deferral", "priced")))
-    assert [(point.family, point.seed) for point in points[2:]] == [("deferral", None)]
+    assert [(point["family"], point["seed"]) for point in points[2:]] == [("deferral", None)]
     assert "note: priced is left out: thresholds of maxprob are no nats" in capsys.readouterr().out
 
 
@@ -95,7 +95,7 @@ def test_tuned_settings_are_chosen_on_other_rows(config, tmp_path, monkeypatch):
     chosen = [each["name"] for each in kept["tuned"] if each["chosen"]]
     artefact = Artefact.load(config.model)
     assert [each["name"] for each in kept["tuned"]] == [each.name for each in sweep_of(config, artefact, 0)]
-    assert chosen and {point.label for point in points if point.family == "tuned"} == set(chosen)
+    assert chosen and {point["label"] for point in points if point["family"] == "tuned"} == set(chosen)
     assert kept["tuned_on_rows"] == 4 and kept["tuned_on"] != kept["data_digest"]
     monkeypatch.setattr(decodes, "decode", lambda *args, **kwargs: pytest.fail("decoded again"))
     assert run(wish) == points

@@ -1,7 +1,6 @@
 """Curves over passes: interpolation, envelope, bands, what speculation lacks; by hand, and where there is none."""
 
 import math
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from wheels.benchmarks.passes.plot import draw
 from wheels.benchmarks.passes.settings import Setting, ends
 from wheels.benchmarks.passes.summary import (
     PassCurves,
-    PassPoint,
     against_envelope,
     at_cost,
     at_equal_passes,
@@ -116,7 +114,7 @@ def test_what_speculation_does_not_offer():
     # take-back at 0.2 passes needs as many; at 0.1 it recovers less than half.
     assert [(each["family"], each["passes"]) for each in found["below"]] == [("verified", 0.1), ("deferral", 0.15)]
     assert "at least 0.200 passes per token (drafts of 5); with fewer, 2 settings" in speculation_text(found)
-    assert beyond_speculation([point for point in points if point.family != "speculative"], "bleu") is None
+    assert beyond_speculation([point for point in points if point["family"] != "speculative"], "bleu") is None
     assert "with fewer, 0 settings" in speculation_text({**found, "below": []})
 
 
@@ -130,9 +128,9 @@ def test_costs_are_per_token_and_shares_of_the_gap_by_hand():
     outputs = dict(zip((setting.key for setting in settings), records, strict=True))
     sample = Resampled(outputs, ["a", "b"], ["bleu"], statistics, 100, 0)
     *_, point = points_of(settings, outputs, sample, ["bleu"], ("task", "small", "large"))
-    assert (point.passes, point.positions, point.use) == (3 / 8, 10 / 8, 2 / 8)
-    assert (point.metrics, point.gap) == ({"bleu": 40.0}, {"bleu": 0.5})
-    assert point.signature.startswith("task|2|small|large|speculative, drafts of 5|0|wheels:")
+    assert (point["passes"], point["positions"], point["use"]) == (3 / 8, 10 / 8, 2 / 8)
+    assert (point["metrics"], point["gap"]) == ({"bleu": 40.0}, {"bleu": 0.5})
+    assert point["signature"].startswith("task|2|small|large|speculative, drafts of 5|0|wheels:")
     assert "0.375" in as_text([point], ["bleu"])
     assert ',0.3750,1.2500,0.2500,40.0000,0.5000,"task|' in as_csv([point], ["bleu"])
 
@@ -146,8 +144,15 @@ def test_tables_say_where_a_curve_does_not_reach():
     assert line.split() == ["verified,", "2", "nats", "-", *["31.0", "[30.0,", "32.0]", "0.55"] * 3]
     compared = [" ".join(each.split()) for each in versus_text(tests, "bleu").splitlines()]
     assert any(each.startswith("verified, 2 nats - deferral 0.1 2.00 [2.00, 2.00] 0.10") for each in compared)
-    found = {"notes": ["few seeds"], "at_passes": rows, "versus": tests, "speculation": None}
-    text = shown(found, points, ["bleu"])
+    found = {
+        "metrics": {"bleu": ""},
+        "points": points,
+        "notes": ["few seeds"],
+        "at_passes": rows,
+        "versus": tests,
+        "speculation": None,
+    }
+    text = shown(found)
     assert "note: few seeds" in text and "lossless speculation was not measured" in text
 
 
@@ -194,7 +199,7 @@ def test_the_picture_of_any_families(families):
     settings, outputs, sample = world()
     settings = [each for each in settings if each.family in ("student", "teacher", *families)]
     points, bands = points_of(settings, outputs, sample, ["bleu"]), PassCurves(settings, sample).bands(["bleu"])
-    found = {"task": "t", "rows": 3, "metrics": {"bleu": ""}, "points": list(map(asdict, points)), "bands": bands}
+    found = {"task": "t", "rows": 3, "metrics": {"bleu": ""}, "points": points, "bands": bands}
     panels = drawn(draw, found).axes
     assert len(panels) == (2 if "verified" in families else 1)
     assert {text.get_text() for text in panels[-1].texts} == {
@@ -204,9 +209,8 @@ def test_the_picture_of_any_families(families):
 
 
 def test_a_gap_too_small_has_no_share():
-    point = PassPoint("take-back", "2 nats", "take-back", None, 0.2, 1.0, 0.1, {"bleu": 20.0}, {"bleu": math.nan})
-    fast = PassPoint(
-        "speculative", "drafts of 5", "speculative", None, 0.4, 1.0, 0.1, {"bleu": 20.0}, {"bleu": math.nan}
-    )
+    point = {"family": "take-back", "label": "2 nats", "line": "take-back", "seed": None, "passes": 0.2}
+    point |= {"positions": 1.0, "use": 0.1, "metrics": {"bleu": 20.0}, "gap": {"bleu": math.nan}, "signature": ""}
+    fast = point | {"family": "speculative", "label": "drafts of 5", "line": "speculative", "passes": 0.4}
     assert beyond_speculation([point, fast], "bleu")["below"] == []
     assert ",20.0000,," in as_csv([point], ["bleu"])
