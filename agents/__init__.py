@@ -17,13 +17,4 @@ if TYPE_CHECKING:
     from wheels.policy.head import DeferralHead as DeferralHead
     from wheels.policy.head import HeadConfig as HeadConfig
 else:
-    __all__, __getattr__, __dir__ = lazy(
-        __name__,
-        {
-            "wheels.agents.config": ("TrainConfig",),
-            "wheels.agents.rl.agent": ("LagrangianAgent", "PCLAgent", "PCLSettings", "fork_residuals"),
-            "wheels.agents.rl.lagrangian": ("PriceTable",),
-            "wheels.agents.rl.paths": ("Forks", "Path", "play"),
-            "wheels.policy.head": ("DeferralHead", "HeadConfig"),
-        },
-    )
+    __all__, __getattr__, __dir__ = lazy(__name__)

@@ -37,32 +37,4 @@ if TYPE_CHECKING:
     from wheels.decoding.trace import Trace as Trace
     from wheels.decoding.trace import teacher_use as teacher_use
 else:
-    __all__, __getattr__, __dir__ = lazy(
-        __name__,
-        {
-            "wheels.decoding.streaming": ("decode", "stream"),
-            "wheels.decoding.hf.generate": ("hf_generate",),
-            "wheels.decoding.methods.method": (
-                "Method",
-                "bild",
-                "cascade",
-                "deferral",
-                "priced",
-                "prompt_lookup",
-                "speculative",
-                "student_only",
-                "take_back",
-                "teacher_only",
-                "verified",
-            ),
-            "wheels.decoding.methods.rule": ("AnyRule", "Rule"),
-            "wheels.decoding.methods.rules": ("RULES", "find_rule"),
-            "wheels.decoding.params": ("DecodeParams",),
-            "wheels.decoding.methods.verify": ("Verifier",),
-            "wheels.decoding.render": ("as_html", "as_json", "as_text", "summary"),
-            "wheels.decoding.sampling": ("GREEDY", "Sampling"),
-            "wheels.decoding.scheduler": ("Schedule",),
-            "wheels.decoding.step": ("Step", "regret"),
-            "wheels.decoding.trace": ("Trace", "teacher_use"),
-        },
-    )
+    __all__, __getattr__, __dir__ = lazy(__name__)

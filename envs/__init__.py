@@ -31,14 +31,4 @@ if TYPE_CHECKING:
     from wheels.envs.state import EpisodeState as EpisodeState
     from wheels.envs.vector import DeferralVectorEnv as DeferralVectorEnv
 else:
-    __all__, __getattr__, __dir__ = lazy(
-        __name__,
-        {
-            "wheels.envs.deferral": ("DeferralEnv",),
-            "wheels.envs.records": ("EpisodeRecord",),
-            "wheels.envs.settings": ("Settings", "Start"),
-            "wheels.envs.state": ("EpisodeState",),
-            "wheels.envs.vector": ("DeferralVectorEnv",),
-        },
-        ("ENV_ID", "register"),
-    )
+    __all__, __getattr__, __dir__ = lazy(__name__, "ENV_ID", "register")

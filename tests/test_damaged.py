@@ -8,7 +8,7 @@ import pytest
 from tests.test_json_text import DAMAGED
 from wheels.agents.runlog import Metrics
 from wheels.benchmarks.core.stages import seconds_of
-from wheels.benchmarks.curve.price_plot import read_prices
+from wheels.benchmarks.curve.diagnostics import read_prices
 from wheels.distillation.run_folder import run_facts
 from wheels.distillation.teacher_outputs import tokens_written
 from wheels.errors import WheelsError

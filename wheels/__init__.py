@@ -49,36 +49,4 @@ if TYPE_CHECKING:
     from wheels.errors import WheelsError as WheelsError
     from wheels.models.pair import Pair as Pair
 else:
-    __all__, __getattr__, __dir__ = _lazy(
-        __name__,
-        {
-            "wheels": ("agents", "annotation", "data", "decoding", "distillation", "envs", "metrics", "rationales"),
-            "wheels.agents.config": ("TrainConfig",),
-            "wheels.api": ("Model", "calibrate", "pretrain", "train"),
-            "wheels.decoding.streaming": ("decode", "stream"),
-            "wheels.decoding.hf.generate": ("hf_generate",),
-            "wheels.decoding.methods.method": (
-                "Method",
-                "bild",
-                "cascade",
-                "deferral",
-                "priced",
-                "prompt_lookup",
-                "speculative",
-                "student_only",
-                "take_back",
-                "teacher_only",
-                "verified",
-            ),
-            "wheels.decoding.methods.rule": ("Rule",),
-            "wheels.decoding.params": ("DecodeParams",),
-            "wheels.decoding.remote.pair": ("RemotePair",),
-            "wheels.decoding.remote.teacher": ("RemoteTeacher",),
-            "wheels.decoding.sampling": ("Sampling",),
-            "wheels.decoding.trace": ("Trace",),
-            "wheels.distillation.config": ("PretrainConfig",),
-            "wheels.errors": ("WheelsError",),
-            "wheels.models.pair": ("Pair",),
-        },
-        ("__version__",),
-    )
+    __all__, __getattr__, __dir__ = _lazy(__name__, "__version__")

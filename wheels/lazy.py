@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+NAME = re.compile(r"^    from (\S+) import (\w+) as \2$", re.MULTILINE)
+"""A public name, in a package's block `if TYPE_CHECKING:`, which type checkers and editors read too."""
 
-def lazy(
-    package: str, places: Mapping[str, Sequence[str]], own: Sequence[str] = ()
-) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+
+def lazy(package: str, *own: str) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__all__`, `__getattr__` and `__dir__` of a package (PEP 562).
+
+    Its public names are those that its source imports, one a line, as `    from MODULE import NAME as NAME`.
 
     Args:
         package: Its `__name__`.
-        places: Public names by the module that defines them; under the package's own name: its modules.
         own: Public names that the package defines itself.
     """
-    module_of = {name: module for module, names in places.items() for name in names}
+    loader: Any = sys.modules[package].__spec__.loader
+    module_of = {name: module for module, name in NAME.findall(loader.get_source(package))}
     public = sorted({*own, *module_of})
 
     def get(name: str) -> Any:

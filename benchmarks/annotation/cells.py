@@ -9,6 +9,8 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import wheels
 from wheels.annotation import models
 from wheels.annotation.answer import Answer, without_thinking
@@ -18,7 +20,6 @@ from wheels.annotation.local_model import LocalModel
 from wheels.annotation.pool import Annotation, AnnotationContext, annotate_pool
 from wheels.annotation.purchase import Local, Responder
 from wheels.benchmarks.annotation.config import AnnotationConfig, error_share, last_part
-from wheels.benchmarks.annotation.errors import is_right, with_errors
 from wheels.config.parsing import build
 from wheels.data.rows import Row
 from wheels.data.tasks import Task
@@ -263,3 +264,29 @@ def filter_trial(bench: Bench, assistant: str, teacher: str, seed: int) -> list[
 
 
 Results = Mapping[GridPoint, dict[str, Any]]
+
+
+TRIES = 50
+"""Other rows that are looked at for a label that is wrong; a pool of one label only has none."""
+
+
+def with_errors(rows: Sequence[Row], share: float, metric: str, seed: int) -> list[str]:
+    """Return a label for each row: its reference, or for `round(share * len(rows))` of them that of another row.
+
+    The rows are drawn at random, and the other row too, among those whose reference is not right here by `metric`.
+    """
+    generator = np.random.default_rng([seed, 11])
+    labels = [row.target for row in rows]
+    for place in generator.permutation(len(rows))[: round(share * len(rows))]:
+        for other in generator.integers(len(rows), size=TRIES):
+            candidate = rows[other].target
+            if not is_right(candidate, rows[place].target, metric):
+                labels[place] = candidate
+                break
+    return labels
+
+
+def is_right(label: str, reference: str, metric: str) -> bool:
+    """Whether a label is the reference: by value or word for word; of free text, letter for letter."""
+    closed = metric if metric in ("exact", "equation") else "exact"
+    return sentence_scores(closed, [label], [reference])[0] == 100.0

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from wheels.benchmarks.ceiling.ceilings import IMITATION, ceiling_of
 from wheels.benchmarks.core.style import DASHED, HEAVY, PLAIN, Look, Theme, legend, level, line, new_figure, percent
-from wheels.benchmarks.curve.looks import look
+from wheels.benchmarks.curve.plot import look
 from wheels.metrics import metric_name
 
 CEILING = Look("ceiling: knows the references", "#000000", "*", DASHED)

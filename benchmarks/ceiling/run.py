@@ -23,8 +23,7 @@ from wheels.benchmarks.ceiling.search import RowSearch, search
 from wheels.benchmarks.ceiling.summary import summarise
 from wheels.benchmarks.ceiling.table import CLAIM, as_csv, as_text
 from wheels.benchmarks.core.cell import TEACHER_END, PointKey, Record
-from wheels.benchmarks.core.decodes import Decode, decode_all
-from wheels.benchmarks.core.scored import scored_task
+from wheels.benchmarks.core.decodes import Decode, decode_all, scored_task
 from wheels.benchmarks.core.style import render
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import CurvePlan, decodes_of, make_plan, points_digest, rows_digest

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
+from typing import Any
 
 from wheels.agents.config import TrainConfig
 from wheels.benchmarks.curve.config import CurveConfig
@@ -14,6 +15,7 @@ from wheels.benchmarks.passes.config import PassesConfig
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.distillation.config import PretrainConfig
 from wheels.files import read_object
+from wheels.rationales.config import RationalesConfig
 
 
 def embedded_pair() -> Path:
@@ -30,44 +32,23 @@ def folder_digest(folder: Path) -> str:
     return total.hexdigest()[:16]
 
 
+RUNS = {
+    CalibrateConfig: "wheels.decoding.commands.calibrate",
+    CurveConfig: "wheels.benchmarks.curve.run",
+    FrontierConfig: "wheels.benchmarks.frontier.run",
+    PassesConfig: "wheels.benchmarks.passes.run",
+    PretrainConfig: "wheels.distillation.run",
+    RationalesConfig: "wheels.rationales.run",
+    TrainConfig: "wheels.agents.run",
+}
+"""The module whose `run` takes a configuration; each is imported only when it runs."""
+
+
+def command(config: Any) -> Any:
+    """Run the command of `wheels` that takes this configuration, and return what it returns."""
+    return import_module(RUNS[type(config)]).run(config)
+
+
 def distil(config: PretrainConfig) -> None:
-    """Run `wheels pretrain`."""
-    from wheels.distillation.run import run as pretrain
-
-    folder = pretrain(config)
-    print(json.dumps(read_object(folder / "finished.json")))
-
-
-def train(config: TrainConfig) -> None:
-    """Run `wheels train`."""
-    from wheels.agents.run import run as learn
-
-    learn(config)
-
-
-def calibrate(config: CalibrateConfig) -> None:
-    """Run `wheels calibrate`."""
-    from wheels.decoding.commands.calibrate import run as find
-
-    find(config)
-
-
-def curve(config: CurveConfig) -> None:
-    """Run `wheels bench curve`."""
-    from wheels.benchmarks.curve.run import run as measure
-
-    measure(config)
-
-
-def frontier(config: FrontierConfig) -> None:
-    """Run `wheels bench frontier`, of models that are there."""
-    from wheels.benchmarks.frontier.run import run as measure
-
-    measure(config)
-
-
-def passes(config: PassesConfig) -> None:
-    """Run `wheels bench passes`."""
-    from wheels.benchmarks.passes.run import run as measure
-
-    measure(config)
+    """Run `wheels pretrain`, and print what it noted at its end."""
+    print(json.dumps(read_object(command(config) / "finished.json")))

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
 from wheels import __version__
 from wheels.benchmarks.core.cell import PointKey, Record, cached_records
+from wheels.data.tasks import Task, load_task
 from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.rule import Rule
 from wheels.decoding.params import DecodeParams
@@ -37,28 +38,27 @@ class Decode:
     """Everything that the outputs depend on: kept ones count only where it is the same."""
 
 
-class Settings(Protocol):
-    """What a benchmark's configuration says of every decode."""
+def scored_task(config: Any) -> Task:
+    """Return the task that a benchmark's configuration names by `data`, `source`, `target` and `bad_rows`.
 
-    @property
-    def max_new_tokens(self) -> int: ...  # noqa: D102
-    @property
-    def batch_size(self) -> int: ...  # noqa: D102
-    @property
-    def device(self) -> str: ...  # noqa: D102
-    @property
-    def dtype(self) -> str: ...  # noqa: D102
+    Its metrics are the `metrics` of the configuration, or the task's own where it names none.
+
+    Raises:
+        WheelsError: as `load_task`.
+    """
+    columns = {name: getattr(config, name) for name in ("source", "target", "bad_rows")}
+    return load_task(config.data, metrics=config.metrics or None, **columns)
 
 
 def depends_on(
-    config: Settings, artefact: Artefact, method: Method, seed: int | None, data_digest: str, rows: int
+    config: Any, artefact: Artefact, method: Method, seed: int | None, data_digest: str, rows: int
 ) -> dict[str, Any]:
     """Return what the outputs of a decode depend on beside the models and the method's own settings.
 
     The batch size is below float32, where sums of another batch may round otherwise. Else rows do not touch each other.
 
     Args:
-        config: of the benchmark.
+        config: of the benchmark: `max_new_tokens`, `batch_size`, `device` and `dtype` are read.
         artefact: whose trained heads the method's rule may read.
         method: the way of decoding.
         seed: the trained head; None: none is read.

@@ -16,9 +16,9 @@ from wheels.benchmarks.curve.calls import overall_rate, quarters, rates_by_frequ
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import CurvePlan, signature_of
 from wheels.benchmarks.curve.measured import Measured
-from wheels.benchmarks.curve.price_plot import Prices, read_prices
 from wheels.benchmarks.curve.reliability import cached_judged, reliability, spread
 from wheels.data.tasks import Row, Task
+from wheels.json_text import parse_object
 from wheels.metrics.names import several
 from wheels.models.pair import Pair
 
@@ -26,6 +26,8 @@ PREDICT_REGRET = ("regret", "learned")
 """Rules whose head predicts a regret; the agent's may have been taught what a call gains in the task's metric."""
 COUNTED_ROWS = 20_000
 """Rows of the training split whose tokens are counted at most."""
+Prices = dict[float, dict[int, list[tuple[int, float]]]]
+"""By budget and seed: (round, price in nats per teacher token), in order; the last rounds settle the prices."""
 
 
 @dataclass(frozen=True)
@@ -125,3 +127,25 @@ def _clip(config: Mapping[str, Any]) -> float:
     """Return the cap on regrets of the model's training, in nats; inf where none is noted."""
     clip = config.get("trained", {}).get("settings", {}).get("regret_clip")
     return float(clip) if isinstance(clip, int | float) else math.inf
+
+
+def read_prices(path: Path) -> Prices:
+    """Return the prices that `wheels train` logged, as `path` holds them; empty where it holds none.
+
+    A line that was cut, or that tells of something else, is passed over.
+    """
+    found: dict[float, dict[int, dict[int, float]]] = {}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    for text in lines:
+        try:
+            figures = parse_object(text, str(path), finite=False)
+            place = int(figures["seed"]), int(figures["round"])
+            prices = {float(budget): float(price) for budget, price in figures["prices"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+        for budget, price in prices.items():
+            found.setdefault(budget, {}).setdefault(place[0], {})[place[1]] = price
+    return {
+        budget: {seed: sorted(rounds.items()) for seed, rounds in sorted(seeds.items())}
+        for budget, seeds in sorted(found.items())
+    }

@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from wheels.benchmarks.curve.at_budget import BASELINE
-from wheels.benchmarks.curve.summary import TRIVIAL, interior, uses_shown
+from wheels.benchmarks.curve.summary import BASELINE, TRIVIAL, interior, uses_shown
 from wheels.benchmarks.curve.table import WHERE_MEASURED, row_at
 from wheels.metrics import metric_name
 from wheels.output.tables import Cell, Table, digits, number

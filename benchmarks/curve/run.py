@@ -12,16 +12,14 @@ from typing import Any
 from tqdm import tqdm
 
 from wheels.benchmarks.core.bootstrap import Statistics
-from wheels.benchmarks.core.decodes import decode_all
-from wheels.benchmarks.core.scored import scored_task
+from wheels.benchmarks.core.decodes import decode_all, scored_task
 from wheels.benchmarks.core.style import render
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import CurvePlan, decodes_of, make_plan, points_digest, rows_digest
 from wheels.benchmarks.curve.diagnostics import diagnose
 from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.plot import draw
-from wheels.benchmarks.curve.report import render as render_page
-from wheels.benchmarks.curve.report_sections import sections
+from wheels.benchmarks.curve.report import report, sections
 from wheels.benchmarks.curve.resampled import SentenceStatistics
 from wheels.benchmarks.curve.summary import plain_values, summarise
 from wheels.benchmarks.curve.table import as_csv, as_text
@@ -111,7 +109,7 @@ def write_results(
     write_json(folder / "curve.json", plain)
     write_text(folder / "curve.csv", as_csv(curve))
     picture.write(folder, "curve")
-    write_text(folder / "report.html", render_page(curve, picture, measured, diagnostics, command))
+    write_text(folder / "report.html", report(curve, picture, measured, diagnostics, command))
 
 
 def _with_progress(total: int, sources: Sequence[str]) -> SentenceStatistics:

@@ -12,6 +12,7 @@ import numpy as np
 from wheels import __version__
 from wheels.benchmarks.core.bootstrap import (
     apgr,
+    compare,
     cpt,
     foresight_share,
     holm,
@@ -21,7 +22,6 @@ from wheels.benchmarks.core.bootstrap import (
     warn_of_gap,
 )
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey
-from wheels.benchmarks.curve.at_budget import area_tests, decodes_at
 from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.resampled import Curves, Resampled, SentenceStatistics, per_token
 from wheels.decoding.methods.rules import TRAINED
@@ -29,6 +29,8 @@ from wheels.decoding.trace import TEACHER
 
 TRIVIAL = ("maxprob", "entropy", "margin")
 """Thresholds on the student's own probabilities: what a learned rule must beat."""
+BASELINE = "maxprob"
+"""The rule whose area the others are compared with."""
 SHOWN_USES = (0.1, 0.2, 0.3)
 """The uses that the short tables show, where they are among the budgets."""
 INTERVALS = {"0-1": (0.0, 1.0), "0-0.3": (0.0, 0.3)}
@@ -61,7 +63,7 @@ def summarise(measured: Measured, statistics: SentenceStatistics) -> dict[str, A
     - `apgr`, `cpt`: area under PGR by interval of use, and least use that reaches 50, 80, 95% of the gap; means over
       seeds. `apgr_seeds`: seed by seed.
     - `at_use`, `paired`: each rule at equal use, with 95% intervals, and paired bootstrap comparisons there.
-    - `at_budget`, `apgr_paired`: see `wheels.benchmarks.curve.at_budget`.
+    - `at_budget`, `apgr_paired`: see `wheels.benchmarks.curve.summary`.
     - `details`, `metric_signatures`, `versions`: filled in by the run.
 
     Args:
@@ -239,3 +241,41 @@ def _adherence(measured: Measured, sample: Resampled, rule: str) -> dict[str, An
         "use_p95": p95,
         "use_quantiles": quantiles,
     }
+
+
+def decodes_at(measured: Measured, sample: Resampled) -> list[dict[str, Any]]:
+    """Return quality and cost of each rule's decodes at the budget `measured.shown`, mean over seeds.
+
+    Nothing is interpolated: each rule is at the use that it measured under this budget.
+    """
+    budget = measured.shown
+    return [] if budget is None else [_decode_at(measured, sample, rule, budget) for rule in measured.rules]
+
+
+def _decode_at(measured: Measured, sample: Resampled, rule: str, budget: float) -> dict[str, Any]:
+    """Return the line of one rule."""
+    keys = [PointKey(rule, seed, budget) for seed in sample.seeds(rule)]
+    spent, quality = per_token([record for key in keys for record in measured.outputs[key]]), measured.metrics[0]
+    return {
+        "rule": rule,
+        "budget": budget,
+        "use": sum(float(sample.use[key][0]) for key in keys) / len(keys),
+        "metrics": {metric: interval(sample.mean(keys, metric)) for metric in measured.metrics},
+        "pgr": interval(share_of_gap(sample.mean(keys, quality), *sample.ends(quality))),
+        "passes_per_token": spent["passes_per_token"],
+        "positions_per_token": spent["positions_per_token"],
+    }
+
+
+def area_tests(measured: Measured, curves: Curves, bounds: tuple[float, float]) -> list[dict[str, Any]]:
+    """Return each rule's area between `bounds` minus that of `maxprob`, by a paired bootstrap over rows and seeds."""
+    if BASELINE not in measured.rules or not measured.interior:
+        return []
+    quality = measured.metrics[0]
+    baseline_Z = curves.area(BASELINE, quality, *bounds)
+    return [
+        {"rule": rule, "baseline": BASELINE, "low_use": bounds[0], "high_use": bounds[1], "metric": quality}
+        | asdict(compare(curves.area(rule, quality, *bounds) - baseline_Z))
+        for rule in measured.rules
+        if rule != BASELINE
+    ]

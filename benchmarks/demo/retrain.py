@@ -13,7 +13,7 @@ from typing import Any
 
 import wheels
 from wheels.agents.config import TrainConfig
-from wheels.benchmarks.core.commands import calibrate, distil, embedded_pair, train
+from wheels.benchmarks.core.commands import command, distil, embedded_pair
 from wheels.benchmarks.core.recipe import Recipe, shipped_recipe, with_digests
 from wheels.benchmarks.core.stages import Stage, run_stages
 from wheels.benchmarks.demo.config import DemoConfig
@@ -112,11 +112,11 @@ def retrain_stages(config: DemoConfig, work: Path, recipe: Recipe) -> list[Stage
     add("teacher", "training the teacher from scratch", teacher / "finished.json", partial(distil, teacher_config))
     add("student", "distilling the student", student / "finished.json", partial(distil, student_config))
     add("round", "rounding both to half precision", rounded / "teacher" / "config.json", rounding)
-    add("policy", "teaching the student when to call", policy / "resolved.json", partial(train, policy_config))
+    add("policy", "teaching the student when to call", policy / "resolved.json", partial(command, policy_config))
     deferral, assembling = pair / "deferral", partial(assemble, rounded, policy, rows / FILE, pair)
     add("assemble", "putting the pair together", deferral / "config.json", assembling)
     title = "finding the thresholds of the budgets"
-    add("calibrate", title, deferral / "calibration.json", partial(calibrate, calibrate_config))
+    add("calibrate", title, deferral / "calibration.json", partial(command, calibrate_config))
     title = "measuring both ends on the test split"
     add("measure", title, facts, partial(measure, pair, str(rows), teacher_config.data, facts))
     return stages

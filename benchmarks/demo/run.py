@@ -11,7 +11,7 @@ from typing import Any
 
 import wheels
 from wheels.agents.config import TrainConfig
-from wheels.benchmarks.core.commands import calibrate, curve, distil, embedded_pair, folder_digest, train
+from wheels.benchmarks.core.commands import command, distil, embedded_pair, folder_digest
 from wheels.benchmarks.core.recipe import Recipe, shipped_recipe, with_digests
 from wheels.benchmarks.core.stages import Stage, run_stages
 from wheels.benchmarks.curve.config import CurveConfig
@@ -77,11 +77,11 @@ def demo_stages(config: DemoConfig, output: Path, recipe: Recipe) -> list[Stage]
     add("sentences", title, sentences / "test.jsonl", partial(write_sentences, slice_, sentences))
     title = "distilling the teacher into the student"
     add("distil", title, student / "finished.json", partial(distil, distil_config))
-    add("train", "teaching the student when to call", model / "resolved.json", partial(train, train_config))
+    add("train", "teaching the student when to call", model / "resolved.json", partial(command, train_config))
     title, place = "finding the thresholds of the budgets", model / "deferral" / "calibration.json"
-    add("calibrate", title, place, partial(calibrate, calibrate_config))
+    add("calibrate", title, place, partial(command, calibrate_config))
     title, place = "measuring quality against teacher use", output / "curve" / "report.html"
-    add("curve", title, place, partial(curve, curve_config), True)
+    add("curve", title, place, partial(command, curve_config), True)
     add("examples", "writing examples", page, partial(write_examples, examples, model, sentences, page), True)
     return stages
 

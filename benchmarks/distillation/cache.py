@@ -78,7 +78,7 @@ def train_and_score(plan: DistillationPlan, student: PretrainConfig, place: Path
 
 def measure_sizes(plan: DistillationPlan, task: Task, place: Path) -> None:
     """Write bytes, seconds and errors of caches of every size, the whole vocabulary's last."""
-    from wheels.benchmarks.distillation.cache_error import errors, weigh
+    from wheels.benchmarks.distillation.cache_measures import errors, weigh
     from wheels.distillation.collate import Collator
     from wheels.distillation.teacher_cache import CacheSettings
     from wheels.distillation.training_data import load_training_data, training_examples
@@ -112,7 +112,7 @@ def measure_sizes(plan: DistillationPlan, task: Task, place: Path) -> None:
 
 def measure_steps(plan: DistillationPlan, task: Task, place: Path) -> None:
     """Time training steps: live, from the cache, and with hard labels."""
-    from wheels.benchmarks.distillation.cache_steps import time_steps
+    from wheels.benchmarks.distillation.cache_measures import time_steps
 
     config, folder = plan.cache, place.parent / "timed"
     # A few rows do, and their caches are soon written.
@@ -123,7 +123,7 @@ def measure_steps(plan: DistillationPlan, task: Task, place: Path) -> None:
 
 def measure_memory(plan: DistillationPlan, task: Task, place: Path) -> None:
     """Measure the memory of a training: live, from a cache that is whole, and with hard labels."""
-    from wheels.benchmarks.distillation.cache_steps import peak_memory_mb
+    from wheels.benchmarks.distillation.cache_measures import peak_memory_mb
 
     ways = {way: student_of(plan, way, 0, place.parent / "memory" / way) for way in (*WAYS, "hard")}
     write_json(place, {way: peak_memory_mb(student, Path(student.output)) for way, student in ways.items()})

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wheels.benchmarks.core.scored import scored_task
+from wheels.benchmarks.core.decodes import scored_task
 from wheels.benchmarks.curve.decodes import refuse_scored, rows_digest
 from wheels.benchmarks.curve.resampled import Resampled
 from wheels.benchmarks.frontier.config import WaysConfig

@@ -18,8 +18,11 @@ from wheels.benchmarks.frontier.plot import draw
 from wheels.benchmarks.frontier.summary import cheapest, points, versus
 from wheels.benchmarks.frontier.table import as_csv, shown
 from wheels.benchmarks.frontier.timing import Rounds
+from wheels.benchmarks.study import run as study
+from wheels.benchmarks.study.config import StudyConfig
 from wheels.config.parsing import versions, write_resolved
 from wheels.data.tasks import Row
+from wheels.errors import WheelsError
 from wheels.files import write_json, write_text
 from wheels.metrics import signature
 from wheels.runs import claim
@@ -28,9 +31,14 @@ from wheels.runs import claim
 def run(config: FrontierConfig) -> None:
     """Measure all ways, write the results to `config.output`, and print the tables.
 
+    With a recipe its study is run, whose last stage this is.
+
     Raises:
-        WheelsError: for what the user can mend: data, models, rules, rows that were chosen on and would be scored.
+        WheelsError: for what the user can mend: data, models, rules, rows that were chosen on and would be scored; as a
+            study does, and for a recipe without the section `frontier`.
     """
+    if config.recipe is not None:
+        return _run_study(config, config.recipe)
     bench = Bench.open(config, config.output)
     split = bench.task.rows(config.split)
     bench.refuse(split)
@@ -41,6 +49,13 @@ def run(config: FrontierConfig) -> None:
         write_resolved(config, bench.folder, {"data_digest": rows_digest(rows), "models": identity["models"]})
         _write(bench.folder, found)
     print(f"{shown(found)}\nwritten to {bench.folder}: frontier.json, frontier.csv, frontier.png")
+
+
+def _run_study(config: FrontierConfig, recipe: str) -> None:
+    """Make the models first, by a recipe."""
+    if not study.read_recipe(recipe, config.teacher).sections["frontier"]:
+        raise WheelsError(f"{recipe}: must have the section frontier, with at least one setting")
+    study.run(StudyConfig(recipe, config.data, config.output, config.teacher, threads=config.threads))
 
 
 def _measure(config: FrontierConfig, bench: Bench, rows: list[Row]) -> dict[str, Any]:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wheels.benchmarks.core.cell import PointKey, Record
-from wheels.benchmarks.core.decodes import Decode, decode_all, depends_on
-from wheels.benchmarks.core.scored import scored_task
+from wheels.benchmarks.core.decodes import Decode, decode_all, depends_on, scored_task
 from wheels.benchmarks.core.style import render
 from wheels.benchmarks.curve.decodes import refuse_scored, rows_digest
 from wheels.benchmarks.curve.resampled import Resampled
@@ -33,9 +32,9 @@ from wheels.benchmarks.passes.summary import (
 )
 from wheels.benchmarks.passes.table import as_csv, shown
 from wheels.benchmarks.passes.tune import Tried, choose
-from wheels.benchmarks.passes.tuned_commands import generate_command
-from wheels.config.parsing import to_dict, versions, write_resolved
+from wheels.config.parsing import as_command, to_dict, versions, write_resolved
 from wheels.data.tasks import Row, Task, load_task
+from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.models.backends import use_backend
 from wheels.decoding.params import DecodeParams
 from wheels.files import write_json, write_text
@@ -192,3 +191,26 @@ def _write(folder: Path, found: dict[str, Any]) -> None:
     write_json(folder / "passes.json", plain_values(found))
     write_text(folder / "passes.csv", as_csv(found["points"], list(found["metrics"])))
     render(draw, plain_values(found)).write(folder, "passes")
+
+
+def generate_command(config: PassesConfig, setting: Setting) -> str:
+    """Return the `wheels generate` that decodes as a setting of the sweep does."""
+    family = setting.label.split(",")[0] if setting.family == "tuned" else setting.family
+    ruled = setting.budget is not None
+    return as_command(
+        "wheels generate",
+        GenerateConfig(
+            text="TEXT",
+            model=config.model,
+            teacher=config.teacher,
+            method="verified" if family == "verified-all" else family,
+            teacher_budget=setting.budget,
+            rule=config.rule if ruled else GenerateConfig.rule,
+            draft_length=setting.method.draft,
+            tolerance=setting.tolerance,
+            verify_end=ruled and setting.method.complete,
+            seed=setting.seed or 0,
+            device=config.device,
+            dtype=config.dtype,
+        ),
+    )

@@ -15,8 +15,6 @@ from wheels.distillation.run_folder import noted_prompt
 from wheels.files import write_json, write_jsonl
 from wheels.metrics import sentence_scores
 from wheels.models.loading import load_model, load_tokenizer, save_model
-from wheels.rationales.config import RationalesConfig
-from wheels.rationales.run import run as find
 from wheels.rationales.words import rationale
 
 UNTRAINED_SEED = 1_000_003
@@ -31,11 +29,6 @@ def untrained(teacher: Path, place: Path) -> None:
         fresh = type(model)(model.config)
     save_model(fresh, load_tokenizer(teacher), place)
     write_json(place / "finished.json", {"prompt": noted_prompt(teacher).noted, "steps": 0})
-
-
-def attribute(config: RationalesConfig) -> None:
-    """Run `wheels rationales`."""
-    print(find(config))
 
 
 def write_rows(data: str, attributed: Path, place: Path, *, column: str, k: int) -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import wheels
-from wheels.benchmarks.core.commands import distil
+from wheels.benchmarks.core.commands import command, distil
 from wheels.benchmarks.core.recipe import Recipe, with_digests
 from wheels.benchmarks.core.stages import Stage, run_stages
-from wheels.benchmarks.rationales.cells import attribute, score_cell, untrained, write_rows
+from wheels.benchmarks.rationales.cells import score_cell, untrained, write_rows
 from wheels.benchmarks.rationales.config import BenchRationalesConfig, GridConfig
 from wheels.benchmarks.rationales.summary import summarise
 from wheels.config.parsing import write_resolved
@@ -181,7 +181,7 @@ def attribution_stages(plan: RationalesPlan) -> list[Stage]:
             threads=plan.threads or 0,
         )
         settings = {"method": method, "merge": plan.grid.merge, "steps": plan.grid.steps, "seed": seed}
-        work = partial(attribute, config)
+        work = partial(command, config)
         title = f"attributing by {name}"
         stages.append(Stage(f"attribute-{name}", title, plan.attributed(name), settings, work, after=(teacher,)))
     return stages

@@ -15,7 +15,7 @@ from typing import Any
 
 import wheels
 from wheels.agents.config import TrainConfig
-from wheels.benchmarks.core.commands import calibrate, curve, distil, frontier, passes, train
+from wheels.benchmarks.core.commands import command, distil
 from wheels.benchmarks.core.recipe import Recipe, with_digests
 from wheels.benchmarks.core.score import ScoresConfig
 from wheels.benchmarks.core.stages import Stage, run_stages
@@ -258,25 +258,20 @@ def policy_stages(plan: StudyPlan, name: str) -> list[Stage]:
     policy = Recipe(recipe.path, {place: chosen.settings})
     config = policy.configure(place, TrainConfig, output=str(done), calibrate=False, **pair, **shared)
     settings, title = {**chosen.settings, "student": student}, f"teaching {name} when to call"
-    stages = [Stage(f"policy{ending}", title, done / "resolved.json", settings, partial(train, config))]
-    measured: dict[str, tuple[str, Path, Any, Any]] = {
-        "calibrate": (
-            "finding the thresholds of the budgets",
-            done / "deferral" / "calibration.json",
-            CalibrateConfig,
-            calibrate,
-        ),
-        "curve": ("measuring quality against teacher use", output / "curve" / "report.html", CurveConfig, curve),
-        "passes": ("measuring quality against teacher passes", output / "passes" / "passes.json", PassesConfig, passes),
+    stages = [Stage(f"policy{ending}", title, done / "resolved.json", settings, partial(command, config))]
+    thresholds = done / "deferral" / "calibration.json"
+    measured: dict[str, tuple[str, Path, Any]] = {
+        "calibrate": ("finding the thresholds of the budgets", thresholds, CalibrateConfig),
+        "curve": ("measuring quality against teacher use", output / "curve" / "report.html", CurveConfig),
+        "passes": ("measuring quality against teacher passes", output / "passes" / "passes.json", PassesConfig),
     }
-    for stage, (title, result, kind, work) in measured.items():
+    for stage, (title, result, kind) in measured.items():
         if recipe.sections[stage]:
             shown = stage != "calibrate"
             folder = str(output / stage) if shown else None
             settings = recipe.configure(stage, kind, model=str(done), **shared, output=folder)
-            stages.append(
-                Stage(f"{stage}{ending}", title, result, recipe.sections[stage], partial(work, settings), shown)
-            )
+            work = partial(command, settings)
+            stages.append(Stage(f"{stage}{ending}", title, result, recipe.sections[stage], work, shown))
     return stages
 
 
@@ -291,5 +286,5 @@ def frontier_stages(plan: StudyPlan) -> list[Stage]:
         students += tuple(trained or [str(plan.model(name))])
     ours: dict[str, Any] = {"students": students, "teacher": str(plan.model("teacher")), "output": str(output)}
     config = recipe.configure("frontier", FrontierConfig, data=plan.data, threads=plan.threads, **ours)
-    title, work = "measuring quality against cost", partial(frontier, config)
+    title, work = "measuring quality against cost", partial(command, config)
     return [Stage("frontier", title, output / "frontier.json", recipe.sections["frontier"], work, True)]

@@ -14,13 +14,4 @@ if TYPE_CHECKING:
     from wheels.annotation.selection import choose as choose
     from wheels.annotation.selection import trust as trust
 else:
-    __all__, __getattr__, __dir__ = lazy(
-        __name__,
-        {
-            "wheels.annotation.assistant": ("Assistant",),
-            "wheels.annotation.config": ("AnnotateConfig",),
-            "wheels.annotation.consistency": ("Consistency", "agreement"),
-            "wheels.annotation.endpoint": ("Endpoint",),
-            "wheels.annotation.selection": ("Signal", "choose", "trust"),
-        },
-    )
+    __all__, __getattr__, __dir__ = lazy(__name__)

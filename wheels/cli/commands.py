@@ -108,7 +108,7 @@ COMMANDS = {
     ),
     "bench frontier": Command(
         "wheels.benchmarks.frontier.config:FrontierConfig",
-        "wheels.benchmarks.frontier.command:run",
+        "wheels.benchmarks.frontier.run:run",
         "measure quality against cost: students of several sizes alone, and what calls add to them",
     ),
     "bench distillation": Command(

@@ -12,12 +12,4 @@ if TYPE_CHECKING:
     from wheels.data.tasks import Task as Task
     from wheels.data.tasks import load_task as load_task
 else:
-    __all__, __getattr__, __dir__ = lazy(
-        __name__,
-        {
-            "wheels.data.conversations": ("Conversation",),
-            "wheels.data.prompts": ("Prompt",),
-            "wheels.data.rows": ("Row", "load_rows"),
-            "wheels.data.tasks": ("Task", "load_task"),
-        },
-    )
+    __all__, __getattr__, __dir__ = lazy(__name__)

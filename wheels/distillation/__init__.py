@@ -22,14 +22,4 @@ if TYPE_CHECKING:
     from wheels.distillation.trainer import KDTrainer as KDTrainer
     from wheels.distillation.trainer import Objective as Objective
 else:
-    __all__, __getattr__, __dir__ = lazy(
-        __name__,
-        {
-            "wheels.distillation.collate": ("Collator", "Example"),
-            "wheels.distillation.config": ("PretrainConfig",),
-            "wheels.distillation.losses": ("cross_entropy", "distillation_loss", "forward_kl", "jsd", "reverse_kl"),
-            "wheels.distillation.path_loss": ("PathSettings", "path_losses", "student_path_loss"),
-            "wheels.distillation.teacher_cache": ("CacheSettings", "TeacherCache"),
-            "wheels.distillation.trainer": ("CausalKDTrainer", "KDTrainer", "Objective"),
-        },
-    )
+    __all__, __getattr__, __dir__ = lazy(__name__)

@@ -15,11 +15,4 @@ if TYPE_CHECKING:
     from wheels.rationales.words import word_scores as word_scores
     from wheels.rationales.words import words_of as words_of
 else:
-    __all__, __getattr__, __dir__ = lazy(
-        __name__,
-        {
-            "wheels.rationales.attribution": ("gradient_x_input", "integrated_gradients", "saliency"),
-            "wheels.rationales.config": ("RationalesConfig",),
-            "wheels.rationales.words": ("Word", "rationale", "top_words", "word_scores", "words_of"),
-        },
-    )
+    __all__, __getattr__, __dir__ = lazy(__name__)

@@ -19,9 +19,8 @@ from wheels.annotation.answer import Answer
 from wheels.annotation.local_model import LocalModel
 from wheels.benchmarks.annotation import cells as annotation_cells
 from wheels.benchmarks.annotation import run as annotation
-from wheels.benchmarks.annotation.cells import GridPoint, grid
+from wheels.benchmarks.annotation.cells import GridPoint, grid, is_right, with_errors
 from wheels.benchmarks.annotation.config import AnnotationConfig, error_share
-from wheels.benchmarks.annotation.errors import is_right, with_errors
 from wheels.benchmarks.annotation.run import run
 from wheels.benchmarks.annotation.summary import FILTER_FIGURES, SCORE_FIGURES, filter_figures, score_figures
 from wheels.config.parsing import build

@@ -27,7 +27,7 @@ from wheels.benchmarks.core.style import (
     runs,
 )
 from wheels.benchmarks.curve import plot
-from wheels.benchmarks.curve.looks import look
+from wheels.benchmarks.curve.plot import look
 from wheels.files import read_object
 
 RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"

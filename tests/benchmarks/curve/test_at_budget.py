@@ -8,7 +8,7 @@ import pytest
 from tests.benchmarks.curve.synthetic import measured, statistics
 from tests.pictures import drawn
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record
-from wheels.benchmarks.curve.adherence_plot import draw_adherence
+from wheels.benchmarks.curve.detail_plots import draw_adherence
 from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.summary import plain_values, summarise
 

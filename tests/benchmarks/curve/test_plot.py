@@ -10,8 +10,8 @@ from tests.benchmarks.curve.synthetic import measured, statistics
 from tests.pictures import drawn, pixels
 from wheels.benchmarks.core.style import HEAVY, LIGHT, render
 from wheels.benchmarks.curve import plot
-from wheels.benchmarks.curve.adherence_plot import draw_adherence
-from wheels.benchmarks.curve.looks import look, main_rules, weight
+from wheels.benchmarks.curve.detail_plots import draw_adherence
+from wheels.benchmarks.curve.plot import look, main_rules, weight
 from wheels.benchmarks.curve.summary import plain_values, summarise
 from wheels.metrics import metric_name
 

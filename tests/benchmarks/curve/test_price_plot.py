@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tests.pictures import drawn
 from wheels.agents.runlog import Metrics
-from wheels.benchmarks.curve.price_plot import draw_prices, read_prices
+from wheels.benchmarks.curve.detail_plots import draw_prices
+from wheels.benchmarks.curve.diagnostics import read_prices
 
 
 def test_prices_come_back_by_budget_and_seed(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.benchmarks.curve.synthetic import measured, statistics
 from tests.output.test_visible import ODD
 from wheels.benchmarks.core.cell import PointKey, Record
 from wheels.benchmarks.curve.measured import Measured
-from wheels.benchmarks.curve.report import pick_examples, render
+from wheels.benchmarks.curve.report import pick_examples, report
 from wheels.benchmarks.curve.report_tables import adherence, areas, comparisons, equal_use
 from wheels.benchmarks.curve.summary import interior, summarise, uses_shown
 from wheels.benchmarks.curve.table import as_csv, as_text
@@ -67,7 +67,7 @@ def read(page: str) -> Checker:
 
 
 def test_the_page_stands_alone_and_is_well_formed(curve: dict[str, Any], world: Measured) -> None:
-    page = render(curve, PICTURE, world)
+    page = report(curve, PICTURE, world)
     checker = read(page)
     assert 'src="data:image/png;base64,iVBORyBwaWN0dXJl"' in page
     dark = base64.b64encode(PICTURE.dark).decode()
@@ -80,7 +80,7 @@ def test_the_page_stands_alone_and_is_well_formed(curve: dict[str, Any], world: 
 
 
 def test_markup_in_texts_is_shown_not_obeyed(curve: dict[str, Any], world: Measured) -> None:
-    page = render(curve, PICTURE, world)
+    page = report(curve, PICTURE, world)
     checker = read(page)
     assert {"i", "u", "w0", "w3"}.isdisjoint(checker.seen)
     assert "Quelle <i>0</i>" in checker.text
@@ -91,7 +91,7 @@ def test_a_page_obeys_no_control_in_a_text_or_a_name(curve: dict[str, Any], worl
     odd = "".join(ODD.values()) + "x"
     references = [odd] * len(world.references)
     shown = {**curve, "task": odd, "notes": [odd]}
-    page = render(shown, PICTURE, dataclasses.replace(world, references=references), command=odd)
+    page = report(shown, PICTURE, dataclasses.replace(world, references=references), command=odd)
     assert page.replace("\n", "").replace("�", "").isprintable() and page.count("�") > 10 * len(ODD)
 
 
@@ -100,7 +100,7 @@ def test_the_teachers_tokens_are_marked(curve: dict[str, Any], world: Measured) 
     assert key == PointKey("learned", 0, 0.2)
     assert len(examples) == 10
     assert examples[0] == 0 and examples[-1] == 49
-    page = render(curve, PICTURE, world)
+    page = report(curve, PICTURE, world)
     for row in examples:
         calls = world.outputs[key][row].teacher_tokens
         marked = "".join(f" &lt;w{i}&gt;" for i in range(calls))
@@ -112,7 +112,7 @@ def test_a_special_token_of_the_teacher_leaves_no_empty_mark() -> None:
     world = measured(count=2, rules=("foresight",))
     mixed = Record("a b 20", 3, 1, 1, 2, 0.1, ("a", "", " b"), ("student", "teacher", "student"))
     world = dataclasses.replace(world, outputs={**world.outputs, PointKey("foresight", 0, 0.2): [mixed, mixed]})
-    page = render(summarise(world, statistics), PICTURE, world)
+    page = report(summarise(world, statistics), PICTURE, world)
     assert "<mark></mark>" not in page
     assert '<dd dir="auto">a b</dd>' in page
 
@@ -120,7 +120,7 @@ def test_a_special_token_of_the_teacher_leaves_no_empty_mark() -> None:
 def test_a_curve_of_only_the_ends_has_a_page() -> None:
     world = measured(count=5, budgets=(0.0, 1.0))
     found = summarise(world, statistics)
-    assert read(render(found, PICTURE, world)).seen.count("section") == 0
+    assert read(report(found, PICTURE, world)).seen.count("section") == 0
     assert "student alone -> teacher alone" in as_text(found)
 
 
@@ -128,7 +128,7 @@ def test_strict_mode_shows_violations(world: Measured) -> None:
     strict = measured(count=20, mode="strict", rules=("learned", "random"))
     found = summarise(strict, statistics)
     assert "violations" in as_text(found) and "violations" in adherence(found)
-    assert "by every output at every prefix" in render(found, PICTURE, strict)
+    assert "by every output at every prefix" in report(found, PICTURE, strict)
 
 
 def test_the_terminal_shows_a_line_a_rule_at_three_uses(curve: dict[str, Any]) -> None:
@@ -147,7 +147,7 @@ def test_what_was_not_measured_is_said_in_words() -> None:
     few = measured(count=20, budgets=(0.0, 0.15, 1.0), rules=("learned", "random"))
     found = summarise(few, statistics)
     assert re.search(r"^learned( +not measured){5} ", as_text(found), re.M)  # areas, and uses for a share
-    page = read(render(found, PICTURE, few)).text
+    page = read(report(found, PICTURE, few)).text
     assert "not measured" in page and "nan" not in page.split()
 
 

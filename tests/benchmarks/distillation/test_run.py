@@ -105,7 +105,7 @@ def test_a_sweep_goes_on_where_it_was_killed_to_the_same_result(data, tmp_path, 
 
 @pytest.mark.slow
 def test_the_cache_is_measured(data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("wheels.benchmarks.distillation.cache_steps.peak_memory_mb", lambda config, folder: 100.0)
+    monkeypatch.setattr("wheels.benchmarks.distillation.cache_measures.peak_memory_mb", lambda config, folder: 100.0)
     arguments = ["bench", "distillation", "--recipe", recipe_of(tmp_path), "--data", data, "--parts", "cache"]
     arguments += ["--output", str(tmp_path / "out"), "--threads", "1"]
     assert cli.main(arguments) == 0
@@ -146,7 +146,7 @@ def test_ways_differ_in_the_cache_alone(tmp_path, data):
 
 @pytest.mark.slow
 def test_a_process_tells_its_own_memory_not_that_of_its_parent():
-    from wheels.benchmarks.distillation.cache_steps import own_memory_mb
+    from wheels.benchmarks.distillation.cache_measures import own_memory_mb
 
     mine = Path("/proc/self/status").read_text() if Path("/proc/self/status").exists() else ""
     found = own_memory_mb(["--version"])

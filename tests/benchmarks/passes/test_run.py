@@ -12,9 +12,8 @@ from tests.decoding.tiny import save_artefact
 from wheels.benchmarks.core import decodes
 from wheels.benchmarks.passes import run as passes
 from wheels.benchmarks.passes.config import FAMILIES, PassesConfig
-from wheels.benchmarks.passes.run import Split, _signature, run
+from wheels.benchmarks.passes.run import Split, _signature, generate_command, run
 from wheels.benchmarks.passes.settings import ends, settings_of, sweep_of, tuned
-from wheels.benchmarks.passes.tuned_commands import generate_command
 from wheels.config.parsing import parse
 from wheels.decoding.commands.generate import method_of
 from wheels.decoding.commands.generate_config import GenerateConfig
