@@ -21,8 +21,8 @@ def lazy(package: str, *own: str) -> tuple[list[str], Callable[[str], Any], Call
         package: Its `__name__`.
         own: Public names that the package defines itself.
     """
-    loader: Any = sys.modules[package].__spec__.loader
-    module_of = {name: module for module, name in NAME.findall(loader.get_source(package))}
+    spec: Any = sys.modules[package].__spec__
+    module_of = {name: module for module, name in NAME.findall(spec.loader.get_source(package))}
     public = sorted({*own, *module_of})
 
     def get(name: str) -> Any:

@@ -47,15 +47,12 @@ class GridPoint:
     """One strategy at one budget with one seed."""
 
     strategy: str
-    """One of `STRATEGIES`."""
     budget: int
-    """Annotations."""
     warm_up: float
     """Share of the budget that is spent at random first; 0: one stage."""
     teacher: str
     """A folder, or references with errors."""
     assistant: str
-    """A folder."""
     seed: int
     """Of rows, errors, samples and training."""
 
@@ -111,9 +108,7 @@ class Bench:
     """What all cells share."""
 
     config: AnnotationConfig
-    """The settings."""
     task: Task
-    """Labelled rows."""
     pool: list[Row]
     """The rows to be annotated, each source once, with the references that labels are held against."""
 

@@ -21,11 +21,7 @@ data_option = option_group("data and statistics")
 
 @dataclass(frozen=True)
 class AnnotationConfig:
-    """Settings of `wheels bench annotation`.
-
-    Raises:
-        WheelsError: for a value that is not allowed.
-    """
+    """Settings of `wheels bench annotation`."""
 
     data: str = option(REQUIRED, "folder of labelled rows: train, validation (calibration), test (scores)", reads=PLACE)
     pool: str = option(
@@ -69,7 +65,6 @@ class AnnotationConfig:
     threads: int = machine_option(0, "CPU threads; 0: torch's choice", minimum=0, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:
-        """Check every value."""
         check_fields(self)
         for name in ("assistants", "teachers", "strategies", "budgets"):
             values = getattr(self, name)

@@ -47,10 +47,7 @@ def groups(cells: Sequence[GridPoint]) -> list[tuple[GridPoint, ...]]:
 def summarise(bench: Bench, results: Mapping[GridPoint, Mapping[str, Any]], start: Sequence[str]) -> dict[str, Any]:
     """Return every figure, as values of JSON.
 
-    Args:
-        bench: the grid.
-        results: of each cell.
-        start: the untrained student's outputs for the test rows.
+    `start` are the untrained student's outputs for the test rows.
     """
     metrics = bench.config.shown
     stats = {
@@ -135,13 +132,7 @@ def _is_base(config: AnnotationConfig, one: GridPoint, base: GridPoint) -> bool:
 
 
 def filter_figures(labels_I: Sequence[Sequence[Label]], resamples: int, seed: int = 0) -> dict[str, Comparison]:
-    """Return the effect of the filter on labels, with intervals of a bootstrap over labels and seeds.
-
-    Args:
-        labels_I: of each seed, the graded labels.
-        resamples: draws.
-        seed: of the draws.
-    """
+    """Return the effect of the filter on labels, with intervals of a bootstrap over labels and seeds."""
     by_figure = np.array([_figures(labels, resamples, seed + place) for place, labels in enumerate(labels_I)])
     figures: list[Floats] = [mean_over_seeds(by_figure[:, place], seed) for place in range(len(FILTER_FIGURES))]
     return {name: compare(values_Z) for name, values_Z in zip(FILTER_FIGURES, figures, strict=True)}

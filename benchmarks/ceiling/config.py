@@ -16,11 +16,7 @@ statistics_option = option_group("statistics")
 
 @dataclass(frozen=True)
 class CeilingConfig:
-    """Settings of one search for the ceiling.
-
-    Raises:
-        WheelsError: for a value that is not allowed.
-    """
+    """Settings of one search for the ceiling."""
 
     model: str | None = option(
         None, "folder of a trained model (default: the embedded pair)", metavar="DIR", reads=PLACE

@@ -24,17 +24,7 @@ def summarise(
     resamples: int,
     statistics: SentenceStatistics = sentence_statistics,
 ) -> dict[str, Any]:
-    """Return the points, and each rule at equal use with its share of the way from random to the ceiling.
-
-    Args:
-        outputs: the records of every decode: both ends, each rule's, the ceilings'.
-        references: one a row.
-        metrics: the first is the quality.
-        rules: in the order of the tables; `random` is among them.
-        budgets: between the ends.
-        resamples: of the bootstrap.
-        statistics: gives a metric's per-sentence sufficient statistics.
-    """
+    """Return the points, and each rule at equal use with its share of the way from random to the ceiling."""
     sample = Resampled(outputs, references, metrics, statistics, resamples, 0)
     ceilings = [*map(ceiling_of, metrics), IMITATION]
     curves = Curves(sample, {**_lines(sample, rules, [TEACHER_END]), **_lines(sample, ceilings, [])}, sample.use)

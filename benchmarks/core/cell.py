@@ -16,7 +16,6 @@ class Record:
     """What one sentence's decode did."""
 
     text: str
-    """The output."""
     tokens: int
     """Generated tokens, the end of sequence included."""
     teacher_tokens: int
@@ -28,11 +27,9 @@ class Record:
     seconds: float
     """Its share of the batch's wall-clock time."""
     pieces: tuple[str, ...] = ()
-    """Text of each token."""
     authors: tuple[str, ...] = ()
     """`student` or `teacher` for each token."""
     token_ids: tuple[int, ...] = ()
-    """Each token's id."""
     student_passes: int = 0
     """Student forward passes for this sentence."""
 

@@ -31,7 +31,6 @@ class Decode:
     """One way to decode the rows."""
 
     name: str
-    """For the progress bar."""
     method: Method
     params: DecodeParams
     made_from: Mapping[str, Any]
@@ -56,14 +55,6 @@ def depends_on(
     """Return what the outputs of a decode depend on beside the models and the method's own settings.
 
     The batch size is below float32, where sums of another batch may round otherwise. Else rows do not touch each other.
-
-    Args:
-        config: of the benchmark: `max_new_tokens`, `batch_size`, `device` and `dtype` are read.
-        artefact: whose trained heads the method's rule may read.
-        method: the way of decoding.
-        seed: the trained head; None: none is read.
-        data_digest: of the rows.
-        rows: how many of them.
     """
     rule = method.rule
     facts: dict[str, Any] = {} if config.dtype == "float32" else {"batch_size": config.batch_size}

@@ -23,17 +23,12 @@ class Recipe:
     """Sections of settings."""
 
     path: Path
-    """The file."""
     sections: Mapping[str, Mapping[str, Any]]
     """The settings of each stage, as they stand in the file."""
 
     @classmethod
     def read(cls, name: str | Path, sections: Sequence[str]) -> Recipe:
         """Read a file, or the shipped recipe of that name.
-
-        Args:
-            name: a path, or the name of one of ours without its ending.
-            sections: the sections it may have; one that is missing is empty.
 
         Raises:
             WheelsError: naming the file, for what cannot be read, is not YAML, or has an unknown section.
@@ -52,10 +47,7 @@ class Recipe:
     def configure(self, section: str, config_class: type[Config], **ours: Any) -> Config:
         """Return the configuration that a section asks for.
 
-        Args:
-            section: its name.
-            config_class: the command's configuration.
-            **ours: what the run itself decides, such as folders; a section may not set these.
+        What the run itself decides (`ours`), such as folders, a section may not set.
 
         Raises:
             WheelsError: naming the file and the section, for an unknown key or a value that is not allowed.

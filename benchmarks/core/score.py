@@ -63,7 +63,6 @@ class ScoresConfig:
     device: str = option("cpu", "device of the models, such as cpu or cuda")
 
     def __post_init__(self) -> None:
-        """Check every value."""
         check_fields(self)
 
 

@@ -15,6 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wheels import __version__
+from wheels.benchmarks.core.recipe import Recipe
+from wheels.config.parsing import write_resolved
+from wheels.data.tasks import SPLITS, load_task
 from wheels.errors import WheelsError
 from wheels.files import read_object, write_text
 from wheels.json_text import json_digest
@@ -54,11 +58,7 @@ def run_stages(folder: Path, config: Any, stages: Sequence[Stage], inputs: Mappi
 
     A header before each stage; what a stage prints is kept in `FOLDER/printed`, and shown where it is for the reader.
 
-    Args:
-        folder: new, empty, or of an earlier run.
-        config: the settings of the command.
-        stages: all of them, in their order.
-        inputs: the command, and what all stages depend on, as values of JSON.
+    `inputs` are the command, and what all stages depend on.
 
     Raises:
         WheelsError: where the folder belongs to something else, and whatever a stage raises.
@@ -158,3 +158,29 @@ def parents(stages: Sequence[Stage]) -> dict[str, list[str]]:
     return {
         stage.name: names[:number] if stage.after is None else list(stage.after) for number, stage in enumerate(stages)
     }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is made of a task by a recipe, and where."""
+
+    recipe: Recipe
+    data: str
+    output: Path
+    threads: int | None
+
+    def run(self, command: str, config: Any, stages: Sequence[Stage], **inputs: Any) -> None:
+        """Run the stages of a command; the task must have all splits, and `inputs` are what else all stages depend on.
+
+        Raises:
+            WheelsError: for a split that is missing; as `run_stages`.
+        """
+        task = load_task(self.data)
+        task.check_splits(SPLITS)  # what is scored at the end is looked for first
+        identity = {"command": command, "wheels": __version__, "data_digest": task.digest, **inputs}
+        self.end(config, run_stages(self.output, config, stages, identity), data_digest=task.digest)
+
+    def end(self, config: Any, seconds: Mapping[str, float], **facts: Any) -> None:
+        """Write what made the results, and say where they are and how long it took."""
+        write_resolved(config, self.output, {"recipe": self.recipe.sections, "seconds": seconds, **facts})
+        print(f"everything is in {self.output}; the stages took {in_words(sum(seconds.values()))} in all")

@@ -67,7 +67,6 @@ class Look:
     """How one thing is drawn in every picture."""
 
     label: str
-    """What a legend calls it."""
     colour: str = "#6E6E6E"
     marker: str = "o"
     dashes: Any = "-"

@@ -50,10 +50,7 @@ def quarters(texts: Sequence[Sequence[int]]) -> dict[int, int]:
 def rates_by_position(runs: Sequence[Sequence[Record]], resamples: int, seed: int) -> list[Rate]:
     """Return the call rate of each tenth of the outputs.
 
-    Args:
-        runs: the records of one decode per seed, the same sentences in each.
-        resamples: of sentences, for the intervals.
-        seed: of the resamples.
+    `runs` are the records of one decode per seed, the same sentences in each.
     """
     places = [[[tenth(t, record.tokens) for t in range(record.tokens)] for record in run] for run in runs]
     return _rates(TENTHS, runs, places, resamples, seed)
@@ -66,12 +63,6 @@ def rates_by_frequency(
 
     The token is the one that was written, by whichever model: what the student would have written there is not known
     from its outputs.
-
-    Args:
-        runs: as in `rates_by_position`; the records hold their token ids.
-        quarter: of each known token (`quarters`).
-        resamples: of sentences, for the intervals.
-        seed: of the resamples.
     """
     places = [[[quarter.get(token, 4) for token in record.token_ids] for record in run] for run in runs]
     return _rates(QUARTERS, runs, places, resamples, seed)

@@ -28,11 +28,7 @@ statistics_option = option_group("statistics")
 
 @dataclass(frozen=True)
 class CurveConfig:
-    """Settings of one quality-vs-teacher-use curve.
-
-    Raises:
-        WheelsError: for a value that is not allowed.
-    """
+    """Settings of one quality-vs-teacher-use curve."""
 
     model: str | None = option(
         None,

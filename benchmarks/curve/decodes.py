@@ -35,9 +35,7 @@ class CurvePlan:
 
     artefact: Artefact
     model_digest: str
-    """Of both models."""
     seeds: dict[str, list[int]]
-    """Seeds of each rule."""
     thresholds: dict[PointKey, float | None]
     """The decodes in their order, both ends first, with their thresholds; an end has none."""
     notes: list[str]
@@ -61,9 +59,7 @@ def load_artefact(config: CurveConfig) -> Artefact:
 def make_plan(config: CurveConfig, data_digest: str) -> CurvePlan:
     """Load the model, calibrate it where that is asked for, and return what is to be decoded.
 
-    Args:
-        config: of the curve.
-        data_digest: `rows_digest` of the whole split that is scored.
+    `data_digest` is the `rows_digest` of the whole split that is scored.
 
     Raises:
         WheelsError: where a rule has no head or no threshold, or thresholds come from the scored rows.

@@ -49,15 +49,7 @@ class Diagnostics:
 
 
 def diagnose(config: CurveConfig, plan: CurvePlan, measured: Measured, task: Task, data_digest: str) -> Diagnostics:
-    """Compute the diagnostics of the decodes near use 0.2; teacher-forced once, then cached.
-
-    Args:
-        config: of the curve.
-        plan: the models, and what was decoded.
-        measured: the outputs.
-        task: the rows, for the frequencies of tokens.
-        data_digest: `rows_digest` of the whole split that is scored.
-    """
+    """Compute the diagnostics of the decodes near use 0.2; teacher-forced once, then cached."""
     why: dict[str, str] = {}
     folder = plan.artefact.folder
     prices = read_prices(folder / "metrics.jsonl") if folder is not None else {}

@@ -18,11 +18,8 @@ class Measured:
     """Everything that a curve is computed from; plain data, no model."""
 
     task: str
-    """Name of the task."""
     student: str
-    """Name of the student."""
     teacher: str
-    """Name of the teacher."""
     sources: Sequence[str]
     """What was given to the models."""
     references: Sequence[Reference]
@@ -40,9 +37,7 @@ class Measured:
     burst: int = 0
     """Tokens that the strict mode allows on top of the share."""
     resamples: int = 1000
-    """Bootstrap resamples."""
     seed: int = 0
-    """Of the bootstrap."""
     notes: Sequence[str] = ()
     """What a reader must know, e.g. that fewer seeds were trained than asked for."""
 

@@ -41,15 +41,7 @@ def spread(count: int, most: int = MOST_ROWS) -> list[int]:
 def judge(
     artefact: Artefact, key: PointKey, sources: Sequence[str], records: Sequence[Record], batch_size: int
 ) -> list[Judged]:
-    """Read outputs again and return prediction and truth at each state; an empty output has none.
-
-    Args:
-        artefact: the models, and the head that `key` names.
-        key: the decode that the records are of.
-        sources: what was given to the models.
-        records: what they wrote, with its token ids.
-        batch_size: rows of a forward pass at most.
-    """
+    """Read outputs again and return prediction and truth at each state; an empty output has none."""
     head = artefact.head(key.rule, key.seed)
     written = [index for index, record in enumerate(records) if record.token_ids]
     encoded = artefact.pair.encode([sources[index] for index in written])
@@ -87,13 +79,7 @@ def reliability(
     `explained`: `R^2 = 1 - sum (regret - gain)^2 / sum (regret - mean regret)^2`, the explained share of the variance;
     `slope`: least squares of regret on gain, 1 where a predicted nat is a true nat; each a `Comparison`'s fields.
     `groups`: the tenths of the states by the prediction, lowest first: count, mean prediction, mean truth with its
-    interval. A resample draws sentences; a sentence brings its states of every seed.
-
-    Args:
-        judged_IN: of each seed, the same sentences.
-        resamples: of sentences, for the intervals.
-        seed: of the resamples.
-        clip: a regret counts for at most this, in nats.
+    interval. A resample draws sentences; a sentence brings its states of every seed. A regret counts for at most `clip`.
     """
     sentence_T = np.array([n for run in judged_IN for n, one in enumerate(run) for _ in one["gain"]], dtype=np.int64)
     gain_T = np.array([gain for run in judged_IN for one in run for gain in one["gain"]])

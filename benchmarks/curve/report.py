@@ -39,15 +39,7 @@ def pick_examples(measured: Measured, count: int = EXAMPLES) -> tuple[PointKey |
 def report(
     curve: Mapping[str, Any], picture: Picture, measured: Measured, sections: Sequence[str] = (), command: str = ""
 ) -> str:
-    """Return the page.
-
-    Args:
-        curve: what was found.
-        picture: of it.
-        measured: the outputs, for the examples.
-        sections: what else is to be shown (`wheels.benchmarks.curve.report`), as HTML.
-        command: what made the curve.
-    """
+    """Return the page."""
     alt = f"{metric_name(curve['metrics'][0])} of each rule over its measured teacher use"
     found = [equal_use(curve), areas(curve), comparisons(curve)] if interior(curve) else []
     body = [_introduction(curve), image(alt, picture), _rules(curve), *found, *sections, _points(curve)]

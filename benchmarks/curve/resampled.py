@@ -32,16 +32,7 @@ SentenceStatistics = Callable[[str, list[str], list[Reference]], Statistics]
 
 
 class Resampled:
-    """Quality and cost of each decode, resample by resample, on the same drawn sentences.
-
-    Args:
-        outputs: the records of each decode; both ends must be among them.
-        references: one per sentence.
-        metrics: names of the metrics.
-        statistics: gives a metric's per-sentence sufficient statistics.
-        resamples: draws.
-        seed: of the draws.
-    """
+    """Quality and cost of each decode, resample by resample, on the same drawn sentences."""
 
     def __init__(
         self,

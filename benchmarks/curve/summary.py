@@ -65,10 +65,6 @@ def summarise(measured: Measured, statistics: SentenceStatistics) -> dict[str, A
     - `at_use`, `paired`: each rule at equal use, with 95% intervals, and paired bootstrap comparisons there.
     - `at_budget`, `apgr_paired`: see `wheels.benchmarks.curve.summary`.
     - `details`, `metric_signatures`, `versions`: filled in by the run.
-
-    Args:
-        measured: the outputs and what they answer.
-        statistics: `wheels.metrics.sentence_statistics`.
     """
     sample = Resampled(
         measured.outputs, measured.references, measured.metrics, statistics, measured.resamples, measured.seed

@@ -40,7 +40,6 @@ class DemoConfig:
     threads: int | None = threads_option()
 
     def __post_init__(self) -> None:
-        """Check every value."""
         check_fields(self)
         if self.output == "":
             raise WheelsError("output must be a folder, got ''")

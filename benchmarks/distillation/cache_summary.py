@@ -28,16 +28,7 @@ def summarise(
     trained: Mapping[str, Any],
     parts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the content of `cache.json`.
-
-    Args:
-        config: what was asked for.
-        task: its name.
-        references: of the validation rows.
-        metrics: their names; the first is the quality.
-        trained: what each trained student left, by way and seed.
-        parts: what was measured of `sizes`, `steps` and `memory`.
-    """
+    """Return the content of `cache.json`."""
     steps = parts["steps"]
     return {
         "task": task,

@@ -16,11 +16,7 @@ OBJECTIVES = ("kl", "rkl", "jsd")
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """Settings of `wheels bench distillation`; models, grid and measurements stand in a recipe.
-
-    Raises:
-        WheelsError: for a value that is not allowed.
-    """
+    """Settings of `wheels bench distillation`; models, grid and measurements stand in a recipe."""
 
     recipe: str = option(
         REQUIRED, "YAML file with the settings of each part, or the name of a shipped one", reads=SETTINGS
@@ -40,7 +36,6 @@ class DistillationConfig:
     threads: int | None = threads_option()
 
     def __post_init__(self) -> None:
-        """Check every value."""
         check_fields(self)
         for name in ("recipe", "data", "output", "parts"):
             if not getattr(self, name):

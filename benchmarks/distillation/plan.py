@@ -9,6 +9,7 @@ from typing import Any
 
 from wheels.benchmarks.core.recipe import Recipe
 from wheels.benchmarks.core.score import ScoresConfig
+from wheels.benchmarks.core.stages import Plan
 from wheels.benchmarks.distillation.config import CacheConfig, DistillationConfig, SweepConfig
 from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError, check_choice
@@ -24,7 +25,6 @@ class Kind:
     """A way to learn, without the seed."""
 
     size: str
-    """Its name in the recipe."""
     label: str
     """`hard`, `soft` or `both`."""
     w: float
@@ -61,19 +61,11 @@ def kinds_of(
 
 
 @dataclass(frozen=True)
-class DistillationPlan:
+class DistillationPlan(Plan):
     """What is compared, of what, and where."""
 
-    recipe: Recipe
-    """The settings."""
-    data: str
-    """The task."""
-    output: Path
-    """The folder."""
     given_teacher: str | None
     """A teacher that is brought along."""
-    threads: int | None
-    """CPU threads."""
 
     @classmethod
     def of(cls, config: DistillationConfig) -> DistillationPlan:
@@ -82,7 +74,7 @@ class DistillationPlan:
         Raises:
             WheelsError: naming the recipe and the section, for what is missing or not allowed.
         """
-        plan = cls(read_recipe(config.recipe), config.data, Path(config.output), config.teacher, config.threads)
+        plan = cls(read_recipe(config.recipe), config.data, Path(config.output), config.threads, config.teacher)
         if config.teacher is None:
             if not plan.recipe.sections["teacher"]:
                 raise WheelsError(f"{plan.recipe.path}: has no section teacher; add one, or give --teacher DIR")
@@ -155,11 +147,7 @@ class DistillationPlan:
     def student_config(self, kind: Kind, seed: int, output: Path, **ours: Any) -> PretrainConfig:
         """Return a student's training, into `output`.
 
-        Args:
-            kind: how it learns.
-            seed: of its weights and the order of rows.
-            output: its folder.
-            **ours: what is to differ from the sweep's, such as `cached_logits`.
+        `ours` is what differs from the sweep, such as `cached_logits`.
         """
         place = f"sizes: {kind.size}"
         settings = {**self.recipe.sections["student"], **self.size_settings(kind.size)}

@@ -7,7 +7,6 @@ temperature that a student is compared at is chosen on validation rows, never on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,30 +23,17 @@ from wheels.benchmarks.distillation.plot import draw
 from wheels.benchmarks.distillation.summary import ModelOutputs, SweepOutputs, summarise
 from wheels.benchmarks.distillation.table import as_csv, as_text
 from wheels.benchmarks.distillation.texts import read_texts, write_texts
-from wheels.config.parsing import write_resolved
 from wheels.data.tasks import SPLITS, Task, load_task
 from wheels.distillation.config import PretrainConfig
 from wheels.files import write_json, write_text
-from wheels.output.notices import in_words
 from wheels.runs import claim
 
 TEACHER = "teacher"
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where the sweep keeps what it makes."""
-
-    folder: Path
-    """Its own folder, with its ledger."""
-
-    def model(self, name: str) -> Path:
-        """Return the folder of a student."""
-        return self.folder / "students" / name
-
-    def texts(self, name: str) -> Path:
-        """Return the file of what a model wrote for the test rows."""
-        return self.folder / "texts" / f"{name}.json"
+def texts_place(plan: DistillationPlan, name: str) -> Path:
+    """Return the file of what a model of the sweep wrote for the test rows."""
+    return plan.output / "sweep" / "texts" / f"{name}.json"
 
 
 def run(config: DistillationConfig) -> None:
@@ -73,9 +59,7 @@ def _run_parts(config: DistillationConfig, plan: DistillationPlan, task: Task) -
         from wheels.benchmarks.distillation.cache import cache_stages
 
         seconds |= run_stages(plan.output / "cached", config, cache_stages(plan, task), inputs)
-    extra = {"recipe": plan.recipe.sections, "seconds": seconds, "data_digest": task.digest}
-    write_resolved(config, plan.output, extra | {"teacher_digest": inputs["teacher"]})
-    print(f"everything is in {plan.output}; the stages took {in_words(sum(seconds.values()))} in all")
+    plan.end(config, seconds, data_digest=task.digest, teacher_digest=inputs["teacher"])
 
 
 def prepare(plan: DistillationPlan, task: Task) -> dict[str, Any]:
@@ -98,26 +82,19 @@ def prepare(plan: DistillationPlan, task: Task) -> dict[str, Any]:
 
 def sweep_stages(plan: DistillationPlan) -> list[Stage]:
     """Return the training and writing of each student, the teacher's writing, and the table."""
-    places, sections = Places(plan.output / "sweep"), plan.recipe.sections
+    sections, texts = plan.recipe.sections, partial(texts_place, plan)
     shared = {name: sections[name] for name in ("student", "scores")} | {"cached": plan.sweep.cached_logits}
-    stages = [
-        Stage(
-            TEACHER,
-            "writing with the teacher",
-            places.texts(TEACHER),
-            shared,
-            partial(write_texts, plan, plan.teacher, places.texts(TEACHER)),
-        )
-    ]
+    write = partial(write_texts, plan, plan.teacher, texts(TEACHER))
+    stages = [Stage(TEACHER, "writing with the teacher", texts(TEACHER), shared, write)]
     for kind in plan.kinds:
         for seed in range(plan.sweep.seeds):
             name = f"{kind.name}-s{seed}"
-            student = plan.student_config(kind, seed, places.model(name))
+            student = plan.student_config(kind, seed, plan.output / "sweep" / "students" / name)
             settings = {"size": plan.size_settings(kind.size), "objective": student.objective, "w": student.w}
             settings = with_digests(settings, student)
-            work = partial(train_and_write, plan, student, places.texts(name))
-            stages.append(Stage(name, f"training {name}", places.texts(name), settings, work, after=(TEACHER,)))
-    work = partial(write_summary, plan, places)
+            work = partial(train_and_write, plan, student, texts(name))
+            stages.append(Stage(name, f"training {name}", texts(name), settings, work, after=(TEACHER,)))
+    work = partial(write_summary, plan)
     title, place = "comparing the students", plan.output / "distillation.json"
     settings = {"resamples": plan.sweep.resamples}
     stages.append(Stage("table", title, place, settings, work, shown=True, again=True))
@@ -130,15 +107,15 @@ def train_and_write(plan: DistillationPlan, student: PretrainConfig, place: Path
     write_texts(plan, Path(student.output), place)
 
 
-def measured(plan: DistillationPlan, places: Places, task: Task) -> SweepOutputs:
+def measured(plan: DistillationPlan, task: Task) -> SweepOutputs:
     """Return the outputs of all models with the references."""
     rows = task.rows("test")[: plan.scores.limit]
     cells: dict[Kind, list[ModelOutputs]] = {}
     for kind in plan.kinds:
         for seed in range(plan.sweep.seeds):
-            facts, texts = read_texts(places.texts(f"{kind.name}-s{seed}"))
+            facts, texts = read_texts(texts_place(plan, f"{kind.name}-s{seed}"))
             cells.setdefault(kind, []).append(ModelOutputs(texts, facts["parameters"], facts["finished"].get("value")))
-    facts, texts = read_texts(places.texts(TEACHER))
+    facts, texts = read_texts(texts_place(plan, TEACHER))
     metrics = plan.scores.metrics or task.metrics
     return SweepOutputs(
         task=task.name,
@@ -162,9 +139,9 @@ def training_words(plan: DistillationPlan) -> str:
     return f"{length}{rows}, batches of {one.batch_size * one.gradient_accumulation}"
 
 
-def write_summary(plan: DistillationPlan, places: Places) -> None:
+def write_summary(plan: DistillationPlan) -> None:
     """Write table, JSON and picture, and print the table."""
-    summary = summarise(measured(plan, places, load_task(plan.data)))
+    summary = summarise(measured(plan, load_task(plan.data)))
     write_text(plan.output / "distillation.csv", as_csv(summary))
     render(draw, summary).write(plan.output, "distillation")
     write_json(plan.output / "distillation.json", summary)

@@ -55,9 +55,7 @@ class SweepOutputs:
     cached_logits: int
     """k of the teacher's cache; 0: live."""
     objective: str
-    """The divergence."""
     resamples: int
-    """Bootstrap draws."""
     training: str
     """How long each student was trained, in words."""
 

@@ -34,11 +34,7 @@ time_option = option_group("seconds")
 
 @dataclass(frozen=True)
 class WaysConfig:
-    """Which models write, in which ways, and the rows on which a way is chosen.
-
-    Raises:
-        WheelsError: for a value that is not allowed.
-    """
+    """Which models write, in which ways, and the rows on which a way is chosen."""
 
     data: str = option(REQUIRED, "task, folder, file or hub:owner/name", reads=PLACE)
     students: tuple[str, ...] = option(
@@ -104,11 +100,7 @@ class WaysConfig:
 
 @dataclass(frozen=True)
 class FrontierConfig(WaysConfig):
-    """Settings of one comparison of quality against cost, over students of several sizes.
-
-    Raises:
-        WheelsError: for a value that is not allowed.
-    """
+    """Settings of one comparison of quality against cost, over students of several sizes."""
 
     recipe: str | None = option(
         None,
@@ -139,11 +131,7 @@ class FrontierConfig(WaysConfig):
 
 @dataclass(frozen=True)
 class AdviseConfig(WaysConfig):
-    """Settings of `wheels advise`: which student, and how many calls, for a loss that is allowed.
-
-    Raises:
-        WheelsError: for a value that is not allowed.
-    """
+    """Settings of `wheels advise`: which student, and how many calls, for a loss that is allowed."""
 
     loss: float = option(0.5, "points of the metric below the teacher that may be lost", minimum=0)
     rounds: int = time_option(3, "times that each way is timed, all of them in turn", minimum=1)

@@ -38,7 +38,6 @@ class Bench:
     choice_rows: list[Row]
     """To choose on."""
     ways: list[Way] = field(default_factory=list)
-    """All that is compared."""
     notes: list[str] = field(default_factory=list)
     """What a reader must know."""
 

@@ -68,9 +68,6 @@ class Student:
 def load_students(config: WaysConfig) -> list[Student]:
     """Load all students with their one teacher.
 
-    Args:
-        config: names them.
-
     Raises:
         WheelsError: for a model that is missing or damaged, two students of one name, or no rule for any.
     """

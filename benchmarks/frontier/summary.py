@@ -22,13 +22,7 @@ SAID = 0.5
 
 
 def points(front: Front, metrics: Sequence[str], place: str) -> list[dict[str, Any]]:
-    """Return quality and costs of every way, with 95% intervals.
-
-    Args:
-        front: what was measured.
-        metrics: names.
-        place: the beginning of each signature.
-    """
+    """Return quality and costs of every way, with 95% intervals."""
     return [
         asdict(way)
         | {"line": way.line, "name": way.name}
@@ -52,12 +46,6 @@ def versus(
 
     The claims are deferral by the first rule of each student, in the first metric, at the budgets of `claims`, at equal
     parameters and at equal teacher tokens: their p is corrected by Holm over all of them. The others are exploratory.
-
-    Args:
-        front: what was measured.
-        metrics: names, the quality first.
-        first: the first rule of each student.
-        claims: budgets.
     """
     rows: list[dict[str, Any]] = []
     both = [way for way in front.ways if way.rule]
@@ -78,13 +66,6 @@ def cheapest(
 
     A way is chosen on other rows than those that its figures are of, among those that keep the level there in a share
     `confidence` of the resamples. The line of models alone, which may mix two, is asked for the same on the same rows.
-
-    Args:
-        choice: of the rows of the choice.
-        scored: of the rows that are scored, timed as `choice` is.
-        metric: the quality.
-        levels: shares of the teacher's score.
-        confidence: share of the resamples.
     """
     rows = []
     teacher_Z = scored.quality(scored.teacher, metric)

@@ -31,7 +31,6 @@ class Way:
     budget: float = 0.0
     """The teacher budget that is asked for."""
     seeds: tuple[int, ...] = (0,)
-    """The trained heads."""
 
     @property
     def line(self) -> str:
@@ -94,16 +93,7 @@ def writer_of(students: Sequence[Student], way: Way) -> Student:
 def write(
     config: WaysConfig, students: Sequence[Student], ways: Sequence[Way], rows: Sequence[Row], digest: str, folder: Path
 ) -> dict[PointKey, list[Record]]:
-    """Return the records of every way on `rows`, those kept in `folder` as they are.
-
-    Args:
-        config: of the comparison.
-        students: with their thresholds.
-        ways: to decode.
-        rows: whose sources are read.
-        digest: of the rows.
-        folder: where each decode is kept as soon as it is done.
-    """
+    """Return the records of every way on `rows`, those kept in `folder` as they are."""
     params = DecodeParams(max_new_tokens=config.max_new_tokens)
     outputs: dict[PointKey, list[Record]] = {}
     for student in students:

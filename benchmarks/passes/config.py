@@ -40,11 +40,7 @@ statistics_option = option_group("statistics")
 
 @dataclass(frozen=True)
 class PassesConfig:
-    """Settings of one comparison of quality against teacher passes.
-
-    Raises:
-        WheelsError: for a value that is not allowed.
-    """
+    """Settings of one comparison of quality against teacher passes."""
 
     model: str | None = option(
         None, "folder of a trained model (default: the embedded pair)", metavar="DIR", reads=PLACE

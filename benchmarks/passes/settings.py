@@ -43,7 +43,6 @@ class Setting:
     label: str
     """Its setting, such as `budget 0.2, 2 nats`."""
     method: Method
-    """The way itself."""
     line: str
     """The curve over passes that it lies on: settings of one line differ in one knob, or were chosen together."""
     seed: int | None = None

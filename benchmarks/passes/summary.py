@@ -45,12 +45,7 @@ def points_of(
 ) -> list[Point]:
     """Return the point of every setting.
 
-    Args:
-        settings: both ends first.
-        outputs: the records of each.
-        sample: their scores.
-        metrics: names.
-        place: of the signature: task, student and teacher.
+    Both ends come first among the settings; `place` is of the signature: task, student and teacher.
     """
     ends = {metric: [end_Z[0] for end_Z in sample.ends(metric)] for metric in metrics}
     task, *models = place or ("", "", "")
@@ -96,9 +91,7 @@ def at_cost(costs_ZP: Floats, values_ZP: Floats, cost: float) -> Floats:
 class PassCurves(Curves):
     """The curves over passes.
 
-    Args:
-        settings: what was decoded; one without a seed stands on the line of every seed.
-        sample: how well, and at what cost.
+    A setting without a seed stands on the line of every seed.
     """
 
     def __init__(self, settings: Sequence[Setting], sample: Resampled) -> None:
@@ -163,12 +156,7 @@ def against_envelope(
 
 
 def beyond_speculation(points: Sequence[Point], metric: str) -> dict[str, Any] | None:
-    """Return lossless speculation's fewest passes, and the lossy settings that recover half of the gap with fewer.
-
-    Args:
-        points: with their seeds averaged.
-        metric: whose gap is meant.
-    """
+    """Return lossless speculation's fewest passes, and the lossy settings that recover half of the gap with fewer."""
     lossless = [point for point in points if point["family"] == "speculative"]
     if not lossless:
         return None

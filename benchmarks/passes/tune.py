@@ -24,7 +24,6 @@ class Tried:
     passes: float
     """Teacher passes per generated token."""
     quality: float
-    """The first metric."""
     chosen: bool
     """Whether it lies on the frontier."""
 
@@ -35,9 +34,6 @@ def frontier(points: Sequence[Measure]) -> list[int]:
     From the cheapest point to the best one, each part less steep than the one before; what lies under a chord between
     two others is left out, for a mixture of these two, row by row, is as good at the same cost. Of points that are
     equal the first stands.
-
-    Args:
-        points: passes and quality of each setting.
     """
     hull: list[int] = []
     for here in sorted(range(len(points)), key=lambda index: (points[index][0], -points[index][1], index)):
@@ -58,14 +54,7 @@ def _under(left: Measure, middle: Measure, right: Measure) -> bool:
 def choose(
     settings: Sequence[Setting], outputs: Sequence[Sequence[Any]], rows: Sequence[Row], metric: str
 ) -> list[Tried]:
-    """Return quality and cost of each setting; those on the frontier are chosen.
-
-    Args:
-        settings: of the sweep.
-        outputs: the records of each.
-        rows: those that are tuned on.
-        metric: the quality.
-    """
+    """Return quality and cost of each setting; those on the frontier are chosen."""
     points, sources, references = [], [row.source for row in rows], [row.scored_against for row in rows]
     for records in outputs:
         quality = score(metric, [record.text for record in records], references, sources).value

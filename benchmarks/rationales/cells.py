@@ -32,15 +32,7 @@ def untrained(teacher: Path, place: Path) -> None:
 
 
 def write_rows(data: str, attributed: Path, place: Path, *, column: str, k: int) -> None:
-    """Write a folder of rows to train on: the training rows with the k heaviest words, and the validation rows.
-
-    Args:
-        data: the task, for its validation rows.
-        attributed: what `wheels rationales` wrote for the training rows.
-        place: the folder.
-        column: of the rationales, in both.
-        k: words of a rationale.
-    """
+    """Write a folder of rows to train on: the training rows with the k heaviest words, and the validation rows."""
     lines = []
     for _, record in read_records(attributed):
         words, scores = [word for word, _ in record[f"{column}_words"]], [s for _, s in record[f"{column}_words"]]

@@ -14,11 +14,7 @@ CONTROLS = ("none", "random", "untrained-teacher", "given")
 
 @dataclass(frozen=True)
 class BenchRationalesConfig:
-    """Settings of `wheels bench rationales`; what is trained stands in a recipe.
-
-    Raises:
-        WheelsError: for a value that is not allowed.
-    """
+    """Settings of `wheels bench rationales`; what is trained stands in a recipe."""
 
     recipe: str = option(
         REQUIRED, "YAML file with the settings of each stage, or the name of a shipped one", reads=SETTINGS
@@ -30,7 +26,6 @@ class BenchRationalesConfig:
     threads: int | None = threads_option()
 
     def __post_init__(self) -> None:
-        """Check every value."""
         check_fields(self)
         for name in ("data", "recipe", "output"):
             if not getattr(self, name):

@@ -14,18 +14,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import wheels
 from wheels.benchmarks.core.commands import command, distil
 from wheels.benchmarks.core.recipe import Recipe, with_digests
-from wheels.benchmarks.core.stages import Stage, run_stages
+from wheels.benchmarks.core.stages import Plan, Stage
 from wheels.benchmarks.rationales.cells import score_cell, untrained, write_rows
 from wheels.benchmarks.rationales.config import BenchRationalesConfig, GridConfig
 from wheels.benchmarks.rationales.summary import summarise
-from wheels.config.parsing import write_resolved
-from wheels.data.tasks import SPLITS, load_task
 from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError
-from wheels.output.notices import in_words
 from wheels.rationales.config import RationalesConfig
 
 SECTIONS = ("teacher", "student", "grid")
@@ -38,7 +34,6 @@ class Variant:
     """One kind of student."""
 
     name: str
-    """Method or control."""
     k: int
     """Words of its rationales; 0 where that has no meaning."""
 
@@ -53,19 +48,10 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class RationalesPlan:
+class RationalesPlan(Plan):
     """Where a run is made, and of what."""
 
-    recipe: Recipe
-    """The settings."""
     grid: GridConfig
-    """Which students."""
-    data: str
-    """The task."""
-    output: Path
-    """The folder."""
-    threads: int | None
-    """CPU threads."""
 
     @property
     def variants(self) -> list[Variant]:
@@ -115,22 +101,11 @@ def run(config: BenchRationalesConfig) -> None:
     for section in ("teacher", "student"):
         if not recipe.sections[section]:
             raise WheelsError(f"{recipe.path}: must have the section {section}, with at least one setting")
-    output = Path(config.output)
     grid = recipe.configure("grid", GridConfig)
     if grid.captum and find_spec("captum") is None:
         raise WheelsError("captum: true needs Captum; `pip install captum`, or take it out of the recipe")
-    plan = RationalesPlan(recipe, grid, config.data, output, config.threads)
-    task = load_task(config.data)
-    task.check_splits(SPLITS)  # what is scored at the end is looked for first
-    seconds = run_stages(
-        output,
-        config,
-        rationale_stages(plan),
-        {"command": "bench rationales", "wheels": wheels.__version__, "data_digest": task.digest},
-    )
-    extra = {"recipe": recipe.sections, "seconds": seconds, "data_digest": task.digest}
-    write_resolved(config, output, extra)
-    print(f"everything is in {output}; the stages took {in_words(sum(seconds.values()))} in all")
+    plan = RationalesPlan(recipe, config.data, Path(config.output), config.threads, grid)
+    plan.run("bench rationales", config, rationale_stages(plan))
 
 
 def rationale_stages(plan: RationalesPlan) -> list[Stage]:

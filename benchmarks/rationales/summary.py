@@ -36,15 +36,7 @@ Key = tuple[str, int, int]
 def summarise(
     grid: GridConfig, data: str, scores: Mapping[Key, Path], attributed: Mapping[str, Path], output: Path
 ) -> None:
-    """Write `rationales.json`, `rationales.csv`, `rationales.png` and print the table.
-
-    Args:
-        grid: what was asked for.
-        data: the task.
-        scores: the file of each student's score.
-        attributed: the file of each attribution.
-        output: the folder.
-    """
+    """Write `rationales.json`, `rationales.csv`, `rationales.png` and print the table."""
     task = load_task(data)
     teacher = read_object(output / "scores" / "teacher.json", "right", "parameters")
     right = {

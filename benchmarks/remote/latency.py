@@ -46,7 +46,6 @@ class LatencyConfig:
     batch_sizes: tuple[int, ...] = option((1, 16), "texts in flight", minimum=1)
 
     def __post_init__(self) -> None:
-        """Check every value."""
         check_fields(self)
 
 

@@ -58,11 +58,7 @@ class PromptCache:
 
 
 class Loopback(ThreadingHTTPServer):
-    """The server.
-
-    Args:
-        pair: Its teacher writes, greedily.
-    """
+    """The server."""
 
     daemon_threads = True
     request_queue_size = 256

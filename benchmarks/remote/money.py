@@ -56,7 +56,6 @@ class MoneyConfig:
     resamples: int = option(1000, "resamples of the bootstrap", minimum=1)
 
     def __post_init__(self) -> None:
-        """Check every value."""
         check_fields(self)
 
 
@@ -73,12 +72,7 @@ class Written:
 
 
 class Bench:
-    """The models, the texts and the server.
-
-    Args:
-        config: What is measured.
-        port: Of the server.
-    """
+    """The models, the texts and the server."""
 
     def __init__(self, config: MoneyConfig, port: int) -> None:
         self.config, self.url = config, f"http://127.0.0.1:{port}/0/v1"

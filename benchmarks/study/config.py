@@ -11,11 +11,7 @@ from wheels.errors import WheelsError
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Settings of `wheels bench study`; what each stage does stands in a recipe.
-
-    Raises:
-        WheelsError: for a value that is not allowed.
-    """
+    """Settings of `wheels bench study`; what each stage does stands in a recipe."""
 
     recipe: str = option(
         REQUIRED, "YAML file with the settings of each stage, or the name of a shipped one", reads=SETTINGS
@@ -31,7 +27,6 @@ class StudyConfig:
     threads: int | None = threads_option()
 
     def __post_init__(self) -> None:
-        """Check every value."""
         check_fields(self)
         for name in ("recipe", "data", "output"):
             if not getattr(self, name):

@@ -13,23 +13,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import wheels
 from wheels.agents.config import TrainConfig
 from wheels.benchmarks.core.commands import command, distil
 from wheels.benchmarks.core.recipe import Recipe, with_digests
 from wheels.benchmarks.core.score import ScoresConfig
-from wheels.benchmarks.core.stages import Stage, run_stages
+from wheels.benchmarks.core.stages import Plan, Stage
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.frontier.config import FrontierConfig
 from wheels.benchmarks.passes.config import PassesConfig
 from wheels.benchmarks.study.config import StudyConfig
 from wheels.benchmarks.study.table import score_model, write_table
-from wheels.config.parsing import write_resolved
-from wheels.data.tasks import SPLITS, load_task
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError, check_choice
-from wheels.output.notices import in_words
 
 SECTIONS = ("teacher", "students", "scores", "policy", "policies", "calibrate", "curve", "passes", "frontier")
 
@@ -43,21 +39,12 @@ class Policy:
     output: Path
     """The folder of the model."""
     settings: Mapping[str, Any]
-    """Of `wheels train`."""
 
 
 @dataclass(frozen=True)
-class StudyPlan:
+class StudyPlan(Plan):
     """Where a study is made, and of what."""
 
-    recipe: Recipe
-    """The settings."""
-    data: str
-    """The task."""
-    output: Path
-    """The folder."""
-    threads: int | None
-    """CPU threads."""
     teacher: str | None = None
     """A teacher that is there already."""
     start: str | None = None
@@ -127,21 +114,11 @@ def run(config: StudyConfig) -> None:
     Raises:
         WheelsError: for a recipe that does not fit, a folder that holds something else, and whatever a stage raises.
     """
-    output = Path(config.output)
-    recipe = read_recipe(config.recipe, config.teacher)
+    recipe, output = read_recipe(config.recipe, config.teacher), Path(config.output)
     plan = StudyPlan(recipe, config.data, output, config.threads, config.teacher, config.start)
-    stages = study_stages(plan)
-    task = load_task(config.data)
-    task.check_splits(SPLITS)  # what is scored at the end is looked for first
-    inputs = {"command": "bench study", "wheels": wheels.__version__, "data_digest": task.digest}
-    if config.teacher is not None:
-        inputs["teacher_digest"] = given_digest(config.teacher, "teacher")
-    if config.start is not None:
-        inputs["start_digest"] = given_digest(config.start, "start")
-    seconds = run_stages(output, config, stages, inputs)
-    extra = {"recipe": plan.recipe.sections, "seconds": seconds, "data_digest": task.digest}
-    write_resolved(config, output, extra)
-    print(f"everything is in {output}; the stages took {in_words(sum(seconds.values()))} in all")
+    stages, given = study_stages(plan), {"teacher": config.teacher, "start": config.start}
+    digests = {f"{role}_digest": given_digest(name, role) for role, name in given.items() if name is not None}
+    plan.run("bench study", config, stages, **digests)
 
 
 def given_digest(name: str, role: str) -> str:

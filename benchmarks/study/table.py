@@ -51,11 +51,7 @@ def score_model(config: ScoresConfig, data: str, model: Path, place: Path) -> No
 def write_table(config: ScoresConfig, data: str, models: Mapping[str, tuple[str, Path]], folder: Path) -> None:
     """Write `students.json` and `students.csv`, and print them as a table.
 
-    Args:
-        config: how the models were scored.
-        data: the task.
-        models: objective and folder of each model, the teacher first.
-        folder: of the stages; where the scores lie and the files go.
+    `models` has objective and folder of each model, the teacher first; `folder` is that of the stages.
     """
     task, done = load_task(data), seconds_of(folder)
     lines = baselines(task, config)

@@ -26,7 +26,6 @@ class Answer:
     """One answer of a model."""
 
     text: str
-    """The text of the answer."""
     flaw: str | None = None
     """Why it is no label, one word first (`cut`, `empty`, `refused: code 400 ...`); None: it may be one."""
     thought: bool = False

@@ -15,9 +15,7 @@ class ConfidenceThresholds:
     """Thresholds that turn the log-likelihood of an answer, in nats per token, into the four grades."""
 
     very_confident: float
-    """At least this: very confident."""
     confident: float
-    """At least this: confident."""
     wrong: float
     """Below this: wrong answer; not confident from here to `confident`."""
 

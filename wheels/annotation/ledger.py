@@ -46,7 +46,6 @@ class Account:
     run: str = ""
     """Names the run that the ledger belongs to."""
     unit: str = "annotation"
-    """What one item is."""
     first_budget: int | None = field(init=False)
     """The budget that the run began with."""
     settled: dict[str, Answer] = field(default_factory=dict)

@@ -27,7 +27,6 @@ class LocalModel:
     max_new_tokens: int
     """The longest answer, in tokens."""
     batch_size: int
-    """Rows at a time."""
 
     @classmethod
     def load(

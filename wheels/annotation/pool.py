@@ -65,7 +65,6 @@ class SelectionStage:
     budget: int
     """Annotations."""
     select: str
-    """One of `SELECTIONS`."""
 
 
 class Student(Protocol):

@@ -104,14 +104,7 @@ def buy(
 
     A reservation is on disk before its request is sent, and the answer is on disk before the item counts as done.
 
-    Args:
-        ledger: where units are reserved and answers kept.
-        prompts: what to ask for, by item.
-        ask: sends a request; the second argument names the item to the server, the same in every run.
-        workers: threads.
-        stopped: set where no further request is to be sent.
-        advance: counts the items that are done.
-        skip_failed: count a failure as a refusal.
+    `ask` takes a prompt and the item's name, the same in every run; `stopped` is set where nothing more is to be sent.
 
     Raises:
         ServerRefused: the first refusal that is about every request; also whatever else ends a thread.

@@ -18,7 +18,6 @@ class Signal:
     """What is known about an unlabelled row before it is annotated."""
 
     answer: str
-    """The student's answer."""
     consistency: float
     """How far the student's samples agree, in [0, 1]."""
     grade: int | None = None

@@ -90,14 +90,7 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
 
 
 def preview(config: AnnotateConfig, pool: Sequence[str], prompt: Callable[[str], str], account: Account | None) -> str:
-    """Return what a run would spend, and its first prompt.
-
-    Args:
-        config: the run.
-        pool: the sources.
-        prompt: what the teacher is asked for a source.
-        account: what an earlier part of the run spent.
-    """
+    """Return what a run would spend, and its first prompt."""
     stages = stages_of(config, account.first_budget if account is not None and account.bought else None)
     budget = min(config.annotation_budget, len(pool))
     spent = account.spent if account is not None else 0

@@ -17,7 +17,6 @@ class Command:
     run: str
     """`module:function` that takes the configuration and prints its own output."""
     help: str
-    """One line for `wheels --help`."""
     continues: bool = True
     """Whether running the same command again resumes an interrupted run."""
     section: str = "measure"

@@ -51,7 +51,6 @@ class Field:
     kind: type
     """`str`, `int`, `float` or `bool`: of the value, or of each element of a tuple."""
     optional: bool
-    """Whether None is allowed."""
     many: bool
     """Whether the value is a tuple, written with commas between its elements."""
     default: Any

@@ -27,13 +27,10 @@ class Pace:
     """Measures the first of many like parts of work, and says once how long the others take at their pace."""
 
     parts: int
-    """How many there are."""
     word: str
     """What one is called, in the plural."""
     made: int = 0
-    """How many are done."""
     seconds: float = 0.0
-    """The time that these took."""
 
     @property
     def first(self) -> int:

@@ -22,11 +22,7 @@ output_option = option_group("output")
 
 @dataclass(frozen=True)
 class RationalesConfig:
-    """Settings of one run of `wheels rationales`.
-
-    Raises:
-        WheelsError: for a value that is not allowed.
-    """
+    """Settings of one run of `wheels rationales`."""
 
     teacher: str = option(REQUIRED, "model whose gradients say which words matter", metavar="DIR", reads=PLACE)
     data: str = option(REQUIRED, "file of rows, folder or hub:owner/name", metavar="DATA", reads=PLACE)
@@ -62,7 +58,6 @@ class RationalesConfig:
     threads: int = machine_option(0, "CPU threads; 0: torch's choice", minimum=0, maximum=MOST_THREADS)
 
     def __post_init__(self) -> None:
-        """Check every value."""
         check_fields(self)
         if self.prompt is not None:
             check_prompt(self.prompt)

@@ -26,7 +26,6 @@ class Word:
     """One word of a text."""
 
     text: str
-    """Its characters."""
     start: int
     """Its first character in the text."""
     end: int

@@ -34,7 +34,6 @@ class Form(Generic[Made]):
     """How an item stands in a file."""
 
     suffix: str
-    """Of the file's name."""
     write: Callable[[Made], bytes]
     """Returns the content of the file."""
     read: Callable[[Path], Made]

@@ -13,6 +13,7 @@ from wheels.benchmarks.demo import run as demo
 from wheels.benchmarks.demo.config import DemoConfig
 from wheels.cli import main as cli
 from wheels.config.parsing import parse
+from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.errors import WheelsError
 from wheels.output.notices import in_words
@@ -228,11 +229,12 @@ def test_the_shipped_recipes_are_whole(tmp_path):
 def test_a_demo_runs_continues_and_repeats_at_once(tmp_path, capsys, monkeypatch):
     output = tmp_path / "out"
     arguments = ["demo", "--output", str(output), "--recipe", recipe_of(tmp_path, TINY), "--threads", "1"]
-    calibrate = demo.calibrate
-    monkeypatch.setattr(demo, "calibrate", interrupt)
+    command = demo.command
+    stop = {CalibrateConfig: interrupt}
+    monkeypatch.setattr(demo, "command", lambda config: stop.get(type(config), command)(config))
     assert cli.main(arguments) == cli.INTERRUPTED
     assert "run the same command again" in capsys.readouterr().err
-    monkeypatch.setattr(demo, "calibrate", calibrate)
+    monkeypatch.setattr(demo, "command", command)
     assert cli.main(arguments) == 0
     shown = capsys.readouterr().out
     assert shown.count("done before") == 3
@@ -245,7 +247,7 @@ def test_a_demo_runs_continues_and_repeats_at_once(tmp_path, capsys, monkeypatch
     def refuse(*_: object) -> None:
         raise AssertionError("a finished stage must not run again")
 
-    for stage in ("write_sentences", "distil", "train", "calibrate", "curve", "write_examples"):
+    for stage in ("write_sentences", "distil", "command", "write_examples"):
         monkeypatch.setattr(demo, stage, refuse)
     assert cli.main(arguments) == 0
     again = capsys.readouterr().out
