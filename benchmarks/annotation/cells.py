@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -28,17 +28,9 @@ from wheels.metrics import sentence_scores
 from wheels.runs import cached
 
 SHARED = (
-    "student",
-    "data",
-    "samples",
-    "rehearse",
-    "temperature",
-    "metric",
-    "grade_quantiles",
-    "max_new_tokens",
-    "batch_size",
-    "threads",
-)
+    "student", "data", "samples", "rehearse", "temperature", "metric", "grade_quantiles", "max_new_tokens",
+    "batch_size", "threads",
+)  # fmt: skip
 """Settings that `wheels annotate` has too."""
 
 
@@ -64,14 +56,8 @@ class GridPoint:
     @property
     def name(self) -> str:
         """The name of its folder."""
-        parts = (
-            self.strategy,
-            str(self.budget),
-            f"{self.warm_up:g}",
-            last_part(self.teacher),
-            last_part(self.assistant),
-        )
-        return "_".join([*parts, str(self.seed)]).replace("/", "-").replace(":", "-")
+        parts = (self.strategy, self.budget, f"{self.warm_up:g}", last_part(self.teacher), last_part(self.assistant))
+        return "_".join(map(str, (*parts, self.seed))).replace("/", "-").replace(":", "-")
 
 
 def grid(config: AnnotationConfig) -> list[GridPoint]:
@@ -147,15 +133,10 @@ class Bench:
 
     def signature(self, cell: GridPoint) -> str:
         """Return the signature that identifies a figure."""
-        models_used = (
-            last_part(self.config.student),
-            last_part(cell.teacher),
-            f"assistant={last_part(cell.assistant)}",
-        )
-        spent = (cell.strategy, f"budget={cell.budget}", f"warm-up={cell.warm_up:g}", f"seed={cell.seed}")
         rows = (self.task.name, f"n={len(self.test)}", f"pool={len(self.pool)}")
-        parts = (*rows, *models_used, *spent, f"wheels:{wheels.__version__}")
-        return "|".join(parts)
+        student, teacher, assistant = map(last_part, (self.config.student, cell.teacher, cell.assistant))
+        spent = (cell.strategy, f"budget={cell.budget}", f"warm-up={cell.warm_up:g}", f"seed={cell.seed}")
+        return "|".join([*rows, student, teacher, f"assistant={assistant}", *spent, f"wheels:{wheels.__version__}"])
 
 
 def write_retraining(config: AnnotationConfig) -> None:
@@ -185,7 +166,7 @@ def _run(bench: Bench, cell: GridPoint, folder: Path) -> dict[str, Any]:
             pool=[row.source for row in bench.pool],
             teacher=bench.responder(cell, settings),
             teacher_prompt=str,
-            load_student=partial(models.load_student, settings),
+            load_student=partial(models.load_local, settings, role="student"),
             load_assistant=_assistant(bench, cell, settings),
             retrain=train,
         )
@@ -244,7 +225,7 @@ def filter_trial(bench: Bench, assistant: str, teacher: str, seed: int) -> list[
 
     def make() -> list[dict[str, Any]]:
         settings = bench.settings(replace(cell, strategy="random+filter"), file.parent)
-        student = models.load_student(settings, bench.config.student)
+        student = models.load_local(settings, bench.config.student, "student")
         grader = _assistant(bench, cell, settings)(student)
         sources = [row.source for row in bench.pool]
         labels = [without_thinking(answer) for answer in bench.labeller(cell, settings)(sources)]
@@ -256,9 +237,6 @@ def filter_trial(bench: Bench, assistant: str, teacher: str, seed: int) -> list[
         return score_labels(bench, annotations)
 
     return cached(file, None, make)
-
-
-Results = Mapping[GridPoint, dict[str, Any]]
 
 
 TRIES = 50

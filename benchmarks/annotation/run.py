@@ -26,17 +26,8 @@ from wheels.runs import cached, claim
 log = logging.getLogger("wheels")
 
 INCIDENTAL = (
-    "output",
-    "threads",
-    "resamples",
-    "strategies",
-    "budgets",
-    "teachers",
-    "assistants",
-    "warm_up",
-    "warm_ups",
-    "seeds",
-)
+    "output", "threads", "resamples", "strategies", "budgets", "teachers", "assistants", "warm_up", "warm_ups", "seeds",
+)  # fmt: skip
 """What the cells do not depend on, or have in their names: a grid may grow in the folder where it began."""
 
 

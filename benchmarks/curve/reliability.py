@@ -79,7 +79,7 @@ def reliability(
     `explained`: `R^2 = 1 - sum (regret - gain)^2 / sum (regret - mean regret)^2`, the explained share of the variance;
     `slope`: least squares of regret on gain, 1 where a predicted nat is a true nat; each a `Comparison`'s fields.
     `groups`: the tenths of the states by the prediction, lowest first: count, mean prediction, mean truth with its
-    interval. A resample draws sentences; a sentence brings its states of every seed. A regret counts for at most `clip`.
+    interval. A resample draws sentences; a sentence brings its states of every seed. Regrets count for at most `clip`.
     """
     sentence_T = np.array([n for run in judged_IN for n, one in enumerate(run) for _ in one["gain"]], dtype=np.int64)
     gain_T = np.array([gain for run in judged_IN for one in run for gain in one["gain"]])

@@ -21,7 +21,7 @@ from wheels.metrics import sentence_scores
 def test_right_or_wrong_is_the_share_of_the_modal_answer(samples, metric, answer, share):
     found = consistency(samples, metric)
     assert found.answer == answer
-    assert found.share == pytest.approx(share)
+    assert found.consistency == pytest.approx(share)
 
 
 @pytest.mark.parametrize("metric", ["chrf", "rougeL"])
@@ -30,13 +30,13 @@ def test_free_text_is_the_mean_agreement_of_two_different_samples(metric):
     score = lambda i, j: sentence_scores(metric, [samples[i]], [samples[j]])[0] / 100  # noqa: E731
     by_hand = sum(score(i, j) for i in range(3) for j in range(3) if i != j) / 6
     found = consistency(samples, metric)
-    assert found.share == pytest.approx(by_hand)
-    assert found.share < 0.6, "what a sample has in common with itself does not count"
+    assert found.consistency == pytest.approx(by_hand)
+    assert found.consistency < 0.6, "what a sample has in common with itself does not count"
     assert found.answer in samples[:2]
 
 
 def test_free_text_that_is_the_same_agrees_wholly():
-    assert consistency(["ein Satz"] * 3, "chrf").share == pytest.approx(1.0)
+    assert consistency(["ein Satz"] * 3, "chrf").consistency == pytest.approx(1.0)
 
 
 def test_agreement_has_no_sides():

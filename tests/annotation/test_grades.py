@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from wheels.annotation.confidence import ConfidenceThresholds, calibrate_confidence
-from wheels.annotation.grades import GRADE_PROMPT, check_grade_prompt, parse_grade
+from wheels.annotation.grades import GRADE_PROMPT, parse_grade
+from wheels.data.tasks import check_template
 from wheels.errors import WheelsError
 
 
@@ -76,8 +77,8 @@ def test_the_grade_that_a_reply_gives_to_the_answer(reply, grade):
 @pytest.mark.parametrize("prompt", ["{source}", "{answer}", "{source} {answer} {x}", "{source} {answer} {"])
 def test_a_grade_prompt_takes_a_source_and_an_answer(prompt):
     with pytest.raises(WheelsError, match="grade_prompt must contain"):
-        check_grade_prompt(prompt)
-    assert check_grade_prompt(GRADE_PROMPT) == GRADE_PROMPT
+        check_template("grade_prompt", prompt, "source", "answer")
+    assert check_template("grade_prompt", GRADE_PROMPT, "source", "answer") == GRADE_PROMPT
 
 
 def test_cuts_by_hand():
@@ -115,5 +116,5 @@ def test_no_right_answer_is_no_calibration():
 )
 def test_a_prompt_of_grades_takes_the_source_and_the_answer_as_they_are(prompt):
     with pytest.raises(WheelsError, match=r"grade_prompt must contain \{source\} and \{answer\} and no other braces"):
-        check_grade_prompt(prompt)
-    assert check_grade_prompt("{source} {answer} {answer}")
+        check_template("grade_prompt", prompt, "source", "answer")
+    assert check_template("grade_prompt", "{source} {answer} {answer}", "source", "answer")

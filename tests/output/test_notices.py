@@ -6,7 +6,14 @@ from wheels.output.notices import Pace, in_words
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.0, "0.0 s"), (12.34, "12.3 s"), (60.0, "1 min 00 s"), (125.4, "2 min 05 s"), (3723.0, "62 min 03 s")],
+    [
+        (0.0, "0.0 s"),
+        (12.34, "12.3 s"),
+        (60.0, "1 min 00 s"),
+        (125.4, "2 min 05 s"),
+        (3723.0, "62 min 03 s"),
+        (20160.0, "5.6 h"),
+    ],
 )
 def test_seconds_in_words(seconds, words):
     assert in_words(seconds) == words

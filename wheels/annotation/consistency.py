@@ -8,27 +8,17 @@ the modal answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wheels.annotation.selection import Signal
 from wheels.data.equations import value_of
 from wheels.errors import WheelsError
 from wheels.metrics import chrf_from_totals, sentence_scores, sentence_statistics
 
 CLOSED = ("exact", "equation")
 """The metrics by which an answer is right or wrong."""
-
-
-@dataclass(frozen=True)
-class Consistency:
-    """The result of the samples for one source."""
-
-    answer: str
-    """The sample that agrees most with the others; of equals the first."""
-    share: float
-    """In [0, 1]: the share of the modal answer, or the mean agreement of two different samples of free text."""
 
 
 def normalised(text: str, metric: str) -> str | None:
@@ -68,11 +58,11 @@ def _both_ways(pairs: Sequence[tuple[str, str]], metric: str) -> NDArray[np.floa
     return (np.array(forth) + np.array(back)) / 200.0
 
 
-def consistency(samples: Sequence[str], metric: str) -> Consistency:
-    """Return the answer of K samples and how far they agree.
+def consistency(samples: Sequence[str], metric: str) -> Signal:
+    """Return the answer of K samples (of equals the first) and how far they agree, in [0, 1].
 
-    `share` = max_i mean_j A_ij for right or wrong (the share of the modal answer; 0 where no sample means anything),
-    mean over i != j of A_ij for free text.
+    max_i mean_j A_ij for right or wrong (the share of the modal answer; 0 where no sample means anything), mean over
+    i != j of A_ij for free text.
 
     Raises:
         WheelsError: for fewer than two samples, which cannot disagree.
@@ -86,4 +76,4 @@ def consistency(samples: Sequence[str], metric: str) -> Consistency:
         share = float(agree_KK[best].mean())
     else:
         share = float((agree_KK.sum() - np.trace(agree_KK)) / (count * (count - 1)))
-    return Consistency(samples[best], min(share, 1.0))
+    return Signal(samples[best], min(share, 1.0))

@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from wheels.data.tasks import check_template
-
 GRADES = ("very confident", "confident", "not confident", "wrong answer")
 """From best to worst; a grade is its place here, 0 to 3."""
 ACCEPTED = (0, 1)
@@ -80,12 +78,3 @@ def _grade_of_sentence(sentence: str) -> int | None:
     if _HEDGES.search(sentence):
         return 2
     return 0 if _VERY.search(sentence) else 1
-
-
-def check_grade_prompt(prompt: str) -> str:
-    """Return `prompt` if it has placeholders for a source and an answer.
-
-    Raises:
-        WheelsError: where it lacks one of them, or has other braces.
-    """
-    return check_template("grade_prompt", prompt, "source", "answer")

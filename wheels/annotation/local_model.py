@@ -55,7 +55,7 @@ class LocalModel:
 
     def answers(self, sources: Sequence[str]) -> list[str]:
         """Return the greedy answer to each source, complete or not."""
-        return [self.pair.decode(output) for output in self._write(sources, sample=False, temperature=1.0)]
+        return [label.text for label in self.labels(sources)]
 
     def labels(self, sources: Sequence[str]) -> list[Answer]:
         """Return the greedy answer to each source; one without an end token within the limit is marked as cut."""

@@ -28,20 +28,10 @@ if TYPE_CHECKING:
 RIGHT = 50.0
 """An answer with at least this sentence score, 0 to 100, is not a wrong one when grades are calibrated."""
 OURS = (
-    "output",
-    "data",
-    "student",
-    "teacher",
-    "tokenizer",
-    "objective",
-    "source",
-    "target",
-    "limit",
-    "seed",
-    "threads",
-    "device",
-    "prompt",
-)
+    "output", "data", "student", "teacher", "tokenizer", "objective", "source", "target", "limit", "seed", "threads",
+    "device", "prompt",
+)  # fmt: skip
+"""What a retraining is told by the run itself."""
 
 
 def open_endpoints(config: AnnotateConfig, stack: ExitStack) -> dict[str, Endpoint]:
@@ -96,11 +86,6 @@ def load_local(config: AnnotateConfig, folder: str, role: str, prompt: str | Non
         batch_size=config.batch_size,
         device=config.device,
     )
-
-
-def load_student(config: AnnotateConfig, folder: str) -> LocalModel:
-    """Load the student."""
-    return load_local(config, folder, "student")
 
 
 def assistant_loader(

@@ -201,7 +201,7 @@ def gather_signals(
         grades: Sequence[int | None] = [None] * len(rows)
         if assistant is not None:
             grades = assistant.grade(rows, [one.answer for one in found], lambda _: None)
-        return [asdict(Signal(one.answer, one.share, grade)) for one, grade in zip(found, grades, strict=True)]
+        return [asdict(replace(one, grade=grade)) for one, grade in zip(found, grades, strict=True)]
 
     parts = chunks(folder, json_digest(sources), range(-(-len(sources) // CHUNK)), make)
     shown = tqdm(parts, desc="the student's doubts", total=-(-len(sources) // CHUNK), unit="chunk", leave=False)

@@ -33,19 +33,9 @@ log = logging.getLogger("wheels")
 
 # What a run may go on with other values of: it changes no answer, or, as the budget, only how many there are.
 INCIDENTAL = (
-    "output",
-    "annotation_budget",
-    "teacher_key",
-    "assistant_key",
-    "workers",
-    "timeout",
-    "attempts",
-    "backoff",
-    "skip_failed",
-    "dry_run",
-    "device",
-    "threads",
-)
+    "output", "annotation_budget", "teacher_key", "assistant_key", "workers", "timeout", "attempts", "backoff",
+    "skip_failed", "dry_run", "device", "threads",
+)  # fmt: skip
 PARTS = ("grades.jsonl", "warm-up", "main")
 """What a run keeps in its folder beside its ledger, in order to go on."""
 
@@ -81,7 +71,8 @@ def run(config: AnnotateConfig) -> None:
         if config.dry_run:
             check_free(folder)
             find(folder, "annotate", identity, kept=kept, advice=advice)
-            print(visible(_preview(config, inputs, folder)))
+            account, prompt = _account(folder / "ledger.jsonl"), partial(teacher_prompt, config, inputs.labelled)
+            print(visible(preview(config, inputs.pool, prompt, account)))
             return
         held = stack.enter_context(claim(folder, "annotate", config, identity, kept=kept, advice=advice))
         if held.finished:
@@ -219,12 +210,6 @@ def _run_name(identity: Mapping[str, Any]) -> str:
     return json_digest(named)
 
 
-def _preview(config: AnnotateConfig, inputs: Inputs, folder: Path) -> str:
-    """Return what `--dry-run` prints."""
-    account = _account(folder / "ledger.jsonl")
-    return preview(config, inputs.pool, partial(teacher_prompt, config, inputs.labelled), account)
-
-
 def teacher_prompt(config: AnnotateConfig, labelled: Sequence[Row], source: str) -> str:
     """Return the teacher's input for a source: a prompt for an endpoint, the source itself for a local model.
 
@@ -260,7 +245,7 @@ def open_context(
         pool=inputs.pool,
         teacher=teacher,
         teacher_prompt=partial(teacher_prompt, config, inputs.labelled),
-        load_student=partial(models.load_student, config),
+        load_student=partial(models.load_local, config, role="student"),
         load_assistant=load_assistant,
         retrain=partial(models.retrain, config, inputs.labelled, inputs.validation),
     )

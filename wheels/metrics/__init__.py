@@ -16,20 +16,7 @@ from wheels.metrics.scores import (
 )
 
 __all__ = [
-    "METRICS",
-    "OwnMetric",
-    "RougeTokenizer",
-    "Score",
-    "SufficientStatistics",
-    "answer_of",
-    "bleu_from_totals",
-    "chrf_from_totals",
-    "code_of_metric",
-    "find_metric",
-    "metric_name",
-    "same_answer",
-    "score",
-    "sentence_scores",
-    "sentence_statistics",
-    "signature",
-]
+    "METRICS", "OwnMetric", "RougeTokenizer", "Score", "SufficientStatistics", "answer_of", "bleu_from_totals",
+    "chrf_from_totals", "code_of_metric", "find_metric", "metric_name", "same_answer", "score", "sentence_scores",
+    "sentence_statistics", "signature",
+]  # fmt: skip

@@ -58,7 +58,9 @@ class Pace:
 
 
 def in_words(seconds: float) -> str:
-    """Return such as `12.3 s`, `2 min 05 s`."""
+    """Return such as `12.3 s`, `2 min 05 s`, `5.6 h`."""
+    if seconds >= 7200:
+        return f"{seconds / 3600:.1f} h"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -8,6 +8,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from wheels.output.notices import in_words
 from wheels.output.streams import remark
 
 EVERY = 60.0
@@ -48,8 +49,7 @@ class Progress:
             remark(self.line(now - self.start))
 
     def line(self, seconds: float) -> str:
-        """Return such as `12,000 of 100,000 texts, 112 a second, 13 min left`, after so many seconds of this run."""
+        """Return such as `12,000 of 100,000 texts, 112 a second, 13 min 06 s left`, after seconds of this run."""
         rate = (self.done - self.before) / seconds
         left = (self.total - self.done) / rate
-        rest = f"{left / 3600:.1f} h" if left >= 5400 else f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
-        return f"{self.done:,} of {self.total:,} {self.unit}s, {rate:,.3g} a second, {rest} left"
+        return f"{self.done:,} of {self.total:,} {self.unit}s, {rate:,.3g} a second, {in_words(left)} left"

@@ -37,21 +37,14 @@ def take_level(argv: Sequence[str]) -> tuple[str, list[str]]:
     Raises:
         WheelsError: for a level that is none, or both flags at once.
     """
-    rest, given = list(argv), []
-    end = rest.index("--") if "--" in rest else len(rest)
-    before, after = rest[:end], rest[end:]
-    while "--quiet" in before:
-        before.remove("--quiet")
-        given.append("warning")
-    for place in range(len(before) - 1, -1, -1):
-        flag, equals, value = before[place].partition("=")
-        if flag == "--log-level":
-            words = before[place + 1 : place + 2]
-            given.append(check_choice("log_level", value if equals else "".join(words), LEVELS))
-            del before[place : place + 1 + (not equals)]
-    if len(set(given)) > 1:
+    levels, rest = _take(argv, "--log-level")
+    given = {check_choice("log_level", level, LEVELS) for level in levels}
+    for _ in range(rest[: _end(rest)].count("--quiet")):
+        rest.remove("--quiet")
+        given.add("warning")
+    if len(given) > 1:
         raise WheelsError("give --quiet or one --log-level, not both: --quiet is --log-level warning without bars")
-    return given[0] if given else "info", before + after
+    return next(iter(given), "info"), rest
 
 
 def take_time_limit(argv: Sequence[str]) -> tuple[float | None, list[str]]:
@@ -60,14 +53,24 @@ def take_time_limit(argv: Sequence[str]) -> tuple[float | None, list[str]]:
     Raises:
         WheelsError: for what is no time.
     """
-    rest, limit = list(argv), None
-    end = rest.index("--") if "--" in rest else len(rest)
-    for place in range(end - 1, -1, -1):
-        flag, equals, value = rest[place].partition("=")
-        if flag == "--time-limit":
-            limit = seconds_of(value if equals else "".join(rest[place + 1 : place + 2]))
+    limits, rest = _take(argv, "--time-limit")
+    return next(map(seconds_of, limits), None), rest
+
+
+def _take(argv: Sequence[str], flag: str) -> tuple[list[str], list[str]]:
+    """Return the values of a flag that stands before a `--`, and the other arguments."""
+    rest, values = list(argv), list[str]()
+    for place in range(_end(rest) - 1, -1, -1):
+        name, equals, value = rest[place].partition("=")
+        if name == flag:
+            values.insert(0, value if equals else "".join(rest[place + 1 : place + 2]))
             del rest[place : place + 1 + (not equals)]
-    return limit, rest
+    return values, rest
+
+
+def _end(arguments: Sequence[str]) -> int:
+    """Return the place of the `--` that ends the flags."""
+    return list(arguments).index("--") if "--" in arguments else len(arguments)
 
 
 def bars_where_they_are_seen(level: str) -> None:
