@@ -19,7 +19,7 @@ from wheels.config.parsing import to_dict, write_resolved
 from wheels.data.rows import Row, load_rows
 from wheels.data.tasks import digest, load_task
 from wheels.errors import WheelsError
-from wheels.files import write_json, write_text
+from wheels.files import write_text
 from wheels.models.loading import model_digest
 from wheels.runs import cached, claim
 
@@ -59,13 +59,11 @@ def _run_cells(config: AnnotationConfig, bench: Bench) -> None:
     from wheels.benchmarks.annotation.plot import draw
     from wheels.benchmarks.annotation.summary import summarise
     from wheels.benchmarks.annotation.table import as_csv, as_text
-    from wheels.benchmarks.core.style import render
+    from wheels.benchmarks.core.results import write_result
 
     summary = summarise(bench, results, _start(bench)) | {"filters": filters}
     output = bench.output
-    write_json(output / "annotation.json", summary)
-    write_text(output / "annotation.csv", as_csv(summary))
-    render(draw, summary).write(output, "annotation")
+    write_result(output, "annotation", summary, as_csv(summary), draw)
     write_resolved(config, output, {"data_digest": _digest(bench)})
     write_text(output / "annotation.txt", as_text(summary))
     print(as_text(summary), end="")

@@ -24,15 +24,13 @@ from wheels.benchmarks.ceiling.summary import summarise
 from wheels.benchmarks.ceiling.table import CLAIM, as_csv, as_text
 from wheels.benchmarks.core.cell import TEACHER_END, PointKey, Record
 from wheels.benchmarks.core.decodes import Decode, decode_all, scored_task
-from wheels.benchmarks.core.style import render
+from wheels.benchmarks.core.results import plain_values, write_result
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import CurvePlan, decodes_of, make_plan, points_digest, rows_digest
-from wheels.benchmarks.curve.summary import plain_values
 from wheels.config.parsing import to_dict, versions, write_resolved
 from wheels.data.tasks import Row, Task
 from wheels.decoding.methods.method import deferral
 from wheels.decoding.params import DecodeParams
-from wheels.files import write_json, write_text
 from wheels.json_text import json_digest
 from wheels.metrics import sentence_scores, sentence_statistics, signature
 from wheels.metrics.names import Reference
@@ -132,7 +130,10 @@ def _measure(work: Work, outputs: dict[PointKey, list[Record]]) -> dict[str, Any
         "model_digest": work.plan.model_digest,
         "versions": versions(),
     }
-    _write(work, plain_values(result))
+    facts = {name: result[name] for name in ("data_digest", "model_digest")}
+    write_resolved(config, work.folder, facts)
+    plain = plain_values(result)
+    write_result(work.folder, "ceiling", plain, as_csv(plain), draw)
     print(as_text(result))
     print(f"written to {work.folder}: ceiling.json, ceiling.csv, ceiling.png, ceiling-dark.png")
     return result
@@ -199,12 +200,3 @@ def _found(line: Mapping[str, Any]) -> Found:
     """Return what a line says was found."""
     texts = [Text(tuple(calls), length, text, score) for calls, length, text, score in line["texts"]]
     return Found(texts, line["closed"])
-
-
-def _write(work: Work, result: dict[str, Any]) -> None:
-    """Write what was found as JSON, CSV and a picture."""
-    facts = {"data_digest": result["data_digest"], "model_digest": result["model_digest"]}
-    write_resolved(work.config, work.folder, facts)
-    write_json(work.folder / "ceiling.json", result)
-    write_text(work.folder / "ceiling.csv", as_csv(result))
-    render(draw, result).write(work.folder, "ceiling")

@@ -16,7 +16,7 @@ from wheels import __version__
 from wheels.benchmarks.core.cell import PointKey, Record, cached_records
 from wheels.data.tasks import Task, load_task
 from wheels.decoding.methods.method import Method
-from wheels.decoding.methods.rule import Rule
+from wheels.decoding.methods.rule import AnyRule, Rule
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.streaming import decode
 from wheels.models.artefact import Artefact
@@ -50,13 +50,12 @@ def scored_task(config: Any) -> Task:
 
 
 def depends_on(
-    config: Any, artefact: Artefact, method: Method, seed: int | None, data_digest: str, rows: int
+    config: Any, artefact: Artefact, rule: AnyRule | None, seed: int | None, data_digest: str, rows: int
 ) -> dict[str, Any]:
     """Return what the outputs of a decode depend on beside the models and the method's own settings.
 
     The batch size is below float32, where sums of another batch may round otherwise. Else rows do not touch each other.
     """
-    rule = method.rule
     facts: dict[str, Any] = {} if config.dtype == "float32" else {"batch_size": config.batch_size}
     if isinstance(rule, Rule) and rule.code:  # a rule of the user's own: the digest of its file
         facts["code"] = rule.code

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wheels import __version__
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey
-from wheels.benchmarks.core.decodes import Decode
+from wheels.benchmarks.core.decodes import Decode, depends_on
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.config.fields import weights_of
 from wheels.data.tasks import Row, digest, load_task
@@ -227,31 +226,27 @@ def points_digest(config: CurveConfig, plan: CurvePlan, data_digest: str) -> str
 def signature_of(config: CurveConfig, plan: CurvePlan, key: PointKey, data_digest: str, rows: int) -> dict[str, Any]:
     """Return everything that the outputs of a decode depend on.
 
-    The batch size is, in online mode, whose threshold all rows move, and below float32, where sums of another batch
-    may round otherwise. Else rows do not touch each other.
+    In online mode all rows move the threshold, and the batch size counts too.
     """
     moves: dict[str, Any] = {}
     if config.mode == "online" and 0 < key.budget < 1:
         levels = levels_of(plan.artefact.calibration, RULES[key.rule], key.seed)
         moves = {"levels": [list(point) for point in levels], "rate": RATE}
     moves |= {name: kind for name, kind in weights_of(config).items() if kind != "float32"}
-    if moves or config.dtype != "float32":
+    if moves:
         moves["batch_size"] = config.batch_size
-    if key.rule in RULES and RULES[key.rule].code:  # a rule of the user's own: the digest of its file
-        moves["code"] = RULES[key.rule].code
-    return moves | {
-        "model": plan.model_digest,
-        "head": plan.artefact.head_digest(key.rule, key.seed),
-        "threshold": plan.thresholds[key],
-        "data": data_digest,
-        "rows": rows,
-        "rule": key.rule,
-        "seed": key.seed,
-        "budget": key.budget,
-        "mode": config.mode,
-        "prompt": plan.artefact.pair.prompt.noted,
-        "max_new_tokens": config.max_new_tokens,
-        "device": config.device,
-        "dtype": config.dtype,
-        "wheels": __version__,
-    }
+    shared = depends_on(config, plan.artefact, RULES.get(key.rule), key.seed, data_digest, rows)
+    return (
+        shared
+        | moves
+        | {
+            "model": plan.model_digest,
+            "head": plan.artefact.head_digest(key.rule, key.seed),
+            "threshold": plan.thresholds[key],
+            "rule": key.rule,
+            "seed": key.seed,
+            "budget": key.budget,
+            "mode": config.mode,
+            "prompt": plan.artefact.pair.prompt.noted,
+        }
+    )

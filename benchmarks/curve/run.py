@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from wheels.benchmarks.core.bootstrap import Statistics
 from wheels.benchmarks.core.decodes import decode_all, scored_task
-from wheels.benchmarks.core.style import render
+from wheels.benchmarks.core.results import plain_values, write_result
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import CurvePlan, decodes_of, make_plan, points_digest, rows_digest
 from wheels.benchmarks.curve.diagnostics import diagnose
@@ -21,11 +21,11 @@ from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.plot import draw
 from wheels.benchmarks.curve.report import report, sections
 from wheels.benchmarks.curve.resampled import SentenceStatistics
-from wheels.benchmarks.curve.summary import plain_values, summarise
+from wheels.benchmarks.curve.summary import summarise
 from wheels.benchmarks.curve.table import as_csv, as_text
 from wheels.config.parsing import as_command, to_dict, versions, write_resolved
 from wheels.data.tasks import Task
-from wheels.files import write_json, write_text
+from wheels.files import write_text
 from wheels.metrics import sentence_statistics, signature
 from wheels.metrics.names import Reference
 from wheels.models.readable import readable_rows
@@ -104,11 +104,7 @@ def write_results(
     curve: Mapping[str, Any], measured: Measured, folder: Path, diagnostics: Sequence[str], command: str
 ) -> None:
     """Write the curve as JSON, CSV, picture and page; `diagnostics` are more sections of the page."""
-    plain = plain_values(curve)
-    picture = render(draw, plain)
-    write_json(folder / "curve.json", plain)
-    write_text(folder / "curve.csv", as_csv(curve))
-    picture.write(folder, "curve")
+    picture = write_result(folder, "curve", plain_values(curve), as_csv(curve), draw)
     write_text(folder / "report.html", report(curve, picture, measured, diagnostics, command))
 
 

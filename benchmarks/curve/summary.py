@@ -39,17 +39,6 @@ QUANTILES = (5, 25, 50, 75, 95)
 """Percentiles of the use per output."""
 
 
-def plain_values(value: Any) -> Any:
-    """Return `value` as JSON can hold it."""
-    if isinstance(value, dict):
-        return {key: plain_values(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_values(item) for item in value]
-    if isinstance(value, (float, np.floating)):
-        return round(float(value), 6) if math.isfinite(value) else None
-    return value
-
-
 def interior(found: Mapping[str, Any]) -> list[float]:
     """Return the budgets of a curve at which both models write."""
     return [budget for budget in found["budgets"] if 0.0 < budget < 1.0]

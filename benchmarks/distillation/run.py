@@ -14,8 +14,8 @@ from typing import Any
 import wheels
 from wheels.benchmarks.core.commands import distil
 from wheels.benchmarks.core.recipe import with_digests
+from wheels.benchmarks.core.results import write_result
 from wheels.benchmarks.core.stages import Stage, run_stages
-from wheels.benchmarks.core.style import render
 from wheels.benchmarks.distillation.baselines import baselines
 from wheels.benchmarks.distillation.config import DistillationConfig
 from wheels.benchmarks.distillation.plan import DistillationPlan, Kind
@@ -25,7 +25,6 @@ from wheels.benchmarks.distillation.table import as_csv, as_text
 from wheels.benchmarks.distillation.texts import read_texts, write_texts
 from wheels.data.tasks import SPLITS, Task, load_task
 from wheels.distillation.config import PretrainConfig
-from wheels.files import write_json, write_text
 from wheels.runs import claim
 
 TEACHER = "teacher"
@@ -142,7 +141,5 @@ def training_words(plan: DistillationPlan) -> str:
 def write_summary(plan: DistillationPlan) -> None:
     """Write table, JSON and picture, and print the table."""
     summary = summarise(measured(plan, load_task(plan.data)))
-    write_text(plan.output / "distillation.csv", as_csv(summary))
-    render(draw, summary).write(plan.output, "distillation")
-    write_json(plan.output / "distillation.json", summary)
+    write_result(plan.output, "distillation", summary, as_csv(summary), draw)
     print(as_text(summary))

@@ -8,7 +8,7 @@ from typing import Any
 
 from wheels.agents.config import TrainConfig
 from wheels.benchmarks.core.bootstrap import interval
-from wheels.benchmarks.curve.summary import plain_values
+from wheels.benchmarks.core.results import plain_values
 from wheels.benchmarks.frontier.config import AdviseConfig
 from wheels.benchmarks.frontier.front import PARAMETERS, Front
 from wheels.benchmarks.frontier.measure import Bench

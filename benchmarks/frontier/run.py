@@ -6,24 +6,20 @@ is held against the line of the models alone at equal cost.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from wheels.benchmarks.core.style import render
+from wheels.benchmarks.core.results import plain_values, write_result
 from wheels.benchmarks.curve.decodes import rows_digest
-from wheels.benchmarks.curve.summary import plain_values
 from wheels.benchmarks.frontier.config import FrontierConfig
 from wheels.benchmarks.frontier.measure import Bench
 from wheels.benchmarks.frontier.plot import draw
 from wheels.benchmarks.frontier.summary import cheapest, points, versus
 from wheels.benchmarks.frontier.table import as_csv, shown
-from wheels.benchmarks.frontier.timing import Rounds
 from wheels.benchmarks.study import run as study
 from wheels.benchmarks.study.config import StudyConfig
 from wheels.config.parsing import versions, write_resolved
 from wheels.data.tasks import Row
 from wheels.errors import WheelsError
-from wheels.files import write_json, write_text
 from wheels.metrics import signature
 from wheels.runs import claim
 
@@ -47,7 +43,7 @@ def run(config: FrontierConfig) -> None:
     with claim(bench.folder, "bench frontier", config, identity, kept=kept):
         found = plain_values(_measure(config, bench, rows))
         write_resolved(config, bench.folder, {"data_digest": rows_digest(rows), "models": identity["models"]})
-        _write(bench.folder, found)
+        write_result(bench.folder, "frontier", found, as_csv(found), draw)
     print(f"{shown(found)}\nwritten to {bench.folder}: frontier.json, frontier.csv, frontier.png")
 
 
@@ -81,17 +77,5 @@ def _measure(config: FrontierConfig, bench: Bench, rows: list[Row]) -> dict[str,
         "points": points(scored, task.metrics, place),
         "versus": versus(scored, task.metrics, first, config.claims),
         "cheapest": list(cheapest(choice, scored, task.metrics[0], config.levels, config.confidence)),
-        "load": {str(size): _loads(timed) for size, timed in rounds.items()},
+        "load": {str(size): [each["load"] for each in timed] for size, timed in rounds.items()},
     }
-
-
-def _loads(rounds: Rounds) -> list[float]:
-    """Return the load average of the machine at the start of each round."""
-    return [each["load"] for each in rounds]
-
-
-def _write(folder: Path, found: dict[str, Any]) -> None:
-    """Write what was found as JSON, CSV and a picture."""
-    write_json(folder / "frontier.json", found)
-    write_text(folder / "frontier.csv", as_csv(found))
-    render(draw, found).write(folder, "frontier")

@@ -101,7 +101,7 @@ def write(
         for way in (way for way in ways if writer_of(students, way) is student):
             for key in way.keys:
                 method = method_of(config, student, way, key.seed)
-                facts = depends_on(config, student.artefact, method, key.seed, digest, len(rows))
+                facts = depends_on(config, student.artefact, method.rule, key.seed, digest, len(rows))
                 facts |= {"model": student.digest, "method": way.method}
                 facts |= {"prompt": student.artefact.pair.prompt.noted, "budget": way.budget}
                 facts |= {"tolerance": config.tolerance} if way.method == "verified" else {}

@@ -14,10 +14,9 @@ from typing import Any
 
 from wheels.benchmarks.core.cell import PointKey, Record
 from wheels.benchmarks.core.decodes import Decode, decode_all, depends_on, scored_task
-from wheels.benchmarks.core.style import render
+from wheels.benchmarks.core.results import plain_values, write_result
 from wheels.benchmarks.curve.decodes import refuse_scored, rows_digest
 from wheels.benchmarks.curve.resampled import Resampled
-from wheels.benchmarks.curve.summary import plain_values
 from wheels.benchmarks.passes.config import PassesConfig
 from wheels.benchmarks.passes.plot import draw
 from wheels.benchmarks.passes.settings import Setting, ends, seeds_of, settings_of, sweep_of, tuned
@@ -37,7 +36,6 @@ from wheels.data.tasks import Row, Task, load_task
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.models.backends import use_backend
 from wheels.decoding.params import DecodeParams
-from wheels.files import write_json, write_text
 from wheels.json_text import json_digest
 from wheels.metrics import sentence_statistics, signature
 from wheels.models.artefact import Artefact
@@ -113,7 +111,7 @@ def _measure(
     names = dict(zip(("task", "student", "teacher"), place, strict=True))
     found = {**names, **facts, "notes": seeds_of(config, artefact)[1], **_found(settings, sample, points, task.metrics)}
     found["tuned"] = [asdict(each) for each in tried]
-    _write(folder, found)
+    write_result(folder, "passes", plain_values(found), as_csv(points, task.metrics), draw)
     print(shown(found))
     print(f"written to {folder}: passes.json, passes.csv, passes.png")
     for each in (each for each in chosen if each.seed in (None, 0)):
@@ -182,15 +180,8 @@ def _decode_all(
 
 def _signature(config: PassesConfig, artefact: Artefact, setting: Setting, split: Split) -> dict[str, Any]:
     """Return everything that the outputs of a setting depend on beside the models."""
-    facts = depends_on(config, artefact, setting.method, setting.seed, split.digest, len(split.rows))
+    facts = depends_on(config, artefact, setting.method.rule, setting.seed, split.digest, len(split.rows))
     return facts | {"setting": setting.name}
-
-
-def _write(folder: Path, found: dict[str, Any]) -> None:
-    """Write what was found as JSON, CSV and a picture."""
-    write_json(folder / "passes.json", plain_values(found))
-    write_text(folder / "passes.csv", as_csv(found["points"], list(found["metrics"])))
-    render(draw, plain_values(found)).write(folder, "passes")
 
 
 def generate_command(config: PassesConfig, setting: Setting) -> str:

@@ -12,12 +12,12 @@ import numpy as np
 
 import wheels
 from wheels.benchmarks.core.bootstrap import compare, interval, mean_over_seeds, resample_sentences
-from wheels.benchmarks.core.style import render
+from wheels.benchmarks.core.results import write_result
 from wheels.benchmarks.rationales.config import GridConfig
 from wheels.benchmarks.rationales.overlap import overlap
 from wheels.benchmarks.rationales.plot import draw
 from wheels.data.tasks import load_task
-from wheels.files import read_object, write_json, write_text
+from wheels.files import read_object
 from wheels.metrics import SufficientStatistics, signature
 from wheels.output.tables import Column, Table, digits, estimate
 
@@ -63,9 +63,7 @@ def summarise(
         from wheels.benchmarks.rationales.speed import throughput
 
         report["throughput"] = throughput(data, output / "teacher")
-    render(draw, report).write(output, "rationales")
-    write_text(output / "rationales.csv", as_csv(lines))
-    write_json(output / "rationales.json", report)
+    write_result(output, "rationales", report, as_csv(lines), draw)
     print(as_text(report))
 
 

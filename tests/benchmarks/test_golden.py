@@ -21,6 +21,7 @@ from tests.benchmarks.curve.synthetic import statistics
 from wheels.annotation import summary as annotate_summary
 from wheels.benchmarks.annotation import summary as annotation_summary
 from wheels.benchmarks.annotation import table as annotation_table
+from wheels.benchmarks.core.results import plain_values
 from wheels.benchmarks.curve import summary as curve_summary
 from wheels.benchmarks.curve import table as curve_table
 from wheels.benchmarks.distillation import cache_summary, config
@@ -61,7 +62,7 @@ def curves() -> dict[str, str]:
     curve = curve_summary.summarise(inputs.curve_outputs(), statistics)
     strict = curve_summary.summarise(inputs.strict_outputs(), statistics)
     found = {"curve.txt": curve_table.as_text(curve), "curve.csv": curve_table.as_csv(curve)}
-    found |= {"curve.json": as_json(curve_summary.plain_values(curve)), "curve_strict.txt": curve_table.as_text(strict)}
+    found |= {"curve.json": as_json(plain_values(curve)), "curve_strict.txt": curve_table.as_text(strict)}
     for folder in ("multi30k_policy_on_tatoeba_average", "multi30k_de_en_strict", "tatoeba_de_en_long"):
         found[f"{folder}.txt"] = curve_table.as_text(inputs.committed_curve(folder))
     return found

@@ -8,9 +8,10 @@ import pytest
 from tests.benchmarks.curve.synthetic import measured, statistics
 from tests.pictures import drawn
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record
+from wheels.benchmarks.core.results import plain_values
 from wheels.benchmarks.curve.detail_plots import draw_adherence
 from wheels.benchmarks.curve.measured import Measured
-from wheels.benchmarks.curve.summary import plain_values, summarise
+from wheels.benchmarks.curve.summary import summarise
 
 
 def record(quality: float, calls: int, tokens: int) -> Record:

@@ -12,11 +12,11 @@ import torch
 from tests.decoding.tiny import save_artefact, write
 from tests.envs.tiny import SOURCES
 from wheels.benchmarks.core.cell import PointKey, Record
+from wheels.benchmarks.core.results import plain_values
 from wheels.benchmarks.curve import reliability
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.reliability import judge
 from wheels.benchmarks.curve.run import run
-from wheels.benchmarks.curve.summary import plain_values
 from wheels.decoding import teacher_forcing
 from wheels.decoding.methods.calibrated import calibrated
 from wheels.decoding.methods.rules import head_score

@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 
 from tests.benchmarks.curve.synthetic import measured, statistics
 from tests.pictures import drawn, pixels
+from wheels.benchmarks.core.results import plain_values
 from wheels.benchmarks.core.style import HEAVY, LIGHT, render
 from wheels.benchmarks.curve import plot
 from wheels.benchmarks.curve.detail_plots import draw_adherence
 from wheels.benchmarks.curve.plot import look, main_rules, weight
-from wheels.benchmarks.curve.summary import plain_values, summarise
+from wheels.benchmarks.curve.summary import summarise
 from wheels.metrics import metric_name
 
 

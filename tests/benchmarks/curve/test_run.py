@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from wheels.benchmarks.core import decodes as core_decodes
+from wheels.benchmarks.core import results
 from wheels.benchmarks.core.cell import PointKey
+from wheels.benchmarks.core.results import plain_values
 from wheels.benchmarks.curve import decodes
 from wheels.benchmarks.curve import run as curves
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import load_artefact, rows_digest
 from wheels.benchmarks.curve.diagnostics import Diagnostics
 from wheels.benchmarks.curve.run import run
-from wheels.benchmarks.curve.summary import plain_values
 from wheels.data.prompts import Prompt
 from wheels.data.tasks import Row
 from wheels.decoding.methods.method import Method
@@ -161,7 +162,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         "calibrated",
         lambda artefact, name, budget, *_: replace(RULES["random"], name=name).at(0.5, budget),
     )
-    monkeypatch.setattr(curves, "render", lambda draw, curve: Picture(b"\x89PNG", b""))  # its own tests draw
+    monkeypatch.setattr(results, "render", lambda draw, curve: Picture(b"\x89PNG", b""))  # its own tests draw
     monkeypatch.setattr(curves, "diagnose", lambda *inputs: Diagnostics())
     monkeypatch.setattr(curves, "sections", lambda curve, diagnostics: ["<h2>Diagnostics</h2>"])
     return World(artefact, write_rows(tmp_path / "scored.jsonl", TEST_ROWS), tmp_path / "out", monkeypatch)

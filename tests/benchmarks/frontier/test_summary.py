@@ -11,7 +11,7 @@ import pytest
 from tests.benchmarks.frontier.test_front import CHECKED, FEW, LARGE, MANY, SMALL, world
 from tests.pictures import drawn
 from wheels.benchmarks.core.bootstrap import holm
-from wheels.benchmarks.curve.summary import plain_values
+from wheels.benchmarks.core.results import plain_values
 from wheels.benchmarks.frontier.front import PARAMETERS, TOKENS, Front
 from wheels.benchmarks.frontier.plot import draw
 from wheels.benchmarks.frontier.summary import cheapest, points, versus
