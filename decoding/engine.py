@@ -29,10 +29,10 @@ from wheels.decoding.models.costs import Costs, costs_of
 from wheels.decoding.models.forward_batches import OVERHEAD
 from wheels.decoding.models.runner import Output, Pass
 from wheels.decoding.params import DecodeParams
+from wheels.decoding.pass_kinds import passes_for
 from wheels.decoding.passes import called
 from wheels.decoding.read_ahead import ReadAhead
 from wheels.decoding.remote.pacer import pacer_of
-from wheels.decoding.remote.passes import passes_for
 from wheels.decoding.remote.write_on import WriteOn, split, write_on_of
 from wheels.decoding.scheduler import Schedule
 from wheels.decoding.sequences import Sequence, TextBatch
@@ -101,8 +101,8 @@ class Engine:
 
     def _costs(self, pair: Pair, count: int, alone: bool) -> Costs | None:
         """Return the measured costs of passes, where a decision depends on them."""
-        if pair.is_remote:
-            return None  # a request is not measured: as many rows wait as a batch has
+        if not pair.shows_logits:
+            return None  # what a call takes is not measured: as many rows wait as a batch has
         waits = self.schedule.kind == "grouped" and count > self.batch_size > 1 and not (alone or self.online)
         if self.method.adaptive or (waits and self.schedule.group is None):
             return costs_of(pair, self.batch_size)

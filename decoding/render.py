@@ -82,6 +82,9 @@ class Summary:
         for trace in traces:
             self._asked = trace.rule if trace.budget is None else f"asked {trace.budget:g}, {trace.mode}"
             self._total.update({name: getattr(trace, name) for name in SUMMED})
+            if trace.own_tokens is not None:
+                counts = {name: getattr(trace, name) for name in ("characters", "teacher_characters")}
+                self._total.update(counts | dict(zip(("own_read", "own_written"), trace.own_tokens, strict=True)))
             if trace.bill is not None and trace.bill.dollars is not None:
                 paid, alone = self._dollars
                 self._dollars = paid + trace.bill.dollars, alone + (trace.bill.teacher_dollars or 0.0)
@@ -95,8 +98,18 @@ class Summary:
             f"{total['teacher_tokens']} of {_counted(total['tokens'], 'token')}, "
             f"{_counted(total['teacher_passes'], 'pass')}, {_counted(total['teacher_positions'], 'position')}"
             + (f"; {total['accepted']} of {drafted} kept" if total["drafted"] else "")
+            + (self._by_text if total["own_read"] else "")
             + ("; ${:.6f}, the teacher alone ${:.6f}".format(*self._dollars) if any(self._dollars) else "")
             + (f"; degraded: {_counted(total['degraded'], 'call')} without an answer" if total["degraded"] else "")
+        )
+
+    @property
+    def _by_text(self) -> str:
+        """What a teacher with a tokenizer of its own was used for."""
+        total = self._total
+        return (
+            f"; {total['teacher_characters']:,} of {_counted(total['characters'], 'character')}, for which it read "
+            f"{total['own_read']:,} and wrote {_counted(total['own_written'], 'token')} of its own"
         )
 
 

@@ -75,6 +75,8 @@ class Sequence:
     """How many of the best tokens are kept at each place, with their log-probabilities; None: no place's."""
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     """Of each token, where `best` asks for them and no draft is verified."""
+    teacher_source: list[int] = field(default_factory=list)
+    """What the teacher reads of the source, where it has other tokens (`Pair.encode_for_teacher`)."""
 
     @cached_property
     def copy_pointer(self) -> CopyPointer:
@@ -139,6 +141,11 @@ def prepare_sequences(
             sequence.error = f"input {sequence.index + 1}: {tokens}"
             continue
         sequence.source = tokens
+        try:
+            sequence.teacher_source = pair.encode_for_teacher(sources[sequence.index - first])
+        except WheelsError as error:
+            sequence.error = f"input {sequence.index + 1}: {error}"
+            continue
         sequence.limit = room(len(tokens), max_new_tokens, limit, is_seq2seq=pair.is_seq2seq)
         if not tokens:
             sequence.error = f"input {sequence.index + 1} gives an empty prompt; give it some text"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from wheels.decoding.across.pair import TextPair
 from wheels.decoding.methods.method import Method
 from wheels.decoding.remote.pair import RemotePair
 from wheels.decoding.remote.prices import Bill
@@ -58,6 +59,8 @@ class Trace:
     """Answers of a remote teacher that were what the student had written meanwhile: round trips that took no time."""
     bill: Bill | None = None
     """What a remote teacher was paid for it; None where the teacher is here."""
+    own_tokens: tuple[int, int] | None = None
+    """Tokens that a teacher with a tokenizer of its own read and wrote, in that; None where it has its student's."""
     error: str | None = None
     """Why nothing was written; None where something was."""
     runs_on: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -82,6 +85,17 @@ class Trace:
     def teacher_use(self) -> float:
         """The measured share of the tokens that the teacher wrote."""
         return self.teacher_tokens / self.tokens if self.tokens else 0.0
+
+    @property
+    def characters(self) -> int:
+        """Characters of the output."""
+        return sum(map(len, self.pieces))
+
+    @property
+    def teacher_characters(self) -> int:
+        """Characters that the teacher wrote."""
+        pairs = zip(self.pieces, self.authors, strict=True)
+        return sum(len(piece) for piece, author in pairs if author == TEACHER)
 
     @property
     def wasted(self) -> int:
@@ -119,8 +133,15 @@ class Trace:
             "degraded": self.degraded,
             "runs_on": dict(self.runs_on),
             **({} if self.bill is None else {"guessed": self.guessed, "bill": self.bill.to_json()}),
+            **({} if self.own_tokens is None else self._by_text(self.own_tokens)),
             **({} if self.error is None else {"error": self.error}),
         }
+
+    def _by_text(self, own_tokens: tuple[int, int]) -> dict[str, Any]:
+        """Return what is counted where the teacher has a tokenizer of its own."""
+        read, written = own_tokens
+        counts = {"characters": self.characters, "teacher_characters": self.teacher_characters}
+        return counts | {"teacher_own_tokens": {"read": read, "written": written}}
 
 
 def trace_of(pair: Pair, sequence: Sequence, method: Method, runs_on: Mapping[str, str]) -> Trace:
@@ -139,7 +160,7 @@ def trace_of(pair: Pair, sequence: Sequence, method: Method, runs_on: Mapping[st
         authors=tuple(TEACHER if teacher else STUDENT for teacher in sequence.by_teacher),
         teacher_passes=sequence.teacher_passes,
         teacher_positions=sequence.teacher_positions,
-        prompt_positions=len(sequence.source) if sequence.teacher_passes else 0,
+        prompt_positions=len(sequence.teacher_source or sequence.source) if sequence.teacher_passes else 0,
         budget=None if method.budget is None else method.budget_of(sequence.index),
         mode=method.mode,
         rule=method.name,
@@ -152,9 +173,15 @@ def trace_of(pair: Pair, sequence: Sequence, method: Method, runs_on: Mapping[st
         degraded=sequence.degraded,
         guessed=sequence.guessed,
         bill=pair.bill(sequence) if isinstance(pair, RemotePair) else None,
+        own_tokens=own_tokens_of(sequence) if isinstance(pair, TextPair) else None,
         error=sequence.error,
         runs_on=runs_on,
     )
+
+
+def own_tokens_of(sequence: Sequence) -> tuple[int, int]:
+    """Return the tokens that a teacher read and wrote, by its own tokenizer."""
+    return int(sequence.usage.prompt), int(sequence.usage.completion)
 
 
 def teacher_use(traces: list[Trace]) -> float:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wheels.api import calibrate as calibrate
     from wheels.api import pretrain as pretrain
     from wheels.api import train as train
+    from wheels.decoding.across.pair import TextPair as TextPair
     from wheels.decoding.hf.generate import hf_generate as hf_generate
     from wheels.decoding.methods.method import Method as Method
     from wheels.decoding.methods.method import bild as bild

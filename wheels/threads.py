@@ -45,7 +45,7 @@ def set_threads(asked: int | None, *pairs: Pair) -> None:
     if asked is not None:
         torch.set_num_threads(asked)
     elif not any(name in os.environ for name in COUNTS):
-        largest = max(model.num_parameters() for pair in pairs for model in (pair.student, pair.teacher))
+        largest = max(model.num_parameters() for pair in pairs for model in pair.models)
         torch.set_num_threads(1 if largest <= SMALL else min(own, usable_processors()))
 
 

@@ -19,6 +19,7 @@ from wheels.data.options import OWN_METRIC, bad_rows_option
 from wheels.data.prompts import check_given
 from wheels.decoding.methods.choices import MODE_HELP, MODES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
+from wheels.decoding.remote.span import FORMS, check_span
 from wheels.errors import WheelsError
 
 model_option = option_group("models")
@@ -37,6 +38,9 @@ class CurveConfig:
         reads=PLACE,
     )
     teacher: str | None = model_option(None, "folder or hub id of the teacher (default: the model's own)", reads=PLACE)
+    span: str = model_option(
+        "tokens:1", f"how much one call buys of a teacher with a tokenizer of its own: {FORMS}", check=check_span
+    )
     also: tuple[str, ...] = model_option(
         (),
         "more trained models of the same pair, each trained and calibrated on its own: their seeds are further ones",

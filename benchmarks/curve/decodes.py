@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from wheels.benchmarks.core.decodes import Decode, depends_on
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.config.fields import weights_of
 from wheels.data.tasks import Row, digest, load_task
+from wheels.decoding.across.pair import load_pair
 from wheels.decoding.commands import calibrate
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.commands.calibration_hint import calibration_hint
@@ -49,7 +51,8 @@ def rows_digest(rows: Sequence[Row]) -> str:
 def load_artefact(config: CurveConfig) -> Artefact:
     """Return the model that is to be measured."""
     use_backend(config.backend)
-    place = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
+    place: dict[str, Any] = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
+    place["load_pair"] = partial(load_pair, span=config.span)
     artefact = Artefact.of_student(config.model, config.teacher, **place)
     set_threads(config.threads, artefact.pair)
     return artefact
@@ -88,7 +91,7 @@ def default_rules(config: CurveConfig, artefact: Artefact) -> tuple[CurveConfig,
     if artefact.calibration.points and config.calibration_data is None:
         known = tuple(rule for rule in known if rule in kept)
     lacking = [rule for rule in RULE_NAMES if rule not in known]
-    note = f"not measured, for want of a trained head or of thresholds: {', '.join(lacking)}" if lacking else ""
+    note = f"not measured, for want of a trained head, thresholds or logits: {', '.join(lacking)}" if lacking else ""
     return replace(config, rules=known), note
 
 
@@ -126,6 +129,7 @@ def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list
         model=config.model or EMBEDDED,
         data=str(config.calibration_data),
         teacher=config.teacher,
+        span=config.span,
         source=config.source,
         target=config.target,
         # The ends of the range too: between them any budget can be interpolated.

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from wheels.config.fields import weights_of
 from wheels.config.parsing import to_dict
 from wheels.data.tasks import digest, load_task
+from wheels.decoding.across.pair import load_pair
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.methods.calibrated import known_rules, rule_of
 from wheels.decoding.methods.method import deferral
@@ -115,7 +117,8 @@ def calibrate_model(config: CalibrateConfig) -> None:
         WheelsError: where those that would stay were measured otherwise.
     """
     set_loading(attn_implementation=config.attn_implementation, trust_remote_code=config.trust_remote_code)
-    place = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
+    place: dict[str, Any] = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
+    place["load_pair"] = partial(load_pair, span=config.span)
     artefact = Artefact.load(config.model, teacher=config.teacher, **place)
     set_threads(config.threads, artefact.pair)
     path = Path(config.model) / "deferral" / "calibration.json"

@@ -20,6 +20,7 @@ from wheels.config.fields import (
 from wheels.config.paths import PLACE
 from wheels.data.options import bad_rows_option
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
+from wheels.decoding.remote.span import FORMS, check_span
 from wheels.errors import WheelsError
 
 data_option = option_group("data")
@@ -40,6 +41,9 @@ class CalibrateConfig:
         REQUIRED, "task, folder, file or hub:owner/name to calibrate on; never the data to be scored", reads=PLACE
     )
     teacher: str | None = option(None, "folder or hub id of the teacher (default: the model's own)", reads=PLACE)
+    span: str = option(
+        "tokens:1", f"how much one call buys of a teacher with a tokenizer of its own: {FORMS}", check=check_span
+    )
     split: str = data_option("validation", "split of the data that is used")
     source: str = data_option("source", "column of the source; dots reach nested ones")
     target: str = data_option("target", "column of the reference")

@@ -12,7 +12,7 @@ from wheels.models.artefact import Artefact, embedded_folder
 
 OF_TRAINING = ("data", "source", "target", "max_new_tokens", "dtype")
 """What a calibration takes from the settings that a model was trained with."""
-OF_CALIBRATION = (*OF_TRAINING, "split", "limit", "teacher", "device")
+OF_CALIBRATION = (*OF_TRAINING, "split", "limit", "teacher", "span", "device")
 """What it takes from the calibration before it."""
 
 

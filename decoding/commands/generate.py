@@ -11,6 +11,7 @@ from typing import Any
 
 from wheels.config.fields import weights_of
 from wheels.data.prompts import chosen_prompt
+from wheels.decoding.across.pair import load_pair
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.methods.calibrated import rule_of
 from wheels.decoding.methods.choices import BUDGETED, DRAFT_LENGTHS, TOLERANCES
@@ -37,7 +38,6 @@ from wheels.decoding.trace import Trace
 from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact
 from wheels.models.loading import set_loading
-from wheels.models.pair import Pair
 from wheels.output.progress import Progress
 from wheels.output.streams import remark, say
 
@@ -79,7 +79,7 @@ def load_artefact(config: GenerateConfig, *, conversations: bool = False) -> Art
     if config.is_remote:
         place["load_pair"] = partial(RemotePair.load, remote=remote_teacher(config), **own)
     else:
-        place["load_pair"] = partial(Pair.load, **own)
+        place["load_pair"] = partial(load_pair, span=config.span, **own)
     if config.student is not None and teacher is not None:
         artefact = Artefact.untrained(config.student, teacher, **place)
     else:

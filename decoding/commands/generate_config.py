@@ -98,7 +98,9 @@ class GenerateConfig:
     )
     teacher_timeout: float = remote_option(30.0, "seconds for one request", minimum=0.01)
     teacher_attempts: int = remote_option(3, "requests for one call; what may pass is tried again", minimum=1)
-    span: str = remote_option("tokens:1", f"how much one call buys: {FORMS}", check=check_span)
+    span: str = remote_option(
+        "tokens:1", f"how much one call buys, of a teacher with a tokenizer of its own too: {FORMS}", check=check_span
+    )
     write_on: bool = remote_option(True, "let the student write on while an answer is under way; texts stay the same")
     prices: tuple[str, ...] = remote_option(
         (),
@@ -270,7 +272,7 @@ class GenerateConfig:
             )
         for field in fields_of(type(self)):
             given = getattr(self, field.name)
-            if field.group == REMOTE and given != field.default and not self.is_remote:
+            if field.group == REMOTE and given != field.default and not self.is_remote and field.name != "span":
                 raise WheelsError(f"{field.name} {given!r} is for a teacher behind an address; leave it out")
         if self.prices:
             Prices.of(self.prices)

@@ -9,6 +9,7 @@ from wheels.decoding.methods.rule import Levels, Rule
 from wheels.decoding.methods.rules import BUILT_IN, find_rule
 from wheels.errors import WheelsError, check_budget
 from wheels.models.artefact import Artefact
+from wheels.models.student_pair import StudentPair
 from wheels.policy.calibration import Calibration, NotCalibrated
 
 
@@ -29,8 +30,15 @@ def rule_of(artefact: Artefact, rule: str | Rule, seed: int = 0) -> Rule:
 
 
 def known_rules(artefact: Artefact) -> tuple[str, ...]:
-    """Return the rules of the package that a model can be asked for: all but those whose head it has not."""
-    return tuple(rule.name for rule in BUILT_IN if rule.head is None or artefact.heads.get(rule.name))
+    """Return the rules of the package that a model can be asked for.
+
+    Those are all but those whose head it has not, and those that its teacher tells too little for.
+    """
+    rules = [rule for rule in BUILT_IN if rule.head is None or artefact.heads.get(rule.name)]
+    if isinstance(artefact.pair, StudentPair):
+        one = artefact.pair.most_per_call == 1
+        rules = [rule for rule in rules if not rule.needs_teacher and (one or not rule.known_rate)]
+    return tuple(rule.name for rule in rules)
 
 
 def calibrated(artefact: Artefact, rule: str | Rule, budget: float, seed: int = 0, mode: str = "average") -> Rule:
@@ -43,6 +51,8 @@ def calibrated(artefact: Artefact, rule: str | Rule, budget: float, seed: int = 
         WheelsError: as `rule_of`, and for a budget that was not calibrated; in online mode for a rule that was not.
     """
     found = rule_of(artefact, rule, seed) if isinstance(rule, str) else rule
+    if mode == "average" and 0 < budget < 1:
+        check_spans_measured(artefact, found)
     try:
         threshold = threshold_of(artefact.calibration, found, budget, seed, mode)
     except NotCalibrated as error:
@@ -57,6 +67,17 @@ def calibrated(artefact: Artefact, rule: str | Rule, budget: float, seed: int = 
     except NotCalibrated as error:
         raise WheelsError(f"{error}{calibration_hint(artefact, [found.given], None, seed)}") from None
     return replace(found, levels=levels).at(threshold, budget)
+
+
+def check_spans_measured(artefact: Artefact, rule: Rule) -> None:
+    """Raise a `WheelsError` where calls buy what their text takes, and thresholds were measured with other calls."""
+    if artefact.pair.shows_logits or rule.known_rate or artefact.calibration.model_digest == artefact.digest:
+        return
+    if isinstance(artefact.pair, StudentPair) and artefact.pair.spans_measured:
+        raise WheelsError(
+            f"the thresholds of {artefact.folder or 'this model'} were measured with another teacher or span, and a "
+            "call buys what its text takes; calibrate it with this teacher and span, or use budget_mode online"
+        )
 
 
 def threshold_of(calibration: Calibration, rule: Rule, budget: float, seed: int, mode: str) -> float:

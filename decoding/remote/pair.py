@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
 
 from transformers import PreTrainedModel
 
@@ -14,10 +13,10 @@ from wheels.decoding.sequences import Sequence
 from wheels.errors import WheelsError, check_kind
 from wheels.models.limits import context_limit
 from wheels.models.loading import Tokenizer, load_model, load_tokenizer
-from wheels.models.pair import Pair, end_tokens, logits_size, name_of
+from wheels.models.student_pair import StudentPair
 
 
-class RemotePair(Pair):
+class RemotePair(StudentPair):
     """A student and a tokenizer in memory, and a teacher that is asked over HTTP.
 
     The teacher writes tokens and shows no logits, so whatever needs those is refused: `teacher` is an error.
@@ -33,8 +32,6 @@ class RemotePair(Pair):
         WheelsError: for a server that cannot be a teacher of this student.
     """
 
-    is_remote: ClassVar[bool] = True
-
     def __init__(
         self,
         student: PreTrainedModel,
@@ -44,32 +41,25 @@ class RemotePair(Pair):
         prompt: Prompt | str = "{source}",
         student_weights: str = "float32",
     ) -> None:
-        check_kind("student", student, PreTrainedModel, "a model in memory (RemotePair.load takes folders)")
         check_kind("remote", remote, RemoteTeacher, "a RemoteTeacher")
-        check_kind("tokenizer", tokenizer, Tokenizer, "a tokenizer")
-        self.student, self.remote, self.tokenizer, self.prompt = student.eval(), remote, tokenizer, Prompt.of(prompt)
-        self.student_weights, self.teacher_weights = student_weights, "float32"
-        self.__post_init__()
-        self.read_by(self.prompt)
-        highest = max(tokenizer.get_vocab().values())
-        if highest >= self.vocab_size:
-            raise WheelsError(
-                f"the tokenizer has ids up to {highest}, but student {name_of(student)!r} has only {self.vocab_size} "
-                "logits"
-            )
+        self.remote = remote
+        super().__init__(student, tokenizer, prompt=prompt, student_weights=student_weights)
         self.probe = remote.connect(tokenizer, self.vocab_size, is_seq2seq=self.is_seq2seq)
 
-    def __getattr__(self, name: str) -> Any:
-        """Refuse the teacher by name."""
-        if name == "teacher":
-            raise WheelsError(
-                f"the teacher {self.remote.place} shows neither weights nor logits, and this needs them; give the "
-                "folder of a teacher"
-            )
-        raise AttributeError(f"{type(self).__name__} has no {name}")
+    @property
+    def teacher_told(self) -> str:
+        """What the teacher tells, for errors."""
+        return f"the teacher {self.remote.place} tells the tokens that it writes, and no logits"
 
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    @property
+    def other_teacher(self) -> str:
+        """What to give in its place, for errors."""
+        return "the folder of a teacher"
+
+    @property
+    def most_per_call(self) -> int:
+        """Tokens that a call buys at most."""
+        return self.remote.span.most
 
     def __repr__(self) -> str:
         return f"RemotePair({type(self.student).__name__}, {self.remote.place})"
@@ -123,16 +113,6 @@ class RemotePair(Pair):
     def bill(self, sequence: Sequence) -> Bill:
         """Return what an output cost."""
         return bill_of(self.remote.ledger.prices, sequence.usage, len(sequence.source), len(sequence.tokens))
-
-    @property
-    def vocab_size(self) -> int:
-        """V, the range of token ids: the student's."""
-        return logits_size(self.student)
-
-    @property
-    def eos_ids(self) -> tuple[int, ...]:
-        """The student's end tokens; where the teacher ends a text with one of its own, the student's first stands."""
-        return end_tokens(self.student, self.tokenizer)
 
     @property
     def source_limit(self) -> int | None:

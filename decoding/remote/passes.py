@@ -6,54 +6,22 @@ from concurrent.futures import Future
 
 import torch
 
-from wheels.decoding.methods.method import Method
 from wheels.decoding.params import TEACHER_STREAM, DecodeParams
-from wheels.decoding.passes import Passes
 from wheels.decoding.remote.pair import RemotePair
 from wheels.decoding.remote.protocol import Answer, Span, TextSoFar
-from wheels.decoding.sequences import Sequence, TextBatch
+from wheels.decoding.sequences import Sequence
+from wheels.decoding.student_passes import StudentPasses
 from wheels.errors import WheelsError
 from wheels.models.pair import Pair
 
 
-def passes_for(pair: Pair, texts: TextBatch, params: DecodeParams, method: Method, overhead: int) -> Passes:
-    """Return what computes for a pair and a method; the arguments are those of `Passes`.
-
-    Raises:
-        WheelsError: where the method needs more of its teacher than a remote one tells.
-    """
-    kind: type[Passes] = Passes
-    if isinstance(pair, RemotePair):
-        check_remote(pair, method, params)
-        kind = RemotePasses
-    return kind(pair, texts, params, overhead=overhead, longest_draft=method.draft_probs(params.sampling))
-
-
-def check_remote(pair: RemotePair, method: Method, params: DecodeParams) -> None:
-    """Raise a `WheelsError` where a method needs more of its teacher than a remote one tells."""
-    told = f"and the teacher {pair.remote.place} tells the tokens that it writes, and no logits"
-    if method.rule is not None and method.rule.needs_teacher:
-        raise WheelsError(
-            f"rule {method.rule.name!r} reads the teacher's logits before every token, {told}; use another rule, or "
-            "the folder of a teacher"
-        )
-    if method.verifier is not None:
-        raise WheelsError(
-            f"method {method.name!r} verifies drafts by the teacher's logits, {told}; use deferral, or the folder of a "
-            "teacher"
-        )
-    if pair.remote.span.most > 1 and method.between and method.mode != "online":
-        raise WheelsError(
-            f"a call buys up to {pair.remote.span.most} tokens, and {method.mode} mode counts on one: use budget_mode "
-            "online, which counts those that came, or span tokens:1"
-        )
-    if params.logits_processor is not None:
-        raise WheelsError(f"logits_processor changes the logits of both models, {told}; leave it out")
+def check_server(pair: RemotePair, params: DecodeParams) -> None:
+    """Raise a `WheelsError` for a setting that the server has not."""
     if params.sampling.top_k and pair.probe is not None and pair.probe.is_wheels:
         raise WheelsError("top_k is no setting of `wheels serve`, where the teacher is; use top_p")
 
 
-class RemotePasses(Passes):
+class RemotePasses(StudentPasses):
     """A student here and a teacher elsewhere, over one batch of texts."""
 
     def _open_teacher(self, pair: Pair) -> None:
@@ -67,10 +35,6 @@ class RemotePasses(Passes):
         """Let texts begin in `slots`; nothing is computed yet."""
         super().admit(slots, sequences)
         self.read_Q[slots] = 0
-
-    def unread_prompt(self, model: str, slot: int) -> int:
-        """Return how much of the tokens before an output a model has not read; the server reads them at once."""
-        return 0 if model == "teacher" else super().unread_prompt(model, slot)
 
     def call_teacher(self, slots: list[int], slots_R: torch.Tensor, logits_RV: torch.Tensor | None = None) -> None:
         """Let the teacher write after some texts; where it does not answer the student writes in its place."""
@@ -95,7 +59,7 @@ class RemotePasses(Passes):
         text = self.texts.sequence(slot)
         text.usage += answer.usage
         if answer.span is None:
-            self._write_instead(slot, start)
+            self.write_instead(slot, start)
             return False
         tokens, ahead = self._tokens_of(answer.span), text.tokens[start:]
         self._count(slot, start)
@@ -104,9 +68,9 @@ class RemotePasses(Passes):
             return True
         pairs = enumerate(zip(tokens, ahead, strict=False))
         same = next((place for place, (theirs, own) in pairs if theirs != own), min(len(tokens), len(ahead)))
-        self._cut(slot, start + same)
+        self.cut(slot, start + same)
         self.texts.append_span(slot, tokens[same:], by_teacher=True)
-        self._forget(slot, start + same)
+        self.forget(slot, start + same)
         return False
 
     def _texts(self, slots: list[int], slots_R: torch.Tensor) -> list[TextSoFar]:
@@ -136,28 +100,3 @@ class RemotePasses(Passes):
         text.teacher_passes += 1
         text.teacher_positions += prefix + start - max(int(self.read_Q[slot]), prefix - 1)
         self.read_Q[slot] = prefix + start
-
-    def _cut(self, slot: int, length: int) -> None:
-        """Take a text back to its first `length` tokens."""
-        text = self.texts.sequence(slot)
-        text.truncate(length)
-        self.texts.truncate([slot], torch.tensor([slot], device=self.texts.length_Q.device))
-        self.texts.calls_Q[slot] = sum(text.by_teacher)
-
-    def _forget(self, slot: int, same: int) -> None:
-        """Let the student forget what it read beyond `same` tokens of a text, or its last token: that is read next."""
-        slots_R = torch.tensor([slot], device=self.texts.length_Q.device)
-        known_R = torch.minimum(self.texts.prefix_Q[slots_R] + same, self.texts.length_Q[slots_R] - 1)
-        self.student.rollback(slots_R, known_R)
-
-    def _write_instead(self, slot: int, start: int) -> None:
-        """Let the student write where the teacher did not answer: the first of its guesses, if there is one."""
-        text, slots_R = self.texts.sequence(slot), torch.tensor([slot], device=self.texts.length_Q.device)
-        guess = text.tokens[start : start + 1]
-        self._cut(slot, start)
-        if not guess:
-            self._forget(slot, start)
-            guess = self.student_tokens(slots_R, self.read_student([slot], slots_R).logits_RV).tolist()
-        self.texts.append_span(slot, guess, by_teacher=False)
-        self._forget(slot, start)
-        text.degraded += 1

@@ -80,12 +80,15 @@ def _decoding(
 ) -> Iterator[str]:
     """Yield what a model is good for that was calibrated for these rules and budgets."""
     columns: dict[str, Any] = {"data": config.data, "source": config.source, "target": config.target}
-    curve = CurveConfig(model=model, output=f"{model}-curve", **columns)
+    calls: dict[str, Any] = (
+        {"teacher": config.teacher, "span": config.span} if isinstance(config, CalibrateConfig) else {}
+    )
+    curve = CurveConfig(model=model, output=f"{model}-curve", **columns, **calls)
     if not set(curve.interior_budgets) <= set(budgets):
         curve = replace(curve, budgets=(0.0, *budgets, 1.0))
     rule = "learned" if rules is None or "learned" in rules else rules[0]
     budget = min(budgets, key=lambda budget: abs(budget - BUDGET))
-    yield _next("text", "generate", GenerateConfig("TEXT", model=model, teacher_budget=budget, rule=rule))
+    yield _next("text", "generate", GenerateConfig("TEXT", model=model, teacher_budget=budget, rule=rule, **calls))
     yield _next("quality against teacher use, on the test split", "bench curve", curve)
 
 

@@ -174,11 +174,12 @@ class Artefact:
     def digest(self) -> str:
         """The digest of both models' weights and configurations, and of the vocabulary."""
         total = hashlib.sha256(repr(sorted(self.pair.tokenizer.get_vocab().items())).encode())
-        for model in (self.pair.student, self.pair.teacher):
+        for model in self.pair.models:
             total.update(_digest(model.state_dict()).encode())
             for config in (model.config, model.generation_config):
                 told = {name: value for name, value in config.to_dict().items() if name not in SAYS_NOTHING}
                 total.update(json.dumps(told, sort_keys=True, default=str).encode())
+        total.update(self.pair.signature.encode())
         return total.hexdigest()[:16]
 
     def head_digest(self, rule: str, seed: int) -> str:

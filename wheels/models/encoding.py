@@ -177,14 +177,14 @@ def answer_after(
 
 def _ended(tokenizer: Tokenizer, read: str, answer: str, eos_ids: Sequence[int]) -> list[int]:
     """Return the tokens of an answer up to its first end token; with one where the template has none."""
-    ids = _ids_after(tokenizer, read, answer)
+    ids = ids_after(tokenizer, read, answer)
     end = next((number for number, token in enumerate(ids) if token in eos_ids), None)
     if end is None:
-        return [*_ids_after(tokenizer, read, answer.rstrip()), eos_ids[0]]
+        return [*ids_after(tokenizer, read, answer.rstrip()), eos_ids[0]]
     return ids[: end + 1]
 
 
-def _ids_after(tokenizer: Tokenizer, read: str, text: str) -> list[int]:
+def ids_after(tokenizer: Tokenizer, read: str, text: str) -> list[int]:
     """Return the tokens of a text that follows what was read; where a piece reaches over the border, of it alone."""
     before, whole = token_ids(tokenizer, [read, read + text])
     return whole[len(before) :] if whole[: len(before)] == before else token_ids(tokenizer, [text])[0]

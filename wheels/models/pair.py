@@ -49,8 +49,8 @@ class Pair:
     """What decoding makes of the student's weights: `float32`, `int8`, `bfloat16` or `auto`, the fastest here."""
     teacher_weights: str = "float32"
     """The same of the teacher's."""
-    is_remote: ClassVar[bool] = False
-    """Whether the teacher is elsewhere, and tells its tokens alone (`wheels.decoding.remote`)."""
+    shows_logits: ClassVar[bool] = True
+    """Whether the teacher shows logits over the student's tokens (`wheels.models.student_pair`: it does not)."""
 
     def __post_init__(self) -> None:
         """Take a prompt that is given as its text, and check the weights."""
@@ -209,6 +209,16 @@ class Pair:
         return start_tokens(self.student)
 
     @property
+    def models(self) -> tuple[PreTrainedModel, ...]:
+        """The models that are here: student and teacher."""
+        return self.student, self.teacher
+
+    @property
+    def signature(self) -> str:
+        """What outputs depend on beside models and tokenizer."""
+        return ""
+
+    @property
     def device(self) -> torch.device:
         """The student's device."""
         return self.student.device
@@ -238,6 +248,10 @@ class Pair:
     def encode(self, sources: Sequence[str]) -> list[list[int]]:
         """Return the tokens each source begins with: see `encode_sources`."""
         return encode_sources(self.tokenizer, sources, is_seq2seq=self.is_seq2seq, prompt=self.prompt)
+
+    def encode_for_teacher(self, source: str) -> list[int]:
+        """Return what the teacher reads of a source, where it reads other tokens than the student; else nothing."""
+        return []
 
     def encode_targets(self, targets: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each target as the student's own `generate` writes them: see `encode_targets`."""

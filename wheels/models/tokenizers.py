@@ -18,13 +18,25 @@ PROBES = (
 )
 
 
+class DifferentTokenizers(WheelsError):
+    """Two models that no tokenizer can be the one of.
+
+    Args:
+        difference: Which models, and how their tokenizers differ.
+    """
+
+    def __init__(self, difference: str) -> None:
+        super().__init__(f"{difference}; this needs one tokenizer (generate, calibrate and bench curve take two)")
+        self.difference = difference
+
+
 def shared_tokenizer(student: Tokenizer, teacher: Tokenizer, student_name: str, teacher_name: str) -> Tokenizer:
     """Return the tokenizer that a pair reads with, and say so where the special tokens of the two differ.
 
     That is the teacher's, so that it reads what it was trained on; the student's where it alone has a chat template.
 
     Raises:
-        WheelsError: as `check_same_tokenizer`.
+        DifferentTokenizers: as `check_same_tokenizer`.
     """
     check_same_tokenizer(student, teacher, student_name, teacher_name)
     differences = "; ".join(special_differences(student, teacher))
@@ -46,13 +58,12 @@ def check_same_tokenizer(student: Tokenizer, teacher: Tokenizer, student_name: s
     """Compare two tokenizers by content: every piece and its id, but added tokens of one alone, and how they split.
 
     Raises:
-        WheelsError: naming both models and the first difference.
+        DifferentTokenizers: naming both models and the first difference.
     """
     difference = tokenizer_difference(student, teacher)
     if difference:
-        raise WheelsError(
-            f"student {student_name!r} and teacher {teacher_name!r} have different tokenizers: {difference}; "
-            "a pair needs one tokenizer"
+        raise DifferentTokenizers(
+            f"student {student_name!r} and teacher {teacher_name!r} have different tokenizers: {difference}"
         )
 
 

@@ -312,7 +312,7 @@ def test_without_rules_all_that_the_model_has_heads_and_thresholds_for_are_measu
     curve, _ = world.run(rules=None)
     assert curve["rules"] == ["learned", "regret", "entropy", "random", "every-k"]
     assert curve["notes"] == [
-        "not measured, for want of a trained head or of thresholds: "
+        "not measured, for want of a trained head, thresholds or logits: "
         "paired, gate, router, reinforce, maxprob, margin, first-k, foresight"
     ]
     world.artefact.heads["gate"] = ["f", "g"]

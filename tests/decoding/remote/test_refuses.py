@@ -52,7 +52,9 @@ def test_whatever_reads_the_teacher_itself(server, far):
         lambda: DeferralVectorEnv(2, there, ROWS),
         lambda: there.save_teacher("nowhere"),
     ):
-        with pytest.raises(WheelsError, match=r"'big/teacher' at http://127.* shows neither weights nor logits"):
+        with pytest.raises(
+            WheelsError, match=r"'big/teacher' at http://127.* tells the tokens that it writes, and no logits"
+        ):
             needs()
     assert not hasattr(there, "nonsense") and "big/teacher" in repr(there)
 

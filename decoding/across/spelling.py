@@ -1,0 +1,91 @@
+"""The text of tokens and the tokens of a text, for two models that share no tokenizer.
+
+A text goes on after its prompt, and is spelled as it would be there: many tokenizers cut the first word of a text
+otherwise, or lose the space before it. So a few tokens of the prompt are always read with it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wheels.models.encoding import ids_after
+from wheels.models.loading import Tokenizer
+
+ANCHOR = 16
+"""Tokens of a prompt that are read with what is written after it."""
+UNFINISHED = "�"
+"""What a tokenizer shows of a character that lacks bytes."""
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How one model spells its outputs."""
+
+    tokenizer: Tokenizer
+    after_prompt: bool
+    """Whether outputs go on after their prompt, as those of causal models do."""
+
+    def text(self, prompt: Sequence[int], tokens: Sequence[int]) -> str:
+        """Return the text of an output's tokens, its outer spaces kept, special tokens skipped."""
+        before = list(prompt[-ANCHOR:]) if self.after_prompt else []
+        start, whole = self._decoded(before), self._decoded([*before, *tokens])
+        return whole[len(start) :] if whole.startswith(start) else self._decoded(list(tokens))
+
+    def tokens(self, prompt: Sequence[int], text: str) -> list[int]:
+        """Return the tokens of an output's text."""
+        return ids_after(self.tokenizer, self._before(prompt), text) if text else []
+
+    def is_stable(self, prompt: Sequence[int], text: str, following: str) -> bool:
+        """Whether the tokens of a text stay what they are when the following text is written after it."""
+        if text.endswith(UNFINISHED):
+            return False
+        own = self.tokens(prompt, text)
+        return self.tokens(prompt, text + following)[: len(own)] == own
+
+    def continued(self, prompt: Sequence[int], tokens: list[int], text: str, added: str) -> tuple[int, list[int]]:
+        """Return how many of an output's tokens stand, and those after them, so that they spell `text + added`.
+
+        Args:
+            prompt: What was read before the output.
+            tokens: The output so far.
+            text: What these spell.
+            added: What is written after it.
+        """
+        whole = self.tokens(prompt, text + added)
+        if whole[: len(tokens)] == tokens:
+            return len(tokens), whole[len(tokens) :]
+        alone = ids_after(self.tokenizer, self._before(prompt) + text, added)
+        if self.text(prompt, [*tokens, *alone]) == text + added:
+            return len(tokens), alone
+        same = shared_prefix(whole, tokens)  # the last word, and what was added to it, are spelled anew
+        return same, whole[same:]
+
+    def authors(self, prompt: Sequence[int], old: Sequence[int], by: Sequence[bool], new: Sequence[int]) -> list[bool]:
+        """Return who wrote each token of a text that is spelled anew: who wrote its last character.
+
+        Args:
+            prompt: What was read before the output.
+            old: Its tokens before.
+            by: Whether the teacher wrote each of these; what comes after them it did.
+            new: Its tokens now.
+        """
+        ends = [len(self.text(prompt, old[: count + 1])) for count in range(len(old))]
+        places = (bisect_left(ends, len(self.text(prompt, new[: count + 1]))) for count in range(len(new)))
+        return [by[place] if place < len(by) else True for place in places]
+
+    def _before(self, prompt: Sequence[int]) -> str:
+        """Return what an output's text follows, special tokens included."""
+        if not self.after_prompt:
+            return ""
+        return str(self.tokenizer.decode(list(prompt[-ANCHOR:]), clean_up_tokenization_spaces=False))
+
+    def _decoded(self, tokens: list[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def shared_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return how many tokens two lists begin with in common."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((place for place, (left, right) in pairs if left != right), min(len(first), len(second)))
