@@ -36,11 +36,11 @@ tables:
 	$(PYTHON) docs/hooks/result_tables.py
 
 test:
-	$(PYTHON) -m pytest -n $(WORKERS)
+	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
 
-# What to run while you work: everything but whole runs, kills and processes.
+# What to run while you work: all that is not marked `slow`, in less than two minutes on two cores.
 fast:
-	$(PYTHON) -m pytest -n $(WORKERS) -m "not slow"
+	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

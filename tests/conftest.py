@@ -1,5 +1,6 @@
 """What every test stands on: no network, few threads, fixed seeds. Set before torch or a hub client is imported."""
 
+import gc
 import logging
 import os
 import random
@@ -13,7 +14,6 @@ os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from hypothesis import settings
 
 
 class Deprecations(logging.Handler):
@@ -26,8 +26,26 @@ class Deprecations(logging.Handler):
 
 
 logging.getLogger("transformers").addHandler(Deprecations())
-settings.register_profile("wheels", deadline=None, derandomize=True, database=None)
-settings.load_profile("wheels")
+
+
+def pytest_collection() -> None:
+    """Prepare a process that runs tests: the one that hands them out collects none, and never comes here."""
+    from hypothesis import settings
+
+    settings.register_profile("wheels", deadline=None, derandomize=True, database=None)
+    settings.load_profile("wheels")
+    gc.disable()
+    os.fsync = lambda file: None  # no test outlives a power cut, and a disk may take longer than all else
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage again, but not among all that was imported: it stays, and is large."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+    gc.enable()
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.propagate = True  # pytest listens at each one that does not, six times a test
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +55,9 @@ def seeds() -> None:
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)
     if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(0)
+        torch = sys.modules["torch"]
+        # Without a card `manual_seed` would keep a stack trace for each kind of card, in case one is found later.
+        (torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed)(0)
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +65,9 @@ def logs() -> None:
     """Log as a command does by default, whatever a command of an earlier test has set."""
     logger = logging.getLogger("wheels")
     logger.handlers.clear()
-    logger.setLevel(logging.INFO)
     logger.propagate = True
+    if logger.level != logging.INFO:
+        logger.setLevel(logging.INFO)
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +75,15 @@ def backend() -> None:
     """Let torch run decode steps, whatever a command of an earlier test has chosen."""
     if "wheels.decoding.models.backends" in sys.modules:
         sys.modules["wheels.decoding.models.backends"].use_backend("torch")
+
+
+@pytest.fixture(autouse=True)
+def costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no engine measure the models: that takes longer than to write with them, and times differ."""
+    if "wheels.decoding.engine" in sys.modules:
+        from tests.decoding.tiny import MADE_UP
+
+        monkeypatch.setattr("wheels.decoding.engine.costs_of", lambda pair, batch_size: MADE_UP)
 
 
 OTHERS = {"marian", "bart", "gpt2", "qwen2", "qwen3"}

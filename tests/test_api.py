@@ -7,6 +7,7 @@ import pytest
 
 import wheels
 from tests.decoding.tiny import make_pair, save_artefact
+from tests.marks import slow
 from wheels.cli.main import main
 from wheels.data.rows import Row
 from wheels.decoding.step import Step
@@ -40,9 +41,11 @@ def as_written(traces: list[wheels.Trace]) -> list[dict]:
     ("flags", "arguments"),
     [
         ([], {}),
-        (["--teacher-budget", "0.3", "--rule", "entropy"], {"teacher_budget": 0.3, "rule": "entropy"}),
-        (["--budget-mode", "strict", "--batch-size", "1"], {"mode": "strict", "batch_size": 1}),
-        (["--budget-mode", "online", "--rule", "maxprob"], {"mode": "online", "rule": "maxprob"}),
+        *slow(
+            (["--teacher-budget", "0.3", "--rule", "entropy"], {"teacher_budget": 0.3, "rule": "entropy"}),
+            (["--budget-mode", "strict", "--batch-size", "1"], {"mode": "strict", "batch_size": 1}),
+            (["--budget-mode", "online", "--rule", "maxprob"], {"mode": "online", "rule": "maxprob"}),
+        ),
         (["--method", "speculative"], {"method": wheels.speculative(5)}),
         (
             ["--rule", "random", "--seed", "3", "--temperature", "0.7", "--top-k", "5"],

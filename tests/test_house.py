@@ -8,10 +8,12 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.marks import slow
 from wheels.cli.main import COMMANDS
 
 ROOT = Path(__file__).parent.parent
@@ -48,15 +50,18 @@ def level(module: str) -> str:
     return second if second in ORDER else "core"
 
 
+@cache
+def parsed(source: str) -> list[ast.stmt]:
+    return ast.parse(source).body
+
+
 def imports(name: str, source: str, known: set[str]) -> set[str]:
     """Return the modules of ours that `source` imports, at its top or anywhere inside.
 
     What an `__init__` shows to editors alone (`if TYPE_CHECKING`) it imports only when it is asked for it.
     """
     found = set()
-    tree = ast.parse(source)
-    tree.body = [node for node in tree.body if not is_facade(node)]
-    for node in ast.walk(tree):
+    for node in (node for statement in parsed(source) if not is_facade(statement) for node in ast.walk(statement)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -185,6 +190,7 @@ def shipped() -> dict[str, Path]:
     return places
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_file_of_ours_and_no_other(tmp_path):
     for name in FOLDERS:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -202,21 +208,29 @@ def test_the_wheel_holds_every_file_of_ours_and_no_other(tmp_path):
         assert "wheels = wheels.__main__:main" in archive.read(entry).decode()
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_imports_nothing_heavy(command):
-    code = f"import sys; from wheels.cli.main import main; code = main({[*command.split(), '--help']!r}); "
-    code += f"loaded = sorted({HEAVY!r} & set(sys.modules)); sys.exit(repr((code, loaded)))"
+def test_help_imports_nothing_heavy():
+    code = f"""
+import sys
+from wheels.cli.main import COMMANDS, main
+for command in ["", *COMMANDS]:
+    code = main([*command.split(), "--help"])
+    print(end=chr(0))
+    print([command, code, *sorted({HEAVY!r} & set(sys.modules))], file=sys.stderr)
+"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stderr.strip() == "(0, [])"
-    assert done.stdout.startswith(f"usage: wheels {command}".strip())
+    assert done.stderr.splitlines() == [str([command, 0]) for command in ["", *COMMANDS]]
+    for command, shown in zip(["", *COMMANDS], done.stdout.split("\0"), strict=False):
+        assert shown.startswith(f"usage: wheels {command}".strip())
 
 
 @pytest.mark.parametrize(
     ("code", "needed"),
     [
-        (f"from wheels.cli.main import main; main(['generate', {TEXT!r}])", FOR_WRITING),
-        (f"import wheels; wheels.Model.embedded().generate([{TEXT!r}])", FOR_WRITING),
-        ("from wheels.cli.main import main; main(['env'])", {"torch", "numpy"}),
+        *slow(
+            (f"from wheels.cli.main import main; main(['generate', {TEXT!r}])", FOR_WRITING),
+            (f"import wheels; wheels.Model.embedded().generate([{TEXT!r}])", FOR_WRITING),
+            ("from wheels.cli.main import main; main(['env'])", {"torch", "numpy"}),
+        ),
         ("from wheels.cli.main import main; main(['--version'])", set()),
     ],
 )
@@ -239,13 +253,13 @@ def test_help_answers_within_300_ms(command):
         return spent() - before
 
     # Of the processor, not of a clock on the wall; the best of several, for other tests may heat the machine.
-    assert min(seconds() for _ in range(8)) < 0.3
+    assert any(seconds() < 0.3 for _ in range(8))
 
 
 def test_no_file_and_no_function_grows_beyond_the_house():
     long = [f"{path.relative_to(ROOT)}: {lines}" for path in product_files() if (lines := line_count(path)) > 400]
     for path in product_files():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in (node for statement in parsed(path.read_text(encoding="utf-8")) for node in ast.walk(statement)):
             if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 50:
                 long.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}")
     assert long == []

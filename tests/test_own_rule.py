@@ -85,6 +85,7 @@ def test_every_command_and_the_picture_know_it(file, model, data, tmp_path, monk
     assert any(line.get_color() == COLOR and len(line.get_xdata()) for line in axes.lines)
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_passes_takes_it(file, model, data, tmp_path, capsys):
     told = ["--data", str(data), "--model", str(model), "--max-new-tokens", "8", "--budgets", "0.3,0.6"]
     assert main(["calibrate", *told, "--rules", f"{file}:gap"]) == 0

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.marks import slow
 from wheels import threads
 from wheels.threads import COUNTS, SMALL, WAITING, set_threads, sleep_when_idle, usable_processors
 
@@ -30,7 +31,7 @@ def test_idle_threads_sleep_unless_the_user_says_how_they_wait() -> None:
     [
         ("from wheels.cli.main import main; import sys; sys.argv = ['wheels', '--version']; main()", "PASSIVE"),
         ("from wheels.cli.main import main; main(['--version'])", ""),
-        ("import wheels; wheels.Model", ""),
+        *slow(("import wheels; wheels.Model", "")),
     ],
 )
 def test_a_command_sets_it_before_torch_and_a_library_never(code: str, policy: str) -> None:

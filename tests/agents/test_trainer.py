@@ -12,6 +12,7 @@ import torch
 
 from tests.agents.seed_runs import seed_run
 from tests.decoding.commands.test_calibrate import LIMIT, soft_pair, sources
+from tests.marks import slow
 from wheels.agents import trainer as stages
 from wheels.agents.config import TrainConfig
 from wheels.agents.regression.trained_baselines import States
@@ -149,7 +150,7 @@ def test_references_are_texts_of_the_teacher_drawn_by_the_seed(
     assert len({row.references for row in found[0]} | {row.references for row in found[1]}) > 16
 
 
-@pytest.mark.parametrize(("metric", "weighted"), [("chrf", True), ("exact", False)])
+@pytest.mark.parametrize(("metric", "weighted"), [("chrf", True), *slow(("exact", False))])
 def test_a_round_is_what_the_policy_writes_and_its_forks(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, weighted: bool
 ) -> None:

@@ -1,5 +1,5 @@
 """The same tiny pairs as the tests of distillation."""
 
-from tests.distillation.conftest import data, folders, llama, t5, task
+from tests.distillation.conftest import built, data, folders, llama, t5, task
 
-__all__ = ["data", "folders", "llama", "t5", "task"]
+__all__ = ["built", "data", "folders", "llama", "t5", "task"]

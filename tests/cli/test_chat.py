@@ -82,6 +82,7 @@ def trained(folder: Path, pretrained: Path) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_what_a_model_was_trained_with_goes_with_it(pretrained: Path, trained: Path):
     assert noted_prompt(pretrained) == PROMPT and run_facts(pretrained)["rows"] == 12
     assert Artefact.load(trained).pair.prompt == PROMPT, "train was told nothing of it"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from wheels.data import corpus
 from wheels.data.corpus import EMBEDDED, FILE, SIZES, draw, is_beyond, read
 from wheels.data.tasks import load_task
 from wheels.errors import WheelsError
@@ -49,14 +50,16 @@ def some(sizes: dict[str, int]) -> dict[str, list[tuple[str, str]]]:
     return {split: [(f"{split} {row}", f"says {split} {row}") for row in range(size)] for split, size in sizes.items()}
 
 
-def test_a_draw_repeats_itself_and_takes_each_row_once(tmp_path: Path):
-    rows = some({split: size + 100 for split, size in SIZES.items()})
+def test_a_draw_repeats_itself_and_takes_each_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sizes = {split: size // 20 for split, size in SIZES.items()}
+    monkeypatch.setattr(corpus, "SIZES", sizes)
+    rows = some({split: size + 100 for split, size in sizes.items()})
     draw(tmp_path / "one", rows)
     draw(tmp_path / "other", rows)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
     drawn = read(tmp_path / "one")
-    assert {split: len(set(pairs) & set(rows[split])) for split, pairs in drawn.items()} == SIZES
-    assert drawn["test"] != rows["test"][: SIZES["test"]]
+    assert {split: len(set(pairs) & set(rows[split])) for split, pairs in drawn.items()} == sizes
+    assert drawn["test"] != rows["test"][: sizes["test"]]
 
 
 @pytest.mark.parametrize(

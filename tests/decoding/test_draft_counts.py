@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.decoding.test_engine import LIMIT, TEXTS, Counted, own_generate
-from tests.decoding.test_speculative import MADE_UP, NONE, SAMPLED, SAMPLING, kin, twins
+from tests.decoding.test_speculative import NONE, SAMPLED, SAMPLING, kin, twins
 from tests.decoding.tiny import FAMILIES, make_pair, with_ends, write
 from tests.envs.tiny import EOS
 from wheels.decoding import engine
@@ -16,11 +16,6 @@ from wheels.decoding.passes import Passes
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
 from wheels.models.pair import Pair
-
-
-@pytest.fixture(autouse=True)
-def no_measurements(monkeypatch):
-    monkeypatch.setattr(engine, "costs_of", lambda pair, batch_size: MADE_UP)
 
 
 @pytest.mark.parametrize("name", SAMPLED)

@@ -11,6 +11,7 @@ from scipy.stats import chisquare
 
 from tests.decoding.tiny import FAMILIES, at_positions, make_model, make_pair, with_ends, write
 from tests.envs.tiny import EOS, PAD, SOURCES, tokenizer_of
+from tests.marks import slow
 from wheels.decoding import engine
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.models.runner import Runner
@@ -63,9 +64,12 @@ def pair(request) -> Pair:
     return make_pair(request.param)
 
 
-@pytest.mark.parametrize("ends", [EOS, [EOS, 7, 9]], ids=["one end", "several ends"])
 @pytest.mark.parametrize(("budget", "model"), [(0.0, "student"), (1.0, "teacher")])
-@pytest.mark.parametrize("rule", ["random", "foresight"])
+@pytest.mark.parametrize(
+    ("rule", "ends"),
+    [("random", [EOS, 7, 9]), ("foresight", EOS), *slow(("random", EOS), ("foresight", [EOS, 7, 9]))],
+    ids=lambda given: {str: given, int: "one end", list: "several ends"}[type(given)],
+)
 def test_the_ends_of_the_budget_are_the_models_own_generate(pair, budget, model, rule, ends):
     with_ends(pair, ends)
     traces = write(pair, TEXTS, RULES[rule].at(-1.0), budget=budget, max_new_tokens=LIMIT)

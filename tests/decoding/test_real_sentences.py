@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from tests.decoding.test_engine import p_value
-from tests.decoding.test_speculative import redraws_from_p
+from tests.decoding.test_speculative_law import redraws_from_p
 from tests.decoding.tiny import restless, write
 from wheels.benchmarks.speed.hf_systems import until_end
 from wheels.decoding.methods.method import Method, prompt_lookup, speculative

@@ -2,17 +2,15 @@
 
 import functools
 import math
-from collections import Counter
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from tests.decoding.test_engine import LIMIT, TEXTS, Every, outcome, own_generate, p_value
+from tests.decoding.test_engine import LIMIT, TEXTS, Every, outcome, own_generate
 from tests.decoding.tiny import FAMILIES, SEEDS, SEQ2SEQ, make_model, make_pair, with_ends, write
 from tests.envs.tiny import EOS, tokenizer_of
-from wheels.decoding import engine
+from tests.marks import slow
 from wheels.decoding.engine import Engine
 from wheels.decoding.methods.method import (
     Method,
@@ -25,14 +23,12 @@ from wheels.decoding.methods.method import (
 )
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.methods.verify import Check, Speculative, Verdict
-from wheels.decoding.models.costs import Costs
 from wheels.decoding.models.registry import fast_decoder_for
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.scheduler import Schedule
 from wheels.decoding.sequences import prepare_sequences
 from wheels.decoding.step import Step
-from wheels.decoding.trace import Trace
 from wheels.errors import WheelsError
 from wheels.models.pair import Pair
 
@@ -40,15 +36,6 @@ ROUNDED = {"student_weights": "int8", "teacher_weights": "int8"}
 NONE = {"budget": None, "max_new_tokens": LIMIT}
 NOISE = 0.08
 """Of a student's weights, in standard deviations of each: it then writes about half of the teacher's tokens."""
-
-
-MADE_UP = Costs({1: 0.1}, {(1, 1): 1.0, (1, 5): 1.0, (2, 5): 1.0, (8, 5): 1.0})
-
-
-@pytest.fixture(autouse=True)
-def few_measurements(monkeypatch):
-    """Costs as on a machine whose passes cost the same at any size: no time is spent on them, and drafts grow."""
-    monkeypatch.setattr(engine, "costs_of", lambda pair, batch_size: MADE_UP)
 
 
 def kin(family: str) -> Pair:
@@ -107,8 +94,12 @@ def expected_texts(family: str, model_name: str) -> list[tuple[int, ...]]:
     return own_generate(shared(family), model_name, TEXTS)
 
 
-@pytest.mark.parametrize("name", [*THE_TEACHER, *THE_STUDENT])
-@pytest.mark.parametrize("family", FAMILIES)
+WAYS = [(family, name) for name in (*THE_TEACHER, *THE_STUDENT) for family in FAMILIES]
+"""Each method is met by T5 or Llama in the fast tests, and by every family in the slow ones."""
+FAST_WAYS = [*zip(("t5", "llama") * 6, (*THE_TEACHER, *THE_STUDENT), strict=True)]
+
+
+@pytest.mark.parametrize(("family", "name"), [*FAST_WAYS, *slow(*(way for way in WAYS if way not in FAST_WAYS))])
 def test_the_text_is_the_models_own_generate(family, name):
     number, method = [*THE_TEACHER, *THE_STUDENT].index(name), {**THE_TEACHER, **THE_STUDENT}[name]
     pair = shared(family)
@@ -228,8 +219,10 @@ SAMPLED: dict[str, Method] = {
 }
 
 
-@pytest.mark.parametrize("name", SAMPLED)
-@pytest.mark.parametrize("family", ["t5", "llama"])
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [*zip(("t5", "llama") * 3, SAMPLED, strict=True), *slow(*zip(("llama", "t5") * 3, SAMPLED, strict=True))],
+)
 def test_company_changes_nothing(family, name):
     pair, texts, method = shared(family), TEXTS[:5], SAMPLED[name]
 
@@ -253,82 +246,6 @@ def test_one_seed_one_output(family):
         outcome(write(pair, TEXTS[:6], speculative(2), sampling=SAMPLING, seed=seed, **NONE)) for seed in (1, 1, 2)
     )
     assert first == again != other
-
-
-SOFT = Sampling(1.3, top_k=8, top_p=0.95)
-DRAWS = 3000
-
-
-def soft(family: str) -> Pair:
-    """A pair whose laws are wide and different."""
-    pair = kin(family)
-    for model in (pair.student, pair.teacher):
-        head = model.get_output_embeddings().weight
-        head.data *= 2.0 / head.std() / (2 * head.shape[1]) ** 0.5
-    pair.student.get_output_embeddings().weight.data += 0.15 * torch.randn_like(head)
-    return pair
-
-
-@torch.no_grad()
-def laws_after(pair: Pair, model_name: str, source: str, texts: list[list[int]]) -> torch.Tensor:
-    """Return the law of the next token after each text as transformers' own processors make it, `[N, V]`."""
-    model, prompt = getattr(pair, model_name), pair.encode([source])[0]
-    prefix = list(pair.start_ids) if pair.is_seq2seq else prompt
-    ids = torch.tensor([[*prefix, *text] for text in texts])
-    inputs = {"input_ids": torch.tensor([prompt] * len(texts)), "decoder_input_ids": ids}
-    scores = model(**(inputs if pair.is_seq2seq else {"input_ids": ids})).logits[:, -1].float()
-    chain = [TemperatureLogitsWarper(SOFT.temperature), TopKLogitsWarper(SOFT.top_k), TopPLogitsWarper(SOFT.top_p)]
-    return LogitsProcessorList(chain)(ids, scores).double().softmax(-1)
-
-
-def joint_law(pair: Pair, model_name: str, source: str) -> torch.Tensor:
-    """Return the law of the first two tokens, `[V * V]`; a text that has ended is followed by its end again."""
-    first_V = laws_after(pair, model_name, source, [[]])[0]
-    second_VV = laws_after(pair, model_name, source, [[token] for token in range(len(first_V))])
-    second_VV[EOS] = torch.eye(len(first_V), dtype=torch.float64)[EOS]
-    return (first_V[:, None] * second_VV).flatten()
-
-
-def joint_counts(traces: list[Trace], size: int) -> torch.Tensor:
-    pairs = Counter((trace.token_ids[:2] * 2)[:2] for trace in traces)
-    return torch.tensor([[float(pairs[first, second]) for second in range(size)] for first in range(size)]).flatten()
-
-
-def redraws_from_p(self: Speculative, check: Check) -> Verdict:
-    """A wrong rule: what is refused is drawn from the whole of p again."""
-    num_accepted_R = check.num_accepted(check.accept_RK * check.q_draft_RK < check.p_draft_RK)
-    return Verdict(num_accepted_R, check.own_token(num_accepted_R))
-
-
-def turned_round(self: Speculative, check: Check) -> Verdict:
-    """A wrong rule: accepts with `min(1, q / p)`."""
-    num_accepted_R = check.num_accepted(check.accept_RK * check.p_draft_RK < check.q_draft_RK)
-    return Verdict(num_accepted_R, check.own_token(num_accepted_R))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["t5", "llama"])
-def test_two_sampled_tokens_have_the_teachers_joint_law(family, monkeypatch):
-    """Chi-square over both tokens of a draft, its refusals and redraws; three wrong rules are refused."""
-    pair = soft(family)
-    law, other = (joint_law(pair, name, "a b c") for name in ("teacher", "student"))
-
-    def p_and_forbidden(draws: int) -> tuple[float, float]:
-        traces = write(
-            pair, ["a b c"] * draws, speculative(2), batch_size=64, schedule=Schedule("lockstep"), sampling=SOFT,
-            seed=5, budget=None, max_new_tokens=3,
-        )  # fmt: skip
-        drafted, accepted = (sum(getattr(trace, name) for trace in traces) for name in ("drafted", "accepted"))
-        assert accepted > 0.2 * drafted, "hardly a draft stands: nothing is tested"
-        counts = joint_counts(traces, pair.vocab_size)
-        return p_value(counts, law), float(counts[law == 0].sum())
-
-    assert 0.5 * float((law - other).abs().sum()) > 0.1
-    right, forbidden = p_and_forbidden(DRAWS if family == "t5" else DRAWS // 2)
-    assert right > 0.01 and forbidden == 0 < (law == 0).sum(), "what the teacher's law cuts off is never written"
-    for wrong in (accepts_all, redraws_from_p, turned_round)[:: 1 if family == "t5" else 2]:
-        monkeypatch.setattr(Speculative, "__call__", wrong)
-        assert p_and_forbidden(DRAWS // 4)[0] < 1e-6, wrong.__name__
 
 
 @pytest.mark.parametrize("name", ["bild", "verified"])

@@ -1,7 +1,9 @@
 """Tiny random pairs of every family that the engine is held to, and a trained model's folder made from one."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from transformers import (
 from tests.envs.tiny import EOS, PAD, UNK, WORDS, gpt2, llama, t5, tokenizer_of
 from wheels.decoding.methods.method import Method, deferral
 from wheels.decoding.methods.rule import AnyRule, Rule
+from wheels.decoding.models.costs import Costs
 from wheels.decoding.models.inputs import AttentionInputs
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.streaming import decode
@@ -30,6 +33,8 @@ from wheels.policy.features import feature_width
 from wheels.policy.head import DeferralHead, HeadConfig
 
 VOCABULARY = len(WORDS) + 3
+MADE_UP = Costs({1: 0.1}, {(1, 1): 1.0, (1, 5): 1.0, (2, 5): 1.0, (8, 5): 1.0})
+"""Costs as on a machine whose passes cost the same at any size: there drafts grow. What every test has (`conftest`)."""
 
 
 def marian(width: int) -> PreTrainedModel:
@@ -109,6 +114,11 @@ SEEDS = {"t5": 13, "marian": 1, "bart": 23, "llama": 20, "gpt2": 23, "qwen3": 24
 
 
 def make_pair(family: str) -> Pair:
+    return copy.deepcopy(made(family))  # half of what making it costs
+
+
+@cache
+def made(family: str) -> Pair:
     seed = SEEDS[family]
     student, teacher = make_model(family, 16, seed), make_model(family, 24, seed + 100)
     return Pair.of(student, teacher, tokenizer_of(ends_source=family in SEQ2SEQ))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,14 +30,20 @@ def task() -> Task:
     return Task("words", {"train": every[:48], "validation": every[48:], "test": every[48:]})
 
 
-@pytest.fixture
-def t5(task: Task) -> Pair:
-    return Pair.build(task, family="t5", student=TINY, teacher=TINY, vocab_size=300)
+@pytest.fixture(scope="session")
+def built(task: Task) -> Callable[[str], Pair]:
+    """Return a function that builds the pair of a family once."""
+    return cache(lambda family: Pair.build(task, family=family, student=TINY, teacher=TINY, vocab_size=300))
 
 
 @pytest.fixture
-def llama(task: Task) -> Pair:
-    return Pair.build(task, family="llama", student=TINY, teacher=TINY, vocab_size=300)
+def t5(built: Callable[[str], Pair]) -> Pair:
+    return copy.deepcopy(built("t5"))
+
+
+@pytest.fixture
+def llama(built: Callable[[str], Pair]) -> Pair:
+    return copy.deepcopy(built("llama"))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import torch
 from tests.decoding.tiny import FAMILIES, SEQ2SEQ, make_pair
 from tests.decoding.tiny import write as decoded
 from tests.envs.tiny import EOS, PAD, SOURCES, UNK, WORDS
+from tests.marks import slow
 from wheels.decoding.methods.rules import RULES
 from wheels.distillation.generation import write
 from wheels.models.artefact import Artefact
@@ -77,7 +78,14 @@ def test_settings_are_the_models_own_again_afterwards() -> None:
     assert pair.student.generation_config is before
 
 
-@pytest.mark.parametrize("setting", [name for name in NOT_APPLIED if name != "num_beams"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "temperature",
+        "top_k",
+        *slow(*(name for name in NOT_APPLIED if name not in ("num_beams", "temperature", "top_k"))),
+    ],
+)
 def test_samples_are_the_same_whatever_is_not_applied(setting: str) -> None:
     pair = pair_of("llama")
     with torch.random.fork_rng():

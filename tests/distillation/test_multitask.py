@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from tests.distillation.conftest import WORDS
 from tests.distillation.conftest import rows as words_rows
-from tests.distillation.test_pretrain import run_until
+from tests.distillation.test_pretrain_resumes import run_until
+from tests.marks import slow
 from wheels.data.prompts import Prompt
 from wheels.data.tasks import load_task
 from wheels.distillation.collate import Collator, Example
@@ -69,7 +70,7 @@ def test_each_task_has_its_own_mean():
     assert token_weights(batches[2], alone, 0.25).tolist() == [0.75]
 
 
-@pytest.mark.parametrize("family", ["t5", "llama"])
+@pytest.mark.parametrize("family", ["t5", *slow("llama")])
 def test_the_first_loss_is_the_formula(folder, tmp_path, family):
     """Of the model before its first step, by transformers' own loss of each row."""
     options = {"family": family, "max_steps": 1, "rationale_weight": 0.3, "batch_size": 24, "eval_limit": 0}

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.distillation.test_pretrain import config, metrics, run_until, same, weights
+from tests.distillation.test_pretrain import config, metrics, same, weights
+from tests.distillation.test_pretrain_resumes import run_until
 from tests.distillation.test_trainer import collator, examples, loss_and_gradient
 from wheels.distillation import cached_teacher, teacher_cache
 from wheels.distillation.cached_teacher import numbered

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import Seq2SeqTrainingArguments
 
+from tests.marks import slow
 from wheels.distillation.collate import Collator, Example, count_targets
 from wheels.distillation.generation import write
 from wheels.distillation.losses import IGNORED, distillation_loss, forward_kl
@@ -62,7 +63,7 @@ def loss_and_gradient(pair: Pair, rows: list[Example], folder: Path, objective: 
     return next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry), found
 
 
-@pytest.mark.parametrize("inner", ["forward", "backward"])
+@pytest.mark.parametrize("inner", ["backward", *slow("forward")])
 def test_out_of_memory_a_batch_is_halved_and_said_once(t5, task, tmp_path, monkeypatch, caplog, inner):
     """With the gradients of the whole step, those of the batches before it among them."""
     rows, objective = examples(t5, task, 8), Objective("kl", w=0.5)

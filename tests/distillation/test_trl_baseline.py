@@ -8,6 +8,7 @@ import pytest
 from huggingface_hub import constants
 from safetensors.torch import load_file
 
+from tests.marks import slow
 from wheels.distillation.config import PretrainConfig
 from wheels.distillation.run import run
 from wheels.errors import WheelsError
@@ -27,7 +28,7 @@ def causal(llama, tmp_path) -> tuple[str, str]:
     return str(llama.save_student(tmp_path / "q")), str(llama.save_teacher(tmp_path / "p"))
 
 
-@pytest.mark.parametrize("lmbda", [0.0, 1.0])
+@pytest.mark.parametrize("lmbda", [*slow(0.0), 1.0])
 def test_two_steps_of_gkd(data, causal, tmp_path, lmbda):
     folder = run(config(data, tmp_path / "out", *causal, lmbda=lmbda, max_target_length=12 if lmbda else 24))
     facts = read_json(folder / "finished.json")

@@ -11,6 +11,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -213,9 +214,14 @@ def to_dict(config: Any, without: Collection[str] = ()) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of `wheels` and of the installed packages of `RECORDED`, without importing them."""
+    return {"wheels": wheels.__version__, **_installed()}
+
+
+@cache
+def _installed() -> dict[str, str]:
     from importlib import metadata  # on demand: half of the time that `--help` would take
 
-    found = {"wheels": wheels.__version__}
+    found = {}
     for name in RECORDED:
         try:
             found[name] = metadata.version(name)

@@ -12,6 +12,7 @@ import torch
 from tests.agents.seed_runs import seed_run
 from tests.decoding.commands.test_calibrate import LIMIT, soft_pair, sources
 from tests.decoding.tiny import write
+from tests.marks import slow
 from wheels.agents.regression import paired
 from wheels.agents.regression.paired import (
     BUDGETS,
@@ -179,7 +180,7 @@ def test_a_base_that_tells_nothing_leaves_the_head_as_it_was() -> None:
     assert figures == {"pairs": 40.0, "points_per_nat": 0.0, "held_out_r2_base": 0.0}
 
 
-@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("sign", [1.0, *slow(-1.0)])
 def test_what_is_luck_alone_leaves_the_head_as_it_was(sign: float) -> None:
     head, pairs = synthetic(300, extra=0.0, noise=40.0)
     pairs = Pairs(pairs.features_NF, sign * pairs.gain_N, pairs.budget_N)

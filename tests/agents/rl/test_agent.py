@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -68,6 +70,11 @@ def test_policy_iteration_on_forks_finds_the_optimum() -> None:
 
 def head_of(seed: int = 0, scale: float = 1.0) -> DeferralHead:
     """A head whose gain is near `2 + scale x_0`."""
+    return copy.deepcopy(fitted(seed, scale))
+
+
+@cache
+def fitted(seed: int, scale: float) -> DeferralHead:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         head = DeferralHead(HeadConfig(FEATURES, 128, shift_reads="numbers"))

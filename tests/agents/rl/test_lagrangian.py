@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from tests.agents.rl.text_process import Prefix, Solution, TextProcess, every_path, random_process, solve
+from tests.marks import slow
 from wheels.agents.rl.lagrangian import (
     Gains,
     PIDState,
@@ -263,8 +264,8 @@ def controlled(process: TextProcess, gains: Gains, updates: int = 400) -> PIDSta
     return state
 
 
-@pytest.mark.parametrize("options", [{}, {"greedy": True}])
-@pytest.mark.parametrize("seed", [0, 2])
+@pytest.mark.parametrize("options", [{}, *slow({"greedy": True})])
+@pytest.mark.parametrize("seed", [0, *slow(2)])
 def test_price_and_policy_agree_with_the_linear_programme(seed: int, options: dict[str, bool]) -> None:
     process = constrained(seed, **options)
     best, dual = linear_programme(process, BUDGET)

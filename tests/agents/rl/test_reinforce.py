@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.envs.tiny import make_pair, teacher_rows
+from tests.marks import slow
 from wheels.agents.gate import gate_log_probs
 from wheels.agents.rl import reinforce as algorithm
 from wheels.agents.rl.lagrangian import Gains, PriceTable
@@ -214,7 +215,7 @@ def uses(noted: list[dict[str, Any]]) -> list[float]:
     return [noted[-1]["use_0.2"], noted[-1]["use_0.6"]]
 
 
-@pytest.mark.parametrize(("price", "pays"), [(0.0, True), (20.0, False)])
+@pytest.mark.parametrize(("price", "pays"), [(0.0, True), *slow((20.0, False))])
 def test_it_calls_where_calls_pay(pair: Pair, tmp_path: Path, price: float, pays: bool) -> None:
     """The teacher's own texts are the references: at price 0 calls pay; at a price above all gains none does."""
     change = {"prices": (price, price), "gains": Gains(0.0, 0.0, 0.0), "alpha": 10.0}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from tests.marks import slow
 from wheels.benchmarks.ceiling.allocation import Texts, best_choice
 from wheels.metrics import SufficientStatistics, sentence_statistics
 
@@ -40,7 +41,7 @@ def over(texts: Texts, chosen: np.ndarray, budget: float) -> float:
     return round(float((texts.calls_N[chosen] - budget * texts.length_N[chosen]).sum()), 9)
 
 
-@pytest.mark.parametrize("budget", [0.0, 0.05, 0.1, 0.2, 0.4, 1.0])
+@pytest.mark.parametrize("budget", [0.0, *slow(0.05, 0.1), 0.2, *slow(0.4), 1.0])
 def test_the_knapsack_against_brute_force(budget: float) -> None:
     reached = 0
     for seed in range(40):
@@ -157,7 +158,7 @@ def test_a_text_is_chosen_for_the_corpus_and_not_for_its_row(metric: str) -> Non
     assert reached == 40
 
 
-@pytest.mark.parametrize("metric", ["bleu", "chrf", "rougeL"])
+@pytest.mark.parametrize("metric", ["bleu", *slow("chrf", "rougeL")])
 def test_no_other_text_of_one_row_would_be_better(metric: str) -> None:
     texts, _, _ = written(metric, 0, rows=60)
     for budget in (0.05, 0.1, 0.2):

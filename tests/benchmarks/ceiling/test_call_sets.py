@@ -9,6 +9,7 @@ import torch
 
 from tests.decoding.tiny import FAMILIES, make_pair, with_ends, write
 from tests.envs.tiny import EOS, SOURCES, TARGETS
+from tests.marks import slow
 from wheels.benchmarks.ceiling.call_sets import Calls, CallSetRule, Writer
 from wheels.benchmarks.ceiling.search import RowSearch, search
 from wheels.decoding.params import DecodeParams
@@ -22,7 +23,7 @@ SETS: list[Calls] = [
 ]  # fmt: skip
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=["llama", *slow(*(family for family in FAMILIES if family != "llama"))])
 def pair(request: pytest.FixtureRequest) -> Pair:
     return with_ends(make_pair(request.param), [EOS, 4, 7])
 
@@ -60,6 +61,7 @@ def test_the_search_finds_what_every_set_of_calls_makes(pair: Pair) -> None:
         assert max(text.score for text in found.texts) == best
 
 
+@pytest.mark.slow
 def test_a_short_search_is_no_better_and_reaches_the_best_with_the_right_start(pair: Pair) -> None:
     writer, reached = writer_of(pair), 0
     for row in range(len(SOURCES)):

@@ -53,6 +53,7 @@ def test_every_colour_stands_out_and_stays_apart_from_the_others(theme: Theme) -
     assert DARK.shade("#E69F00") == "#e69f00", "a colour that stands out stays as it is"
 
 
+@pytest.mark.slow
 def test_both_versions_are_small_and_the_same_again() -> None:
     picture = render(draw, HEAVY)
     assert picture == render(draw, HEAVY)

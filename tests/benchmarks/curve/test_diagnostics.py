@@ -11,6 +11,7 @@ import torch
 
 from tests.decoding.tiny import save_artefact, write
 from tests.envs.tiny import SOURCES
+from tests.marks import slow
 from wheels.benchmarks.core.cell import PointKey, Record
 from wheels.benchmarks.core.results import plain_values
 from wheels.benchmarks.curve import reliability
@@ -27,7 +28,7 @@ from wheels.policy.calibration import Calibration, Point
 TITLES = ["At budget", "How budgets were kept", "Where the calls go", "Is a call worth", "The price of a call"]
 
 
-@pytest.fixture(scope="module", params=["t5", "llama"])
+@pytest.fixture(scope="module", params=["t5", *slow("llama")])
 def model(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save_artefact(tmp_path_factory.mktemp(request.param) / "model", request.param)
     points = [Point(rule, seed, budget, 0.0, budget) for rule in ("learned", "regret") for seed in (0, 1)
@@ -92,7 +93,7 @@ def test_outputs_are_read_again_in_batches_of_the_size_asked_for(model: Path, da
     assert read and max(read) <= 2
 
 
-@pytest.mark.parametrize("budgets", [(0.0, 1.0), (1.0,)])
+@pytest.mark.parametrize("budgets", [(0.0, 1.0), pytest.param((1.0,), marks=pytest.mark.slow)])
 def test_only_the_ends_leave_nothing_to_look_at(model: Path, data: Path, budgets: tuple[float, ...]) -> None:
     curve = run(settings(model, data, budgets=budgets))
     assert not any(title in page(data) for title in TITLES)

@@ -102,7 +102,9 @@ def test_no_text_lies_on_another_or_outside(figure: Figure) -> None:
             assert not box.overlaps(other)
 
 
-@pytest.mark.parametrize("budgets", [(0.0, 1.0), (0.0, 0.2, 1.0), (0.3,)])
+@pytest.mark.parametrize(
+    "budgets", [(0.0, 1.0), *(pytest.param(few, marks=pytest.mark.slow) for few in ((0.0, 0.2, 1.0), (0.3,)))]
+)
 def test_few_budgets_are_drawn_too(budgets: tuple[float, ...]) -> None:
     few = summarise(measured(count=10, budgets=budgets, rules=("foresight",)), statistics)
     assert pixels(render(plot.draw, plain_values(few)).light).std() > 0.02

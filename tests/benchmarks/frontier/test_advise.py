@@ -26,6 +26,7 @@ def config(settings) -> AdviseConfig:
     return AdviseConfig(**settings, loss=1000.0)
 
 
+@pytest.mark.slow
 def test_where_any_loss_is_allowed_the_smallest_student_alone_is_the_cheapest(config, capsys):
     run(config)
     found = json.loads((Path(config.output) / "advise.json").read_text())
@@ -38,6 +39,7 @@ def test_where_any_loss_is_allowed_the_smallest_student_alone_is_the_cheapest(co
     assert line.startswith("next, plain alone: wheels generate --student ")
 
 
+@pytest.mark.slow
 def test_where_nothing_keeps_it_the_teacher_alone_and_only_that_is_timed(config, capsys, monkeypatch):
     timed = []
     real = advise.Bench.time

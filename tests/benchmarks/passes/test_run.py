@@ -79,6 +79,7 @@ def test_settings_have_names_of_their_own(config):
         assert all("/" not in setting.key.file_name for setting in settings)
 
 
+@pytest.mark.slow
 def test_a_rule_that_is_no_price_leaves_priced_out(config, capsys):
     points = run(replace(config, rule="maxprob", families=("deferral", "priced")))
     assert [(point["family"], point["seed"]) for point in points[2:]] == [("deferral", None)]

@@ -10,6 +10,7 @@ from wheels.benchmarks.serving.load import Waits, load, quantile
 needs_server = pytest.mark.skipif(not all(map(find_spec, ("fastapi", "uvicorn", "openai"))), reason="no server")
 
 
+@pytest.mark.slow
 @needs_server
 def test_all_texts_are_written_and_errors_are_seen() -> None:
     from tests.decoding.serve.harness import TEXTS, served

@@ -16,6 +16,7 @@ from transformers import MarianConfig, MarianMTModel, PreTrainedModel, PreTraine
 from tests.benchmarks.speed.test_config import SIZES
 from tests.decoding.tiny import bart, make_pair
 from tests.envs.tiny import EOS, SOURCES, WORDS, tokenizer_of
+from tests.marks import slow
 from wheels.benchmarks.speed import ct2_systems
 from wheels.benchmarks.speed.config import CT2, SpeedConfig
 from wheels.benchmarks.speed.ct2_systems import FAMILIES, converted, why_not
@@ -74,7 +75,7 @@ def inputs(pair: Pair, folder: Path, new_tokens: int = 12) -> Workload:
     return Workload(Prompts(pair, SOURCES, new_tokens), 0.3, None, 3, folder)
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "qwen2"])
+@pytest.mark.parametrize("family", ["t5", *slow(*(family for family in FAMILIES if family not in ("t5", "qwen2")))])
 def test_a_converted_model_writes_what_transformers_does(family: str, tmp_path: Path, engine: None) -> None:
     """Prompts of different lengths, among them one of a single token; some texts end, some reach their limit."""
     pair = pair_of(family)

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import pytest
@@ -140,19 +141,17 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert ran == [(name, 1) for name in [*names, *names[2:], *names[:2]]]
 
 
-@pytest.mark.parametrize("change", [{"rows": 3}, {"teacher_budget": 0.4}, {"methods": ("teacher",)}])
-def test_a_folder_of_another_configuration_is_refused(config: SpeedConfig, change: dict[str, object]) -> None:
+def test_a_folder_of_another_configuration_or_engine_is_refused(
+    config: SpeedConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     once = dataclasses.replace(config, rounds=1, batch_sizes=(1,), methods=("student",))
     run(once)
     before = (Path(config.output) / "resolved.json").read_bytes()
-    with pytest.raises(WheelsError, match=r"holds a run with .*; give another --output, or remove"):
-        run(dataclasses.replace(once, **change))
-    assert (Path(config.output) / "resolved.json").read_bytes() == before
-
-
-def test_rounds_of_another_engine_are_refused(config: SpeedConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    once = dataclasses.replace(config, rounds=1, batch_sizes=(1,), methods=("student",))
-    run(once)
+    changes: list[dict[str, Any]] = [{"rows": 3}, {"teacher_budget": 0.4}, {"methods": ("teacher",)}]
+    for change in changes:
+        with pytest.raises(WheelsError, match=r"holds a run with .*; give another --output, or remove"):
+            run(dataclasses.replace(once, **change))
+        assert (Path(config.output) / "resolved.json").read_bytes() == before
     monkeypatch.setattr(speed_module, "code_digest", lambda: "another")
     with pytest.raises(WheelsError, match=r"with code_digest '[0-9a-f]{16}', not 'another'"):
         run(once)
@@ -168,7 +167,7 @@ def test_outputs_that_differ_are_never_hidden(
         return dataclasses.replace(outcome, outputs=[*outcome.outputs[:2], (5,), outcome.outputs[3]])
 
     monkeypatch.setitem(KNOWN, "teacher", dataclasses.replace(teacher, run=wrong))
-    run(dataclasses.replace(config, rounds=1, batch_sizes=(3,)))
+    run(dataclasses.replace(config, rounds=1, batch_sizes=(3,), methods=("hf-teacher", "teacher")))
     shown = capsys.readouterr().out
     assert "WARNING: batch size 3: 1 outputs of teacher are not those of hf-teacher, such as that of row 3" in shown
     content = json.loads((Path(config.output) / "speed.json").read_text())
@@ -176,6 +175,7 @@ def test_outputs_that_differ_are_never_hidden(
     assert (found["differing"], found["different"]) == (1, [2])
 
 
+@pytest.mark.slow
 def test_a_busy_machine_is_named(config: SpeedConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     once = dataclasses.replace(config, rounds=1, batch_sizes=(1,), methods=("student",))
     monkeypatch.setattr("os.cpu_count", lambda: 2)

@@ -9,6 +9,7 @@ import torch
 
 from tests.decoding.tiny import make_pair, save_artefact, write
 from tests.envs.tiny import WORDS
+from tests.marks import slow
 from wheels.cli.main import main
 from wheels.decoding.commands import calibrate as calibrating
 from wheels.decoding.commands.calibrate import ROUNDS, TOLERANCE, Bracket, as_table, calibrate
@@ -39,7 +40,7 @@ def sources(count: int = 40) -> list[str]:
     return [" ".join(draw.choices(WORDS, k=draw.randint(1, 9))) for _ in range(count)]
 
 
-@pytest.mark.parametrize("name", ["entropy", "margin", "foresight"])
+@pytest.mark.parametrize("name", ["entropy", *slow("margin", "foresight")])
 def test_the_use_is_the_budget(name):
     pair = soft_pair()
     points = list(calibrate(pair, sources(), RULES[name], BUDGETS, seed=4, max_new_tokens=LIMIT))
@@ -232,6 +233,7 @@ def test_thresholds_of_other_rows_are_not_mixed(folder, capsys, monkeypatch, mor
     assert set(before) < set(kept(folder))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_short_goes_on_behind_the_last_rule(folder, monkeypatch):
     assert run(folder, "--rules", "entropy,margin,learned") == 0
     whole = kept(folder)

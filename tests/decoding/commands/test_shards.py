@@ -14,6 +14,7 @@ import pytest
 
 from tests.decoding.commands.conftest import TEXTS
 from tests.decoding.commands.test_bulk import MODES, lines
+from tests.marks import slow
 from wheels.cli.main import main
 from wheels.data.formats import read_records
 from wheels.decoding import streaming
@@ -65,7 +66,7 @@ def test_a_shard_is_of_a_file_and_goes_into_a_file(call, flags):
     assert code == 2 and "shard 1/2 is written from a file into a file; give --input FILE and --output FILE" in err
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "online"])
+@pytest.mark.parametrize("mode", ["sampled", *slow(*(mode for mode in MODES if mode not in ("online", "sampled")))])
 def test_merged_shards_are_the_whole_run(write, capsys, mode):
     flags = ["--format", "json", *MODES[mode]]
     whole = write("whole.jsonl", *flags)[2].splitlines()[-1]

@@ -27,17 +27,8 @@ from wheels.models.pair import Pair
 RESULT = json.loads((ROOT / "benchmarks/results/families/families.json").read_text(encoding="utf-8"))["families"]
 FOUND = {each["name"]: each for each in RESULT}
 REFUSED = [name for name, each in FOUND.items() if each["refused"] is not None]
-EVERY_WAY = (
-    "mistral+window",
-    "gemma3_text",
-    "falcon",
-    "bloom",
-    "m2m_100",
-    "pegasus_x",
-    "switch_transformers",
-    "t5gemma",
-)
-"""One of each way in which the library is told positions and masks."""
+EVERY_WAY = ("mistral+window", "bloom")
+"""Of the ways in which the library is told positions and masks: a window and a bias."""
 OTHERS = [name for name in FOUND if name not in (*REFUSED, *EVERY_WAY)]
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from tests.decoding.models.test_families import (
+    EACH,
     MODELS,
-    SEQ2SEQ_MODELS,
+    SEQ2SEQ_EACH,
     TOLERANCE,
     build,
     worst_error,
@@ -47,7 +48,7 @@ def test_attention_per_row_equals_the_librarys(name, per_row):
     assert {view.count for view in per_row} > {1, 2, 3} and {view.row for view in per_row} == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_in_bfloat16_they_are_off_by_rounding_alone(name, per_row):
     assert worst_error(build(name).bfloat16()) < 4e-2
     assert per_row
@@ -83,7 +84,7 @@ def mistaken(
 
 
 @pytest.mark.parametrize("mistake", [longer, of_another])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_wrong_view_of_a_text_is_seen(name, mistake, per_row):
     """The negative control."""
 
@@ -95,7 +96,7 @@ def test_a_wrong_view_of_a_text_is_seen(name, mistake, per_row):
 
 
 @pytest.mark.parametrize("mistake", [longer, of_another])
-@pytest.mark.parametrize("name", SEQ2SEQ_MODELS)
+@pytest.mark.parametrize("name", SEQ2SEQ_EACH)
 def test_a_wrong_view_of_a_source_is_seen(name, mistake, per_row, monkeypatch):
     """The negative control of the sources."""
     monkeypatch.setattr(fast, "source_mask", mistaken(source_mask, mistake))

@@ -11,7 +11,7 @@ from tests.decoding.models.test_families import (
     CAUSAL,
     MODELS,
     SEQ2SEQ,
-    SEQ2SEQ_MODELS,
+    SEQ2SEQ_EACH,
     TOLERANCE,
     build,
     texts,
@@ -116,7 +116,7 @@ def test_whole_numbers_that_overflow_are_left_to_torch(monkeypatch):
 
 
 @needs_onnx
-@pytest.mark.parametrize("name", SEQ2SEQ_MODELS)
+@pytest.mark.parametrize("name", SEQ2SEQ_EACH)
 @pytest.mark.parametrize("kind", ["float32", "int8"])
 def test_the_compiled_encoder_equals_torchs(name, kind):
     """Of sources of several lengths, whose padding nobody reads."""

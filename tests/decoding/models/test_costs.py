@@ -1,12 +1,15 @@
 """What passes cost: groups and overheads by hand from made-up seconds, and measurements that are made once."""
 
 import gc
+import weakref
 from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.decoding.tiny import FAMILIES, make_pair
+from tests.decoding.tiny import FAMILIES, make_pair, write
+from wheels.decoding import engine
+from wheels.decoding.methods.rules import RULES
 from wheels.decoding.models import costs as module
 from wheels.decoding.models.costs import GAP, Costs, costs_of, measure
 from wheels.decoding.models.forward_batches import OVERHEAD
@@ -52,6 +55,16 @@ def test_a_teacher_is_measured_once_for_a_batch_size(monkeypatch):
     assert costs_of(pair, 8) is first and costs_of(rounded, 8) is costs_of(replace(rounded), 8)
 
 
+def test_an_engine_measures_a_pair_where_its_rows_wait(monkeypatch):
+    monkeypatch.setattr(engine, "costs_of", costs_of)  # which all other tests are spared
+    asked, measured = [], module.measure
+    monkeypatch.setattr(module, "measure", lambda *given: asked.append(given) or measured(*given))
+    pair, rule = make_pair("t5"), RULES["random"].at(0.5)
+    for batch_size in (2, 2, 8):
+        write(pair, ["a b", "c", "d e f", "g"], rule, max_new_tokens=3, batch_size=batch_size)
+    assert asked == [(pair, 2)], "once, and not where all rows are written at once"
+
+
 def test_passes_are_timed_with_the_pairs_weights(monkeypatch):
     seen = set()
 
@@ -66,14 +79,13 @@ def test_passes_are_timed_with_the_pairs_weights(monkeypatch):
 
 def test_a_teacher_that_is_gone_is_forgotten(monkeypatch):
     monkeypatch.setattr(module, "measure", lambda pair, size: Costs({size: 1.0}))
+    monkeypatch.setattr(module, "_measured", weakref.WeakKeyDictionary())
     pair = make_pair("llama")
-    gc.collect()
-    before = len(module._measured)
     costs_of(pair, 4)
-    assert len(module._measured) == before + 1
+    assert len(module._measured) == 1
     del pair
     gc.collect()
-    assert len(module._measured) <= before
+    assert len(module._measured) == 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -58,18 +59,24 @@ class FakeVllm(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that has gone is no error of ours."""
 
-    @torch.no_grad()
     def write(self, prompt: list[int], most: int, stops: list[str]) -> tuple[list[int], str, str | None]:
         """Return the ids, why they end, and the stop text that ended them."""
         ids = list(prompt)
         for _ in range(most):
-            ids.append(int(self.model(torch.tensor([ids])).logits[0, -1].argmax()))
+            ids.append(next_token(self.model, tuple(ids)))
             if ids[-1] in self.ends:
                 return ids[len(prompt) : len(ids) - (not self.shows_end)], "stop", None
             text = self.tokenizer.decode(ids[len(prompt) :])
             if found := [stop for stop in stops if stop in text]:
                 return ids[len(prompt) :], "stop", found[0]
         return ids[len(prompt) :], "length", None
+
+
+@cache
+@torch.no_grad()
+def next_token(model: PreTrainedModel, ids: tuple[int, ...]) -> int:
+    """Kept, for tests ask for the same few texts again and again."""
+    return int(model(torch.tensor([ids])).logits[0, -1].argmax())
 
 
 def is_ids(prompt: Any) -> bool:

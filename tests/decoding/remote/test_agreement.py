@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests import marks
 from tests.decoding.remote.fake_vllm import NAME, fake_vllm, slow
 from tests.decoding.tiny import write
 from tests.envs.tiny import SOURCES
@@ -28,8 +29,10 @@ HOW: dict[str, tuple[Any, dict[str, Any]]] = {
 LONG = {"max_new_tokens": 12}
 
 
-@pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize(
+    ("how", "batch_size"),
+    [*zip(HOW, (1, 4) * 4, strict=True), *marks.slow(*zip(HOW, (4, 1) * 4, strict=True))],
+)
 def test_every_token_is_that_of_the_teacher_at_hand(pair, server, far, how, batch_size):
     method, settings = HOW[how]
     settings = settings | LONG | {"batch_size": batch_size}
@@ -61,10 +64,10 @@ def test_a_server_that_takes_one_text_is_asked_over_a_pool(pair, far, batches):
         there = far(server)
         server.fault = slow(0.02)
         assert there.probe.batches is batches
-        traces = write(there, SOURCES * 4, teacher_only(), budget=1.0, **LONG)
+        traces = write(there, SOURCES * 2, teacher_only(), budget=1.0, **LONG)
         assert server.most_at_once == 1 if batches else 2 <= server.most_at_once <= WORKERS
     assert [trace.token_ids for trace in traces] == [
-        trace.token_ids for trace in write(pair, SOURCES * 4, teacher_only(), budget=1.0, **LONG)
+        trace.token_ids for trace in write(pair, SOURCES * 2, teacher_only(), budget=1.0, **LONG)
     ]
 
 

@@ -12,6 +12,7 @@ import pytest
 from tests.decoding.remote.test_faults import FAULTS, break_down, quick
 from tests.decoding.tiny import write
 from tests.envs.tiny import SOURCES
+from tests.marks import slow
 from wheels.decoding.methods.method import student_only, teacher_only
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.remote.ledger import Ledger, OverLimit
@@ -27,8 +28,10 @@ def settings(**limits: Any) -> dict[str, Any]:
     return {"on_error": "continue", **limits}
 
 
-@pytest.mark.parametrize("most", [0, 1, 2, 6])
-@pytest.mark.parametrize("batches", [True, False])
+@pytest.mark.parametrize(
+    ("batches", "most"),
+    [*zip((True, False) * 2, (0, 1, 2, 6), strict=True), *slow(*zip((False, True) * 2, (0, 1, 2, 6), strict=True))],
+)
 def test_no_more_requests_than_allowed_are_sent(pair, server, far, most, batches):
     server.batches = batches
     there = far(server, **settings(max_teacher_requests=most))

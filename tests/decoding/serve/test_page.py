@@ -102,6 +102,7 @@ def test_a_text_that_is_typed_is_written_in_two_colours_with_its_costs(page: Pag
     assert len(set(colours)) == 2
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_budget_that_is_dragged_writes_the_text_anew_and_the_teacher_alone_stays(page: Page, priced: Served) -> None:
     write(page, TEXTS[0])
@@ -122,6 +123,7 @@ def test_a_budget_that_is_dragged_writes_the_text_anew_and_the_teacher_alone_sta
     is_as_asked(page, 0, priced, TEXTS[0], teacher_budget=1.0)
 
 
+@pytest.mark.slow
 @needs_browser
 def test_two_budgets_and_two_rules_stand_side_by_side(page: Page, priced: Served) -> None:
     page.click("#compare")
@@ -143,6 +145,7 @@ def test_two_budgets_and_two_rules_stand_side_by_side(page: Page, priced: Served
     is_as_asked(page, 0, priced, TEXTS[2], teacher_budget=0.2)
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_token_tells_what_the_other_model_would_have_said_by_mouse_and_by_keys(page: Page, priced: Served) -> None:
     write(page, TEXTS[1])
@@ -203,6 +206,7 @@ def test_a_refusal_is_shown_where_the_text_would_be(page: Page) -> None:
     assert page.read("document.querySelector('.alone').innerText").strip() == "The teacher alone"
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_key_is_asked_for_until_it_is_right_and_the_page_itself_needs_none(tab: Page, embedded) -> None:
     with served(embedded, key=KEY) as server:
@@ -217,6 +221,7 @@ def test_a_key_is_asked_for_until_it_is_right_and_the_page_itself_needs_none(tab
         assert tab.read("document.cookie") == "" and tab.read("localStorage.length") == 0
 
 
+@pytest.mark.slow
 @needs_browser
 def test_it_fits_every_width_in_both_themes_and_asks_nobody_else(page: Page, priced: Served, tmp_path) -> None:
     page.click("#compare")

@@ -7,6 +7,7 @@ import pytest
 
 from tests.decoding.serve.harness import TEXTS, Served, served, until
 from tests.decoding.serve.test_chats import pair_with
+from tests.marks import slow
 from wheels.decoding.serve import rereading
 from wheels.decoding.trace import STUDENT, TEACHER
 from wheels.models.artefact import Artefact
@@ -34,7 +35,7 @@ def are_what_the_other_model_writes(server: Served, how: dict, prompt: str = TEX
 
 
 @pytest.mark.parametrize("how", [
-    {"teacher_budget": 0.3}, {"teacher_budget": 0.0}, {"teacher_budget": 1.0}, {"method": "verified"},
+    {"teacher_budget": 0.3}, *slow({"teacher_budget": 0.0}, {"teacher_budget": 1.0}, {"method": "verified"}),
     {"teacher_budget": 0.4, "rule": "random", "temperature": 1.2, "top_p": 0.9, "seed": 7},
 ])  # fmt: skip
 def test_each_alternative_is_what_the_other_model_writes_there(server: Served, monkeypatch, how: dict) -> None:
@@ -42,6 +43,7 @@ def test_each_alternative_is_what_the_other_model_writes_there(server: Served, m
     are_what_the_other_model_writes(server, how)
 
 
+@pytest.mark.slow
 def test_after_a_prompt_of_a_causal_model_too(monkeypatch) -> None:
     """The prompt is read in chunks, without logits."""
     monkeypatch.setattr(rereading, "STATES", 7)
