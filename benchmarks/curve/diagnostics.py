@@ -15,8 +15,8 @@ from wheels.benchmarks.core.cell import PointKey
 from wheels.benchmarks.curve.calls import overall_rate, quarters, rates_by_frequency, rates_by_position
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import CurvePlan, signature_of
-from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.reliability import cached_judged, reliability, spread
+from wheels.benchmarks.curve.resampled import Measured
 from wheels.data.tasks import Row, Task
 from wheels.json_text import parse_object
 from wheels.metrics.names import several

@@ -13,8 +13,8 @@ from wheels.benchmarks.core.results import plain_values
 from wheels.benchmarks.core.style import render
 from wheels.benchmarks.curve.detail_plots import draw_adherence, draw_calls, draw_prices, draw_reliability
 from wheels.benchmarks.curve.diagnostics import Diagnostics
-from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.report_tables import adherence, areas, at_budget, comparisons, equal_use
+from wheels.benchmarks.curve.resampled import Measured
 from wheels.benchmarks.curve.summary import interior
 from wheels.decoding.methods.rule import Rule
 from wheels.decoding.methods.rules import RULES

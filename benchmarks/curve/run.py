@@ -17,10 +17,9 @@ from wheels.benchmarks.core.results import plain_values, write_result
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import CurvePlan, decodes_of, make_plan, points_digest, rows_digest
 from wheels.benchmarks.curve.diagnostics import diagnose
-from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.plot import draw
 from wheels.benchmarks.curve.report import report, sections
-from wheels.benchmarks.curve.resampled import SentenceStatistics
+from wheels.benchmarks.curve.resampled import Measured, SentenceStatistics
 from wheels.benchmarks.curve.summary import summarise
 from wheels.benchmarks.curve.table import as_csv, as_text
 from wheels.config.parsing import as_command, to_dict, versions, write_resolved

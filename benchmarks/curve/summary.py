@@ -22,8 +22,7 @@ from wheels.benchmarks.core.bootstrap import (
     warn_of_gap,
 )
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey
-from wheels.benchmarks.curve.measured import Measured
-from wheels.benchmarks.curve.resampled import Curves, Resampled, SentenceStatistics, per_token
+from wheels.benchmarks.curve.resampled import Curves, Measured, Resampled, SentenceStatistics, per_token
 from wheels.decoding.methods.rules import TRAINED
 from wheels.decoding.trace import TEACHER
 

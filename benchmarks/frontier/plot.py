@@ -22,7 +22,7 @@ from wheels.benchmarks.core.style import (
 )
 from wheels.benchmarks.frontier.front import PARAMETERS, TOKENS
 from wheels.benchmarks.frontier.table import cost_words
-from wheels.benchmarks.passes.tune import frontier
+from wheels.benchmarks.passes.settings import frontier
 from wheels.metrics import metric_name
 
 ALONE = Weight(2.6, 8.0, 6)

@@ -19,7 +19,7 @@ from wheels.benchmarks.curve.decodes import refuse_scored, rows_digest
 from wheels.benchmarks.curve.resampled import Resampled
 from wheels.benchmarks.passes.config import PassesConfig
 from wheels.benchmarks.passes.plot import draw
-from wheels.benchmarks.passes.settings import Setting, ends, seeds_of, settings_of, sweep_of, tuned
+from wheels.benchmarks.passes.settings import Setting, Tried, choose, ends, seeds_of, settings_of, sweep_of, tuned
 from wheels.benchmarks.passes.summary import (
     PassCurves,
     Point,
@@ -30,7 +30,6 @@ from wheels.benchmarks.passes.summary import (
     points_of,
 )
 from wheels.benchmarks.passes.table import as_csv, shown
-from wheels.benchmarks.passes.tune import Tried, choose
 from wheels.config.parsing import as_command, to_dict, versions, write_resolved
 from wheels.data.tasks import Row, Task, load_task
 from wheels.decoding.commands.generate_config import GenerateConfig

@@ -1,8 +1,7 @@
 import pytest
 
 from tests.endpoints.raw_server import completion
-from wheels.annotation.answer import Answer
-from wheels.annotation.completion import answer_of
+from wheels.annotation.answer import Answer, answer_of
 from wheels.endpoints.faults import Again, RequestRefused, ServerRefused
 
 

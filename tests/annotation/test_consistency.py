@@ -1,6 +1,6 @@
 import pytest
 
-from wheels.annotation.consistency import agreement, consistency
+from wheels.annotation.selection import agreement, consistency
 from wheels.errors import WheelsError
 from wheels.metrics import sentence_scores
 

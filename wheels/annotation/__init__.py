@@ -7,9 +7,9 @@ from wheels.lazy import lazy
 if TYPE_CHECKING:
     from wheels.annotation.assistant import Assistant as Assistant
     from wheels.annotation.config import AnnotateConfig as AnnotateConfig
-    from wheels.annotation.consistency import agreement as agreement
     from wheels.annotation.endpoint import Endpoint as Endpoint
     from wheels.annotation.selection import Signal as Signal
+    from wheels.annotation.selection import agreement as agreement
     from wheels.annotation.selection import choose as choose
     from wheels.annotation.selection import trust as trust
 else:

@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from wheels.annotation.answer import Answer
-from wheels.annotation.completion import answer_of
+from wheels.annotation.answer import Answer, answer_of
 from wheels.endpoints.address import endpoint_url
 from wheels.endpoints.client import Client, content_of, said_of
 from wheels.endpoints.retry import Patience

@@ -20,7 +20,7 @@ from wheels.annotation.config import AnnotateConfig
 from wheels.annotation.grades import ACCEPTED, GRADES
 from wheels.annotation.ledger import Ledger
 from wheels.annotation.purchase import Responder
-from wheels.annotation.selection import Signal, choose
+from wheels.annotation.selection import Signal, choose, consistency
 from wheels.data.rows import Row
 from wheels.json_text import json_digest
 from wheels.runs import cached, chunks
@@ -192,7 +192,6 @@ def gather_signals(
 
     Kept in chunks of `CHUNK` rows, each a function of its own rows and the seed.
     """
-    from wheels.annotation.consistency import consistency
 
     def make(number: int) -> list[dict[str, Any]]:
         rows, seed = sources[number * CHUNK : (number + 1) * CHUNK], config.seed * 1_000_003 + number

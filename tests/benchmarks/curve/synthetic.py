@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record
-from wheels.benchmarks.curve.measured import Measured
+from wheels.benchmarks.curve.resampled import Measured
 
 EXPONENTS = {
     "learned": 0.40,

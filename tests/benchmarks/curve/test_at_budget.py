@@ -10,7 +10,7 @@ from tests.pictures import drawn
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record
 from wheels.benchmarks.core.results import plain_values
 from wheels.benchmarks.curve.detail_plots import draw_adherence
-from wheels.benchmarks.curve.measured import Measured
+from wheels.benchmarks.curve.resampled import Measured
 from wheels.benchmarks.curve.summary import summarise
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.benchmarks.curve.synthetic import measured, record, statistics
 from wheels.benchmarks.core.cell import STUDENT_END, PointKey
-from wheels.benchmarks.curve.measured import Measured
+from wheels.benchmarks.curve.resampled import Measured
 from wheels.benchmarks.curve.summary import summarise
 from wheels.errors import WheelsError
 

@@ -14,9 +14,9 @@ import pytest
 from tests.benchmarks.curve.synthetic import measured, statistics
 from tests.output.test_visible import ODD
 from wheels.benchmarks.core.cell import PointKey, Record
-from wheels.benchmarks.curve.measured import Measured
 from wheels.benchmarks.curve.report import pick_examples, report
 from wheels.benchmarks.curve.report_tables import adherence, areas, comparisons, equal_use
+from wheels.benchmarks.curve.resampled import Measured
 from wheels.benchmarks.curve.summary import interior, summarise, uses_shown
 from wheels.benchmarks.curve.table import as_csv, as_text
 from wheels.output.page import Picture

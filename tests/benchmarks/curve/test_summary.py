@@ -14,8 +14,7 @@ from tests.benchmarks.curve.synthetic import EXPONENTS, SEEDED, MeanStatistics, 
 from wheels.benchmarks.core.bootstrap import holm
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record
 from wheels.benchmarks.core.results import plain_values
-from wheels.benchmarks.curve.measured import Measured
-from wheels.benchmarks.curve.resampled import Resampled
+from wheels.benchmarks.curve.resampled import Measured, Resampled
 from wheels.benchmarks.curve.summary import interior, summarise
 from wheels.errors import WheelsError
 from wheels.metrics import sentence_statistics

@@ -12,7 +12,7 @@ from wheels.benchmarks.core.cell import Record
 from wheels.benchmarks.curve.resampled import Resampled
 from wheels.benchmarks.frontier.front import PARAMETERS, TOKENS, Front, line_at
 from wheels.benchmarks.frontier.ways import TEACHER_ALONE, Way
-from wheels.benchmarks.passes.tune import frontier
+from wheels.benchmarks.passes.settings import frontier
 
 SMALL, LARGE = Way("small"), Way("large")
 FEW, MANY = (Way("small", "deferral", "margin", budget) for budget in (0.1, 0.5))

@@ -3,8 +3,7 @@
 import pytest
 
 from wheels.benchmarks.core.cell import Record
-from wheels.benchmarks.passes.settings import Setting
-from wheels.benchmarks.passes.tune import choose, frontier
+from wheels.benchmarks.passes.settings import Setting, choose, frontier
 from wheels.data.tasks import Row
 from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.rules import RULES
