@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from wheels.benchmarks.ceiling.ceilings import IMITATION, ceiling_of
-from wheels.benchmarks.core.bootstrap import Floats, interval
+from wheels.benchmarks.core.bootstrap import interval, share
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey, Record
 from wheels.benchmarks.curve.resampled import Curves, Resampled, SentenceStatistics, per_token
 from wheels.metrics import sentence_statistics
@@ -70,13 +68,7 @@ def _at_use(curves: Curves, name: str, metric: str, use: float) -> dict[str, Any
     """Return a system's metric at a use, and its shares of the way from random to the ceiling and to imitation."""
     value_Z, random_Z = (curves.at(one, metric, use) for one in (name, "random"))
     found = {"rule": name, "metric": metric, "use": use} | interval(value_Z)
-    for share, top in (("share", ceiling_of(metric)), ("imitated", IMITATION)):
-        share_Z = _share(value_Z, random_Z, curves.at(top, metric, use))
-        found |= interval(share_Z, share, f"{share}_low", f"{share}_high")
+    for which, top in (("share", ceiling_of(metric)), ("imitated", IMITATION)):
+        way_Z = curves.at(top, metric, use) - random_Z  # nan below, where the top is no higher
+        found |= interval(share(value_Z - random_Z, way_Z), which, f"{which}_low", f"{which}_high")
     return found
-
-
-def _share(value_Z: Floats, random_Z: Floats, top_Z: Floats) -> Floats:
-    """Return `(value - random) / (top - random)`; nan where the top is no higher."""
-    way_Z = top_Z - random_Z
-    return np.where(way_Z > 0, (value_Z - random_Z) / np.where(way_Z > 0, way_Z, 1.0), np.nan)

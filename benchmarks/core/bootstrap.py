@@ -87,6 +87,11 @@ def share_of_gap(quality: ArrayLike, student: ArrayLike, teacher: ArrayLike) -> 
     return np.where(wide, (quality - student) / np.where(wide, gap, 1.0), np.nan)
 
 
+def share(part: Floats, whole: Floats) -> Floats:
+    """Return `part / whole`; nan where there is no whole."""
+    return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), np.nan)
+
+
 def warn_of_gap(student: float, teacher: float) -> None:
     """Warn where the gap is too small for a share of it."""
     if not teacher - student >= LEAST_GAP:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from wheels.benchmarks.core.bootstrap import Floats, interval, resample_sentences
+from wheels.benchmarks.core.bootstrap import interval, resample_sentences, share
 from wheels.benchmarks.core.cell import Record
 from wheels.decoding.trace import TEACHER
 
@@ -95,8 +95,3 @@ def _rates(
         | interval(rate_ZK[:, k], "rate", "low", "high", least=0.0)
         for k, name in enumerate(names)
     ]
-
-
-def share(part: Floats, whole: Floats) -> Floats:
-    """Return `part / whole`; nan where there is no whole."""
-    return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), np.nan)

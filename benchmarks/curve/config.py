@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wheels.benchmarks.core.config import PairConfig, data_option, statistics_option
 from wheels.config.fields import (
-    DTYPES,
     backend_option,
     check_fields,
-    machine_option,
     option,
-    option_group,
-    threads_option,
     weights_option,
 )
 from wheels.config.paths import PLACE, RUN
-from wheels.data.options import OWN_METRIC, bad_rows_option
+from wheels.data.options import OWN_METRIC
 from wheels.data.prompts import check_given
 from wheels.decoding.methods.choices import MODE_HELP, MODES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
@@ -23,12 +20,10 @@ from wheels.decoding.remote.span import FORMS, check_span
 from wheels.errors import WheelsError
 
 model_option = option_group("models")
-data_option = option_group("data")
-statistics_option = option_group("statistics")
 
 
 @dataclass(frozen=True)
-class CurveConfig:
+class CurveConfig(PairConfig):
     """Settings of one quality-vs-teacher-use curve."""
 
     model: str | None = option(
@@ -37,7 +32,6 @@ class CurveConfig:
         metavar="DIR",
         reads=PLACE,
     )
-    teacher: str | None = model_option(None, "folder or hub id of the teacher (default: the model's own)", reads=PLACE)
     span: str = model_option(
         "tokens:1", f"how much one call buys of a teacher with a tokenizer of its own: {FORMS}", check=check_span
     )
@@ -46,11 +40,6 @@ class CurveConfig:
         "more trained models of the same pair, each trained and calibrated on its own: their seeds are further ones",
         reads=PLACE,
     )
-    data: str = option("embedded-translation", "task, folder, file or hub:owner/name to score on", reads=PLACE)
-    split: str = data_option("test", "split of the data that is scored")
-    source: str = data_option("source", "column of the source; dots reach nested ones")
-    target: str = data_option("target", "column of the reference")
-    bad_rows: str = bad_rows_option(data_option)
     prompt: str | None = data_option(
         None, "text that the models read, with {source} in it, or chat (default: the model's own)", check=check_given
     )
@@ -61,9 +50,13 @@ class CurveConfig:
         (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0),
         "teacher budgets to decode; between points more than 0.1 apart in measured use no figure is given",
         share=True,
+        rising=True,
     )
     rules: tuple[str, ...] | None = option(
-        None, "rules to compare (default: all that the model has heads and thresholds for)" + OWN_RULE, **RULE_CHOICES
+        None,
+        "rules to compare (default: all that the model has heads and thresholds for)" + OWN_RULE,
+        once=True,
+        **RULE_CHOICES,
     )
     seeds: int = statistics_option(3, "trained heads of a rule, and draws of random and every-k", minimum=1)
     mode: str = option("average", MODE_HELP, choices=MODES)
@@ -71,27 +64,14 @@ class CurveConfig:
         None, "data to calibrate on first; never the data that is scored", reads=PLACE
     )
     calibration_limit: int | None = data_option(None, "rows to calibrate on (default: all)", minimum=1)
-    limit: int | None = option(None, "score only the first rows", minimum=1)
-    batch_size: int = machine_option(64, "rows decoded at once", minimum=1)
-    max_new_tokens: int = data_option(128, "longest output, in tokens", minimum=1)
-    resamples: int = statistics_option(1000, "bootstrap resamples of sentences and seeds", minimum=100, maximum=100_000)
     output: str = option("curve", "folder for the results; a rerun into it continues", metavar="DIR", writes=RUN)
-    device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
-    dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
     student_weights: str = weights_option("student")
     teacher_weights: str = weights_option("teacher")
-    threads: int | None = threads_option()
     backend: str = backend_option()
 
     def __post_init__(self) -> None:
         """Check every value; budgets are put in order, and each rule and budget stands once."""
         check_fields(self)
-        for name in ("budgets", "rules"):
-            if getattr(self, name) is not None and not getattr(self, name):
-                raise WheelsError(f"{name} must hold at least one value, got none")
-        object.__setattr__(self, "budgets", tuple(sorted({float(budget) for budget in self.budgets})))
-        if self.rules is not None:
-            object.__setattr__(self, "rules", tuple(dict.fromkeys(self.rules)))
 
         if self.calibration_limit is not None and self.calibration_data is None:
             raise WheelsError(f"calibration_limit needs calibration_data, got {self.calibration_limit} without")

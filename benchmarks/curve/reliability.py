@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from wheels.benchmarks.core.bootstrap import Floats, compare, interval, resample_sentences
+from wheels.benchmarks.core.bootstrap import Floats, compare, interval, resample_sentences, share
 from wheels.benchmarks.core.cell import PointKey, Record
-from wheels.benchmarks.curve.calls import share
 from wheels.decoding.teacher_forcing import teacher_force
 from wheels.models.artefact import Artefact
 from wheels.runs import LINES, cached

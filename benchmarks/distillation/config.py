@@ -46,9 +46,13 @@ class DistillationConfig:
 class SweepConfig:
     """The grid of students: every label with every weight and temperature that it has, in every size and seed."""
 
-    labels: tuple[str, ...] = option(LABELS, "hard: references; soft: the teacher; both: a mixture", choices=LABELS)
-    weights: tuple[float, ...] = option((0.5,), "w of both: the share of the teacher's divergence", share=True)
-    temperatures: tuple[float, ...] = option((1.0, 2.0, 5.0, 10.0), "T of soft and both", minimum=0.01)
+    labels: tuple[str, ...] = option(
+        LABELS, "hard: references; soft: the teacher; both: a mixture", choices=LABELS, once=True
+    )
+    weights: tuple[float, ...] = option(
+        (0.5,), "w of both: the share of the teacher's divergence", share=True, once=True
+    )
+    temperatures: tuple[float, ...] = option((1.0, 2.0, 5.0, 10.0), "T of soft and both", minimum=0.01, once=True)
     objective: str = option("kl", "divergence of soft and both", choices=OBJECTIVES)
     seeds: int = option(3, "students of each kind; seed 0, 1, ...", minimum=1)
     cached_logits: int = option(
@@ -61,10 +65,6 @@ class SweepConfig:
     def __post_init__(self) -> None:
         """Check every value; each stands once."""
         check_fields(self)
-        for name in ("labels", "weights", "temperatures"):
-            if not getattr(self, name):
-                raise WheelsError(f"{name} must hold at least one value, got none")
-            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
         for weight in self.weights:
             if not 0.0 < weight < 1.0:
                 raise WheelsError(f"weights must be between 0 (hard) and 1 (soft), got {weight:g}")
@@ -74,8 +74,8 @@ class SweepConfig:
 class CacheConfig:
     """What is measured of the cache."""
 
-    sizes: tuple[int, ...] = option((8, 16, 32, 64, 128, 256), "tokens that are kept (k)", minimum=1)
-    temperatures: tuple[float, ...] = option((1.0, 2.0, 5.0, 10.0), "T of the error", minimum=0.01)
+    sizes: tuple[int, ...] = option((8, 16, 32, 64, 128, 256), "tokens that are kept (k)", minimum=1, rising=True)
+    temperatures: tuple[float, ...] = option((1.0, 2.0, 5.0, 10.0), "T of the error", minimum=0.01, rising=True)
     rows: int = option(1024, "training rows that are scored for bytes, seconds and error", minimum=1)
     rounds: int = option(5, "times that each kind of step is timed, in turn", minimum=1)
     steps: int = option(16, "steps of a round", minimum=1)
@@ -88,9 +88,5 @@ class CacheConfig:
     def __post_init__(self) -> None:
         """Check every value; sizes and temperatures are put in order."""
         check_fields(self)
-        for name in ("sizes", "temperatures"):
-            if not getattr(self, name):
-                raise WheelsError(f"{name} must hold at least one value, got none")
-            object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)))))
         if self.temperature not in self.temperatures:
             object.__setattr__(self, "temperatures", tuple(sorted({*self.temperatures, self.temperature})))

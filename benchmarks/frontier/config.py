@@ -45,10 +45,15 @@ class WaysConfig:
         ("learned", "margin"),
         "rules that call, each with the students that have it: a head that it reads is trained by `wheels train`"
         + OWN_RULE,
+        once=True,
         **RULE_CHOICES,
     )
-    budgets: tuple[float, ...] = option((0.05, 0.1, 0.2, 0.3, 0.5), "teacher budgets of each rule", share=True)
-    methods: tuple[str, ...] = method_option(METHODS, "what a call does beside writing a token", choices=METHODS)
+    budgets: tuple[float, ...] = option(
+        (0.05, 0.1, 0.2, 0.3, 0.5), "teacher budgets of each rule", share=True, rising=True
+    )
+    methods: tuple[str, ...] = method_option(
+        METHODS, "what a call does beside writing a token", choices=METHODS, once=True
+    )
     tolerance: float = method_option(2.0, "nats of regret beyond which `verified` takes a token back", minimum=0)
     seeds: int = method_option(3, "trained heads of a rule that are decoded", minimum=1)
     choose_split: str = choice_option("validation", "split on which a way is chosen; never one that is scored")
@@ -68,7 +73,7 @@ class WaysConfig:
     max_new_tokens: int = data_option(128, "longest output, in tokens", minimum=1)
     resamples: int = option(2000, "bootstrap resamples of rows and seeds", minimum=100, maximum=100_000)
     time_batches: tuple[int, ...] = time_option(
-        (1, 32), "rows of a forward pass that is timed; none: no time", minimum=1
+        (1, 32), "rows of a forward pass that is timed; none: no time", minimum=1, rising=True, empty=True
     )
     time_rows: int = time_option(64, "texts that are timed", minimum=1)
     rounds: int = time_option(5, "times that each way is timed, all of them in turn", minimum=1)
@@ -81,15 +86,8 @@ class WaysConfig:
         """Check every value; budgets and batch sizes are put in order, each value stands once."""
         check_fields(self)
         self.check_models()
-        for name in ("rules", "budgets", "methods"):
-            if not getattr(self, name):
-                raise WheelsError(f"{name} must hold at least one value, got none")
         if not all(0.0 < budget < 1.0 for budget in self.budgets):
             raise WheelsError("budgets must lie between 0 and 1: the models alone are measured in any case")
-        for name in ("budgets", "time_batches"):
-            object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)))))
-        for name in ("rules", "methods"):
-            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
 
     def check_models(self) -> None:
         """Refuse a comparison without students or without their teacher."""

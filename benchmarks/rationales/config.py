@@ -36,11 +36,11 @@ class BenchRationalesConfig:
 class GridConfig:
     """Which students are trained, on rationales of what kind and length, and how all of them are scored."""
 
-    methods: tuple[str, ...] = option(("saliency",), "ways of attribution", choices=METHODS)
-    ks: tuple[int, ...] = option((1, 3, 5, 10), "words of a rationale, of the first method", minimum=1)
+    methods: tuple[str, ...] = option(("saliency",), "ways of attribution", choices=METHODS, once=True)
+    ks: tuple[int, ...] = option((1, 3, 5, 10), "words of a rationale, of the first method", minimum=1, rising=True)
     k: int = option(5, "words of a rationale, of every other method and control", minimum=1)
     controls: tuple[str, ...] = option(
-        ("none", "random", "untrained-teacher"), "what the methods are compared with", choices=CONTROLS
+        ("none", "random", "untrained-teacher"), "what they are compared with", choices=CONTROLS, once=True, empty=True
     )
     given: str = option("rationale", "column of the rationales that the rows came with, for the control `given`")
     seeds: int = option(3, "students of each kind", minimum=1)
@@ -59,8 +59,3 @@ class GridConfig:
     def __post_init__(self) -> None:
         """Check every value; each of a list stands once, lengths in order."""
         check_fields(self)
-        if not self.methods or not self.ks:
-            raise WheelsError("methods and ks must hold at least one value each")
-        object.__setattr__(self, "ks", tuple(sorted(set(self.ks))))
-        for name in ("methods", "controls"):
-            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))

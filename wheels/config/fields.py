@@ -9,6 +9,9 @@ A configuration is a flat frozen dataclass. The metadata of a field may carry:
     minimum     the smallest value allowed (default: -MOST)
     maximum     the largest value allowed (default: MOST)
     share       True for a number in [0, 1], such as a teacher budget
+    once        True for a tuple of at least one value, each of which is kept once
+    rising      True for one whose values are put in order too
+    empty       True for one of them that may be empty
     positional  True for a value that is given without its flag
     metavar     the placeholder for the value in `--help`
     reads       for a path: what is read there, `wheels.config.paths.SETTINGS` or `PLACE`
@@ -252,7 +255,7 @@ def _convert_one(field: Field, value: Any) -> Any:
 
 
 def check_fields(config: Any) -> None:
-    """Check every field of `config` against its `choices`, `minimum`, `maximum` and `share`, in `__post_init__`.
+    """Check every field of `config` by its metadata, in `__post_init__`.
 
     Raises:
         WheelsError: for the first field that holds something else; for an output that is an input or another output.
@@ -264,7 +267,19 @@ def check_fields(config: Any) -> None:
             continue
         for element in value if field.many else (value,):
             _check_one(field, element)
+        if field.many:
+            _settle(config, field, value)
     check_paths(fields, config)
+
+
+def _settle(config: Any, field: Field, value: tuple[Any, ...]) -> None:
+    """Refuse a tuple without a value, drop what stands twice, and put in order, as the metadata say."""
+    rising = field.metadata.get("rising")
+    if rising or field.metadata.get("once"):
+        if not value and not field.metadata.get("empty"):
+            raise WheelsError(f"{field.name} must hold at least one value, got none")
+        once = dict.fromkeys(map(field.kind, value))
+        object.__setattr__(config, field.name, tuple(sorted(once) if rising else once))
 
 
 def _check_one(field: Field, value: Any) -> None:

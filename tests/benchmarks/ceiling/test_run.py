@@ -147,7 +147,7 @@ def test_another_search_is_refused_in_the_same_folder(folder: Path, found: dict[
         run(replace(config_of(folder), texts=8))
 
 
-@pytest.mark.parametrize("budgets", [(), (0.0, 0.2), (1.0,)])
+@pytest.mark.parametrize("budgets", [(0.0, 0.2), (1.0,)])
 def test_budgets_at_the_ends_are_refused(config: CeilingConfig, budgets: tuple[float, ...]) -> None:
     with pytest.raises(WheelsError, match=r"budgets must lie between 0 and 1, got .*; both ends are decoded anyway"):
         replace(config, budgets=budgets)
