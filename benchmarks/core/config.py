@@ -1,12 +1,14 @@
-"""What several benchmarks of a pair can be asked for. Imports nothing heavy, so that `--help` is instant."""
+"""What several benchmarks can be asked for. Imports nothing heavy, so that `--help` is instant."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from wheels.config.fields import DTYPES, machine_option, option, option_group, threads_option
-from wheels.config.paths import PLACE
+from wheels.config.fields import DTYPES, REQUIRED, check_fields, machine_option, option, option_group, threads_option
+from wheels.config.paths import PLACE, RUN, SETTINGS
 from wheels.data.options import bad_rows_option
+from wheels.errors import WheelsError
 
 data_option = option_group("data")
 statistics_option = option_group("statistics")
@@ -32,3 +34,26 @@ class PairConfig:
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
     threads: int | None = threads_option()
+
+
+def output_option(default: str) -> Any:
+    """Return the field of the folder of a run by a recipe."""
+    return option(default, "folder for models and results; a rerun into it continues", metavar="DIR", writes=RUN)
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """What a run by a recipe is told beside it."""
+
+    recipe: str = option(
+        REQUIRED, "YAML file with the settings of each stage, or the name of a shipped one", reads=SETTINGS
+    )
+    data: str = option(REQUIRED, "task, folder or hub:owner/name with train, validation and test splits", reads=PLACE)
+    output: str = output_option("")
+    threads: int | None = threads_option()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("recipe", "data", "output"):
+            if not getattr(self, name):
+                raise WheelsError(f"{name} must not be empty")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.config.fields import REQUIRED, check_fields, option, threads_option
-from wheels.config.paths import PLACE, RUN, SETTINGS
+from wheels.benchmarks.core.config import RecipeConfig, output_option
+from wheels.config.fields import check_fields, option
+from wheels.config.paths import PLACE
 from wheels.errors import WheelsError
 
 PARTS = ("sweep", "cache")
@@ -15,13 +16,10 @@ OBJECTIVES = ("kl", "rkl", "jsd")
 
 
 @dataclass(frozen=True)
-class DistillationConfig:
+class DistillationConfig(RecipeConfig):
     """Settings of `wheels bench distillation`; models, grid and measurements stand in a recipe."""
 
-    recipe: str = option(
-        REQUIRED, "YAML file with the settings of each part, or the name of a shipped one", reads=SETTINGS
-    )
-    data: str = option(REQUIRED, "task, folder or hub:owner/name with train, validation and test splits", reads=PLACE)
+    output: str = output_option("distillation")
     teacher: str | None = option(
         None, "the teacher (default: trained first, by the recipe)", metavar="DIR", reads=PLACE
     )
@@ -29,17 +27,8 @@ class DistillationConfig:
         ("sweep",),
         "sweep: labels, temperatures and sizes; cache: what cached probabilities save and cost",
         choices=PARTS,
+        once=True,
     )
-    output: str = option(
-        "distillation", "folder for models and results; a rerun into it continues", metavar="DIR", writes=RUN
-    )
-    threads: int | None = threads_option()
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        for name in ("recipe", "data", "output", "parts"):
-            if not getattr(self, name):
-                raise WheelsError(f"{name} must not be empty")
 
 
 @dataclass(frozen=True)

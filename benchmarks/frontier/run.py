@@ -51,7 +51,7 @@ def _run_study(config: FrontierConfig, recipe: str) -> None:
     """Make the models first, by a recipe."""
     if not study.read_recipe(recipe, config.teacher).sections["frontier"]:
         raise WheelsError(f"{recipe}: must have the section frontier, with at least one setting")
-    study.run(StudyConfig(recipe, config.data, config.output, config.teacher, threads=config.threads))
+    study.run(StudyConfig(recipe, config.data, config.output, config.threads, config.teacher))
 
 
 def _measure(config: FrontierConfig, bench: Bench, rows: list[Row]) -> dict[str, Any]:

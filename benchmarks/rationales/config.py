@@ -4,32 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.config.fields import REQUIRED, check_fields, option, threads_option
-from wheels.config.paths import PLACE, RUN, SETTINGS
-from wheels.errors import WheelsError
+from wheels.benchmarks.core.config import RecipeConfig, output_option
+from wheels.config.fields import check_fields, option
 from wheels.rationales.config import METHODS
 
 CONTROLS = ("none", "random", "untrained-teacher", "given")
 
 
 @dataclass(frozen=True)
-class BenchRationalesConfig:
+class BenchRationalesConfig(RecipeConfig):
     """Settings of `wheels bench rationales`; what is trained stands in a recipe."""
 
-    recipe: str = option(
-        REQUIRED, "YAML file with the settings of each stage, or the name of a shipped one", reads=SETTINGS
-    )
-    data: str = option(REQUIRED, "folder with train, validation and test rows", metavar="DIR", reads=PLACE)
-    output: str = option(
-        "rationales", "folder for models and results; a rerun into it continues", metavar="DIR", writes=RUN
-    )
-    threads: int | None = threads_option()
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        for name in ("data", "recipe", "output"):
-            if not getattr(self, name):
-                raise WheelsError(f"{name} must not be empty")
+    output: str = output_option("rationales")
 
 
 @dataclass(frozen=True)
