@@ -7,7 +7,7 @@ pass is one sequential step of the large model, whatever number of positions it 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from wheels.benchmarks.curve.decodes import refuse_scored, rows_digest
 from wheels.benchmarks.curve.resampled import Resampled
 from wheels.benchmarks.passes.config import PassesConfig
 from wheels.benchmarks.passes.plot import draw
-from wheels.benchmarks.passes.settings import Setting, Tried, choose, ends, seeds_of, settings_of, sweep_of, tuned
+from wheels.benchmarks.passes.settings import Setting, choose, ends, seeds_of, settings_of, sweep_of, tuned
 from wheels.benchmarks.passes.summary import (
     PassCurves,
     Point,
@@ -109,7 +109,7 @@ def _measure(
     write_resolved(config, folder, {**facts, "model_digest": artefact.digest})
     names = dict(zip(("task", "student", "teacher"), place, strict=True))
     found = {**names, **facts, "notes": seeds_of(config, artefact)[1], **_found(settings, sample, points, task.metrics)}
-    found["tuned"] = [asdict(each) for each in tried]
+    found["tuned"] = tried
     write_result(folder, "passes", plain_values(found), as_csv(points, task.metrics), draw)
     print(shown(found))
     print(f"written to {folder}: passes.json, passes.csv, passes.png")
@@ -148,7 +148,7 @@ def _found(
 
 def _tune(
     config: PassesConfig, artefact: Artefact, data_digest: str, split: Split | None, metric: str
-) -> tuple[list[Tried], list[Setting], dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[Setting], dict[str, Any]]:
     """Run the sweep on other rows; return its settings, the chosen ones for every seed, and facts.
 
     The sweep reads the first trained head alone; each seed then has the chosen settings with its own thresholds.
@@ -160,7 +160,7 @@ def _tune(
     settings = sweep_of(config, artefact, seeds[0])
     outputs = _decode_all(config, artefact, settings, split)
     tried = choose(settings, [outputs[setting.key] for setting in settings], split.rows, metric)
-    names = [each.name for each in tried if each.chosen]
+    names = [each["name"] for each in tried if each["chosen"]]
     every = {each.key: each for seed in seeds for each in tuned(sweep_of(config, artefact, seed), names)}
     return tried, list(every.values()), {"tuned_on": split.digest, "tuned_on_rows": len(split.rows)}
 

@@ -180,19 +180,6 @@ Measure = tuple[float, float]
 """Passes per token, and quality."""
 
 
-@dataclass(frozen=True)
-class Tried:
-    """A setting of the sweep, with quality and cost on the tuning rows."""
-
-    name: str
-    """The family and the setting."""
-    passes: float
-    """Teacher passes per generated token."""
-    quality: float
-    chosen: bool
-    """Whether it lies on the frontier."""
-
-
 def frontier(points: Sequence[Measure]) -> list[int]:
     """Return which points lie on the upper concave envelope of quality over passes, in rising order of passes.
 
@@ -218,14 +205,14 @@ def _under(left: Measure, middle: Measure, right: Measure) -> bool:
 
 def choose(
     settings: Sequence[Setting], outputs: Sequence[Sequence[Any]], rows: Sequence[Row], metric: str
-) -> list[Tried]:
-    """Return quality and cost of each setting; those on the frontier are chosen."""
+) -> list[dict[str, Any]]:
+    """Return name, teacher passes per token and quality of each setting; those on the frontier are `chosen`."""
     points, sources, references = [], [row.source for row in rows], [row.scored_against for row in rows]
     for records in outputs:
         quality = score(metric, [record.text for record in records], references, sources).value
         points.append((per_token(records)["passes_per_token"], quality))
     best = set(frontier(points))
     return [
-        Tried(each.name, *point, place in best)
-        for place, (each, point) in enumerate(zip(settings, points, strict=True))
+        {"name": each.name, "passes": passes, "quality": quality, "chosen": place in best}
+        for place, (each, (passes, quality)) in enumerate(zip(settings, points, strict=True))
     ]

@@ -33,7 +33,7 @@ def test_choose_says_what_was_tried():
     settings = [Setting("deferral", f"budget {method.budget:g}", method, "deferral", 0) for method in methods]
     outputs = [[Record(text, 10, passes, passes, passes, 1.0)] for text, passes in (("x", 1), ("a", 2), ("x", 3))]
     tried = choose(settings, outputs, [Row("x", "a")], "exact")
-    assert [(each.name, each.passes, each.quality, each.chosen) for each in tried] == [
+    assert [tuple(each.values()) for each in tried] == [
         ("deferral, budget 0.1", 0.1, 0.0, True),
         ("deferral, budget 0.2", 0.2, 100.0, True),
         ("deferral, budget 0.3", 0.3, 0.0, False),
