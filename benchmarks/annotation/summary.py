@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -76,25 +76,19 @@ def _point(
     line = first.described()
     for metric, by_cell in stats.items():
         line[metric] = [by_cell[cell].corpus() for cell in group]
-    labels = [results[cell]["labels"] for cell in group]
-    line["accepted"] = [sum(label["accepted"] for label in run) for run in labels]
-    line["right_bought"] = [_share(run, lambda label: True) for run in labels]
-    line["right_trained_on"] = [_share(run, lambda label: label["accepted"]) for run in labels]
-    line["score_bought"] = [_mean_score(run) for run in labels]
-    line["score_trained_on"] = [_mean_score([label for label in run if label["accepted"]]) for run in labels]
+    bought = [results[cell]["labels"] for cell in group]
+    kept = [[label for label in run if label["accepted"]] for run in bought]
+    line["accepted"] = [len(run) for run in kept]
+    for name in ("right", "score"):
+        line[f"{name}_bought"] = [_mean(run, name) for run in bought]
+        line[f"{name}_trained_on"] = [_mean(run, name) for run in kept]
     line["signatures"] = [results[cell]["signature"] for cell in group]
     return line
 
 
-def _share(labels: Sequence[Label], chosen: Callable[[Label], bool]) -> float:
-    """Return the share of the chosen labels that are right; 0 without any."""
-    here = [bool(label["right"]) for label in labels if chosen(label)]
-    return float(np.mean(here)) if here else 0.0
-
-
-def _mean_score(labels: Sequence[Label]) -> float:
-    """Return the mean score of labels against their references, 0 to 100; 0 without any."""
-    return float(np.mean([label["score"] for label in labels])) if labels else 0.0
+def _mean(labels: Sequence[Label], name: str) -> float:
+    """Return the share of labels that are `right`, or the mean of their `score`, 0 to 100; 0 without any."""
+    return float(np.mean([label[name] for label in labels])) if labels else 0.0
 
 
 def _paired(
@@ -133,9 +127,8 @@ def _is_base(config: AnnotationConfig, one: GridPoint, base: GridPoint) -> bool:
 
 def filter_figures(labels_I: Sequence[Sequence[Label]], resamples: int, seed: int = 0) -> dict[str, Comparison]:
     """Return the effect of the filter on labels, with intervals of a bootstrap over labels and seeds."""
-    by_figure = np.array([_figures(labels, resamples, seed + place) for place, labels in enumerate(labels_I)])
-    figures: list[Floats] = [mean_over_seeds(by_figure[:, place], seed) for place in range(len(FILTER_FIGURES))]
-    return {name: compare(values_Z) for name, values_Z in zip(FILTER_FIGURES, figures, strict=True)}
+    by_seed = [_figures(labels, resamples, seed + place) for place, labels in enumerate(labels_I)]
+    return _over_seeds(FILTER_FIGURES, by_seed, seed)
 
 
 def score_figures(labels_I: Sequence[Sequence[Label]], resamples: int, seed: int = 0) -> dict[str, Comparison]:
@@ -148,9 +141,13 @@ def score_figures(labels_I: Sequence[Sequence[Label]], resamples: int, seed: int
         before_Z = weights_ZN @ score_N / len(labels)
         after_Z = weights_ZN @ (score_N * kept_N) / np.maximum(weights_ZN @ kept_N, 1.0)
         by_seed.append([before_Z, after_Z, after_Z - before_Z])
-    by_figure = np.moveaxis(np.array(by_seed), 0, 1)
-    pairs = zip(SCORE_FIGURES, by_figure, strict=True)
-    return {name: compare(mean_over_seeds(values_IZ, seed)) for name, values_IZ in pairs}
+    return _over_seeds(SCORE_FIGURES, by_seed, seed)
+
+
+def _over_seeds(names: Sequence[str], by_seed: Sequence[Any], seed: int) -> dict[str, Comparison]:
+    """Return the mean over seeds of each figure, with its interval; `by_seed` holds [F, Z] of each seed."""
+    figures = zip(names, np.moveaxis(np.array(by_seed), 0, 1), strict=True)
+    return {name: compare(mean_over_seeds(values_IZ, seed)) for name, values_IZ in figures}
 
 
 def _figures(labels: Sequence[Label], resamples: int, seed: int) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +35,8 @@ class Record:
 
     @classmethod
     def of(cls, trace: Trace) -> Record:
-        """Return the record of a decoding trace."""
-        return cls(
-            text=trace.text,
-            tokens=trace.tokens,
-            teacher_tokens=trace.teacher_tokens,
-            teacher_passes=trace.teacher_passes,
-            teacher_positions=trace.teacher_positions,
-            seconds=trace.seconds,
-            pieces=trace.pieces,
-            authors=trace.authors,
-            token_ids=trace.token_ids,
-            student_passes=trace.student_passes,
-        )
+        """Return the record of a decoding trace, which has fields of the same names."""
+        return cls(**{field.name: getattr(trace, field.name) for field in fields(cls)})
 
     @property
     def use(self) -> float:
@@ -82,6 +71,6 @@ def cached_records(
     return [_record(line) for line in lines]
 
 
-def _record(fields: dict[str, Any]) -> Record:
-    """Return the record that `fields` describe."""
-    return Record(**fields | {name: tuple(fields[name]) for name in ("pieces", "authors", "token_ids")})
+def _record(line: dict[str, Any]) -> Record:
+    """Return the record that a line holds."""
+    return Record(**line | {name: tuple(line[name]) for name in ("pieces", "authors", "token_ids")})

@@ -5,12 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wheels.benchmarks.core.config import PairConfig, data_option, statistics_option
-from wheels.config.fields import (
-    backend_option,
-    check_fields,
-    option,
-    weights_option,
-)
+from wheels.config.fields import backend_option, check_fields, option, option_group, weights_option
 from wheels.config.paths import PLACE, RUN
 from wheels.data.options import OWN_METRIC
 from wheels.data.prompts import check_given

@@ -125,27 +125,19 @@ def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list
 
     It is kept beside the results: the model's folder stays as it is.
     """
+    shared = (
+        "teacher", "span", "source", "target", "bad_rows", "max_new_tokens", "batch_size", "device", "dtype", "threads",
+        "backend", "student_weights", "teacher_weights",
+    )  # fmt: skip
     settings = CalibrateConfig(
         model=config.model or EMBEDDED,
         data=str(config.calibration_data),
-        teacher=config.teacher,
-        span=config.span,
-        source=config.source,
-        target=config.target,
         # The ends of the range too: between them any budget can be interpolated.
         budgets=tuple(sorted({*CalibrateConfig(model="", data="").budgets, *config.interior_budgets})),
-        bad_rows=config.bad_rows,
         limit=config.calibration_limit,
         rules=tuple(RULES[rule].given for rule in seeds),
         seeds=max(map(len, seeds.values())),
-        max_new_tokens=config.max_new_tokens,
-        batch_size=config.batch_size,
-        device=config.device,
-        dtype=config.dtype,
-        threads=config.threads,
-        backend=config.backend,
-        student_weights=config.student_weights,
-        teacher_weights=config.teacher_weights,
+        **{name: getattr(config, name) for name in shared},
     )
     task = load_task(
         settings.data, source=settings.source, target=settings.target, require_target=False, bad_rows=settings.bad_rows

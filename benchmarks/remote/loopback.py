@@ -75,21 +75,15 @@ class Loopback(ThreadingHTTPServer):
 
     def write(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return the answer to a request."""
-        given = body["prompt"]
+        given, most = body["prompt"], body["max_tokens"]
         prompts = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
         prompts = [self.pair.tokenizer(each).input_ids if isinstance(each, str) else each for each in prompts]
         begun = body.get("written_token_ids") or [[] for _ in prompts]
-        limits = body.get("text_limits") or [len(own) + body["max_tokens"] for own in begun]
+        limits = body.get("text_limits") or [len(own) + most for own in begun]
         with self.mutex:
             cached = [self.cache.read([*prompt, *own]) for prompt, own in zip(prompts, begun, strict=True)]
             texts = [
-                Text(
-                    index,
-                    prompt,
-                    min(limit, len(own) + body["max_tokens"]),
-                    tokens=[*own],
-                    by_teacher=[False] * len(own),
-                )
+                Text(index, prompt, min(limit, len(own) + most), tokens=[*own], by_teacher=[False] * len(own))
                 for index, (prompt, own, limit) in enumerate(zip(prompts, begun, limits, strict=True))
             ]
             for text in texts:
@@ -153,13 +147,10 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def server_of(model: str | None) -> Iterator[int]:
     """Yield the port of a server around the teacher of a model."""
-    command = [
-        sys.executable,
-        "-m",
-        "wheels.benchmarks.remote.loopback",
-        *([] if model is None else ["--model", model]),
-    ]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "wheels.benchmarks.remote.loopback"]
+    server = subprocess.Popen(
+        [*command, *([] if model is None else ["--model", model])], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert server.stdout is not None
         yield int(server.stdout.readline())

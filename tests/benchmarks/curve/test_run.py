@@ -201,7 +201,8 @@ def test_a_run_decodes_each_point_once_and_writes_everything(world: World, capsy
     assert resolved["config"]["budgets"] == [0.0, 0.2, 0.5, 1.0]
     assert plain_values(curve) == found
     page = (world.output / "report.html").read_text()
-    assert "<h2>Diagnostics</h2>" in page and f"wheels bench curve --data {world.data} --budgets 0,0.2,0.5,1" in page
+    assert "<h2>Diagnostics</h2>" in page
+    assert f"wheels bench curve --data {world.data} --resamples 100 " in page and " --budgets 0,0.2,0.5,1 " in page
 
 
 def test_the_decoder_gets_the_settings(world: World) -> None:
