@@ -56,7 +56,8 @@ def draw(found: Mapping[str, Any], theme: Theme) -> Figure:
     percent(axes.xaxis)
     _add_gap_axis(axes, theme, student, teacher)
     ranked = sorted(found["rules"], key=lambda rule: -area(found, rule))
-    title = f"Best first (area up to 30% use).\nBand: lowest to highest seed.\nNo line: budgets over {APART:.0%} apart."
+    ranks, gaps = f"Best first (area up to {reach(found):.0%} use).", f"No line: budgets over {APART:.0%} apart."
+    title = f"{ranks}\nBand: lowest to highest seed.\n{gaps}"
     legend(figure, [axes], title, [look(rule).label for rule in ranked], loc="outside right center")
     return figure
 
@@ -126,9 +127,17 @@ def main_rules(found: Mapping[str, Any]) -> list[str]:
     return [*trained, *best, *(rule for rule in rules if rule == "random" or rule not in built_in)]
 
 
+def reach(found: Mapping[str, Any]) -> float:
+    """Return the use up to which every rule was measured, 0.3 at most."""
+    lines = [line for rule in found["rules"] for line in by_seed(found, rule) if line]
+    return min([0.3, *(max(point["use"] for point in line) for line in lines)])
+
+
 def area(found: Mapping[str, Any], rule: str) -> float:
-    """Return a rule's area under the share of the gap up to use 0.3; 0 where it was not measured."""
-    return found["apgr"][rule]["0-0.3"] or 0.0
+    """Return the area under a rule's line up to `reach`, which ranks the rules."""
+    use_P, mean_P, _, _ = mean_curve(found, rule)
+    grid_P = np.linspace(0.0, reach(found), 101)
+    return float(np.interp(grid_P, use_P, mean_P).mean())
 
 
 def by_seed(found: Mapping[str, Any], rule: str) -> list[list[Mapping[str, Any]]]:

@@ -50,18 +50,19 @@ def _name(rule: str) -> str:
 
 
 def minus(folder: str, baselines: str) -> str:
-    """Return `learned` minus other rules at equal use, with intervals and Holm's p, in each metric."""
+    """Return `learned` minus other rules at equal use, with intervals and Holm's p, in each metric.
+
+    The baseline `threshold` is whichever of the student's own probabilities is best at that use.
+    """
     curve = load(folder, "curve")
     rows = []
     for baseline in baselines.split(","):
+        key, value = ("against", "best trivial") if baseline == "threshold" else ("baseline", baseline)
         for metric in curve["metrics"]:
-            found = {
-                row["budget"]: row
-                for row in curve["paired"]
-                if (row["rule"], row["baseline"], row["metric"]) == ("learned", baseline, metric)
-            }
-            if found:
-                rows.append([baseline, metric, *(_difference(found.get(use)) for use in USES)])
+            ours = [row for row in curve["paired"] if (row["rule"], row["metric"]) == ("learned", metric)]
+            if found := {row["budget"]: row for row in ours if row[key] == value}:
+                name = "best threshold" if baseline == "threshold" else baseline
+                rows.append([name, metric, *(_difference(found.get(use)) for use in USES)])
     return table(["minus", "metric", *(f"use {use:g}" for use in USES)], rows)
 
 

@@ -63,7 +63,7 @@ def curves() -> dict[str, str]:
     strict = curve_summary.summarise(inputs.strict_outputs(), statistics)
     found = {"curve.txt": curve_table.as_text(curve), "curve.csv": curve_table.as_csv(curve)}
     found |= {"curve.json": as_json(plain_values(curve)), "curve_strict.txt": curve_table.as_text(strict)}
-    for folder in ("multi30k_policy_on_tatoeba_average", "multi30k_de_en_strict", "tatoeba_de_en_long"):
+    for folder in ("multi30k_policy_on_tatoeba_average", "multi30k_de_en_strict"):
         found[f"{folder}.txt"] = curve_table.as_text(inputs.committed_curve(folder))
     return found
 

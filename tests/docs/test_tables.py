@@ -35,6 +35,17 @@ def test_a_value_of_a_table_is_that_of_its_file() -> None:
     assert line.split("|")[3].strip().split(" / ")[0] == number(row["pgr"]) == "0.52"
 
 
+def test_the_best_threshold_is_another_at_each_use() -> None:
+    curve = json.loads((RESULTS / "multi30k_medium" / "curve.json").read_text())
+    wanted = ("learned", "best trivial", "bleu")
+    rows = [row for row in curve["paired"] if (row["rule"], row["against"], row["metric"]) == wanted]
+    assert len({row["baseline"] for row in rows}) > 1
+    (line,) = [line for line in TABLES["minus"]("multi30k_medium", "threshold").splitlines() if "| bleu |" in line]
+    assert [cell.strip().split(", p")[0] for cell in line.split("|")[3:5]] == [
+        interval(row) for row in rows if row["budget"] in (0.1, 0.2)
+    ]
+
+
 @pytest.mark.parametrize(
     ("value", "digits", "sign", "text"),
     [(0.125, 2, False, "0.12"), (-0.001, 2, True, "0.00"), (1.5, 1, True, "+1.5"), (None, 2, True, "not measured")],

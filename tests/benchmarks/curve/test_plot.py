@@ -62,6 +62,16 @@ def test_the_trained_rule_the_best_threshold_and_random_calls_stand_out(found: d
     assert len([band for band in figure.axes[0].collections if band.get_alpha() == 0.16]) == 2
 
 
+def test_rules_are_ranked_up_to_the_use_that_all_have_reached(found: dict[str, Any]) -> None:
+    assert plot.reach(found) == 0.3
+    near = [point for point in found["points"] if not 0.2 < point["budget"] < 1.0 or point["rule"] == "random"]
+    cut = found | {"points": near, "budgets": [budget for budget in found["budgets"] if not 0.2 < budget < 1.0]}
+    assert 0.15 < plot.reach(cut) < 0.25
+    order = [text.get_text().split(":")[0] for text in drawn(plot.draw, cut).legends[0].get_texts()]
+    assert order.index("learned") < order.index("margin") < order.index("random")
+    assert main_rules(cut) == ["learned", "margin", "random"]
+
+
 def test_a_rule_of_ones_own_stands_out_in_a_look_of_its_own(found: dict[str, Any]) -> None:
     renamed = {"entropy": "mine"}
     own = {**found, "rules": [renamed.get(rule, rule) for rule in found["rules"]]}
