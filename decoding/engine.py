@@ -33,7 +33,7 @@ from wheels.decoding.pass_kinds import passes_for
 from wheels.decoding.passes import called
 from wheels.decoding.read_ahead import ReadAhead
 from wheels.decoding.remote.pacer import pacer_of
-from wheels.decoding.remote.write_on import WriteOn, split, write_on_of
+from wheels.decoding.remote.write_on import WriteOn, split
 from wheels.decoding.scheduler import Schedule
 from wheels.decoding.sequences import Sequence, TextBatch
 from wheels.errors import check_kind, check_whole
@@ -88,7 +88,7 @@ class Engine:
         count = min(schedule.in_flight(self.batch_size, 1 if alone else self.group), expected)
         self.texts = TextBatch(pair, count, sequences)
         self.passes = passes_for(pair, self.texts, params, method, OVERHEAD if costs is None else costs.overhead())
-        self.ahead = write_on_of(self.passes, method, params, self.eos, alone=self.online is None or count == 1)
+        self.ahead = WriteOn(self.passes, method, params, self.eos, alone=self.online is None or count == 1)
         self.prompts = ReadAhead(self.passes, {"student": self._run, "teacher": self._call})
         if journal is not None:
             self.passes.keep_journal(journal)
@@ -111,8 +111,7 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether a text waits or is being written."""
-        under_way = self.ahead is not None and self.ahead.calls
-        return bool(self.waiting or self.running or self.calling or self.prompts.slots or under_way)
+        return bool(self.waiting or self.running or self.calling or self.prompts.slots or self.ahead.calls)
 
     def run(self) -> Iterator[Sequence]:
         """Write all texts; yield each as it ends."""
@@ -141,8 +140,7 @@ class Engine:
         if slot is not None:
             for slots in (self.running, self.calling, self.prompts.slots):
                 slots[:] = [each for each in slots if each != slot]
-            if self.ahead is not None:
-                self.ahead.drop(slot)
+            self.ahead.drop(slot)
             self._leave(slot)
 
     def step(self) -> list[Sequence]:
@@ -154,7 +152,7 @@ class Engine:
             return left
         start = time.perf_counter()
         waited = self.clock - self.since[self.calling[0]] if self.calling else 0
-        sure = self.running if self.ahead is None else [slot for slot in self.running if slot not in self.ahead.calls]
+        sure = [slot for slot in self.running if slot not in self.ahead.calls]
         model, slots = self.schedule.next(sure, self.calling, waited, self.batch_size, self.group)
         slots = slots if model == "teacher" else self.running[: self.batch_size]
         slots = sorted(slots)  # so that a pass of all rows is one of the whole cache
@@ -168,9 +166,7 @@ class Engine:
 
     def final(self, sequence: Sequence) -> int:
         """Return how many tokens of a text that is being written stand: a draft may still be rolled back."""
-        if self.ahead is not None:
-            return self.ahead.standing(sequence)
-        return len(sequence.tokens) if self.method.verifier is None else sequence.num_settled
+        return self.ahead.standing(sequence) if self.method.verifier is None else sequence.num_settled
 
     def _leave(self, slot: int) -> Sequence:
         """Give a slot back, and return the text that was in it."""
@@ -198,8 +194,8 @@ class Engine:
         self.clock += 1
         del self.running[: len(slots)]
         output, teacher_RV = self.passes.read_student(slots, slots_R), None
-        if self.ahead is not None:
-            slots, slots_R, output = self._guess(slots, slots_R, output, self.ahead)
+        if self.ahead.calls:
+            slots, slots_R, output = self._guess(slots, slots_R, output)
             if not slots:
                 return []
         if self.method.rule is not None and self.method.rule.needs_teacher:
@@ -213,8 +209,7 @@ class Engine:
             self.passes.call_teacher(asking, slots_R[call_R], teacher_RV[call_R])
             ended += self._go_on(asking)
         else:
-            if self.ahead is not None:
-                self.ahead.keep(asking, self.passes.student_tokens(slots_R[call_R], output.logits_RV[call_R]))
+            self.ahead.keep(asking, slots_R[call_R], output.logits_RV[call_R])
             for slot in asking:
                 self._call(slot)
         if len(asking) < len(slots):
@@ -222,19 +217,17 @@ class Engine:
             ended += self._write(writing, slots_R[~call_R], output.logits_RV[~call_R])
         return ended
 
-    def _guess(
-        self, slots: list[int], slots_R: torch.Tensor, output: Output, ahead: WriteOn
-    ) -> tuple[list[int], torch.Tensor, Output]:
+    def _guess(self, slots: list[int], slots_R: torch.Tensor, output: Output) -> tuple[list[int], torch.Tensor, Output]:
         """Write the student's guess of a token that the teacher was asked for; return what is left of a pass."""
-        guesses = ahead.guessing(slots)
+        guesses = self.ahead.guessing(slots)
         if not any(guesses):
             return slots, slots_R, output
         guessing, others = split(slots, guesses)
         guess_R = torch.tensor(guesses, device=slots_R.device)
         token_R = self.passes.student_tokens(slots_R[guess_R], output.logits_RV[guess_R])
         self.texts.append(guessing, slots_R[guess_R], token_R, by_teacher=True)
-        self._goes_on_ahead([slot for slot in guessing if ahead.goes_on(slot)])
-        return others, slots_R[~guess_R], Output(output.logits_RV[~guess_R], output.hidden_RD[~guess_R])
+        self._goes_on_ahead([slot for slot in guessing if self.ahead.goes_on(slot)])
+        return others, slots_R[~guess_R], output.map(lambda each_RX: each_RX[~guess_R])
 
     def _goes_on_ahead(self, slots: list[int]) -> None:
         """Let the student write on in texts whose answer is under way; online mode counts its guesses as they are."""
@@ -270,7 +263,7 @@ class Engine:
     def _teacher_pass(self, slots: list[int], slots_R: torch.Tensor) -> list[int]:
         """Let the teacher catch up, verify the drafts and write a token; return the slots whose text has ended."""
         del self.calling[: len(slots)]
-        if self.ahead is not None:
+        if self.ahead.passes is not None:
             self._goes_on_ahead(self.ahead.send(slots, slots_R))
             return []
         if self.method.verifier is None:
@@ -287,8 +280,6 @@ class Engine:
         Where nothing else is to be done it waits for one.
         """
         ended = list[int]()
-        if self.ahead is None:
-            return ended
         for slot, stands in self.ahead.collect(until_one=not (self.running or self.calling or self.prompts.slots)):
             again = stands and slot in self.ahead.again
             self.ahead.again.discard(slot)
@@ -344,7 +335,7 @@ class Engine:
             Whether it has ended.
         """
         sequence = self.texts.sequence(slot)
-        if self.ahead is not None and slot in self.ahead.calls:
+        if slot in self.ahead.calls:
             self._goes_on_ahead([slot] if self.ahead.goes_on(slot) else [])
             return False
         if final and self._ends(sequence, final):
@@ -386,7 +377,7 @@ class Engine:
 
     def _call(self, slot: int) -> None:
         """Let a text wait for the teacher; one whose answer is under way calls again, if that is what was guessed."""
-        if self.ahead is not None and slot in self.ahead.calls:
+        if slot in self.ahead.calls:
             self.ahead.again.add(slot)
         elif not self.prompts.takes("teacher", slot):
             self.calling.append(slot)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from wheels.decoding.across.passes import TextPasses
 from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.rule import EvenRule, Rule
+from wheels.decoding.methods.rules import HeadScore
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.passes import Passes
 from wheels.decoding.remote.pair import RemotePair
@@ -28,7 +29,9 @@ def passes_for(pair: Pair, texts: TextBatch, params: DecodeParams, method: Metho
     if isinstance(pair, RemotePair):
         check_server(pair, params)
         kind = RemotePasses
-    return kind(pair, texts, params, overhead=overhead, longest_draft=method.draft_probs(params.sampling))
+    drafts, score = method.draft_probs(params.sampling), getattr(method.rule, "score", None)
+    head = score.head if isinstance(score, HeadScore) else None
+    return kind(pair, texts, params, overhead=overhead, longest_draft=drafts, head=head)
 
 
 def check_told(pair: StudentPair, method: Method, params: DecodeParams) -> None:

@@ -28,6 +28,7 @@ from wheels.decoding.step import Step
 from wheels.errors import WheelsError, shown
 from wheels.models.generation_settings import Constraints
 from wheels.models.pair import Pair
+from wheels.policy.head import DeferralHead
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,7 @@ class Passes:
         params: How tokens are drawn, and what changes the logits before.
         overhead: The cost of a forward pass beside its tokens, in tokens.
         longest_draft: K, where the student's distribution at each draft token is kept; 0: it is not.
+        head: Of the rule, if it reads one: a compiled student computes its gain too.
     """
 
     def __init__(
@@ -58,10 +60,11 @@ class Passes:
         *,
         overhead: int = OVERHEAD,
         longest_draft: int = 0,
+        head: DeferralHead | None = None,
     ) -> None:
         self.texts, self.params, self.vocab_size = texts, params, pair.vocab_size
         self.overhead = overhead
-        self.student = self._runner_of(pair.student, pair.student_weights)
+        self.student = self._runner_of(pair.student, pair.student_weights, head)
         self.process_student = params.logits_processor or _own_processor(Constraints.of(pair.student))
         self.runners = {"student": self.student}
         """By their model, `student` and `teacher`; the latter is missing where it runs elsewhere."""
@@ -75,10 +78,10 @@ class Passes:
         self.process_teacher = self.params.logits_processor or _own_processor(Constraints.of(pair.teacher))
         self.runners["teacher"] = self.teacher
 
-    def _runner_of(self, model: PreTrainedModel, weights: str) -> Runner:
+    def _runner_of(self, model: PreTrainedModel, weights: str, head: DeferralHead | None = None) -> Runner:
         """Return a runner of one of the models."""
         rows = len(self.texts.sequences)
-        return checked_runner(model, rows, self.vocab_size, overhead=self.overhead, weights=weights)
+        return checked_runner(model, rows, self.vocab_size, overhead=self.overhead, weights=weights, head=head)
 
     @property
     def runs_on(self) -> dict[str, str]:
@@ -112,6 +115,8 @@ class Passes:
         """Bring the student up to date in some rows."""
         for slot in slots:
             self.texts.sequence(slot).student_passes += 1
+        if self.student.told is not None:
+            self.student.told.tell(slots, [self.texts.sequence(slot).state for slot in slots])
         rows_R = None if self.texts.is_all(slots) else slots_R
         return self.student.read(rows_R, self.texts.tokens_QT, self.texts.length_Q)
 
@@ -166,6 +171,7 @@ class Passes:
             noise=lambda position_R: texts.noise(slots_R, RULE_STREAM)(position_R),
             copy_features=lambda token_RK: texts.copy_features(slots_R)(token_RK),
             log_p_BV=None if teacher_RV is None else teacher_RV.log_softmax(-1),
+            gain_B=None if output.gain_R1 is None else output.gain_R1[:, 0],
         )
 
     def student_tokens(self, slots_R: torch.Tensor, logits_RV: torch.Tensor) -> torch.Tensor:

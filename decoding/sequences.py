@@ -84,6 +84,11 @@ class Sequence:
         return CopyPointer(self.source)
 
     @property
+    def state(self) -> tuple[int, int, float, tuple[int, int]]:
+        """What a head is told of it (`wheels.decoding.models.head_inputs`)."""
+        return len(self.tokens), len(self.source), self.budget, self.copy_pointer.follow(self.tokens)
+
+    @property
     def num_draft(self) -> int:
         """Tokens of the draft."""
         return len(self.tokens) - self.num_settled

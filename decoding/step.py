@@ -36,6 +36,8 @@ class Step:
     pay for it."""
     log_p_BV: torch.Tensor | None = None
     """The teacher's log-probabilities, nats; None where the rule does not need the teacher."""
+    gain_B: torch.Tensor | None = None
+    """The gain of the rule's head, nats, where the student's pass computed it."""
 
     @cached_property
     def log_q_BV(self) -> torch.Tensor:

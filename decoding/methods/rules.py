@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from wheels.decoding.methods.rule import EvenRule, Rule, Score
+from wheels.decoding.methods.rule import EvenRule, Rule
 from wheels.errors import WheelsError, did_you_mean
 from wheels.own_code import FORMS, is_place, read_own
 
@@ -21,40 +21,41 @@ if TYPE_CHECKING:
     from wheels.policy.head import DeferralHead
 
 
-def head_score(head: DeferralHead) -> Score:
+class HeadScore:
     """The expected gain of a call, predicted by a trained head that is told the budget.
 
-    In nats, but for `gate`: there it is the logit that the student's token is not the teacher's.
+    In nats, but for `gate`: there it is the logit that the student's token is not the teacher's. A compiled student
+    computes it in its own pass, which the engine asks for by `head`.
     """
-    import torch
 
-    from wheels.decoding.models.backends import compiled_head_for
+    def __init__(self, head: DeferralHead) -> None:
+        self.head = head
 
-    def score(step: Step) -> torch.Tensor:
+    def __call__(self, step: Step) -> torch.Tensor:
+        """Return the gain, `[B]`."""
+        import torch
+
+        if step.gain_B is not None:
+            return step.gain_B
         with torch.no_grad():
-            compiled = compiled_head_for(head, step.logits_BV)
-            return head.gain(step.features_BF, step.budget_B) if compiled is None else compiled(step)
-
-    return score
+            return self.head.gain(step.features_BF, step.budget_B)
 
 
-def router_score(head: DeferralHead) -> Score:
+class RouterScore(HeadScore):
     """The predicted gain of having the teacher write the whole text, asked once, before anything is written.
 
     The routing of RouteLMT (Luo et al. 2026, arXiv 2604.22520): the text is the teacher's where its first state's gain
     exceeds the threshold. Later states follow: plus infinity where the teacher wrote every token so far, else minus.
     Left out: the variant that guards against losses.
     """
-    import torch
 
-    gain = head_score(head)
+    def __call__(self, step: Step) -> torch.Tensor:
+        """Return the gain or what follows, `[B]`."""
+        import torch
 
-    def score(step: Step) -> torch.Tensor:
-        gain_B = gain(step)
+        gain_B = super().__call__(step)
         follows_B = torch.where(step.calls_B == step.position_B, float("inf"), float("-inf")).to(gain_B)
         return torch.where(step.position_B == 0, gain_B, follows_B)
-
-    return score
 
 
 def maxprob_score(step: Step) -> torch.Tensor:
@@ -110,7 +111,7 @@ def foresight_score(step: Step) -> torch.Tensor:
 BUILT_IN = (
     Rule(
         "learned",
-        head=head_score,
+        head=HeadScore,
         label="where a call is worth its price",
         color="#D55E00",
         mark="o",
@@ -118,7 +119,7 @@ BUILT_IN = (
     ),
     Rule(
         "paired",
-        head=head_score,
+        head=HeadScore,
         label="where a call helps the metric",
         color="#CC6677",
         mark="h",
@@ -126,7 +127,7 @@ BUILT_IN = (
     ),
     Rule(
         "regret",
-        head=head_score,
+        head=HeadScore,
         label="where a token loses most",
         color="#0072B2",
         mark="s",
@@ -134,21 +135,21 @@ BUILT_IN = (
     ),
     Rule(
         "gate",
-        head=head_score,
+        head=HeadScore,
         label="where the models differ",
         color="#332288",
         mark="p",
     ),
     Rule(
         "router",
-        head=router_score,
+        head=RouterScore,
         label="in whole texts",
         color="#882255",
         mark="*",
     ),
     Rule(
         "reinforce",
-        head=head_score,
+        head=HeadScore,
         label="where sampled calls paid off",
         color="#AA4499",
         mark="d",

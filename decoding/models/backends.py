@@ -15,12 +15,10 @@ from wheels.config.fields import BACKENDS
 from wheels.decoding.models.fast import FastDecoder
 from wheels.decoding.models.registry import fast_decoder_for, forget_fast_decoder
 from wheels.errors import WheelsError, check_choice
-from wheels.policy.features import TOP_K
 from wheels.policy.head import DeferralHead
 
 if TYPE_CHECKING:
     from wheels.decoding.models.compiled.decoder import CompiledDecoder
-    from wheels.decoding.models.compiled.score import CompiledHead
 
 Made = TypeVar("Made")
 
@@ -28,7 +26,7 @@ _chosen = "torch"
 _compiled: weakref.WeakKeyDictionary[PreTrainedModel, dict[str, tuple[FastDecoder, int, CompiledDecoder | None]]] = (
     weakref.WeakKeyDictionary()
 )
-_heads: weakref.WeakKeyDictionary[DeferralHead, tuple[list[torch.Tensor], object, CompiledHead | None]] = (
+_heads: weakref.WeakKeyDictionary[DeferralHead, tuple[object, CompiledDecoder | None, FastDecoder]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -73,7 +71,11 @@ def candidates(model: PreTrainedModel) -> list[str]:
 
 
 def decoder_for(
-    model: PreTrainedModel, kind: str = "float32", backend: str | None = None
+    model: PreTrainedModel,
+    kind: str = "float32",
+    backend: str | None = None,
+    head: DeferralHead | None = None,
+    vocab_size: int = 0,
 ) -> FastDecoder | CompiledDecoder | None:
     """Return the decoder of `model` with its present weights; None where only the library can run it.
 
@@ -83,12 +85,17 @@ def decoder_for(
         model: Of the library.
         kind: What its weights become: `float32`, that is as they are, `int8` or `bfloat16`.
         backend: `torch` or `onnx`, which leaves to torch what it cannot run; None: as `use_backend` says.
+        head: With its present weights it becomes a part of a compiled decoder (`CompiledDecoder.head`), if it can.
+        vocab_size: Of the logits that it reads.
 
     Raises:
         WheelsError: where backend `onnx` was chosen and cannot run the model.
     """
     fast = fast_decoder_for(model, kind)
-    compiled = _compiled_of(model, fast, kind) if (backend or backend_in_use()) == "onnx" and fast is not None else None
+    compiled = None
+    if fast is not None and (backend or backend_in_use()) == "onnx":
+        compiled = None if head is None else _with_head(fast, head, vocab_size)
+        compiled = compiled or _compiled_of(model, fast, kind)
     if compiled is None and _chosen == "onnx":
         raise WheelsError(
             f"backend 'onnx' cannot run {type(model).__name__} as it is here: it runs known families of at most 250M "
@@ -106,42 +113,42 @@ def forget(model: PreTrainedModel, choices: Iterable[tuple[str, str]]) -> None:
         forget_fast_decoder(model, kind)
 
 
-def compiled_head_for(head: DeferralHead, logits_BV: torch.Tensor) -> CompiledHead | None:
-    """Return the compiled form of a head with its present weights; None where torch runs it.
-
-    Args:
-        head: Its weights may change in place, but not through `.data`.
-        logits_BV: What it is about to see.
-    """
-    if backend_in_use() != "onnx" or logits_BV.dtype != torch.float32 or logits_BV.device.type != "cpu":
-        return None
-    if logits_BV.shape[-1] < TOP_K:
-        return None
-    weights, made_of, made = _heads.get(head, (None, None, None))
-    if weights is None:  # in a list, for a module looks for them anew each time
-        weights = [*head.parameters(), *head.buffers()]
-    stamp = sum([weight._version for weight in weights]), torch.get_num_threads()
-    if made_of != stamp:
-        from wheels.decoding.models.compiled.score import CompiledHead
-
-        made = _if_supported(partial(CompiledHead, head))
-        _heads[head] = (weights, stamp, made)
-    return made
-
-
 def _compiled_of(model: PreTrainedModel, fast: FastDecoder, kind: str) -> CompiledDecoder | None:
     """Return the compiled form of a fast decoder, made once; None where there is none."""
-    weight, threads = fast.embedding.token_VD, torch.get_num_threads()
-    if weight.dtype != torch.float32 or weight.device.type != "cpu":
+    if not _can_compile(fast):
         return None
     kinds = _compiled.setdefault(model, {})
     made_of, made_with, made = kinds.get(kind, (None, 0, None))
-    if made_of is not fast or made_with != threads:
+    if made_of is not fast or made_with != torch.get_num_threads():
         from wheels.decoding.models.compiled.decoder import CompiledDecoder
 
         made = _if_supported(partial(CompiledDecoder, fast))
-        kinds[kind] = (fast, threads, made)
+        kinds[kind] = (fast, torch.get_num_threads(), made)
     return made
+
+
+def _with_head(fast: FastDecoder, head: DeferralHead, vocab_size: int) -> CompiledDecoder | None:
+    """Return the compiled form of a fast decoder and of a head with its present weights; None where there is none."""
+    if not _can_compile(fast):
+        return None
+    version = sum([weight._version for weight in (*head.parameters(), *head.buffers())])
+    stamp = (id(fast), vocab_size, torch.get_num_threads(), version)
+    made_of, made, _ = _heads.get(head, (None, None, fast))
+    if made_of != stamp:
+        from wheels.decoding.models.compiled.decoder import CompiledDecoder
+        from wheels.decoding.models.compiled.score import HeadWriter
+
+        # A copy: what is kept for a head must not keep the head.
+        write = partial(HeadWriter, head=head.frozen_copy(), vocab_size=vocab_size)
+        made = _if_supported(partial(CompiledDecoder, fast, write))
+        _heads[head] = (stamp, made, fast)
+    return made
+
+
+def _can_compile(fast: FastDecoder) -> bool:
+    """Tell whether a decoder's weights are such as compiled passes read."""
+    weight = fast.embedding.token_VD
+    return weight.dtype == torch.float32 and weight.device.type == "cpu"
 
 
 def _if_supported(make: Callable[[], Made]) -> Made | None:

@@ -9,7 +9,11 @@ from operator import add
 import torch
 
 from wheels.decoding.models.cache import CacheWrite
+from wheels.decoding.models.head_inputs import HeadInputs
 from wheels.decoding.models.packing import Packing
+
+Results = tuple[torch.Tensor, ...]
+"""What a pass computes: logits `[R, W, V]`, hidden states `[R, W, D]`, and the gain `[R, W, 1]` of a head within it."""
 
 
 @dataclass(slots=True)
@@ -33,6 +37,8 @@ class AttentionInputs:
     """The ragged batch without padding; None where all counts are equal."""
     cursor_B: torch.Tensor | None = None
     """The cursors of all rows of the cache, before this pass."""
+    told: HeadInputs | None = None
+    """What a head within the pass is told."""
 
     @classmethod
     def of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -14,11 +14,13 @@ from transformers import PreTrainedModel
 from wheels.decoding.models.backends import decoder_for
 from wheels.decoding.models.cache import RaggedCache, RowKeyValues
 from wheels.decoding.models.forward_batches import CHUNK, OVERHEAD, ForwardBatch, plan_forward_batches
-from wheels.decoding.models.inputs import AttentionInputs, LogitsToKeep
+from wheels.decoding.models.head_inputs import HeadInputs
+from wheels.decoding.models.inputs import AttentionInputs, LogitsToKeep, Results
 from wheels.decoding.models.library import LibraryForward
 from wheels.decoding.models.sources import Encoder, cross_projections, encode
 from wheels.errors import WheelsError
 from wheels.output.notices import warn_once
+from wheels.policy.head import DeferralHead
 
 
 class Backend(Protocol):
@@ -37,8 +39,8 @@ class Backend(Protocol):
 
     def forward(
         self, tokens_RK: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs, keep: LogitsToKeep
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read the new tokens; return logits and hidden states where they are kept, `[R, W, V]` and `[R, W, D]`."""
+    ) -> Results:
+        """Read the new tokens; return logits and hidden states where they are kept, and the gain of a head."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,17 @@ class Output:
     """Of the next token, float32, over the pair's common vocabulary; `[R, W, V]` where W positions are kept."""
     hidden_RD: torch.Tensor
     """What the output head read, the last hidden state, float32; `[R, W, D]` where W positions are kept."""
+    gain_R1: torch.Tensor | None = None
+    """The gain of a deferral head within the pass, nats."""
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """All that there are."""
+        return [each for each in (self.logits_RV, self.hidden_RD, self.gain_R1) if each is not None]
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Output:
+        """Return the same of other rows or positions."""
+        return Output(*map(change, self.tensors))
 
 
 @dataclass(frozen=True)
@@ -99,6 +112,7 @@ class Runner:
             always the library's forward pass.
         weights: What the fast path makes of a float32 model's weights: `float32`, `int8` or `bfloat16`.
         backend: What runs the fast path, `torch` or `onnx`; None: as `use_backend` says.
+        head: A deferral head, which a compiled pass computes too.
 
     Raises:
         WheelsError: where the model's family cannot be decoded at ragged lengths, or not with such weights.
@@ -115,6 +129,7 @@ class Runner:
         fast: bool = True,
         weights: str = "float32",
         backend: str | None = None,
+        head: DeferralHead | None = None,
     ) -> None:
         self.model, self.weights, self.wanted = model, weights, backend
         self.vocab_size = vocab_size
@@ -123,6 +138,7 @@ class Runner:
         """What one pass reads at most: less once a GPU had no memory for more."""
         self.cursor_B = torch.zeros(rows, dtype=torch.long, device=model.device)
         self.fast = fast
+        self.head = head
         self._parameters: list[torch.nn.Parameter] = []
         self._counted = self._counts()
         self.refresh()
@@ -135,6 +151,8 @@ class Runner:
         """Whether all new sources are encoded as soon as one of them is needed: in fewer passes, if most are needed."""
         self._sources: list[Sequence[int]] = [()] * rows
         self._encoded = [False] * rows
+        self.told = HeadInputs(rows) if head is not None and self.backend.name == "onnx" else None
+        """What a head within a compiled pass is told."""
 
     def refresh(self, *, quick: bool = False) -> None:
         """Read with the weights that the model has now; what was read before stays as it was.
@@ -148,7 +166,9 @@ class Runner:
         # Weights made in inference mode have no count; outside of it they cannot be changed in place.
         self._parameters = [weight for weight in self.model.parameters() if not weight.is_inference()]
         self._counted = self._counts()
-        fast = decoder_for(self.model, self.weights, self.wanted) if self.fast else None
+        fast = None
+        if self.fast:
+            fast = decoder_for(self.model, self.weights, self.wanted, self.head, self.vocab_size)
         if fast is None and self.weights != "float32":
             raise WheelsError(
                 f"weights {self.weights!r} are for T5, Marian, BART, Llama, Qwen and GPT-2 models in dtype float32 on "
@@ -179,6 +199,8 @@ class Runner:
         for row, source in zip(rows, sources, strict=True):
             self._sources[row] = source
             self._encoded[row] = False
+            if self.told is not None:
+                self.told.admit(row, source)
         self.cursor_B[list(rows)] = 0
 
     def snapshot(self, row: int) -> RowState:
@@ -229,7 +251,7 @@ class Runner:
             output = self._read_batch(rows, rows_R, firsts, counts, tokens_BT, keep_R)
         else:
             output = self._read_batches(batches, rows_R, tokens_BT, keep_R)
-        return output if keep_R is not None else Output(output.logits_RV[:, -1], output.hidden_RD[:, -1])
+        return output if keep_R is not None else output.map(lambda result_RWX: result_RWX[:, -1])
 
     def rollback(self, rows_R: torch.Tensor, length_R: torch.Tensor) -> None:
         """Forget what `rows_R` read at and beyond `length_R`: the cursor moves, nothing is copied."""
@@ -252,8 +274,7 @@ class Runner:
             part = self._read_batch(some_R.tolist(), some_R, firsts, batch.counts, tokens_BT, some_keep_R)
             if batch.final:
                 parts.append((batch.rows, part))
-        logits_RWV = _joined([(places, part.logits_RV) for places, part in parts])
-        return Output(logits_RWV, _joined([(places, part.hidden_RD) for places, part in parts]))
+        return _joined(parts)
 
     def _read_batch(
         self,
@@ -282,8 +303,7 @@ class Runner:
             kept = None if keep_R is None else keep_R[half]
             part = self._read_batch(rows[half], index_R[half], firsts[half], counts[half], tokens_BT, kept)
             parts.append((list(range(len(rows)))[half], part))
-        logits_RWV = _joined([(places, part.logits_RV) for places, part in parts])
-        return Output(logits_RWV, _joined([(places, part.hidden_RD) for places, part in parts]))
+        return _joined(parts)
 
     def _fewer(self, count: int, what: str) -> int:
         """Say that passes are smaller from now on, and free what the failed one left."""
@@ -304,7 +324,7 @@ class Runner:
         first_R = self.cursor_B if rows_R is None else self.cursor_B[rows_R]
         source_lengths = [len(self._sources[row]) for row in rows] if self.backend.encoder is not None else []
         inputs = AttentionInputs.of(rows, rows_R, firsts, first_R, counts, source_lengths)
-        inputs.cursor_B = self.cursor_B
+        inputs.cursor_B, inputs.told = self.cursor_B, self.told
         tokens_RK = inputs.tokens(tokens_BT)
         start = time.perf_counter()
         output = self._forward(tokens_RK, inputs, keep_R)
@@ -319,8 +339,10 @@ class Runner:
     @torch.no_grad()
     def _forward(self, tokens_RK: torch.Tensor, inputs: AttentionInputs, keep_R: torch.Tensor | None) -> Output:
         """Run one forward pass, on the fast path or by the library."""
-        logits_RWV, hidden_RWD = self.backend.forward(tokens_RK, self.cache, inputs, LogitsToKeep(inputs, keep_R))
-        return Output(logits_RWV[..., : self.vocab_size].float(), hidden_RWD.float())
+        logits_RWV, hidden_RWD, *gain = self.backend.forward(
+            tokens_RK, self.cache, inputs, LogitsToKeep(inputs, keep_R)
+        )
+        return Output(logits_RWV[..., : self.vocab_size].float(), hidden_RWD.float(), *gain)
 
     def _encode(self, rows: Sequence[int]) -> None:
         """Encode the sources of those of `rows` that were not encoded yet."""
@@ -358,7 +380,14 @@ class Runner:
             self.journal.append(Pass(rows, width, context, tokens, kind, seconds))
 
 
-def _joined(parts: list[tuple[list[int], torch.Tensor]]) -> torch.Tensor:
+def _joined(parts: list[tuple[list[int], Output]]) -> Output:
+    """Put the outputs of several passes at the places of their rows."""
+    results = zip(*(output.tensors for _, output in parts), strict=True)
+    places = [places for places, _ in parts]
+    return Output(*(_placed(list(zip(places, each, strict=True))) for each in results))
+
+
+def _placed(parts: list[tuple[list[int], torch.Tensor]]) -> torch.Tensor:
     """Put `[rows, W, X]` of several passes at the rows' places; one that keeps fewer positions repeats its last."""
     width, first = max(part.shape[1] for _, part in parts), parts[0][1]
     joined_RWX = first.new_empty(sum(len(places) for places, _ in parts), width, first.shape[2])

@@ -18,6 +18,7 @@ from wheels.decoding.models.runner import Runner
 from wheels.errors import WheelsError, is_of_machine
 from wheels.models.families import FamilyRefused, check_family
 from wheels.models.loading import first_line
+from wheels.policy.head import DeferralHead
 
 TESTED = frozenset(
     {"t5", "mt5", "umt5", "marian", "bart", "mbart", "pegasus", "llama", "qwen2", "qwen3", "gpt2", "mistral"}
@@ -36,7 +37,13 @@ _checked: weakref.WeakSet[PreTrainedModel] = weakref.WeakSet()
 
 
 def checked_runner(
-    model: PreTrainedModel, rows: int, vocab_size: int, *, overhead: int = OVERHEAD, weights: str = "float32"
+    model: PreTrainedModel,
+    rows: int,
+    vocab_size: int,
+    *,
+    overhead: int = OVERHEAD,
+    weights: str = "float32",
+    head: DeferralHead | None = None,
 ) -> Runner:
     """Return a runner of a model whose family is tested, or passes the self-check now.
 
@@ -51,7 +58,7 @@ def checked_runner(
             _try(model, vocab_size)
         _checked.add(model)
     choice = chosen(model, weights, rows, vocab_size)
-    return Runner(model, rows, vocab_size, overhead=overhead, **choice._asdict())
+    return Runner(model, rows, vocab_size, overhead=overhead, head=head, **choice._asdict())
 
 
 def _try(model: PreTrainedModel, vocab_size: int) -> None:

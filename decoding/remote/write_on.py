@@ -11,7 +11,7 @@ threshold counts its guess as the teacher's until the answer is there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 
@@ -51,28 +51,39 @@ class Call:
 
 
 class WriteOn:
-    """The calls that are under way, by slot.
+    """The calls that are under way, by slot; there are none where the student is to wait.
 
     Args:
         passes: Both models over the texts.
-        is_over: Tells whether a text has an end token, or all its tokens.
-        guesses_only: Whether the student stops after its guess: what comes next depends on the answer.
+        method: How they write.
+        params: And with what: a caller's own `stopping` is shown no text that may be taken back.
+        eos: The end tokens.
+        alone: Whether no decision depends on that of another text in flight.
     """
 
-    def __init__(self, passes: RemotePasses, is_over: Callable[[Text], bool], *, guesses_only: bool = False) -> None:
-        self.passes, self.is_over, self.guesses_only = passes, is_over, guesses_only
+    def __init__(
+        self, passes: Passes, method: Method, params: DecodeParams, eos: Container[int], *, alone: bool
+    ) -> None:
+        may = alone and params.stopping is None and method.draft is None
+        self.passes = passes if isinstance(passes, RemotePasses) and passes.remote.write_on and may else None
+        """None: the student waits."""
+        self.eos = eos
+        self.guesses_only = method.mode == PACED
+        """Whether the student stops after its guess: what an answer costs decides what comes next."""
         self.calls: dict[int, Call] = {}
         self.first: dict[int, int] = {}
         """What the student would have written in slots that call, or wait to: the first token of its guess."""
         self.again: set[int] = set()
         """Slots that call once more, if their guess is right."""
 
-    def keep(self, slots: list[int], token_R: torch.Tensor) -> None:
+    def keep(self, slots: list[int], slots_R: torch.Tensor, logits_RV: torch.Tensor) -> None:
         """Take note of what the student would have written where it calls."""
-        self.first.update(zip(slots, token_R.tolist(), strict=True))
+        if self.passes is not None:
+            self.first.update(zip(slots, self.passes.student_tokens(slots_R, logits_RV).tolist(), strict=True))
 
     def send(self, slots: list[int], slots_R: torch.Tensor) -> list[int]:
         """Ask for what comes after some texts; return those in which the student writes on."""
+        assert self.passes is not None, "nobody waits for an answer"
         answers, most = self.passes.send(slots, slots_R)
         for place, slot in enumerate(slots):
             text = self.passes.texts.sequence(slot)
@@ -89,7 +100,7 @@ class WriteOn:
     def goes_on(self, slot: int) -> bool:
         """Tell whether the student writes on after what it has written while an answer is under way."""
         call = self.calls[slot]
-        return not self.is_over(call.text) and (call.is_guessing or not self.guesses_only)
+        return not call.text.is_over(self.eos) and (call.is_guessing or not self.guesses_only)
 
     def standing(self, text: Text) -> int:
         """Return how many tokens of a text stand, whatever is answered."""
@@ -112,6 +123,8 @@ class WriteOn:
             wait({call.answers for call in self.calls.values()}, return_when=FIRST_COMPLETED)
             for call in self.calls.values():
                 call.text.seconds += (time.perf_counter() - start) / len(self.calls)
+        if self.passes is None:
+            return []
         come = {slot: call for slot, call in self.calls.items() if call.answers.done()}
         for slot in come:
             del self.calls[slot]
@@ -119,26 +132,6 @@ class WriteOn:
             (slot, self.passes.receive(slot, call.answers.result()[call.place], call.start, call.most))
             for slot, call in come.items()
         ]
-
-
-def write_on_of(
-    passes: Passes, method: Method, params: DecodeParams, eos: Container[int], *, alone: bool
-) -> WriteOn | None:
-    """Return what lets the student write on; None where it is to wait.
-
-    Args:
-        passes: Both models over the texts.
-        method: How they write.
-        params: And with what: a caller's own `stopping` is shown no text that may be taken back.
-        eos: The end tokens.
-        alone: Whether no decision depends on that of another text in flight.
-    """
-    remote = isinstance(passes, RemotePasses) and passes.remote.write_on
-    if not remote or not alone or params.stopping is not None or method.draft is not None:
-        return None
-    assert isinstance(passes, RemotePasses)
-    paced = method.mode == PACED  # what an answer costs decides what comes next
-    return WriteOn(passes, lambda text: text.is_over(eos), guesses_only=paced)
 
 
 def split(slots: Sequence[int], chosen: Sequence[bool]) -> tuple[list[int], list[int]]:

@@ -6,7 +6,7 @@ from tests.decoding.commands.test_calibrate import LIMIT, soft_pair, sources
 from tests.decoding.tiny import write
 from wheels.decoding.commands.calibrate import calibrate
 from wheels.decoding.methods.rule import Rule
-from wheels.decoding.methods.rules import RULES, router_score
+from wheels.decoding.methods.rules import RULES, RouterScore
 from wheels.decoding.trace import TEACHER, teacher_use
 from wheels.models.pair import Pair
 from wheels.policy.features import feature_width
@@ -21,7 +21,7 @@ def pair() -> Pair:
 def router(pair: Pair) -> Rule:
     """A router that was never trained: its gains differ from text to text."""
     head = DeferralHead(HeadConfig(feature_width(pair.student.config.hidden_size), width=8))
-    return Rule("router", router_score(head.requires_grad_(False)))
+    return Rule("router", RouterScore(head.requires_grad_(False)))
 
 
 def calls(traces) -> list[list[bool]]:

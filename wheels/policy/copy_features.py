@@ -46,8 +46,12 @@ class CopyPointer:
         self._tokens: list[int] = []
         self._states = [START]
 
-    def follow(self, tokens: Sequence[int]) -> None:
-        """Advance to the end of the text; tokens that were rolled back since the last call are undone first."""
+    def follow(self, tokens: Sequence[int]) -> tuple[int, int]:
+        """Advance to the end of the text; tokens that were rolled back since the last call are undone first.
+
+        Returns:
+            The position in the source, and the tokens copied in a row.
+        """
         tokens = list(tokens)
         same = len(self._tokens)
         if tokens[:same] != self._tokens:
@@ -59,6 +63,7 @@ class CopyPointer:
             distance = self._distance(token, place)
             self._states.append((place + distance, row + 1 if distance == 1 else 0))
         self._tokens = tokens
+        return self._states[-1]
 
     def features(self, best: Sequence[int], at: int = -1) -> list[float]:
         """Return `NAMES`.

@@ -40,7 +40,7 @@ class Binding:
 
     def __init__(self, session: onnxruntime.InferenceSession, fixed: dict[str, torch.Tensor]) -> None:
         self.session, self.io = session, session.io_binding()
-        self.fixed = fixed
+        self.bound: dict[str, torch.Tensor] = {}
         """Kept, for the session has the addresses alone."""
         for each in session.get_inputs():
             if each.name in fixed:
@@ -52,7 +52,9 @@ class Binding:
 
     def bind_input(self, name: str, tensor: torch.Tensor) -> None:
         """Let the graph read a tensor, which must be contiguous and stay until the pass has run."""
-        _bind(self.io.bind_input, name, tensor)
+        if self.bound.get(name) is not tensor:
+            _bind(self.io.bind_input, name, tensor)
+            self.bound[name] = tensor
 
     def bind_output(self, name: str, tensor: torch.Tensor) -> None:
         """Let the graph write a tensor."""
@@ -70,7 +72,7 @@ class StepBinding(Binding):
         session: What runs them.
         shape: Of the passes.
         fixed: The stores and the tables, by the names of the graph's inputs.
-        outputs: Sizes of the logits and of the hidden state.
+        outputs: Results and their sizes.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class StepBinding(Binding):
         session: onnxruntime.InferenceSession,
         shape: Shape,
         fixed: dict[str, torch.Tensor],
-        outputs: tuple[int, int],
+        outputs: dict[str, int],
     ) -> None:
         super().__init__(session, fixed)
         rows, tokens, self.shape = shape.high - shape.low, shape.tokens, shape
@@ -88,14 +90,14 @@ class StepBinding(Binding):
         self.place_RK = torch.zeros(rows, shape.width, dtype=torch.int64)
         self.last_R, self.source_R = torch.ones(rows, dtype=torch.int32), torch.ones(rows, dtype=torch.int32)
         self.visible = torch.zeros(1, dtype=torch.int32)
-        self.logits_MV, self.hidden_MD = (torch.zeros(shape.kept, size) for size in outputs)
+        self.outputs = {name: torch.zeros(shape.kept, size) for name, size in outputs.items()}
         self.rows: list[int] = []
         self.source_lengths: list[int] = []
         for each in session.get_inputs():
-            if each.name not in fixed:
+            if each.name not in fixed and hasattr(self, each.name):  # what a head is told is bound anew each time
                 self.bind_input(each.name, getattr(self, each.name))
-        for name in ("logits_MV", "hidden_MD"):
-            self.bind_output(name, getattr(self, name))
+        for name, tensor in self.outputs.items():
+            self.bind_output(name, tensor)
 
     def place(self, rows: list[int], source_lengths: list[int]) -> None:
         """Say which rows take part, in the order of the pass, and how long their sources are."""
@@ -109,9 +111,9 @@ class StepBinding(Binding):
             self.source_R[index_R] = torch.tensor(source_lengths, dtype=torch.int32)
         self.rows, self.source_lengths = rows, source_lengths
 
-    def results(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what the last pass wrote, logits and hidden states, `[M, V]` and `[M, D]`."""
-        return self.logits_MV.clone(), self.hidden_MD.clone()
+    def results(self) -> list[torch.Tensor]:
+        """Return what the last pass wrote, `[M, X]` each."""
+        return [tensor.clone() for tensor in self.outputs.values()]
 
 
 @dataclass
@@ -137,7 +139,7 @@ class CacheBindings:
         return visible <= self.room and all(map(_is, self.memory, _newest(cache)))
 
     def of_steps(
-        self, session: onnxruntime.InferenceSession, cache: RaggedCache, shape: Shape, outputs: tuple[int, int]
+        self, session: onnxruntime.InferenceSession, cache: RaggedCache, shape: Shape, outputs: dict[str, int]
     ) -> StepBinding:
         """Return the binding of steps of a shape."""
         if shape not in self.steps:

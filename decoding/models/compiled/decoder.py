@@ -41,10 +41,11 @@ from wheels.decoding.models.compiled.graph import make_session
 from wheels.decoding.models.compiled.layout import layout, whole_pages
 from wheels.decoding.models.compiled.padding import padded
 from wheels.decoding.models.compiled.ragged import RaggedWriter
+from wheels.decoding.models.compiled.score import MakeHead
 from wheels.decoding.models.compiled.step import StepWriter
 from wheels.decoding.models.fast import FastDecoder
 from wheels.decoding.models.fast_positions import DistanceBias
-from wheels.decoding.models.inputs import AttentionInputs, LogitsToKeep
+from wheels.decoding.models.inputs import AttentionInputs, LogitsToKeep, Results
 
 SPARSE = 2
 """Where the rows of a step are this many times fewer than those between the first and the last, they are gathered."""
@@ -61,29 +62,31 @@ class CompiledDecoder:
 
     Args:
         decoder: The same decoder in torch.
+        head: Adds a deferral head, whose gain is then a third result.
 
     Raises:
-        Unsupported: for a decoder with parts that have no operator.
+        Unsupported: for a decoder or a head with parts that have no operator.
     """
 
     name = "onnx"
 
-    def __init__(self, decoder: FastDecoder) -> None:
+    def __init__(self, decoder: FastDecoder, head: MakeHead | None = None) -> None:
         decoder = padded(decoder)
         self.torch, self.kind, self.encoder_kind = decoder, decoder.kind, decoder.encoder_kind
         self.encoder = None if decoder.encoder is None else CompiledEncoder(decoder.encoder)
-        self.session = make_session(StepWriter(decoder).write())
+        self.head = head
+        self.session = make_session(StepWriter(decoder, head).write())
         self._bindings: weakref.WeakKeyDictionary[RaggedCache, CacheBindings] = weakref.WeakKeyDictionary()
         self._tables: dict[str, torch.Tensor] = {}
 
     @cached_property
     def ragged(self) -> onnxruntime.InferenceSession:
         """What runs ragged passes; it has a copy of the weights, and is made when one is first read."""
-        return make_session(RaggedWriter(self.torch).write())
+        return make_session(RaggedWriter(self.torch, self.head).write())
 
     def forward(
         self, tokens_RK: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs, keep: LogitsToKeep
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> Results:
         """Read the new tokens; return logits and hidden states where they are kept, `[R, W, V]` and `[R, W, D]`."""
         rows, width = inputs.rows, inputs.positions_RK.shape[1]
         if len(rows) == 1 or (width == 1 and max(rows) + 1 - min(rows) < SPARSE * len(rows)):
@@ -100,7 +103,7 @@ class CompiledDecoder:
 
     def _step(
         self, tokens_RK: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs, keep: LogitsToKeep
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> Results:
         """Read one token in each of several rows, or several in one."""
         rows, width = list(inputs.rows), inputs.positions_RK.shape[1]
         low, high = min(rows), max(rows) + 1
@@ -115,33 +118,41 @@ class CompiledDecoder:
         binding.position_N.copy_(inputs.positions_RK.flatten())
         binding.last_R.copy_(last_R)
         binding.visible.fill_(visible)
+        told = self._told(inputs)
+        for name, tensor in told.items():
+            binding.bind_input(name, tensor)
         binding.run()
-        logits_MV, hidden_MD = binding.results()
-        return logits_MV.view(len(rows), each, -1), hidden_MD.view(len(rows), each, -1)
+        return tuple(result_MX.view(len(rows), each, -1) for result_MX in binding.results())
 
     def _ragged_pass(
         self, tokens_RK: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs, keep: LogitsToKeep
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> Results:
         """Read any number of tokens in each of any rows."""
         visible = whole_pages(inputs.visible)
         binding = self._bindings_of(cache, visible).of_ragged(self.ragged, cache)
-        told = layout(tokens_RK, cache, inputs, keep)
+        told = layout(tokens_RK, cache, inputs, keep) | self._told(inputs)
         told["visible"] = torch.tensor([visible], dtype=torch.int32)
         for name, tensor in told.items():
             binding.bind_input(name, tensor)
         rows, kept = len(inputs.rows), len(told["keep_M"])
-        results = [torch.empty(kept, size) for size in self._outputs]
-        for name, result in zip(("logits_MV", "hidden_MD"), results, strict=True):
+        results = {name: torch.empty(kept, size) for name, size in self._outputs.items()}
+        for name, result in results.items():
             binding.bind_output(name, result)
         binding.run()
-        logits_MV, hidden_MD = results
-        return logits_MV.view(rows, kept // rows, -1), hidden_MD.view(rows, kept // rows, -1)
+        return tuple(result_MX.view(rows, kept // rows, -1) for result_MX in results.values())
 
-    @property
-    def _outputs(self) -> tuple[int, int]:
-        """Sizes of the logits and of the hidden state."""
+    def _told(self, inputs: AttentionInputs) -> dict[str, torch.Tensor]:
+        """Return what the head is told."""
+        if self.head is None:
+            return {}
+        assert inputs.told is not None, "a runner whose decoder has a head tells it of the texts"
+        return inputs.told.of(inputs.write.rows_R)
+
+    @cached_property
+    def _outputs(self) -> dict[str, int]:
+        """Results and their sizes: logits, the hidden state, and the gain where there is a head."""
         vocabulary, width = self.torch.embedding.token_VD.shape
-        return vocabulary, width
+        return {"logits_MV": vocabulary, "hidden_MD": width} | ({} if self.head is None else {"gain_M1": 1})
 
     def _bindings_of(self, cache: RaggedCache, visible: int) -> CacheBindings:
         """Return the bindings to a cache, with room for `visible` positions; made anew where memory moved."""

@@ -85,7 +85,7 @@ class Graph:
         self.weights[name] = tensor.contiguous()
         return name
 
-    def constant(self, values: int | list[int]) -> str:
+    def constant(self, values: int | list[int] | list[list[int]]) -> str:
         """Add whole numbers: a shape, an axis."""
         tensor = numpy_helper.from_array(torch.tensor(values).numpy(), self.fresh("constant"))
         self._small.append(tensor)

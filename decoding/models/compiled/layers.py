@@ -16,6 +16,7 @@ import torch
 
 from wheels.decoding.models.blocks import Block, CrossAttention, SelfAttention
 from wheels.decoding.models.compiled.graph import TYPES, Graph, Shape, Unsupported, outputs
+from wheels.decoding.models.compiled.score import MakeHead
 from wheels.decoding.models.compiled.sublayers import Stream, Sublayers
 from wheels.decoding.models.fast import FastDecoder
 from wheels.decoding.models.fast_positions import DistanceBias
@@ -25,16 +26,16 @@ ROTARY_STEP = 16
 
 
 class DecoderWriter(Sublayers):
-    """Writes the graph of one decoder.
+    """Writes the graph of one decoder, and of a deferral head that reads its outputs, if there is one.
 
     Inputs: `token_N`, `position_N`, `place_RK` (which token stands where among the rows), `pick_N` (back), `keep_M`
     (which tokens' logits are wanted), `visible` (the positions that attention sees), `source_R` (lengths of the
     sources), tables of positions, and the stores. Outputs: `hidden_MD`, `logits_MV`, and the stores.
     """
 
-    def __init__(self, decoder: FastDecoder) -> None:
+    def __init__(self, decoder: FastDecoder, head: MakeHead | None = None) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.decoder, self.head = decoder, head
         self.rotation: tuple[str, str] | None = None
         self.bias = ""
 
@@ -59,6 +60,8 @@ class DecoderWriter(Sublayers):
         graph.op("Identity", hidden_MD, name=graph.output("hidden_MD", ["M", width]))
         logits_MV = self.linear(hidden_MD, decoder.head)
         graph.op("Identity", logits_MV, name=graph.output("logits_MV", ["M", vocabulary]))
+        if self.head is not None:
+            self.head(graph).write(logits_MV, vocabulary, hidden_MD, width)
         return graph
 
     @abstractmethod

@@ -12,6 +12,7 @@ from wheels.decoding.models.blocks import SelfAttention
 from wheels.decoding.models.cache import PAGE
 from wheels.decoding.models.compiled.graph import TYPES, Graph, Shape
 from wheels.decoding.models.compiled.layers import DecoderWriter
+from wheels.decoding.models.compiled.score import MakeHead
 from wheels.decoding.models.fast import FastDecoder
 
 
@@ -21,8 +22,8 @@ class RaggedWriter(DecoderWriter):
     `visible` and `source_visible` are multiples of a page. The tokens of a row that reads fewer than K repeat its last.
     """
 
-    def __init__(self, decoder: FastDecoder) -> None:
-        super().__init__(decoder)
+    def __init__(self, decoder: FastDecoder, head: MakeHead | None = None) -> None:
+        super().__init__(decoder, head)
         self.shape = self.source_shape = self.position_N1 = ""
 
     def positions(self) -> None:

@@ -1,114 +1,186 @@
-"""The deferral head, and the features that it reads, as two calls: what the student's logits say, and the gain.
+"""The deferral head in a graph: the features and the gain of a call come out of the student's own pass.
 
-Between the calls the best tokens are looked up in the source, which is not arithmetic. In torch the same are some forty
-calls, which take longer than a small student's whole step.
+In torch they are some forty calls, which take longer than a small student's whole step. Here they are few operators:
+what is linear is folded into the weights of the first layer, which trunk and shift share. Which tokens of its source a
+text has copied is told (`wheels.decoding.models.head_inputs`); where the best tokens would lead is looked up.
+Letters: M states, S tokens of the longest source, C codes of positions in it, F features, X columns of the first layer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
-from wheels.decoding.models.compiled.graph import Graph, Unsupported, make_session
-from wheels.decoding.step import Step
-from wheels.policy.copy_features import NAMES
-from wheels.policy.features import CANDIDATES, LOG_FLOOR, TOP_K
+from wheels.decoding.models.compiled.graph import TYPES, Graph, Unsupported
+from wheels.decoding.models.head_inputs import NUMBERS
+from wheels.policy.features import CANDIDATES, LOG_FLOOR, SCALARS, TOP_K
 from wheels.policy.head import DeferralHead
 
 LOWEST = -100.0
 """Log-probabilities are floored here in the entropy (`wheels.policy.features.entropy`)."""
+BLOCKS = 64
+"""The best tokens are sought in the blocks of the vocabulary with the largest maxima; it is cut into so many."""
+MakeHead = Callable[[Graph], "HeadWriter"]
 
 
-class CompiledHead:
-    """A head's gain at a step.
+class HeadWriter:
+    """Adds a head to the graph of a decoder.
+
+    Inputs: those of `HeadInputs.of`. Output: `gain_M1`, in nats.
 
     Args:
+        graph: Of the decoder.
         head: With the weights that it keeps.
+        vocab_size: Logits beyond it are padding.
 
     Raises:
         Unsupported: for a head that is not in float32 on a CPU, or reads other tokens.
     """
 
-    def __init__(self, head: DeferralHead) -> None:
-        known = head.config.candidates in (0, CANDIDATES)
+    def __init__(self, graph: Graph, head: DeferralHead, vocab_size: int) -> None:
+        known = head.config.candidates in (0, CANDIDATES) and vocab_size >= TOP_K
         if not known or head.mean_F.dtype != torch.float32 or head.mean_F.device.type != "cpu":
             raise Unsupported("no operators for the head")
-        self.top, self.gain = make_session(_top_graph()), make_session(_gain_graph(head))
+        self.graph, self.head, self.vocab_size = graph, head, vocab_size
+        self.width = 0
+        """D, of the hidden state."""
 
-    def __call__(self, step: Step) -> torch.Tensor:
-        """Return `gain(s, b)` in nats, `[B]`."""
-        names = ["scalars_B3", "best_BK", "token_BK"]
-        scalars_B3, best_BK, token_BK = self.top.run(names, {"logits_BV": step.logits_BV.numpy()})
-        token_BK = token_BK[:, :CANDIDATES]
-        copies_BF = step.copy_features(torch.from_numpy(token_BK)).float()
-        numbers_B3 = torch.stack((step.position_B, step.source_B, step.budget_B), -1).float()
-        inputs = {
-            "hidden_BD": step.hidden_BD.numpy(),
-            "scalars_B3": scalars_B3,
-            "best_BK": best_BK,
-            "token_BK": token_BK,
-            "copies_BF": copies_BF.numpy(),
-            "numbers_B3": numbers_B3.numpy(),
-        }
-        return torch.from_numpy(self.gain.run(["gain_B1"], inputs)[0])[:, 0]
+    def write(self, logits_MV: str, size: int, hidden_MD: str, width: int) -> None:
+        """Add what computes `gain(s, b)` of `wheels.policy.head` from the features of `wheels.policy.features`.
 
+        Args:
+            logits_MV: The student's logits.
+            size: How many each state has.
+            hidden_MD: What the output head read.
+            width: D.
+        """
+        self.width, graph = width, self.graph
+        numbers_MX = graph.input("numbers_MX", torch.float32, ["M", len(NUMBERS) + 2])
+        real_MV = logits_MV if size == self.vocab_size else self._slice(logits_MV, self.vocab_size)
+        log_q_MV = graph.op("LogSoftmax", real_MV, axis=-1)
+        each_MV = graph.op("Mul", graph.op("Exp", log_q_MV), graph.op("Clip", log_q_MV, self._number(LOWEST)))
+        value_MK, token_MK = self._best(log_q_MV)
+        best_MK = graph.op("Clip", value_MK, self._number(LOG_FLOOR))
+        read_MX = graph.op(
+            "Concat",
+            hidden_MD,
+            graph.op("ReduceSum", each_MV, graph.constant([-1]), keepdims=1),
+            graph.op("Exp", self._slice(best_MK, 2)),
+            best_MK,
+            numbers_MX,
+            self._jumps(numbers_MX, token_MK),
+            *self._tokens(token_MK),
+            axis=1,
+        )
+        gain_M1 = self._gain(read_MX)
+        graph.op("Identity", gain_M1, name=graph.output("gain_M1", ["M", 1]))
 
-def _top_graph() -> Graph:
-    """Return the graph of entropy, best probability and margin; the best log-probabilities; the best tokens."""
-    graph = Graph()
-    log_q_BV = graph.op("LogSoftmax", graph.input("logits_BV", torch.float32, ["B", "V"]), axis=-1)
-    names = [graph.fresh("values"), graph.output("token_BK", ["B", TOP_K], torch.int64)]
-    value_BK = graph.op_many("TopK", (log_q_BV, graph.constant([TOP_K])), names)[0]
-    best_BK = graph.op("Clip", value_BK, graph.weight(torch.tensor(LOG_FLOOR)))
-    floored_BV = graph.op("Clip", log_q_BV, graph.weight(torch.tensor(LOWEST)))
-    each_BV = graph.op("Mul", graph.op("Exp", log_q_BV), floored_BV)
-    entropy_B1 = graph.op("Neg", graph.op("ReduceSum", each_BV, graph.constant([-1]), keepdims=1))
-    prob_B2 = graph.op("Exp", graph.op("Slice", best_BK, *map(graph.constant, ([0], [2], [1]))))
-    first_B1, second_B1 = graph.op_many("Split", (prob_B2,), [graph.fresh("prob") for _ in "12"], axis=1, num_outputs=2)
-    scalars_B3 = graph.op("Concat", entropy_B1, first_B1, graph.op("Sub", first_B1, second_B1), axis=1)
-    graph.op("Identity", scalars_B3, name=graph.output("scalars_B3", ["B", 3]))
-    graph.op("Identity", best_BK, name=graph.output("best_BK", ["B", TOP_K]))
-    return graph
+    def _best(self, log_q_MV: str) -> tuple[str, str]:
+        """Return the best log-probabilities and their tokens: no block but those of the best maxima has one."""
+        graph, width = self.graph, -(-self.vocab_size // BLOCKS)
+        if width < BLOCKS:
+            names = [graph.fresh("values"), graph.fresh("tokens")]
+            value_MK, token_MK = graph.op_many("TopK", (log_q_MV, graph.constant([TOP_K])), names)
+            return value_MK, token_MK
+        if padding := BLOCKS * width - self.vocab_size:
+            log_q_MV = graph.op("Pad", log_q_MV, graph.constant([0, 0, 0, padding]), self._number(-torch.inf))
+        all_MBW = graph.op("Reshape", log_q_MV, graph.constant([0, BLOCKS, width]))
+        most_MB = graph.op("ReduceMax", all_MBW, graph.constant([-1]), keepdims=0)
+        names = [graph.fresh("most"), graph.fresh("block")]
+        block_MK = graph.op_many("TopK", (most_MB, graph.constant([TOP_K])), names)[1]
+        flat, index_MK1 = graph.constant([0, TOP_K * width]), graph.op("Unsqueeze", block_MK, graph.constant([2]))
+        few_MX = graph.op("Reshape", graph.op("GatherND", all_MBW, index_MK1, batch_dims=1), flat)
+        token_BW = graph.weight(torch.arange(BLOCKS * width).view(BLOCKS, width))
+        token_MX = graph.op("Reshape", graph.op("Gather", token_BW, block_MK), flat)
+        names = [graph.fresh("values"), graph.fresh("place")]
+        value_MK, place_MK = graph.op_many("TopK", (few_MX, graph.constant([TOP_K])), names)
+        return value_MK, graph.op("GatherElements", token_MX, place_MK, axis=1)
 
+    def _jumps(self, numbers_MX: str, token_MK: str) -> str:
+        """Return of both best tokens whether it is the next of the source, whether it comes, and how far ahead."""
+        graph = self.graph
+        source_M1S = graph.input("source_M1S", torch.int64, ["M", 1, "S"])
+        code_S, behind_1 = graph.input("code_S", torch.float32, ["S"]), graph.input("behind_1", torch.float32, [1])
+        jump_C3 = graph.input("jump_C3", torch.float32, ["C", 3])
+        place_M11 = graph.op("Gather", numbers_MX, graph.constant([[len(NUMBERS) + 1]]), axis=1)
+        code_M1S = graph.op("Add", code_S, place_M11)
+        token_M21 = graph.op("Gather", token_MK, graph.constant([[0], [1]]), axis=1)
+        same_M2S = graph.op("Equal", source_M1S, token_M21)
+        comes_M2S = graph.op("And", same_M2S, graph.op("Less", code_M1S, behind_1))
+        code_M2S = graph.op("Where", comes_M2S, code_M1S, self._number(0.0))
+        nearest_M2 = graph.op("ReduceMax", code_M2S, graph.constant([-1]), keepdims=0)
+        jump_M23 = graph.op("Gather", jump_C3, graph.op("Cast", nearest_M2, to=TYPES[torch.int64]))
+        return graph.op("Reshape", jump_M23, graph.constant([0, 6]))
 
-def _gain_graph(head: DeferralHead) -> Graph:
-    """Return the graph of the features (`wheels.policy.features`) and of `DeferralHead.gain`."""
-    graph, config = Graph(), head.config
-    numbers_B3 = graph.input("numbers_B3", torch.float32, ["B", 3])
-    names = [graph.fresh(name) for name in ("position", "source", "budget")]
-    position_B1, source_B1, budget_B1 = graph.op_many("Split", (numbers_B3,), names, axis=1, num_outputs=3)
-    all_BF = graph.op(
-        "Concat",
-        graph.input("hidden_BD", torch.float32, ["B", "D"]),
-        graph.input("scalars_B3", torch.float32, ["B", 3]),
-        graph.op("Log", graph.op("Add", position_B1, graph.weight(torch.tensor(1.0)))),
-        graph.input("best_BK", torch.float32, ["B", TOP_K]),
-        graph.op("Log", source_B1),
-        graph.op("Div", position_B1, source_B1),
-        graph.input("copies_BF", torch.float32, ["B", len(NAMES)]),
-        axis=1,
-    )
-    read_BF = graph.op("Slice", all_BF, *map(graph.constant, ([0], [config.features], [1])))
-    centred_BF = graph.op("Sub", read_BF, graph.weight(head.mean_F))
-    scaled_BF = read_BX = graph.op("Div", centred_BF, graph.weight(head.scale_F))
-    token_BK = graph.input("token_BK", torch.int64, ["B", CANDIDATES])
-    if head.token is not None:
-        token_BKE = graph.op("Gather", graph.weight(head.token.weight.detach()), token_BK)
-        shape = graph.constant([-1, CANDIDATES * config.embedding])
-        read_BX = graph.op("Concat", scaled_BF, graph.op("Reshape", token_BKE, shape), axis=1)
-    trunk_BX = graph.op("Gelu", _mlp(graph, head.trunk, read_BX), own=True)
-    base_B1 = _linear(graph, head.base, trunk_BX)
-    parts = (trunk_BX,) if config.shift_reads == "trunk" else (base_B1, scaled_BF)
-    shift_B1 = _mlp(graph, head.shift, graph.op("Concat", *parts, budget_B1, axis=1))
-    graph.op("Add", base_B1, shift_B1, name=graph.output("gain_B1", ["B", 1]))
-    return graph
+    def _tokens(self, token_MK: str) -> list[str]:
+        """Return the embeddings of the candidates, one after another, where the head has any."""
+        if self.head.token is None:
+            return []
+        graph, width = self.graph, CANDIDATES * self.head.config.embedding
+        table_VE = graph.weight(self.head.token.weight.detach())
+        token_MKE = graph.op("Gather", table_VE, self._slice(token_MK, CANDIDATES))
+        return [graph.op("Reshape", token_MKE, graph.constant([0, width]))]
 
+    def _gain(self, read_MX: str) -> str:
+        """Return the base gain and its shift."""
+        graph, head, features = self.graph, self.head, self.head.config.features
+        layers: list[Any] = [*head.trunk, *head.shift]
+        trunk, _, trunk_out, shift, _, shift_out = layers
+        tokens = trunk.weight[:, features:]
+        from_trunk = head.config.shift_reads == "trunk"
+        own = shift.weight[:, :0] if from_trunk else shift.weight[:, 1 : 1 + features]
+        first, bias_Y = zip(
+            self._folded(trunk.weight[:, :features], trunk.bias, torch.zeros_like(trunk.bias), tokens),
+            self._folded(own, shift.bias, shift.weight[:, -1], tokens.new_zeros(len(shift.bias), tokens.shape[1])),
+            strict=True,
+        )
+        both_MY = graph.op("Gemm", read_MX, graph.weight(torch.cat(first, 1)), graph.weight(torch.cat(bias_Y)))
+        widths, names = [len(trunk.bias), len(shift.bias)], [graph.fresh("trunk"), graph.fresh("shift")]
+        inner_MY, part_MY = graph.op_many("Split", (both_MY, graph.constant(widths)), names, axis=1)
+        trunk_MY = self._gelu(self._linear(trunk_out, self._gelu(inner_MY)))
+        base_M1 = self._linear(head.base, trunk_MY)
+        source, weight_YX = (trunk_MY, shift.weight[:, :-1]) if from_trunk else (base_M1, shift.weight[:, :1])
+        rest_MY = graph.op("MatMul", source, graph.weight(weight_YX.detach().t()))
+        shift_M1 = self._linear(shift_out, self._gelu(graph.op("Add", part_MY, rest_MY)))
+        return graph.op("Add", base_M1, shift_M1)
 
-def _mlp(graph: Graph, mlp: torch.nn.Sequential, values_NX: str) -> str:
-    first, _, second = mlp
-    return _linear(graph, second, graph.op("Gelu", _linear(graph, first, values_NX), own=True))
+    @torch.no_grad()
+    def _folded(
+        self, weight_YF: torch.Tensor, bias_Y: torch.Tensor, budget_Y: torch.Tensor, token_YX: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a layer's weights by the columns of `write`, `[X, Y]`, and its bias; standardising is part of both.
 
+        Args:
+            weight_YF: Of the standardised features, the first ones of all.
+            bias_Y: Its bias.
+            budget_Y: Of the budget.
+            token_YX: Of the candidates' embeddings.
+        """
+        read = weight_YF.shape[1]
+        mean_F, scale_F = (each[:read].double() for each in (self.head.mean_F, self.head.scale_F))
+        scaled_FY = (weight_YF.double() / scale_F).t()
+        bias_Y = bias_Y.double() - mean_F @ scaled_FY
+        width = self.width
+        all_FY = torch.nn.functional.pad(scaled_FY, (0, 0, 0, width + len(SCALARS) - read))
+        of = dict(zip(SCALARS, all_FY[width:], strict=True))
+        columns = [-of["entropy"], of["top_probability"] + of["margin"], -of["margin"]]
+        columns += [of[f"log_q_{rank}"] for rank in range(1, TOP_K + 1)]
+        columns += [*(of[name] for name in NUMBERS), budget_Y.double(), torch.zeros_like(bias_Y)]
+        columns += [of[f"{name}{rank}"] for rank in ("", "_2") for name in ("goes_on", "ahead", "jump")]
+        folded_XY = torch.cat([all_FY[:width], torch.stack(columns), token_YX.double().t()])
+        return folded_XY.float(), bias_Y.float()
 
-def _linear(graph: Graph, linear: torch.nn.Module, values_NX: str) -> str:
-    assert isinstance(linear, torch.nn.Linear), "an MLP is of linear maps"
-    weight_XY, bias_Y = linear.weight.detach().t(), linear.bias.detach()
-    return graph.op("Gemm", values_NX, graph.weight(weight_XY), graph.weight(bias_Y))
+    def _linear(self, linear: torch.nn.Linear, values_MX: str) -> str:
+        weight_XY, bias_Y = linear.weight.detach().t(), linear.bias.detach()
+        return self.graph.op("Gemm", values_MX, self.graph.weight(weight_XY), self.graph.weight(bias_Y))
+
+    def _gelu(self, values_MX: str) -> str:
+        return self.graph.op("Gelu", values_MX, own=True)
+
+    def _number(self, value: float) -> str:
+        return self.graph.weight(torch.tensor(value))
+
+    def _slice(self, values_MX: str, end: int) -> str:
+        return self.graph.op("Slice", values_MX, *map(self.graph.constant, ([0], [end], [1])))

@@ -20,7 +20,7 @@ from wheels.benchmarks.curve.reliability import judge
 from wheels.benchmarks.curve.run import run
 from wheels.decoding import teacher_forcing
 from wheels.decoding.methods.calibrated import calibrated
-from wheels.decoding.methods.rules import head_score
+from wheels.decoding.methods.rules import HeadScore
 from wheels.decoding.step import Step
 from wheels.models.artefact import Artefact
 from wheels.policy.calibration import Calibration, Point
@@ -121,7 +121,7 @@ def test_the_prediction_is_the_score_that_decided(model: Path) -> None:
         parameter.data.normal_()  # untrained it is 0, and any budget would do
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     rule = calibrated(artefact, key.rule, key.budget, key.seed)
-    score = head_score(artefact.head(key.rule, key.seed))
+    score = HeadScore(artefact.head(key.rule, key.seed))
 
     def watching(step: Step) -> torch.Tensor:
         seen.append((score(step), step.regret_B))

@@ -14,7 +14,7 @@ from wheels.cli.main import main
 from wheels.decoding.commands import calibrate as calibrating
 from wheels.decoding.commands.calibrate import ROUNDS, TOLERANCE, Bracket, as_table, calibrate
 from wheels.decoding.methods.rule import Rule
-from wheels.decoding.methods.rules import RULES, head_score, router_score
+from wheels.decoding.methods.rules import RULES, HeadScore, RouterScore
 from wheels.decoding.trace import teacher_use
 from wheels.models.pair import Pair
 from wheels.policy.calibration import Calibration, Point
@@ -58,7 +58,7 @@ def trained_rule(name: str, pair: Pair) -> Rule:
     with torch.random.fork_rng():
         torch.manual_seed(2)
         head = DeferralHead(HeadConfig(feature_width(pair.student.config.hidden_size), width=8)).requires_grad_(False)
-    return Rule(name, (router_score if name == "router" else head_score)(head))
+    return Rule(name, (RouterScore if name == "router" else HeadScore)(head))
 
 
 @pytest.mark.slow

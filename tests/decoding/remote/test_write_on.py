@@ -155,7 +155,7 @@ def test_a_caller_who_stops_texts_himself_sees_no_guess(server, far):
     there = far(server)
     params = DecodeParams(stopping=lambda row, tokens: seen.append(list(tokens)) or len(tokens) >= 5, **LONG)
     engine = Engine(there, prepare_sequences(there, SOURCES, 12), method_of(MAXPROB), params, batch_size=2)
-    assert engine.ahead is None and all(len(text.tokens) <= 5 for text in engine.run()) and seen
+    assert engine.ahead.passes is None and all(len(text.tokens) <= 5 for text in engine.run()) and seen
 
 
 def test_one_call_tries_a_server_that_was_left_alone(pair, server):
