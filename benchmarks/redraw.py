@@ -16,6 +16,7 @@ from wheels.benchmarks.distillation import plot as distillation
 from wheels.benchmarks.frontier import plot as frontier
 from wheels.benchmarks.passes import plot as passes
 from wheels.benchmarks.rationales import plot as rationales
+from wheels.benchmarks.speed import growth_plot as growth
 from wheels.benchmarks.speed import plot as speed
 from wheels.errors import WheelsError
 from wheels.files import read_object
@@ -26,6 +27,7 @@ DRAWN: dict[str, Callable[..., Figure]] = {
     "curve": curve.draw,
     "distillation": distillation.draw,
     "frontier": frontier.draw,
+    "growth": growth.draw,
     "passes": passes.draw,
     "rationales": rationales.draw,
     "speed": speed.draw,

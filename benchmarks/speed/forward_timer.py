@@ -60,15 +60,20 @@ def on_grid(context: int) -> int:
     return -(-context // GRID) * GRID
 
 
-def best_seconds(work: Callable[[], object], device: torch.device, after: Callable[[], object] | None = None) -> float:
+def best_seconds(
+    work: Callable[[], object],
+    device: torch.device,
+    after: Callable[[], object] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Return the seconds of the best of several runs of `work`; `after` puts things back, and is not timed."""
     times: list[float] = []
     while len(times) < LEAST or (sum(times) < SECONDS and len(times) < MOST):
         wait_for(device)
-        start = time.perf_counter()
+        start = clock()
         work()
         wait_for(device)
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
         if after is not None:
             after()
     return min(times)
@@ -91,7 +96,9 @@ class Machine:
 
     @classmethod
     @torch.no_grad()
-    def measure(cls, device: torch.device, dtype: torch.dtype) -> Machine:
+    def measure(
+        cls, device: torch.device, dtype: torch.dtype, clock: Callable[[], float] = time.perf_counter
+    ) -> Machine:
         """Time a copy of more than the caches hold, and a matrix product."""
         on_cpu = device.type == "cpu"
         # Random, for some processors multiply zeros faster.
@@ -100,11 +107,11 @@ class Machine:
         product, packed = torch.empty_like(matrix), make_linear(matrix)
         # Whichever library is faster here: a bound that one of them beats is none.
         squares = (lambda: torch.matmul(matrix, matrix, out=product), lambda: packed(matrix))
-        flops = min(best_seconds(square, device) for square in squares)
+        flops = min(best_seconds(square, device, clock=clock) for square in squares)
         large = torch.ones((256 if on_cpu else 2048) * 2**20 // matrix.element_size(), device=device, dtype=dtype)
         other = torch.empty_like(large)
         other.copy_(large)
-        copied = best_seconds(lambda: other.copy_(large), device)
+        copied = best_seconds(lambda: other.copy_(large), device, clock=clock)
         return cls(2 * large.numel() * large.element_size() / copied, 2 * size**3 / flops)
 
 

@@ -64,4 +64,28 @@ def _over(batch: dict[str, Any], other: str) -> float:
     return statistics.median(share * each[other] / each["deferral"] for each in rounds)
 
 
-TABLES: dict[str, Callable[..., str]] = {"speed": speed, "every-way": alone}
+def growth(folder: str) -> str:
+    """Return a step's milliseconds by model, batch and length, over the bound where it is timed, and CTranslate2's."""
+    steps = load(folder, "growth")["steps"]
+    lengths = sorted({step["length"] for step in steps})
+    kinds = list(dict.fromkeys((step["parameters"], step["weights"], step["batch"]) for step in steps))
+    rows = []
+    for kind in kinds:
+        of = {step["length"]: step for step in steps if kind == (step["parameters"], step["weights"], step["batch"])}
+        cells = [
+            f"{_three(of[length]['ms'])} ({number(of[length]['ms'] / of[length]['bound_ms'], 1)})"
+            if length in of
+            else "left out"
+            for length in lengths
+        ]
+        rival = ", ".join(f"{_three(step['rival_ms'])} at {step['length']}" for step in of.values() if step["rival_ms"])
+        rows.append([f"{kind[0] / 1e6:.0f}M", kind[1], str(kind[2]), *cells, rival])
+    return table(["model", "weights", "batch", *(f"{length} tokens" for length in lengths), "CTranslate2"], rows)
+
+
+def _three(value: float) -> str:
+    """Return a number of milliseconds with two or three digits."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+TABLES: dict[str, Callable[..., str]] = {"speed": speed, "every-way": alone, "growth": growth}

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from tests.decoding.tiny import FAMILIES, SEQ2SEQ, VOCABULARY, at_positions, make_model
-from wheels.decoding.models.runner import Runner, _joined
+from wheels.decoding.models.runner import Output, Runner, _joined
 from wheels.errors import WheelsError
 
 TOLERANCE = 1e-4
@@ -99,7 +99,11 @@ def test_rows_that_see_what_lies_beyond_their_cursor_are_wrong(model):
 def test_outputs_of_several_passes_are_put_in_order_by_hand():
     """Rows 2 and 0 keep one position, row 1 three: the shorter ones repeat their last."""
     short, long = torch.tensor([[[1.0]], [[2.0]]]), torch.tensor([[[3.0], [4.0], [5.0]]])
-    assert _joined([([2, 0], short), ([1], long)])[..., 0].tolist() == [[2.0] * 3, [3.0, 4.0, 5.0], [1.0] * 3]
+    parts = [(rows, Output(each, -each, 10 * each)) for rows, each in (([2, 0], short), ([1], long))]
+    expected = torch.tensor([[2.0] * 3, [3.0, 4.0, 5.0], [1.0] * 3])
+    logits, hidden, gain = (each[..., 0] for each in _joined(parts).tensors)
+    assert logits.equal(expected) and hidden.equal(-expected) and gain.equal(10 * expected)
+    assert len(_joined([([0], Output(long, long))]).tensors) == 2, "without a head"
 
 
 def test_the_hidden_state_is_what_the_head_read(model):
