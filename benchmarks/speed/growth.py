@@ -69,7 +69,7 @@ class Step:
     """Bytes of weights, keys and values that are read."""
     flops: float
     bound_ms: float
-    """What the machine needs at least: bytes over bandwidth, or operations over peak."""
+    """What the machine needs at least: bytes over bandwidth, or operations over float32's peak, which int8 passes."""
     rival_ms: float | None = None
     """CTranslate2's."""
 
@@ -116,7 +116,8 @@ def _steps(pair: Pair, count: int, batch: int, machine: Machine, folder: Path) -
         keys = cost.moved - ForwardTimer(pair, 0).cost(Shape("teacher", "lean", batch, 1, -1, 1)).moved
         if keys > MEMORY:
             return
-        bound = roofline(cost.moved, cost.flops, machine.bandwidth, machine.peak)
+        flops = cost.flops if pair.teacher_weights == "float32" else 0.0
+        bound = roofline(cost.moved, flops, machine.bandwidth, machine.peak)
         rival = count < LARGEST and batch in RIVALS.get(length, ()) and ct2_systems.why_not(pair) is None
         step = Step(
             count,
