@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 
 from tests.decoding.tiny import FAMILIES, at_positions, make_model, make_pair, with_ends, write
 from tests.envs.tiny import EOS, PAD, SOURCES, tokenizer_of
-from tests.marks import slow
+from tests.marks import slow, spread
 from wheels.decoding import engine
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.models.runner import Runner
@@ -123,8 +123,9 @@ def outcome(traces: list[Trace]) -> list[tuple]:
     ]
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.3, top_k=9, top_p=0.95)], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("mode", ["average", "strict"])
+@pytest.mark.parametrize(
+    ("sampling", "mode"), spread([Sampling(), Sampling(1.3, top_k=9, top_p=0.95)], ["average", "strict"])
+)
 def test_company_changes_nothing(pair, sampling, mode):
     texts = TEXTS[:8]
     budgets = [0.0, 0.5, 1.0, *([0.3, 0.2, 0.6, 0.5, 0.9] if mode == "strict" else [0.5] * 5)]

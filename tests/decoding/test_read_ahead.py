@@ -4,6 +4,7 @@ import pytest
 
 from tests.decoding.test_submit import METHODS
 from tests.decoding.tiny import make_pair, with_ends
+from tests.marks import spread
 from wheels.decoding import read_ahead
 from wheels.decoding.engine import Engine
 from wheels.decoding.methods.method import deferral, student_only, teacher_only
@@ -25,8 +26,7 @@ def llama() -> Pair:
     return pair
 
 
-@pytest.mark.parametrize("method", [*METHODS, "student", "teacher"])
-@pytest.mark.parametrize("chunk", [1, 4, 7])
+@pytest.mark.parametrize(("method", "chunk"), spread([*METHODS, "student", "teacher"], [1, 4, 7]))
 def test_chunks_change_no_text(monkeypatch, method, chunk):
     how = METHODS | {"student": student_only(), "teacher": teacher_only()}
     pair, journal = llama(), {}

@@ -10,7 +10,7 @@ import torch
 from tests.decoding.test_engine import LIMIT, TEXTS, Every, outcome, own_generate
 from tests.decoding.tiny import FAMILIES, SEEDS, SEQ2SEQ, make_model, make_pair, with_ends, write
 from tests.envs.tiny import EOS, tokenizer_of
-from tests.marks import slow
+from tests.marks import slow, spread
 from wheels.decoding.engine import Engine
 from wheels.decoding.methods.method import (
     Method,
@@ -219,10 +219,7 @@ SAMPLED: dict[str, Method] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("family", "name"),
-    [*zip(("t5", "llama") * 3, SAMPLED, strict=True), *slow(*zip(("llama", "t5") * 3, SAMPLED, strict=True))],
-)
+@pytest.mark.parametrize(("family", "name"), spread(["t5", "llama"], SAMPLED))
 def test_company_changes_nothing(family, name):
     pair, texts, method = shared(family), TEXTS[:5], SAMPLED[name]
 

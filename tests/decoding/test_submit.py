@@ -3,6 +3,7 @@
 import pytest
 
 from tests.decoding.tiny import make_pair, with_ends
+from tests.marks import spread
 from wheels.decoding.engine import Engine
 from wheels.decoding.methods.method import Method, deferral, speculative, verified
 from wheels.decoding.methods.rules import RULES
@@ -31,8 +32,7 @@ def open_engine(pair: Pair, method: Method, batch_size: int = 2) -> tuple[Engine
     return Engine(pair, [], method, PARAMS, batch_size=batch_size, schedule=Schedule(group=2), more=True), rows
 
 
-@pytest.mark.parametrize("family", ["t5", "llama"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("family", "method"), spread(["t5", "llama"], METHODS))
 def test_texts_that_come_late_are_written_as_in_a_list(family, method):
     """One is submitted before each step, the longest among them late; what is final is never taken back."""
     pair = with_few_ends(family)
@@ -73,8 +73,7 @@ def test_drafts_are_not_final():
     assert taken_back
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("steps", [0, 1, 2, 3, 5])
+@pytest.mark.parametrize(("method", "steps"), spread(METHODS, [0, 1, 2, 3, 5]))
 def test_a_cancelled_text_leaves_at_once_and_changes_no_other(method, steps):
     """Whether it waits, runs or calls; its slot is another's, and nothing of it comes out."""
     pair = with_few_ends("llama")

@@ -18,7 +18,7 @@ from transformers.generation import (
 import wheels
 from tests.decoding.tiny import FAMILIES, make_model, make_pair, save_artefact, write
 from tests.envs.tiny import EOS, PAD, SOURCES, tokenizer_of
-from tests.marks import slow
+from tests.marks import spread
 from wheels.decoding.hf import pair as generate_pair
 from wheels.decoding.hf.batch import _most_tokens
 from wheels.decoding.methods.calibrated import calibrated
@@ -81,15 +81,9 @@ def test_the_ends_of_the_budget_are_the_models_own_generate(pair, budget, model,
         assert not same(own(pair, model), expected), "the settings change nothing, so nothing is tested"
 
 
-VERIFYING = [speculative(1), speculative(5), prompt_lookup(3), bild(0.5, rollback=0.0)]
-
-
 @pytest.mark.parametrize(
     ("method", "settings"),
-    [
-        *zip(VERIFYING, ({}, PROCESSED) * 2, strict=True),
-        *slow(*zip(VERIFYING, (PROCESSED, {}) * 2, strict=True)),
-    ],
+    spread([speculative(1), speculative(5), prompt_lookup(3), bild(0.5, rollback=0.0)], [{}, PROCESSED]),
     ids=lambda given: getattr(given, "name", "processed" if given else "plain"),
 )
 def test_decoding_that_verifies_every_token_is_the_teachers_own_generate(pair, method, settings):

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests import marks
 from tests.decoding.remote.fake_vllm import NAME, fake_vllm, slow
 from tests.decoding.tiny import write
 from tests.envs.tiny import SOURCES
+from tests.marks import spread
 from wheels.decoding.methods.method import student_only, teacher_only
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.remote.pair import RemotePair
@@ -29,10 +29,7 @@ HOW: dict[str, tuple[Any, dict[str, Any]]] = {
 LONG = {"max_new_tokens": 12}
 
 
-@pytest.mark.parametrize(
-    ("how", "batch_size"),
-    [*zip(HOW, (1, 4) * 4, strict=True), *marks.slow(*zip(HOW, (4, 1) * 4, strict=True))],
-)
+@pytest.mark.parametrize(("how", "batch_size"), spread(HOW, [1, 4]))
 def test_every_token_is_that_of_the_teacher_at_hand(pair, server, far, how, batch_size):
     method, settings = HOW[how]
     settings = settings | LONG | {"batch_size": batch_size}

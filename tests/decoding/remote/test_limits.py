@@ -12,7 +12,7 @@ import pytest
 from tests.decoding.remote.test_faults import FAULTS, break_down, quick
 from tests.decoding.tiny import write
 from tests.envs.tiny import SOURCES
-from tests.marks import slow
+from tests.marks import spread
 from wheels.decoding.methods.method import student_only, teacher_only
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.remote.ledger import Ledger, OverLimit
@@ -28,10 +28,7 @@ def settings(**limits: Any) -> dict[str, Any]:
     return {"on_error": "continue", **limits}
 
 
-@pytest.mark.parametrize(
-    ("batches", "most"),
-    [*zip((True, False) * 2, (0, 1, 2, 6), strict=True), *slow(*zip((False, True) * 2, (0, 1, 2, 6), strict=True))],
-)
+@pytest.mark.parametrize(("batches", "most"), spread([True, False], [0, 1, 2, 6]))
 def test_no_more_requests_than_allowed_are_sent(pair, server, far, most, batches):
     server.batches = batches
     there = far(server, **settings(max_teacher_requests=most))
@@ -53,8 +50,7 @@ def test_each_new_attempt_is_a_request(server, far):
     assert len(server.bodies) - before[1] == 8 - before[0], "three attempts for a call"
 
 
-@pytest.mark.parametrize("span", ["tokens:1", "tokens:4"])
-@pytest.mark.parametrize("most", [1, 9, 30])
+@pytest.mark.parametrize(("span", "most"), spread(["tokens:1", "tokens:4"], [1, 9, 30]))
 def test_the_teacher_writes_no_more_tokens_than_allowed(server, far, span, most):
     there = far(server, **settings(max_teacher_tokens=most, span=span))
     traces = write(there, SOURCES, teacher_only(), budget=1.0, **LONG)
