@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from wheels.decoding.methods.choices import ON_ERROR
-from wheels.decoding.remote.prices import USED_NOTHING, Usage
 from wheels.decoding.sampling import uniforms
+from wheels.endpoints.usage import USED_NOTHING, Usage
 from wheels.errors import WheelsError, check_choice, check_kind, check_texts
 from wheels.models.encoding import EmptyPrompt
 from wheels.models.limits import room

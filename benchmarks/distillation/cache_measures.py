@@ -24,6 +24,7 @@ from wheels.distillation.collate import Batch, Collator, Example, count_targets,
 from wheels.distillation.config import PretrainConfig
 from wheels.distillation.losses import divergence, select
 from wheels.distillation.run import make_trainer
+from wheels.distillation.scorers import LocalScorer
 from wheels.distillation.teacher_cache import CacheSettings, TeacherCache
 from wheels.distillation.topk_losses import topk_divergence
 from wheels.distillation.trainer import CausalKDTrainer, KDTrainer
@@ -55,7 +56,7 @@ def weigh(pair: Pair, examples: Sequence[Example], settings: CacheSettings, fold
     cache = TeacherCache(folder, settings, examples)
     shutil.rmtree(cache.folder, ignore_errors=True)
     start = time.perf_counter()
-    cache.write(pair.teacher, Collator.of(pair))
+    cache.write(LocalScorer(pair.teacher, settings, Collator.of(pair)))
     seconds = time.perf_counter() - start
     size = sum(file.stat().st_size for file in cache.files)
     return CacheSize(settings.k, size / cache.tokens, size, cache.tokens, seconds)

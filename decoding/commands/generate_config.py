@@ -37,13 +37,14 @@ from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES, RULES
 from wheels.decoding.remote.prices import Prices, check_prices
 from wheels.decoding.remote.span import FORMS, check_span
 from wheels.endpoints.address import is_address
+from wheels.endpoints.options import TEACHER, check_teacher, teacher_options
 from wheels.errors import WheelsError
-from wheels.secret import DEFAULT_KEY, read_secret
 
 input_option = option_group("input and output")
 pair_option = option_group("another pair")
 REMOTE = "a teacher behind an address"
 remote_option = option_group(REMOTE)
+OF_TEACHER = teacher_options(remote_option)
 OF_PROMPT = prompt_options(option_group("prompt"), "the model's own")
 draft_option = option_group("methods that verify drafts")
 sampling_option = option_group("sampling")
@@ -89,13 +90,11 @@ class GenerateConfig:
     )
     teacher: str | None = pair_option(
         None,
-        "folder or hub id of the teacher, or http://host:port/v1 of a server with it (default: the model's own)",
+        TEACHER + " (default: the model's own)",
         reads=PLACE,
     )
-    teacher_model: str | None = remote_option(None, "what that server calls the teacher", metavar="NAME")
-    teacher_key: str = remote_option(
-        DEFAULT_KEY, "environment variable that holds the server's key, if it wants one", metavar="NAME"
-    )
+    teacher_model: str | None = OF_TEACHER[0]
+    teacher_key: str = OF_TEACHER[1]
     teacher_timeout: float = remote_option(30.0, "seconds for one request", minimum=0.01)
     teacher_attempts: int = remote_option(3, "requests for one call; what may pass is tried again", minimum=1)
     span: str = remote_option(
@@ -263,13 +262,8 @@ class GenerateConfig:
         return is_address(self.teacher)
 
     def _check_remote(self) -> None:
-        """Refuse an address without a name, and a name without an address."""
-        if self.is_remote and not self.teacher_model:
-            raise WheelsError("a server has its models by name: give --teacher-model NAME")
-        if self.teacher_model and not self.is_remote:
-            raise WheelsError(
-                f"teacher_model {self.teacher_model!r} is a name at a server, but teacher is no http(s):// address"
-            )
+        """Refuse what only a teacher at an address has, and what it has not."""
+        check_teacher(self.teacher, self.teacher_model, self.teacher_key)
         for field in fields_of(type(self)):
             given = getattr(self, field.name)
             if field.group == REMOTE and given != field.default and not self.is_remote and field.name != "span":
@@ -289,5 +283,3 @@ class GenerateConfig:
                     f"{name} {getattr(self, name)!r} is for a teacher in a folder, and this one is at an address; "
                     "leave it out"
                 )
-        if self.is_remote:
-            read_secret(self.teacher_key, "--teacher-key")

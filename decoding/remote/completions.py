@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from wheels.decoding.remote.prices import usage_of
-from wheels.decoding.remote.protocol import Answer, Probe, Span, TextSoFar
+from wheels.decoding.remote.protocol import Answer, Span, TextSoFar
 from wheels.decoding.remote.span import SpanRule
 from wheels.decoding.sampling import Sampling
-from wheels.endpoints.client import Client, content_of
-from wheels.endpoints.faults import Again, AnswerUnusable, RequestRefused, mapping, raise_error_of
-from wheels.errors import WheelsError, shown
-from wheels.json_text import parse_json
+from wheels.endpoints.client import Client, completion_of, content_of
+from wheels.endpoints.faults import AnswerUnusable, RequestRefused, mapping
+from wheels.endpoints.probe import Probe
+from wheels.endpoints.usage import usage_of
+from wheels.errors import shown
 
 OURS = {"method": "deferral", "teacher_budget": 1.0, "rule": "random"}
 """What makes `wheels serve` write with its teacher alone."""
@@ -104,31 +104,3 @@ class Completions:
 
     def _unusable(self, told: str) -> Answer:
         return Answer(error=AnswerUnusable(self.client.with_address(told)))
-
-
-def completion_of(content: bytes) -> dict[str, Any]:
-    """Return the object of an answer that has choices.
-
-    Raises:
-        Again: for what is no JSON: an answer that was cut short on its way.
-        RequestRefused, ServerRefused: for an error in place of an answer.
-    """
-    whole = json_of(content)
-    if not isinstance(whole.get("choices"), list) or not whole["choices"]:
-        raise_error_of(whole)
-    return whole
-
-
-def json_of(content: bytes) -> dict[str, Any]:
-    """Return the object of an answer.
-
-    Raises:
-        Again: where it is none.
-    """
-    try:
-        value = parse_json(content, "the answer")
-    except WheelsError:
-        raise Again("an answer that is no JSON") from None
-    if not isinstance(value, dict):
-        raise Again("an answer that is no JSON object")
-    return value

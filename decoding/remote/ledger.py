@@ -18,7 +18,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from wheels.decoding.remote.prices import PICO, Prices, Usage
+from wheels.decoding.remote.prices import PICO, Prices
+from wheels.endpoints.usage import Usage
 from wheels.errors import WheelsError, check_number, check_whole
 from wheels.json_text import parse_object
 from wheels.runs import append_line, locked, mend

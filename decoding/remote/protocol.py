@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wheels.decoding.remote.prices import USED_NOTHING, Usage
+from wheels.endpoints.usage import USED_NOTHING, Usage
 from wheels.errors import WheelsError
 
 
@@ -48,35 +48,3 @@ class Answer:
     """Why there is none."""
     usage: Usage = USED_NOTHING
     """Its part of what the request used."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a server has: found out once, before it is asked for anything that counts."""
-
-    server: str
-    """Who made it, as it says: `wheels`, `vllm`; or `unknown`."""
-    name: str
-    """What it calls the model in its answers."""
-    limit: int | None
-    """Tokens that the model reads at most; None: it does not say."""
-    batches: bool
-    """Whether one request may hold several texts."""
-    log_probs: bool
-    """Whether it gives log-probabilities."""
-    usage: Usage = USED_NOTHING
-    """What finding this out used."""
-
-    @property
-    def is_wheels(self) -> bool:
-        """Whether it is `wheels serve`, which continues the outputs of encoder-decoders too."""
-        return self.server == "wheels"
-
-    def __str__(self) -> str:
-        parts = [
-            "token ids",
-            "log-probabilities" if self.log_probs else "no log-probabilities",
-            "several texts a request" if self.batches else "one text a request",
-            "no limit known" if self.limit is None else f"{self.limit} tokens of context",
-        ]
-        return f"{self.name} ({self.server}): {', '.join(parts)}"

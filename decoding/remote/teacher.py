@@ -17,13 +17,13 @@ from wheels.decoding.remote.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
 from wheels.decoding.remote.completions import Completions
 from wheels.decoding.remote.ledger import Ledger, OverLimit
 from wheels.decoding.remote.prices import Prices
-from wheels.decoding.remote.probe import probe, probe_cost
-from wheels.decoding.remote.protocol import Answer, Probe, TextSoFar
+from wheels.decoding.remote.protocol import Answer, TextSoFar
 from wheels.decoding.remote.span import SpanRule
 from wheels.decoding.sampling import Sampling
 from wheels.endpoints.address import endpoint_url
 from wheels.endpoints.client import Client
 from wheels.endpoints.faults import RequestFailed, RequestRefused, ServerRefused
+from wheels.endpoints.probe import Probe, probe, probe_cost
 from wheels.endpoints.retry import Patience
 from wheels.errors import WheelsError, check_choice
 from wheels.models.loading import Tokenizer

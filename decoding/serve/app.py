@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -24,6 +25,7 @@ from wheels.secret import Secret
 
 log = logging.getLogger("wheels")
 
+Result = TypeVar("Result")
 LEFT = 499
 """The status under which a request is counted whose client has left, as nginx has it."""
 
@@ -51,13 +53,16 @@ def _add_writing(app: FastAPI, service: Service, path: str, kind: type[Body], re
     @app.post(path, response_model=None, openapi_extra={"requestBody": schema})
     async def write(request: Request) -> Response:
         body = read_body(await request.body(), kind)
+        if isinstance(body, CompletionBody) and body.prompt_logprobs is not None:
+            found = await _unless_left(request, service.scores(body))
+            return Response(status_code=LEFT) if found is None else JSONResponse(found)
         job = await service.job(body)
         reply = replies(service.pair, body, job, service.prices)
         service.submit(job)
         if body.stream:
             return Stream(service, job, reply)
         try:
-            deltas = await _all_unless_left(request, job)
+            deltas = await _unless_left(request, _collected(job))
         finally:
             service.leave(job)
         return Response(status_code=LEFT) if deltas is None else JSONResponse(reply.answer(deltas))
@@ -141,17 +146,18 @@ async def _left(receive: Any) -> None:
         pass
 
 
-async def _all_unless_left(request: Request, job: Job) -> list[Delta] | None:
-    """Return all deltas of a job; None where the client leaves before.
+async def _collected(job: Job) -> list[Delta]:
+    """Return all deltas of a job."""
+    return [delta async for deltas in job.deltas() for delta in deltas]
+
+
+async def _unless_left(request: Request, work: Coroutine[Any, Any, Result]) -> Result | None:
+    """Return what some work gives; None where the client leaves before.
 
     Raises:
         Refused: where the engine failed.
     """
-
-    async def collect() -> list[Delta]:
-        return [delta async for deltas in job.deltas() for delta in deltas]
-
-    collecting = asyncio.ensure_future(collect())
+    collecting = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_left(request.receive))
     try:
         await asyncio.wait((collecting, leaving), return_when=asyncio.FIRST_COMPLETED)

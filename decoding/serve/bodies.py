@@ -114,12 +114,16 @@ class Body(BaseModel, ABC):
 class CompletionBody(Body):
     """The body of `/v1/completions`."""
 
+    max_tokens: int | None = Field(None, ge=0)
     prompt: str | list[str] | list[Token] | list[list[Token]]
     logprobs: int | None = Field(None, ge=0, le=5)
     written_token_ids: list[list[Token]] | None = None
     """For each prompt the tokens of its output so far: `max_tokens` more are written after them."""
     text_limits: list[Annotated[int, Field(ge=1)]] | None = None
     """For each prompt the most tokens of its whole output, which some models treat as its end."""
+    prompt_logprobs: int | None = Field(None, ge=1)
+    """How many of the teacher's best tokens are told in place of each that stands there, with their log-probabilities;
+    nothing is written then (`max_tokens` 0)."""
 
     @property
     def best(self) -> int | None:
@@ -127,8 +131,16 @@ class CompletionBody(Body):
         return self.logprobs
 
     def check(self) -> None:
-        """Refuse limits of texts that do not go on."""
+        """Refuse limits of texts that do not go on, and what does not go with scores."""
         super().check()
+        if (self.prompt_logprobs is not None) != (self.max_tokens == 0):
+            raise Refused(
+                400,
+                "prompt_logprobs scores tokens and writes none, and max_tokens 0 is for it alone: give both or neither",
+                param="max_tokens",
+            )
+        if self.prompt_logprobs is not None and (self.stream or self.n not in (None, 1)):
+            raise Refused(400, "prompt_logprobs is told at once, and once: leave stream and n out", param="stream")
         if self.text_limits is not None and self.written_token_ids is None:
             raise Refused(400, "text_limits is for texts that go on: give written_token_ids", param="text_limits")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass
 
-from wheels.decoding.remote.prices import Prices, Usage
+from wheels.decoding.remote.prices import Prices
 from wheels.decoding.sequences import Sequence
+from wheels.endpoints.usage import Usage
 
 
 @dataclass(frozen=True)

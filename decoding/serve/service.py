@@ -9,6 +9,7 @@ import secrets
 import time
 from collections import deque
 from dataclasses import replace
+from typing import Any
 
 from wheels.decoding.commands.generate import method_of
 from wheels.decoding.commands.generate_config import GenerateConfig
@@ -21,8 +22,10 @@ from wheels.decoding.serve.errors import Refused
 from wheels.decoding.serve.jobs import Job
 from wheels.decoding.serve.metrics import Metrics
 from wheels.decoding.serve.prompts import prompts_of
+from wheels.decoding.serve.scoring import score_job, scores_reply
 from wheels.decoding.serve.starts import Start, starts_after
 from wheels.decoding.serve.worker import Worker
+from wheels.decoding.trace import TEACHER
 from wheels.errors import WheelsError, did_you_mean, shown
 from wheels.models.artefact import Artefact
 from wheels.models.limits import room
@@ -69,9 +72,7 @@ class Service:
         Raises:
             Refused: for what this model does not do, and prompts or outputs that are too long.
         """
-        if body.model != self.name:
-            message = f"the model {shown(body.model)} does not exist; this server has {self.name!r}"
-            raise Refused(404, message, param="model", code="model_not_found")
+        self._check_model(body)
         how = self.how(body)
         async with self.tokenizing:  # off the loop, for a long prompt takes a while; one at a time, as tokenizers want
             prompts = await asyncio.to_thread(prompts_of, self.pair, body)
@@ -97,6 +98,12 @@ class Service:
         interval = self.config.stream_interval
         stops, rereads = body.stops, bool(body.return_alternatives)
         return Job(how, sequences, read, eager, details, self.metrics, stops, trimmed, interval, lasts, rereads)
+
+    def _check_model(self, body: Body) -> None:
+        """Refuse another model's name."""
+        if body.model != self.name:
+            message = f"the model {shown(body.model)} does not exist; this server has {self.name!r}"
+            raise Refused(404, message, param="model", code="model_not_found")
 
     def how(self, body: Body) -> GenerateConfig:
         """Return the method, budget and sampling that a request asks for.
@@ -180,9 +187,14 @@ class Service:
         Raises:
             Refused: where too many wait already, or the server is about to end.
         """
+        self._take(len(job.sequences))
+        self.worker.submit(job)
+
+    def _take(self, texts: int) -> None:
+        """Count texts that wait, or refuse them."""
         if self.draining:
             raise Refused(503, "the server is shutting down; try another one, or later", retry_after=5)
-        if self.texts + len(job.sequences) > self.capacity:
+        if self.texts + texts > self.capacity:
             self.metrics.count("refused")
             raise Refused(
                 429,
@@ -190,8 +202,29 @@ class Service:
                 code="queue_full",
                 retry_after=self.retry_after(),
             )
-        self.texts += len(job.sequences)
-        self.worker.submit(job)
+        self.texts += texts
+
+    async def scores(self, body: CompletionBody) -> dict[str, Any]:
+        """Return what the teacher says of texts that are there.
+
+        Raises:
+            Refused: for what cannot be scored, or not now.
+        """
+        self._check_model(body)
+        async with self.tokenizing:
+            prompts = await asyncio.to_thread(prompts_of, self.pair, body)
+        job = score_job(self.pair, prompts, self.longest_prompt, body)
+        self._take(len(prompts))
+        try:
+            self.worker.score(job)
+            await job.found
+        finally:
+            self.texts -= len(prompts)
+        self.metrics.count("prompt_tokens", job.read)
+        self.metrics.count("passes", job.cost.teacher_passes, model=TEACHER)
+        if self.prices is not None:
+            self.metrics.count("dollars", job.cost.dollars(self.prices))
+        return await asyncio.to_thread(scores_reply, self.pair, job, self.name, self.prices)
 
     def leave(self, job: Job) -> None:
         """Give up the places of a job that was submitted; what of it is still being written is cancelled."""

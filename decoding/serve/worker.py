@@ -25,11 +25,14 @@ from wheels.decoding.serve.config import ServeConfig
 from wheels.decoding.serve.cost import NOTHING
 from wheels.decoding.serve.jobs import Choice, Delta, Job, Told
 from wheels.decoding.serve.rereading import Alternative, Rereader
+from wheels.decoding.serve.scoring import ScoreJob, score_next
 from wheels.decoding.serve.spelling import OuterSpaces, Speller, StopTexts
 from wheels.models.artefact import Artefact
 
 log = logging.getLogger("wheels")
 
+ROWS = 8
+"""Texts of a pass that scores at most: the others' tokens wait for it."""
 CONTEXT = 16
 """Tokens before another by which its spelling is found."""
 
@@ -161,6 +164,8 @@ class Worker(threading.Thread):
         """The least recently used first."""
         self.unplaced: deque[Job] = deque()
         """Jobs that no engine has taken yet."""
+        self.scoring: deque[ScoreJob] = deque()
+        """Texts that are only scored: a pass at a time, between the engines' steps."""
         self.closed = False
         self.waiting = 0
         """Texts that wait for a slot."""
@@ -169,6 +174,10 @@ class Worker(threading.Thread):
     def submit(self, job: Job) -> None:
         """Let a job wait; from any thread."""
         self.commands.put(partial(self.unplaced.append, job))
+
+    def score(self, job: ScoreJob) -> None:
+        """Let texts wait to be scored; from any thread."""
+        self.commands.put(partial(self.scoring.append, job))
 
     def cancel(self, job: Job) -> None:
         """Drop a job before the next step; from any thread."""
@@ -190,13 +199,14 @@ class Worker(threading.Thread):
             for how, lane in list(self.lanes.items()):
                 if lane.busy:
                     self._step(how, lane)
+            self._score()
             self.waiting = sum(len(lane.engine.waiting) for lane in self.lanes.values()) + sum(
                 len(job.sequences) for job in self.unplaced
             )
 
     def _obey(self) -> None:
         """Carry out what was asked for; where there is nothing to do, wait for it."""
-        if not self.unplaced and not any(lane.busy for lane in self.lanes.values()):
+        if not self.unplaced and not self.scoring and not any(lane.busy for lane in self.lanes.values()):
             self.commands.get()()
         while not self.commands.empty():
             self.commands.get()()
@@ -236,6 +246,22 @@ class Worker(threading.Thread):
             del self.lanes[how]
             self._fail({id(choice.job): choice.job for choice in lane.choices.values()}.values(), error)
 
+    def _score(self) -> None:
+        """Run one pass over texts that are only scored; those whose client has left are dropped."""
+        while self.scoring and self.scoring[0].found.done():
+            self.scoring.popleft()
+        if not self.scoring:
+            return
+        job, error = self.scoring[0], None
+        try:
+            over = score_next(self.artefact.pair, job, min(ROWS, self.config.batch_size))
+        except Exception as failure:
+            log.error("a request failed in the teacher: %s: %s", type(failure).__name__, failure)
+            over, error = True, failure
+        if over:
+            self.scoring.popleft()
+            settle(job, error)
+
     def _fail(self, jobs: Iterable[Job], error: Exception) -> None:
         log.error("a request failed in the engine: %s: %s", type(error).__name__, error)
         deliver([(job, error) for job in jobs])
@@ -252,6 +278,8 @@ class Worker(threading.Thread):
         for job in jobs.values():
             self._cancel(job)
         deliver([(job, error) for job in jobs.values()])
+        while self.scoring:
+            settle(self.scoring.popleft(), error)
 
     def _close(self) -> None:
         self.closed = True
@@ -270,3 +298,15 @@ def put_all(events: Iterable[tuple[Job, Delta | Exception]]) -> None:
     """Give each job its event; in the event loop."""
     for job, event in events:
         job.put(event)
+
+
+def settle(job: ScoreJob, error: Exception | None) -> None:
+    """Tell a job's event loop that it is scored, or why not."""
+
+    def tell() -> None:
+        if not job.found.done():  # its client may have left
+            job.found.set_result(None) if error is None else job.found.set_exception(error)
+
+    loop = job.found.get_loop()
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(tell)

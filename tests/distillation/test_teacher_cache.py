@@ -18,6 +18,7 @@ from wheels.distillation.collate import target_logits_and_labels
 from wheels.distillation.config import PretrainConfig
 from wheels.distillation.losses import select
 from wheels.distillation.run import run
+from wheels.distillation.scorers import LocalScorer
 from wheels.distillation.teacher_cache import CacheSettings, TeacherCache, distribution_of, shard_of
 from wheels.distillation.trainer import Objective
 from wheels.errors import WheelsError
@@ -38,9 +39,13 @@ def settings_of(pair, k: int, **others) -> CacheSettings:
     return CacheSettings(k=k, vocab_size=pair.vocab_size, **(given | others))
 
 
+def scorer(pair, cache: TeacherCache, batch_size: int = 64, teacher=None) -> LocalScorer:
+    return LocalScorer(teacher or pair.teacher, cache.settings, collator(pair), batch_size)
+
+
 def written(pair, task, folder: Path, k: int, **others) -> TeacherCache:
     cache = TeacherCache(folder, settings_of(pair, k, **others), examples(pair, task))
-    cache.write(pair.teacher, collator(pair), batch_size=3)
+    cache.write(scorer(pair, cache, 3))
     return cache
 
 
@@ -131,12 +136,12 @@ def test_goes_on_after_the_last_whole_file(t5, task, tmp_path):
     whole = written(t5, task, tmp_path / "whole", 8)
     cache = TeacherCache(tmp_path / "cut", settings_of(t5, 8), examples(t5, task))
     with pytest.raises(KeyboardInterrupt):
-        cache.write(Dies(t5.teacher, 3), collator(t5), batch_size=3)
+        cache.write(scorer(t5, cache, 3, Dies(t5.teacher, 3)))
     assert cache.missing() == [1, 2], "two batches a file: the third call was in the second file"
-    cache.write(Dies(t5.teacher, 3), collator(t5), batch_size=3)
+    cache.write(scorer(t5, cache, 3, Dies(t5.teacher, 3)))
     assert cache.missing() == []
     assert [file.read_bytes() for file in cache.files] == [file.read_bytes() for file in whole.files]
-    cache.write(Dies(t5.teacher, 0), collator(t5))
+    cache.write(scorer(t5, cache, teacher=Dies(t5.teacher, 0)))
 
 
 def test_a_folder_is_named_for_all_it_depends_on(t5, task, tmp_path):
@@ -160,7 +165,7 @@ def test_refuses(t5, task, tmp_path):
     assert fresh.missing() == [0], "the rows of another part"
     cache.files[0].write_bytes(b"torn")
     assert fresh.missing() == [0]
-    fresh.write(t5.teacher, collator(t5))
+    fresh.write(scorer(t5, fresh))
     assert torch.equal(fresh.distribution(torch.tensor([0]), 1.0).outcomes_NJ, before)
 
 
@@ -175,7 +180,7 @@ def test_training_from_the_whole_law_is_training_with_the_teacher(request, task,
     cut = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
     live, live_gradient = loss_and_gradient(pair, rows, tmp_path, objective, **cut)
     cache = TeacherCache(tmp_path, settings_of(pair, pair.vocab_size), rows)
-    cache.write(pair.teacher, collator(pair))
+    cache.write(scorer(pair, cache))
     found, gradient = loss_and_gradient(pair, numbered(rows), tmp_path, objective, cache=cache, **cut)
     assert found == pytest.approx(live, rel=2e-3)
     for parameter, expected in live_gradient.items():
@@ -184,7 +189,7 @@ def test_training_from_the_whole_law_is_training_with_the_teacher(request, task,
     twins = [row for row in rows if len(row["target"]) == len(rows[0]["target"])]
     assert len(twins) > 1
     others = TeacherCache(tmp_path, cache.settings, twins)
-    others.write(pair.teacher, collator(pair))
+    others.write(scorer(pair, others))
     swapped = [{**row, "row": (number + 1) % len(twins)} for number, row in enumerate(twins)]
     right, _ = loss_and_gradient(pair, numbered(twins), tmp_path, objective, cache=others)
     wrong, _ = loss_and_gradient(pair, swapped, tmp_path, objective, cache=others)

@@ -18,6 +18,8 @@ from wheels.config.fields import (
 from wheels.config.paths import PLACE, RUN, SETTINGS
 from wheels.data.options import OWN_METRIC, bad_rows_option
 from wheels.data.prompts import prompt_options
+from wheels.endpoints.address import is_address
+from wheels.endpoints.options import TEACHER, check_teacher, teacher_options
 from wheels.errors import WheelsError
 from wheels.reports import report_option
 
@@ -37,6 +39,7 @@ data_option = option_group("data")
 built_option = option_group("the student's size (without --student it is built from scratch)")
 objective_option = option_group("objective")
 prompt_option = option_group("prompt")
+OF_TEACHER = teacher_options(option_group("a teacher behind an address"))
 OF_PROMPT = prompt_options(prompt_option, "{source}; with a mark at its end for a llama built here")
 cache_option = option_group("cache of the teacher's probabilities")
 pcl_option = option_group("path consistency (--objective pcl)")
@@ -84,7 +87,9 @@ class PretrainConfig:
         metavar="DIR",
         reads=PLACE,
     )
-    teacher: str | None = option(None, "model to learn from; ce needs none", metavar="DIR", reads=PLACE)
+    teacher: str | None = option(None, TEACHER + "; ce needs none", metavar="DIR", reads=PLACE)
+    teacher_model: str | None = OF_TEACHER[0]
+    teacher_key: str = OF_TEACHER[1]
 
     prompt: str | None = OF_PROMPT[0]
     chat_template: str = OF_PROMPT[1]
@@ -166,6 +171,9 @@ class PretrainConfig:
             raise WheelsError(f"keep_layers {self.keep_layers} is of a --student that there is; or use --layers")
         if self.objective != "ce" and self.teacher is None:
             raise WheelsError(f"objective {self.objective!r} needs a teacher: give --teacher DIR, or use ce")
+        check_teacher(self.teacher, self.teacher_model, self.teacher_key)
+        if is_address(self.teacher):
+            self._check_remote()
         if self.lmbda > 0.0 and self.objective not in JUDGED:
             raise WheelsError(
                 f"lmbda {self.lmbda:g} needs an objective of {', '.join(JUDGED)} (the teacher judges what the "
@@ -199,6 +207,19 @@ class PretrainConfig:
                 f"the cache is to be made for the temperatures {known}, got {self.temperature:g}; add it to "
                 "--cache-temperatures"
             )
+
+    def _check_remote(self) -> None:
+        """Refuse what a teacher at an address does not tell."""
+        told = f"teacher {self.teacher} is at an address, and"
+        if not self.cached_logits:
+            raise WheelsError(
+                f"{told} tells its likeliest tokens alone, once: give --cached-logits K, such as 20, and an objective "
+                f"of {', '.join(CACHED)}"
+            )
+        if self.temperature != 1.0 or self.cache_temperatures not in (PretrainConfig.cache_temperatures, (1.0,)):
+            raise WheelsError(f"{told} tells probabilities of temperature 1; leave out other temperatures")
+        if self.student is None and self.tokenizer is None:
+            raise WheelsError(f"{told} has no tokenizer to take: give --student or --tokenizer")
 
     def _check_rationale(self) -> None:
         """Check what a second task needs."""

@@ -37,6 +37,7 @@ from wheels.distillation.training_data import (
     targets_of,
     training_examples,
 )
+from wheels.endpoints.address import is_address
 from wheels.errors import WheelsError
 from wheels.files import write_json
 from wheels.metrics import code_of_metric, find_metric, score
@@ -50,7 +51,7 @@ from wheels.runs import claim, last_whole, results_in
 log = logging.getLogger("wheels")
 
 # What does not change the result: a run may go on with other values of these.
-INCIDENTAL = ("output", "resume", "threads", "device", "log_every", "report_to", "cache")
+INCIDENTAL = ("output", "resume", "threads", "device", "log_every", "report_to", "cache", "teacher_key")
 # What changes nothing in a run with a live teacher.
 OF_CACHES = ("cached_logits", "cache_temperatures")
 
@@ -112,7 +113,7 @@ def run(config: PretrainConfig) -> Path:
 def _check_places(config: PretrainConfig) -> None:
     """Refuse names of models that can be none, and say which models could not be decoded once this is done."""
     for role, name in (("student", config.student), ("teacher", config.teacher), ("tokenizer", config.tokenizer)):
-        if name is not None:
+        if name is not None and not is_address(name):
             check_place(name, role)
             if role != "tokenizer" and (reason := refusal(load_config(name, role=role))) is not None:
                 log.warning("train, generate and bench cannot read the %s %r afterwards: %s", role, name, reason)
@@ -294,7 +295,9 @@ def _identity(config: PretrainConfig, task: Task, rationales: Rationales | None)
     if rationales is not None:
         identity["rationales_digest"] = hashlib.sha256(json.dumps(rationales.texts).encode()).hexdigest()[:16]
     for role in ("student", "teacher", "tokenizer"):
-        if identity[role] is not None:
+        if is_address(identity[role]):
+            del identity[role]  # where it is says nothing of it; its name does
+        elif identity[role] is not None:
             identity[f"{role}_digest"] = model_digest(identity[role])
     return identity | settings_digests(fields_of(PretrainConfig), config) | {"data_digest": task.digest}
 

@@ -30,7 +30,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -38,10 +38,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 
-from wheels.distillation.collate import Collator, Example, target_logits_and_labels
-from wheels.distillation.losses import precise, select
+from wheels.distillation.collate import Example
+from wheels.distillation.losses import precise
 from wheels.distillation.topk_losses import TopKDistribution, topk_with_rest
 from wheels.errors import WheelsError
 from wheels.files import write_json
@@ -54,6 +53,8 @@ SHORT_IDS = 1 << 16
 """The largest V whose ids fit into two bytes."""
 
 Shard = dict[str, torch.Tensor]
+Scorer = Callable[[Sequence[Example]], list[Shard]]
+"""What asks a teacher: returns the tensors of each of some rows (`wheels.distillation.scorers`)."""
 SHARD: Form[Shard] = Form(".safetensors", save, load_file)
 
 
@@ -165,24 +166,21 @@ class TeacherCache:
         origin = self.folder.name
         return [number for number, file in enumerate(self.files) if not is_whole(file, [origin, number])]
 
-    def write(self, teacher: PreTrainedModel, collator: Collator, batch_size: int = 64) -> None:
+    def write(self, scorer: Scorer) -> None:
         """Write what is missing, with a bar on standard error.
 
         Args:
-            teacher: the model of `settings.teacher`.
-            collator: makes batches of examples, as in training.
-            batch_size: rows at a time; rows of similar length go together.
+            scorer: asks the teacher of `settings`.
 
         Raises:
-            WheelsError: where the place cannot be written.
+            WheelsError: where the place cannot be written, or the teacher fails.
         """
         numbers = self.missing()
         told = asdict(self.settings) | {"version": VERSION, "rows": len(self.examples), "tokens": self.tokens}
         write_json(self.folder / "cache.json", told)
         total = sum(len(self._rows(number)) for number in numbers)
         with tqdm(total=total, desc="teacher's probabilities", unit="row", leave=False) as bar:
-            score = partial(self._score, teacher, collator, batch_size)
-            made = chunks(self.folder, self.folder.name, numbers, score, SHARD)
+            made = chunks(self.folder, self.folder.name, numbers, partial(self._score, scorer), SHARD)
             for number, _ in zip(numbers, made, strict=True):
                 bar.update(len(self._rows(number)))
 
@@ -201,27 +199,9 @@ class TeacherCache:
         shard = {name: torch.cat([part[name] for part in parts]).to(rows_B.device) for name in parts[0]}
         return distribution_of(shard, temperature, column)
 
-    @torch.no_grad()
-    def _score(self, teacher: PreTrainedModel, collator: Collator, batch_size: int, number: int) -> Shard:
+    def _score(self, scorer: Scorer, number: int) -> Shard:
         """Return the tensors of the rows of one file, in their order."""
-        rows = self._rows(number)
-        order = sorted(range(len(rows)), key=lambda row: (len(rows[row]["source"]), len(rows[row]["target"])))
-        parts: list[Shard] = [{} for _ in rows]
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            batch = collator([{"source": rows[row]["source"], "target": rows[row]["target"]} for row in chosen])
-            batch = {name: tensor.to(teacher.device) for name, tensor in batch.items()}
-            labels_BT = batch.pop("labels")
-            logits, labels = target_logits_and_labels(
-                teacher(**batch).logits, labels_BT, is_seq2seq=collator.is_seq2seq
-            )
-            made = shard_of(
-                select(logits, labels, self.settings.vocab_size), self.settings.k, self.settings.temperatures
-            )
-            lengths = [len(rows[row]["target"]) for row in chosen]
-            for name, tensor in made.items():
-                for row, part in zip(chosen, tensor.cpu().split(lengths), strict=True):
-                    parts[row][name] = part
+        parts = scorer(self._rows(number))
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _rows(self, number: int) -> Sequence[Example]:

@@ -15,6 +15,7 @@ from wheels.distillation.collate import Example
 from wheels.distillation.config import PretrainConfig
 from wheels.distillation.multitask import Rationales, prefixed
 from wheels.distillation.teacher_outputs import teacher_outputs
+from wheels.endpoints.address import is_address
 from wheels.errors import WheelsError
 from wheels.models.build import ModelSize, build_model, causal_prompt, train_tokenizer
 from wheels.models.cut import keep_layers
@@ -47,7 +48,7 @@ def load_training_data(config: PretrainConfig, task: Task, rationales: Rationale
     Raises:
         WheelsError: for a model that cannot be loaded, or a pair that does not fit.
     """
-    if config.student and config.teacher:
+    if config.student and config.teacher and not is_address(config.teacher):
         check_same_kind(_kind(config.student), _kind(config.teacher), config.student, config.teacher)
     prompt = plain_prompt(config, task)
     if rationales is not None:
@@ -77,18 +78,12 @@ def plain_prompt(config: PretrainConfig, task: Task) -> Prompt:
 
 def _tokenizer(config: PretrainConfig, task: Task, prompt: Prompt, rationales: Rationales | None) -> Tokenizer:
     """Return the student's own tokenizer; for a new student the shared one, else a newly trained one."""
-    if config.student is not None:
-        tokenizer = load_tokenizer(config.student, role="student")
-        if config.teacher is not None:
-            other = load_tokenizer(config.teacher, role="teacher")
-            return shared_tokenizer(tokenizer, other, config.student, config.teacher)
-        return tokenizer
-    shared = config.tokenizer or config.teacher
-    if shared is not None:
-        tokenizer = load_tokenizer(shared, role="tokenizer" if config.tokenizer else "teacher")
-        if config.teacher is not None and shared != config.teacher:
-            other = load_tokenizer(config.teacher, role="teacher")
-            return shared_tokenizer(tokenizer, other, shared, config.teacher)
+    teacher = None if is_address(config.teacher) else config.teacher  # what it reads is compared when it is asked
+    own, role = config.student or config.tokenizer or teacher, "student" if config.student else "tokenizer"
+    if own is not None:
+        tokenizer = load_tokenizer(own, role=role if own != teacher else "teacher")
+        if teacher is not None and own != teacher:
+            return shared_tokenizer(tokenizer, load_tokenizer(teacher, role="teacher"), own, teacher)
         return tokenizer
     texts = [text for row in task.train for text in (prompt.filled(row.source), row.target) if text]
     if rationales is not None:

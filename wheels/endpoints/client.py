@@ -25,9 +25,11 @@ from wheels.endpoints.faults import (
     ServerRefused,
     fault_of,
     message_of,
+    raise_error_of,
 )
 from wheels.endpoints.retry import Patience, backoff, wait_of
 from wheels.errors import WheelsError
+from wheels.json_text import parse_json
 from wheels.secret import DEFAULT_KEY, read_secret
 
 LARGEST = 4_000_000
@@ -209,3 +211,31 @@ def said_of(response: Response) -> str:
     """Return what a server says with a code that is not good."""
     code, headers, content = response
     return message_of(content) if code >= 400 else f"it redirects to {headers.get('Location', 'nowhere')!r}"
+
+
+def completion_of(content: bytes) -> dict[str, Any]:
+    """Return the object of an answer that has choices.
+
+    Raises:
+        Again: for what is no JSON: an answer that was cut short on its way.
+        RequestRefused, ServerRefused: for an error in place of an answer.
+    """
+    whole = json_of(content)
+    if not isinstance(whole.get("choices"), list) or not whole["choices"]:
+        raise_error_of(whole)
+    return whole
+
+
+def json_of(content: bytes) -> dict[str, Any]:
+    """Return the object of an answer.
+
+    Raises:
+        Again: where it is none.
+    """
+    try:
+        value = parse_json(content, "the answer")
+    except WheelsError:
+        raise Again("an answer that is no JSON") from None
+    if not isinstance(value, dict):
+        raise Again("an answer that is no JSON object")
+    return value

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from wheels.models.loading import Tokenizer
 
-NAME, LIMIT = "big/teacher", 64
+NAME, LIMIT, MOST_LOG_PROBS = "big/teacher", 64, 20
 
 
 class FakeVllm(ThreadingHTTPServer):
@@ -70,6 +70,26 @@ class FakeVllm(ThreadingHTTPServer):
             if found := [stop for stop in stops if stop in text]:
                 return ids[len(prompt) :], "stop", found[0]
         return ids[len(prompt) :], "length", None
+
+    @torch.no_grad()
+    def prompt_logprobs(self, prompt: list[int], k: int) -> list[dict[str, Any] | None]:
+        """Return the k likeliest tokens in place of each of a prompt, and it, as vLLM tells them."""
+        found: list[dict[str, Any] | None] = [None]
+        log_p = self.model(torch.tensor([prompt])).logits[0].log_softmax(-1)
+        for place, token in enumerate(prompt[1:]):
+            order = log_p[place].argsort(descending=True).tolist()
+            told = dict.fromkeys([*order[:k], token])
+            found.append(
+                {
+                    str(each): {
+                        "logprob": float(log_p[place, each]),
+                        "rank": order.index(each) + 1,
+                        "decoded_token": "?",
+                    }
+                    for each in told
+                }
+            )
+        return found
 
 
 @cache
@@ -134,6 +154,11 @@ class Handler(BaseHTTPRequestHandler):
             }
             for index, (prompt, (ids, reason, stop)) in enumerate(zip(prompts, written, strict=True))
         ]
+        if k := body.get("prompt_logprobs"):
+            if k > MOST_LOG_PROBS:
+                return self.error(400, f"Requested prompt logprobs of {k}, which is greater than max: {MOST_LOG_PROBS}")
+            for choice, prompt in zip(choices, prompts, strict=True):
+                choice["prompt_logprobs"] = server.prompt_logprobs(prompt, k)
         read, wrote = sum(map(len, prompts)), sum(len(ids) for ids, *_ in written)
         usage = {"prompt_tokens": read, "completion_tokens": wrote, "total_tokens": read + wrote}
         answer = {"id": "cmpl-1", "object": "text_completion", "model": NAME, "choices": choices, "usage": usage}

@@ -16,8 +16,9 @@ from tests.marks import spread
 from wheels.decoding.methods.method import student_only, teacher_only
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.remote.ledger import Ledger, OverLimit
-from wheels.decoding.remote.prices import Prices, Usage
+from wheels.decoding.remote.prices import Prices
 from wheels.decoding.trace import TEACHER
+from wheels.endpoints.usage import Usage
 from wheels.errors import WheelsError
 
 LONG = {"max_new_tokens": 12}
@@ -99,7 +100,7 @@ def test_a_file_keeps_requests_and_tokens_over_a_kill(tmp_path):
     code = f"""
         import os
         from wheels.decoding.remote.ledger import Ledger
-        from wheels.decoding.remote.prices import Usage
+        from wheels.endpoints.usage import Usage
         ledger = Ledger(path={str(path)!r}, max_requests=9, max_tokens=100)
         first, second, third = (ledger.reserve(50, 8) for _ in range(3))
         for _ in range(4):

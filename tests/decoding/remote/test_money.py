@@ -17,8 +17,9 @@ from tests.envs.tiny import SOURCES
 from wheels.decoding.methods.method import student_only, teacher_only
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.remote.ledger import Ledger, OverLimit
-from wheels.decoding.remote.prices import PICO, Prices, Usage, bill_of, usage_of
+from wheels.decoding.remote.prices import PICO, Prices, bill_of
 from wheels.decoding.sampling import Sampling
+from wheels.endpoints.usage import Usage, usage_of
 from wheels.errors import WheelsError
 
 pytestmark = pytest.mark.slow
@@ -148,7 +149,8 @@ def test_a_ledger_goes_on_after_a_kill(tmp_path):
     code = f"""
         import os
         from wheels.decoding.remote.ledger import Ledger, OverLimit
-        from wheels.decoding.remote.prices import Prices, Usage
+        from wheels.decoding.remote.prices import Prices
+        from wheels.endpoints.usage import Usage
         ledger = Ledger(Prices(1.0, 1.0), 1.0, {str(path)!r})
         first, second, third = (ledger.reserve(1000, 0) for _ in range(3))
         ledger.settle(first, Usage(1, 400, 0, 0))

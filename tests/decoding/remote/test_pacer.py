@@ -15,8 +15,9 @@ from wheels.decoding.methods.rule import Rule
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.remote.ledger import Ledger, OverLimit
 from wheels.decoding.remote.pacer import DollarPacer
-from wheels.decoding.remote.prices import PICO, Prices, Usage
+from wheels.decoding.remote.prices import PICO, Prices
 from wheels.decoding.sequences import Sequence
+from wheels.endpoints.usage import Usage
 from wheels.errors import WheelsError
 
 pytestmark = pytest.mark.slow

@@ -7,8 +7,8 @@ import pytest
 from tests.decoding.remote.fake_vllm import LIMIT, NAME, fake_vllm
 from tests.decoding.tiny import make_pair
 from wheels.decoding.remote.pair import RemotePair
-from wheels.decoding.remote.protocol import Probe
 from wheels.decoding.remote.teacher import RemoteTeacher
+from wheels.endpoints.probe import Probe
 from wheels.errors import WheelsError
 
 

@@ -34,8 +34,8 @@ BODIES = {
     "mixed": ({"prompt": ["a", 1]}, 400, "prompt", "prompt: "),
     "a long prompt": ({"prompt": TOO_LONG}, 400, "prompt", "tokens, and at most 256 are read; shorten it"),
     "many texts": ({"prompt": ["a"] * 20, "n": 2}, 400, "n", "20 prompts with n 2 are more texts than the 24"),
-    "max_tokens 0": ({"max_tokens": 0}, 400, "max_tokens", "greater than or equal to 1, got 0"),
-    "max_tokens -1": ({"max_tokens": -1}, 400, "max_tokens", "greater than or equal to 1, got -1"),
+    "max_tokens 0": ({"max_tokens": 0}, 400, "max_tokens", "max_tokens 0 is for it alone"),
+    "max_tokens -1": ({"max_tokens": -1}, 400, "max_tokens", "greater than or equal to 0, got -1"),
     "max_tokens huge": ({"max_tokens": 10**12}, 400, "max_tokens", "at most 200 can be written, got max_tokens 10000"),
     "max_tokens text": ({"max_tokens": "9"}, 400, "max_tokens", "max_tokens: input should be a valid integer, got '9'"),
     "max_tokens 1.5": ({"max_tokens": 1.5}, 400, "max_tokens", "max_tokens: "),
@@ -123,7 +123,7 @@ def test_a_malformed_chat_is_refused(server: Served, change: dict, param: str) -
 def test_the_official_client_raises_its_own_errors(server: Served) -> None:
     with pytest.raises(openai.NotFoundError, match="does not exist"):
         server.client.completions.create(model="other", prompt="a")
-    with pytest.raises(openai.BadRequestError, match="greater than or equal to 1"):
+    with pytest.raises(openai.BadRequestError, match="max_tokens 0 is for it alone"):
         server.client.completions.create(model=server.service.name, prompt="a", max_tokens=0)
 
 

@@ -4,19 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from wheels.decoding.remote.completions import completion_of, json_of
-from wheels.decoding.remote.prices import usage_of
-from wheels.decoding.remote.protocol import Probe
-from wheels.endpoints.client import Client, content_of
+from wheels.endpoints.client import Client, completion_of, content_of, json_of
 from wheels.endpoints.faults import RequestRefused, ServerRefused, mapping
+from wheels.endpoints.usage import USED_NOTHING, Usage, usage_of
 from wheels.errors import WheelsError, did_you_mean
 from wheels.models.loading import Tokenizer
 
 WORDS = 24
 """Words of a probe: tokens from all over the vocabulary, so that another tokenizer shows itself."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a server has: found out once, before it is asked for anything that counts."""
+
+    server: str
+    """Who made it, as it says: `wheels`, `vllm`; or `unknown`."""
+    name: str
+    """What it calls the model in its answers."""
+    limit: int | None
+    """Tokens that the model reads at most; None: it does not say."""
+    batches: bool
+    """Whether one request may hold several texts."""
+    log_probs: bool
+    """Whether it gives log-probabilities."""
+    usage: Usage = USED_NOTHING
+    """What finding this out used."""
+
+    @property
+    def is_wheels(self) -> bool:
+        """Whether it is `wheels serve`, which continues the outputs of encoder-decoders too."""
+        return self.server == "wheels"
+
+    def __str__(self) -> str:
+        parts = [
+            "token ids",
+            "log-probabilities" if self.log_probs else "no log-probabilities",
+            "several texts a request" if self.batches else "one text a request",
+            "no limit known" if self.limit is None else f"{self.limit} tokens of context",
+        ]
+        return f"{self.name} ({self.server}): {', '.join(parts)}"
 
 
 def probe(client: Client, model: str, tokenizer: Tokenizer) -> Probe:
