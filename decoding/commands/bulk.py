@@ -6,6 +6,8 @@ Beside the output, in `OUTPUT.run`:
     rows          the outputs so far, one a line (`wheels.runs.lines`); a table is made of them at the end
     ledger        what a remote teacher was paid, where that is limited and no other ledger is given
 
+and `OUTPUT.lease` says what of these limits each shard may spend (`wheels.decoding.remote.lease`).
+
 Outputs depend on their own text alone, so those that are missing are written as they would have been. In online mode
 they depend on what was spent before: it is kept with the rows, after each part.
 """
@@ -26,10 +28,13 @@ from wheels.data.conversations import Conversation
 from wheels.decoding.commands.generate import PART, count, generate, load_artefact, many, render, summed_up
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.commands.inputs import FileTexts
-from wheels.decoding.commands.merge import is_finished, join_ranks, run_folder
+from wheels.decoding.commands.merge import is_finished, join_ranks, lease_place, run_folder
 from wheels.decoding.commands.shards import Shard, take_rank
 from wheels.decoding.methods.choices import PACED
 from wheels.decoding.methods.rules import find_rule
+from wheels.decoding.remote.lease import Lease
+from wheels.decoding.remote.pair import RemotePair
+from wheels.decoding.remote.prices import PICO
 from wheels.decoding.render import Summary
 from wheels.decoding.streaming import Spent
 from wheels.errors import WheelsError
@@ -48,8 +53,8 @@ INCIDENTAL = (
     *("teacher_key", "teacher_timeout", "teacher_attempts", "ledger", "write_on"),
 )
 """Settings that a run may go on with other values of; in online and dollars mode the batch size decides too."""
-LIMITS = ("budget_dollars", "max_teacher_requests", "max_teacher_tokens")
-"""What a teacher at an address may cost in all."""
+LIMITS = {"dollars": "budget_dollars", "requests": "max_teacher_requests", "tokens": "max_teacher_tokens"}
+"""What a teacher at an address may cost in all: the settings, by what a lease calls them."""
 
 
 def is_kept(config: GenerateConfig) -> bool:
@@ -75,14 +80,20 @@ def run(config: GenerateConfig, sources: FileTexts) -> None:
         identity |= {"shard": config.shard}
     shard = Shard.of(config.shard or "1/1")
     place = output if config.shard is None else shard.place(output)
-    used = _written(config, sources, shard, place, identity)
+    lease = lease_of(config, shard, lease_place(output))
+    used = _written(config, sources, shard, place, identity, lease)
     remark(summed_up(config, used))
     if rank is not None:
         join_ranks(output, identity | {"shard": None}, rank.count)
 
 
 def _written(
-    config: GenerateConfig, sources: FileTexts, shard: Shard, place: Path, identity: dict[str, Any]
+    config: GenerateConfig,
+    sources: FileTexts,
+    shard: Shard,
+    place: Path,
+    identity: dict[str, Any],
+    lease: Lease | None,
 ) -> Summary:
     """Write the rows of a shard, unless they are whole, and return what the teacher was used for."""
     folder, given = run_folder(place), Path(str(config.output))
@@ -95,7 +106,7 @@ def _written(
             remark(f"{shown} is done already")
             return Summary(held.note["used"])
         lines, numbers = Lines(rows), shard.rows(len(sources))
-        used = _write(_accounted(config, shard, ledger), sources, numbers, lines)
+        used = _write(_accounted(config, ledger, lease), sources, numbers, lines, lease)
         _publish(config, lines, place)
         held.note["used"] = used.state
         held.finish(place)
@@ -139,19 +150,30 @@ def identity_of(config: GenerateConfig) -> dict[str, Any]:
     return settings
 
 
-def _accounted(config: GenerateConfig, shard: Shard, ledger: Path) -> GenerateConfig:
+def lease_of(config: GenerateConfig, shard: Shard, path: Path) -> Lease | None:
+    """Return the lease of a shard where something is limited; None for a run of one part."""
+    limits = {name: getattr(config, field) for name, field in LIMITS.items() if getattr(config, field) is not None}
+    if not limits or shard.count == 1:
+        return None
+    if "dollars" in limits:
+        limits["dollars"] = round(limits["dollars"] * PICO)
+    return Lease(path, shard.number, shard.count, limits)
+
+
+def _accounted(config: GenerateConfig, ledger: Path, lease: Lease | None) -> GenerateConfig:
     """Return the configuration with a ledger, where something is limited that a teacher at an address may cost.
 
-    Each shard may spend an equal part, so that all of them keep the limit together.
+    Under a lease the limits are those of the shard, for now.
     """
-    parts: dict[str, Any] = {}
-    for name in LIMITS:
-        if (limit := getattr(config, name)) is not None:
-            parts[name] = limit / shard.count if name == "budget_dollars" else limit // shard.count
-    return replace(config, ledger=config.ledger or str(ledger), shard=None, **parts) if parts else config
+    if all(getattr(config, field) is None for field in LIMITS.values()):
+        return config
+    own: dict[str, Any] = {"ledger": config.ledger or str(ledger), "shard": None}
+    for name, amount in ({} if lease is None else lease.held()).items():
+        own[LIMITS[name]] = amount / PICO if name == "dollars" else amount
+    return replace(config, **own)
 
 
-def _write(config: GenerateConfig, sources: FileTexts, numbers: range, lines: Lines) -> Summary:
+def _write(config: GenerateConfig, sources: FileTexts, numbers: range, lines: Lines, lease: Lease | None) -> Summary:
     """Write the lines that are missing; return what the teacher was used for in all.
 
     Args:
@@ -159,6 +181,10 @@ def _write(config: GenerateConfig, sources: FileTexts, numbers: range, lines: Li
         sources: All texts of the file.
         numbers: Those that are written.
         lines: What is written of them.
+        lease: What may be spent, where shards share it.
+
+    Raises:
+        WheelsError: for a shard that begins anew, and has given its money to others.
     """
     done, online = lines.count, config.budget_mode == "online"
     used = Summary(lines.state.get("used"))
@@ -168,12 +194,20 @@ def _write(config: GenerateConfig, sources: FileTexts, numbers: range, lines: Li
         told = [[budget, *counts] for budget, counts in spent.items()]
         lines.commit({"used": used.state, "spent": told})
 
+    if lease is not None and lease.has_left and numbers and not done:
+        raise WheelsError(
+            f"shard {lease.number}/{lease.count} has ended by {lease.path}, and left what it had to others; remove "
+            "that file to begin a new account"
+        )
     if done:
         remark(f"{done:,} of {len(numbers):,} texts are written already")
     artefact = load_artefact(config, conversations=isinstance(next(iter(sources)), Conversation))
     set_threads(config.threads, artefact.pair)
     first, said = numbers.start + done, time.monotonic()
     texts = islice(iter(sources), first, numbers.stop)
+    accounts = artefact.pair.remote.ledger if lease is not None and isinstance(artefact.pair, RemotePair) else None
+    if accounts is not None and lease is not None:
+        accounts.join(lease)
     with closing(artefact.pair), Progress(len(numbers), "text", done=done, bar=many(config, numbers)) as progress:
         try:
             for trace in generate(config, artefact, texts, first=first, spent=spent, total=len(numbers) - done):
@@ -187,5 +221,7 @@ def _write(config: GenerateConfig, sources: FileTexts, numbers: range, lines: Li
             if not online and lines.count > done:
                 commit()
             raise
-    commit()
+        commit()
+        if accounts is not None:
+            accounts.leave()
     return used

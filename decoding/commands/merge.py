@@ -26,6 +26,11 @@ def run_folder(place: Path) -> Path:
     return place.with_name(f"{place.name}.run")
 
 
+def lease_place(output: Path) -> Path:
+    """Return the file that says what each shard of an output may spend."""
+    return output.with_name(f"{output.name}.lease")
+
+
 def run(config: MergeConfig) -> None:
     """Merge the shards of an output, which are beside it."""
     output = Path(os.path.realpath(config.output))
@@ -112,6 +117,7 @@ def join_ranks(output: Path, identity: Identity, count: int) -> None:
             for shard in shards:
                 shard.place(output).unlink(missing_ok=True)
                 shutil.rmtree(run_folder(shard.place(output)), ignore_errors=True)
+            lease_place(output).unlink(missing_ok=True)
 
 
 def _note_of(place: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from wheels.decoding.remote.lease import Lease
 from wheels.decoding.remote.prices import PICO, Prices
 from wheels.endpoints.usage import Usage
 from wheels.errors import WheelsError, check_number, check_whole
@@ -71,6 +72,8 @@ class Ledger:
         """Tokens that the teacher wrote, with the file's, and those reserved."""
         self.requests = 0
         """Requests that were sent, with the file's."""
+        self.lease: Lease | None = None
+        """What the limits are parts of, where shards keep them together."""
         self._open: dict[int, tuple[int, int]] = {}
         self._next = 0
         self._mutex, self._held = threading.Lock(), ExitStack()
@@ -87,6 +90,23 @@ class Ledger:
         """Give the file up to others."""
         self._held.close()
 
+    def join(self, lease: Lease) -> None:
+        """Take the limits of a lease, and more as other shards leave some."""
+        self.lease = lease
+        self._refresh()
+
+    def leave(self) -> None:
+        """Leave what was not spent to the other shards."""
+        if self.lease is not None:
+            self.lease.leave({"dollars": self.spent, "requests": self.requests, "tokens": self.tokens})
+
+    def _refresh(self) -> None:
+        """Take in what the lease has now."""
+        if self.lease is not None:
+            held = self.lease.held()
+            self.budget, self.max_requests = held.get("dollars"), held.get("requests")
+            self.max_tokens = held.get("tokens")
+
     def reserve(self, prompt: int, completion: int) -> int:
         """Set aside what a request costs at most; return its number.
 
@@ -99,6 +119,7 @@ class Ledger:
         """
         cost = self.cost_of(prompt, completion)
         with self._mutex:
+            self._refresh()
             if self.budget is not None and self.spent + self.reserved + cost > self.budget:
                 raise OverLimit(f"budget_dollars {self.budget / PICO:g} has not enough left for another call")
             if self.max_tokens is not None and self.tokens + self.reserved_tokens + completion > self.max_tokens:
@@ -116,6 +137,7 @@ class Ledger:
             OverLimit: where it would be one too many.
         """
         with self._mutex:
+            self._refresh()
             if self.max_requests is not None and self.requests >= self.max_requests:
                 raise OverLimit(f"max_teacher_requests {self.max_requests} are sent, and no other may be")
             self._write("send")
@@ -144,6 +166,7 @@ class Ledger:
     @property
     def left(self) -> float:
         """Picodollars that are neither spent nor reserved; infinite without a budget."""
+        self._refresh()
         return math.inf if self.budget is None else self.budget - self.spent - self.reserved
 
     def cost_of(self, prompt: int, completion: int) -> int:

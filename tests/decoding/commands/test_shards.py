@@ -167,12 +167,13 @@ def test_what_a_teacher_may_cost_is_shared_among_the_shards(tmp_path, monkeypatc
     limits = {"budget_dollars": 1.0, "max_teacher_requests": 10, "max_teacher_tokens": 11}
     remote = {"teacher": "http://h/v1", "teacher_model": "m", "prices": ("prompt=1", "completion=1")}
     config = GenerateConfig(input="a", output="b", shard="2/4", **remote, **limits)
-    own = bulk._accounted(config, Shard.of("2/4"), tmp_path / "ledger")
-    assert [getattr(own, name) for name in limits] == [0.25, 2, 2] and own.ledger == str(tmp_path / "ledger")
+    lease = bulk.lease_of(config, Shard.of("2/4"), tmp_path / "lease")
+    own = bulk._accounted(config, tmp_path / "ledger", lease)
+    assert [getattr(own, name) for name in limits] == [0.25, 3, 3] and own.ledger == str(tmp_path / "ledger")
     with pytest.raises(WheelsError, match="shard 2/4 keeps a ledger of its own beside its output, got money; leave it"):
         dataclasses.replace(config, ledger="money")
     alone = dataclasses.replace(config, shard=None, ledger="money")
-    assert bulk._accounted(alone, Shard.of("1/1"), tmp_path / "ledger") == alone
+    assert bulk._accounted(alone, tmp_path / "ledger", None) == alone
 
 
 def test_in_online_mode_each_shard_keeps_its_bound_and_all_of_them_the_sum(write, capsys):
