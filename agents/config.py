@@ -20,6 +20,7 @@ from wheels.data.options import OWN_METRIC, bad_rows_option, references_option
 from wheels.data.prompts import prompt_options
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
+from wheels.endpoints.options import ELSEWHERE, TEACHER, check_teacher, teacher_options
 from wheels.errors import WheelsError
 from wheels.reports import report_option
 
@@ -34,6 +35,7 @@ BASELINES = ("paired", "gate", "router", "reinforce")
 
 data_option = option_group("data")
 OF_PROMPT = prompt_options(option_group("prompt"), "the one that the student was trained with")
+OF_TEACHER = teacher_options(option_group(ELSEWHERE))
 warm_option = option_group("warm start (regression of the regret)")
 student_option = option_group("the student (--train student)")
 agent_option = option_group("agent (path consistency on forked texts)")
@@ -50,13 +52,15 @@ class TrainConfig:
     """
 
     student: str = option(REQUIRED, "folder or hub id of the student", metavar="DIR", reads=PLACE)
-    teacher: str = option(REQUIRED, "folder or hub id of the teacher", metavar="DIR", reads=PLACE)
+    teacher: str = option(REQUIRED, TEACHER, metavar="DIR", reads=PLACE)
     data: str = option(REQUIRED, "task, folder or hub:owner/name: train and validation", reads=PLACE)
     output: str = option(REQUIRED, "folder of the trained model; a rerun continues there", metavar="DIR", writes=RUN)
     source: str = data_option("source", "column of the source; dots reach nested ones")
     target: str = data_option("target", "column of the reference")
     references: str | None = references_option(data_option)
     bad_rows: str = bad_rows_option(data_option)
+    teacher_model: str | None = OF_TEACHER[0]
+    teacher_key: str = OF_TEACHER[1]
     prompt: str | None = OF_PROMPT[0]
     chat_template: str = OF_PROMPT[1]
     system_prompt: str | None = OF_PROMPT[2]
@@ -118,6 +122,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Check every value; the budgets are put in order."""
         check_fields(self)
+        check_teacher(self.teacher, self.teacher_model, self.teacher_key)
         inner = tuple(sorted({budget for budget in self.budgets if 0 < budget < 1}))
         if not inner:
             raise WheelsError(f"budgets must hold at least one value above 0 and below 1, got {list(self.budgets)}")

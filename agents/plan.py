@@ -32,6 +32,8 @@ def calibration_of(config: TrainConfig) -> CalibrateConfig:
         model=config.output,
         data=config.data,
         teacher=config.teacher,
+        teacher_model=config.teacher_model,
+        teacher_key=config.teacher_key,
         source=config.source,
         target=config.target,
         bad_rows=config.bad_rows,

@@ -24,6 +24,7 @@ from wheels.config.parsing import to_dict, write_resolved
 from wheels.data.prompts import Prompt, chosen_prompt
 from wheels.data.tasks import Task, load_task
 from wheels.decoding.commands.calibrate import calibrate_model
+from wheels.decoding.remote.pair import teacher_at
 from wheels.distillation.run_folder import noted_prompt
 from wheels.finite import check_weights
 from wheels.models.artefact import save_deferral
@@ -71,7 +72,9 @@ def _train(config: TrainConfig, task: Task, prompt: Prompt, reports: Reports, he
     """Train the heads of each seed, and write the model's folder."""
     output = Path(config.output)
     set_loading(attn_implementation=config.attn_implementation, trust_remote_code=config.trust_remote_code)
-    pair = Pair.load(config.student, config.teacher, prompt=prompt, dtype=config.dtype, device=config.device)
+    teacher, name = config.teacher, config.teacher_model
+    load = Pair.load if name is None else teacher_at(teacher, name, config.teacher_key)
+    pair = load(config.student, name or teacher, prompt=prompt, dtype=config.dtype, device=config.device)
     set_threads(config.threads, pair)
     # While one process fits, the others wait for it, however long that takes.
     patient = InitProcessGroupKwargs(timeout=timedelta(days=30))
@@ -107,7 +110,8 @@ def finish(
         for seed, head in enumerate(fitted):
             check_weights(head, f"end of seed {config.seed + seed}, rule {rule}")
     pair.save_student(output)
-    teacher = os.path.relpath(config.teacher, output) if Path(config.teacher).is_dir() else config.teacher
+    teacher = config.teacher_model or config.teacher
+    teacher = os.path.relpath(teacher, output) if Path(teacher).is_dir() else teacher
     trained = {"settings": to_dict(config), "budgets": list(config.budgets), "prices": prices}
     save_deferral(output, heads, teacher=teacher, prompt=pair.prompt, trained=trained)
     if config.calibrate:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from wheels.agents.config import TrainConfig
 from wheels.config.parsing import to_dict
+from wheels.endpoints.address import is_address
 from wheels.errors import WheelsError
 from wheels.files import write_bytes
 from wheels.metrics import code_of_metric
@@ -22,14 +23,18 @@ from wheels.models.loading import first_line, model_digest
 from wheels.runs import append_line, chunks, is_whole, keep_lines, last_whole, number_of, seal
 from wheels.runs.tensors import STATE
 
-MACHINE = ("device", "threads", "output", "report_to")
+MACHINE = ("device", "threads", "output", "report_to", "teacher_key")
 """Settings that may change when a run is continued."""
 
 
 def identity_of(config: TrainConfig, data_digest: str) -> dict[str, Any]:
     """Return everything that the result of a run depends on."""
-    digests = {f"{role}_digest": model_digest(getattr(config, role)) for role in ("student", "teacher")}
-    return to_dict(config, MACHINE) | digests | code_of_metric(config.metric) | {"data_digest": data_digest}
+    settings = to_dict(config, MACHINE) | {"student_digest": model_digest(config.student)}
+    if is_address(config.teacher):
+        del settings["teacher"]  # where it is says nothing of it; its name does
+    else:
+        settings["teacher_digest"] = model_digest(config.teacher)
+    return settings | code_of_metric(config.metric) | {"data_digest": data_digest}
 
 
 @contextmanager

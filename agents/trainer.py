@@ -31,6 +31,7 @@ from wheels.agents.seed_run import SeedRun
 from wheels.data.tasks import Row
 from wheels.decoding.methods.method import teacher_only
 from wheels.decoding.params import DecodeParams
+from wheels.decoding.remote.pair import writing_whole_texts
 from wheels.decoding.sampling import Sampling
 from wheels.decoding.streaming import decode
 from wheels.envs.settings import Start
@@ -79,16 +80,17 @@ def with_pseudo_references(
 
     def make(number: int) -> dict[str, Any]:
         sources = [row.source for row in rows[starts[number] : starts[number] + CHUNK]]
-        samples = [
-            decode(
-                pair,
-                sources,
-                teacher_only(),
-                DecodeParams(max_new_tokens=config.max_new_tokens, sampling=Sampling(temperature=1.0), seed=seed),
-                batch_size=config.batch_size,
-            )
-            for seed in range(config.seed * count, (config.seed + 1) * count)
-        ]
+        with writing_whole_texts(pair):
+            samples = [
+                decode(
+                    pair,
+                    sources,
+                    teacher_only(),
+                    DecodeParams(max_new_tokens=config.max_new_tokens, sampling=Sampling(temperature=1.0), seed=seed),
+                    batch_size=config.batch_size,
+                )
+                for seed in range(config.seed * count, (config.seed + 1) * count)
+            ]
         return {"texts": [[trace.text for trace in several] for several in zip(*samples, strict=True)]}
 
     parts = shared_chunks(folder, "references", range(len(starts)), make, accelerator, "pseudo-references")

@@ -34,6 +34,11 @@ def passes_for(pair: Pair, texts: TextBatch, params: DecodeParams, method: Metho
     return kind(pair, texts, params, overhead=overhead, longest_draft=drafts, head=head)
 
 
+def plain_passes(pair: Pair, texts: TextBatch, params: DecodeParams) -> Passes:
+    """Return what computes for a pair that no method leads: it is asked for the teacher's next token alone."""
+    return (RemotePasses if isinstance(pair, RemotePair) else Passes)(pair, texts, params)
+
+
 def check_told(pair: StudentPair, method: Method, params: DecodeParams) -> None:
     """Raise a `WheelsError` where a method needs more of its teacher than it tells."""
     told, other = f"and {pair.teacher_told}", pair.other_teacher

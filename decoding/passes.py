@@ -37,7 +37,8 @@ class SlotState:
 
     sequence: Sequence
     student: RowState
-    teacher: RowState
+    teacher: RowState | None
+    """None of a teacher that is elsewhere: it holds nothing of a text between two calls."""
 
 
 class Passes:
@@ -102,12 +103,14 @@ class Passes:
 
     def snapshot(self, slot: int) -> SlotState:
         """Copy a text and what both models have read of it."""
-        return SlotState(self.texts.sequence(slot).copy(), self.student.snapshot(slot), self.teacher.snapshot(slot))
+        states = {name: runner.snapshot(slot) for name, runner in self.runners.items()}
+        return SlotState(self.texts.sequence(slot).copy(), states["student"], states.get("teacher"))
 
     def restore(self, slots: list[int], states: list[SlotState]) -> None:
         """Let copies of texts go on in `slots`, whatever these were doing; nothing is read again."""
         self.student.restore(slots, [state.student for state in states])
-        self.teacher.restore(slots, [state.teacher for state in states])
+        if kept := [state.teacher for state in states if state.teacher is not None]:
+            self.teacher.restore(slots, kept)
         for slot, state in zip(slots, states, strict=True):
             self.texts.admit(slot, state.sequence.copy())
 
@@ -186,6 +189,10 @@ class Passes:
         """Let the teacher write after some texts, once it has read them: its logits are given where it has."""
         logits_RV = self.read_teacher(slots, slots_R) if logits_RV is None else logits_RV
         self.texts.append(slots, slots_R, self.teacher_tokens(slots_R, logits_RV), by_teacher=True)
+
+    def teacher_next(self, slots: list[int], slots_R: torch.Tensor) -> torch.Tensor:
+        """Return what the teacher would write next in each row, `[R]`."""
+        return self.teacher_tokens(slots_R, self.read_teacher(slots, slots_R))
 
     def teacher_tokens(self, slots_R: torch.Tensor, logits_RV: torch.Tensor) -> torch.Tensor:
         """Choose the teacher's next token in each row, `[R]`."""

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel
 
 from wheels.decoding.params import LONGEST_OUTPUT
+from wheels.decoding.remote.pair import scoring_elsewhere
 from wheels.decoding.step import regret
 from wheels.distillation.collate import pad_with_mask
+from wheels.distillation.scorers import shard_of_scores
+from wheels.distillation.teacher_cache import Shard, shard_of
+from wheels.endpoints.scoring import TokenScores
 from wheels.models.generation_settings import Constraints
 from wheels.models.pair import Pair
 from wheels.policy.features import LOG_FLOOR, features, text_copy_features
 
+TOLD = 20
+"""Tokens that a teacher at an address tells in each place: as many as vLLM does by default."""
 LOGITS_AT_A_TIME = 2**26
 """Logits that are held at once, for each model: 256 MiB in float32."""
 
@@ -103,10 +110,10 @@ def _batches(
 def _score_batch(pair: Pair, sources: list[Sequence[int]], texts: list[Sequence[int]]) -> Iterator[ScoredText]:
     """Read one batch."""
     q, hidden = read_texts(pair, pair.student, sources, texts)
-    p, _ = read_texts(pair, pair.teacher, sources, texts)
+    teacher = said_by_teacher(pair, sources, texts)
     for row, text in enumerate(texts):
         steps = len(text)
-        log_q_WV, log_p_TV = q[row].log_softmax(-1), p[row][:steps].log_softmax(-1)
+        log_q_WV, said = q[row].log_softmax(-1), teacher[row]
         position_W = torch.arange(steps + 1, device=log_q_WV.device)
         source_W = torch.full_like(position_W, len(sources[row]))
         seen_WF = features(hidden[row], log_q_WV, position_W, source_W, text_copy_features(sources[row], text))
@@ -114,10 +121,92 @@ def _score_batch(pair: Pair, sources: list[Sequence[int]], texts: list[Sequence[
         yield ScoredText(
             features_TF=seen_WF[:steps].cpu(),
             final_features_F=seen_WF[steps].cpu(),
-            regret_T=regret(log_p_TV, log_q_WV[:steps]).cpu(),
-            log_p_token_T=log_p_TV.gather(1, token_T1).squeeze(1).clamp(min=LOG_FLOOR).cpu(),
+            regret_T=said.regret(log_q_WV[:steps]).cpu(),
+            log_p_token_T=said.log_p_token_T.clamp(min=LOG_FLOOR).cpu(),
             log_q_token_T=log_q_WV[:steps].gather(1, token_T1).squeeze(1).clamp(min=LOG_FLOOR).cpu(),
         )
+
+
+class SaidByTeacher(Protocol):
+    """What a teacher says of one text, here or at an address."""
+
+    log_p_token_T: torch.Tensor
+    """Its log-probability of the token that was written, nats."""
+
+    def regret(self, log_q_TV: torch.Tensor) -> torch.Tensor:
+        """Return what the student's greedy token would cost in each place, nats, `[T]` (`wheels.decoding.step`)."""
+
+
+@dataclass(frozen=True, eq=False)
+class AllSaid:
+    """All log-probabilities of a teacher in memory."""
+
+    log_p_TV: torch.Tensor
+    log_p_token_T: torch.Tensor
+
+    def regret(self, log_q_TV: torch.Tensor) -> torch.Tensor:
+        """Compute as `SaidByTeacher.regret`."""
+        return regret(self.log_p_TV, log_q_TV)
+
+
+@dataclass(frozen=True, eq=False)
+class BestSaid:
+    """The likeliest tokens of a teacher at an address, and the token that was written."""
+
+    scores: TokenScores
+    token_T: torch.Tensor
+
+    @property
+    def log_p_token_T(self) -> torch.Tensor:
+        """As for `SaidByTeacher`."""
+        return self.scores.log_p_token_T
+
+    def regret(self, log_q_TV: torch.Tensor) -> torch.Tensor:
+        """Compute as `SaidByTeacher.regret`; of a token that is not told log p is at most this, and that stands for it.
+
+        It is no likelier than the last of those that are told, nor than all that are not.
+        """
+        scores, own_T = self.scores, log_q_TV.argmax(-1).cpu()
+        own_TK = scores.ids_TK == own_T[:, None]
+        most_T = torch.minimum(scores.log_p_TK[:, -1], scores.log_rest_T)
+        most_T = torch.where(own_T == self.token_T, scores.log_p_token_T, most_T)
+        told_T = scores.log_p_TK.masked_fill(~own_TK, -torch.inf).amax(-1)
+        chosen_T = torch.where(own_TK.any(-1), told_T, most_T).clamp(min=LOG_FLOOR)
+        return scores.log_p_TK[:, 0] - chosen_T
+
+
+@torch.no_grad()
+def said_by_teacher(
+    pair: Pair, sources: list[Sequence[int]], texts: list[Sequence[int]]
+) -> Sequence[AllSaid | BestSaid]:
+    """Return what the teacher says of each text, from one pass of it or from one request."""
+    tokens = [torch.tensor(text) for text in texts]
+    if (there := scoring_elsewhere(pair)) is not None:
+        found = there.score(sources, texts, min(TOLD, pair.vocab_size))
+        return [BestSaid(scores, token_T) for scores, token_T in zip(found, tokens, strict=True)]
+    logits, _ = read_texts(pair, pair.teacher, sources, texts)
+    rows = [logits_WV[:-1].log_softmax(-1) for logits_WV in logits]
+    return [
+        AllSaid(log_p_TV, log_p_TV.gather(1, token_T.to(log_p_TV.device)[:, None]).squeeze(1))
+        for log_p_TV, token_T in zip(rows, tokens, strict=True)
+    ]
+
+
+@torch.no_grad()
+def teacher_shards(
+    pair: Pair,
+    sources: Sequence[Sequence[int]],
+    texts: Sequence[Sequence[int]],
+    k: int,
+    batch_size: int | None = None,
+) -> list[Shard]:
+    """Return the teacher's k likeliest tokens in each place of each text, as a cache keeps them at temperature 1."""
+    if (there := scoring_elsewhere(pair)) is not None:
+        return [shard_of_scores(scores, pair.vocab_size) for scores in there.score(sources, texts, k)]
+    found: list[Shard] = [{} for _ in texts]
+    for place, logits_TV in teacher_logits(pair, sources, texts, batch_size):
+        found[place] = {name: value.cpu() for name, value in shard_of(logits_TV, k, (1.0,)).items()}
+    return found
 
 
 @torch.no_grad()
@@ -143,6 +232,8 @@ def teacher_choices(
     pair: Pair, sources: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], batch_size: int | None = None
 ) -> list[list[int]]:
     """Return the teacher's greedy token at the state before each token of each text; arguments of `teacher_logits`."""
+    if (there := scoring_elsewhere(pair)) is not None:
+        return [scores.ids_TK[:, 0].tolist() for scores in there.score(sources, texts, 1)]
     found: list[list[int]] = [[]] * len(texts)
     constraints = Constraints.of(pair.teacher)
     for index, logits_TV in teacher_logits(pair, sources, texts, batch_size):

@@ -12,7 +12,7 @@ import torch
 from wheels.data.tasks import Row
 from wheels.decoding.models.runner import Output
 from wheels.decoding.params import RULE_STREAM, DecodeParams
-from wheels.decoding.passes import Passes
+from wheels.decoding.pass_kinds import plain_passes
 from wheels.decoding.sequences import Sequence, TextBatch, prepare_sequences
 from wheels.envs.allowance import budget_left, permitted
 from wheels.envs.records import EpisodeRecord, token_rewards
@@ -65,11 +65,17 @@ class EpisodeBatch:
     def __init__(self, pair: Pair, rows: abc.Sequence[Row], settings: Settings, size: int) -> None:
         self.pair, self.rows, self.settings = pair, rows, settings
         _check_rows(rows, settings)
+        if not pair.shows_logits and needs_teacher(settings.parts):
+            raise WheelsError(
+                f"reward {settings.reward!r} reads the teacher's logits in every state, and this one shows "
+                "none; use reward terminal"
+            )
         self.sources = prepare_sequences(pair, [row.source for row in rows], settings.max_new_tokens)
         self.texts = TextBatch(pair, size, self.sources)
         params = DecodeParams(max_new_tokens=settings.max_new_tokens, sampling=settings.sampling)
-        self.passes = Passes(pair, self.texts, params)
-        self.passes.teacher.encode_all = True  # rows begin a few at a time, and most will call
+        self.passes = plain_passes(pair, self.texts, params)
+        if pair.shows_logits:
+            self.passes.teacher.encode_all = True  # rows begin a few at a time, and most will call
         self.eos = torch.tensor(pair.eos_ids, device=pair.device)
         self.slots, self.slots_B = list(range(size)), torch.arange(size, device=pair.device)
         self.time_T = torch.arange(settings.max_new_tokens, device=pair.device)
@@ -251,10 +257,8 @@ class EpisodeBatch:
     def _teacher_tokens(self, called_R: torch.Tensor) -> torch.Tensor:
         """Return the teacher's tokens in the rows that call."""
         if self.teacher_BV is None:
-            logits_RV = self.passes.read_teacher(called_R.tolist(), called_R)
-        else:
-            logits_RV = self.teacher_BV[called_R]
-        return self.passes.teacher_tokens(called_R, logits_RV)
+            return self.passes.teacher_next(called_R.tolist(), called_R)
+        return self.passes.teacher_tokens(called_R, self.teacher_BV[called_R])
 
     def _append(
         self, token_B: torch.Tensor, by_teacher_B: torch.Tensor, active_B: torch.Tensor

@@ -15,6 +15,7 @@ from wheels.agents.seed_run import SeedRun
 from wheels.data.tasks import Row
 from wheels.decoding.methods.method import student_only, teacher_only
 from wheels.decoding.params import DecodeParams
+from wheels.decoding.remote.pair import writing_whole_texts
 from wheels.decoding.streaming import decode
 from wheels.decoding.teacher_forcing import teacher_force
 from wheels.envs.vector import DeferralVectorEnv
@@ -140,9 +141,10 @@ def text_gains(
     """
     sources, targets = [row.source for row in rows], [row.target for row in rows]
     params = DecodeParams(max_new_tokens=max_new_tokens)
-    student, teacher = (
-        decode(pair, sources, method, params, batch_size=batch_size) for method in (student_only(), teacher_only())
-    )
+    with writing_whole_texts(pair):
+        student, teacher = (
+            decode(pair, sources, method, params, batch_size=batch_size) for method in (student_only(), teacher_only())
+        )
     student_N, teacher_N = (
         torch.tensor(sentence_scores(metric, [trace.text for trace in traces], targets, sources))
         for traces in (student, teacher)

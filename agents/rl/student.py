@@ -28,9 +28,9 @@ from tqdm import tqdm
 from wheels.agents.regression.fit import FitConfig, Progress, fit
 from wheels.agents.rl.paths import Logit, play
 from wheels.agents.seed_run import SeedRun
-from wheels.decoding.teacher_forcing import read_texts, teacher_logits
+from wheels.decoding.teacher_forcing import read_texts, teacher_shards
 from wheels.distillation.learning_rates import set_query_rate
-from wheels.distillation.teacher_cache import Shard, distribution_of, shard_of
+from wheels.distillation.teacher_cache import Shard, distribution_of
 from wheels.distillation.topk_losses import TopKDistribution, topk_divergence
 from wheels.envs.settings import Start
 from wheels.envs.vector import DeferralVectorEnv
@@ -144,9 +144,7 @@ def visit(pair: Pair, env: DeferralVectorEnv, starts: Sequence[Start], logit: Lo
     paths, _ = play(env, starts, logit)
     sources = [env.episodes.sources[path.start.index].source for path in paths]
     texts, kept = [path.token_T for path in paths], min(kept, pair.vocab_size)
-    teacher: list[Shard] = [{} for _ in texts]
-    for place, logits_TV in teacher_logits(pair, sources, texts, env.num_envs):
-        teacher[place] = {name: value.cpu() for name, value in shard_of(logits_TV, kept, (1.0,)).items()}
+    teacher = teacher_shards(pair, sources, texts, kept, env.num_envs)
     return [
         Visit(list(source), text, torch.tensor(path.logit_T), shard)
         for source, text, path, shard in zip(sources, texts, paths, teacher, strict=True)

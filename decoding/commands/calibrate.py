@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from tqdm import tqdm
 from wheels.config.fields import weights_of
 from wheels.config.parsing import to_dict
 from wheels.data.tasks import digest, load_task
-from wheels.decoding.across.pair import load_pair
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
+from wheels.decoding.commands.teachers import pair_loader
 from wheels.decoding.methods.calibrated import known_rules, rule_of
 from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.rule import Rule
@@ -118,8 +117,8 @@ def calibrate_model(config: CalibrateConfig) -> None:
     """
     set_loading(attn_implementation=config.attn_implementation, trust_remote_code=config.trust_remote_code)
     place: dict[str, Any] = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
-    place["load_pair"] = partial(load_pair, span=config.span)
-    artefact = Artefact.load(config.model, teacher=config.teacher, **place)
+    load, teacher = pair_loader(config)
+    artefact = Artefact.load(config.model, teacher=teacher, load_pair=load, **place)
     set_threads(config.threads, artefact.pair)
     path = Path(config.model) / "deferral" / "calibration.json"
     found = measure(artefact, config, beside=artefact.calibration, place=path)

@@ -21,9 +21,11 @@ from wheels.config.paths import PLACE
 from wheels.data.options import bad_rows_option
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.decoding.remote.span import FORMS, check_span
+from wheels.endpoints.options import ELSEWHERE, TEACHER, check_teacher, teacher_options
 from wheels.errors import WheelsError
 
 data_option = option_group("data")
+OF_TEACHER = teacher_options(option_group(ELSEWHERE))
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,9 @@ class CalibrateConfig:
     data: str = option(
         REQUIRED, "task, folder, file or hub:owner/name to calibrate on; never the data to be scored", reads=PLACE
     )
-    teacher: str | None = option(None, "folder or hub id of the teacher (default: the model's own)", reads=PLACE)
+    teacher: str | None = option(None, TEACHER + " (default: the model's own)", reads=PLACE)
+    teacher_model: str | None = OF_TEACHER[0]
+    teacher_key: str = OF_TEACHER[1]
     span: str = option(
         "tokens:1", f"how much one call buys of a teacher with a tokenizer of its own: {FORMS}", check=check_span
     )
@@ -70,6 +74,7 @@ class CalibrateConfig:
     def __post_init__(self) -> None:
         """Check every value; budgets are put in order, and each rule and budget stands once."""
         check_fields(self)
+        check_teacher(self.teacher, self.teacher_model, self.teacher_key)
         for name in ("budgets", "rules"):
             if getattr(self, name) is not None and not getattr(self, name):
                 raise WheelsError(f"{name} must hold at least one value, got none")

@@ -37,13 +37,12 @@ from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES, RULES
 from wheels.decoding.remote.prices import Prices, check_prices
 from wheels.decoding.remote.span import FORMS, check_span
 from wheels.endpoints.address import is_address
-from wheels.endpoints.options import TEACHER, check_teacher, teacher_options
+from wheels.endpoints.options import ELSEWHERE, TEACHER, check_teacher, teacher_options
 from wheels.errors import WheelsError
 
 input_option = option_group("input and output")
 pair_option = option_group("another pair")
-REMOTE = "a teacher behind an address"
-remote_option = option_group(REMOTE)
+remote_option = option_group(ELSEWHERE)
 OF_TEACHER = teacher_options(remote_option)
 OF_PROMPT = prompt_options(option_group("prompt"), "the model's own")
 draft_option = option_group("methods that verify drafts")
@@ -266,7 +265,7 @@ class GenerateConfig:
         check_teacher(self.teacher, self.teacher_model, self.teacher_key)
         for field in fields_of(type(self)):
             given = getattr(self, field.name)
-            if field.group == REMOTE and given != field.default and not self.is_remote and field.name != "span":
+            if field.group == ELSEWHERE and given != field.default and not self.is_remote and field.name != "span":
                 raise WheelsError(f"{field.name} {given!r} is for a teacher behind an address; leave it out")
         if self.prices:
             Prices.of(self.prices)

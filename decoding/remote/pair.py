@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel
 
 from wheels.data.prompts import Prompt
 from wheels.decoding.remote.prices import Bill, bill_of
+from wheels.decoding.remote.span import MOST, SpanRule
 from wheels.decoding.remote.teacher import RemoteTeacher
 from wheels.decoding.sequences import Sequence
+from wheels.endpoints.scoring import ScoringTeacher
 from wheels.errors import WheelsError, check_kind
+from wheels.models.artefact import LoadPair
+from wheels.models.generation_settings import Constraints
 from wheels.models.limits import context_limit
 from wheels.models.loading import Tokenizer, load_model, load_tokenizer
+from wheels.models.pair import Pair, name_of
 from wheels.models.student_pair import StudentPair
 
 
@@ -106,6 +115,38 @@ class RemotePair(StudentPair):
         model = load_model(student, dtype=student_dtype or dtype, device=device, role="student")
         return cls(model, remote, tokenizer, prompt=prompt, student_weights=student_weights)
 
+    @property
+    def signature(self) -> str:
+        """What outputs depend on beside the student: the teacher's name, and how much a call buys."""
+        return repr((self.remote.model, self.remote.span))
+
+    @cached_property
+    def scoring(self) -> ScoringTeacher:
+        """What scores texts by the teacher.
+
+        Raises:
+            WheelsError: where the server did not answer, or cannot score texts of this student; and for a student whose
+                own settings forbid or force tokens, as its teacher's do: what is scored is told before them.
+        """
+        if self.probe is None:
+            raise WheelsError(f"the teacher {self.remote.place} did not answer; try again")
+        if Constraints.of(self.student) != Constraints():
+            raise WheelsError(
+                f"student {name_of(self.student)!r} has tokens that it must or must not write, and the scores of "
+                f"{self.remote.place} are those before such rules; give the folder of a teacher"
+            )
+        client, model = self.remote.client, self.remote.model
+        return ScoringTeacher(client, model, self.probe, vocab_size=self.vocab_size, is_seq2seq=self.is_seq2seq)
+
+    @contextmanager
+    def whole_texts(self) -> Iterator[None]:
+        """Let a call buy all that is left of a text: for texts that the teacher writes alone."""
+        before, self.remote.span = self.remote.span, SpanRule(MOST)
+        try:
+            yield
+        finally:
+            self.remote.span = before
+
     def close(self) -> None:
         """Close the teacher's connections, and give up its ledger."""
         self.remote.close()
@@ -119,3 +160,26 @@ class RemotePair(StudentPair):
         """The most tokens of source; a causal model shares them with its output. None: no limit is known."""
         limits = [context_limit(self.student, self.tokenizer), self.probe.limit if self.probe is not None else None]
         return min((limit for limit in limits if limit is not None), default=None)
+
+
+def teacher_at(teacher: str, model: str, key: str, span: str = "tokens:1") -> LoadPair:
+    """Return what reads a student whose teacher is at an address, for work that cannot do without an answer.
+
+    Args:
+        teacher: The address.
+        model: What the server knows the teacher by.
+        key: The environment variable that holds the server's key.
+        span: How much a call buys.
+    """
+    settings: dict[str, Any] = {"timeout": 60.0, "attempts": 8, "on_error": "stop", "span": span}
+    return partial(RemotePair.load, remote=RemoteTeacher(teacher, model, key_variable=key, **settings))
+
+
+def writing_whole_texts(pair: Pair) -> AbstractContextManager[None]:
+    """Return the time in which the teacher writes texts alone: one at an address writes each at once."""
+    return pair.whole_texts() if isinstance(pair, RemotePair) else nullcontext()
+
+
+def scoring_elsewhere(pair: Pair) -> ScoringTeacher | None:
+    """Return what scores texts by a teacher at an address; None for a teacher in memory."""
+    return pair.scoring if isinstance(pair, RemotePair) else None

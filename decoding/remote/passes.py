@@ -43,6 +43,22 @@ class RemotePasses(StudentPasses):
         for slot, answer in zip(slots, answers, strict=True):
             self.receive(slot, answer, len(self.texts.sequence(slot).tokens), self.remote.span.most)
 
+    def teacher_next(self, slots: list[int], slots_R: torch.Tensor) -> torch.Tensor:
+        """Return what the teacher would write next in each row, `[R]`.
+
+        Raises:
+            WheelsError: for a row that gets no answer: nobody writes in its place.
+        """
+        answers = self.remote.write(self._texts(slots, slots_R), self.params.sampling)
+        tokens = []
+        for slot, answer in zip(slots, answers, strict=True):
+            if answer.span is None:
+                why = next(reversed(self.remote.failures), "it was left alone after failures")
+                raise WheelsError(f"the teacher {self.remote.place} gave no answer ({why}); go on later")
+            self._count(slot, len(self.texts.sequence(slot).tokens))
+            tokens.append(self._tokens_of(answer.span)[0])
+        return torch.tensor(tokens, device=slots_R.device)
+
     def send(self, slots: list[int], slots_R: torch.Tensor) -> tuple[Future[list[Answer]], int]:
         """Ask the teacher to write after some texts; return what its answers will be in, and what each buys at most."""
         return self.remote.later(self._texts(slots, slots_R), self.params.sampling), self.remote.span.most

@@ -23,7 +23,7 @@ from wheels.decoding.sampling import Sampling
 from wheels.endpoints.address import endpoint_url
 from wheels.endpoints.client import Client
 from wheels.endpoints.faults import RequestFailed, RequestRefused, ServerRefused
-from wheels.endpoints.probe import Probe, probe, probe_cost
+from wheels.endpoints.probe import Probe, probe_cost, probe_of
 from wheels.endpoints.retry import Patience
 from wheels.errors import WheelsError, check_choice
 from wheels.models.loading import Tokenizer
@@ -129,7 +129,7 @@ class RemoteTeacher:
             tokenizer, vocab_size, is_seq2seq = self._student
             request = self.ledger.reserve(*probe_cost(tokenizer))
             try:
-                found = probe(self.client, self.model, tokenizer)
+                found = probe_of(self.client, self.model, tokenizer)
             except WheelsError:
                 self.ledger.release(request)
                 raise

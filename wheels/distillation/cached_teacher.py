@@ -86,7 +86,7 @@ def _load(config: PretrainConfig, data: TrainingData, settings: CacheSettings) -
 def _ask(config: PretrainConfig, data: TrainingData, cache: TeacherCache) -> None:
     """Let a teacher at an address fill the cache, and say what that used."""
     pair = data.pair
-    with ScoringTeacher(
+    with ScoringTeacher.at(
         str(config.teacher),
         str(config.teacher_model),
         pair.tokenizer,

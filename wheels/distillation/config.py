@@ -19,7 +19,7 @@ from wheels.config.paths import PLACE, RUN, SETTINGS
 from wheels.data.options import OWN_METRIC, bad_rows_option
 from wheels.data.prompts import prompt_options
 from wheels.endpoints.address import is_address
-from wheels.endpoints.options import TEACHER, check_teacher, teacher_options
+from wheels.endpoints.options import ELSEWHERE, TEACHER, check_teacher, teacher_options
 from wheels.errors import WheelsError
 from wheels.reports import report_option
 
@@ -39,7 +39,7 @@ data_option = option_group("data")
 built_option = option_group("the student's size (without --student it is built from scratch)")
 objective_option = option_group("objective")
 prompt_option = option_group("prompt")
-OF_TEACHER = teacher_options(option_group("a teacher behind an address"))
+OF_TEACHER = teacher_options(option_group(ELSEWHERE))
 OF_PROMPT = prompt_options(prompt_option, "{source}; with a mark at its end for a llama built here")
 cache_option = option_group("cache of the teacher's probabilities")
 pcl_option = option_group("path consistency (--objective pcl)")

@@ -9,6 +9,7 @@ from wheels.endpoints.address import is_address
 from wheels.errors import WheelsError
 from wheels.secret import DEFAULT_KEY, read_secret
 
+ELSEWHERE = "a teacher behind an address"
 TEACHER = "folder or hub id of the teacher, or http://host:port/v1 of a server with it"
 
 

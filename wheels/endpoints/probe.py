@@ -50,7 +50,7 @@ class Probe:
         return f"{self.name} ({self.server}): {', '.join(parts)}"
 
 
-def probe(client: Client, model: str, tokenizer: Tokenizer) -> Probe:
+def probe_of(client: Client, model: str, tokenizer: Tokenizer) -> Probe:
     """Find out what a server has.
 
     A list of its models and a completion of two texts are asked for at the same time. The texts go out as text, and the

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -19,7 +20,7 @@ import torch
 from wheels.endpoints.address import endpoint_url
 from wheels.endpoints.client import Client, completion_of, content_of
 from wheels.endpoints.faults import AnswerUnusable, mapping
-from wheels.endpoints.probe import probe
+from wheels.endpoints.probe import Probe, probe_of
 from wheels.endpoints.retry import Patience
 from wheels.endpoints.usage import USED_NOTHING, Usage, usage_of
 from wheels.errors import WheelsError, shown
@@ -69,20 +70,30 @@ class ScoringTeacher:
     """A model behind a server of vLLM or `wheels serve` that scores texts for the training of a student.
 
     Args:
-        url: The server, such as `http://host:8000/v1`.
+        client: Sends the requests.
         model: What the server knows the model by.
-        tokenizer: The student's.
+        probe: What the server has.
         vocab_size: The student's token ids are below it.
         is_seq2seq: Whether the student is an encoder-decoder.
-        key_variable: The environment variable that holds the server's key; the default one may be missing, for no key.
-        patience: How long and how often a request is tried; None: as `Patience` has it.
 
     Raises:
-        WheelsError: where the server does not answer, or cannot be a teacher of this student.
+        WheelsError: where the server cannot score the texts of such a student.
     """
 
-    def __init__(
-        self,
+    def __init__(self, client: Client, model: str, probe: Probe, *, vocab_size: int, is_seq2seq: bool) -> None:
+        self.client, self.model, self.probe, self.vocab_size = client, model, probe, vocab_size
+        self.usage: Usage = USED_NOTHING
+        """What its requests used."""
+        if is_seq2seq and not probe.is_wheels:
+            raise WheelsError(
+                f"{client.url} scores prompts, and the student is an encoder-decoder, whose outputs are in none; serve "
+                "its teacher by `wheels serve`"
+            )
+
+    @classmethod
+    @contextmanager
+    def at(
+        cls,
         url: str,
         model: str,
         tokenizer: Tokenizer,
@@ -91,32 +102,27 @@ class ScoringTeacher:
         is_seq2seq: bool,
         key_variable: str = DEFAULT_KEY,
         patience: Patience | None = None,
-    ) -> None:
-        self.model, self.vocab_size = model, vocab_size
+    ) -> Iterator[ScoringTeacher]:
+        """Yield the model at an address, once it is known to have the student's tokenizer.
+
+        Args:
+            url: The server, such as `http://host:8000/v1`.
+            model: What the server knows the model by.
+            tokenizer: The student's.
+            vocab_size: As for the class.
+            is_seq2seq: As for the class.
+            key_variable: The environment variable that holds the server's key; the default one may be missing, for no
+                key.
+            patience: How long and how often a request is tried; None: as `Patience` has it.
+
+        Raises:
+            WheelsError: where the server does not answer, or cannot be a teacher of this student.
+        """
         address = endpoint_url(url, "/completions")
-        self.client = Client(address, key_variable=key_variable, patience=patience, workers=WORKERS)
-        self.usage: Usage = USED_NOTHING
-        """What its requests used."""
-        try:
-            self.probe = probe(self.client, model, tokenizer)
-            if is_seq2seq and not self.probe.is_wheels:
-                raise WheelsError(
-                    f"{self.client.url} scores prompts, and the student is an encoder-decoder, whose outputs are in "
-                    "none; serve its teacher by `wheels serve`"
-                )
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> ScoringTeacher:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self.client.close()
+        client = Client(address, key_variable=key_variable, patience=patience, workers=WORKERS)
+        with closing(client):
+            found = probe_of(client, model, tokenizer)
+            yield cls(client, model, found, vocab_size=vocab_size, is_seq2seq=is_seq2seq)
 
     def score(self, sources: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], k: int) -> list[TokenScores]:
         """Return the scores of each text after its source.

@@ -3,13 +3,12 @@
 import pytest
 
 from tests.decoding.tiny import write
-from tests.envs.tiny import ROWS, SOURCES
+from tests.envs.tiny import SOURCES
 from wheels.decoding.methods.method import cascade, prompt_lookup, speculative, take_back, verified
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.models.costs import costs_of
 from wheels.decoding.remote.pair import RemotePair
-from wheels.decoding.teacher_forcing import teacher_force
-from wheels.envs.vector import DeferralVectorEnv
+from wheels.decoding.teacher_forcing import teacher_logits
 from wheels.errors import WheelsError
 from wheels.models.pair import Pair
 
@@ -47,9 +46,8 @@ def test_processors_of_both_models_logits(server, far):
 def test_whatever_reads_the_teacher_itself(server, far):
     there = far(server)
     for needs in (
-        lambda: teacher_force(there, [[3]], [[4]]),
         lambda: costs_of(there, 4),
-        lambda: DeferralVectorEnv(2, there, ROWS),
+        lambda: list(teacher_logits(there, [[3]], [[4]])),
         lambda: there.save_teacher("nowhere"),
     ):
         with pytest.raises(

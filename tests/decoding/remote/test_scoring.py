@@ -1,7 +1,7 @@
 """A teacher at an address scores texts as the same teacher here does; what is wrong with its answer is said."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from typing import Any
 
@@ -24,9 +24,9 @@ QUICK = Patience(2, 2.0, base=0.001)
 SERVERS = ["vllm", "wheels llama", "wheels t5"]
 
 
-def asked(pair: Pair, url: str, model: str) -> ScoringTeacher:
+def asked(pair: Pair, url: str, model: str) -> AbstractContextManager[ScoringTeacher]:
     settings: dict[str, Any] = {"vocab_size": pair.vocab_size, "is_seq2seq": pair.is_seq2seq, "patience": QUICK}
-    return ScoringTeacher(url, model, pair.tokenizer, **settings)
+    return ScoringTeacher.at(url, model, pair.tokenizer, **settings)
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -80,7 +80,7 @@ def test_the_whole_vocabulary_leaves_no_rest(there):
 
 @pytest.fixture
 def tried(pair: Pair, server: FakeVllm) -> Iterator[ScoringTeacher]:
-    with closing(asked(pair, server.url, NAME)) as teacher:
+    with asked(pair, server.url, NAME) as teacher:
         yield teacher
 
 
@@ -148,4 +148,4 @@ def test_what_may_pass_is_tried_again(server, tried):
 
 def test_a_server_of_prompts_is_no_teacher_of_an_encoder_decoder(server):
     with pytest.raises(WheelsError, match="whose outputs are in none; serve its teacher by `wheels serve`"):
-        asked(make_pair("t5"), server.url, NAME)
+        asked(make_pair("t5"), server.url, NAME).__enter__()
