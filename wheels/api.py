@@ -280,7 +280,10 @@ def train(config: TrainConfig) -> Model:
     from wheels.agents.run import run
 
     run(config)
-    return Model.load(config.output, teacher=config.teacher, device=config.device, dtype=config.dtype)
+    teacher: str | RemoteTeacher = config.teacher
+    if config.teacher_model is not None:
+        teacher = RemoteTeacher(config.teacher, config.teacher_model, key_variable=config.teacher_key)
+    return Model.load(config.output, teacher=teacher, device=config.device, dtype=config.dtype)
 
 
 def pretrain(config: PretrainConfig) -> Path:

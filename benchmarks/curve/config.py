@@ -11,10 +11,15 @@ from wheels.data.options import OWN_METRIC
 from wheels.data.prompts import check_given
 from wheels.decoding.methods.choices import MODE_HELP, MODES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
+from wheels.decoding.remote.prices import Prices, check_prices
 from wheels.decoding.remote.span import FORMS, check_span
+from wheels.endpoints.options import ELSEWHERE, TEACHER, check_teacher, teacher_options
 from wheels.errors import WheelsError
 
 model_option = option_group("models")
+OF_TEACHER = teacher_options(option_group(ELSEWHERE))
+AXES = ("use", "dollars")
+"""What quality is drawn against: the share of the tokens that the teacher wrote, or what its calls cost."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,9 @@ class CurveConfig(PairConfig):
         metavar="DIR",
         reads=PLACE,
     )
+    teacher: str | None = model_option(None, TEACHER + " (default: the model's own)", reads=PLACE)
+    teacher_model: str | None = OF_TEACHER[0]
+    teacher_key: str = OF_TEACHER[1]
     span: str = model_option(
         "tokens:1", f"how much one call buys of a teacher with a tokenizer of its own: {FORMS}", check=check_span
     )
@@ -59,6 +67,12 @@ class CurveConfig(PairConfig):
         None, "data to calibrate on first; never the data that is scored", reads=PLACE
     )
     calibration_limit: int | None = data_option(None, "rows to calibrate on (default: all)", minimum=1)
+    x: str = option("use", "what quality is drawn against: teacher use, or dollars by --prices", choices=AXES)
+    prices: tuple[str, ...] = option(
+        (),
+        "dollars for a million tokens, such as prompt=0.40,cached=0.10,completion=1.60",
+        check=check_prices,
+    )
     output: str = option("curve", "folder for the results; a rerun into it continues", metavar="DIR", writes=RUN)
     student_weights: str = weights_option("student")
     teacher_weights: str = weights_option("teacher")
@@ -67,7 +81,13 @@ class CurveConfig(PairConfig):
     def __post_init__(self) -> None:
         """Check every value; budgets are put in order, and each rule and budget stands once."""
         check_fields(self)
-
+        check_teacher(self.teacher, self.teacher_model, self.teacher_key)
+        if (self.x == "dollars") != bool(self.prices):
+            raise WheelsError(f"x dollars and prices go together, got x {self.x} and prices {','.join(self.prices)!r}")
+        if self.prices:
+            Prices.of(self.prices)
+            if self.span != "tokens:1":
+                raise WheelsError(f"x dollars counts calls of one token, got span {self.span}; leave it out")
         if self.calibration_limit is not None and self.calibration_data is None:
             raise WheelsError(f"calibration_limit needs calibration_data, got {self.calibration_limit} without")
 

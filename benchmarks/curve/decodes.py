@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ from wheels.benchmarks.core.decodes import Decode, depends_on
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.config.fields import weights_of
 from wheels.data.tasks import Row, digest, load_task
-from wheels.decoding.across.pair import load_pair
 from wheels.decoding.commands import calibrate
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.commands.calibration_hint import calibration_hint
+from wheels.decoding.commands.teachers import pair_loader
 from wheels.decoding.methods.calibrated import calibrated, known_rules, levels_of, threshold_of
 from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.online import RATE
@@ -52,8 +51,8 @@ def load_artefact(config: CurveConfig) -> Artefact:
     """Return the model that is to be measured."""
     use_backend(config.backend)
     place: dict[str, Any] = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
-    place["load_pair"] = partial(load_pair, span=config.span)
-    artefact = Artefact.of_student(config.model, config.teacher, **place)
+    load, teacher = pair_loader(config)
+    artefact = Artefact.of_student(config.model, teacher, load_pair=load, **place)
     set_threads(config.threads, artefact.pair)
     return artefact
 
@@ -126,8 +125,8 @@ def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list
     It is kept beside the results: the model's folder stays as it is.
     """
     shared = (
-        "teacher", "span", "source", "target", "bad_rows", "max_new_tokens", "batch_size", "device", "dtype", "threads",
-        "backend", "student_weights", "teacher_weights",
+        "teacher", "teacher_model", "teacher_key", "span", "source", "target", "bad_rows", "max_new_tokens",
+        "batch_size", "device", "dtype", "threads", "backend", "student_weights", "teacher_weights",
     )  # fmt: skip
     settings = CalibrateConfig(
         model=config.model or EMBEDDED,

@@ -17,6 +17,8 @@ from wheels.benchmarks.core.results import plain_values, write_result
 from wheels.benchmarks.curve.config import CurveConfig
 from wheels.benchmarks.curve.decodes import CurvePlan, decodes_of, make_plan, points_digest, rows_digest
 from wheels.benchmarks.curve.diagnostics import diagnose
+from wheels.benchmarks.curve.money import as_text as money_text
+from wheels.benchmarks.curve.money import money_of
 from wheels.benchmarks.curve.plot import draw
 from wheels.benchmarks.curve.report import report, sections
 from wheels.benchmarks.curve.resampled import Measured, SentenceStatistics
@@ -24,13 +26,17 @@ from wheels.benchmarks.curve.summary import summarise
 from wheels.benchmarks.curve.table import as_csv, as_text
 from wheels.config.parsing import as_command, to_dict, versions, write_resolved
 from wheels.data.tasks import Task
+from wheels.decoding.remote.prices import Prices
 from wheels.files import write_text
 from wheels.metrics import sentence_statistics, signature
 from wheels.metrics.names import Reference
 from wheels.models.readable import readable_rows
 from wheels.runs import claim, find
 
-INCIDENTAL = ("output", "threads", "batch_size", "model", "teacher", "also", "calibration_limit")
+INCIDENTAL = (
+    *("output", "threads", "batch_size", "model", "teacher", "also", "calibration_limit"),
+    *("teacher_key", "x", "prices"),
+)
 """Settings that change no figure, or are known by the digest of what they name."""
 
 
@@ -93,8 +99,13 @@ def _measure(
     write_resolved(config, folder, {"data_digest": data_digest, "model_digest": plan.model_digest})
     diagnostics = diagnose(config, plan, runs[0], task, data_digest)
     curve["details"] = diagnostics.details
+    if config.prices:
+        lengths = list(map(len, plan.artefact.pair.encode(measured.sources)))
+        curve["details"] |= {"money": money_of(measured, lengths, Prices.of(config.prices))}
     write_results(curve, measured, folder, sections(curve, diagnostics), as_command("wheels bench curve", config))
     print(as_text(curve))
+    if config.prices:
+        print(money_text(curve))
     print(f"written to {folder}: curve.json, curve.csv, curve.png, curve-dark.png, report.html")
     return curve
 

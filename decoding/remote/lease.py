@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from filelock import FileLock
 
@@ -104,7 +104,7 @@ class Lease:
                     held[other][name] += part_of(amount, place, len(others))
         return held[self.number], self.number in ended
 
-    def _is_amounts(self, value: Any) -> bool:
+    def _is_amounts(self, value: Any) -> TypeGuard[Amounts]:
         """Whether a value holds an amount of all that is limited."""
         return isinstance(value, dict) and value.keys() == self.limits.keys() and all(map(_is_count, value.values()))
 

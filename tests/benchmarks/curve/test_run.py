@@ -36,7 +36,7 @@ OTHER_ROWS = [Row(f"Anderer Satz {i}", "text") for i in range(5)]
 class Prompted:
     """What the curve reads and sets of a pair."""
 
-    prompt, source_limit = Prompt(), None
+    prompt, source_limit, is_remote = Prompt(), None, False
 
     def read_by(self, prompt: str) -> None:
         self.prompt = Prompt.of(prompt)
