@@ -42,8 +42,7 @@ def test_a_command_sets_it_before_torch_and_a_library_never(code: str, policy: s
 
 
 def pair(*sizes: int) -> Any:
-    student, teacher = (SimpleNamespace(num_parameters=lambda size=size: size) for size in sizes)
-    return SimpleNamespace(student=student, teacher=teacher)
+    return SimpleNamespace(models=[SimpleNamespace(num_parameters=lambda size=size: size) for size in sizes])
 
 
 @pytest.fixture
