@@ -25,6 +25,7 @@ from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.params import DecodeParams
 from wheels.errors import WheelsError
+from wheels.models.pair import Pair
 from wheels.output.page import Picture
 from wheels.policy.calibration import NotCalibrated
 
@@ -323,7 +324,7 @@ def test_the_artefact_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> Non
         CurveConfig(model="m", teacher="t", device="cuda", dtype="bfloat16", threads=3, teacher_weights="int8")
     )
     weights = {"student_weights": "float32", "teacher_weights": "int8"}
-    assert asked == [(("m", "t"), {"device": "cuda", "dtype": "bfloat16", **weights})]
+    assert asked == [(("m", "t"), {"load_pair": Pair.load, "device": "cuda", "dtype": "bfloat16", **weights})]
     assert threads == [(3, "the pair")]
 
 
