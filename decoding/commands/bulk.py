@@ -106,6 +106,11 @@ def _written(
             remark(f"{shown} is done already")
             return Summary(held.note["used"])
         lines, numbers = Lines(rows), shard.rows(len(sources))
+        if lease is not None and lease.has_left and numbers and not lines.count:
+            raise WheelsError(
+                f"shard {shard} has ended by {lease.path}, and left what it had to others; remove that file to begin a "
+                "new account"
+            )
         used = _write(_accounted(config, ledger, lease), sources, numbers, lines, lease)
         _publish(config, lines, place)
         held.note["used"] = used.state
@@ -182,9 +187,6 @@ def _write(config: GenerateConfig, sources: FileTexts, numbers: range, lines: Li
         numbers: Those that are written.
         lines: What is written of them.
         lease: What may be spent, where shards share it.
-
-    Raises:
-        WheelsError: for a shard that begins anew, and has given its money to others.
     """
     done, online = lines.count, config.budget_mode == "online"
     used = Summary(lines.state.get("used"))
@@ -194,20 +196,14 @@ def _write(config: GenerateConfig, sources: FileTexts, numbers: range, lines: Li
         told = [[budget, *counts] for budget, counts in spent.items()]
         lines.commit({"used": used.state, "spent": told})
 
-    if lease is not None and lease.has_left and numbers and not done:
-        raise WheelsError(
-            f"shard {lease.number}/{lease.count} has ended by {lease.path}, and left what it had to others; remove "
-            "that file to begin a new account"
-        )
     if done:
         remark(f"{done:,} of {len(numbers):,} texts are written already")
     artefact = load_artefact(config, conversations=isinstance(next(iter(sources)), Conversation))
     set_threads(config.threads, artefact.pair)
     first, said = numbers.start + done, time.monotonic()
     texts = islice(iter(sources), first, numbers.stop)
-    accounts = artefact.pair.remote.ledger if lease is not None and isinstance(artefact.pair, RemotePair) else None
-    if accounts is not None and lease is not None:
-        accounts.join(lease)
+    if lease is not None and isinstance(artefact.pair, RemotePair):
+        artefact.pair.remote.ledger.join(lease)
     with closing(artefact.pair), Progress(len(numbers), "text", done=done, bar=many(config, numbers)) as progress:
         try:
             for trace in generate(config, artefact, texts, first=first, spent=spent, total=len(numbers) - done):
@@ -222,6 +218,6 @@ def _write(config: GenerateConfig, sources: FileTexts, numbers: range, lines: Li
                 commit()
             raise
         commit()
-        if accounts is not None:
-            accounts.leave()
+        if isinstance(artefact.pair, RemotePair):
+            artefact.pair.remote.ledger.leave()
     return used
