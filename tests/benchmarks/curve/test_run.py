@@ -25,7 +25,6 @@ from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.params import DecodeParams
 from wheels.errors import WheelsError
-from wheels.models.pair import Pair
 from wheels.output.page import Picture
 from wheels.policy.calibration import NotCalibrated
 
@@ -37,7 +36,7 @@ OTHER_ROWS = [Row(f"Anderer Satz {i}", "text") for i in range(5)]
 class Prompted:
     """What the curve reads and sets of a pair."""
 
-    prompt, source_limit, is_remote = Prompt(), None, False
+    prompt, source_limit = Prompt(), None
 
     def read_by(self, prompt: str) -> None:
         self.prompt = Prompt.of(prompt)
@@ -324,7 +323,8 @@ def test_the_artefact_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> Non
         CurveConfig(model="m", teacher="t", device="cuda", dtype="bfloat16", threads=3, teacher_weights="int8")
     )
     weights = {"student_weights": "float32", "teacher_weights": "int8"}
-    assert asked == [(("m", "t"), {"load_pair": Pair.load, "device": "cuda", "dtype": "bfloat16", **weights})]
+    assert asked[0][1].pop("load_pair").keywords == {"span": "tokens:1"}
+    assert asked == [(("m", "t"), {"device": "cuda", "dtype": "bfloat16", **weights})]
     assert threads == [(3, "the pair")]
 
 
