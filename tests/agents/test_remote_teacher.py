@@ -144,7 +144,7 @@ def test_an_address_needs_a_name(config: TrainConfig) -> None:  # noqa: F811
 def test_a_server_that_stops_answering_ends_the_environment(pair):
     causal = make_pair("llama")
     with fake_vllm(causal.teacher, causal.tokenizer) as running:
-        teacher = RemoteTeacher(running.url, NAME, attempts=1, timeout=2.0)
+        teacher = RemoteTeacher(running.url, NAME, attempts=1)
         far = RemotePair(causal.student, teacher, causal.tokenizer)
         env = DeferralVectorEnv(2, far, ROWS, reward="terminal", metric="chrf", max_new_tokens=8)
         env.reset(seed=1)

@@ -20,7 +20,7 @@ from wheels.models.pair import Pair
 
 SOURCES = [[5, 6, 7], [8], [9, 10, 11, 12], [13, 3]]
 TEXTS = [[6, 7], [9, 10, 11, 5], [8], [7, 7, 7]]
-QUICK = Patience(2, 2.0, base=0.001)
+QUICK = Patience(2, 30.0, base=0.001)
 SERVERS = ["vllm", "wheels llama", "wheels t5"]
 
 
