@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 if not all(map(find_spec, ("fastapi", "uvicorn", "openai"))):
     pytest.skip("what `wheels serve` needs is not installed (the extras serve and test)", allow_module_level=True)
@@ -19,6 +20,7 @@ from tests.decoding.tiny import make_pair
 from tests.envs.tiny import ROWS, SOURCES
 from wheels.agents.config import TrainConfig
 from wheels.agents.run import run
+from wheels.agents.trainer import with_pseudo_references
 from wheels.decoding.remote.pair import RemotePair, scoring_elsewhere
 from wheels.decoding.remote.teacher import RemoteTeacher
 from wheels.decoding.teacher_forcing import teacher_choices, teacher_force, teacher_shards
@@ -115,14 +117,11 @@ def test_what_is_learnt_is_the_same(config: TrainConfig, server: Served, tmp_pat
     assert read_json(tmp_path / "far" / "deferral" / "config.json")["teacher"] == "big"
 
 
-@pytest.mark.slow
-def test_references_are_sampled_a_text_at_a_time(config: TrainConfig, server: Served, tmp_path: Path) -> None:  # noqa: F811
-    address = {"teacher": f"{server.url}/v1", "teacher_model": "big"}
-    before = dict(server.service.metrics.counters["requests"])
-    run(replace(config, seeds=1, rounds=0, pseudo_references=2, baselines=(), output=str(tmp_path / "far"), **address))
-    after = server.service.metrics.counters["requests"]
-    sent = sum(after.values()) - sum(before.values())
-    assert 2 * 24 <= sent < 2 * 24 + 40, "two requests for each of 24 texts, and those of the warm start's states"
+def test_references_are_sampled_a_text_at_a_time(config: TrainConfig, there: RemotePair, tmp_path: Path) -> None:  # noqa: F811
+    before = there.remote.ledger.requests
+    found = with_pseudo_references(there, ROWS, replace(config, pseudo_references=2), tmp_path, Accelerator(cpu=True))
+    assert there.remote.ledger.requests == before + 2 * len(ROWS)
+    assert [len(row.references) for row in found] == [2] * len(ROWS) and there.remote.span.most == 1
 
 
 def test_a_student_whose_tokens_are_ruled_is_refused(there):
