@@ -37,10 +37,10 @@ class HeadInputs:
         self.code_S = torch.arange(size + 1.0, 1.0, -1.0)
         self.behind_1 = torch.tensor([size + 1.0])
         """The code of the position itself: what is not ahead has no smaller one."""
-        distance_C = size + 1 - torch.arange(size + 1.0)
-        self.jump_C3 = torch.stack([distance_C == 1, distance_C > 0, distance_C.log1p()], -1).float()
+        distance_L = size + 1 - torch.arange(size + 1.0)
+        self.jump_L3 = torch.stack([distance_L == 1, distance_L > 0, distance_L.log1p()], -1).float()
         """Of each code whether the token is the next, whether it comes, and `log(1 + distance)`; 0 is of no token."""
-        self.jump_C3[0] = 0.0
+        self.jump_L3[0] = 0.0
 
     def admit(self, row: int, source: Sequence[int]) -> None:
         """Take the source of a new text."""
@@ -68,5 +68,5 @@ class HeadInputs:
         numbers, source = self.numbers_BX, self.source_B1S
         if rows_R is not None:
             numbers, source = numbers.index_select(0, rows_R), source.index_select(0, rows_R)
-        told = {"code_S": self.code_S, "behind_1": self.behind_1, "jump_C3": self.jump_C3}
+        told = {"code_S": self.code_S, "behind_1": self.behind_1, "jump_L3": self.jump_L3}
         return {"numbers_MX": numbers, "source_M1S": source, **told}

@@ -3,7 +3,7 @@
 In torch they are some forty calls, which take longer than a small student's whole step. Here they are few operators:
 what is linear is folded into the weights of the first layer, which trunk and shift share. Which tokens of its source a
 text has copied is told (`wheels.decoding.models.head_inputs`); where the best tokens would lead is looked up.
-Letters: M states, S tokens of the longest source, C codes of positions in it, F features, X columns of the first layer.
+Letters: M states, S tokens of the longest source, L codes of positions in it, F features, X columns of the first layer.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class HeadWriter:
         graph = self.graph
         source_M1S = graph.input("source_M1S", torch.int64, ["M", 1, "S"])
         code_S, behind_1 = graph.input("code_S", torch.float32, ["S"]), graph.input("behind_1", torch.float32, [1])
-        jump_C3 = graph.input("jump_C3", torch.float32, ["C", 3])
+        jump_L3 = graph.input("jump_L3", torch.float32, ["L", 3])
         place_M11 = graph.op("Gather", numbers_MX, graph.constant([[len(NUMBERS) + 1]]), axis=1)
         code_M1S = graph.op("Add", code_S, place_M11)
         token_M21 = graph.op("Gather", token_MK, graph.constant([[0], [1]]), axis=1)
@@ -111,7 +111,7 @@ class HeadWriter:
         comes_M2S = graph.op("And", same_M2S, graph.op("Less", code_M1S, behind_1))
         code_M2S = graph.op("Where", comes_M2S, code_M1S, self._number(0.0))
         nearest_M2 = graph.op("ReduceMax", code_M2S, graph.constant([-1]), keepdims=0)
-        jump_M23 = graph.op("Gather", jump_C3, graph.op("Cast", nearest_M2, to=TYPES[torch.int64]))
+        jump_M23 = graph.op("Gather", jump_L3, graph.op("Cast", nearest_M2, to=TYPES[torch.int64]))
         return graph.op("Reshape", jump_M23, graph.constant([0, 6]))
 
     def _tokens(self, token_MK: str) -> list[str]:
