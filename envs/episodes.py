@@ -234,8 +234,8 @@ class EpisodeBatch:
 
     def _know(self, row_R: torch.Tensor, output: Output, teacher_RV: torch.Tensor | None) -> None:
         """Note what the models computed in some rows, in order."""
-        pairs = zip(vars(self.student).values(), vars(output).values(), strict=True)
-        self.student = Output(*(_put(old_BX, row_R, new_RX) for old_BX, new_RX in pairs))
+        logits_RV = _put(self.student.logits_RV, row_R, output.logits_RV)
+        self.student = Output(logits_RV, _put(self.student.hidden_RD, row_R, output.hidden_RD))
         if self.teacher_BV is not None and teacher_RV is not None:
             self.teacher_BV = _put(self.teacher_BV, row_R, teacher_RV)
 
