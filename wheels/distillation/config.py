@@ -137,6 +137,9 @@ class PretrainConfig:
     learning_rate: float = option(1e-3, "peak learning rate of AdamW", minimum=0.0)
     warmup: float = optimizer_option(0.05, "steps in which it rises: share, or number from 1 on", minimum=0.0)
     schedule: str = optimizer_option("cosine", "how the learning rate falls", choices=SCHEDULES)
+    lora_rank: int | None = optimizer_option(
+        None, "train adapters of rank R on --student, which is else frozen; merged at the end", minimum=1, metavar="R"
+    )
     max_source_length: int = data_option(256, "leave out rows whose source has more tokens", minimum=1)
     max_target_length: int = data_option(256, "leave out rows whose target has more; longest output", minimum=2)
     options: str | None = optimizer_option(
@@ -169,6 +172,10 @@ class PretrainConfig:
         check_fields(self)
         if self.keep_layers is not None and self.student is None:
             raise WheelsError(f"keep_layers {self.keep_layers} is of a --student that there is; or use --layers")
+        if self.lora_rank is not None and (self.student is None or self.trainer == "trl"):
+            raise WheelsError(
+                f"lora_rank {self.lora_rank} is for a --student that there is, and --trainer wheels; leave it out"
+            )
         if self.objective != "ce" and self.teacher is None:
             raise WheelsError(f"objective {self.objective!r} needs a teacher: give --teacher DIR, or use ce")
         check_teacher(self.teacher, self.teacher_model, self.teacher_key)

@@ -39,6 +39,6 @@ def set_query_rate(optimizer: torch.optim.Optimizer, model: PreTrainedModel) -> 
     """
     if model.config.model_type not in T5_FAMILY:
         return
-    queries = [weight for name, weight in model.named_parameters() if name.endswith(".q.weight")]
+    queries = [weight for name, weight in model.named_parameters() if ".q." in name]
     for group, apart in taken_out(optimizer, queries):
         optimizer.add_param_group(group | {"params": apart, "lr": group["lr"] * model.config.d_kv**-0.5})

@@ -41,6 +41,7 @@ from wheels.endpoints.address import is_address
 from wheels.errors import WheelsError
 from wheels.files import write_json
 from wheels.metrics import code_of_metric, find_metric, score
+from wheels.models.adapters import check_peft, with_lora
 from wheels.models.families import refusal
 from wheels.models.loading import check_device, load_config, model_digest, save_model, set_loading
 from wheels.models.places import check_place
@@ -126,6 +127,7 @@ def _train_into(
     data = load_training_data(config, task, rationales)
     examples = training_examples(config, data, task.train, folder / TEACHER_OUTPUTS, rationales)
     validation = _validation(config, task)
+    merge = with_lora(data.student, config.lora_rank, config.seed) if config.lora_rank else None
     log.info("training on %s", workload(config, len(examples), len(validation)))
     if config.trainer == "trl":
         from wheels.distillation.trl_baseline import train_with_trl
@@ -133,6 +135,8 @@ def _train_into(
         facts = train_with_trl(config, data, examples, folder)
     else:
         facts = train(config, data, examples, folder, validation, metrics)
+    if merge is not None:
+        merge()
     save_model(data.student, data.pair.tokenizer, folder)
     write_resolved(config, folder, {"data_digest": task.digest, "prompt": data.pair.prompt.noted})
     write_json(folder / FACTS, facts)
@@ -303,7 +307,9 @@ def _identity(config: PretrainConfig, task: Task, rationales: Rationales | None)
 
 
 def _check_machine(config: PretrainConfig) -> None:
-    """Refuse a device or a precision that cannot train here."""
+    """Refuse a device or a precision that cannot train here, and adapters without their package."""
+    if config.lora_rank:
+        check_peft(f"lora_rank {config.lora_rank}")
     place = check_device(config.device)
     if place.index:
         raise WheelsError(
