@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wheels.benchmarks.core.config import PairConfig, data_option, statistics_option
-from wheels.config.fields import backend_option, check_fields, option, option_group, weights_option
+from wheels.config.fields import backend_option, check_fields, option, option_group, tokens_option, weights_option
 from wheels.config.paths import PLACE, RUN
 from wheels.data.options import OWN_METRIC
 from wheels.data.prompts import check_given
@@ -73,6 +73,7 @@ class CurveConfig(PairConfig):
         "dollars for a million tokens, such as prompt=0.40,cached=0.10,completion=1.60",
         check=check_prices,
     )
+    max_tokens_in_flight: int | None = tokens_option()
     output: str = option("curve", "folder for the results; a rerun into it continues", metavar="DIR", writes=RUN)
     student_weights: str = weights_option("student")
     teacher_weights: str = weights_option("teacher")

@@ -126,7 +126,8 @@ def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list
     """
     shared = (
         "teacher", "teacher_model", "teacher_key", "span", "source", "target", "bad_rows", "max_new_tokens",
-        "batch_size", "device", "dtype", "threads", "backend", "student_weights", "teacher_weights",
+        "batch_size", "max_tokens_in_flight", "device", "dtype", "threads", "backend", "student_weights",
+        "teacher_weights",
     )  # fmt: skip
     settings = CalibrateConfig(
         model=config.model or EMBEDDED,
@@ -230,6 +231,7 @@ def signature_of(config: CurveConfig, plan: CurvePlan, key: PointKey, data_diges
     moves |= {name: kind for name, kind in weights_of(config).items() if kind != "float32"}
     if moves:
         moves["batch_size"] = config.batch_size
+        moves |= {"max_tokens": config.max_tokens_in_flight} if config.max_tokens_in_flight else {}
     shared = depends_on(config, plan.artefact, RULES.get(key.rule), key.seed, data_digest, rows)
     return (
         shared

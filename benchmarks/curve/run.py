@@ -26,6 +26,7 @@ from wheels.benchmarks.curve.summary import summarise
 from wheels.benchmarks.curve.table import as_csv, as_text
 from wheels.config.parsing import as_command, to_dict, versions, write_resolved
 from wheels.data.tasks import Task
+from wheels.decoding.memory import rows_for
 from wheels.decoding.remote.prices import Prices
 from wheels.files import write_text
 from wheels.metrics import sentence_statistics, signature
@@ -34,7 +35,7 @@ from wheels.models.readable import readable_rows
 from wheels.runs import claim, find
 
 INCIDENTAL = (
-    *("output", "threads", "batch_size", "model", "teacher", "also", "calibration_limit"),
+    *("output", "threads", "batch_size", "max_tokens_in_flight", "model", "teacher", "also", "calibration_limit"),
     *("teacher_key", "x", "prices"),
 )
 """Settings that change no figure, or are known by the digest of what they name."""
@@ -72,6 +73,8 @@ def _decoded(config: CurveConfig, plan: CurvePlan, task: Task, data_digest: str)
     rows = task.rows(config.split)[: config.limit]
     rows = readable_rows(plan.artefact.pair, rows, f"{task.name}: {config.split}", config.bad_rows)
     sources, decodes = [row.source for row in rows], decodes_of(config, plan, data_digest, len(rows))
+    pair, most = plan.artefact.pair, config.max_tokens_in_flight
+    size = rows_for(pair, sources, config.max_new_tokens, config.batch_size, most)
     return Measured(
         task=task.name,
         student=plan.artefact.student_name,
@@ -82,7 +85,7 @@ def _decoded(config: CurveConfig, plan: CurvePlan, task: Task, data_digest: str)
         budgets=config.budgets,
         rules=tuple(plan.seeds),
         mode=config.mode,
-        outputs=decode_all(plan.artefact.pair, sources, decodes, Path(config.output) / "points", config.batch_size),
+        outputs=decode_all(pair, sources, decodes, Path(config.output) / "points", size),
         resamples=config.resamples,
         notes=plan.notes,
     )

@@ -25,7 +25,16 @@ from typing import Any
 
 from wheels.config.parsing import to_dict
 from wheels.data.conversations import Conversation
-from wheels.decoding.commands.generate import PART, count, generate, load_artefact, many, render, summed_up
+from wheels.decoding.commands.generate import (
+    PART,
+    count,
+    generate,
+    load_artefact,
+    many,
+    render,
+    summed_up,
+    within_memory,
+)
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.commands.inputs import FileTexts
 from wheels.decoding.commands.merge import is_finished, join_ranks, lease_place, run_folder
@@ -49,10 +58,12 @@ from wheels.threads import set_threads
 EVERY = 1.0
 """Seconds after which what was written is committed: about as much of it is lost by a kill."""
 INCIDENTAL = (
-    *("text", "output", "batch_size", "threads", "on_error"),
+    *("text", "output", "batch_size", "max_tokens_in_flight", "threads", "on_error"),
     *("teacher_key", "teacher_timeout", "teacher_attempts", "ledger", "write_on"),
 )
-"""Settings that a run may go on with other values of; in online and dollars mode the batch size decides too."""
+"""Settings that a run may go on with other values of; in online and dollars mode the rows of a pass decide too."""
+ROWS = ("batch_size", "max_tokens_in_flight")
+"""What decides how many texts are decoded at once."""
 LIMITS = {"dollars": "budget_dollars", "requests": "max_teacher_requests", "tokens": "max_teacher_tokens"}
 """What a teacher at an address may cost in all: the settings, by what a lease calls them."""
 
@@ -141,7 +152,7 @@ def _publish(config: GenerateConfig, lines: Lines, place: Path) -> None:
 def identity_of(config: GenerateConfig) -> dict[str, Any]:
     """Return everything that the outputs depend on."""
     online = config.mode in ("online", PACED)
-    settings = to_dict(config, [name for name in INCIDENTAL if not (online and name == "batch_size")])
+    settings = to_dict(config, [name for name in INCIDENTAL if not (online and name in ROWS)])
     settings["device"] = config.device.partition(":")[0]  # whichever of several alike
     settings["input_digest"] = digest_of(Path(str(config.input)))
     if config.student is not None:
@@ -200,6 +211,7 @@ def _write(config: GenerateConfig, sources: FileTexts, numbers: range, lines: Li
         remark(f"{done:,} of {len(numbers):,} texts are written already")
     artefact = load_artefact(config, conversations=isinstance(next(iter(sources)), Conversation))
     set_threads(config.threads, artefact.pair)
+    config = within_memory(config, artefact, sources)
     first, said = numbers.start + done, time.monotonic()
     texts = islice(iter(sources), first, numbers.stop)
     if lease is not None and isinstance(artefact.pair, RemotePair):

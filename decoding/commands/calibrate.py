@@ -21,6 +21,7 @@ from wheels.config.parsing import to_dict
 from wheels.data.tasks import digest, load_task
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.commands.teachers import pair_loader
+from wheels.decoding.memory import rows_for
 from wheels.decoding.methods.calibrated import known_rules, rule_of
 from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.rule import Rule
@@ -168,14 +169,15 @@ def measure(
     if beside is not None and beside.others((rule.name, seed, b) for rule, seed in scorers for b in budgets):
         _check_alike(beside, calibration, str(place or "what is kept"))
     log.info("calibrating %s", effort(len(scorers), len(budgets), len(rows)))
-    sources = [row.source for row in rows]
+    sources, longest = [row.source for row in rows], config.max_new_tokens
+    size = rows_for(artefact.pair, sources, longest, config.batch_size, config.max_tokens_in_flight)
     calibration.points += points_of(
         artefact.pair,
         sources,
         scorers,
         budgets,
-        batch_size=config.batch_size,
-        max_new_tokens=config.max_new_tokens,
+        batch_size=size,
+        max_new_tokens=longest,
         kept=None if place is None else place.with_name(KEPT),
         made_from=[asdict(replace(calibration, date="")), *(_origin(artefact, *scorer) for scorer in scorers)],
     )

@@ -14,6 +14,7 @@ from wheels.config.fields import (
     option,
     option_group,
     threads_option,
+    tokens_option,
     trust_option,
     weights_option,
 )
@@ -62,6 +63,7 @@ class CalibrateConfig:
     seeds: int = option(3, "how many trained heads, and draws of the random rule, are calibrated", minimum=1)
     max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)
     batch_size: int = machine_option(64, "rows decoded at once", minimum=1)
+    max_tokens_in_flight: int | None = tokens_option()
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
     attn_implementation: str | None = attention_option()

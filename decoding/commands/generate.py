@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sized
+from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from typing import Any
@@ -13,6 +14,7 @@ from wheels.config.fields import weights_of
 from wheels.data.prompts import chosen_prompt
 from wheels.decoding.across.pair import load_pair
 from wheels.decoding.commands.generate_config import GenerateConfig
+from wheels.decoding.memory import Texts, rows_for
 from wheels.decoding.methods.calibrated import rule_of
 from wheels.decoding.methods.choices import BUDGETED, DRAFT_LENGTHS, TOLERANCES
 from wheels.decoding.methods.method import (
@@ -105,6 +107,12 @@ def remote_teacher(config: GenerateConfig) -> RemoteTeacher:
         ledger=config.ledger,
         on_error=config.on_teacher_error,
     )
+
+
+def within_memory(config: GenerateConfig, artefact: Artefact, sources: Texts) -> GenerateConfig:
+    """Return the configuration with as many rows as its bound of tokens allows; say what memory they need, if much."""
+    rows = rows_for(artefact.pair, sources, config.max_new_tokens, config.batch_size, config.max_tokens_in_flight)
+    return replace(config, batch_size=rows)
 
 
 def generate(

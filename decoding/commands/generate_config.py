@@ -14,6 +14,7 @@ from wheels.config.fields import (
     option,
     option_group,
     threads_option,
+    tokens_option,
     trust_option,
     weights_option,
 )
@@ -155,6 +156,7 @@ class GenerateConfig:
     color: str = input_option("auto", "show the teacher's tokens in colour", choices=COLORS)
     max_new_tokens: int = option(128, "longest output, in tokens", minimum=1)
     batch_size: int = machine_option(64, "texts decoded at once", minimum=1)
+    max_tokens_in_flight: int | None = tokens_option()
     temperature: float = sampling_option(0.0, "0: the most probable token; above: samples", minimum=0.0)
     top_k: int = sampling_option(0, "sample among this many tokens only; 0 for all", minimum=0)
     top_p: float = sampling_option(1.0, "sample among the fewest tokens of this probability", minimum=0.0, maximum=1.0)

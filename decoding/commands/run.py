@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from wheels.data.conversations import Conversation
 from wheels.data.corpus import is_beyond
 from wheels.decoding.commands import bulk
-from wheels.decoding.commands.generate import count, generate, load_artefact, many, render, summed_up
+from wheels.decoding.commands.generate import count, generate, load_artefact, many, render, summed_up, within_memory
 from wheels.decoding.commands.generate_config import IN_FILES, GenerateConfig
 from wheels.decoding.commands.inputs import FileTexts, Texts, held, read_sources
 from wheels.decoding.commands.shards import take_rank
@@ -52,6 +52,7 @@ def _run(config: GenerateConfig, sources: Texts) -> None:
         raise WheelsError(f"processes of one launch share the rows of a file; {IN_FILES}")
     artefact = load_artefact(config, conversations=isinstance(next(iter(sources), None), Conversation))
     set_threads(config.threads, artefact.pair)
+    config = within_memory(config, artefact, sources)
     used = Summary()
     with closing(artefact.pair), _writer(config) as write:
         for text in _shown(config, artefact, sources, used):

@@ -7,7 +7,8 @@ import importlib.util
 import pytest
 import torch
 
-from tests.distillation.test_pretrain import config, run_until, same, weights
+from tests.distillation.test_pretrain import config, same, weights
+from tests.distillation.test_pretrain_resumes import run_until
 from wheels.cli.main import main
 from wheels.distillation.run import run
 from wheels.errors import WheelsError

@@ -174,6 +174,13 @@ def trust_option() -> Any:
     )
 
 
+def tokens_option() -> Any:
+    """Return the field that bounds what is decoded at once by its tokens."""
+    return machine_option(
+        None, "tokens of all texts decoded at once, sources and longest outputs (default: no bound)", minimum=1
+    )
+
+
 REQUIRED = dataclasses.MISSING
 """The default of an `option` that the user must give."""
 

@@ -157,6 +157,7 @@ def write_rows(path: Path, rows: list[Row]) -> Path:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     artefact = Artefact()
+    monkeypatch.setattr(curves, "rows_for", lambda pair, sources, longest, batch_size, most: batch_size)
     monkeypatch.setattr(decodes, "load_artefact", lambda config: artefact)
     monkeypatch.setattr(
         decodes,
