@@ -89,7 +89,7 @@ class Engine:
         self.texts = TextBatch(pair, count, sequences)
         self.passes = passes_for(pair, self.texts, params, method, OVERHEAD if costs is None else costs.overhead())
         self.ahead = WriteOn(self.passes, method, params, self.eos, alone=self.online is None or count == 1)
-        self.prompts = ReadAhead(self.passes, {"student": self._run, "teacher": self._call})
+        self.prompts = ReadAhead(self.passes)
         if journal is not None:
             self.passes.keep_journal(journal)
         self.waiting = deque[Sequence]()
@@ -148,7 +148,7 @@ class Engine:
         self._admit()
         left = [self._leave(slot) for slot in self._answered()]
         if not self.running and not self.calling:
-            self.prompts.step()
+            self._read_prompt()
             return left
         start = time.perf_counter()
         waited = self.clock - self.since[self.calling[0]] if self.calling else 0
@@ -161,7 +161,7 @@ class Engine:
         seconds = (time.perf_counter() - start) / len(slots)
         for slot in slots:
             self.texts.sequence(slot).seconds += seconds
-        self.prompts.step()  # at the end, so that what is left of a prompt is not read in the same step
+        self._read_prompt()  # at the end, so that what is left of a prompt is not read in the same step
         return left + [self._leave(slot) for slot in ended]
 
     def final(self, sequence: Sequence) -> int:
@@ -188,6 +188,12 @@ class Engine:
             self.order[slot] = self.entered
             self._begin_draft(slot)
             self.settle(slot, 0)
+
+    def _read_prompt(self) -> None:
+        """Read a chunk of a long prompt; its text goes on once it needs no more."""
+        if (read := self.prompts.step()) is not None:
+            model, slot = read
+            (self._run if model == "student" else self._call)(slot)
 
     def _student_pass(self, slots: list[int], slots_R: torch.Tensor) -> list[int]:
         """Write the student's token in each text, or let it call; return the slots whose text has ended."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 
 from wheels.decoding.models.forward_batches import CHUNK
 from wheels.decoding.passes import Passes
@@ -16,11 +15,10 @@ class ReadAhead:
 
     Args:
         passes: Both models over the texts.
-        go_on: What a slot does when it has been read for, by the model: `student` or `teacher`.
     """
 
-    def __init__(self, passes: Passes, go_on: Mapping[str, Callable[[int], None]]) -> None:
-        self.passes, self.go_on = passes, go_on
+    def __init__(self, passes: Passes) -> None:
+        self.passes = passes
         self.slots: list[int] = []
         """The longest wait first."""
         self.models: dict[int, str] = {}
@@ -34,11 +32,15 @@ class ReadAhead:
         self.models[slot] = model
         return True
 
-    def step(self) -> None:
-        """Read a chunk for the slot that has waited longest, if there is one; it goes on once it needs no more."""
-        if self.slots:
-            slot, start = self.slots.pop(0), time.perf_counter()
-            model = self.models[slot]
-            self.passes.read_prompt(model, slot, CHUNK)
-            self.passes.texts.sequence(slot).seconds += time.perf_counter() - start
-            self.go_on[model](slot)  # which comes back here where another chunk is left
+    def step(self) -> tuple[str, int] | None:
+        """Read a chunk for the slot that has waited longest, if there is one; return it, and the model it is for.
+
+        It may go on; where another chunk is left, `takes` has it back.
+        """
+        if not self.slots:
+            return None
+        slot, start = self.slots.pop(0), time.perf_counter()
+        model = self.models[slot]
+        self.passes.read_prompt(model, slot, CHUNK)
+        self.passes.texts.sequence(slot).seconds += time.perf_counter() - start
+        return model, slot
