@@ -13,7 +13,8 @@ import wheels
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = """
-    DecodeParams Method Model Pair PretrainConfig RemotePair RemoteTeacher Rule Sampling Trace TrainConfig WheelsError
+    DecodeParams Method Model Pair PretrainConfig RemotePair RemoteTeacher Rule Sampling TextPair Trace TrainConfig
+    WheelsError
     __version__ agents
     annotation bild calibrate cascade data decode decoding deferral distillation envs hf_generate metrics pretrain
     priced prompt_lookup rationales speculative stream student_only take_back teacher_only train verified

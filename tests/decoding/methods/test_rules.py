@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.decoding.tiny import make_pair
 from wheels.decoding.methods.calibrated import calibrated, known_rules, rule_of
 from wheels.decoding.methods.rule import Rule
 from wheels.decoding.methods.rules import BUILT_IN, RULE_NAMES, RULES, TRAINED
@@ -153,6 +154,7 @@ def test_a_trained_rule_is_told_features_and_budget():
 def model(*heads: DeferralHead, points: tuple[Point, ...] = ()) -> SimpleNamespace:
     """What of a trained model the rules ask for."""
     return SimpleNamespace(
+        pair=make_pair("t5"),
         folder=None,
         head=lambda rule, seed=0: heads[seed],
         calibration=Calibration(list(points)),
@@ -177,9 +179,9 @@ def test_a_record_says_how_its_rule_is_shown():
 
 
 def test_a_model_can_be_asked_for_what_it_has_heads_for():
-    older = SimpleNamespace(heads={"learned": ["a"], "regret": ["b"], "gate": []})
+    older = SimpleNamespace(pair=make_pair("t5"), heads={"learned": ["a"], "regret": ["b"], "gate": []})
     assert known_rules(older) == tuple(name for name in RULE_NAMES if name not in {*TRAINED} - {"learned", "regret"})
-    assert known_rules(SimpleNamespace(heads={name: ["a"] for name in TRAINED})) == RULE_NAMES
+    assert known_rules(SimpleNamespace(pair=make_pair("t5"), heads={name: ["a"] for name in TRAINED})) == RULE_NAMES
 
 
 def test_a_calibrated_rule_has_the_threshold_of_its_budget_and_seed():
