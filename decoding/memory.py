@@ -1,11 +1,12 @@
 """How many texts are decoded at once under a bound of tokens, and the memory that they will need.
 
 A text holds its source and its longest output: keys and values of that many tokens in every layer of both models. All
-rows of a cache are as long as the longest. So what a decode needs is, for R texts in flight,
+rows of a cache are as long as the longest, and a cache that grows doubles. So a decode needs, for R texts in flight,
 
-    weights + R * sum over models (2 * layers * heads * head size * bytes * tokens)
+    weights + R * sum over models (2 * layers * heads * head size * bytes * positions)
 
-and the logits of a pass. Activations come on top; they are bounded by the chunks in which sources are read.
+and the logits of a pass; `positions` are the least doubling of a block that holds the tokens. Activations come on top;
+they are bounded by the chunks in which sources are read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 from transformers import PreTrainedModel
 
+from wheels.decoding.models.cache import BLOCK
 from wheels.decoding.models.registry import has_fast_path
 from wheels.decoding.models.sources import cross_projections
 from wheels.decoding.sequences import prepare_sequences
@@ -114,8 +116,14 @@ def longest_of(pair: Pair, texts: Iterable[str], max_new_tokens: int) -> Longest
 def needs_of(pair: Pair, longest: Longest, rows: int) -> Needs:
     """Return the memory of a decode of texts that are as long as the longest."""
     weights = sum(weights_of(model) for model in pair.models)
+    longest = Longest(longest.source, capacity(longest.output + 1) - 1, capacity(longest.text))
     row = sum(cache_bytes(model, longest) + 4 * logits_size(model) for model in pair.models)
     return Needs(weights, rows, row)
+
+
+def capacity(tokens: int) -> int:
+    """Return the positions of a cache that has grown to so many tokens."""
+    return BLOCK << max(0, -(-tokens // BLOCK) - 1).bit_length()
 
 
 def weights_of(model: PreTrainedModel) -> int:

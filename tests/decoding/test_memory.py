@@ -14,6 +14,8 @@ from wheels.decoding.engine import Engine
 from wheels.decoding.memory import Longest, Needs, cache_bytes, longest_of, rows_for
 from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.rules import RULES
+from wheels.decoding.models import cache
+from wheels.decoding.models.cache import BLOCK
 from wheels.decoding.models.runner import Runner
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.sequences import prepare_sequences
@@ -61,6 +63,14 @@ def test_the_cache_of_a_text_is_what_a_runner_holds(family):
     assert held == cache_bytes(pair.student, Longest(4, 5, 6))
 
 
+@pytest.mark.parametrize("tokens", [1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 1, 5 * BLOCK])
+def test_a_cache_that_grew_by_the_token_has_the_positions_that_are_said(tokens):
+    store = torch.zeros(1, 1, 0, 1)
+    for needed in range(1, tokens + 1):
+        store = cache._ensure_capacity(store, needed)
+    assert store.shape[2] == memory.capacity(tokens)
+
+
 def test_the_command_keeps_the_texts_and_says_what_it_needs(tmp_path, monkeypatch, capsys):
     pair = make_pair("t5")
     pair.save_student(tmp_path / "q")
@@ -87,7 +97,8 @@ def test_the_needs_in_words():
 FACTOR = 1.5
 """What was measured may be so many times what was said, or it that: activations, and stores that grow in steps."""
 PEAK = """
-import resource, sys, torch, wheels
+import re, sys, torch, wheels
+from pathlib import Path
 from transformers import LlamaConfig, LlamaForCausalLM
 from tests.envs.tiny import tokenizer_of
 from wheels.decoding.memory import longest_of, needs_of
@@ -103,7 +114,8 @@ pair = wheels.Pair.of(LlamaForCausalLM(config), LlamaForCausalLM(config), tokeni
 texts = ["a " * 700] * 16
 rule = RULES["random"].at(0.5)
 wheels.decode(pair, texts, wheels.deferral(rule), wheels.DecodeParams(max_new_tokens=8), batch_size=rows)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+# getrusage would tell the largest of this process and of the one that started it.
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
 print(peak, needs_of(pair, longest_of(pair, texts, 8), 2 * rows - 1).total)
 """
 

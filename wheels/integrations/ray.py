@@ -102,7 +102,7 @@ def config_of(settings: Mapping[str, Any], number: str | None) -> GenerateConfig
             "budget_mode 'online' decides by what earlier rows spent, and Ray gives batches to actors in any order; "
             "use average or strict"
         )
-    limits = [name for name in LIMITS if getattr(config, name) is not None]
+    limits = [name for name in LIMITS.values() if getattr(config, name) is not None]
     if limits:
         raise WheelsError(f"{limits[0]} would be spent by each actor anew; use `wheels generate --shard I/N`")
     if number is None and (config.temperature > 0 or (config.budget is not None and config.rule == "random")):
