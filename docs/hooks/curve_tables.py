@@ -74,6 +74,14 @@ def _difference(row: dict[str, Any] | None) -> str:
     return interval(row) + holm
 
 
+def least(folder: str) -> str:
+    """Return the least use at which each rule recovers a share of the gap, in the first metric."""
+    found = load(folder, "curve")["cpt"]
+    shares = list(next(iter(found.values())))
+    rows = [[_name(rule), *(number(each[share]) for share in shares)] for rule, each in found.items()]
+    return table(["rule", *(f"{share}% of the gap" for share in shares)], rows)
+
+
 def ends(*folders: str) -> str:
     """Return the quality of student and teacher alone on each set."""
     rows = []
@@ -115,6 +123,7 @@ def passes(folder: str, metric: str) -> str:
 TABLES: dict[str, Callable[..., str]] = {
     "shares": shares,
     "minus": minus,
+    "least": least,
     "ends": ends,
     "budgets": budgets,
     "passes": passes,

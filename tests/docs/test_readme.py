@@ -15,9 +15,9 @@ def share(folder: str, rule: str, metric: str) -> float:
     return next(row["pgr"] for row in rows if (row["rule"], row["use"], row["metric"]) == (rule, 0.2, metric))
 
 
-def over_thresholds(folder: str, use: float) -> dict[str, Any]:
-    """Return `learned` minus the best threshold at some use, in BLEU."""
-    wanted = ("learned", "best trivial", "bleu", use)
+def over_thresholds(folder: str, use: float, metric: str = "bleu") -> dict[str, Any]:
+    """Return `learned` minus the best threshold at some use."""
+    wanted = ("learned", "best trivial", metric, use)
     rows = load(folder, "curve")["paired"]
     return next(row for row in rows if (row["rule"], row["against"], row["metric"], row["budget"]) == wanted)
 
@@ -50,6 +50,8 @@ def test_differences() -> None:
         multi30k, tatoeba = (interval(over_thresholds(folder, use)) for folder in folders)
         shown = multi30k.replace(" [", " BLEU [") + f" on Multi30k and {tatoeba} on Tatoeba"
         assert f"t {use:g}: {shown}" in README.replace("use ", "")
+    pretrained = interval(over_thresholds("smollm2_compression", 0.1, "rougeL")).replace(" [", " ROUGE-L [")
+    assert f"not above the best threshold: {pretrained} at use 0.1" in README
     wanted = ("verified, 1 nats", 0.2, "bleu")
     rows = load("multi30k_de_en_passes", "passes")["versus"]
     verified = next(row for row in rows if (row["line"], row["passes"], row["metric"]) == wanted)
