@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from transformers import PreTrainedModel
 
-from wheels.decoding.models.cache import BLOCK
+from wheels.decoding.models.cache import capacity
 from wheels.decoding.models.registry import has_fast_path
 from wheels.decoding.models.sources import cross_projections
 from wheels.decoding.sequences import prepare_sequences
@@ -119,11 +119,6 @@ def needs_of(pair: Pair, longest: Longest, rows: int) -> Needs:
     longest = Longest(longest.source, capacity(longest.output + 1) - 1, capacity(longest.text))
     row = sum(cache_bytes(model, longest) + 4 * logits_size(model) for model in pair.models)
     return Needs(weights, rows, row)
-
-
-def capacity(tokens: int) -> int:
-    """Return the positions of a cache that has grown to so many tokens."""
-    return BLOCK << max(0, -(-tokens // BLOCK) - 1).bit_length()
 
 
 def weights_of(model: PreTrainedModel) -> int:

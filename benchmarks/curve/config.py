@@ -11,8 +11,8 @@ from wheels.data.options import OWN_METRIC
 from wheels.data.prompts import check_given
 from wheels.decoding.methods.choices import MODE_HELP, MODES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
-from wheels.decoding.remote.prices import Prices, check_prices
-from wheels.decoding.remote.span import FORMS, check_span
+from wheels.decoding.remote.prices import Prices, prices_option
+from wheels.decoding.remote.span import span_option
 from wheels.endpoints.options import ELSEWHERE, TEACHER, check_teacher, teacher_options
 from wheels.errors import WheelsError
 
@@ -35,9 +35,7 @@ class CurveConfig(PairConfig):
     teacher: str | None = model_option(None, TEACHER + " (default: the model's own)", reads=PLACE)
     teacher_model: str | None = OF_TEACHER[0]
     teacher_key: str = OF_TEACHER[1]
-    span: str = model_option(
-        "tokens:1", f"how much one call buys of a teacher with a tokenizer of its own: {FORMS}", check=check_span
-    )
+    span: str = span_option(model_option)
     also: tuple[str, ...] = model_option(
         (),
         "more trained models of the same pair, each trained and calibrated on its own: their seeds are further ones",
@@ -68,11 +66,7 @@ class CurveConfig(PairConfig):
     )
     calibration_limit: int | None = data_option(None, "rows to calibrate on (default: all)", minimum=1)
     x: str = option("use", "what quality is drawn against: teacher use, or dollars by --prices", choices=AXES)
-    prices: tuple[str, ...] = option(
-        (),
-        "dollars for a million tokens, such as prompt=0.40,cached=0.10,completion=1.60",
-        check=check_prices,
-    )
+    prices: tuple[str, ...] = prices_option(option)
     max_tokens_in_flight: int | None = tokens_option()
     output: str = option("curve", "folder for the results; a rerun into it continues", metavar="DIR", writes=RUN)
     student_weights: str = weights_option("student")

@@ -147,9 +147,8 @@ def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list
     path = Path(config.output) / "calibration.json"
     for found in (artefact.calibration, Calibration.load(path)):
         artefact.calibration = found
-        alike = found.data_digest == wanted and found.model_digest in ("", artefact.digest)
-        alike = alike and settings.limit in (None, found.config.get("limit"))
-        if alike and not _missing(config, artefact, seeds):
+        of_this = found.data_digest == wanted and found.model_digest in ("", artefact.digest)
+        if of_this and settings.limit in (None, found.config.get("limit")) and not _missing(config, artefact, seeds):
             return
     artefact.calibration = calibrate.measure(artefact, settings)
     artefact.calibration.save(path)

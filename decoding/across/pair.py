@@ -16,8 +16,8 @@ from wheels.models.encoding import check_chat, encode_sources
 from wheels.models.families import check_family
 from wheels.models.generation_settings import Constraints
 from wheels.models.limits import context_limit
-from wheels.models.loading import AUTO, Tokenizer, load_config, load_model, load_tokenizer
-from wheels.models.pair import Pair, end_tokens, name_of, start_tokens
+from wheels.models.loading import AUTO, Tokenizer, load_config, load_tokenizer
+from wheels.models.pair import Pair, end_tokens, load_both, name_of, start_tokens
 from wheels.models.student_pair import StudentPair
 from wheels.models.tokenizers import DifferentTokenizers
 
@@ -87,16 +87,12 @@ class TextPair(StudentPair):
         Raises:
             WheelsError: a model is missing or damaged.
         """
-        formats = [own or dtype for own in (student_dtype, teacher_dtype)]
-        for number, kind in enumerate((student_weights, teacher_weights)):
-            if formats[number] == AUTO and kind != "float32":
-                formats[number] = "float32"  # which other weights are made of
         check_family(load_config(student, role="student"))
         check_family(load_config(teacher, role="teacher"))
-        q = load_model(student, dtype=formats[0], device=device, role="student")
-        p = load_model(teacher, dtype=formats[1], device=device, role="teacher")
-        tokenizers = load_tokenizer(student, role="student"), load_tokenizer(teacher, role="teacher")
         weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
+        formats = {"student_dtype": student_dtype or dtype, "teacher_dtype": teacher_dtype or dtype}
+        q, p = load_both(student, teacher, device=device, **formats, **weights)
+        tokenizers = load_tokenizer(student, role="student"), load_tokenizer(teacher, role="teacher")
         return cls(q, p, tokenizers[0], tokenizers[1], prompt=prompt, span=span, **weights)
 
     def __repr__(self) -> str:

@@ -21,7 +21,7 @@ from wheels.config.fields import (
 from wheels.config.paths import PLACE
 from wheels.data.options import bad_rows_option
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
-from wheels.decoding.remote.span import FORMS, check_span
+from wheels.decoding.remote.span import span_option
 from wheels.endpoints.options import ELSEWHERE, TEACHER, check_teacher, teacher_options
 from wheels.errors import WheelsError
 
@@ -46,9 +46,7 @@ class CalibrateConfig:
     teacher: str | None = option(None, TEACHER + " (default: the model's own)", reads=PLACE)
     teacher_model: str | None = OF_TEACHER[0]
     teacher_key: str = OF_TEACHER[1]
-    span: str = option(
-        "tokens:1", f"how much one call buys of a teacher with a tokenizer of its own: {FORMS}", check=check_span
-    )
+    span: str = span_option(option)
     split: str = data_option("validation", "split of the data that is used")
     source: str = data_option("source", "column of the source; dots reach nested ones")
     target: str = data_option("target", "column of the reference")

@@ -35,7 +35,7 @@ from wheels.decoding.methods.choices import (
     PACED,
 )
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES, RULES
-from wheels.decoding.remote.prices import Prices, check_prices
+from wheels.decoding.remote.prices import Prices, prices_option
 from wheels.decoding.remote.span import FORMS, check_span
 from wheels.endpoints.address import is_address
 from wheels.endpoints.options import ELSEWHERE, TEACHER, check_teacher, teacher_options
@@ -101,11 +101,7 @@ class GenerateConfig:
         "tokens:1", f"how much one call buys, of a teacher with a tokenizer of its own too: {FORMS}", check=check_span
     )
     write_on: bool = remote_option(True, "let the student write on while an answer is under way; texts stay the same")
-    prices: tuple[str, ...] = remote_option(
-        (),
-        "dollars for a million tokens, such as prompt=0.40,cached=0.10,completion=1.60",
-        check=check_prices,
-    )
+    prices: tuple[str, ...] = prices_option(remote_option)
     budget_dollars: float | None = remote_option(
         None, "dollars that may be spent; without --teacher-budget they are spread over the texts", minimum=0.0
     )

@@ -266,6 +266,11 @@ def _ensure_capacity(store_BHLE: torch.Tensor, needed: int) -> torch.Tensor:
     return larger
 
 
+def capacity(tokens: int) -> int:
+    """Return the positions of a store that has grown to so many tokens, one at a time (`_ensure_capacity`)."""
+    return BLOCK << max(0, -(-tokens // BLOCK) - 1).bit_length()
+
+
 def _write(store_BHLE: torch.Tensor, new_RKHE: torch.Tensor, write: CacheWrite) -> None:
     """Write the new positions."""
     if write.owner_N is not None:

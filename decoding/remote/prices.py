@@ -6,7 +6,7 @@ Money is counted in whole picodollars (1e-12), so sums do not round.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -68,6 +68,11 @@ class Prices:
     def dollars(self, usage: Usage) -> float:
         """Return what tokens cost, in dollars."""
         return self.pico(usage) / PICO
+
+
+def prices_option(make: Callable[..., Any]) -> Any:
+    """Return the field that takes prices, made by an option group."""
+    return make((), "dollars for a million tokens, such as prompt=0.40,cached=0.10,completion=1.60", check=check_prices)
 
 
 def check_prices(name: str, word: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from wheels.errors import WheelsError
 
@@ -38,6 +40,13 @@ class SpanRule:
         if number is None or not 1 <= int(number[1]) <= MOST:
             raise WheelsError(f"span must be {FORMS} with N in 1 to {MOST}, got {given!r}")
         return cls(int(number[1]))
+
+
+def span_option(make: Callable[..., Any]) -> Any:
+    """Return the field of what a call buys of a teacher with other tokens, made by an option group."""
+    return make(
+        "tokens:1", f"how much one call buys of a teacher with a tokenizer of its own: {FORMS}", check=check_span
+    )
 
 
 def check_span(name: str, given: str) -> None:

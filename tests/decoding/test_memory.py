@@ -68,7 +68,7 @@ def test_a_cache_that_grew_by_the_token_has_the_positions_that_are_said(tokens):
     store = torch.zeros(1, 1, 0, 1)
     for needed in range(1, tokens + 1):
         store = cache._ensure_capacity(store, needed)
-    assert store.shape[2] == memory.capacity(tokens)
+    assert store.shape[2] == cache.capacity(tokens)
 
 
 def test_the_command_keeps_the_texts_and_says_what_it_needs(tmp_path, monkeypatch, capsys):

@@ -101,13 +101,9 @@ class Pair:
             check_family(config)
         tokenizers = load_tokenizer(student, role="student"), load_tokenizer(teacher, role="teacher")
         tokenizer = shared_tokenizer(*tokenizers, f"{student}", f"{teacher}")
-        formats = [own or dtype for own in (student_dtype, teacher_dtype)]
-        for number, kind in enumerate((student_weights, teacher_weights)):
-            if formats[number] == AUTO and kind != "float32":
-                formats[number] = "float32"  # which other weights are made of
-        q = load_model(student, dtype=formats[0], device=device, role="student")
-        p = load_model(teacher, dtype=formats[1], device=device, role="teacher")
         weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
+        formats = {"student_dtype": student_dtype or dtype, "teacher_dtype": teacher_dtype or dtype}
+        q, p = load_both(student, teacher, device=device, **formats, **weights)
         return cls.of(q, p, tokenizer, prompt=prompt, **weights)
 
     @classmethod
@@ -368,3 +364,23 @@ def end_tokens(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[int, ...]:
     if ends is None:
         raise WheelsError(f"model {name_of(model)!r} has no eos_token_id, so its outputs would never end")
     return tuple(int(end) for end in ends) if isinstance(ends, (list, tuple)) else (int(ends),)
+
+
+def load_both(
+    student: str | Path,
+    teacher: str | Path,
+    *,
+    device: str,
+    student_dtype: str,
+    teacher_dtype: str,
+    student_weights: str,
+    teacher_weights: str,
+) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """Return both models of a pair; the arguments are those of `Pair.load`."""
+    told = (("student", student, student_dtype, student_weights), ("teacher", teacher, teacher_dtype, teacher_weights))
+    q, p = (
+        # Other weights are made of those in float32.
+        load_model(place, dtype="float32" if dtype == AUTO and kind != "float32" else dtype, device=device, role=role)
+        for role, place, dtype, kind in told
+    )
+    return q, p
