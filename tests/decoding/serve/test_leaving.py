@@ -14,6 +14,7 @@ import pytest
 from tests.decoding.serve.harness import SECONDS, Served, served, until
 from wheels.decoding.engine import Engine
 from wheels.decoding.passes import Passes
+from wheels.decoding.serve.worker import Worker
 
 
 class Gate:
@@ -181,30 +182,30 @@ def test_a_failure_in_the_engine_is_told_and_the_next_request_is_served(small: S
     assert small.service.metrics.counters["failures"] == {"": 2}
 
 
-def test_ways_of_decoding_take_turns_and_more_of_them_wait(embedded, gate: Gate) -> None:
+def test_ways_of_decoding_take_turns_and_more_of_them_wait(embedded, gate: Gate, monkeypatch) -> None:
     """Two engines for three ways: the third waits until one of the others is idle, and is then served."""
+    submitted = []
+    submit = Worker.submit
+    monkeypatch.setattr(Worker, "submit", lambda self, job: submitted.append(submit(self, job)))
     with served(embedded, batch_size=4, engines=2) as few:
         bodies = [few.body(max_tokens=30, teacher_budget=budget) for budget in (0.1, 0.3, 0.5)]
         answers: list[httpx2.Response] = []
         threads = [threading.Thread(target=lambda body=body: answers.append(few.post(body))) for body in bodies]
         for count, thread in enumerate(threads, 1):
             thread.start()
-            until(lambda count=count: few.service.texts == count)
-            gate.allow(2)
+            until(lambda count=count: len(submitted) == count)
+            gate.allow(2)  # a step of each engine that may be busy: after them the worker obeys
         worker = few.service.worker
-
-        def busy() -> list[bool]:
-            return [lane.engine.busy for lane in list(worker.lanes.values())]
-
-        # A job is unplaced for a moment whatever becomes of it, and the default's engine is there before it.
-        until(lambda: len(worker.unplaced) == 1 and all(busy()))
-        assert busy() == [True, True]
+        # A job is unplaced while its engine is being made, too, and there is one less then: both have to be seen.
+        until(
+            lambda: len(worker.unplaced) == 1 and [each.engine.busy for each in [*worker.lanes.values()]] == [True] * 2
+        )
         gate.release()
         for thread in threads:
             thread.join(SECONDS)
         assert [answer.status_code for answer in answers] == [200] * 3
         until(few.idle)
-        assert len(few.service.worker.lanes) == 2
+        assert len(worker.lanes) == 2
 
 
 def test_a_server_whose_engine_has_ended_says_so(small: Served, gate: Gate) -> None:
