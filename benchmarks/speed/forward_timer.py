@@ -249,10 +249,10 @@ class ForwardTimer:
         """Compute what a decoder pass must move and calculate; each weight is read once."""
         model = self._model(shape)
         body, head = _weights(model, cross=self.pair.is_seq2seq)
-        each, of_body = model.dtype.itemsize, BYTES.get(self._choice(shape).weights, model.dtype.itemsize)
-        entries = _entries(model)
+        each, weights, entries = model.dtype.itemsize, self._choice(shape).weights, _entries(model)
+        of_body, of_head = BYTES.get(weights, each), BYTES["int8"] if weights == "int8" else each
         positions = shape.context + shape.width + (self.source if self.pair.is_seq2seq else 0)
-        moved = of_body * body + each * (head + shape.rows * positions * entries)
+        moved = of_body * body + of_head * head + each * shape.rows * positions * entries
         # A key and a value of d numbers cost a query 4 d operations, which is twice the 2 d entries.
         flops = 2 * shape.rows * (shape.width * body + shape.head * head + shape.width * positions * entries)
         return Cost(moved, flops)

@@ -7,7 +7,7 @@ shape (`wheels.decoding.models.kernel_times`). Small matrices are left to torch.
 
 In int8 the weights are whole numbers with a scale for each output, and each row of states is rounded with a scale of
 its own: what a row becomes does not depend on its batch. In bfloat16 weights and states are rounded, and products are
-summed in float32. Output heads stay in float32.
+summed in float32. Output heads are in int8 where the rest is, and in float32 beside bfloat16.
 """
 
 from __future__ import annotations
@@ -196,6 +196,14 @@ def make_linear(weight_YX: torch.Tensor, bias_Y: torch.Tensor | None = None) -> 
         return packed
     few, many = (plain if torch_is_faster(plain, packed, rows) else packed for rows in (FEW, MANY))
     return few if few is many else ByRowsLinear(few, many)
+
+
+def output_head(weight_VD: torch.Tensor, bias_V: torch.Tensor | None = None) -> Linear:
+    """Return the map to the logits. Beside bfloat16 it stays in float32: products rounded to 8 bits would tie."""
+    if _kind.get() == "int8":
+        return make_linear(weight_VD, bias_V)
+    with weights_as("float32"):
+        return make_linear(weight_VD, bias_V)
 
 
 def torch_is_faster(plain: TorchLinear, packed: PrepackedLinear, rows: int) -> bool:

@@ -11,7 +11,7 @@ from transformers.activations import NewGELUActivation, SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
 from wheels.decoding.models.blocks import Function, LayerNorm, RMSNorm, SelfAttention
-from wheels.decoding.models.linear import Linear, make_linear, weights_as
+from wheels.decoding.models.linear import Linear, make_linear
 
 
 def table(module: Any) -> torch.Tensor:
@@ -36,12 +36,6 @@ def fused(*parts: Any) -> Linear:
         return make_linear(_cat(weights_YX))
     pairs = zip(biases_Y, weights_YX, strict=True)
     return make_linear(_cat(weights_YX), _cat([w.new_zeros(len(w)) if b is None else b.detach() for b, w in pairs]))
-
-
-def output_head(weight_VD: torch.Tensor, bias_V: torch.Tensor | None = None) -> Linear:
-    """Return the map to the logits, in the model's own number format: rounded logits would change the most texts."""
-    with weights_as("float32"):
-        return make_linear(weight_VD, bias_V)
 
 
 def _cat(parts: list[torch.Tensor]) -> torch.Tensor:

@@ -6,8 +6,8 @@ from typing import Any
 
 from wheels.decoding.models.blocks import Block, CrossAttention, Embedding, FeedForward, SelfAttention, identity
 from wheels.decoding.models.fast import FastDecoder, FastEncoder, SourceProjection
-from wheels.decoding.models.linear import Linear
-from wheels.decoding.models.weights import activation, fused, layer_norm, output_head, self_attention, table
+from wheels.decoding.models.linear import Linear, output_head
+from wheels.decoding.models.weights import activation, fused, layer_norm, self_attention, table
 
 
 def read_bart(model: Any) -> FastDecoder:

@@ -6,7 +6,8 @@ from typing import Any
 
 from wheels.decoding.models.blocks import Block, Embedding, FeedForward, SelfAttention
 from wheels.decoding.models.fast import FastDecoder
-from wheels.decoding.models.weights import activation, fused, layer_norm, output_head, table
+from wheels.decoding.models.linear import output_head
+from wheels.decoding.models.weights import activation, fused, layer_norm, table
 
 
 def read_gpt2(model: Any) -> FastDecoder:

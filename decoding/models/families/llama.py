@@ -7,7 +7,8 @@ from typing import Any
 from wheels.decoding.models.blocks import Block, Embedding, FeedForward, Gated, SelfAttention
 from wheels.decoding.models.fast import FastDecoder
 from wheels.decoding.models.fast_positions import Rotary
-from wheels.decoding.models.weights import activation, fused, output_head, rms_norm, self_attention, table
+from wheels.decoding.models.linear import output_head
+from wheels.decoding.models.weights import activation, fused, rms_norm, self_attention, table
 
 
 def read_llama(model: Any) -> FastDecoder:

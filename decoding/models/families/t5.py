@@ -16,7 +16,8 @@ from wheels.decoding.models.blocks import (
 )
 from wheels.decoding.models.fast import FastDecoder, FastEncoder, SourceProjection
 from wheels.decoding.models.fast_positions import DistanceBias, SourceBias
-from wheels.decoding.models.weights import activation, fused, output_head, rms_norm, self_attention, table
+from wheels.decoding.models.linear import output_head
+from wheels.decoding.models.weights import activation, fused, rms_norm, self_attention, table
 
 
 def read_t5(model: Any) -> FastDecoder:

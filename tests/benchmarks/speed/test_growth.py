@@ -26,7 +26,7 @@ def test_steps_and_their_bounds(monkeypatch):
     body, head, kept = 2 * (4 * 32**2 + 3 * 32 * 48), 8000 * 32, 2 * 2 * 32
     for step in steps:
         positions = step.batch * (step.length + 1)
-        of_body = body * (4 if step.weights == "float32" else 1)
-        assert step.moved == of_body + 4 * (head + positions * kept)
+        of_weights = (body + head) * (4 if step.weights == "float32" else 1)
+        assert step.moved == of_weights + 4 * positions * kept
         assert step.bound_ms == pytest.approx(step.moved / 1e3) and step.ms > 0 and step.rival_ms is None
     assert len(draw({"steps": [vars(step) for step in steps]}, LIGHT).axes) == 2

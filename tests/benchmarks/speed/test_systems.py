@@ -200,14 +200,14 @@ def test_the_cost_of_a_pass_by_hand() -> None:
     assert cost.flops == 2 * 3 * (2 * body + head + 2 * 34 * entries)
 
 
-def test_a_pass_moves_rounded_weights_and_a_head_that_is_not() -> None:
+@pytest.mark.parametrize(("weights", "of_body", "of_head"), [("int8", 1, 1), ("bfloat16", 2, 4)])
+def test_a_pass_moves_rounded_weights(weights: str, of_body: int, of_head: int) -> None:
     pair = make_pair("llama")
     pair.teacher.float()
-    pair.teacher_weights = "int8"
+    pair.teacher_weights = weights
     body, head, entries = 4 * 24 * 24 + 3 * 24 * 16, 14 * 24, 2 * 24
-    assert ForwardTimer(pair, 0).cost(Shape("teacher", "lean", 3, 2, 32, 1)).moved == body + 4 * (
-        head + 3 * 34 * entries
-    )
+    moved = ForwardTimer(pair, 0).cost(Shape("teacher", "lean", 3, 2, 32, 1)).moved
+    assert moved == of_body * body + of_head * head + 4 * 3 * 34 * entries
     library = ForwardTimer(pair, 0).cost(Shape("teacher", "decode", 3, 2, 32, 1))
     assert library.moved == 4 * (body + head + 3 * 34 * entries), "the library's pass has them in float32"
 
