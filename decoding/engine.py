@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 import torch
 
+from wheels.decoding.across.passes import TextPasses
 from wheels.decoding.methods.budget import permitted
 from wheels.decoding.methods.choices import PACED
 from wheels.decoding.methods.draft_length import next_length
@@ -300,6 +301,9 @@ class Engine:
 
     def _verify(self, slots: list[int], slots_R: torch.Tensor, verifier: Verifier) -> None:
         """Let the teacher verify drafts, and write a token after what it accepts."""
+        if isinstance(self.passes, TextPasses):
+            self.passes.verify_texts(slots, verifier)
+            return
         accepted, token_R = self.passes.verify(slots, slots_R, verifier)
         follows = [self._accept_draft(slot, count, verifier) for slot, count in zip(slots, accepted, strict=True)]
         self.texts.truncate(slots, slots_R)
@@ -318,7 +322,7 @@ class Engine:
 
     def _go_on(self, slots: list[int]) -> list[int]:
         """Begin the next draft of each text that the teacher has written to; return the slots whose text has ended."""
-        new = [self._begin_draft(slot) for slot in slots]
+        new = [max(1, self._begin_draft(slot)) for slot in slots]  # none more where two tokens are spelled as one
         return [slot for slot, count in zip(slots, new, strict=True) if self.settle(slot, count)]
 
     def _begin_draft(self, slot: int) -> int:

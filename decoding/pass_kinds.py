@@ -6,6 +6,7 @@ from wheels.decoding.across.passes import TextPasses
 from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.rule import EvenRule, Rule
 from wheels.decoding.methods.rules import HeadScore
+from wheels.decoding.methods.verify import Cascade
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.passes import Passes
 from wheels.decoding.remote.pair import RemotePair
@@ -29,7 +30,8 @@ def passes_for(pair: Pair, texts: TextBatch, params: DecodeParams, method: Metho
     if isinstance(pair, RemotePair):
         check_server(pair, params)
         kind = RemotePasses
-    drafts, score = method.draft_probs(params.sampling), getattr(method.rule, "score", None)
+    drafts = method.draft_probs(params.sampling) if pair.shows_logits else 0
+    score = getattr(method.rule, "score", None)
     head = score.head if isinstance(score, HeadScore) else None
     return kind(pair, texts, params, overhead=overhead, longest_draft=drafts, head=head)
 
@@ -48,13 +50,27 @@ def check_told(pair: StudentPair, method: Method, params: DecodeParams) -> None:
             f"{other}"
         )
     if method.verifier is not None:
-        raise WheelsError(
-            f"method {method.name!r} verifies drafts by the teacher's logits, {told}; use deferral, or {other}"
-        )
+        check_verified(pair, method)
     if pair.most_per_call != 1 and method.between:
         check_spans(pair, method)
     if params.logits_processor is not None:
         raise WheelsError(f"logits_processor changes the logits of both models, {told}; leave it out")
+
+
+def check_verified(pair: StudentPair, method: Method) -> None:
+    """Raise a `WheelsError` where a teacher cannot verify drafts as a method does."""
+    told, other = f"and {pair.teacher_told}", pair.other_teacher
+    if not pair.verifies_text:
+        raise WheelsError(
+            f"method {method.name!r} verifies drafts by the teacher's logits, {told}; use deferral, or {other}"
+        )
+    if isinstance(method.verifier, Cascade):
+        raise WheelsError(
+            f"method {method.name!r} compares two distributions over one vocabulary, {told}; use speculative, or "
+            f"{other}"
+        )
+    if method.adaptive:
+        raise WheelsError(f"drafts of a length that adapts follow from measured passes, {told}; give a fixed length")
 
 
 def check_spans(pair: StudentPair, method: Method) -> None:

@@ -99,6 +99,7 @@ class TextPair(StudentPair):
         return f"TextPair({type(self.student).__name__}, {type(self.writer).__name__})"
 
     spans_measured = True
+    verifies_text = True
 
     @property
     def teacher_told(self) -> str:
@@ -140,6 +141,12 @@ class TextPair(StudentPair):
     def teacher_ends(self) -> frozenset[int]:
         """The teacher's end tokens."""
         return frozenset(end_tokens(self.writer, self.teacher_tokenizer))
+
+    @property
+    def teacher_end(self) -> int:
+        """The token that the teacher is taken to end a text with: its tokenizer's, where that is one of its ends."""
+        own = self.teacher_tokenizer.eos_token_id
+        return int(own) if own in self.teacher_ends else end_tokens(self.writer, self.teacher_tokenizer)[0]
 
     @property
     def signature(self) -> str:

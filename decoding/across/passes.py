@@ -3,6 +3,9 @@
 A call buys `span` of the teacher's tokens, and then as many more as it takes to come to a safe boundary: a place where
 the student's tokens of the text stay what they are when the teacher's next token follows. That token is computed and
 dropped. Between two calls the teacher keeps what it has read, up to where the student wrote something else.
+
+A method that verifies lets the teacher read the draft's text in its own tokens, accept the first of these and write the
+next (universal assisted generation: Timor et al. 2025, arXiv 2502.05202, where a token is accepted by itself).
 """
 
 from __future__ import annotations
@@ -12,9 +15,10 @@ from dataclasses import dataclass, field
 import torch
 
 from wheels.decoding.across.pair import TextPair
-from wheels.decoding.across.spelling import shared_prefix
+from wheels.decoding.across.spelling import UNFINISHED, shared_prefix
+from wheels.decoding.methods.verify import Check, Verifier
 from wheels.decoding.models.self_check import checked_runner
-from wheels.decoding.params import TEACHER_STREAM
+from wheels.decoding.params import ACCEPT_STREAM, TEACHER_STREAM
 from wheels.decoding.remote.prices import Usage
 from wheels.decoding.sequences import Sequence
 from wheels.decoding.student_passes import StudentPasses
@@ -43,6 +47,10 @@ class Call:
     """The text that they add."""
     ended: bool = False
     """Whether the teacher ended the text."""
+    draft: list[int] = field(default_factory=list)
+    """What its student drafted, in the teacher's tokens, where these are verified."""
+    agreed: bool = False
+    """Whether the student had drafted that end."""
 
 
 class TextPasses(StudentPasses):
@@ -85,6 +93,96 @@ class TextPasses(StudentPasses):
         for call in calls:
             self._write_down(call)
 
+    def verify_texts(self, slots: list[int], verifier: Verifier) -> None:
+        """Let the teacher verify the drafts of some texts, and write after what it accepts.
+
+        Where it has no room for a text, the draft stands.
+        """
+        calls = [self._drafted(slot) for slot in slots]
+        active = judged = [call for call in calls if self._has_room(call)]
+        if judged:
+            accepted, own = self._judge(judged, verifier)
+            active = [
+                call
+                for call, count, token in zip(judged, accepted, own, strict=True)
+                if self._accept(call, [*call.draft[:count], token])
+            ]
+        for call in judged:
+            call.draft = []
+        while active:  # it has written the first bytes of a character
+            active = [
+                call
+                for call, token in zip(active, self._next_tokens(active), strict=True)
+                if self._accept(call, [token])
+            ]
+        for call in calls:
+            self._write_after_draft(call)
+
+    def _drafted(self, slot: int) -> Call:
+        """Say what the teacher verifies: the text that was drafted, in the tokens that it would write for it."""
+        sequence, known = self.texts.sequence(slot), self.known[slot]
+        settled, whole = (
+            self.pair.spelling.text(sequence.source, tokens)
+            for tokens in (sequence.tokens[: sequence.num_settled], sequence.tokens)
+        )
+        call = Call(slot, sequence, settled, known)
+        added, spelling = whole[len(settled) :].rstrip(UNFINISHED), self.pair.teacher_spelling
+        same, draft = spelling.continued(sequence.teacher_source, known, self._own_text(call), added)
+        ends = sequence.num_draft and sequence.tokens[-1] in self.pair.eos_ids
+        call.draft = [*draft, *([self.pair.teacher_end] if ends else [])] if same == len(known) else []
+        if self.most is not None:
+            call.draft = call.draft[: max(0, self.most - len(self._prefix(call)) - len(known) - 1)]
+        return call
+
+    def _own_text(self, call: Call) -> str:
+        """Return the text of the teacher's tokens, up to the last whole character where it goes on."""
+        text = self.pair.teacher_spelling.text(call.sequence.teacher_source, [*call.known, *call.tokens])
+        return text if call.ended else text.rstrip(UNFINISHED)
+
+    def _judge(self, calls: list[Call], verifier: Verifier) -> tuple[list[int], list[int]]:
+        """Return how many tokens of each draft the teacher accepts, and its own token after them."""
+        slots_R, position_R, logits_RWV = self._read(calls)
+        rows, width = logits_RWV.shape[:2]
+        draft_RK = torch.zeros(rows, width - 1, dtype=torch.long, device=logits_RWV.device)
+        for row, call in enumerate(calls):
+            draft_RK[row, : len(call.draft)] = torch.tensor(call.draft, dtype=torch.long)
+        noise = torch.zeros(2, rows, width, dtype=torch.float64, device=logits_RWV.device)
+        if not self.params.sampling.greedy:
+            flat_N, slots_N = _places(position_R, width).reshape(-1), slots_R.repeat_interleave(width)
+            for number, stream in enumerate((ACCEPT_STREAM, TEACHER_STREAM)):
+                noise[number] = self.texts.noise(slots_N, stream)(flat_N).view(rows, width)
+        num_draft_R = torch.tensor([len(call.draft) for call in calls], device=logits_RWV.device)
+        verdict = verifier(
+            Check(logits_RWV, draft_RK, num_draft_R, self.params.sampling, None, noise[0][:, :-1], noise[1])
+        )
+        return verdict.num_accepted_R.tolist(), verdict.token_R.tolist()
+
+    def _accept(self, call: Call, tokens: list[int]) -> bool:
+        """Take tokens of the teacher's into a text, up to an end; tell whether they say nothing, and it goes on."""
+        before = self._own_text(call)[: -len(call.added) or None]
+        count = next((place for place, token in enumerate(tokens) if token in self.ends), len(tokens))
+        call.tokens += tokens[:count]
+        call.ended, call.agreed = count < len(tokens), count < len(tokens) - 1
+        call.added = self._own_text(call)[len(before) :]
+        return not (call.added or call.ended) and len(call.tokens) < BEYOND and self._has_room(call)
+
+    def _write_after_draft(self, call: Call) -> None:
+        """Put what the teacher accepted of a draft, and wrote after it, into the text."""
+        slot, sequence, spelling = call.slot, call.sequence, self.pair.spelling
+        if not (call.added or call.ended):
+            sequence.degraded += sequence.num_draft
+            if not sequence.num_draft:
+                self.write_instead(slot, len(sequence.tokens))
+            text = spelling.text(sequence.source, sequence.tokens)
+            self.known[slot] = self.pair.teacher_spelling.tokens(sequence.teacher_source, text)
+            return
+        count = spelling.standing(sequence.source, sequence.tokens, sequence.num_settled, call.added)
+        sequence.accept_draft(count - sequence.num_settled + call.agreed)
+        self.cut(slot, count)
+        text = spelling.text(sequence.source, sequence.tokens)
+        call.text, call.added = text, call.added[len(text) - len(call.text) :]
+        self._write_down(call, verified=True)
+
     def _begin(self, slot: int) -> Call:
         """Say what the teacher reads of a text: what it wrote itself as it wrote it, else as its tokenizer cuts it."""
         sequence, known, spelling = self.texts.sequence(slot), self.known[slot], self.pair.teacher_spelling
@@ -104,24 +202,40 @@ class TextPasses(StudentPasses):
 
     def _next_tokens(self, calls: list[Call]) -> list[int]:
         """Let the teacher read all that it has not seen of some texts, and choose the next token of each."""
+        slots_R, position_R, logits_RWV = self._read(calls)
+        sampling = self.params.sampling
+        noise_R = None if sampling.greedy else self.texts.noise(slots_R, TEACHER_STREAM)(position_R)
+        return [int(token) for token in sampling.choose(logits_RWV[:, 0], noise_R, "teacher")]
+
+    def _read(self, calls: list[Call]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Let the teacher read all that it has not seen of some texts and their drafts.
+
+        Returns:
+            The R slots, the position of the next token of each text (in the teacher's tokens, those of a draft not
+            counted), and the logits there and after each token of the draft, `[R, W, V]`.
+        """
         length_Q = self.teacher.cursor_B.clone()
         for call in calls:
             length_Q[call.slot] = self._put(call)
-        slots_R = torch.tensor([call.slot for call in calls], device=self.tokens_QS.device)
+        device = self.tokens_QS.device
+        slots_R = torch.tensor([call.slot for call in calls], device=device)
         rows_R = None if self.texts.is_all(slots_R.tolist()) else slots_R
-        logits_RV = self.teacher.read(rows_R, self.tokens_QS, length_Q).logits_RV
-        position_R = torch.tensor([len(call.known) + len(call.tokens) for call in calls], device=logits_RV.device)
+        wanted_R = torch.tensor([len(call.draft) + 1 for call in calls], device=device)
+        logits_RWV = self.teacher.read(rows_R, self.tokens_QS, length_Q, wanted_R).logits_RV
+        position_R = torch.tensor([len(call.known) + len(call.tokens) for call in calls], device=device)
         if self.constraints != Constraints():
-            logits_RV = self.constraints.apply(logits_RV, position_R, torch.full_like(position_R, NO_LIMIT))
-        sampling = self.params.sampling
-        noise_R = None if sampling.greedy else self.texts.noise(slots_R, TEACHER_STREAM)(position_R)
-        return [int(token) for token in sampling.choose(logits_RV, noise_R, "teacher")]
+            flat_N, size = _places(position_R, logits_RWV.shape[1]).reshape(-1), logits_RWV.shape
+            logits_NV = self.constraints.apply(
+                logits_RWV.reshape(-1, size[2]), flat_N, torch.full_like(flat_N, NO_LIMIT)
+            )
+            logits_RWV = logits_NV.view(size)
+        return slots_R, position_R, logits_RWV
 
     def _put(self, call: Call) -> int:
         """Put a text before the teacher, which forgets what it read of another one; count the pass, return its end."""
         prefix, slot = self._prefix(call), call.slot
-        tokens = [*prefix, *call.known, *call.tokens]
-        same = min(shared_prefix(self.spoken[slot], tokens), len(tokens) - 1)
+        tokens = [*prefix, *call.known, *call.tokens, *call.draft]
+        same = min(shared_prefix(self.spoken[slot], tokens), len(tokens) - len(call.draft) - 1)
         slot_1, same_1 = (torch.tensor([number], device=self.tokens_QS.device) for number in (slot, same))
         self.teacher.rollback(slot_1, same_1)
         read = int(self.teacher.cursor_B[slot])
@@ -154,13 +268,18 @@ class TextPasses(StudentPasses):
         stable = self.pair.spelling.is_stable(call.sequence.source, call.text + call.added, following)
         return bool(call.added) and stable
 
-    def _write_down(self, call: Call) -> None:
-        """Put what the teacher wrote into its text, in the student's tokens."""
+    def _write_down(self, call: Call, *, verified: bool = False) -> None:
+        """Put what the teacher wrote into its text, in the student's tokens.
+
+        Args:
+            call: What it wrote.
+            verified: Whether it accepted what was there, so that it need not have written more.
+        """
         slot, sequence = call.slot, call.sequence
         tokens, by = self._spelled(call)
         tokens, by = tokens[: sequence.limit], by[: sequence.limit]
         same = shared_prefix(tokens, sequence.tokens)
-        if tokens == sequence.tokens:
+        if tokens == sequence.tokens and not verified:
             self.write_instead(slot, len(sequence.tokens))
             return
         self.cut(slot, same)
@@ -179,4 +298,9 @@ class TextPasses(StudentPasses):
             by = spelling.authors(sequence.source, old, by, tokens) if same < len(old) else [*by, *[True] * len(tail)]
         if not old and self.pair.first is not None and tokens[:1] != [self.pair.first]:
             tokens, by = [self.pair.first, *tokens], [True, *by]
-        return ([*tokens, self.pair.eos_ids[0]], [*by, True]) if call.ended else (tokens, by)
+        return ([*tokens, self.pair.eos_ids[0]], [*by, not call.agreed]) if call.ended else (tokens, by)
+
+
+def _places(position_R: torch.Tensor, width: int) -> torch.Tensor:
+    """Return the positions of the next `width` tokens of each row, `[R, W]`."""
+    return position_R[:, None] + torch.arange(width, device=position_R.device)

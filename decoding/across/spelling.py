@@ -62,6 +62,23 @@ class Spelling:
         same = shared_prefix(whole, tokens)  # the last word, and what was added to it, are spelled anew
         return same, whole[same:]
 
+    def standing(self, prompt: Sequence[int], tokens: Sequence[int], settled: int, added: str) -> int:
+        """Return how many of an output's tokens stand: the first `settled`, and those that `added` begins with.
+
+        Args:
+            prompt: What was read before the output.
+            tokens: The output.
+            settled: Tokens of it that stand in any case.
+            added: The text that comes after these.
+        """
+        before, standing = len(self.text(prompt, tokens[:settled])), settled
+        for count in range(settled + 1, len(tokens) + 1):
+            text = self.text(prompt, tokens[:count])[before:]
+            if not added.startswith(text.rstrip(UNFINISHED)):
+                break
+            standing = standing if text.endswith(UNFINISHED) else count
+        return standing
+
     def authors(self, prompt: Sequence[int], old: Sequence[int], by: Sequence[bool], new: Sequence[int]) -> list[bool]:
         """Return who wrote each token of a text that is spelled anew: who wrote its last character.
 

@@ -53,6 +53,8 @@ class StudentPair(Pair):
 
     spans_measured: ClassVar[bool] = False
     """Whether thresholds are measured with its calls, however much each buys."""
+    verifies_text: ClassVar[bool] = False
+    """Whether the teacher verifies drafts by their text."""
 
     @property
     @abstractmethod

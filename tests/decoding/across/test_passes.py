@@ -9,7 +9,7 @@ from tests.decoding.across.two import SOURCES, text_pair
 from tests.decoding.tiny import write
 from wheels.decoding.across import passes
 from wheels.decoding.across.spelling import Spelling
-from wheels.decoding.methods.method import speculative, student_only, teacher_only
+from wheels.decoding.methods.method import cascade, speculative, student_only, teacher_only
 from wheels.decoding.methods.rule import Rule
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.render import as_json, summary
@@ -123,9 +123,14 @@ def test_a_source_that_the_teacher_cannot_read_is_refused():
     ("how", "settings", "message"),
     [
         (
-            speculative(3),
+            cascade("opt", 0.1),
             {},
-            "method 'speculative' verifies drafts by the teacher's logits, and .* has another tokeniz",
+            "method 'cascade-opt' compares two distributions over one vocabulary, and .* has anothe",
+        ),
+        (
+            speculative(3, adaptive=True),
+            {},
+            "a length that adapts follow from measured passes, and .*; give a fixed length",
         ),
         (RULES["foresight"].at(0.5), {"budget": 0.5}, "rule 'foresight' reads the teacher's logits before every token"),
         (RULES["random"], {"budget": 0.5}, "a call buys as many tokens as its text takes, and average mode counts on"),

@@ -68,3 +68,21 @@ def text_pair(student: str, teacher: str, span: str = "tokens:1", seed: int = 0)
     )
     q, p = model(student, 16, mine, seed), model(teacher, 24, others, seed + 100)
     return TextPair(q, p, mine, others, span=span)
+
+
+def taught(pair: TextPair, text: str, steps: int = 200) -> TextPair:
+    """A pair of causal models that have both learnt to go on with a text, the student less well."""
+    for net, tokenizer, count in (
+        (pair.student, pair.tokenizer, steps // 2),
+        (pair.writer, pair.teacher_tokenizer, steps),
+    ):
+        ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
+        net.requires_grad_(True)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=0.02)
+        for _ in range(count):
+            loss = net(input_ids=ids, labels=ids).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        net.requires_grad_(False)
+    return pair

@@ -49,6 +49,17 @@ def test_two_models_write_by_text(call):
     assert " characters, for which it read " in err
 
 
+def test_drafts_are_verified_by_text(call):
+    texts = [
+        call("generate", "--student", "model", "--teacher", "teacher", "--input", "texts.txt", *more)[1].splitlines()
+        for more in (
+            ("--method", "speculative"),
+            ("--rule", "random", "--budget-mode", "online", "--teacher-budget", "1"),
+        )
+    ]
+    assert texts[0] == texts[1] != [""] * len(SOURCES)
+
+
 def test_a_threshold_of_other_calls_is_refused_and_one_of_these_is_kept(call, pair):
     wanted = ("generate", "--model", "model", "--input", "texts.txt", "--rule", "margin", "--teacher-budget", "0.5")
     data = ("--data", "rows.jsonl", "--source", "text", "--budgets", "0.3,0.5", "--rules", "margin")
