@@ -13,7 +13,7 @@ from wheels.benchmarks.curve.decodes import rows_digest
 from wheels.benchmarks.frontier.config import FrontierConfig
 from wheels.benchmarks.frontier.measure import Bench
 from wheels.benchmarks.frontier.plot import draw
-from wheels.benchmarks.frontier.summary import cheapest, points, versus
+from wheels.benchmarks.frontier.summary import beside, cheapest, points, versus
 from wheels.benchmarks.frontier.table import as_csv, shown
 from wheels.benchmarks.study import run as study
 from wheels.benchmarks.study.config import StudyConfig
@@ -76,6 +76,7 @@ def _measure(config: FrontierConfig, bench: Bench, rows: list[Row]) -> dict[str,
         "versions": versions(),
         "points": points(scored, task.metrics, place),
         "versus": versus(scored, task.metrics, first, config.claims),
+        "beside": beside(scored, task.metrics),
         "cheapest": list(cheapest(choice, scored, task.metrics[0], config.levels, config.confidence)),
         "load": {str(size): [each["load"] for each in timed] for size, timed in rounds.items()},
     }

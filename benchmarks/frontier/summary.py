@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,23 @@ def versus(
         rows.append(row | {"claimed": claimed and first.get(way.student) == way.rule})
     corrected = iter(holm([row["p"] for row in rows if row["claimed"]]))
     return [row | {"p_holm": next(corrected) if row["claimed"] else math.nan} for row in rows]
+
+
+def beside(front: Front, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """Return each way minus the same way of an earlier student of equal size, by a paired bootstrap; exploratory."""
+    same = {(way.student, replace(way, student="")): way for way in front.ways}
+    rows: list[dict[str, Any]] = []
+    for metric, (earlier, later) in itertools.product(metrics, itertools.combinations(front.sizes, 2)):
+        if front.sizes[earlier] != front.sizes[later]:
+            continue
+        for way in (way for way in front.ways if way.student == later):
+            other = same.get((earlier, replace(way, student="")))
+            if other is None:
+                continue
+            row = {"student": later, "other": earlier, "method": way.method, "rule": way.rule, "budget": way.budget}
+            row |= {"metric": metric, "use": front.cost(way, TOKENS)[0], "other_use": front.cost(other, TOKENS)[0]}
+            rows.append(row | asdict(compare(front.quality(way, metric) - front.quality(other, metric))))
+    return rows
 
 
 def cheapest(

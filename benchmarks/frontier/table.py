@@ -67,6 +67,18 @@ def _above(row: Mapping[str, Any]) -> str:
     return f"{number(row['difference'], 2, '+')} {band(row)}{p}"
 
 
+def beside_text(found: Mapping[str, Any], metric: str) -> str:
+    """Return what students of one size have above each other, the same way of both."""
+    shown = [
+        Column("student", lambda row: f"{row['student']} minus {row['other']}"),
+        Column("way, budget", lambda row: f"{row['rule']}, {row['method']}, {row['budget']:g}".removeprefix(", ")),
+        Column("use of both", lambda row: f"{number(row['use'], 3)} {number(row['other_use'], 3)}"),
+        Column(metric_name(metric), lambda row: f"{number(row['difference'], 2, '+')} {band(row)}"),
+    ]
+    rows = [row for row in found["beside"] if row["metric"] == metric]
+    return Table.of(shown, rows).text("students of one size beside each other [95% interval], exploratory")
+
+
 def cheapest_text(found: Mapping[str, Any]) -> str:
     """Return the cheapest way for each share of the teacher's score."""
     shown = [
@@ -92,7 +104,9 @@ def shown(found: Mapping[str, Any]) -> str:
     metrics = list(found["metrics"])
     parts = [f"{found['task']}: {found['rows']} rows; teacher {found['teacher']['name']}"]
     parts += ["\n".join(f"note: {note}" for note in found["notes"])] if found["notes"] else []
-    return "\n\n".join([*parts, points_text(found), versus_text(found, metrics[0]), cheapest_text(found)])
+    parts += [points_text(found), versus_text(found, metrics[0])]
+    parts += [beside_text(found, metrics[0])] if found["beside"] else []
+    return "\n\n".join([*parts, cheapest_text(found)])
 
 
 def as_csv(found: Mapping[str, Any]) -> str:

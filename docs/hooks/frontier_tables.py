@@ -58,6 +58,16 @@ def cheapest(folder: str) -> str:
     return table(head, rows)
 
 
+def beside(folder: str, metric: str) -> str:
+    """Return what students of one size have above each other, the same way of both."""
+    rows = []
+    for row in (row for row in load(folder, "frontier")["beside"] if row["metric"] == metric):
+        way = f"{row['rule']}, {row['method']}, {row['budget']:g}" if row["rule"] else "alone"
+        use = f"{row['use']:.3f}, {row['other_use']:.3f}" if row["rule"] else ""
+        rows.append([f"{row['student']} minus {row['other']}", way, use, interval(row)])
+    return table(["students", "way, budget", "use of both", metric], rows)
+
+
 def _cost(cost: str) -> str:
     return COSTS.get(cost) or f"ms a token, batch {cost.split()[-1]}"
 
@@ -69,5 +79,6 @@ def _spent(cost: str, value: float | None) -> str:
 TABLES: dict[str, Callable[..., str]] = {
     "frontier-models": models,
     "frontier-above": above,
+    "frontier-beside": beside,
     "frontier-cheapest": cheapest,
 }

@@ -14,8 +14,9 @@ from wheels.benchmarks.core.bootstrap import holm
 from wheels.benchmarks.core.results import plain_values
 from wheels.benchmarks.frontier.front import PARAMETERS, TOKENS, Front
 from wheels.benchmarks.frontier.plot import draw
-from wheels.benchmarks.frontier.summary import cheapest, points, versus
+from wheels.benchmarks.frontier.summary import beside, cheapest, points, versus
 from wheels.benchmarks.frontier.table import as_csv, shown
+from wheels.benchmarks.frontier.ways import Way
 
 
 def found(front: Front) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def found(front: Front) -> dict[str, Any]:
             "task": "words", "rows": 6, "confidence": 0.9, "teacher": {"name": "big"}, "notes": ["a note"],
             "metrics": {"bleu": ""}, "points": points(front, ["bleu"], "words|6|big"),
             "versus": versus(front, ["bleu"], first, (0.1,)),
-            "cheapest": cheapest(front, front, "bleu", (0.65, 0.95), 0.9),
+            "beside": beside(front, ["bleu"]), "cheapest": cheapest(front, front, "bleu", (0.65, 0.95), 0.9),
         }
     )  # fmt: skip
 
@@ -56,6 +57,22 @@ def test_claims_are_deferral_by_the_first_rule_and_corrected_together():
     up, down = claimed
     assert up["low"] > 0 > down["high"] and up["spent"] == pytest.approx(0.2)
     assert not any(row["claimed"] for row in versus(front, ["bleu"], {"small": "learned"}, (0.1,)))
+
+
+def test_students_of_one_size_stand_beside_each_other():
+    front, other = world(), Way("large", "deferral", "margin", 0.1)
+    assert beside(front, ["bleu"]) == [] and "of one size" not in shown(found(front))
+    front.sizes = {"large": 0.1, "small": 0.1}
+    front.ways.append(other)
+    for measured in (front.sample.use, front.sample.passes, front._passes):
+        measured[other.keys[0]] = 2 * measured[FEW.keys[0]]
+    front.sample.quality["bleu", other.keys[0]] = front.sample.quality["bleu", FEW.keys[0]] - 3.0
+    front.sample.outputs[other.keys[0]] = front.sample.outputs[FEW.keys[0]]
+    alone, few = beside(front, ["bleu"])
+    assert (alone["student"], alone["other"], alone["rule"], alone["difference"]) == ("small", "large", "", -10.0)
+    assert (few["rule"], few["budget"], few["use"], few["other_use"]) == ("margin", 0.1, 0.1, 0.2)
+    assert (few["difference"], few["low"], few["high"]) == pytest.approx((3.0, 3.0, 3.0))
+    assert "small minus large  margin, deferral, 0.1  0.100 0.200" in shown(found(front))
 
 
 def test_what_is_cheaper_than_every_model_alone_has_no_difference():
