@@ -8,6 +8,7 @@ from functools import cached_property
 
 import torch
 
+from wheels.decoding.sampling import argmax
 from wheels.policy.features import LOG_FLOOR, CopyFeatures, features
 
 
@@ -72,5 +73,5 @@ def regret(log_p_BV: torch.Tensor, log_q_BV: torch.Tensor) -> torch.Tensor:
     Log-probabilities are floored at `LOG_FLOOR`, so a regret is at most 20 nats.
     """
     floored_BV = log_p_BV.clamp(min=LOG_FLOOR)
-    chosen_B = floored_BV.gather(-1, log_q_BV.argmax(-1, keepdim=True)).squeeze(-1)
-    return floored_BV.max(-1).values - chosen_B
+    chosen_B = floored_BV.gather(-1, argmax(log_q_BV)[..., None]).squeeze(-1)
+    return floored_BV.amax(-1) - chosen_B

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from wheels.decoding.params import LONGEST_OUTPUT
 from wheels.decoding.remote.pair import scoring_elsewhere
+from wheels.decoding.sampling import argmax
 from wheels.decoding.step import regret
 from wheels.distillation.collate import pad_with_mask
 from wheels.distillation.scorers import shard_of_scores
@@ -86,7 +87,7 @@ def greedy_tokens(
         for index, logits_WV in zip(indices, read_texts(pair, model, *batch)[0], strict=True):
             position_T = torch.arange(len(texts[index]), device=logits_WV.device)
             limit_T = torch.full_like(position_T, pair.room(sources[index], max_new_tokens))
-            found[index] = constraints.apply(logits_WV[:-1], position_T, limit_T).argmax(-1).tolist()
+            found[index] = argmax(constraints.apply(logits_WV[:-1], position_T, limit_T)).tolist()
     return found
 
 
@@ -166,7 +167,7 @@ class BestSaid:
 
         It is no likelier than the last of those that are told, nor than all that are not.
         """
-        scores, own_T = self.scores, log_q_TV.argmax(-1).cpu()
+        scores, own_T = self.scores, argmax(log_q_TV).cpu()
         own_TK = scores.ids_TK == own_T[:, None]
         most_T = torch.minimum(scores.log_p_TK[:, -1], scores.log_rest_T)
         most_T = torch.where(own_T == self.token_T, scores.log_p_token_T, most_T)
@@ -239,7 +240,7 @@ def teacher_choices(
     for index, logits_TV in teacher_logits(pair, sources, texts, batch_size):
         position_T = torch.arange(len(logits_TV), device=logits_TV.device)
         own_TV = constraints.apply(logits_TV, position_T, torch.full_like(position_T, LONGEST_OUTPUT))
-        found[index] = own_TV.argmax(-1).tolist()
+        found[index] = argmax(own_TV).tolist()
     return found
 
 

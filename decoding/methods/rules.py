@@ -60,7 +60,7 @@ class RouterScore(HeadScore):
 
 def maxprob_score(step: Step) -> torch.Tensor:
     """`1 - max_v q(v)`: Chow's rule (Chow 1970); the fallback of BiLD (Kim et al. 2023, arXiv 2302.07863)."""
-    return 1.0 - step.log_q_BV.max(-1).values.exp()
+    return 1.0 - step.log_q_BV.amax(-1).exp()
 
 
 def entropy_score(step: Step) -> torch.Tensor:

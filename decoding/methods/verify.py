@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 
 from wheels.decoding.methods.choices import CASCADES
-from wheels.decoding.sampling import Sampling, best, draw
+from wheels.decoding.sampling import Sampling, argmax, best, draw
 from wheels.errors import WheelsError, check_choice, check_number
 
 
@@ -62,7 +62,7 @@ class Check:
     @property
     def is_best_RK(self) -> torch.Tensor:
         """Whether each draft token is the teacher's own greedy choice."""
-        return self.logits_RWV[:, :-1].argmax(-1) == self.draft_RK
+        return argmax(self.logits_RWV[:, :-1]) == self.draft_RK
 
     def q_at(self, place_R: torch.Tensor) -> torch.Tensor:
         """Return the student's distribution at one place of each row, `[R, V]`; all mass on a token that was copied."""
@@ -162,7 +162,7 @@ class Speculative:
         if check.sampling.greedy:
             accepted_RK = check.is_best_RK
             if self.lenience:
-                accepted_RK = accepted_RK | (check.p_draft_RK >= strict * check.p_RWV[:, :-1].max(-1).values)
+                accepted_RK = accepted_RK | (check.p_draft_RK >= strict * check.p_RWV[:, :-1].amax(-1))
             num_accepted_R = check.num_accepted(accepted_RK)
             return Verdict(num_accepted_R, check.own_token(num_accepted_R))
         num_accepted_R = check.num_accepted(check.accept_RK * strict * check.q_draft_RK < check.p_draft_RK)
@@ -198,7 +198,7 @@ class ThresholdVerifier:
         """Reject from the first token beyond the threshold."""
         surprise_RK = -check.p_draft_RK.log()
         if self.measure == "regret":
-            surprise_RK = surprise_RK + check.p_RWV[:, :-1].max(-1).values.log()
+            surprise_RK = surprise_RK + check.p_RWV[:, :-1].amax(-1).log()
         num_accepted_R = check.num_accepted(~(surprise_RK > self.threshold))
         return Verdict(num_accepted_R, check.own_token(num_accepted_R))
 

@@ -13,6 +13,7 @@ from wheels.decoding.methods.draft_length import line
 from wheels.decoding.models.auto import Choice, choices_of
 from wheels.decoding.models.forward_batches import OVERHEAD
 from wheels.decoding.models.runner import Runner
+from wheels.decoding.sampling import argmax
 from wheels.models.pair import Pair
 
 SECONDS = 1.0
@@ -98,7 +99,7 @@ def _best(pair: Pair, model: PreTrainedModel, rows: int, context: int, width: in
     best = float("inf")
     for _ in range(3):
         start = time.perf_counter()
-        runner.read(None, tokens_BT, before_B + width).logits_RV.argmax(-1).tolist()
+        argmax(runner.read(None, tokens_BT, before_B + width).logits_RV).tolist()
         best = min(best, time.perf_counter() - start)
         runner.rollback(torch.arange(rows, device=model.device), before_B)
     return best

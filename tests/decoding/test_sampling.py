@@ -5,7 +5,7 @@ import torch
 from scipy.stats import chisquare, kstest
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from wheels.decoding.sampling import GREEDY, Sampling, uniforms
+from wheels.decoding.sampling import GREEDY, Sampling, argmax, uniforms
 from wheels.errors import WheelsError
 
 SCORES = torch.tensor([2.0, 0.5, -1.0, 1.0, 0.0, -3.0, 1.5, -0.5])
@@ -55,6 +55,19 @@ def test_the_highest_draw_never_gives_what_is_forbidden():
 def test_the_lowest_draw_never_gives_what_is_forbidden():
     logits_BV = torch.tensor([[-torch.inf, 0.0, 1.0]])
     assert Sampling(1.0).choose(logits_BV, torch.zeros(1, dtype=torch.float64)).tolist() == [1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(7,), (5, 300), (2, 3, 40), (0, 4)])
+def test_the_place_of_the_highest_is_torchs(dtype, shape):
+    """With equals, which a few whole numbers have, minus infinity, nan, and a gradient that is wanted."""
+    values = torch.randint(0, 4, shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    values[..., 0] = -torch.inf
+    if shape == (2, 3, 40):
+        values[1, 1, 17] = torch.nan
+    values.requires_grad_()
+    found = argmax(values)
+    assert found.dtype == torch.int64 and torch.equal(found, values.argmax(-1))
 
 
 def test_greedy_takes_the_best_and_leaves_the_scores_alone():
