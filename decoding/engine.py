@@ -28,7 +28,8 @@ from wheels.decoding.methods.online import online_budget_of
 from wheels.decoding.methods.verify import Verifier
 from wheels.decoding.models.costs import Costs, costs_of
 from wheels.decoding.models.forward_batches import OVERHEAD
-from wheels.decoding.models.runner import Output, Pass
+from wheels.decoding.models.output import Output
+from wheels.decoding.models.runner import Pass
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.pass_kinds import passes_for
 from wheels.decoding.passes import called

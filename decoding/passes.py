@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.methods.verify import Check, Verifier
 from wheels.decoding.models.forward_batches import OVERHEAD
-from wheels.decoding.models.runner import Output, Pass, RowState, Runner
+from wheels.decoding.models.output import Output
+from wheels.decoding.models.runner import Pass, RowState, Runner
 from wheels.decoding.models.self_check import checked_runner
 from wheels.decoding.params import (
     ACCEPT_STREAM,

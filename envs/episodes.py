@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from wheels.data.tasks import Row
-from wheels.decoding.models.runner import Output
+from wheels.decoding.models.output import Output
 from wheels.decoding.params import RULE_STREAM, DecodeParams
 from wheels.decoding.pass_kinds import plain_passes
 from wheels.decoding.sequences import Sequence, TextBatch, prepare_sequences

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from wheels.data.tasks import Row
-from wheels.decoding.models.runner import Output
+from wheels.decoding.models.output import Output
 from wheels.decoding.passes import SlotState
 from wheels.envs.settings import Settings, Start, check_start
 from wheels.errors import WheelsError

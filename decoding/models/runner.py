@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -17,6 +17,7 @@ from wheels.decoding.models.forward_batches import CHUNK, OVERHEAD, ForwardBatch
 from wheels.decoding.models.head_inputs import HeadInputs
 from wheels.decoding.models.inputs import AttentionInputs, LogitsToKeep, Results
 from wheels.decoding.models.library import LibraryForward
+from wheels.decoding.models.output import Output, joined
 from wheels.decoding.models.sources import Encoder, cross_projections, encode
 from wheels.errors import WheelsError
 from wheels.output.notices import warn_once
@@ -41,27 +42,6 @@ class Backend(Protocol):
         self, tokens_RK: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs, keep: LogitsToKeep
     ) -> Results:
         """Read the new tokens; return logits and hidden states where they are kept, and the gain of a head."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a model computes after the last token that each row read, or after several of the last ones."""
-
-    logits_RV: torch.Tensor
-    """Of the next token, float32, over the pair's common vocabulary; `[R, W, V]` where W positions are kept."""
-    hidden_RD: torch.Tensor
-    """What the output head read, the last hidden state, float32; `[R, W, D]` where W positions are kept."""
-    gain_R1: torch.Tensor | None = None
-    """The gain of a deferral head within the pass, nats."""
-
-    @property
-    def tensors(self) -> list[torch.Tensor]:
-        """All that there are."""
-        return [each for each in (self.logits_RV, self.hidden_RD, self.gain_R1) if each is not None]
-
-    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Output:
-        """Return the same of other rows or positions."""
-        return Output(*map(change, self.tensors))
 
 
 @dataclass(frozen=True)
@@ -176,6 +156,8 @@ class Runner:
                 f"{str(self.model.dtype).removeprefix('torch.')}, {self.model.device}; use weights float32"
             )
         self.backend: Backend = fast or self.library
+        self.step = getattr(self.backend, "step", None)
+        """Reads one token in each row, where the backend has that apart."""
 
     @cached_property
     def library(self) -> LibraryForward:
@@ -245,6 +227,10 @@ class Runner:
         firsts = cursor_R.tolist()
         counts = [length - first for length, first in zip(length_R.tolist(), firsts, strict=True)]
         assert min(counts) > 0, "a row has nothing to read"
+        if self.step is not None and keep_R is None and max(counts) == 1 and len(rows) <= self.chunk:
+            output = self._step(rows, rows_R, firsts, tokens_BT)
+            if output is not None:
+                return output
         wanted = None if keep_R is None else keep_R.tolist()
         batches = list(plan_forward_batches(counts, overhead=self.overhead, chunk=self.chunk, wanted=wanted))
         if len(batches) == 1:
@@ -256,6 +242,21 @@ class Runner:
     def rollback(self, rows_R: torch.Tensor, length_R: torch.Tensor) -> None:
         """Forget what `rows_R` read at and beyond `length_R`: the cursor moves, nothing is copied."""
         self.cursor_B[rows_R] = torch.minimum(self.cursor_B[rows_R], length_R)
+
+    def _step(
+        self, rows: list[int], rows_R: torch.Tensor | None, firsts: list[int], tokens_BT: torch.Tensor
+    ) -> Output | None:
+        """Read one token in each row, and move the cursors; None where the backend leaves it to a general pass."""
+        assert self.step is not None
+        start = time.perf_counter()
+        source_lengths = [len(self._sources[row]) for row in rows] if self.backend.encoder is not None else []
+        results = self.step(rows, rows_R, firsts, tokens_BT, self.cursor_B, source_lengths, self.cache, self.told)
+        if results is None:
+            return None
+        self._note(len(rows), 1, max(firsts), len(rows), self.backend.kind, start)
+        self.cursor_B.numpy()[rows] += 1
+        logits_RV, *others = results
+        return Output(logits_RV[:, : self.vocab_size], *others)
 
     def _read_batches(
         self,
@@ -274,7 +275,7 @@ class Runner:
             part = self._read_batch(some_R.tolist(), some_R, firsts, batch.counts, tokens_BT, some_keep_R)
             if batch.final:
                 parts.append((batch.rows, part))
-        return _joined(parts)
+        return joined(parts)
 
     def _read_batch(
         self,
@@ -303,7 +304,7 @@ class Runner:
             kept = None if keep_R is None else keep_R[half]
             part = self._read_batch(rows[half], index_R[half], firsts[half], counts[half], tokens_BT, kept)
             parts.append((list(range(len(rows)))[half], part))
-        return _joined(parts)
+        return joined(parts)
 
     def _fewer(self, count: int, what: str) -> int:
         """Say that passes are smaller from now on, and free what the failed one left."""
@@ -378,20 +379,3 @@ class Runner:
         if self.journal is not None:
             seconds = time.perf_counter() - start if self.cursor_B.device.type == "cpu" else 0.0
             self.journal.append(Pass(rows, width, context, tokens, kind, seconds))
-
-
-def _joined(parts: list[tuple[list[int], Output]]) -> Output:
-    """Put the outputs of several passes at the places of their rows."""
-    results = zip(*(output.tensors for _, output in parts), strict=True)
-    places = [places for places, _ in parts]
-    return Output(*(_placed(list(zip(places, each, strict=True))) for each in results))
-
-
-def _placed(parts: list[tuple[list[int], torch.Tensor]]) -> torch.Tensor:
-    """Put `[rows, W, X]` of several passes at the rows' places; one that keeps fewer positions repeats its last."""
-    width, first = max(part.shape[1] for _, part in parts), parts[0][1]
-    joined_RWX = first.new_empty(sum(len(places) for places, _ in parts), width, first.shape[2])
-    for places, part in parts:
-        joined_RWX[places, : part.shape[1]] = part
-        joined_RWX[places, part.shape[1] :] = part[:, -1:]
-    return joined_RWX

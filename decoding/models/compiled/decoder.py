@@ -45,6 +45,7 @@ from wheels.decoding.models.compiled.score import MakeHead
 from wheels.decoding.models.compiled.step import StepWriter
 from wheels.decoding.models.fast import FastDecoder
 from wheels.decoding.models.fast_positions import DistanceBias
+from wheels.decoding.models.head_inputs import HeadInputs
 from wheels.decoding.models.inputs import AttentionInputs, LogitsToKeep, Results
 
 SPARSE = 2
@@ -101,10 +102,39 @@ class CompiledDecoder:
         numbers = len(inputs.rows) * (inputs.visible + inputs.source_visible) * own.heads * own.head_dim
         return own.heads == own.kv_heads and numbers > GATHERED
 
+    def step(
+        self,
+        rows: list[int],
+        rows_R: torch.Tensor | None,
+        firsts: list[int],
+        tokens_BT: torch.Tensor,
+        cursor_B: torch.Tensor,
+        source_lengths: list[int],
+        cache: RaggedCache,
+        told: HeadInputs | None,
+    ) -> Results | None:
+        """Read one token in each of some rows, from `firsts` on; None where a ragged pass is to do it.
+
+        As `forward` does, `[R, X]` each, without what only other passes need: that takes as long as a small model.
+        """
+        low, high = min(rows), max(rows) + 1
+        if len(rows) > 1 and high - low >= SPARSE * len(rows):
+            return None
+        last_R = cursor_B.numpy()[low:high]
+        visible = (max(firsts) if high - low == len(rows) else int(last_R.max())) + 1
+        shape = Shape(low, high, len(rows), 1, len(rows))
+        binding = self._bindings_of(cache, visible).of_steps(self.session, cache, shape, self._outputs)
+        binding.place(rows, source_lengths)
+        binding.tell(tokens_BT.numpy()[rows, firsts], firsts, last_R, visible)
+        for name, tensor in ({} if told is None else told.of(rows_R)).items():
+            binding.bind_input(name, tensor)
+        binding.run()
+        return tuple(binding.results())
+
     def _step(
         self, tokens_RK: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs, keep: LogitsToKeep
     ) -> Results:
-        """Read one token in each of several rows, or several in one."""
+        """Read several tokens in one row, or one in each of several."""
         rows, width = list(inputs.rows), inputs.positions_RK.shape[1]
         low, high = min(rows), max(rows) + 1
         assert inputs.cursor_B is not None, "the runner tells the cursors"
@@ -114,10 +144,7 @@ class CompiledDecoder:
         shape = Shape(low, high, tokens_RK.numel(), width, each * len(rows))
         binding = self._bindings_of(cache, visible).of_steps(self.session, cache, shape, self._outputs)
         binding.place(rows, list(inputs.source_lengths))
-        binding.token_N.copy_(tokens_RK.flatten())
-        binding.position_N.copy_(inputs.positions_RK.flatten())
-        binding.last_R.copy_(last_R)
-        binding.visible.fill_(visible)
+        binding.tell(tokens_RK.flatten(), inputs.positions_RK.flatten(), last_R, visible)
         told = self._told(inputs)
         for name, tensor in told.items():
             binding.bind_input(name, tensor)

@@ -21,7 +21,8 @@ from wheels.decoding.methods.method import deferral, speculative, verified
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.models.cache import cache_argument
 from wheels.decoding.models.fast import FastEncoder
-from wheels.decoding.models.runner import Output, Pass, Runner
+from wheels.decoding.models.output import Output
+from wheels.decoding.models.runner import Pass, Runner
 from wheels.distillation.collate import pad_with_mask
 from wheels.models.pair import Pair
 

@@ -15,7 +15,8 @@ from transformers import (
 )
 
 from tests.decoding.tiny import FAMILIES, SEQ2SEQ, VOCABULARY, at_positions, make_model
-from wheels.decoding.models.runner import Output, Runner, _joined
+from wheels.decoding.models.output import Output, joined
+from wheels.decoding.models.runner import Runner
 from wheels.errors import WheelsError
 
 TOLERANCE = 1e-4
@@ -101,9 +102,9 @@ def test_outputs_of_several_passes_are_put_in_order_by_hand():
     short, long = torch.tensor([[[1.0]], [[2.0]]]), torch.tensor([[[3.0], [4.0], [5.0]]])
     parts = [(rows, Output(each, -each, 10 * each)) for rows, each in (([2, 0], short), ([1], long))]
     expected = torch.tensor([[2.0] * 3, [3.0, 4.0, 5.0], [1.0] * 3])
-    logits, hidden, gain = (each[..., 0] for each in _joined(parts).tensors)
+    logits, hidden, gain = (each[..., 0] for each in joined(parts).tensors)
     assert logits.equal(expected) and hidden.equal(-expected) and gain.equal(10 * expected)
-    assert len(_joined([([0], Output(long, long))]).tensors) == 2, "without a head"
+    assert len(joined([([0], Output(long, long))]).tensors) == 2, "without a head"
 
 
 def test_the_hidden_state_is_what_the_head_read(model):
