@@ -58,10 +58,10 @@ def cheapest(folder: str) -> str:
     return table(head, rows)
 
 
-def beside(folder: str, metric: str) -> str:
-    """Return what students of one size have above each other, the same way of both."""
-    rows = []
-    for row in (row for row in load(folder, "frontier")["beside"] if row["metric"] == metric):
+def beside(folder: str, metric: str, rule: str) -> str:
+    """Return what students of one size have above each other, alone and by one rule."""
+    rows, found = [], load(folder, "frontier")["beside"]
+    for row in (row for row in found if row["metric"] == metric and row["rule"] in ("", rule)):
         way = f"{row['rule']}, {row['method']}, {row['budget']:g}" if row["rule"] else "alone"
         use = f"{row['use']:.3f}, {row['other_use']:.3f}" if row["rule"] else ""
         rows.append([f"{row['student']} minus {row['other']}", way, use, interval(row)])

@@ -149,7 +149,7 @@ def test_several_policies_of_one_student_stand_on_one_frontier(tmp_path):
 def test_the_whole_policy_is_compared_with_its_parts_alike(tmp_path):
     plan = study.StudyPlan(study.read_recipe("whole-policy"), "data", tmp_path, None)
     stages = {stage.name: stage for stage in study.study_stages(plan)}
-    configs = {name: stages[f"policy-{name}"].run.args[0] for name in ("alone", "further", "together")}
+    configs = {name: stages[f"policy-{name}"].run.args[0] for name in ("came", "further", "together")}
     assert [config.train for config in configs.values()] == ["head", "head", "student"]
     own = ("student", "output", "texts", "train", "turns", "student_texts")
     shared = [{name: value for name, value in vars(config).items() if name not in own} for config in configs.values()]
