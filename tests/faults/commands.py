@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,27 @@ calibrate: {rules: [learned, maxprob], budgets: [0.1, 0.2, 0.3], limit: 6}
 curve: {rules: [learned, maxprob, random], budgets: [0, 0.2, 1], seeds: 1, resamples: 100, metrics: [chrf]}
 examples: {rows: 2}
 """
+SMALL = "width: 8, layers: 1, heads: 1, ff: 8, max_steps: 2, batch_size: 8, eval_limit: 0, max_target_length: 8"
+RECIPES = {
+    "study": f"""
+teacher: {{{SMALL}, vocab_size: 280}}
+students: {{ce: {{{SMALL}}}, seqkd: {{{SMALL}, objective: seqkd}}}}
+scores: {{limit: 3, max_new_tokens: 6, metrics: [chrf]}}
+""",
+    "distillation": f"""
+teacher: {{{SMALL}, vocab_size: 280}}
+student: {{{SMALL.replace("width: 8, ", "")}}}
+sizes: {{w8: {{width: 8}}}}
+sweep: {{labels: [hard, soft], temperatures: [5], seeds: 1, cached_logits: 20, resamples: 100}}
+scores: {{limit: 4, max_new_tokens: 6, metrics: [chrf]}}
+""",
+    "rationales": f"""
+teacher: {{{SMALL}, vocab_size: 280}}
+student: {{{SMALL}}}
+grid: {{methods: [saliency], ks: [1], k: 1, controls: [none, random], seeds: 1, steps: 2, resamples: 100, captum: false,
+  metric: exact}}
+""",
+}
 CALIBRATE = "--rules learned,maxprob --budgets 0.2,0.5 --max-new-tokens 8 --threads 1"
 
 
@@ -54,7 +77,22 @@ def inputs(place: Path) -> None:
     (place / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sources))
     (place / "retrain.yaml").write_text("max_steps: 2\nbatch_size: 8\neval_limit: 4\n")
     (place / "demo.yaml").write_text(RECIPE)
+    for name, recipe in RECIPES.items():
+        (place / f"{name}.yaml").write_text(recipe)
     save_artefact(place / "model")
+    for number in (1, 2, 3):
+        shard = ["--output", str(place / "shards" / "out.txt"), "--shard", f"{number}/3"]
+        subprocess.run([sys.executable, "-m", "wheels", *generate(place), *shard, "--quiet"], check=True)
+
+
+def generate(inputs: Path) -> list[str]:
+    """Return the command that writes from the pool, without its output."""
+    files = ["--model", str(inputs / "model"), "--input", str(inputs / "pool.jsonl")]
+    return [
+        "generate",
+        *files,
+        *["--rule", "random", "--teacher-budget", "0.5", "--max-new-tokens", "8", "--threads", "1"],
+    ]
 
 
 def played(inputs: Path) -> dict[str, Played]:
@@ -73,7 +111,15 @@ def played(inputs: Path) -> dict[str, Played]:
     more = "--metric chrf --samples 2 --warm-up 0.25 --max-new-tokens 8 --batch-size 8 --threads 1"
     annotate += more.split()
     curve = "--rules maxprob,random --budgets 0,0.2,1 --seeds 1 --resamples 100 --metrics chrf --max-new-tokens 8"
+    ceiling = "--rules maxprob --budgets 0.2 --seeds 1 --resamples 100 --metrics chrf --max-new-tokens 6"
     passes = "--budgets 0.2 --seeds 1 --resamples 100 --metrics chrf --max-new-tokens 8"
+
+    def bench(name: str, *flags: str) -> list[str]:
+        output = ["--output", f"OUT/{name}", "--threads", "1"]
+        return ["bench", name, "--recipe", str(inputs / f"{name}.yaml"), *data, *output, *flags]
+
+    def shards(out: Path) -> None:
+        shutil.copytree(inputs / "shards", out, dirs_exist_ok=True)
 
     def model(out: Path) -> None:
         shutil.copytree(at["model"], out / "model")
@@ -96,6 +142,8 @@ def played(inputs: Path) -> dict[str, Played]:
         "rationales": Played(
             ["rationales", *data, "--teacher", at["teacher"], "--output", "OUT/rows.jsonl"], result=("rows.jsonl",)
         ),
+        "generate": Played([*generate(inputs), "--output", "OUT/out.txt"], result=("out.txt",)),
+        "merge": Played(["merge", "OUT/out.txt"], start=shards, result=("out.txt",)),
         "demo": Played(["demo", "--recipe", at["demo.yaml"], "--threads", "1"]),
         "bench curve": Played(
             ["bench", "curve", "--model", "OUT/model", *data, "--output", "OUT/curve", *curve.split()], calibrated
@@ -103,4 +151,10 @@ def played(inputs: Path) -> dict[str, Played]:
         "bench passes": Played(
             ["bench", "passes", "--model", "OUT/model", *data, "--output", "OUT/passes", *passes.split()], calibrated
         ),
+        "bench ceiling": Played(
+            ["bench", "ceiling", "--model", "OUT/model", *data, "--output", "OUT/ceiling", *ceiling.split()], calibrated
+        ),
+        "bench study": Played(bench("study")),
+        "bench distillation": Played(bench("distillation")),
+        "bench rationales": Played(bench("rationales")),
     }

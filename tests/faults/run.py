@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.faults.commands import Played, inputs, played
 from tests.faults.play import Outcome, Whole, end, fresh, kill_at, mounted, play, some, start
@@ -31,9 +32,23 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
     "gone": lambda raw: None,
     "garbage": lambda raw: random.Random(0).randbytes(len(raw)),
     "other": lambda raw: b'{"a": [1, null]}\n',
+    "flipped": lambda raw: (
+        raw[: (half := len(raw) // 2)] + bytes(byte ^ 1 for byte in raw[half:][:1]) + raw[half + 1 :]
+    ),
 }
 SIGTERM_SECONDS = 20
 LOGS = ("metrics.jsonl", "resolved.json")
+
+
+class Most(NamedTuple):
+    """How much is played of each command."""
+
+    places: int
+    """Of a kill, SIGTERM and a full disk."""
+    damages: int | None
+    """Each in the middle and at the end, evenly spread over files and kinds; None: all."""
+
+
 Found = Iterator[tuple[str, str]]
 """The name of each thing that was done, and what is wrong afterwards; empty: nothing."""
 
@@ -49,7 +64,7 @@ def judged(given: Played, whole: Whole, out: Path, *, again: bool = True, refuse
     return f"differs: {lacks[:4]}" if lacks else ""
 
 
-def two(given: Played, whole: Whole, out: Path, each: int) -> Found:
+def two(given: Played, whole: Whole, out: Path, most: Most) -> Found:
     """Start a second process in the middle of the first one; and with the lock file removed before."""
     for title in ("second process", "second process, lock file removed"):
         fresh(given, out)
@@ -78,18 +93,18 @@ def two(given: Played, whole: Whole, out: Path, each: int) -> Found:
         yield title, wrong or judged(given, whole, out, again=False)
 
 
-def kill(given: Played, whole: Whole, out: Path, each: int) -> Found:
+def kill(given: Played, whole: Whole, out: Path, most: Most) -> Found:
     """Kill it at a write, and run it again."""
-    yield from _stopped(given, whole, out, each, signal.SIGKILL, -signal.SIGKILL)
+    yield from _stopped(given, whole, out, most, signal.SIGKILL, -signal.SIGKILL)
 
 
-def term(given: Played, whole: Whole, out: Path, each: int) -> Found:
+def term(given: Played, whole: Whole, out: Path, most: Most) -> Found:
     """As a scheduler ends a job: it is to end by itself, with exit code 143."""
-    yield from _stopped(given, whole, out, each, signal.SIGTERM, 143)
+    yield from _stopped(given, whole, out, most, signal.SIGTERM, 143)
 
 
-def _stopped(given: Played, whole: Whole, out: Path, each: int, sign: int, code: int) -> Found:
-    for number in some(whole.writes, each):
+def _stopped(given: Played, whole: Whole, out: Path, most: Most, sign: int, code: int) -> Found:
+    for number in some(whole.writes, most.places):
         fresh(given, out)
         began = time.monotonic()
         done = play(given, out, kill_at(number, sign))
@@ -102,52 +117,51 @@ def _stopped(given: Played, whole: Whole, out: Path, each: int, sign: int, code:
         yield f"at write {number} of {whole.writes}", wrong or judged(given, whole, out, but=but)
 
 
-def damage(given: Played, whole: Whole, out: Path, each: int) -> Found:
+def damage(given: Played, whole: Whole, out: Path, most: Most) -> Found:
     """Damage a file of a run that was killed at three quarters."""
     fresh(given, out)
     play(given, out, kill_at(whole.writes * 3 // 4))
-    yield from _damaged(given, whole, out, done=False)
+    yield from _damaged(given, whole, out, most.damages, done=False)
 
 
-def finished(given: Played, whole: Whole, out: Path, each: int) -> Found:
+def finished(given: Played, whole: Whole, out: Path, most: Most) -> Found:
     """Damage a file of a run that is finished."""
     fresh(given, out)
     play(given, out)
-    yield from _damaged(given, whole, out, done=True)
+    yield from _damaged(given, whole, out, most.damages, done=True)
 
 
-def _damaged(given: Played, whole: Whole, out: Path, *, done: bool) -> Found:
+def _damaged(given: Played, whole: Whole, out: Path, damages: int | None, *, done: bool) -> Found:
     kept = out.with_name("kept")
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(out, kept, symlinks=True)
     fresh(given, out)
-    inputs = {path.relative_to(out) for path in out.rglob("*")}
+    inputs, every = {path.relative_to(out) for path in out.rglob("*")}, list[tuple[Path, str]]()
     for path in sorted(path for path in kept.rglob("*") if path.is_file()):
         name = path.relative_to(kept)
         if name.name.endswith(".lock") or name in inputs:
             continue
-        for title, change in DAMAGES.items():
-            raw = path.read_bytes()
-            new = change(raw)
-            if new == raw:
-                continue
-            fresh(given, out)
-            shutil.copytree(kept, out, symlinks=True, dirs_exist_ok=True)
-            (out / name).unlink() if new is None else (out / name).write_bytes(new)
-            # Once all is done, what led to the result is not needed, and a log cannot be written again.
-            needless = done and given.result and str(name) not in given.result
-            but = str(name) if needless or name.name in LOGS else ""
-            yield f"{name} {title}", judged(given, whole, out, refused=True, but=but)
+        raw = path.read_bytes()
+        every += [(name, title) for title, change in DAMAGES.items() if change(raw) != raw]
+    for number in some(len(every), damages or len(every)):
+        name, title = every[number - 1]
+        new = DAMAGES[title]((kept / name).read_bytes())
+        fresh(given, out)
+        shutil.copytree(kept, out, symlinks=True, dirs_exist_ok=True)
+        (out / name).unlink() if new is None else (out / name).write_bytes(new)
+        # Once all is done, what led to the result is not needed, and a log cannot be written again.
+        needless = done and given.result and str(name) not in given.result
+        but = str(name) if needless or name.name in LOGS else ""
+        yield f"{name} {title}", judged(given, whole, out, refused=True, but=but)
     shutil.rmtree(kept)
 
 
-def full(given: Played, whole: Whole, out: Path, each: int) -> Found:
+def full(given: Played, whole: Whole, out: Path, most: Most) -> Found:
     """Let the disk be full at several sizes; then make room, and run it again."""
     if not mounted(out, 1 << 30):
         yield "no disk can be mounted here", ""
         return
     try:
-        most = 0
 
         def measure(count: int) -> None:
             at = os.statvfs(out)
@@ -158,11 +172,11 @@ def full(given: Played, whole: Whole, out: Path, each: int) -> Found:
         fresh(given, out)
         base = _used(out)
         play(given, out, measure)
-        most = int(used.read_text())
-        for place in range(1, each + 1):
+        largest = int(used.read_text())
+        for place in range(1, most.places + 1):
             subprocess.run(["mount", "-o", "remount,size=1g", str(out)], check=True)
             fresh(given, out)
-            size = base + (most - base) * place // (each + 1)
+            size = base + (largest - base) * place // (most.places + 1)
             subprocess.run(["mount", "-o", f"remount,size={size}", str(out)], check=True)
             done = play(given, out)
             subprocess.run(["mount", "-o", "remount,size=1g", str(out)], check=True)
@@ -174,7 +188,7 @@ def full(given: Played, whole: Whole, out: Path, each: int) -> Found:
                 wrong = f"says {done.last}"
             else:
                 wrong = ""
-            yield f"{size >> 10} of {most >> 10} KiB", wrong or judged(given, whole, out)
+            yield f"{size >> 10} of {largest >> 10} KiB", wrong or judged(given, whole, out)
     finally:
         subprocess.run(["umount", "-l", str(out)], check=False)
 
@@ -193,27 +207,36 @@ def main() -> None:
     parser.add_argument("--commands", nargs="+", help="default: all")
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=[*FAULTS])
     parser.add_argument("--each", type=int, default=6, help="places of a kill and of a full disk, for each command")
+    parser.add_argument("--damages", type=int, help="damages underway, and as many when finished; default: all")
     parser.add_argument("--log", default=os.devnull, help="a file of JSON lines, one for each fault")
     given = parser.parse_args()
     import wheels.agents.run
     import wheels.annotation.run
+    import wheels.benchmarks.ceiling.run
     import wheels.benchmarks.curve.run
     import wheels.benchmarks.demo.run
+    import wheels.benchmarks.distillation.run
     import wheels.benchmarks.passes.run
+    import wheels.benchmarks.rationales.run
+    import wheels.benchmarks.study.run
     import wheels.distillation.run
     import wheels.rationales.run  # noqa: F401  (what every fork would import again)
+    from wheels.decoding.commands import bulk
+
+    bulk.EVERY = 0.0  # seconds: each text is a write of its own
 
     counts: dict[tuple[str, str], Counter[bool]] = {}
     with tempfile.TemporaryDirectory() as folder, open(given.log, "a") as log:
         place = Path(folder).resolve()
         inputs(place / "inputs")
         every, out = played(place / "inputs"), place / "work" / "out"
+        most = Most(given.each, given.damages)
         out.parent.mkdir()
         for name in given.commands or every:
             whole = Whole.of(every[name], out)
             for fault in given.faults:
                 count = counts[name, fault] = Counter()
-                for title, wrong in FAULTS[fault](every[name], whole, out, given.each):
+                for title, wrong in FAULTS[fault](every[name], whole, out, most):
                     count[not wrong] += 1
                     if wrong:
                         print(f"{name}, {fault}, {title}: {wrong}", flush=True)
