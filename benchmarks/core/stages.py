@@ -20,10 +20,10 @@ from wheels.benchmarks.core.recipe import Recipe
 from wheels.config.parsing import write_resolved
 from wheels.data.tasks import SPLITS, load_task
 from wheels.errors import WheelsError
-from wheels.files import read_object, write_text
+from wheels.files import write_text
 from wheels.json_text import json_digest
 from wheels.output.notices import in_words
-from wheels.runs import ADVICE, NOTE, Run, claim, digest_of
+from wheels.runs import ADVICE, Run, claim, digest_of, note_in
 
 log = logging.getLogger("wheels")
 
@@ -84,7 +84,7 @@ def run_stages(folder: Path, config: Any, stages: Sequence[Stage], inputs: Mappi
 
 def seconds_of(folder: Path) -> dict[str, float]:
     """Return the seconds of each stage that is done in a folder."""
-    return _seconds(read_object(folder / NOTE, STAGES))
+    return _seconds(note_in(folder, STAGES))
 
 
 def _seconds(note: Mapping[str, Any]) -> dict[str, float]:

@@ -14,9 +14,9 @@ from wheels.decoding.commands.merge_config import MergeConfig
 from wheels.decoding.commands.shards import Shard, all_shards
 from wheels.decoding.render import Summary
 from wheels.errors import WheelsError
-from wheels.files import open_output, read_object
+from wheels.files import open_output
 from wheels.output.streams import remark
-from wheels.runs import NOTE, Held, Run, check_same_run, claim, find
+from wheels.runs import Held, Run, check_same_run, claim, find, note_in, sweep_beside
 
 Identity = dict[str, Any]
 
@@ -88,6 +88,7 @@ def merged(output: Path, identity: Identity, shards: Sequence[Shard]) -> Summary
     with claim(run_folder(output), "generate", MergeConfig(str(output)), identity) as held:
         if held.finished:
             return Summary(held.note["used"])
+        sweep_beside(output)
         places = [shard.place(output) for shard in shards]
         notes = [_checked(place, identity | {"shard": str(shard)}) for shard, place in zip(shards, places, strict=True)]
         if identity["format"] == "parquet":
@@ -126,7 +127,7 @@ def _note_of(place: Path) -> dict[str, Any]:
     Raises:
         WheelsError: where there is none.
     """
-    return read_object(run_folder(place) / NOTE, "identity", "config")
+    return note_in(run_folder(place), "identity", "config", advice="run its shard again, then merge")
 
 
 def _checked(place: Path, identity: Identity) -> dict[str, Any]:

@@ -20,8 +20,7 @@ from typing import Any, TypeGuard
 from filelock import FileLock
 
 from wheels.errors import WheelsError
-from wheels.json_text import parse_object
-from wheels.runs import append_line, mend, whole_lines
+from wheels.runs import append_line, checked, checked_object, mend, whole_lines
 
 Amounts = dict[str, int]
 """`dollars` (picodollars), `requests`, `tokens`: those of them that are limited."""
@@ -52,7 +51,7 @@ class Lease:
         with self._locked():
             lines = mend(self.path) if self.path.exists() else []
             if not lines:
-                append_line(self.path, begin, sync=True)
+                append_line(self.path, checked(begin), sync=True)
             elif (found := self._object(lines[0], 1)) != begin:
                 raise WheelsError(
                     f"{path} is the account of {found.get('shards')} shards under the limits {found.get('limits')}, "
@@ -73,7 +72,7 @@ class Lease:
         with self._locked():
             if not self.has_left:
                 left = {name: max(0, most - spent[name]) for name, most in self.held().items()}
-                append_line(self.path, {"shard": self.number, "left": left}, sync=True)
+                append_line(self.path, checked({"shard": self.number, "left": left}), sync=True)
 
     def _locked(self) -> FileLock:
         return FileLock(f"{self.path}.lock")
@@ -109,7 +108,7 @@ class Lease:
         return isinstance(value, dict) and value.keys() == self.limits.keys() and all(map(_is_count, value.values()))
 
     def _object(self, text: bytes, line: int) -> dict[str, Any]:
-        return parse_object(text, f"{self.path}:{line}")
+        return checked_object(text, f"{self.path}:{line}", "remove it to begin a new account")
 
 
 def _is_count(value: Any) -> bool:

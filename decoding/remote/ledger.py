@@ -22,8 +22,7 @@ from wheels.decoding.remote.lease import Lease
 from wheels.decoding.remote.prices import PICO, Prices
 from wheels.endpoints.usage import Usage
 from wheels.errors import WheelsError, check_number, check_whole
-from wheels.json_text import parse_object
-from wheels.runs import append_line, locked, mend
+from wheels.runs import append_line, checked, checked_object, locked, mend
 
 log = logging.getLogger("wheels")
 
@@ -195,13 +194,14 @@ class Ledger:
         line = {"event": event} | ({} if request is None else {"request": request}) | dict(told or {})
         if cost is not None and self.prices is not None:
             line["pico"] = cost
-        append_line(self.path, line, sync=event != "send")
+        append_line(self.path, checked(line), sync=event != "send")
 
     def _replay(self, path: Path) -> None:
         """Take over what earlier runs spent, and what they left open."""
         for number, text in enumerate(mend(path) if path.exists() else [], 1):
-            line, place = parse_object(text, f"{path}:{number}", "event"), f"{path}:{number}"
-            event, request = line["event"], line.get("request", 0)
+            place = f"{path}:{number}"
+            line = checked_object(text, place, "bring back a copy that is whole, or give another file")
+            event, request = line.get("event"), line.get("request", 0)
             pico, tokens = line.get("pico", 0), line.get("tokens", 0)
             whole = all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in (request, pico))
             if event not in EVENTS or not whole or not isinstance(tokens, int) or tokens < 0:

@@ -2,12 +2,14 @@ import errno
 import json
 import os
 import threading
+from contextlib import suppress
 
 import pytest
 
 from wheels.annotation.answer import Answer
 from wheels.annotation.ledger import Account, Ledger, read_account
 from wheels.errors import WheelsError
+from wheels.runs import append_line, checked
 
 
 def ledger(path, budget=3, run="r"):
@@ -22,7 +24,7 @@ def test_a_unit_is_reserved_and_settled_and_never_asked_for_again(tmp_path):
     with ledger(tmp_path) as one:
         assert one.reserve("a")
         assert not one.reserve("a")
-        assert lines(tmp_path)[-1] == {"event": "reserve", "item": "a"}, "on disk before the request"
+        assert lines(tmp_path)[-1] == checked({"event": "reserve", "item": "a"}), "on disk before the request"
         one.settle("a", Answer("line\none \u2028 é"))
         assert not one.reserve("a")
     with ledger(tmp_path) as again:
@@ -97,19 +99,39 @@ def test_a_first_line_that_was_cut_short_begins_anew(tmp_path):
         ('{"event": "budget"}', ":2: not a line of a ledger"),
         ('{"event": "refuse", "item": "a", "reason": "x"}', ":2: item a: refuse without a reservation"),
         ("{}", ":2: not an event"),
-        ("[]", ":2: not a line"),
-        ("[" * 100_000 + "]" * 100_000, ":2: not a line"),
-        ("\xff", ":2: not a line"),
-        ("\0\0", ":2: not a line"),
     ],
 )
 def test_what_no_run_of_ours_can_have_written_is_refused_with_its_line(tmp_path, last, message):
     with ledger(tmp_path, budget=1):
         pass
-    with (tmp_path / "ledger.jsonl").open("a") as file:
-        file.write(last + "\n")
+    for line in last.split("\n"):
+        append_line(tmp_path / "ledger.jsonl", checked(json.loads(line)))
     with pytest.raises(WheelsError, match=f"ledger.jsonl{message}"):
         ledger(tmp_path, budget=1)
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", "[" * 100_000 + "]" * 100_000, "\xff", "\0\0", '{"event": "reserve"}'])
+def test_what_has_no_checksum_is_refused_with_its_line(tmp_path, line):
+    with ledger(tmp_path, budget=1):
+        pass
+    with (tmp_path / "ledger.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(WheelsError, match=r"ledger.jsonl:2: "):
+        ledger(tmp_path, budget=1)
+
+
+def test_a_bit_that_was_flipped_anywhere_is_seen(tmp_path):
+    """Or the values are the same: of the white space."""
+    with ledger(tmp_path) as one:
+        one.reserve("a")
+        one.settle("a", Answer("the answer"))
+    file = tmp_path / "ledger.jsonl"
+    whole, before = file.read_bytes(), read_account(file)
+    assert len(whole) > 100
+    for place in range(len(whole) - 1):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with suppress(WheelsError):
+            assert read_account(file) == before
 
 
 def test_another_run_and_another_holder_are_refused(tmp_path):

@@ -39,7 +39,7 @@ def test_nothing_may_be_committed_with_a_state(tmp_path: Path) -> None:
     assert Lines(tmp_path / "rows").state == {"state": 1} and (tmp_path / "rows").read_bytes() == b""
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "note"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "note", "state"])
 def test_what_is_damaged_is_said_and_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
     path = tmp_path / "rows"
     written(path, "a", "b", state=1)
@@ -48,7 +48,10 @@ def test_what_is_damaged_is_said_and_made_again(tmp_path: Path, caplog: pytest.L
     if damage == "gone":
         path.unlink()
     if damage == "note":
-        Lines.note_of(path).write_text('{"lines": 2, "bytes": "4", "crc32": 0, "state": 1}')
+        Lines.note_of(path).write_text('{"lines": 2, "bytes": "4", "of_lines": 0, "state": 1}')
+    if damage == "state":
+        note = Lines.note_of(path)
+        note.write_text(note.read_text().replace('"state": 1', '"state": 2'))
     made = Lines(path)
     assert (made.count, made.state) == (0, {}) and f"{path} is damaged; it is made again" in caplog.text
     written(path, "x")

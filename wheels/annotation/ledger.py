@@ -9,6 +9,7 @@ A file of JSON lines that only grows. A unit is reserved before a request and se
     {"event": "refuse", "item": "...", "reason": "..."}                      the server will not; the unit is free again
     {"event": "budget", "budget": 900}                                       the budget has grown
 
+Each line ends with its checksum (`wheels.runs.checked`), and one whose bytes have changed is refused.
 At every moment settled + open <= budget. A reservation that a killed run left open counts as spent: its answer may have
 been paid for and lost. It is never given to another item; the next run asks for the same item again under the same
 reservation (and the same idempotency key, see `endpoint`), which costs nothing more where the other side knows the key.
@@ -32,7 +33,7 @@ from typing import Any
 
 from wheels.annotation.answer import Answer
 from wheels.errors import WheelsError
-from wheels.runs import append_line, locked, mend, whole_lines
+from wheels.runs import append_line, checked, checked_object, locked, mend, whole_lines
 
 EVENTS = ("reserve", "settle", "release", "refuse")
 
@@ -120,8 +121,8 @@ def _replay(path: Path | str, lines: Iterable[bytes]) -> Account:
     """Return the account of the lines of a file."""
     account: Account | None = None
     for number, text in enumerate(lines, 1):
+        line = checked_object(text, f"{path}:{number}", "bring back a copy of the ledger that is whole")
         try:
-            line = json.loads(text)
             if account is None:
                 if line["event"] != "begin":
                     raise WheelsError("a ledger begins with its budget")
@@ -130,7 +131,7 @@ def _replay(path: Path | str, lines: Iterable[bytes]) -> Account:
                 account.apply(line)
         except WheelsError as error:
             raise WheelsError(f"{path}:{number}: {error}") from None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             raise WheelsError(f"{path}:{number}: not a line of a ledger: {text[:80]!r}") from None
     return account if account is not None else Account(None)
 
@@ -173,7 +174,7 @@ class Ledger:
         if not account.bought:
             self.path.unlink(missing_ok=True)
             line = {"event": "begin", "unit": wanted.unit, "budget": wanted.budget, "run": wanted.run}
-            append_line(self.path, line, sync=True)
+            append_line(self.path, checked(line), sync=True)
             return wanted
         for name in ("run", "unit"):
             if getattr(account, name) != getattr(wanted, name):
@@ -242,4 +243,4 @@ class Ledger:
     def _enter(self, line: Mapping[str, Any]) -> None:
         """Check an event and write it to disk before returning."""
         self.account.apply(line)
-        append_line(self.path, line, sync=True)
+        append_line(self.path, checked(line), sync=True)

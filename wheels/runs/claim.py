@@ -2,13 +2,14 @@
 
 `run.json` says which, and is the first file that a run writes there:
 
-    {"format": 1, "command": "train", "config": {...}, "identity": {...}, "finished": {"out.bin": "9f86d0..."}}
+    {"format": 1, "command": "train", "config": {...}, "identity": {...}, "finished": {"a.bin": "9f86..."}, "crc32": 7}
 
 The result depends on `identity` alone. `config` can be given back as `--config`. A command may add keys of its own.
 """
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import re
@@ -24,6 +25,7 @@ from filelock import FileLock, Timeout
 from wheels.config.parsing import to_dict
 from wheels.errors import WheelsError
 from wheels.files import check_writable, read_object, write_json
+from wheels.runs.checked import check, checked
 from wheels.runs.kept import digest_of
 
 log = logging.getLogger("wheels")
@@ -57,7 +59,7 @@ class Run:
     def save(self) -> None:
         """Write `run.json`."""
         if _is_first():
-            write_json(self.folder / NOTE, self.note)
+            write_json(self.folder / NOTE, checked(self.note))
 
     def finish(self, *files: Path) -> None:
         """Say that the run is done, and that these files are its result."""
@@ -185,7 +187,7 @@ def find(
     """
     if not (folder / NOTE).is_file():
         return None
-    found = read_object(folder / NOTE, "command", "identity")
+    found = note_in(folder, "command", "identity", advice=advice)
     old, new = found["identity"], dict(identity)
     if not isinstance(old, dict):
         raise WheelsError(f"{folder / NOTE}: damaged at 'identity'; {advice}")
@@ -203,6 +205,16 @@ def find(
             raise
         return None
     return found
+
+
+def note_in(folder: Path, *needed: str, advice: str = ADVICE) -> dict[str, Any]:
+    """Return the content of `run.json` in a folder, which must have every key of `needed`.
+
+    Raises:
+        WheelsError: where there is none, or it is damaged.
+    """
+    found = read_object(folder / NOTE, *needed)
+    return check(found, str(folder / NOTE), advice) if found.get("format") == FORMAT else found
 
 
 def results_in(*folders: Path) -> list[Path]:
@@ -223,6 +235,13 @@ def sweep(folder: Path) -> None:
             path = Path(place, name)
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         folders[:] = [name for name in folders if not Path(place, name, NOTE).is_file()]
+
+
+def sweep_beside(file: Path) -> None:
+    """Remove what a kill left of writing a file, which this process alone writes."""
+    for path in file.parent.glob(f".{glob.escape(file.name)}.*"):
+        if LEFT_OVER.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _is_first() -> bool:

@@ -2,8 +2,9 @@
 
 Beside the file of the lines stands its note, which is written last:
 
-    {"lines": 4096, "bytes": 81920, "crc32": 123456, "state": ...}
+    {"lines": 4096, "bytes": 81920, "of_lines": 123456, "state": ..., "crc32": 654321}
 
+Its checksums are those of the lines and of itself (`wheels.runs.checked`).
 A kill loses what came after the last note. Lines that are not as the note says are all written again.
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 
 from wheels.errors import WheelsError
 from wheels.files import read_object, write_json
+from wheels.runs.checked import check, checked
 
 log = logging.getLogger("wheels")
 
@@ -70,7 +72,7 @@ class Lines:
                 f"cannot write {self.path}: {error.strerror or error}; make room, and run it again"
             ) from error
         size, crc = self._bytes + len(content), zlib.crc32(content, self._crc)
-        write_json(self.note, {"lines": self.count, "bytes": size, "crc32": crc, "state": state})
+        write_json(self.note, checked({"lines": self.count, "bytes": size, "of_lines": crc, "state": state}))
         self._bytes, self._crc, self.state = size, crc, state
         self._waiting.clear()
 
@@ -82,15 +84,15 @@ class Lines:
     def _go_on(self) -> None:
         """Take over what is committed, where it is whole."""
         try:
-            found = read_object(self.note, "lines", "bytes", "crc32", "state", finite=False)
-            whole = found["crc32"] == _crc32(self.path, found["bytes"])
+            found = read_object(self.note, "lines", "bytes", "of_lines", "state", finite=False)
+            whole = check(found, str(self.note), "")["of_lines"] == _crc32(self.path, found["bytes"])
         except (WheelsError, OSError, TypeError, ValueError):
             whole = False
         if not whole:
             log.warning("%s is damaged; it is made again", self.path)
             return
         self.count, self.state = found["lines"], found["state"]
-        self._bytes, self._crc = found["bytes"], found["crc32"]
+        self._bytes, self._crc = found["bytes"], found["of_lines"]
 
 
 def _crc32(path: Path, size: int) -> int | None:

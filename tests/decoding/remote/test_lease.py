@@ -21,6 +21,7 @@ from wheels.decoding.remote.prices import Prices
 from wheels.endpoints.usage import Usage
 from wheels.errors import WheelsError
 from wheels.models.pair import Pair
+from wheels.runs import checked
 
 DEAR = Prices(0.0, 1e-6)
 """A picodollar for each written token."""
@@ -128,7 +129,8 @@ BEGIN = '{"shards": 2, "limits": {"dollars": 5}}'
     ],
 )  # fmt: skip
 def test_an_account_of_others_or_a_damaged_one_is_refused(tmp_path, lines, words):
-    (tmp_path / "lease").write_text("".join(f"{line}\n" for line in lines))
+    given = [json.dumps(checked(json.loads(line))) if line.startswith("{") else line for line in lines]
+    (tmp_path / "lease").write_text("".join(f"{line}\n" for line in given))
     with pytest.raises(WheelsError) as error:
         Lease(tmp_path / "lease", 1, 2, {"dollars": 5}).held()
     assert words in str(error.value)
@@ -165,7 +167,10 @@ def test_shards_of_a_command_spend_what_one_of_them_leaves(pair: Pair, server: F
     assert shard(2) == 0
     second = sum(row["teacher_tokens"] for row in rows(2))
     journal = [json.loads(line) for line in Path("out.jsonl.lease").read_text().splitlines()]
-    assert journal[0] == {"shards": 2, "limits": {"tokens": 24}} and journal[1]["left"]["tokens"] == 12 - first - 2
+    assert (
+        journal[0] == checked({"shards": 2, "limits": {"tokens": 24}})
+        and journal[1]["left"]["tokens"] == 12 - first - 2
+    )
     assert first + second + 4 <= 24 and journal[2]["left"]["tokens"] == 24 - first - 2 - second - 2
     capsys.readouterr()
     assert shard(1) == 0 and "is done already" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from wheels.decoding.remote.prices import PICO, Prices, bill_of
 from wheels.decoding.sampling import Sampling
 from wheels.endpoints.usage import Usage, usage_of
 from wheels.errors import WheelsError
+from wheels.runs import checked
 
 pytestmark = pytest.mark.slow
 
@@ -182,7 +183,8 @@ def test_a_ledger_goes_on_after_a_kill(tmp_path):
              '{"event": "reserve", "request": 1, "pico": -5}'],
 )  # fmt: skip
 def test_a_file_that_is_no_ledger_is_refused(tmp_path, line):
-    (tmp_path / "money").write_text(line + "\n")
+    given = json.loads(line) if line.startswith("{") else None
+    (tmp_path / "money").write_text((line if given is None else json.dumps(checked(given))) + "\n")
     with pytest.raises(WheelsError, match=r"money:1"):
         Ledger(PRICES, 1.0, tmp_path / "money")
     with pytest.raises(WheelsError, match="needs prices"):
