@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -35,7 +36,7 @@ from wheels.decoding.commands.generate import (
     summed_up,
     within_memory,
 )
-from wheels.decoding.commands.generate_config import GenerateConfig
+from wheels.decoding.commands.generate_config import LIMITS, GenerateConfig
 from wheels.decoding.commands.inputs import FileTexts
 from wheels.decoding.commands.merge import is_finished, join_ranks, lease_place, run_folder
 from wheels.decoding.commands.shards import Shard, take_rank
@@ -51,21 +52,19 @@ from wheels.files import open_output
 from wheels.models.artefact import found_models
 from wheels.models.loading import model_digest
 from wheels.output.progress import Progress
-from wheels.output.streams import remark
-from wheels.runs import Lines, claim, digest_of, digests
+from wheels.output.streams import remark, say
+from wheels.runs import Lines, claim, digest_of, digests, sweep_beside
 from wheels.threads import set_threads
 
 EVERY = 1.0
 """Seconds after which what was written is committed: about as much of it is lost by a kill."""
 INCIDENTAL = (
-    *("text", "output", "batch_size", "max_tokens_in_flight", "threads", "on_error"),
+    *("text", "output", "batch_size", "max_tokens_in_flight", "threads", "on_error", "engine", "workers"),
     *("teacher_key", "teacher_timeout", "teacher_attempts", "ledger", "write_on"),
 )
 """Settings that a run may go on with other values of; in online and dollars mode the rows of a pass decide too."""
 ROWS = ("batch_size", "max_tokens_in_flight")
 """What decides how many texts are decoded at once."""
-LIMITS = {"dollars": "budget_dollars", "requests": "max_teacher_requests", "tokens": "max_teacher_tokens"}
-"""What a teacher at an address may cost in all: the settings, by what a lease calls them."""
 
 
 def is_kept(config: GenerateConfig) -> bool:
@@ -80,10 +79,9 @@ def run(config: GenerateConfig, sources: FileTexts) -> None:
     """Write an output for each text of a file, or of a shard of it, that an earlier run did not come to."""
     output, identity, rank = Path(os.path.realpath(str(config.output))), identity_of(config), take_rank()
     if rank is not None:
-        if config.shard is not None:
-            raise WheelsError(
-                f"processes that are started together share the rows by rank; leave out shard {config.shard}"
-            )
+        if config.shard is not None or config.engine == "ray":
+            given = f"shard {config.shard}" if config.shard is not None else "engine 'ray'"
+            raise WheelsError(f"processes that are started together share the rows by rank; leave out {given}")
         config = replace(config, shard=str(rank), device=_own_device(config.device))
         if is_finished(output, identity):
             remark(f"{config.output} is done already")
@@ -116,13 +114,14 @@ def _written(
         if held.finished:
             remark(f"{shown} is done already")
             return Summary(held.note["used"])
+        sweep_beside(place)
         lines, numbers = Lines(rows), shard.rows(len(sources))
         if lease is not None and lease.has_left and numbers and not lines.count:
             raise WheelsError(
                 f"shard {shard} has ended by {lease.path}, and left what it had to others; remove that file to begin a "
                 "new account"
             )
-        used = _write(_accounted(config, ledger, lease), sources, numbers, lines, lease)
+        used = _Job(_accounted(config, ledger, lease), sources, numbers, lines, lease).write()
         _publish(config, lines, place)
         held.note["used"] = used.state
         held.finish(place)
@@ -189,47 +188,83 @@ def _accounted(config: GenerateConfig, ledger: Path, lease: Lease | None) -> Gen
     return replace(config, **own)
 
 
-def _write(config: GenerateConfig, sources: FileTexts, numbers: range, lines: Lines, lease: Lease | None) -> Summary:
-    """Write the lines that are missing; return what the teacher was used for in all.
+class _Job:
+    """The lines of a shard that are missing.
 
     Args:
-        config: How.
+        config: How they are written.
         sources: All texts of the file.
-        numbers: Those that are written.
+        numbers: Those of the shard.
         lines: What is written of them.
         lease: What may be spent, where shards share it.
     """
-    done, online = lines.count, config.budget_mode == "online"
-    used = Summary(lines.state.get("used"))
-    spent: Spent = {budget: (calls, tokens) for budget, calls, tokens in lines.state.get("spent", [])}
 
-    def commit() -> None:
-        told = [[budget, *counts] for budget, counts in spent.items()]
-        lines.commit({"used": used.state, "spent": told})
+    def __init__(
+        self, config: GenerateConfig, sources: FileTexts, numbers: range, lines: Lines, lease: Lease | None
+    ) -> None:
+        self.config, self.sources, self.numbers, self.lines, self.lease = config, sources, numbers, lines, lease
+        self.done, self.online = lines.count, config.budget_mode == "online"
+        self.used = Summary(lines.state.get("used"))
+        self.spent: Spent = {budget: (calls, tokens) for budget, calls, tokens in lines.state.get("spent", [])}
+        self.of_texts = {"conversations": isinstance(next(iter(sources)), Conversation), "one_line": len(sources) > 1}
 
-    if done:
-        remark(f"{done:,} of {len(numbers):,} texts are written already")
-    artefact = load_artefact(config, conversations=isinstance(next(iter(sources)), Conversation))
-    set_threads(config.threads, artefact.pair)
-    config = within_memory(config, artefact, sources)
-    first, said = numbers.start + done, time.monotonic()
-    texts = islice(iter(sources), first, numbers.stop)
-    if lease is not None and isinstance(artefact.pair, RemotePair):
-        artefact.pair.remote.ledger.join(lease)
-    with closing(artefact.pair), Progress(len(numbers), "text", done=done, bar=many(config, numbers)) as progress:
-        try:
-            for trace in generate(config, artefact, texts, first=first, spent=spent, total=len(numbers) - done):
-                due = lines.count % PART == 0 if online else time.monotonic() - said >= EVERY
-                if due and lines.count > done:
-                    commit()
-                    said = time.monotonic()
-                count(trace, used, progress)
-                lines.append(render(config, trace, one_line=len(sources) > 1))
-        except BaseException:
-            if not online and lines.count > done:
-                commit()
-            raise
-        commit()
-        if isinstance(artefact.pair, RemotePair):
-            artefact.pair.remote.ledger.leave()
-    return used
+    def write(self) -> Summary:
+        """Write the lines, and return what the teacher was used for in all."""
+        lines, said = self.lines, time.monotonic()
+        if self.done:
+            remark(f"{self.done:,} of {len(self.numbers):,} texts are written already")
+        many_of_them = many(self.config, self.numbers)
+        with Progress(len(self.numbers), "text", done=self.done, bar=many_of_them) as progress:
+            written = self._over_ray(progress) if self.config.engine == "ray" else self._here(progress)
+            try:
+                for _ in written:
+                    due = lines.count % PART == 0 if self.online else time.monotonic() - said >= EVERY
+                    if due and lines.count > self.done:
+                        self._commit()
+                        said = time.monotonic()
+            except BaseException:
+                if not self.online and lines.count > self.done:
+                    self._commit()
+                raise
+        return self.used
+
+    def _here(self, progress: Progress) -> Iterator[None]:
+        """Write by this process; yields before each line is added, and all is committed at the end."""
+        config = self.config
+        artefact = load_artefact(config, conversations=self.of_texts["conversations"])
+        set_threads(config.threads, artefact.pair)
+        config = within_memory(config, artefact, self.sources)
+        if self.lease is not None and isinstance(artefact.pair, RemotePair):
+            artefact.pair.remote.ledger.join(self.lease)
+        left = {"first": self.numbers.start + self.done, "total": len(self.numbers) - self.done}
+        with closing(artefact.pair):
+            for trace in generate(config, artefact, self._texts(), spent=self.spent, **left):
+                yield
+                count(trace, self.used, progress)
+                self.lines.append(render(config, trace, one_line=self.of_texts["one_line"]))
+            self._commit()
+            if isinstance(artefact.pair, RemotePair):
+                artefact.pair.remote.ledger.leave()
+
+    def _over_ray(self, progress: Progress) -> Iterator[None]:
+        """Have all written by actors of Ray; yields before the lines of each block are added."""
+        from wheels.decoding.commands.over_ray import blocks  # on demand: Ray
+
+        left = {"first": self.numbers.start + self.done, "total": len(self.numbers) - self.done}
+        for block in blocks(self.config, self._texts(), **left, **self.of_texts):
+            yield
+            self.used.include(block.used)
+            for error in block.errors:
+                say(f"skipped: {error}")
+            for line in block.lines:
+                self.lines.append(line)
+                progress.advance()
+        self._commit()
+
+    def _texts(self) -> Iterator[str]:
+        """Yield the texts that are left."""
+        return islice(iter(self.sources), self.numbers.start + self.done, self.numbers.stop)
+
+    def _commit(self) -> None:
+        told = [[budget, *counts] for budget, counts in self.spent.items()]
+        self.lines.commit({"used": self.used.state, "spent": told})

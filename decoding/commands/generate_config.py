@@ -25,6 +25,7 @@ from wheels.decoding.methods.choices import (
     BUDGETED,
     CASCADES,
     COLORS,
+    ENGINES,
     FORMATS,
     INPUT_FORMATS,
     METHODS,
@@ -51,6 +52,8 @@ sampling_option = option_group("sampling")
 
 
 IN_FILES = "give --input FILE and --output FILE, and no --format html"
+LIMITS = {"dollars": "budget_dollars", "requests": "max_teacher_requests", "tokens": "max_teacher_tokens"}
+"""What a teacher at an address may cost in all: the settings, by what a lease calls them."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,14 @@ class GenerateConfig:
     teacher_weights: str = weights_option("teacher")
     threads: int | None = threads_option()
     backend: str = backend_option()
+    engine: str = machine_option(
+        "local",
+        "where the rows of a file are written; ray: by actors of a cluster, or of this machine",
+        choices=ENGINES,
+    )
+    workers: int | None = machine_option(
+        None, "actors of --engine ray (default: as many as the cluster has GPUs, or times --threads CPUs)", minimum=1
+    )
 
     def __post_init__(self) -> None:
         """Check every value, and those that do not go together."""
@@ -186,6 +197,11 @@ class GenerateConfig:
         self._check_remote()
         if self.shard is not None or self.format == "parquet":
             self._check_files()
+        if self.engine == "ray":
+            self._check_files()
+            self.check_any_order()
+        elif self.workers is not None:
+            raise WheelsError(f"workers {self.workers} are those of --engine ray; give it too, or leave them out")
         if self.color == "always" and self.format != "text":
             raise WheelsError(f"color 'always' is for format 'text', got format {self.format!r}")
 
@@ -210,10 +226,21 @@ class GenerateConfig:
     def _check_files(self) -> None:
         """Refuse what is written from a file into a file without them."""
         given = f"shard {self.shard}" if self.shard is not None else f"format {self.format!r}"
+        given = "engine 'ray'" if self.engine == "ray" else given
         if self.resume == "never" or self.format == "html":
             raise WheelsError(f"{given} is written from a file into a file; {IN_FILES}")
         if self.shard is not None and self.ledger is not None:
             raise WheelsError(f"{given} keeps a ledger of its own beside its output, got {self.ledger}; leave it out")
+
+    def check_any_order(self) -> None:
+        """Refuse what has no meaning where rows are written in any order, by actors of Ray."""
+        if self.budget_mode == "online":
+            raise WheelsError(
+                "budget_mode 'online' decides by what earlier rows spent, and Ray gives batches to actors in any "
+                "order; use average or strict"
+            )
+        if limits := [name for name in LIMITS.values() if getattr(self, name) is not None]:
+            raise WheelsError(f"{limits[0]} would be spent by each actor anew; use `wheels generate --shard I/N`")
 
     def _check_method(self) -> None:
         """Refuse what has no meaning for the method."""

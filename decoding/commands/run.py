@@ -48,8 +48,8 @@ def run(config: GenerateConfig) -> None:
 
 def _run(config: GenerateConfig, sources: Texts) -> None:
     """Write an output for each text, of which nothing is kept for another run."""
-    if take_rank() is not None:
-        raise WheelsError(f"processes of one launch share the rows of a file; {IN_FILES}")
+    if take_rank() is not None or config.engine == "ray":
+        raise WheelsError(f"several processes share the rows of a file; {IN_FILES}")
     artefact = load_artefact(config, conversations=isinstance(next(iter(sources), None), Conversation))
     set_threads(config.threads, artefact.pair)
     config = within_memory(config, artefact, sources)

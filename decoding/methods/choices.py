@@ -32,6 +32,8 @@ DRAFT_LENGTHS = {"speculative": 5, "lookup": 5, "bild": 10, "cascade": 5, "take-
 TOLERANCES = {"speculative": 0.0, "lookup": 0.0, "bild": 3.0, "cascade": 0.3, "verified": 2.0, "priced": 1.0}
 TOLERANCES["take-back"] = 2.0
 """How much worse than the teacher's a draft token may be, where that is not given; see `wheels generate --help`."""
+ENGINES = ("local", "ray")
+"""Where the rows of a file are written: by this process, or by actors of Ray."""
 ON_ERROR = ("stop", "skip")
 """What happens at an input that cannot be read: nothing is decoded, or all the others are."""
 ON_TEACHER_ERROR = ("continue", "stop")

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from wheels.config.parsing import build
-from wheels.decoding.commands.bulk import LIMITS
 from wheels.decoding.commands.generate import load_artefact, method_of
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.decoding.models.backends import use_backend
@@ -25,7 +24,7 @@ from wheels.decoding.trace import Trace
 from wheels.errors import WheelsError
 from wheels.threads import set_threads
 
-RAYS = ("text", "input", "input_format", "output", "format", "color", "shard", "ledger")
+RAYS = ("text", "input", "input_format", "output", "format", "color", "shard", "ledger", "engine", "workers")
 """Settings of `wheels generate` that say from where to where: a dataset says so itself."""
 COSTS = ("tokens", "teacher_tokens", "teacher_passes")
 """What is told of each output besides."""
@@ -97,14 +96,7 @@ def config_of(settings: Mapping[str, Any], number: str | None) -> GenerateConfig
         if name in settings:
             raise WheelsError(f"{name} is for the command line: a dataset says itself where rows come from, and go to")
     config = build(GenerateConfig, settings)
-    if config.budget_mode == "online":
-        raise WheelsError(
-            "budget_mode 'online' decides by what earlier rows spent, and Ray gives batches to actors in any order; "
-            "use average or strict"
-        )
-    limits = [name for name in LIMITS.values() if getattr(config, name) is not None]
-    if limits:
-        raise WheelsError(f"{limits[0]} would be spent by each actor anew; use `wheels generate --shard I/N`")
+    config.check_any_order()
     if number is None and (config.temperature > 0 or (config.budget is not None and config.rule == "random")):
         raise WheelsError("draws depend on a row's number: give number=, the column that holds it, from 0")
     return config
