@@ -20,7 +20,7 @@ from wheels.errors import WheelsError
 from wheels.files import write_bytes
 from wheels.metrics import code_of_metric
 from wheels.models.loading import first_line, model_digest
-from wheels.runs import append_line, chunks, is_whole, keep_lines, last_whole, number_of, seal
+from wheels.runs import chunks, is_whole, keep_lines, last_whole, number_of, put_line, seal
 from wheels.runs.tensors import STATE
 
 MACHINE = ("device", "threads", "output", "report_to", "teacher_key")
@@ -135,8 +135,7 @@ class Metrics:
         """Append one line, in place of the one that a killed run wrote of the same."""
         if self.enabled:
             line = {"seed": self.seed, **figures}
-            keep_lines(self.path, lambda old: _what_of(old) != _what_of(line), "seed")
-            append_line(self.path, line)
+            put_line(self.path, line, lambda old: _what_of(old) == _what_of(line))
 
     def keep_before(self, first: int) -> None:
         """Drop this seed's rounds from `first` on, and a line that was cut: they are going to be written again."""

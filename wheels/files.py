@@ -110,8 +110,8 @@ def _unwritable(path: Path | str, reason: str, advice: str = "choose another pla
     return WheelsError(f"cannot write {path}: {reason}; {advice}")
 
 
-FULL = ("No space left on device", "Disk quota exceeded", "failed writing file", "unexpected pos")
-"""What libraries say, in errors of their own, where a disk is full; torch says the last two."""
+FULL = ("No space left on device", "Disk quota exceeded", "failed writing file", "unexpected pos", "iostream error")
+"""What libraries say, in errors of their own, where a disk is full; torch says the last three."""
 
 
 @contextmanager

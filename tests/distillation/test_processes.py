@@ -1,17 +1,20 @@
-"""`wheels pretrain` under `torchrun`: two processes do what one does with the same batch."""
+"""`wheels pretrain` under `torchrun` and FSDP2: two processes do what one does with the same batch."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.decoding.tiny import make_pair
 from wheels.cli.main import main
 from wheels.files import read_json, write_json
 
@@ -48,3 +51,46 @@ def test_two_processes_train_as_one_does_with_the_same_batch(objective, data, fo
     moved = load_file(Path(student) / "model.safetensors")
     assert max(float((one[name] - moved[name]).abs().max()) for name in one if name in moved) > 1000 * CLOSE
     assert not torch.equal(*(load_file(Path(folder) / "model.safetensors")["shared.weight"] for folder in folders))
+
+
+LAUNCH = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "examples" / "fsdp2.yaml")]
+SHARDED = [sys.executable, *LAUNCH, "--main_process_port", "29527", str(ROOT / "tests" / "distillation" / "sharded.py")]
+
+
+@pytest.fixture
+def causal(data, tmp_path):
+    """The command that distils into a small causal student, without output and batch; where it is run; how."""
+    pair = make_pair("llama")
+    models = ["--student", str(pair.save_student(tmp_path / "s")), "--teacher", str(pair.save_teacher(tmp_path / "t"))]
+    steps = "--max-steps 6 --eval-every 3 --eval-limit 4 --log-every 1 --max-target-length 8 --threads 1"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    settings = {"env": environment, "cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return ["pretrain", "--data", data, *models, *steps.split()], settings
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["kl", "pcl"])
+def test_models_in_shards_train_as_whole_ones_do(objective, causal, tmp_path):
+    """FSDP2 by accelerate's file of settings; killed after its first checkpoint, it goes on."""
+    command, settings = causal
+    command += ["--objective", objective, "--output"]
+    assert main([*command, str(tmp_path / "one"), "--batch-size", "8"]) == 0
+    two = [*SHARDED, *command, "two", "--batch-size", "4"]
+    with subprocess.Popen(two, **settings, start_new_session=True) as first:
+        while first.poll() is None and not (tmp_path / "two" / "checkpoints" / "checkpoint-3" / ".seal").exists():
+            time.sleep(0.05)
+        os.killpg(first.pid, signal.SIGKILL)
+    done = subprocess.run(two, **settings, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert one.keys() == other.keys()
+    assert max(float((one[name] - other[name]).abs().max()) for name in one) < CLOSE
+    assert len({len((tmp_path / name / "metrics.jsonl").read_text().splitlines()) for name in ("one", "two")}) == 1
+
+
+@pytest.mark.slow
+def test_models_in_shards_do_not_sample(causal):
+    command, settings = causal
+    command = [*SHARDED, *command, "--objective", "kl", "--lmbda", "0.5", "--output", "two", "--batch-size", "4"]
+    done = subprocess.run(command, **settings, text=True, timeout=300, check=False)
+    assert done.returncode and "lmbda 0.5 has each process write outputs of its own length" in done.stdout

@@ -89,11 +89,13 @@ def fresh(played: Played, out: Path) -> None:
     played.start(out)
 
 
-def kill_at(number: int, sign: int = signal.SIGKILL) -> At:
-    """Return what sends a signal to the command itself at a write."""
+def kill_at(number: int, sign: int = signal.SIGKILL, when: Path | None = None) -> At:
+    """Return what sends a signal to the command itself at a write; the file `when` is of that time."""
 
     def at(count: int) -> None:
         if count == number:
+            if when is not None:
+                when.touch()
             os.kill(os.getpid(), sign)
 
     return at

@@ -106,11 +106,11 @@ def term(given: Played, whole: Whole, out: Path, most: Most) -> Found:
 def _stopped(given: Played, whole: Whole, out: Path, most: Most, sign: int, code: int) -> Found:
     for number in some(whole.writes, most.places):
         fresh(given, out)
-        began = time.monotonic()
-        done = play(given, out, kill_at(number, sign))
-        seconds = time.monotonic() - began
+        signalled = out.with_name("signalled")
+        done = play(given, out, kill_at(number, sign, signalled))
+        seconds = time.time() - signalled.stat().st_mtime
         wrong = "" if done.code == code else f"exit code {done.code}: {done.last}"
-        if sign == signal.SIGTERM and seconds > SIGTERM_SECONDS + 10:
+        if sign == signal.SIGTERM and seconds > SIGTERM_SECONDS:
             wrong += f" after {seconds:.0f} s"
         # A step at which training was asked to stop is logged too.
         but = "metrics.jsonl" if given.checkpoints and sign == signal.SIGTERM else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wheels.errors import WheelsError
-from wheels.runs import append_line, keep_lines, mend, whole_lines
+from wheels.runs import append_line, keep_lines, mend, put_line, whole_lines
 
 
 @pytest.mark.parametrize("sync", [False, True])
@@ -59,3 +59,13 @@ def test_what_is_not_wanted_is_dropped_and_what_is_damaged_too(tmp_path: Path) -
     path.write_text("\n".join([*lines, '{"step": 1']))
     keep_lines(path, lambda line: line["step"] <= 2, "step")
     assert path.read_text() == '{"step": 1}\n{"step": 2, "loss": NaN}\n'
+
+
+def test_a_line_takes_the_place_of_the_one_about_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    for record in ({"of": 1, "x": "a"}, {"of": 2}, {"of": 1, "x": "b"}):
+        put_line(path, record, lambda old, record=record: old.get("of") == record["of"])
+    assert path.read_text() == '{"of": 1, "x": "b"}\n{"of": 2}\n'
+    path.write_text('null\n{"of": 1}\n{"cut')
+    put_line(path, {"of": 3}, lambda old: False)
+    assert path.read_text() == 'null\n{"of": 1}\n{"of": 3}\n'

@@ -45,7 +45,7 @@ from wheels.models.adapters import check_peft, with_lora
 from wheels.models.families import refusal
 from wheels.models.loading import check_device, load_config, model_digest, save_model, set_loading
 from wheels.models.places import check_place
-from wheels.processes import say_if_alone
+from wheels.processes import say_what_was_not_done
 from wheels.reports import check_reports
 from wheels.runs import claim, last_whole, results_in
 
@@ -71,7 +71,7 @@ def run(config: PretrainConfig) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     _check_machine(config)
-    say_if_alone()
+    say_what_was_not_done(config.device)
     check_reports(config.report_to)
     task = load_task(
         config.data,

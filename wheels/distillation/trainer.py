@@ -141,11 +141,29 @@ class _Distils(Trainer):
         self.value = value
         self.cache, self.group_by_length = cache, group_by_length
         self.most_rows, self.read = sys.maxsize, list[Batch]()
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            self._check_shards(model)
         if value is not None:
             self.add_callback(FollowValue(value))
         if teacher is not None:
             teacher.requires_grad_(False).eval()
             self.teacher = self.accelerator.prepare_model(teacher, evaluation_mode=True)
+
+    def _check_shards(self, model: PreTrainedModel) -> None:
+        """Refuse what processes cannot do that hold a part of the models each.
+
+        Raises:
+            WheelsError: where processes would wait for passes that others do not make, or a model cannot be cut.
+        """
+        if self.objective.lmbda > 0.0:
+            raise WheelsError(
+                f"lmbda {self.objective.lmbda:g} has each process write outputs of its own length, and models in "
+                "shards need all processes at each pass; use lmbda 0, or torchrun without FSDP and DeepSpeed"
+            )
+        if self.is_fsdp_enabled and model.config.is_encoder_decoder and model.config.tie_word_embeddings:
+            raise WheelsError(
+                "FSDP cannot cut a model whose encoder and decoder share their embeddings; use torchrun without it"
+            )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         """Return the order of the rows."""

@@ -265,19 +265,22 @@ def check_device(device: str | torch.device) -> torch.device:
 def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: str | Path) -> Path:
     """Save a model and its tokenizer as a plain `save_pretrained` folder, each file atomically.
 
-    Other files in `folder` are left alone.
+    Other files in `folder` are left alone. Of the processes that share a model's weights the first saves them.
 
     Raises:
         WheelsError: where the place cannot be written, or a weight is no finite number.
     """
     folder = Path(folder)
     check_weights(model, f"the model for {folder}")
+    weights = _gathered(model)
+    if weights == {}:
+        return folder
     needed = 2 * sum(weight.numel() * weight.element_size() for weight in model.parameters())  # the old files too
     try:
         folder.mkdir(parents=True, exist_ok=True)
         saving = tempfile.TemporaryDirectory(dir=folder, prefix=".saving.")
         with room(folder, needed), saving as temporary, quiet_loading():
-            model.save_pretrained(temporary)
+            model.save_pretrained(temporary, state_dict=weights)
             tokenizer.save_pretrained(temporary)
             # The configuration last: a folder that has it has everything.
             for file in sorted(Path(temporary).iterdir(), key=lambda file: (file.name == "config.json", file.name)):
@@ -286,6 +289,21 @@ def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: str | Path)
     except OSError as error:
         raise WheelsError(f"cannot write {folder}: {error.strerror or error}; choose another place") from error
     return folder
+
+
+def _gathered(model: PreTrainedModel) -> dict[str, Any] | None:
+    """Return the whole weights of a model that FSDP2 has cut into shards, in the first process; in the others none.
+
+    None: of a model that each process holds as a whole.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return None
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict  # on demand: 0.6 s
+    from torch.distributed.fsdp import FSDPModule
+
+    if not isinstance(model, FSDPModule):
+        return None
+    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
 
 def model_digest(name: str | Path) -> str:

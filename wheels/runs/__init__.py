@@ -24,7 +24,7 @@ from wheels.runs.claim import (
     results_in,
     sweep_beside,
 )
-from wheels.runs.journal import append_line, keep_lines, mend, whole_lines
+from wheels.runs.journal import append_line, keep_lines, mend, put_line, whole_lines
 from wheels.runs.kept import (
     JSON,
     LINES,
@@ -43,6 +43,6 @@ from wheels.runs.lines import Lines
 __all__ = [
     "ADVICE", "JSON", "LINES", "LOCK", "NOTE", "Form", "Held", "Lines", "Run", "append_line", "cached",
     "check_free", "check_same_run", "checked", "checked_object", "chunks", "claim", "digest_of", "digests", "find",
-    "is_whole", "keep_lines", "last_whole", "locked", "mend", "note_in", "number_of", "results_in", "seal",
+    "is_whole", "keep_lines", "last_whole", "locked", "mend", "note_in", "number_of", "put_line", "results_in", "seal",
     "sweep_beside", "whole_lines",
 ]  # fmt: skip

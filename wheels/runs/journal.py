@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,20 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def put_line(path: Path, record: Mapping[str, Any], same: Callable[[Mapping[str, Any]], bool]) -> None:
+    """Write a line in place of the one that is about the `same`; where there is none, after all others."""
+    new, found = json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace"), False
+    lines = mend(path) if path.is_file() else []
+    for place, line in enumerate(lines):
+        with suppress(WheelsError):
+            if not found and same(parse_object(line, str(path), finite=False)):
+                lines[place], found = new, True
+    if found:
+        write_bytes(path, b"".join(line + b"\n" for line in lines))
+    else:
+        append_line(path, record)
 
 
 def keep_lines(path: Path, wanted: Callable[[Mapping[str, Any]], bool], *needed: str) -> None:
