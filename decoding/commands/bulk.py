@@ -250,8 +250,8 @@ class _Job:
         """Have all written by actors of Ray; yields before the lines of each block are added."""
         from wheels.decoding.commands.over_ray import blocks  # on demand: Ray
 
-        left = {"first": self.numbers.start + self.done, "total": len(self.numbers) - self.done}
-        for block in blocks(self.config, self._texts(), **left, **self.of_texts):
+        first, total = self.numbers.start + self.done, len(self.numbers) - self.done
+        for block in blocks(self.config, self._texts(), first, total, **self.of_texts):
             yield
             self.used.include(block.used)
             for error in block.errors:
