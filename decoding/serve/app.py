@@ -48,9 +48,20 @@ def make_app(service: Service, key: Secret) -> Guard:
 
 def _add_writing(app: FastAPI, service: Service, path: str, kind: type[Body], replies: type[Completions]) -> None:
     """Add an endpoint that writes text."""
-    schema = {"content": {"application/json": {"schema": kind.model_json_schema()}}, "required": True}
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema["properties"]["model"]["enum"] = [service.name]
+    definitions, told = schema.pop("$defs", {}), app.openapi
+    asked = {"content": {"application/json": {"schema": schema}}, "required": True}
 
-    @app.post(path, response_model=None, openapi_extra={"requestBody": schema})
+    def openapi() -> dict[str, Any]:
+        """Return the schema, with the parts of the body where its references point."""
+        found = told()
+        found.setdefault("components", {}).setdefault("schemas", {}).update(definitions)
+        return found
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+    @app.post(path, response_model=None, openapi_extra={"requestBody": asked})
     async def write(request: Request) -> Response:
         body = read_body(await request.body(), kind)
         if isinstance(body, CompletionBody) and body.prompt_logprobs is not None:
@@ -58,6 +69,11 @@ def _add_writing(app: FastAPI, service: Service, path: str, kind: type[Body], re
             return Response(status_code=LEFT) if found is None else JSONResponse(found)
         job = await service.job(body)
         reply = replies(service.pair, body, job, service.prices)
+        if isinstance(body, CompletionBody) and body.echo:
+            echoes = await _unless_left(request, service.echoes(body, job))
+            if echoes is None:
+                return Response(status_code=LEFT)
+            reply.echoes = echoes
         service.submit(job)
         if body.stream:
             return Stream(service, job, reply)

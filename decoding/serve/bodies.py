@@ -18,7 +18,6 @@ MOST_CHOICES, MOST_STOPS, MOST_LOGPROBS = 128, 4, 20
 Token = Annotated[int, Field(ge=0)]
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
-    "echo": (False,),
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "logit_bias": ({},),
@@ -117,6 +116,8 @@ class CompletionBody(Body):
     max_tokens: int | None = Field(None, ge=0)
     prompt: str | list[str] | list[Token] | list[list[Token]]
     logprobs: int | None = Field(None, ge=0, le=5)
+    echo: bool | None = None
+    """Whether each choice begins with its prompt, and its log-probabilities with those of the prompt."""
     written_token_ids: list[list[Token]] | None = None
     """For each prompt the tokens of its output so far: `max_tokens` more are written after them."""
     text_limits: list[Annotated[int, Field(ge=1)]] | None = None
@@ -141,6 +142,10 @@ class CompletionBody(Body):
             )
         if self.prompt_logprobs is not None and (self.stream or self.n not in (None, 1)):
             raise Refused(400, "prompt_logprobs is told at once, and once: leave stream and n out", param="stream")
+        if self.echo and (self.stream or self.prompt_logprobs is not None or self.written_token_ids is not None):
+            raise Refused(
+                400, "echo is for a whole answer after a prompt: leave stream and what is ours out", param="echo"
+            )
         if self.text_limits is not None and self.written_token_ids is None:
             raise Refused(400, "text_limits is for texts that go on: give written_token_ids", param="text_limits")
 

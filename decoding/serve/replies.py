@@ -11,6 +11,7 @@ from typing import Any
 import wheels
 from wheels.decoding.remote.prices import Prices
 from wheels.decoding.serve.bodies import Body
+from wheels.decoding.serve.echo import Echo
 from wheels.decoding.serve.errors import Refused
 from wheels.decoding.serve.jobs import Delta, Job, Piece, Told
 from wheels.decoding.trace import STUDENT, TEACHER
@@ -29,6 +30,8 @@ class Completions:
     def __init__(self, pair: Pair, body: Body, job: Job, prices: Prices | None = None) -> None:
         self.spell = lambda token: str(pair.tokenizer.decode([token]))
         self.body, self.job, self.prices = body, job, prices
+        self.echoes: Sequence[Echo] = ()
+        """The prompt of each choice, where they begin with it."""
         self.lengths = [0] * len(job.sequences)
         """Characters of each choice that were told of, for the offsets of its tokens."""
         self.head = {
@@ -45,6 +48,7 @@ class Completions:
             own = [delta for delta in deltas if delta.choice == index]
             pieces = [piece for delta in own for piece in delta.pieces]
             text = "".join(delta.text for delta in own)
+            text = self.echoes[index].text + text if self.echoes else text
             choices.append(self.choice(index, self.content(text), pieces, own[-1]))
         return self.head | {"object": self.whole, "choices": choices, "usage": self.usage()}
 
@@ -96,15 +100,17 @@ class Completions:
 
     def logprobs(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
         """Return the log-probabilities of tokens: of the model that wrote each."""
+        pieces = [*self.echoes[index].pieces, *pieces] if self.echoes else pieces
         offsets = []
         for piece in pieces:
             offsets.append(self.lengths[index])
             self.lengths[index] += len(piece.text)
-        known = [piece.logprobs for piece in pieces if piece.logprobs is not None]
+        known = [piece.logprobs for piece in pieces]
+        best = [None if each is None else {self.spell(token): value for token, value in each.best} for each in known]
         return {
             "tokens": [piece.text for piece in pieces],
-            "token_logprobs": [each.own for each in known],
-            "top_logprobs": [{self.spell(token): value for token, value in each.best} for each in known],
+            "token_logprobs": [None if each is None else each.own for each in known],
+            "top_logprobs": best,
             "text_offset": offsets,
         }
 

@@ -1,4 +1,4 @@
-"""Texts that clients bring, scored by the teacher: vLLM's `prompt_logprobs`, from one pass over each text.
+"""Texts that clients bring, scored by one model: vLLM's `prompt_logprobs`, from one pass over each text.
 
 A text is what stands in `written_token_ids` after its prompt; without these it is the prompt, of which a causal model
 predicts all but the first token. Tokens that are not predicted have null, and so have those of a prompt that is only
@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 import wheels
 from wheels.decoding.remote.prices import Prices
-from wheels.decoding.serve.bodies import CompletionBody
 from wheels.decoding.serve.cost import Cost
 from wheels.decoding.serve.errors import Refused
-from wheels.decoding.teacher_forcing import teacher_logits
+from wheels.decoding.teacher_forcing import read_texts
 from wheels.endpoints.scoring import TokenScores, scores_of
 from wheels.models.pair import Pair
 
@@ -37,6 +38,8 @@ class ScoreJob:
     silent: Sequence[int]
     """Tokens before each text that the answer has a null for."""
     k: int
+    student: bool = False
+    """Whether the student scores them, not the teacher."""
     found: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """Done when all are scored."""
     scores: list[TokenScores] = field(default_factory=list)
@@ -49,23 +52,34 @@ class ScoreJob:
 
     @property
     def cost(self) -> Cost:
-        """What it takes of the teacher."""
+        """What it takes of the models."""
+        if self.student:
+            return Cost(student_passes=len(self.texts))
         return Cost(teacher_passes=len(self.texts), read=self.read, alone_read=self.read)
 
 
-def score_job(pair: Pair, prompts: Sequence[list[int]], longest: int, body: CompletionBody) -> ScoreJob:
+def score_job(
+    pair: Pair,
+    prompts: Sequence[list[int]],
+    longest: int,
+    k: int,
+    written: Sequence[list[int]] | None = None,
+    *,
+    student: bool = False,
+) -> ScoreJob:
     """Return the job of a request.
 
     Args:
         pair: The models.
         prompts: The tokens of its prompts.
         longest: Tokens of a prompt, and of what stands after it, at most.
-        body: The request.
+        k: How many of the best tokens are told of in each place.
+        written: What stands after each prompt, and is scored; None: the prompts are.
+        student: Whether the student scores, not the teacher.
 
     Raises:
         Refused: for texts without a token to be predicted, tokens that are none, and texts that are too long.
     """
-    k, written = body.prompt_logprobs or 0, body.written_token_ids
     if written is None and (pair.is_seq2seq or min(map(len, prompts)) < 2):
         told = "predicts no token of its source; give the text in written_token_ids" if pair.is_seq2seq else ""
         raise Refused(400, f"the model {told or 'predicts tokens after the first; give two or more'}", param="prompt")
@@ -87,19 +101,20 @@ def score_job(pair: Pair, prompts: Sequence[list[int]], longest: int, body: Comp
         told = f"{values} log-probabilities are asked for, and {MOST_VALUES} are told at a time; ask for fewer texts"
         raise Refused(400, told, param="prompt_logprobs")
     silent = [len(source) for source in sources]
-    return ScoreJob(sources, texts, silent, k)
+    return ScoreJob(sources, texts, silent, k, student)
 
 
 def _fits(pair: Pair, source: Sequence[int], text: Sequence[int], longest: int) -> bool:
     return pair.fits(source, text) and len(text) <= longest
 
 
+@torch.no_grad()
 def score_next(pair: Pair, job: ScoreJob, rows: int) -> bool:
     """Score the next texts of a job in one pass, and return whether it is done."""
     start = len(job.scores)
-    sources, texts = job.sources[start : start + rows], job.texts[start : start + rows]
-    read = dict(teacher_logits(pair, sources, texts))
-    job.scores += [scores_of(read[place], text, job.k) for place, text in enumerate(texts)]
+    sources, texts = list(job.sources[start : start + rows]), list(job.texts[start : start + rows])
+    read, _ = read_texts(pair, pair.student if job.student else pair.teacher, sources, texts)
+    job.scores += [scores_of(logits[:-1], text, job.k) for logits, text in zip(read, texts, strict=True)]
     return len(job.scores) == len(job.texts)
 
 

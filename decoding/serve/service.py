@@ -9,6 +9,7 @@ import secrets
 import time
 from collections import deque
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 from wheels.decoding.commands.generate import method_of
@@ -18,14 +19,16 @@ from wheels.decoding.methods.choices import BUDGETED
 from wheels.decoding.sequences import Sequence
 from wheels.decoding.serve.bodies import Body, ChatBody, CompletionBody
 from wheels.decoding.serve.config import ServeConfig
+from wheels.decoding.serve.echo import Echo, echo_of
 from wheels.decoding.serve.errors import Refused
 from wheels.decoding.serve.jobs import Job
 from wheels.decoding.serve.metrics import Metrics
 from wheels.decoding.serve.prompts import prompts_of
-from wheels.decoding.serve.scoring import score_job, scores_reply
+from wheels.decoding.serve.scoring import ScoreJob, score_job, scores_reply
 from wheels.decoding.serve.starts import Start, starts_after
 from wheels.decoding.serve.worker import Worker
-from wheels.decoding.trace import TEACHER
+from wheels.decoding.trace import STUDENT, TEACHER
+from wheels.endpoints.scoring import TokenScores
 from wheels.errors import WheelsError, did_you_mean, shown
 from wheels.models.artefact import Artefact
 from wheels.models.limits import room
@@ -213,18 +216,41 @@ class Service:
         self._check_model(body)
         async with self.tokenizing:
             prompts = await asyncio.to_thread(prompts_of, self.pair, body)
-        job = score_job(self.pair, prompts, self.longest_prompt, body)
-        self._take(len(prompts))
+        k = body.prompt_logprobs or 0
+        job = await self._scored(score_job(self.pair, prompts, self.longest_prompt, k, body.written_token_ids))
+        if self.prices is not None:
+            self.metrics.count("dollars", job.cost.dollars(self.prices))
+        return await asyncio.to_thread(scores_reply, self.pair, job, self.name, self.prices)
+
+    async def _scored(self, job: ScoreJob) -> ScoreJob:
+        """Return a job once its texts are scored."""
+        self._take(len(job.texts))
         try:
             self.worker.score(job)
             await job.found
         finally:
-            self.texts -= len(prompts)
+            self.texts -= len(job.texts)
         self.metrics.count("prompt_tokens", job.read)
-        self.metrics.count("passes", job.cost.teacher_passes, model=TEACHER)
-        if self.prices is not None:
-            self.metrics.count("dollars", job.cost.dollars(self.prices))
-        return await asyncio.to_thread(scores_reply, self.pair, job, self.name, self.prices)
+        self.metrics.count("passes", len(job.texts), model=STUDENT if job.student else TEACHER)
+        return job
+
+    async def echoes(self, body: CompletionBody, job: Job) -> list[Echo]:
+        """Return the prompt of each choice, with log-probabilities where they are asked for.
+
+        Raises:
+            Refused: where they are of no one model, or no prompt can be told again.
+        """
+        if self.pair.is_seq2seq:
+            raise Refused(400, "echo is for causal models: this one's prompts are no part of its texts", param="echo")
+        prompts, scores = [sequence.source for sequence in job.sequences], list[TokenScores | None]()
+        if body.best is not None:
+            if (budget := job.how.teacher_budget) not in (0.0, 1.0):
+                told = f"a prompt's log-probabilities are of one model: teacher_budget must be 0 or 1, got {budget}"
+                raise Refused(400, told, param="teacher_budget")
+            k = max(1, body.best)
+            scored = await self._scored(score_job(self.pair, prompts, self.longest_prompt, k, student=not budget))
+            job.cost, scores = job.cost + scored.cost, [*scored.scores]
+        return [echo_of(self.pair, *each) for each in zip_longest(prompts, scores)]
 
     def leave(self, job: Job) -> None:
         """Give up the places of a job that was submitted; what of it is still being written is cancelled."""

@@ -1,4 +1,4 @@
-"""Tables of a teacher far away: its latency, and its dollars."""
+"""Tables of a teacher far away, its latency and its dollars, and of a server with many users."""
 
 from __future__ import annotations
 
@@ -25,8 +25,12 @@ def latency(folder: str) -> str:
 
 
 def _rate(row: dict[str, Any]) -> str:
-    spread = row["tokens_per_second"]
-    return f"{spread['median']:.0f} ({spread['low']:.0f} to {spread['high']:.0f})"
+    return _spread(row["tokens_per_second"])
+
+
+def _spread(found: dict[str, float], digits: int = 0) -> str:
+    median, low, high = (f"{found[name]:,.{digits}f}" for name in ("median", "low", "high"))
+    return f"{median} ({low} to {high})"
 
 
 def money(folder: str, metric: str) -> str:
@@ -44,4 +48,38 @@ def money(folder: str, metric: str) -> str:
     return table(["ceiling", "way", "cents", "of the ceiling", "use", *names], shown)
 
 
-TABLES: dict[str, Callable[..., str]] = {"latency": latency, "money": money}
+def served(folder: str) -> str:
+    """Return what many clients saw of the server, beside the engine alone on the same texts."""
+    found = load(folder, "load")
+    waits = [f"{found[which]['p50']:.0f}, {found[which]['p95']:.0f} ms" for which in ("first_ms", "between_ms")]
+    rows = [
+        ["streams, errors", f"{found['streams']:,}, {found['errors']}"],
+        ["seconds of streaming", f"{found['seconds']:.0f}"],
+        ["wait for the first tokens, p50 and p95", waits[0]],
+        ["between two events of a stream, p50 and p95", waits[1]],
+        ["memory after each round, MiB", ", ".join(f"{each:.0f}" for each in found["memory_mib"])],
+        *(
+            [what, _spread(found[name], digits)]
+            for what, name, digits in (
+                ("tokens a second, served", "served", 0),
+                ("tokens a second, the engine alone", "alone", 0),
+                ("served over alone, tokens a second", "ratio", 2),
+                ("served over alone, tokens a processor second", "processor_ratio", 2),
+            )
+        ),
+    ]
+    return table(["", f"{found['config']['users']} clients"], rows)
+
+
+def beside(folder: str) -> str:
+    """Return how fast all users and each of them were served, by each server."""
+    found, shown = load(folder, "beside"), []
+    for row in sorted(found["rows"], key=lambda row: row["users"]):
+        rates = [f"{row[name]['median']:.0f}" for name in ("tokens_per_second", "tokens_per_processor_second")]
+        each = f"{row['per_user']['median']:.1f}"
+        shown.append([str(row["users"]), row["system"], *rates, each, f"{row['as_teacher']:.0%}"])
+    names = ["tokens a second", "a processor second", "a second, each user", "texts of the teacher"]
+    return table(["users", "server", *names], shown)
+
+
+TABLES: dict[str, Callable[..., str]] = {"latency": latency, "money": money, "served": served, "beside": beside}
