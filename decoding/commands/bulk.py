@@ -59,7 +59,7 @@ from wheels.threads import set_threads
 EVERY = 1.0
 """Seconds after which what was written is committed: about as much of it is lost by a kill."""
 INCIDENTAL = (
-    *("text", "output", "batch_size", "max_tokens_in_flight", "threads", "on_error", "engine", "workers"),
+    *("text", "output", "batch_size", "max_tokens_in_flight", "threads", "on_error", "engine", "actors"),
     *("teacher_key", "teacher_timeout", "teacher_attempts", "ledger", "write_on"),
 )
 """Settings that a run may go on with other values of; in online and dollars mode the rows of a pass decide too."""

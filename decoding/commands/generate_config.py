@@ -176,7 +176,7 @@ class GenerateConfig:
         "where the rows of a file are written; ray: by actors of a cluster, or of this machine",
         choices=ENGINES,
     )
-    workers: int | None = machine_option(
+    actors: int | None = machine_option(
         None, "actors of --engine ray (default: as many as the cluster has GPUs, or times --threads CPUs)", minimum=1
     )
 
@@ -200,8 +200,8 @@ class GenerateConfig:
         if self.engine == "ray":
             self._check_files()
             self.check_any_order()
-        elif self.workers is not None:
-            raise WheelsError(f"workers {self.workers} are those of --engine ray; give it too, or leave them out")
+        elif self.actors is not None:
+            raise WheelsError(f"actors {self.actors} are those of --engine ray; give it too, or leave them out")
         if self.color == "always" and self.format != "text":
             raise WheelsError(f"color 'always' is for format 'text', got format {self.format!r}")
 

@@ -79,7 +79,7 @@ def blocks(config: GenerateConfig, texts: Iterable[str], first: int, total: int,
     """Yield the outputs of texts in order, as the actors of a cluster write them.
 
     Args:
-        config: How; `workers` of its actors.
+        config: How; `actors` says how many at most.
         texts: Any number.
         first: The number of the first of them.
         total: How many there are.
@@ -153,4 +153,4 @@ def _room(cluster: dict[str, float], config: GenerateConfig) -> tuple[int, dict[
         needs["num_gpus"], count = 1, min(count, int(cluster.get("GPU", 0)))
     if not count:
         raise WheelsError(f"Ray has no room for an actor that takes {needs}: the cluster has {cluster}")
-    return min(count, config.workers or count), needs
+    return min(count, config.actors or count), needs

@@ -19,6 +19,7 @@ from pathlib import Path
 import ceiling_tables
 import curve_tables
 import family_tables
+import fault_tables
 import frontier_tables
 import remote_tables
 import speed_tables
@@ -29,6 +30,7 @@ TABLES: dict[str, Callable[..., str]] = {
     **ceiling_tables.TABLES,
     **curve_tables.TABLES,
     **family_tables.TABLES,
+    **fault_tables.TABLES,
     **frontier_tables.TABLES,
     **remote_tables.TABLES,
     **speed_tables.TABLES,

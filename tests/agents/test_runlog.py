@@ -53,7 +53,7 @@ def test_a_line_that_is_written_again_takes_the_place_of_the_first(tmp_path: Pat
         metrics.write({"round": 0, "use": 1})
         metrics.write({"gate": 1})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert len(lines) == 8 and [line["seed"] for line in lines] == [1] * 4 + [0] * 4
+    assert len(lines) == 8 and [line["seed"] for line in lines] == [0] * 4 + [1] * 4
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from wheels.decoding.trace import Trace
 from wheels.errors import WheelsError
 from wheels.threads import set_threads
 
-RAYS = ("text", "input", "input_format", "output", "format", "color", "shard", "ledger", "engine", "workers")
+RAYS = ("text", "input", "input_format", "output", "format", "color", "shard", "ledger", "engine", "actors")
 """Settings of `wheels generate` that say from where to where: a dataset says so itself."""
 COSTS = ("tokens", "teacher_tokens", "teacher_passes")
 """What is told of each output besides."""

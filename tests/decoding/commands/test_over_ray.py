@@ -83,7 +83,7 @@ def test_an_actor_takes_a_gpu_or_its_threads():
     cluster = {"CPU": 8.0, "GPU": 3.0}
     assert _room(cluster, config()) == (8, {"num_cpus": 1})
     assert _room(cluster, config(threads=3)) == (2, {"num_cpus": 3})
-    assert _room(cluster, config(workers=5)) == (5, {"num_cpus": 1})
+    assert _room(cluster, config(actors=5)) == (5, {"num_cpus": 1})
     assert _room(cluster, config(device="cuda")) == (3, {"num_cpus": 1, "num_gpus": 1})
     with pytest.raises(WheelsError, match=r"Ray has no room for an actor that takes .*'num_gpus': 1"):
         _room({"CPU": 8.0}, config(device="cuda"))
@@ -95,7 +95,7 @@ def test_an_actor_takes_a_gpu_or_its_threads():
         ({"input": None}, "engine 'ray' is written from a file into a file; give --input FILE and --output FILE"),
         ({"format": "html"}, "engine 'ray' is written from a file into a file"),
         ({"budget_mode": "online"}, "budget_mode 'online' decides by what earlier rows spent"),
-        ({"engine": "local", "workers": 2}, "workers 2 are those of --engine ray"),
+        ({"engine": "local", "actors": 2}, "actors 2 are those of --engine ray"),
         (
             {"teacher": "http://h/v1", "teacher_model": "m", "max_teacher_requests": 9, "teacher_key": "HOME"},
             "max_teacher_requests would be spent by each actor anew",
@@ -132,7 +132,7 @@ def test_an_actor_that_is_killed_loses_nothing(folder, tmp_path):
     environment = {**os.environ, "PYTHONPATH": paths, "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
     environment |= dict([mark.split("=")])
     command = [sys.executable, "-m", "wheels", *command, "--output", str(tmp_path / "two"), "--batch-size", "1"]
-    command += ["--engine", "ray", "--workers", "2"]
+    command += ["--engine", "ray", "--actors", "2"]
     with (tmp_path / "log").open("w") as log:
         run = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=tmp_path)
         killed, kept = [], tmp_path / "two.run" / "rows"
