@@ -58,9 +58,17 @@ SHARDED = [sys.executable, *LAUNCH, "--main_process_port", "29527", str(ROOT / "
 
 
 @pytest.fixture
-def causal(data, tmp_path):
-    """The command that distils into a small causal student, without output and batch; where it is run; how."""
-    pair = make_pair("llama")
+def causal(tmp_path):
+    """The command that distils into a small causal student, without output and batch; where it is run; how.
+
+    Its rows are of several letters: where attention has nothing to tell apart, Adam makes steps of what is rounded.
+    """
+    for split, count in {"train": 24, "validation": 12}.items():
+        sources = [" ".join("abcdefghijk"[(n * 3 + k) % 11] for k in range(1 + n % 5)) for n in range(count)]
+        rows = [{"source": source, "target": f"a {source[0]}"} for source in sources]
+        (tmp_path / "rows").mkdir(exist_ok=True)
+        (tmp_path / "rows" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data, pair = str(tmp_path / "rows"), make_pair("llama")
     models = ["--student", str(pair.save_student(tmp_path / "s")), "--teacher", str(pair.save_teacher(tmp_path / "t"))]
     steps = "--max-steps 6 --eval-every 3 --eval-limit 4 --log-every 1 --max-target-length 8 --threads 1"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

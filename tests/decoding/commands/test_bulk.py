@@ -206,3 +206,26 @@ def test_a_killed_process_loses_what_is_in_flight(folder, texts, tmp_path):
         kept.append(Lines(rows).count)
     subprocess.run([*command, "--output", str(tmp_path / "cut")], check=True, capture_output=True)
     assert (tmp_path / "cut").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+PEAK = """
+import resource, sys
+from wheels.cli.main import main
+code = main(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+sys.exit(code)
+"""
+
+
+def test_memory_does_not_grow_with_the_rows(folder, tmp_path):
+    """Within 5%: eight times the rows, past the blocks that are read ahead."""
+    peaks, flags = [], ["--rule", "random", "--teacher-budget", "0", "--max-new-tokens", "2", "--threads", "1"]
+    for count in (2_000, 16_000):
+        rows = tmp_path / f"{count}.txt"
+        rows.write_text("".join(f"{text}\n" for text in itertools.islice(itertools.cycle(TEXTS), count)))
+        files = ["--model", str(folder), "--input", str(rows), "--output", str(tmp_path / f"{count}.out")]
+        command = [sys.executable, "-c", PEAK, "generate", *files, *flags]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
+        peaks.append(int(done.stdout.split()[-1]))
+        assert len((tmp_path / f"{count}.out").read_text().splitlines()) == count
+    assert peaks[1] < 1.05 * peaks[0], peaks
