@@ -124,8 +124,16 @@ def main(argv: Sequence[str]) -> None:
                 count = max(users, config.texts)
                 sources = [row.source for row in islice(cycle(rows), number * count, (number + 1) * count)]
                 prompts = [artefact.pair.prompt.text.format(source=source) for source in sources]
-                for system in compared:
-                    got = played(system, prompts, sources, users, config.max_tokens)
+                for system in list(compared):
+                    try:
+                        got = played(system, prompts, sources, users, config.max_tokens)
+                    except OSError as error:  # its process has ended
+                        print(
+                            f"round {number}, {users} users, {system.name} is left out from here on: {error}",
+                            flush=True,
+                        )
+                        compared.remove(system)
+                        continue
                     print(f"round {number}, {users} users, {system.name}: {got.waits.tokens} tokens, ", end="")
                     print(f"{got.seconds:.1f} s, {got.processor:.1f} processor s, {got.waits.errors[:1]}", flush=True)
                     if number:
