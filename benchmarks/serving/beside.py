@@ -138,7 +138,10 @@ def main(argv: Sequence[str]) -> None:
                     print(f"{got.seconds:.1f} s, {got.processor:.1f} processor s, {got.waits.errors[:1]}", flush=True)
                     if number:
                         found.setdefault((system.name, users), []).append(got)
-    result = {"config": to_dict(config) | {"output": None, "model": None, "teacher": None}, **about(artefact)}
+    result = {
+        "config": to_dict(config) | {"output": None, "model": None, "teacher": None, "data": Path(config.data).name},
+        **about(artefact),
+    }
     result["rows"] = [
         row_of(name, users, rounds, {s: t for each in found[TEACHER, users] for s, t in each.waits.texts.items()})
         for (name, users), rounds in found.items()
