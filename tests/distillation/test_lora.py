@@ -86,6 +86,18 @@ def test_a_student_is_needed_and_our_trainer(data, tmp_path, more):
 
 
 @needs_peft
+def test_the_seed_alone_draws_the_adapters(student):
+    drawn = []
+    for seed, before in ((3, 0), (3, 1), (4, 0)):
+        model = load_model(student)
+        torch.manual_seed(before)
+        with_lora(model, 2, seed=seed)
+        drawn.append([weight for name, weight in model.named_parameters() if "lora_A" in name])
+    assert drawn[0] and all(map(torch.equal, drawn[0], drawn[1]))
+    assert not any(map(torch.equal, drawn[0], drawn[2]))
+
+
+@needs_peft
 def test_the_model_begins_as_it_was_and_only_adapters_train(student):
     model, ids = load_model(student), torch.tensor([[5, 6, 7]])
     before = model(input_ids=ids, decoder_input_ids=ids).logits

@@ -8,10 +8,13 @@ from typing import NotRequired, TypedDict
 
 import torch
 
+from wheels.distillation.alignment import NOWHERE
 from wheels.distillation.losses import IGNORED
 from wheels.models.pair import Pair
 
 Batch = dict[str, torch.Tensor]
+OF_TEACHER = "teacher_"
+"""How the inputs of a teacher with a tokenizer of its own are called in a batch, before their own names."""
 
 
 class Example(TypedDict):
@@ -25,6 +28,10 @@ class Example(TypedDict):
     """Its place among the training rows, where a cache of teacher probabilities asks for it."""
     rationale: NotRequired[Example]
     """The same row's second task, if it has one: see `dual`."""
+    teacher: NotRequired[Example]
+    """The same row in the tokens of a teacher that has its own."""
+    places: NotRequired[list[tuple[int, int]]]
+    """Where both spellings of its target meet (`alignment.common_places`)."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +44,13 @@ class Collator:
     """What fills up short rows."""
     start_ids: tuple[int, ...] = ()
     """What the decoder of a sequence-to-sequence model reads first."""
+    other: Collator | None = None
+    """Of a teacher with a tokenizer of its own."""
 
     @classmethod
-    def of(cls, pair: Pair) -> Collator:
-        """Return the collator for a pair's models."""
-        return cls(pair.is_seq2seq, pair.pad_id, pair.start_ids)
+    def of(cls, pair: Pair, other: Pair | None = None) -> Collator:
+        """Return the collator for a pair's models, and for a teacher with a tokenizer of its own."""
+        return cls(pair.is_seq2seq, pair.pad_id, pair.start_ids, None if other is None else cls.of(other))
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Return the model's input tensors, and `labels`.
@@ -49,7 +58,8 @@ class Collator:
         Sequence-to-sequence: `input_ids` and `attention_mask` [B, S]; `decoder_input_ids` and `labels` [B, T], where
         the decoder reads the labels one step late. Causal: `input_ids`, `attention_mask`, `labels` [B, S + T]; the
         label of position t is the token at t (compare it with the logits of t - 1), and `IGNORED` in the prompt.
-        `rows` [B] where the examples say which row they are.
+        `rows` [B] where the examples say which row they are. Where they have a teacher's spelling, its input tensors
+        too, after `OF_TEACHER`, and `places` [B, A, 2], the student's first.
 
         Where some example has a rationale, all of them come after the B rows as rows of their own, and `is_rationale`
         says which those are.
@@ -58,6 +68,11 @@ class Collator:
         batch = self._tensors([*examples, *seconds])
         if seconds:
             batch["is_rationale"] = torch.arange(len(examples) + len(seconds)) >= len(examples)
+        if self.other is not None and all("teacher" in example for example in examples):
+            theirs = self.other([example["teacher"] for example in examples])
+            batch |= {OF_TEACHER + name: tensor for name, tensor in theirs.items()}
+            sides = ([[place[side] for place in example["places"]] for example in examples] for side in (0, 1))
+            batch["places"] = torch.stack([pad(side, NOWHERE) for side in sides], dim=-1)
         rows = [example["row"] for example in examples if "row" in example]
         return batch | ({"rows": torch.tensor(rows, dtype=torch.long)} if rows else {})
 

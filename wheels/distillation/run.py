@@ -34,6 +34,7 @@ from wheels.distillation.training_data import (
     TrainingData,
     load_training_data,
     plain_prompt,
+    shared_with,
     targets_of,
     training_examples,
 )
@@ -193,7 +194,7 @@ def make_trainer(
     seq2seq = pair.is_seq2seq
     arguments = training_arguments(config, folder, len(examples), metrics[0] if validation else None, seq2seq=seq2seq)
     kind = KDTrainer if seq2seq else CausalKDTrainer
-    collator = Collator.of(pair)
+    collator = Collator.of(pair, data.other)
     cache = open_cache(config, data, examples, folder, collator) if config.cached_logits else None
     objective = _objective(config, data, cache)
     value = attach_value(pair.student, objective.paths, config.seed) if config.objective == "pcl" else None
@@ -208,6 +209,7 @@ def make_trainer(
             evaluator=_evaluator(config, data, validation, metrics) if validation else None,
             value=value,
             cache=cache,
+            shared=shared_with(data, examples[0]) if "teacher" in examples[0] else None,
             group_by_length=config.group_by_length,
         )
 

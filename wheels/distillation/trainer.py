@@ -14,11 +14,12 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Seq2SeqTrainer, Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
+from wheels.distillation.alignment import SharedTokens, at_places, shared_divergence
 from wheels.distillation.callbacks import advice
-from wheels.distillation.collate import Batch, Collator, Example, count_targets, target_logits_and_labels
+from wheels.distillation.collate import OF_TEACHER, Batch, Collator, Example, count_targets, target_logits_and_labels
 from wheels.distillation.generation import write
 from wheels.distillation.learning_rates import set_query_rate
-from wheels.distillation.losses import IGNORED, cross_entropy, distillation_loss, select
+from wheels.distillation.losses import IGNORED, cross_entropy, distillation_loss, mixed, select
 from wheels.distillation.multitask import count_tasks, token_weights
 from wheels.distillation.path_loss import FollowValue, PathSettings, PathValue, set_value_rate, student_path_loss
 from wheels.distillation.sampler import LengthGroupedSampler
@@ -30,7 +31,7 @@ from wheels.finite import check_finite
 log = logging.getLogger("wheels")
 
 # Entries of a batch that are not inputs of the model.
-NOT_READ = ("labels", "on_policy", "rows", "is_rationale", "token_weights")
+NOT_READ = ("labels", "on_policy", "rows", "is_rationale", "token_weights", "places")
 
 Evaluator = Callable[[PreTrainedModel], dict[str, float]]
 
@@ -110,6 +111,7 @@ class _Distils(Trainer):
         evaluator: Evaluator | None = None,
         value: PathValue | None = None,
         cache: TeacherCache | None = None,
+        shared: SharedTokens | None = None,
         group_by_length: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -125,6 +127,7 @@ class _Distils(Trainer):
             evaluator: gives the metrics of the student as it is, such as `{"bleu": 31.0}`; logged as `eval_bleu`.
             value: of `pcl`: the value that is attached to the student.
             cache: the teacher's probabilities, in place of the teacher; the examples say which row they are.
+            shared: what the vocabulary of a teacher with a tokenizer of its own has in common with the student's.
             group_by_length: whether a batch holds rows of about the same length.
             **kwargs: for transformers' trainer, such as `callbacks`.
         """
@@ -138,7 +141,7 @@ class _Distils(Trainer):
         )
         self.objective, self.collator, self.evaluator, self.teacher = objective, collator, evaluator, teacher
         self.teacher_tokens: int | None = None
-        self.value = value
+        self.value, self.shared = value, shared
         self.cache, self.group_by_length = cache, group_by_length
         self.most_rows, self.read = sys.maxsize, list[Batch]()
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -278,11 +281,13 @@ class _Distils(Trainer):
     ) -> Any:
         """Return the loss of one forward pass: its share of the average over the accumulated batch."""
         on_policy = "on_policy" in inputs
-        reads = {name: value for name, value in inputs.items() if name not in NOT_READ}
+        reads = {
+            name: value for name, value in inputs.items() if name not in NOT_READ and not name.startswith(OF_TEACHER)
+        }
         outputs = model(**reads, **({} if self.value is None else {"output_hidden_states": True}))
         student_logits_NV, labels_N = self._targets(outputs.logits, inputs["labels"])
         teacher_logits_NV = None
-        if self.teacher is not None:
+        if self.teacher is not None and self.shared is None:
             with torch.no_grad():
                 teacher_logits_NV, _ = self._targets(self.teacher(**reads).logits, inputs["labels"])
         w = 1.0 if on_policy else self.objective.w
@@ -292,6 +297,12 @@ class _Distils(Trainer):
             loss = w * paths / num_items_in_batch
             if w < 1.0:
                 loss = loss + (1.0 - w) * cross_entropy(student_logits_NV, labels_N).sum() / num_items_in_batch
+        elif self.shared is not None:
+            divergence_N = self._shared_divergence(outputs.logits, inputs, self.shared)
+            temperature = self.objective.temperature
+            loss = mixed(
+                divergence_N, student_logits_NV, labels_N, temperature=temperature, w=w, num_items=num_items_in_batch
+            )
         elif "token_weights" in inputs:
             loss = (cross_entropy(student_logits_NV, labels_N) * inputs["token_weights"]).sum()
         else:
@@ -324,6 +335,27 @@ class _Distils(Trainer):
         assert rows_B is not None, "with a cache each example says which row it is"
         teacher = self.cache.distribution(rows_B, self.objective.temperature)
         return topk_loss(student_logits_NV, teacher, labels_N, **settings)
+
+    def _shared_divergence(
+        self, logits_BTV: torch.Tensor, inputs: dict[str, Any], shared: SharedTokens
+    ) -> torch.Tensor:
+        """Return the divergence from a teacher with a tokenizer of its own, where the spellings of a target meet."""
+        assert self.teacher is not None and self.collator.other is not None, "it is here, and its batches are made"
+        theirs = {name.removeprefix(OF_TEACHER): value for name, value in inputs.items() if name.startswith(OF_TEACHER)}
+        labels_BU = theirs.pop("labels")
+        with torch.no_grad():
+            logits_BUV = self.teacher(**theirs).logits
+        q, p = ((logits_BTV, inputs["labels"], self.collator), (logits_BUV, labels_BU, self.collator.other))
+        q_NV, p_NU = (
+            at_places(
+                *target_logits_and_labels(logits, labels, is_seq2seq=collator.is_seq2seq),
+                inputs["places"][..., side],
+                IGNORED,
+            )
+            for side, (logits, labels, collator) in enumerate((q, p))
+        )
+        settings = self.objective
+        return shared_divergence(settings.name, q_NV, p_NU, shared, settings.temperature, settings.beta)
 
     def _path_loss(
         self, outputs: Any, student_logits_NV: torch.Tensor, teacher_logits_NV: torch.Tensor, labels_BT: torch.Tensor

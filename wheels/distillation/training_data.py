@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 
 from wheels.data.prompts import Prompt, chosen_prompt
 from wheels.data.tasks import Row, Task
+from wheels.distillation.alignment import SharedTokens, bytes_of_tokens, common_places, shared_tokens
 from wheels.distillation.collate import Example
-from wheels.distillation.config import PretrainConfig
+from wheels.distillation.config import CACHED, JUDGED, PretrainConfig
 from wheels.distillation.multitask import Rationales, prefixed
 from wheels.distillation.teacher_outputs import teacher_outputs
 from wheels.endpoints.address import is_address
@@ -22,7 +23,7 @@ from wheels.models.cut import keep_layers
 from wheels.models.encoding import check_chat, encode_sources
 from wheels.models.loading import Tokenizer, load_config, load_model, load_tokenizer, model_digest
 from wheels.models.pair import Pair, check_same_kind, check_vocabulary, kind_of
-from wheels.models.tokenizers import shared_tokenizer
+from wheels.models.tokenizers import DifferentTokenizers, shared_tokenizer
 
 log = logging.getLogger("wheels")
 
@@ -35,6 +36,8 @@ class TrainingData:
     """Student, teacher and tokenizer; without a teacher, the student takes its place."""
     teacher: PreTrainedModel | None
     """The teacher, if the run has a live one."""
+    other: Pair | None = None
+    """The teacher with its tokenizer, where that is not the student's."""
 
     @property
     def student(self) -> PreTrainedModel:
@@ -48,19 +51,22 @@ def load_training_data(config: PretrainConfig, task: Task, rationales: Rationale
     Raises:
         WheelsError: for a model that cannot be loaded, or a pair that does not fit.
     """
-    if config.student and config.teacher and not is_address(config.teacher):
-        check_same_kind(_kind(config.student), _kind(config.teacher), config.student, config.teacher)
     prompt = plain_prompt(config, task)
     if rationales is not None:
         prompt = prefixed(config.label_prefix, prompt)
-    tokenizer = _tokenizer(config, task, prompt, rationales)
+    tokenizer, theirs = _tokenizers(config, task, prompt, rationales)
+    if config.student and config.teacher and theirs is None and not is_address(config.teacher):
+        check_same_kind(_kind(config.student), _kind(config.teacher), config.student, config.teacher)
     student = _student(config, tokenizer)
     check_chat(tokenizer, prompt, is_seq2seq=student.config.is_encoder_decoder)
-    if config.teacher is None or config.cached_logits:
+    if config.teacher is None or config.cached_logits or theirs is not None:
         pair = Pair(student, student, tokenizer, prompt)
         check_vocabulary(pair)
-        return TrainingData(pair, None)
+        if config.teacher is None or config.cached_logits:
+            return TrainingData(pair, None)
     teacher = load_model(config.teacher, dtype=config.dtype, device=config.device, role="teacher")
+    if theirs is not None:
+        return TrainingData(pair, teacher, Pair.alone(teacher, theirs, prompt=prompt))
     return TrainingData(Pair.of(student, teacher, tokenizer, prompt=prompt), teacher)
 
 
@@ -76,19 +82,46 @@ def plain_prompt(config: PretrainConfig, task: Task) -> Prompt:
     return causal_prompt(prompt) if marks else prompt
 
 
-def _tokenizer(config: PretrainConfig, task: Task, prompt: Prompt, rationales: Rationales | None) -> Tokenizer:
-    """Return the student's own tokenizer; for a new student the shared one, else a newly trained one."""
+def _tokenizers(
+    config: PretrainConfig, task: Task, prompt: Prompt, rationales: Rationales | None
+) -> tuple[Tokenizer, Tokenizer | None]:
+    """Return the student's own tokenizer; for a new student the shared one, else a newly trained one.
+
+    And the teacher's, where it is another one.
+    """
     teacher = None if is_address(config.teacher) else config.teacher  # what it reads is compared when it is asked
     own, role = config.student or config.tokenizer or teacher, "student" if config.student else "tokenizer"
     if own is not None:
         tokenizer = load_tokenizer(own, role=role if own != teacher else "teacher")
         if teacher is not None and own != teacher:
-            return shared_tokenizer(tokenizer, load_tokenizer(teacher, role="teacher"), own, teacher)
-        return tokenizer
+            theirs = load_tokenizer(teacher, role="teacher")
+            try:
+                return shared_tokenizer(tokenizer, theirs, own, teacher), None
+            except DifferentTokenizers as found:
+                _check_across(config, found)
+                log.info("%s; both are compared where their spellings of a target meet", found.difference)
+                return tokenizer, theirs
+        return tokenizer, None
     texts = [text for row in task.train for text in (prompt.filled(row.source), row.target) if text]
     if rationales is not None:
         texts += [text for text in rationales.texts if text]
-    return train_tokenizer(texts, vocab_size=config.vocab_size, ends_source=config.family == "t5")
+    return train_tokenizer(texts, vocab_size=config.vocab_size, ends_source=config.family == "t5"), None
+
+
+def _check_across(config: PretrainConfig, found: DifferentTokenizers) -> None:
+    """Raise a `WheelsError` for what needs a teacher with the student's tokenizer."""
+    if config.objective not in (*CACHED, "seqkd"):
+        raise WheelsError(f"{found.difference}; objective {config.objective!r} needs one: use kl, rkl, jsd or seqkd")
+    for name in ("lmbda", "cached_logits"):
+        if getattr(config, name):
+            raise WheelsError(f"{found.difference}; {name} {getattr(config, name):g} needs one: leave it out")
+    if config.trainer == "trl":
+        raise WheelsError(f"{found.difference}; trainer trl needs one: leave it out")
+    if config.objective != "seqkd" and config.w == 1.0:
+        raise WheelsError(
+            f"{found.difference}; at w 1 nothing teaches the tokens that the teacher lacks: give --w below 1, "
+            "such as 0.5"
+        )
 
 
 def _student(config: PretrainConfig, tokenizer: Tokenizer) -> PreTrainedModel:
@@ -138,14 +171,16 @@ def training_examples(
     if kind != "teacher":
         targets += pair.encode_targets([row.target for row in rows])
     if kind != "references":
-        targets += _teacher_targets(config, data, sources, folder)
+        targets += _teacher_targets(config, data, rows, folder)
     sources = sources * (len(targets) // len(sources)) if sources else []
     whole: list[Example] = [
         {"source": source, "target": target} for source, target in zip(sources, targets, strict=True)
     ]
     if rationales is not None:
         whole = _with_rationales(config, pair, whole, [row.source for row in rows], rationales)
-    examples = [example for example in whole if _fits(config, pair, example["source"], example["target"])]
+    if data.other is not None and config.objective in JUDGED:
+        whole = _with_teachers_spelling(whole, rows, pair, data.other)
+    examples = [example for example in whole if _example_fits(config, data, example)]
     if not examples:
         limits = f"max_source_length {config.max_source_length}, max_target_length {config.max_target_length}"
         raise WheelsError(f"no training row is within {limits}; raise them, or look at the data")
@@ -180,21 +215,67 @@ def _fits(config: PretrainConfig, pair: Pair, source: Sequence[int], target: Seq
     return within and pair.fits(source, target)
 
 
-def _teacher_targets(
-    config: PretrainConfig, data: TrainingData, sources: Sequence[list[int]], folder: Path
-) -> list[list[int]]:
-    """Return the teacher's outputs; a source beyond the limits gets an empty one."""
+def _example_fits(config: PretrainConfig, data: TrainingData, example: Example) -> bool:
+    """Whether a row is within the limits, in both spellings where it has two."""
+    within = _fits(config, data.pair, example["source"], example["target"])
+    if data.other is None or "teacher" not in example:
+        return within
+    return within and data.other.fits(example["teacher"]["source"], example["teacher"]["target"])
+
+
+def _with_teachers_spelling(examples: Sequence[Example], rows: Sequence[Row], pair: Pair, other: Pair) -> list[Example]:
+    """Return rows with what a teacher with a tokenizer of its own reads, and where both spellings meet."""
+    spelled = bytes_of_tokens(pair.tokenizer), bytes_of_tokens(other.tokenizer)
+    sources, targets = other.encode([row.source for row in rows]), other.encode_targets([row.target for row in rows])
+    return [
+        {
+            **example,
+            "teacher": {"source": source, "target": target},
+            "places": common_places(example["target"], target, spelled),
+        }
+        for example, source, target in zip(examples, sources, targets, strict=True)
+    ]
+
+
+def shared_with(data: TrainingData, example: Example) -> SharedTokens:
+    """Return what the vocabularies of the student and of a teacher with a tokenizer of its own have in common.
+
+    Args:
+        data: The models.
+        example: A row, which ends in the end token of either.
+    """
+    assert data.other is not None, "it is there"
+    spelled = bytes_of_tokens(data.pair.tokenizer), bytes_of_tokens(data.other.tokenizer)
+    shared = shared_tokens(*spelled, ends=(example["target"][-1], example["teacher"]["target"][-1]))
+    log.info("%d of the student's %d tokens are the teacher's too", len(shared.student_M), data.pair.vocab_size)
+    return shared
+
+
+def _teacher_targets(config: PretrainConfig, data: TrainingData, rows: Sequence[Row], folder: Path) -> list[list[int]]:
+    """Return the teacher's outputs, in the student's tokens; a source beyond the limits gets an empty one."""
     assert data.teacher is not None and config.teacher is not None, "objectives with outputs of a teacher have one"
-    kept = [row for row, source in enumerate(sources) if _fits(config, data.pair, source, ())]
+    writer = data.other or data.pair
+    sources = writer.encode([row.source for row in rows])
+    kept = [row for row, source in enumerate(sources) if _fits(config, writer, source, ())]
     written = teacher_outputs(
-        data.pair,
+        writer,
         [sources[row] for row in kept],
         folder,
         name=model_digest(config.teacher),
         max_new_tokens=config.max_target_length,
         batch_size=config.batch_size,
     )
+    if data.other is not None:
+        written = _respelled(written, data.pair, data.other)
     targets: list[list[int]] = [[0] * (config.max_target_length + 1) for _ in sources]
     for row, output in zip(kept, written, strict=True):
         targets[row] = output
     return targets
+
+
+def _respelled(written: Sequence[list[int]], pair: Pair, other: Pair) -> list[list[int]]:
+    """Return a teacher's outputs in the student's tokens; one that was cut has no end token here either."""
+    targets = pair.encode_targets([other.decode(output) for output in written])
+    return [
+        target if {*output} & {*other.eos_ids} else target[:-1] for target, output in zip(targets, written, strict=True)
+    ]

@@ -26,7 +26,9 @@ class DifferentTokenizers(WheelsError):
     """
 
     def __init__(self, difference: str) -> None:
-        super().__init__(f"{difference}; this needs one tokenizer (generate, calibrate and bench curve take two)")
+        super().__init__(
+            f"{difference}; this needs one tokenizer (generate, calibrate, pretrain and bench curve take two)"
+        )
         self.difference = difference
 
 

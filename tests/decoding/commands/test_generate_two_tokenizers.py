@@ -62,11 +62,11 @@ def test_drafts_are_verified_by_text(call):
 
 def test_a_threshold_of_other_calls_is_refused_and_one_of_these_is_kept(call, pair):
     wanted = ("generate", "--model", "model", "--input", "texts.txt", "--rule", "margin", "--teacher-budget", "0.5")
-    data = ("--data", "rows.jsonl", "--source", "text", "--budgets", "0.3,0.5", "--rules", "margin")
+    data = ("--data", "rows.jsonl", "--source", "text", "--budgets", "0.3,0.5", "--rules", "margin,learned")
     code, _, err = call("calibrate", "--model", "model", "--span", "tokens:2", *data)
     assert code == 0, err
     kept = Calibration.load(pair / "model" / "deferral" / "calibration.json")
-    assert {point.rule for point in kept.points} == {"margin"} and kept.config["span"] == "tokens:2"
+    assert {point.rule for point in kept.points} == {"margin", "learned"} and kept.config["span"] == "tokens:2"
     assert call(*wanted, "--span", "tokens:2")[0] == 0
     code, _, err = call(*wanted)
     assert code == 2 and "measured with another teacher or span, and a call buys what its text takes" in err
@@ -81,4 +81,4 @@ def test_a_span_is_for_two_tokenizers(call):
 def test_a_command_that_needs_one_tokenizer_says_which_take_two(call):
     data = ("--data", "rows.jsonl", "--source", "text", "--target", "text")
     code, _, err = call("train", "--student", "model", "--teacher", "teacher", *data, "--output", "made")
-    assert code == 2 and "this needs one tokenizer (generate, calibrate and bench curve take two)" in err
+    assert code == 2 and "this needs one tokenizer (generate, calibrate, pretrain and bench curve take two)" in err
