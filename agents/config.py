@@ -13,6 +13,7 @@ from wheels.config.fields import (
     option,
     option_group,
     threads_option,
+    tokens_option,
     trust_option,
 )
 from wheels.config.paths import PLACE, RUN
@@ -113,6 +114,7 @@ class TrainConfig:
         CalibrateConfig.budgets, "teacher budgets to find thresholds for", share=True
     )
     report_to: tuple[str, ...] = report_option(option)
+    max_tokens_in_flight: int | None = tokens_option()
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
     attn_implementation: str | None = attention_option()

@@ -42,6 +42,7 @@ def calibration_of(config: TrainConfig) -> CalibrateConfig:
         rules=config.calibration_rules,
         seeds=config.seeds,
         max_new_tokens=config.max_new_tokens,
+        max_tokens_in_flight=config.max_tokens_in_flight,
         device=config.device,
         dtype=config.dtype,
         batch_size=config.batch_size,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from wheels.config.parsing import to_dict, write_resolved
 from wheels.data.prompts import Prompt, chosen_prompt
 from wheels.data.tasks import Task, load_task
 from wheels.decoding.commands.calibrate import calibrate_model
+from wheels.decoding.memory import rows_for
 from wheels.decoding.remote.pair import teacher_at
 from wheels.distillation.run_folder import noted_prompt
 from wheels.finite import check_weights
@@ -84,13 +86,16 @@ def _train(config: TrainConfig, task: Task, prompt: Prompt, reports: Reports, he
         validation = len(task.splits.get("validation", ())[: config.calibration_limit])
         for line in workload(config, len(rows), validation):
             log.info(line)
+    sources, most = [row.source for row in rows], config.max_tokens_in_flight
+    size = rows_for(pair, sources, config.max_new_tokens, config.batch_size, most)
+    bounded = replace(config, batch_size=size)
     metric = sentence_metric(config, task)
-    rows = with_pseudo_references(pair, rows, config, output / ".training", accelerator)
+    rows = with_pseudo_references(pair, rows, bounded, output / ".training", accelerator)
     heads: dict[str, list[DeferralHead]] = {}
     prices = []
     for seed in range(config.seed, config.seed + config.seeds):
         metrics = ReportedMetrics(output / "metrics.jsonl", seed, reports, enabled=accelerator.is_main_process)
-        trainer = Trainer(SeedRun(config, pair, rows, metric, seed, accelerator, metrics))
+        trainer = Trainer(SeedRun(bounded, pair, rows, metric, seed, accelerator, metrics))
         for rule, head in trainer.train().items():
             heads.setdefault(rule, []).append(head)
         prices.append(trainer.prices)

@@ -26,12 +26,14 @@ from wheels.agents.trainer import Trainer
 from wheels.data.tasks import load_task
 from wheels.decoding import teacher_forcing
 from wheels.decoding.engine import Engine
+from wheels.decoding.memory import longest_of
 from wheels.decoding.methods.calibrated import calibrated
 from wheels.decoding.methods.rules import KNOWN_RATE, RULE_NAMES, TRAINED
 from wheels.decoding.trace import teacher_use
 from wheels.envs.episodes import EpisodeBatch
 from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact
+from wheels.models.pair import Pair
 
 LETTERS = "abcdefghijk"
 HEADS = ("learned", "regret", *BASELINES)
@@ -152,7 +154,7 @@ ELSEWHERE = {
     "student", "data", "output", "source", "target", "prompt", "seeds", "batch_size", "report_to", "dtype", "device",
     "threads", "calibrate", "calibration_limit", "calibration_rules", "calibration_budgets", "pairs", "references",
     "bad_rows", "system_prompt", "chat_template", "template_args", "attn_implementation", "trust_remote_code",
-    "teacher_model", "teacher_key",
+    "teacher_model", "teacher_key", "max_tokens_in_flight",
 }  # fmt: skip
 """Inputs, what the machine needs, the calibration and the pairs of a baseline, which have tests of their own."""
 
@@ -182,7 +184,10 @@ def test_every_setting_changes_what_is_made(config: TrainConfig, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_no_more_rows_are_in_flight_than_batch_size_says(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bound", ["rows", "tokens"])
+def test_no_more_rows_are_in_flight_than_their_bound_says(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
     flying, read = [], []
     begin, once, opened = Engine.__init__, teacher_forcing.read_texts, EpisodeBatch.__init__
 
@@ -201,7 +206,13 @@ def test_no_more_rows_are_in_flight_than_batch_size_says(config: TrainConfig, mo
     monkeypatch.setattr(Engine, "__init__", counted)
     monkeypatch.setattr(EpisodeBatch, "__init__", played)
     monkeypatch.setattr(teacher_forcing, "read_texts", noted)
-    run(replace(config, calibrate=True, calibration_budgets=(0.5,), batch_size=3, seeds=1))
+    if bound == "rows":
+        config = replace(config, calibrate=True, calibration_budgets=(0.5,), batch_size=3)
+    else:
+        sources = [row.source for row in load_task(config.data).train[: config.limit]]
+        longest = longest_of(Pair.load(config.student, config.teacher), sources, config.max_new_tokens).text
+        config = replace(config, batch_size=64, max_tokens_in_flight=5 * longest)
+    run(replace(config, seeds=1))
     assert {size for size, _ in flying} == {3}
     assert max(rows for _, rows in flying) <= 6
     assert max(read) == 3
