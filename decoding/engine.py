@@ -323,7 +323,7 @@ class Engine:
 
     def _go_on(self, slots: list[int]) -> list[int]:
         """Begin the next draft of each text that the teacher has written to; return the slots whose text has ended."""
-        new = [max(1, self._begin_draft(slot)) for slot in slots]  # none more where two tokens are spelled as one
+        new = [self._begin_draft(slot) for slot in slots]
         return [slot for slot, count in zip(slots, new, strict=True) if self.settle(slot, count)]
 
     def _begin_draft(self, slot: int) -> int:

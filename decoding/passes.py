@@ -126,14 +126,14 @@ class Passes:
 
     def unread_prompt(self, model: str, slot: int) -> int:
         """Return how much of the tokens before an output a model has not read; the last of them is no part of it."""
-        return int(self.texts.prefix_Q[slot] - 1 - self.runners[model].cursor_B[slot])
+        return int(self.texts.prefix_Q[slot]) - 1 - int(self.runners[model].cursor_B[slot])
 
     def read_prompt(self, model: str, slot: int, count: int) -> None:
         """Let a model read the next `count` tokens of a prompt; nothing is chosen after them."""
         runner = self.runners[model]
         slots_R = torch.tensor([slot], device=self.texts.length_Q.device)
         length_B = self.texts.length_Q.clone()
-        length_B[slots_R] = runner.cursor_B[slots_R] + count
+        length_B[slots_R] = runner.cursor_B.to(length_B.device)[slots_R] + count
         runner.read(slots_R, self.texts.tokens_QT, length_B)
 
     def read_teacher(
@@ -142,7 +142,7 @@ class Passes:
         """Bring the teacher up to date in some rows; return its next logits, `[R, V]`, or the last `wanted_R`."""
         texts = self.texts
         rows_R = None if texts.is_all(slots) else slots_R
-        known = (self.teacher.cursor_B, texts.prefix_Q, texts.length_Q)
+        known = (self.teacher.cursor_B.to(texts.length_Q.device), texts.prefix_Q, texts.length_Q)
         cursor_R, prefix_R, length_R = known if rows_R is None else (each[rows_R] for each in known)
         positions = (length_R - torch.maximum(cursor_R, prefix_R - 1)).tolist()
         output = self.teacher.read(rows_R, texts.tokens_QT, texts.length_Q, wanted_R)

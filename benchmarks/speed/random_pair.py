@@ -80,14 +80,15 @@ class RandomPair:
             raise WheelsError(f"{path}: {error}") from None
 
     def build(self, *, dtype: str, device: str) -> Pair:
-        """Return the pair: the weights are a function of the sizes alone."""
-        made = []
+        """Return the pair: the weights are a function of the sizes and the kind of device alone."""
+        made, place = [], check_device(device)
         for seed, size in enumerate((self.student, self.teacher)):
-            model = build_model(size, family=self.family, vocab_size=self.vocab_size, seed=seed)
+            with place:  # billions of weights are drawn in seconds there, and in minutes on a CPU
+                model = build_model(size, family=self.family, vocab_size=self.vocab_size, seed=seed)
             assert model.generation_config is not None, "a model that was built can generate"
             model.generation_config.suppress_tokens = [EOS_ID]
             placed: Any = model
-            made.append(placed.to(device=check_device(device), dtype=DTYPES[dtype]))
+            made.append(placed.to(device=place, dtype=DTYPES[dtype]))
         return Pair.of(made[0], made[1], self._tokenizer())
 
     def sources(self, rows: int) -> list[str]:

@@ -79,6 +79,7 @@ class TextPair(StudentPair):
         student_dtype: str | None = None,
         teacher_dtype: str | None = None,
         device: str = "cpu",
+        teacher_device: str | None = None,
         student_weights: str = "float32",
         teacher_weights: str = "float32",
     ) -> TextPair:
@@ -91,7 +92,8 @@ class TextPair(StudentPair):
         check_family(load_config(teacher, role="teacher"))
         weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
         formats = {"student_dtype": student_dtype or dtype, "teacher_dtype": teacher_dtype or dtype}
-        q, p = load_both(student, teacher, device=device, **formats, **weights)
+        places = {"student_device": device, "teacher_device": teacher_device or device}
+        q, p = load_both(student, teacher, **places, **formats, **weights)
         tokenizers = load_tokenizer(student, role="student"), load_tokenizer(teacher, role="teacher")
         return cls(q, p, tokenizers[0], tokenizers[1], prompt=prompt, span=span, **weights)
 

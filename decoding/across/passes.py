@@ -63,8 +63,7 @@ class TextPasses(StudentPasses):
         rows, size, weights = len(self.texts.sequences), logits_size(pair.writer), pair.teacher_weights
         self.teacher = checked_runner(pair.writer, rows, size, overhead=self.overhead, weights=weights)
         self.constraints, self.ends = Constraints.of(pair.writer), pair.teacher_ends
-        device = pair.writer.device
-        self.tokens_QS = torch.zeros(rows, 1, dtype=torch.long, device=device)
+        self.tokens_QS = torch.zeros(rows, 1, dtype=torch.long, device=pair.device)
         self.spoken: list[list[int]] = [[] for _ in range(rows)]
         """What each row of `tokens_QS` holds."""
         self.known: list[list[int]] = [[] for _ in range(rows)]
@@ -214,7 +213,7 @@ class TextPasses(StudentPasses):
             The R slots, the position of the next token of each text (in the teacher's tokens, those of a draft not
             counted), and the logits there and after each token of the draft, `[R, W, V]`.
         """
-        length_Q = self.teacher.cursor_B.clone()
+        length_Q = self.teacher.cursor_B.to(self.tokens_QS.device, copy=True)
         for call in calls:
             length_Q[call.slot] = self._put(call)
         device = self.tokens_QS.device

@@ -81,7 +81,7 @@ def load_artefact(config: GenerateConfig, *, conversations: bool = False) -> Art
     if config.is_remote:
         place["load_pair"] = partial(RemotePair.load, remote=remote_teacher(config), **own)
     else:
-        place["load_pair"] = partial(load_pair, span=config.span, **own)
+        place["load_pair"] = partial(load_pair, span=config.span, teacher_device=config.teacher_device, **own)
     if config.student is not None and teacher is not None:
         artefact = Artefact.untrained(config.student, teacher, **place)
     else:

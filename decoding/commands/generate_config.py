@@ -162,6 +162,7 @@ class GenerateConfig:
     on_error: str = input_option("stop", "what happens at an input that cannot be read", choices=ON_ERROR)
     seed: int = sampling_option(0, "of sampling and the random rule; also which head decides", minimum=0)
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
+    teacher_device: str | None = machine_option(None, "device of the teacher alone, such as cuda:1 (default: --device)")
     dtype: str = dtype_option()
     student_dtype: str | None = dtype_option("student")
     teacher_dtype: str | None = dtype_option("teacher")
@@ -301,7 +302,7 @@ class GenerateConfig:
                 f"budget_mode {self.budget_mode!r} keeps a teacher budget, and dollars are spread without one; give "
                 "--teacher-budget too, or leave it out"
             )
-        for name, usual in (("teacher_dtype", None), ("teacher_weights", "float32")):
+        for name, usual in (("teacher_dtype", None), ("teacher_device", None), ("teacher_weights", "float32")):
             if self.is_remote and getattr(self, name) != usual:
                 raise WheelsError(
                     f"{name} {getattr(self, name)!r} is for a teacher in a folder, and this one is at an address; "

@@ -17,7 +17,7 @@ from wheels.decoding.models.registry import has_fast_path
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.streaming import decode
 from wheels.models.families import FamilyRefused, layer_windows, refusal
-from wheels.models.loading import Tokenizer, load_config, load_model, load_tokenizer
+from wheels.models.loading import DTYPES, Tokenizer, check_device, load_config, load_model, load_tokenizer
 from wheels.models.pair import Pair, kind_of
 
 BATCHES = (1, 8)
@@ -65,8 +65,8 @@ class Checked:
         return self.refused is None and all(count == self.texts for count in self.equal.values())
 
 
-def check_family(family: str) -> Checked:
-    """Check a small random model of a family.
+def check_family(family: str, *, dtype: str = "float32", device: str = "cpu") -> Checked:
+    """Check a small random model of a family, in a number format and on a device.
 
     Raises:
         WheelsError: where transformers has no such family, or a small model of it cannot be made.
@@ -75,11 +75,12 @@ def check_family(family: str) -> Checked:
     if (reason := refusal(config)) is not None:
         return Checked(family, kind_of(config), "", None, {}, TEXTS, refused=reason)
     model, tokenizer = small_model(family), small_tokenizer(ends_source=config.is_encoder_decoder)
-    return check_model(family, model, tokenizer, small_texts(TEXTS))
+    placed: Any = model
+    return check_model(family, placed.to(check_device(device), DTYPES[dtype]), tokenizer, small_texts(TEXTS))
 
 
-def check_folder(folder: str | Path) -> Checked:
-    """Check a model of a folder or the Hub, in float32, on English sentences.
+def check_folder(folder: str | Path, *, dtype: str = "float32", device: str = "cpu") -> Checked:
+    """Check a model of a folder or the Hub, in a number format and on a device, on English sentences.
 
     Raises:
         WheelsError: where it cannot be loaded.
@@ -87,7 +88,7 @@ def check_folder(folder: str | Path) -> Checked:
     config = load_config(folder)
     if (reason := refusal(config)) is not None:
         return Checked(str(folder), kind_of(config), "", None, {}, TEXTS, refused=reason)
-    return check_model(str(folder), load_model(folder), load_tokenizer(folder), SENTENCES)
+    return check_model(str(folder), load_model(folder, dtype=dtype, device=device), load_tokenizer(folder), SENTENCES)
 
 
 @torch.no_grad()

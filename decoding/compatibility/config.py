@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wheels.config.fields import REQUIRED, check_fields, option, threads_option
+from wheels.config.fields import DTYPES, REQUIRED, check_fields, machine_option, option, threads_option
 from wheels.config.paths import FILE, PLACE
 from wheels.errors import WheelsError
 
@@ -27,6 +27,10 @@ class ModelsConfig:
         reads=PLACE,
     )
     output: str | None = option(None, "file of the result, JSON", metavar="FILE", writes=FILE)
+    device: str = machine_option("cpu", "device of the models, such as cpu or cuda")
+    dtype: str = machine_option(
+        "float32", "number format; below float32 near-ties may fall another way", choices=DTYPES
+    )
     threads: int | None = threads_option()
 
     def __post_init__(self) -> None:

@@ -32,7 +32,8 @@ def run(config: ModelsConfig) -> list[Checked]:
     names = [name for each in config.check for name in (FAMILIES if each == ALL else [each])]
     with quiet_loading():
         progress = tqdm(names, disable=not sys.stderr.isatty(), leave=False)
-        found = [check_folder(name) if is_place(name) else check_family(name) for name in progress]
+        place = {"device": config.device, "dtype": config.dtype}
+        found = [(check_folder if is_place(name) else check_family)(name, **place) for name in progress]
     print(as_text(found))
     if config.output is not None:
         write_json(config.output, summary(found))

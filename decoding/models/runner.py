@@ -216,10 +216,17 @@ class Runner:
             length_B: The length of each row's text.
             keep_R: How many of each row's last positions need logits; None: the last one alone.
 
+        Tensors may be on another device than the model: they are brought there, and what it computes comes back.
+
         Returns:
             Logits after the last token, `[R, V]`; or `[R, max(keep), V]`, where index 0 is the first position kept of
             each row, and a row that keeps fewer repeats its last.
         """
+        home, device = tokens_BT.device, self.cursor_B.device
+        if home != device:
+            rows_R, keep_R = (None if each is None else each.to(device) for each in (rows_R, keep_R))
+            there = self.read(rows_R, tokens_BT.to(device), length_B.to(device), keep_R)
+            return there.map(lambda result_RX: result_RX.to(home))
         rows = list(range(len(self._encoded))) if rows_R is None else rows_R.tolist()
         if self.backend.encoder is not None:
             self._encode(rows)
@@ -241,6 +248,7 @@ class Runner:
 
     def rollback(self, rows_R: torch.Tensor, length_R: torch.Tensor) -> None:
         """Forget what `rows_R` read at and beyond `length_R`: the cursor moves, nothing is copied."""
+        rows_R, length_R = rows_R.to(self.cursor_B.device), length_R.to(self.cursor_B.device)
         self.cursor_B[rows_R] = torch.minimum(self.cursor_B[rows_R], length_R)
 
     def _step(

@@ -85,6 +85,7 @@ class RemotePair(StudentPair):
         student_dtype: str | None = None,
         teacher_dtype: str | None = None,
         device: str = "cpu",
+        teacher_device: str | None = None,
         student_weights: str = "float32",
         teacher_weights: str = "float32",
     ) -> RemotePair:
@@ -99,6 +100,7 @@ class RemotePair(StudentPair):
             student_dtype: The same, before `dtype`.
             teacher_dtype: None: the server has its own.
             device: Of the student.
+            teacher_device: None: the server has its own.
             student_weights: As in `Pair`.
             teacher_weights: `float32`: the server has its own.
 
@@ -107,8 +109,9 @@ class RemotePair(StudentPair):
         """
         check_kind("remote", remote, RemoteTeacher, "a RemoteTeacher")
         assert remote is not None
-        if teacher_dtype is not None:
-            raise WheelsError(f"teacher_dtype {teacher_dtype!r} is for a teacher in a folder; leave it out")
+        for name, given in (("teacher_dtype", teacher_dtype), ("teacher_device", teacher_device)):
+            if given is not None:
+                raise WheelsError(f"{name} {given!r} is for a teacher in a folder; leave it out")
         if teacher_weights != "float32":
             raise WheelsError(f"teacher_weights {teacher_weights!r} is for a teacher in a folder; leave it out")
         tokenizer = load_tokenizer(student, role="student")

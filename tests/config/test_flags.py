@@ -31,7 +31,7 @@ def test_a_group_is_worth_its_title(name):
     assert MACHINE not in groups or list(groups)[-1] == MACHINE
     of_machine = {
         "device", "dtype", "student_dtype", "teacher_dtype", "student_weights", "teacher_weights", "threads", "backend",
-        "attn_implementation", "trust_remote_code", "max_tokens_in_flight", "engine", "actors",
+        "teacher_device", "attn_implementation", "trust_remote_code", "max_tokens_in_flight", "engine", "actors",
     }  # fmt: skip
     assert {field.name for field in COMMANDS[name]} & of_machine == {
         field.name for field in groups.get(MACHINE, ()) if field.name != "batch_size"

@@ -69,6 +69,7 @@ class Pair:
         student_dtype: str | None = None,
         teacher_dtype: str | None = None,
         device: str = "cpu",
+        teacher_device: str | None = None,
         student_weights: str = "float32",
         teacher_weights: str = "float32",
     ) -> Pair:
@@ -82,6 +83,7 @@ class Pair:
             student_dtype: of the student alone; None: `dtype`.
             teacher_dtype: of the teacher alone.
             device: where both are put.
+            teacher_device: where the teacher is put; None: `device`.
             student_weights: what decoding makes of a float32 student's weights; for others, `auto` is float32.
             teacher_weights: of the teacher's.
 
@@ -103,7 +105,8 @@ class Pair:
         tokenizer = shared_tokenizer(*tokenizers, f"{student}", f"{teacher}")
         weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
         formats = {"student_dtype": student_dtype or dtype, "teacher_dtype": teacher_dtype or dtype}
-        q, p = load_both(student, teacher, device=device, **formats, **weights)
+        places = {"student_device": device, "teacher_device": teacher_device or device}
+        q, p = load_both(student, teacher, **places, **formats, **weights)
         return cls.of(q, p, tokenizer, prompt=prompt, **weights)
 
     @classmethod
@@ -370,17 +373,21 @@ def load_both(
     student: str | Path,
     teacher: str | Path,
     *,
-    device: str,
+    student_device: str,
+    teacher_device: str,
     student_dtype: str,
     teacher_dtype: str,
     student_weights: str,
     teacher_weights: str,
 ) -> tuple[PreTrainedModel, PreTrainedModel]:
     """Return both models of a pair; the arguments are those of `Pair.load`."""
-    told = (("student", student, student_dtype, student_weights), ("teacher", teacher, teacher_dtype, teacher_weights))
+    told = (
+        ("student", student, student_dtype, student_weights, student_device),
+        ("teacher", teacher, teacher_dtype, teacher_weights, teacher_device),
+    )
     q, p = (
         # Other weights are made of those in float32.
         load_model(place, dtype="float32" if dtype == AUTO and kind != "float32" else dtype, device=device, role=role)
-        for role, place, dtype, kind in told
+        for role, place, dtype, kind, device in told
     )
     return q, p

@@ -171,7 +171,7 @@ def test_the_command_prints_what_it_found_and_writes_it(tmp_path, capsys):
 
 def test_the_command_fails_where_a_text_differs(monkeypatch, capsys):
     wrong = Checked("llama", "causal", "fast", None, {"1": 8, "8": 7}, 8, 0.5)
-    monkeypatch.setattr("wheels.decoding.compatibility.run.check_family", lambda name: wrong)
+    monkeypatch.setattr("wheels.decoding.compatibility.run.check_family", lambda name, **place: wrong)
     assert main(["models", "--check", "llama"]) != 0
     assert "not the texts of their own generate: llama" in capsys.readouterr().err
 
