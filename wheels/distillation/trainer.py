@@ -98,6 +98,7 @@ class _Distils(Trainer):
     # `compute_loss` divides by the accumulated batch's tokens itself.
     loss_is_scaled_for_ga = True
     objective: Objective
+    teacher_tokens: int | None = None
 
     def __init__(
         self,
@@ -140,9 +141,7 @@ class _Distils(Trainer):
             **kwargs,
         )
         self.objective, self.collator, self.evaluator, self.teacher = objective, collator, evaluator, teacher
-        self.teacher_tokens: int | None = None
-        self.value, self.shared = value, shared
-        self.cache, self.group_by_length = cache, group_by_length
+        self.value, self.shared, self.cache, self.group_by_length = value, shared, cache, group_by_length
         self.most_rows, self.read = sys.maxsize, list[Batch]()
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             self._check_shards(model)
