@@ -29,6 +29,12 @@ def speedup(folder: str, batch_size: int) -> float:
     return next(way["speedup"]["median"] for way in ways if way["name"] == "deferral")
 
 
+def tokens(folder: str, batch_size: int, name: str) -> int:
+    """Return a way's tokens a second."""
+    batch = next(batch for batch in load(folder, "speed")["batches"] if batch["batch_size"] == batch_size)
+    return round(next(way["tokens_per_second"]["median"] for way in batch["contestants"] if way["name"] == name))
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 
@@ -69,11 +75,15 @@ def test_budgets() -> None:
 
 
 def test_speed() -> None:
-    one, some, many = (
-        speedup("speed_random_228m_fp32_batch_1", 1),
-        *(speedup("speed_random_228m_fp32", n) for n in (8, 32)),
-    )
-    shown = (
-        f"{one:.2f} times the teacher alone in this engine at batch 1, {some:.2f} times at batch 8, {many:.2f} times at"
-    )
+    large, some = speedup("speed_random_228m_int8_batch_1", 1), speedup("speed_random_228m_int8", 8)
+    small = [speedup("speed_random_109m_int8", size) for size in (1, 8)]
+    shown = f"with 228M parameters {large:.2f} times at batch 1 and {some:.2f} at batch 8, with 109M {small[0]:.2f} and {small[1]:.2f}."
     assert shown in README
+    alone, rounded, ours = (
+        tokens("speed_embedded_threads_1", 1, name) for name in ("ct2-teacher", "ct2-teacher-int8", "deferral")
+    )
+    assert f"at {alone:,} tokens a second, in int8 at {rounded:,}, where our deferral writes {ours}" in README
+    of = [
+        tokens("speed_random_35m_int8_threads_1", n, name) for n in (1, 8) for name in ("ct2-teacher-int8", "deferral")
+    ]
+    assert f"it is {of[0]} against {of[1]}, at batch 8 {of[2]:,} against {of[3]}." in README
