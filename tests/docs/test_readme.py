@@ -74,10 +74,24 @@ def test_budgets() -> None:
     assert shown + f"{errors[2]:.4f}" in README
 
 
+def test_the_frontier() -> None:
+    def above(folder: str, student: str, budget: float) -> str:
+        wanted = {"line": f"{student}, learned", "budget": budget, "metric": "bleu", "cost": "parameters"}
+        rows = load(folder, "frontier")["versus"]
+        row = next(row for row in rows if all(row[name] == value for name, value in wanted.items()))
+        assert row["claimed"] and row["p_holm"] < 0.05 and row["low"] > 0
+        return f"{row['difference']:+.2f}"
+
+    multi30k = [above("frontier_multi30k_de_en", "medium", budget) for budget in (0.1, 0.2)]
+    tatoeba = [above("frontier_tatoeba", "large", budget) for budget in (0.1, 0.2)]
+    assert f"Multi30k {', '.join(multi30k)} BLEU at use 0.1, 0.2; Tatoeba {', '.join(tatoeba)}." in README
+
+
 def test_speed() -> None:
     large, some = speedup("speed_random_228m_int8_batch_1", 1), speedup("speed_random_228m_int8", 8)
     small = [speedup("speed_random_109m_int8", size) for size in (1, 8)]
-    shown = f"with 228M parameters {large:.2f} times at batch 1 and {some:.2f} at batch 8, with 109M {small[0]:.2f} and {small[1]:.2f}."
+    shown = f"with 228M parameters {large:.2f} times at batch 1 and {some:.2f} at batch 8, "
+    shown += f"with 109M {small[0]:.2f} and {small[1]:.2f}."
     assert shown in README
     alone, rounded, ours = (
         tokens("speed_embedded_threads_1", 1, name) for name in ("ct2-teacher", "ct2-teacher-int8", "deferral")

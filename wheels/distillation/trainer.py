@@ -341,10 +341,10 @@ class _Distils(Trainer):
         """Return the divergence from a teacher with a tokenizer of its own, where the spellings of a target meet."""
         assert self.teacher is not None and self.collator.other is not None, "it is here, and its batches are made"
         theirs = {name.removeprefix(OF_TEACHER): value for name, value in inputs.items() if name.startswith(OF_TEACHER)}
-        labels_BU = theirs.pop("labels")
+        their_labels_BT = theirs.pop("labels")
         with torch.no_grad():
-            logits_BUV = self.teacher(**theirs).logits
-        q, p = ((logits_BTV, inputs["labels"], self.collator), (logits_BUV, labels_BU, self.collator.other))
+            theirs_BTV = self.teacher(**theirs).logits
+        q, p = ((logits_BTV, inputs["labels"], self.collator), (theirs_BTV, their_labels_BT, self.collator.other))
         q_NV, p_NU = (
             at_places(
                 *target_logits_and_labels(logits, labels, is_seq2seq=collator.is_seq2seq),
