@@ -18,14 +18,12 @@ from collections.abc import Iterator
 
 import torch
 
-from wheels.decoding.across.passes import TextPasses
 from wheels.decoding.methods.budget import permitted
 from wheels.decoding.methods.choices import PACED
 from wheels.decoding.methods.draft_length import next_length
 from wheels.decoding.methods.lookup import copied_draft
 from wheels.decoding.methods.method import LONGEST_DRAFT, Method
 from wheels.decoding.methods.online import online_budget_of
-from wheels.decoding.methods.verify import Verifier
 from wheels.decoding.models.costs import Costs, costs_of
 from wheels.decoding.models.forward_batches import OVERHEAD
 from wheels.decoding.models.output import Output
@@ -277,7 +275,7 @@ class Engine:
         if self.method.verifier is None:
             self.passes.call_teacher(slots, slots_R)
         else:
-            self._verify(slots, slots_R, self.method.verifier)
+            self.passes.verify(slots, slots_R, self.method.verifier)
         if self.online is not None:  # drafts were rolled back, or a remote teacher did not answer
             self.online.recount(map(self.texts.sequence, slots))
         return self._go_on(slots)
@@ -299,27 +297,6 @@ class Engine:
                 self.running = [each for each in self.running if each != slot]
                 ended += self._go_on([slot])
         return ended
-
-    def _verify(self, slots: list[int], slots_R: torch.Tensor, verifier: Verifier) -> None:
-        """Let the teacher verify drafts, and write a token after what it accepts."""
-        if isinstance(self.passes, TextPasses):
-            self.passes.verify_texts(slots, verifier)
-            return
-        accepted, token_R = self.passes.verify(slots, slots_R, verifier)
-        follows = [self._accept_draft(slot, count, verifier) for slot, count in zip(slots, accepted, strict=True)]
-        self.texts.truncate(slots, slots_R)
-        if followed := [slot for slot, follow in zip(slots, follows, strict=True) if follow]:
-            follow_R = torch.tensor(follows, device=slots_R.device)
-            self.texts.append(followed, slots_R[follow_R], token_R[follow_R], by_teacher=True)
-        self.passes.rollback(slots_R)
-
-    def _accept_draft(self, slot: int, num_accepted: int, verifier: Verifier) -> bool:
-        """Keep what the teacher accepted of a draft; return whether its own token follows."""
-        sequence = self.texts.sequence(slot)
-        if sequence.accept_draft(num_accepted):
-            return True
-        ended = bool(sequence.num_draft) and sequence.is_over(self.eos)
-        return not ended and (verifier.bonus or not sequence.num_draft)
 
     def _go_on(self, slots: list[int]) -> list[int]:
         """Begin the next draft of each text that the teacher has written to; return the slots whose text has ended."""

@@ -65,7 +65,7 @@ class Passes:
         head: DeferralHead | None = None,
     ) -> None:
         self.texts, self.params, self.vocab_size = texts, params, pair.vocab_size
-        self.overhead = overhead
+        self.overhead, self.eos = overhead, frozenset(pair.eos_ids)
         self.student = self._runner_of(pair.student, pair.student_weights, head)
         self.process_student = params.logits_processor or _own_processor(Constraints.of(pair.student))
         self.runners = {"student": self.student}
@@ -210,11 +210,25 @@ class Passes:
         self.teacher.rollback(slots_R, texts.prefix_Q[slots_R] - 1)
         return self.teacher.read(slots_R, texts.tokens_QT, texts.length_Q - 1, texts.position(slots_R)).logits_RV
 
-    def verify(self, slots: list[int], slots_R: torch.Tensor, verifier: Verifier) -> tuple[list[int], torch.Tensor]:
-        """Let the teacher read and verify the drafts; return how many tokens it accepts, and its own after them."""
+    def verify(self, slots: list[int], slots_R: torch.Tensor, verifier: Verifier) -> None:
+        """Let the teacher read and verify drafts, and write a token after what it accepts."""
         num_draft_R = torch.tensor([self.texts.sequence(slot).num_draft for slot in slots], device=slots_R.device)
         verdict = verifier(self._check(slots_R, num_draft_R, self.read_teacher(slots, slots_R, num_draft_R + 1)))
-        return verdict.num_accepted_R.tolist(), verdict.token_R
+        counts = zip(slots, verdict.num_accepted_R.tolist(), strict=True)
+        follows = [self._accept_draft(slot, count, verifier) for slot, count in counts]
+        self.texts.truncate(slots, slots_R)
+        if followed := [slot for slot, follow in zip(slots, follows, strict=True) if follow]:
+            follow_R = torch.tensor(follows, device=slots_R.device)
+            self.texts.append(followed, slots_R[follow_R], verdict.token_R[follow_R], by_teacher=True)
+        self.rollback(slots_R)
+
+    def _accept_draft(self, slot: int, num_accepted: int, verifier: Verifier) -> bool:
+        """Keep what the teacher accepted of a draft; return whether its own token follows."""
+        sequence = self.texts.sequence(slot)
+        if sequence.accept_draft(num_accepted):
+            return True
+        ended = bool(sequence.num_draft) and sequence.is_over(self.eos)
+        return not ended and (verifier.bonus or not sequence.num_draft)
 
     def rollback(self, slots_R: torch.Tensor) -> None:
         """Forget what both models read beyond the last token of each row."""

@@ -92,8 +92,8 @@ class TextPasses(StudentPasses):
         for call in calls:
             self._write_down(call)
 
-    def verify_texts(self, slots: list[int], verifier: Verifier) -> None:
-        """Let the teacher verify the drafts of some texts, and write after what it accepts.
+    def verify(self, slots: list[int], slots_R: torch.Tensor, verifier: Verifier) -> None:
+        """Let the teacher verify the texts of drafts, and write after what it accepts.
 
         Where it has no room for a text, the draft stands.
         """
