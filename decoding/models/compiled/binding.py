@@ -118,8 +118,11 @@ class StepBinding(Binding):
         for array, value in zip(self.arrays, (tokens, positions, last, visible), strict=True):
             array[:] = value
 
-    def results(self) -> list[torch.Tensor]:
-        """Return what the last pass wrote, `[M, X]` each."""
+    def results(self, told: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Run the pass, whose head is told this, and return what it wrote, `[M, X]` each."""
+        for name, tensor in told.items():
+            self.bind_input(name, tensor)
+        self.run()
         return [tensor.clone() for tensor in self.outputs.values()]
 
 

@@ -35,7 +35,7 @@ import onnxruntime
 import torch
 
 from wheels.decoding.models.cache import RaggedCache
-from wheels.decoding.models.compiled.binding import CacheBindings, Shape
+from wheels.decoding.models.compiled.binding import CacheBindings, Shape, StepBinding
 from wheels.decoding.models.compiled.encoder import CompiledEncoder
 from wheels.decoding.models.compiled.graph import make_session
 from wheels.decoding.models.compiled.layout import layout, whole_pages
@@ -122,14 +122,9 @@ class CompiledDecoder:
             return None
         last_R = cursor_B.numpy()[low:high]
         visible = (max(firsts) if high - low == len(rows) else int(last_R.max())) + 1
-        shape = Shape(low, high, len(rows), 1, len(rows))
-        binding = self._bindings_of(cache, visible).of_steps(self.session, cache, shape, self._outputs)
-        binding.place(rows, source_lengths)
+        binding = self._binding(Shape(low, high, len(rows), 1, len(rows)), rows, source_lengths, cache, visible)
         binding.tell(tokens_BT.numpy()[rows, firsts], firsts, last_R, visible)
-        for name, tensor in ({} if told is None else told.of(rows_R)).items():
-            binding.bind_input(name, tensor)
-        binding.run()
-        return tuple(binding.results())
+        return tuple(binding.results({} if told is None else told.of(rows_R)))
 
     def _step(
         self, tokens_RK: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs, keep: LogitsToKeep
@@ -142,14 +137,17 @@ class CompiledDecoder:
         visible = inputs.visible if high - low == len(rows) else int(last_R.max()) + 1
         each = 1 if keep.keep_R is None or width == 1 else int(keep.keep_R[0])
         shape = Shape(low, high, tokens_RK.numel(), width, each * len(rows))
-        binding = self._bindings_of(cache, visible).of_steps(self.session, cache, shape, self._outputs)
-        binding.place(rows, list(inputs.source_lengths))
+        binding = self._binding(shape, rows, list(inputs.source_lengths), cache, visible)
         binding.tell(tokens_RK.flatten(), inputs.positions_RK.flatten(), last_R, visible)
-        told = self._told(inputs)
-        for name, tensor in told.items():
-            binding.bind_input(name, tensor)
-        binding.run()
-        return tuple(result_MX.view(len(rows), each, -1) for result_MX in binding.results())
+        return tuple(result_MX.view(len(rows), each, -1) for result_MX in binding.results(self._told(inputs)))
+
+    def _binding(
+        self, shape: Shape, rows: list[int], source_lengths: list[int], cache: RaggedCache, visible: int
+    ) -> StepBinding:
+        """Return the binding of a step, which knows the rows that take part."""
+        binding = self._bindings_of(cache, visible).of_steps(self.session, cache, shape, self._outputs)
+        binding.place(rows, source_lengths)
+        return binding
 
     def _ragged_pass(
         self, tokens_RK: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs, keep: LogitsToKeep
