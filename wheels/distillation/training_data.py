@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -38,6 +39,12 @@ class TrainingData:
     """The teacher, if the run has a live one."""
     other: Pair | None = None
     """The teacher with its tokenizer, where that is not the student's."""
+
+    @cached_property
+    def spelled(self) -> tuple[list[bytes], list[bytes]]:
+        """What each token of the student, and of a teacher with a tokenizer of its own, stands for."""
+        assert self.other is not None, "it has one"
+        return bytes_of_tokens(self.pair.tokenizer), bytes_of_tokens(self.other.tokenizer)
 
     @property
     def student(self) -> PreTrainedModel:
@@ -171,7 +178,8 @@ def training_examples(
     if kind != "teacher":
         targets += pair.encode_targets([row.target for row in rows])
     if kind != "references":
-        targets += _teacher_targets(config, data, rows, folder)
+        theirs = sources if data.other is None else data.other.encode([row.source for row in rows])
+        targets += _teacher_targets(config, data, theirs, folder)
     sources = sources * (len(targets) // len(sources)) if sources else []
     whole: list[Example] = [
         {"source": source, "target": target} for source, target in zip(sources, targets, strict=True)
@@ -179,7 +187,7 @@ def training_examples(
     if rationales is not None:
         whole = _with_rationales(config, pair, whole, [row.source for row in rows], rationales)
     if data.other is not None and config.objective in JUDGED:
-        whole = _with_teachers_spelling(whole, rows, pair, data.other)
+        whole = _with_teachers_spelling(whole, rows, data.other, data.spelled)
     examples = [example for example in whole if _example_fits(config, data, example)]
     if not examples:
         limits = f"max_source_length {config.max_source_length}, max_target_length {config.max_target_length}"
@@ -223,9 +231,10 @@ def _example_fits(config: PretrainConfig, data: TrainingData, example: Example) 
     return within and data.other.fits(example["teacher"]["source"], example["teacher"]["target"])
 
 
-def _with_teachers_spelling(examples: Sequence[Example], rows: Sequence[Row], pair: Pair, other: Pair) -> list[Example]:
+def _with_teachers_spelling(
+    examples: Sequence[Example], rows: Sequence[Row], other: Pair, spelled: tuple[list[bytes], list[bytes]]
+) -> list[Example]:
     """Return rows with what a teacher with a tokenizer of its own reads, and where both spellings meet."""
-    spelled = bytes_of_tokens(pair.tokenizer), bytes_of_tokens(other.tokenizer)
     sources, targets = other.encode([row.source for row in rows]), other.encode_targets([row.target for row in rows])
     return [
         {
@@ -244,18 +253,20 @@ def shared_with(data: TrainingData, example: Example) -> SharedTokens:
         data: The models.
         example: A row, which ends in the end token of either.
     """
-    assert data.other is not None, "it is there"
-    spelled = bytes_of_tokens(data.pair.tokenizer), bytes_of_tokens(data.other.tokenizer)
-    shared = shared_tokens(*spelled, ends=(example["target"][-1], example["teacher"]["target"][-1]))
+    shared = shared_tokens(*data.spelled, ends=(example["target"][-1], example["teacher"]["target"][-1]))
     log.info("%d of the student's %d tokens are the teacher's too", len(shared.student_M), data.pair.vocab_size)
     return shared
 
 
-def _teacher_targets(config: PretrainConfig, data: TrainingData, rows: Sequence[Row], folder: Path) -> list[list[int]]:
-    """Return the teacher's outputs, in the student's tokens; a source beyond the limits gets an empty one."""
+def _teacher_targets(
+    config: PretrainConfig, data: TrainingData, sources: Sequence[list[int]], folder: Path
+) -> list[list[int]]:
+    """Return the teacher's outputs, in the student's tokens; a source beyond the limits gets an empty one.
+
+    The sources are in the teacher's tokens.
+    """
     assert data.teacher is not None and config.teacher is not None, "objectives with outputs of a teacher have one"
     writer = data.other or data.pair
-    sources = writer.encode([row.source for row in rows])
     kept = [row for row, source in enumerate(sources) if _fits(config, writer, source, ())]
     written = teacher_outputs(
         writer,
