@@ -156,7 +156,7 @@ def trace_of(pair: Pair, sequence: Sequence, method: Method, runs_on: Mapping[st
     return Trace(
         text=pair.decode(sequence.tokens),
         token_ids=tuple(sequence.tokens),
-        spell=lambda ids: str(pair.tokenizer.decode(ids, skip_special_tokens=True)),
+        spell=pair.spell,
         authors=tuple(TEACHER if teacher else STUDENT for teacher in sequence.by_teacher),
         teacher_passes=sequence.teacher_passes,
         teacher_positions=sequence.teacher_positions,

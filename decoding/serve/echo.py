@@ -22,7 +22,7 @@ class Echo:
 
 def echo_of(pair: Pair, prompt: list[int], scores: TokenScores | None) -> Echo:
     """Return a prompt of P tokens, with the scores of those after the first."""
-    speller = Speller(lambda ids: str(pair.tokenizer.decode(ids, skip_special_tokens=True)))
+    speller = Speller(pair.spell)
     known: list[TokenLogprobs | None] = [None] * len(prompt)
     if scores is not None:
         places = zip(scores.log_p_token_T.tolist(), scores.ids_TK.tolist(), scores.log_p_TK.tolist(), strict=True)

@@ -57,8 +57,7 @@ class Lane:
     """
 
     def __init__(self, artefact: Artefact, how: GenerateConfig, config: ServeConfig) -> None:
-        tokenizer = artefact.pair.tokenizer
-        self.decode: Callable[[list[int]], str] = lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True))
+        self.decode = artefact.pair.spell
         sampling = Sampling(how.temperature, how.top_k, how.top_p)
         params = DecodeParams(max_new_tokens=config.longest_output, sampling=sampling)
         method = method_of(how, artefact)

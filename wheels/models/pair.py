@@ -265,6 +265,10 @@ class Pair:
         """Return the text of an output, without special tokens and outer spaces."""
         return decode_text(self.tokenizer, tokens)
 
+    def spell(self, tokens: list[int]) -> str:
+        """Return the text of a part of an output, without special tokens; its outer spaces stay."""
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+
     def close(self) -> None:
         """Give up what a pair holds beside its models: here nothing; a remote teacher's connections."""
 
