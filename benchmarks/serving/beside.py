@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from itertools import cycle, islice
+from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -119,25 +119,23 @@ def main(argv: Sequence[str]) -> None:
     found: dict[tuple[str, int], list[Round]] = {}
     with ExitStack() as stack:
         compared = list(systems(config, stack))
-        for number in range(config.rounds + 1):  # the first, of one user, warms up
-            for users in config.users if number else config.users[:1]:
-                count = max(users, config.texts)
-                sources = [row.source for row in islice(cycle(rows), number * count, (number + 1) * count)]
-                prompts = [artefact.pair.prompt.text.format(source=source) for source in sources]
-                for system in list(compared):
-                    try:
-                        got = played(system, prompts, sources, users, config.max_tokens)
-                    except OSError as error:  # its process has ended
-                        print(
-                            f"round {number}, {users} users, {system.name} is left out from here on: {error}",
-                            flush=True,
-                        )
-                        compared.remove(system)
-                        continue
-                    print(f"round {number}, {users} users, {system.name}: {got.waits.tokens} tokens, ", end="")
-                    print(f"{got.seconds:.1f} s, {got.processor:.1f} processor s, {got.waits.errors[:1]}", flush=True)
-                    if number:
-                        found.setdefault((system.name, users), []).append(got)
+        turns = [(0, config.users[0]), *product(range(1, config.rounds + 1), config.users)]  # the first warms up
+        for number, users in turns:
+            count = max(users, config.texts)
+            sources = [row.source for row in islice(cycle(rows), number * count, (number + 1) * count)]
+            prompts = [artefact.pair.prompt.text.format(source=source) for source in sources]
+            for system in list(compared):
+                told = f"round {number}, {users} users, {system.name}"
+                try:
+                    got = played(system, prompts, sources, users, config.max_tokens)
+                except OSError as error:  # its process has ended
+                    print(f"{told} is left out from here on: {error}", flush=True)
+                    compared.remove(system)
+                    continue
+                told += f": {got.waits.tokens} tokens, {got.seconds:.1f} s, {got.processor:.1f} processor s, "
+                print(f"{told}{got.waits.errors[:1]}", flush=True)
+                if number:
+                    found.setdefault((system.name, users), []).append(got)
     result = {
         "config": to_dict(config) | {"output": None, "model": None, "teacher": None, "data": Path(config.data).name},
         **about(artefact),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from table_text import interval, load, number, table
 
@@ -15,17 +14,19 @@ def latency(folder: str) -> str:
     shown = []
     for batch in found["config"]["batch_sizes"]:
         here = rows[batch, None, 1, False]
-        shown.append([str(batch), "both models here", "1", _rate(here), "", "", number(here["use"])])
+        shown.append(
+            [str(batch), "both models here", "1", _spread(here["tokens_per_second"]), "", "", number(here["use"])]
+        )
         for added in found["config"]["latencies"]:
             for span in found["config"]["spans"]:
                 waits, on = rows[batch, added, span, False], rows.get((batch, added, span, True))
-                cells = [_rate(waits), "" if on is None else _rate(on), "" if on is None else f"{on['hidden']:.0%}"]
+                cells = [
+                    _spread(waits["tokens_per_second"]),
+                    "" if on is None else _spread(on["tokens_per_second"]),
+                    "" if on is None else f"{on['hidden']:.0%}",
+                ]
                 shown.append([str(batch), f"{added:g} ms", str(span), *cells, number(waits["use"])])
     return table(["texts in flight", "latency", "span", "waiting", "writing on", "guessed", "use"], shown)
-
-
-def _rate(row: dict[str, Any]) -> str:
-    return _spread(row["tokens_per_second"])
 
 
 def _spread(found: dict[str, float], digits: int = 0) -> str:

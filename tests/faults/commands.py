@@ -97,64 +97,83 @@ def generate(inputs: Path) -> list[str]:
 
 def played(inputs: Path) -> dict[str, Played]:
     """Return the commands, by a name; what they read is in a folder of `inputs`."""
-    at = {name: str(inputs / name) for name in ("student", "teacher", "data", "model", "demo.yaml", "retrain.yaml")}
-    pair = ["--student", at["student"], "--teacher", at["teacher"]]
-    data = ["--data", at["data"]]
+    return trainings(inputs) | writers(inputs) | benches(inputs)
+
+
+def trainings(inputs: Path) -> dict[str, Played]:
+    """Return the commands that train."""
+    data = ["--data", str(inputs / "data")]
+    pair = ["--student", str(inputs / "student"), "--teacher", str(inputs / "teacher")]
     train = "--width 8 --warm-epochs 1 --rounds 2 --texts 8 --pseudo-references 1 --batch-size 4 --max-new-tokens 8"
     train += " --budgets 0.2,0.5 --calibration-rules learned,maxprob --calibration-budgets 0.5 --threads 1"
     build = "--width 16 --layers 2 --heads 2 --ff 32 --vocab-size 280 --dropout 0.1"
     kl = ["--objective", "kl", "--lmbda", "0.5"]
     cached = ["--objective", "kl", "--cached-logits", "4"]
     pcl = ["--objective", "pcl", "--lmbda", "0.5", "--paths", "both"]
-    annotate = ["--annotation-budget", "8", "--teacher", at["teacher"], "--assistant", at["teacher"], *data]
-    annotate += ["--student", at["student"], "--retrain", at["retrain.yaml"], "--input", str(inputs / "pool.jsonl")]
-    more = "--metric chrf --samples 2 --warm-up 0.25 --max-new-tokens 8 --batch-size 8 --threads 1"
-    annotate += more.split()
-    curve = "--rules maxprob,random --budgets 0,0.2,1 --seeds 1 --resamples 100 --metrics chrf --max-new-tokens 8"
-    ceiling = "--rules maxprob --budgets 0.2 --seeds 1 --resamples 100 --metrics chrf --max-new-tokens 6"
-    passes = "--budgets 0.2 --seeds 1 --resamples 100 --metrics chrf --max-new-tokens 8"
-
-    def bench(name: str, *flags: str) -> list[str]:
-        output = ["--output", f"OUT/{name}", "--threads", "1"]
-        return ["bench", name, "--recipe", str(inputs / f"{name}.yaml"), *data, *output, *flags]
-
-    def shards(out: Path) -> None:
-        shutil.copytree(inputs / "shards", out, dirs_exist_ok=True)
-
-    def model(out: Path) -> None:
-        shutil.copytree(at["model"], out / "model")
-
-    def calibrated(out: Path) -> None:
-        from wheels.policy.calibration import Calibration, Point
-
-        model(out)
-        points = [Point("learned", 0, 0.2, 0.0, 0.2), Point("maxprob", 0, 0.2, 0.9, 0.2)]
-        Calibration(points).save(out / "model" / "deferral" / "calibration.json")
-
     return {
         "pretrain": Played(["pretrain", *data, *PRETRAIN.split(), *build.split()], checkpoints=True),
         "pretrain kl": Played(["pretrain", *data, *pair, *PRETRAIN.split(), *kl], checkpoints=True),
         "pretrain cached": Played(["pretrain", *data, *pair, *PRETRAIN.split(), *cached], checkpoints=True),
         "pretrain pcl": Played(["pretrain", *data, *pair, *PRETRAIN.split(), *pcl], checkpoints=True),
         "train": Played(["train", *data, *pair, *train.split()]),
-        "calibrate": Played(["calibrate", "--model", "OUT/model", *data, *CALIBRATE.split()], start=model),
+    }
+
+
+def writers(inputs: Path) -> dict[str, Played]:
+    """Return the commands that write thresholds, labels and texts, and the demo."""
+    teacher, data = str(inputs / "teacher"), ["--data", str(inputs / "data")]
+    annotate = ["--annotation-budget", "8", "--teacher", teacher, "--assistant", teacher, *data]
+    annotate += ["--student", str(inputs / "student"), "--retrain", str(inputs / "retrain.yaml")]
+    more = "--metric chrf --samples 2 --warm-up 0.25 --max-new-tokens 8 --batch-size 8 --threads 1"
+    annotate += ["--input", str(inputs / "pool.jsonl"), *more.split()]
+
+    def shards(out: Path) -> None:
+        shutil.copytree(inputs / "shards", out, dirs_exist_ok=True)
+
+    return {
+        "calibrate": Played(["calibrate", "--model", "OUT/model", *data, *CALIBRATE.split()], start=model(inputs)),
         "annotate": Played(["annotate", *annotate], result=("annotated.jsonl", "rejected.jsonl", "summary.json")),
         "rationales": Played(
-            ["rationales", *data, "--teacher", at["teacher"], "--output", "OUT/rows.jsonl"], result=("rows.jsonl",)
+            ["rationales", *data, "--teacher", teacher, "--output", "OUT/rows.jsonl"], result=("rows.jsonl",)
         ),
         "generate": Played([*generate(inputs), "--output", "OUT/out.txt"], result=("out.txt",)),
         "merge": Played(["merge", "OUT/out.txt"], start=shards, result=("out.txt",)),
-        "demo": Played(["demo", "--recipe", at["demo.yaml"], "--threads", "1"]),
-        "bench curve": Played(
-            ["bench", "curve", "--model", "OUT/model", *data, "--output", "OUT/curve", *curve.split()], calibrated
-        ),
-        "bench passes": Played(
-            ["bench", "passes", "--model", "OUT/model", *data, "--output", "OUT/passes", *passes.split()], calibrated
-        ),
-        "bench ceiling": Played(
-            ["bench", "ceiling", "--model", "OUT/model", *data, "--output", "OUT/ceiling", *ceiling.split()], calibrated
-        ),
-        "bench study": Played(bench("study")),
-        "bench distillation": Played(bench("distillation")),
-        "bench rationales": Played(bench("rationales")),
+        "demo": Played(["demo", "--recipe", str(inputs / "demo.yaml"), "--threads", "1"]),
+    }
+
+
+def model(inputs: Path) -> Callable[[Path], None]:
+    """Return what puts a trained model before a command."""
+
+    def put(out: Path) -> None:
+        shutil.copytree(inputs / "model", out / "model")
+
+    return put
+
+
+def benches(inputs: Path) -> dict[str, Played]:
+    """Return the benchmarks."""
+    data = ["--data", str(inputs / "data")]
+    curve = "--rules maxprob,random --budgets 0,0.2,1 --seeds 1 --resamples 100 --metrics chrf --max-new-tokens 8"
+    ceiling = "--rules maxprob --budgets 0.2 --seeds 1 --resamples 100 --metrics chrf --max-new-tokens 6"
+    passes = "--budgets 0.2 --seeds 1 --resamples 100 --metrics chrf --max-new-tokens 8"
+
+    def by_recipe(name: str) -> Played:
+        output = ["--output", f"OUT/{name}", "--threads", "1"]
+        return Played(["bench", name, "--recipe", str(inputs / f"{name}.yaml"), *data, *output])
+
+    def of_model(name: str, flags: str) -> Played:
+        command = ["bench", name, "--model", "OUT/model", *data, "--output", f"OUT/{name}", *flags.split()]
+        return Played(command, calibrated)
+
+    def calibrated(out: Path) -> None:
+        from wheels.policy.calibration import Calibration, Point
+
+        model(inputs)(out)
+        points = [Point("learned", 0, 0.2, 0.0, 0.2), Point("maxprob", 0, 0.2, 0.9, 0.2)]
+        Calibration(points).save(out / "model" / "deferral" / "calibration.json")
+
+    own = {"curve": curve, "passes": passes, "ceiling": ceiling}
+    return {f"bench {name}": of_model(name, flags) for name, flags in own.items()} | {
+        f"bench {name}": by_recipe(name) for name in ("study", "distillation", "rationales")
     }
