@@ -61,6 +61,12 @@ def seeds() -> None:
 
 
 @pytest.fixture(autouse=True)
+def place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Come back from wherever a test or a command goes to."""
+    monkeypatch.chdir(".")
+
+
+@pytest.fixture(autouse=True)
 def logs() -> None:
     """Log as a command does by default, whatever a command of an earlier test has set."""
     logger = logging.getLogger("wheels")
