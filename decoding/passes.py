@@ -76,14 +76,16 @@ class Passes:
 
     def _open_teacher(self, pair: Pair) -> None:
         """Make what runs the teacher."""
-        self.teacher = self._runner_of(pair.teacher, pair.teacher_weights)
+        self.teacher = self._runner_of(pair.teacher, pair.teacher_weights, hidden=False)
         self.process_teacher = self.params.logits_processor or _own_processor(Constraints.of(pair.teacher))
         self.runners["teacher"] = self.teacher
 
-    def _runner_of(self, model: PreTrainedModel, weights: str, head: DeferralHead | None = None) -> Runner:
+    def _runner_of(
+        self, model: PreTrainedModel, weights: str, head: DeferralHead | None = None, *, hidden: bool = True
+    ) -> Runner:
         """Return a runner of one of the models."""
-        rows = len(self.texts.sequences)
-        return checked_runner(model, rows, self.vocab_size, overhead=self.overhead, weights=weights, head=head)
+        rows, size = len(self.texts.sequences), self.vocab_size
+        return checked_runner(model, rows, size, overhead=self.overhead, weights=weights, head=head, hidden=hidden)
 
     @property
     def runs_on(self) -> dict[str, str]:

@@ -21,12 +21,15 @@ REFERENCE = "hf-teacher"
 """The teacher as transformers runs it: it always runs, and its texts are what all others are held against."""
 CT2 = ("ct2-teacher", "ct2-teacher-int8", "ct2-student", "ct2-student-int8")
 """One model alone in CTranslate2: with the weights as they are, in float32, or with weights of int8."""
+LLAMA = ("llama-teacher", "llama-teacher-int8", "llama-student", "llama-student-int8")
+"""The same in llama.cpp."""
+RIVALS = (*CT2, *LLAMA)
 SYSTEMS = (
     REFERENCE,
     "hf-student",
     "hf-assisted",
     "hf-lookup",
-    *CT2,
+    *RIVALS,
     "teacher",
     "student",
     "deferral",
@@ -38,8 +41,8 @@ SYSTEMS = (
     "cascade-opt",
     "verified",
 )
-"""Every way of decoding that is timed; `hf-` are transformers' own, `ct2-` CTranslate2's."""
-WITH_RANDOM_WEIGHTS = (REFERENCE, "hf-student", *CT2, "teacher", "student", "deferral", "deferral-lockstep")
+"""Every way of decoding that is timed; `hf-` are transformers' own, `ct2-` CTranslate2's, `llama-` llama.cpp's."""
+WITH_RANDOM_WEIGHTS = (REFERENCE, "hf-student", *RIVALS, "teacher", "student", "deferral", "deferral-lockstep")
 """Those whose speed does not depend on what the models say."""
 EMBEDDED_DATA = "embedded-translation"
 """What the embedded pair is timed on: its own test rows."""
@@ -51,13 +54,15 @@ def is_library(name: str) -> bool:
 
 
 def is_rival(name: str) -> bool:
-    """Tell whether a system is CTranslate2's."""
-    return name in CT2
+    """Tell whether a system is of another engine than transformers and ours."""
+    return name in RIVALS
 
 
 def is_alone(name: str, model: str) -> bool:
     """Tell whether in a system one model, `student` or `teacher`, writes alone, in any engine."""
-    return name.removeprefix("hf-").removeprefix("ct2-").removesuffix("-int8") == model
+    return (
+        name.split("-", 1)[-1].removesuffix("-int8") == model if is_library(name) or is_rival(name) else name == model
+    )
 
 
 text_option = option_group("models and texts")

@@ -15,7 +15,7 @@ from wheels.benchmarks.speed.table import counted
 
 THEIRS, RIVAL, ALONE, DEFERRAL, VERIFIED = (
     Look("transformers' own", "#7A7A7A"),
-    Look("one model alone, CTranslate2", SERIES[3]),
+    Look("one model alone, CTranslate2 and llama.cpp", SERIES[3]),
     Look("one model alone", SERIES[5]),
     Look("deferral", SERIES[0]),
     Look("drafts that are verified", SERIES[2]),

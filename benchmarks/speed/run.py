@@ -27,7 +27,7 @@ from tqdm import tqdm
 from wheels.benchmarks.core.recipe import find_recipe
 from wheels.benchmarks.core.style import render
 from wheels.benchmarks.curve.decodes import rows_digest
-from wheels.benchmarks.speed import ct2_systems
+from wheels.benchmarks.speed import ct2_systems, llama_systems
 from wheels.benchmarks.speed.config import EMBEDDED_DATA, SYSTEMS, WITH_RANDOM_WEIGHTS, SpeedConfig
 from wheels.benchmarks.speed.forward_timer import ForwardTimer, Machine
 from wheels.benchmarks.speed.hf_systems import Outcome, Prompts, Workload
@@ -57,7 +57,7 @@ from wheels.threads import set_threads
 
 log = logging.getLogger("wheels")
 
-TIMED = ("forward_timer", "systems", "hf_systems", "ct2_systems")
+TIMED = ("forward_timer", "systems", "hf_systems", "ct2_systems", "llama_systems")
 """The modules of this folder whose own work is timed."""
 FLATTERED = "random weights repeat one token, which flatters speculation: it is not timed; deferral calls at random"
 CONVERTED = "converted"
@@ -177,8 +177,8 @@ def _rule(config: SpeedConfig, artefact: Artefact) -> tuple[AnyRule | None, dict
 
 def _rivals(pair: Pair) -> dict[str, str]:
     """Return why the engines that are no part of this package cannot run a pair, by their package."""
-    reason = ct2_systems.why_not(pair)
-    return {} if reason is None else {"ctranslate2": reason}
+    reasons = {"ctranslate2": ct2_systems.why_not(pair), "llama.cpp": llama_systems.why_not(pair)}
+    return {package: reason for package, reason in reasons.items() if reason is not None}
 
 
 def possible(config: SpeedConfig, names: Sequence[str], missing: Mapping[str, str]) -> tuple[list[str], list[str]]:

@@ -1,7 +1,8 @@
 """Every decoding method that is timed, behind one function of prompts and batch size.
 
-Ours run on the engine, transformers' own on `generate` (`wheels.benchmarks.speed.hf_systems`), CTranslate2's on its own
-(`wheels.benchmarks.speed.ct2_systems`). All are greedy.
+Ours run on the engine, transformers' own on `generate` (`wheels.benchmarks.speed.hf_systems`), CTranslate2's and
+llama.cpp's on their own (`wheels.benchmarks.speed.ct2_systems`, `wheels.benchmarks.speed.llama_systems`). All are
+greedy.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
-from wheels.benchmarks.speed import ct2_systems
-from wheels.benchmarks.speed.config import CT2, REFERENCE
+from wheels.benchmarks.speed import ct2_systems, llama_systems
+from wheels.benchmarks.speed.config import CT2, LLAMA, REFERENCE
 from wheels.benchmarks.speed.forward_timer import ENCODES, Shape, on_grid, wait_for
 from wheels.benchmarks.speed.hf_systems import Outcome, Workload, assisted, looked_up, padded
 from wheels.decoding.methods.method import (
@@ -56,7 +57,7 @@ class System:
     by_row: bool = False
     """Whether it takes one prompt after the other whatever the batch size."""
     needs: str | None = None
-    """What it runs only with: a `rule` for the budget, or the package `ctranslate2`."""
+    """What it runs only with: a `rule` for the budget, or the package `ctranslate2` or `llama.cpp`."""
 
     def label(self, batch_size: int) -> str:
         """Return the name for a table, which says where the batch size is not kept."""
@@ -137,8 +138,9 @@ IN_ORDER = (
     System("hf-assisted", lambda workload, _: assisted(workload.prompts, workload.draft), REFERENCE, by_row=True),
     System("hf-lookup", lambda workload, _: looked_up(workload.prompts, workload.draft), REFERENCE, by_row=True),
     *(
-        System(name, ct2_systems.alone(model, weights), needs="ctranslate2")
-        for name, (model, weights) in zip(CT2, product(("teacher", "student"), ("float32", "int8")), strict=True)
+        System(name, engine.alone(model, weights), needs=package)
+        for engine, package, names in ((ct2_systems, "ctranslate2", CT2), (llama_systems, "llama.cpp", LLAMA))
+        for name, (model, weights) in zip(names, product(("teacher", "student"), ("float32", "int8")), strict=True)
     ),
     System("teacher", ours(lambda _: teacher_only()), REFERENCE, "teacher"),
     System("student", ours(lambda _: student_only()), "hf-student", "student"),

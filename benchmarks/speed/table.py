@@ -93,7 +93,7 @@ accepted: share of the judged draft tokens. wasted: draft tokens in vain, a teac
 q and teacher p, a token, padding included. overhead: seconds over the bare forward passes that were run, the library's,
 or the engine's fast path where there is one. loop: seconds over those within the forward passes of the same run, on
 the CPU. limit, distance: tokens/s by the formula of the best case with the same passes, and seconds over its own.
-differ: outputs that are not what they must be. CTranslate2 does not tell its passes."""
+differ: outputs that are not what they must be. CTranslate2 and llama.cpp do not tell their passes."""
 
 
 def as_text(speed: Speed) -> str:

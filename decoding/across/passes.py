@@ -61,7 +61,7 @@ class TextPasses(StudentPasses):
         assert isinstance(pair, TextPair)
         self.pair, self.span, self.most = pair, pair.span, pair.teacher_limit
         rows, size, weights = len(self.texts.sequences), logits_size(pair.writer), pair.teacher_weights
-        self.teacher = checked_runner(pair.writer, rows, size, overhead=self.overhead, weights=weights)
+        self.teacher = checked_runner(pair.writer, rows, size, overhead=self.overhead, weights=weights, hidden=False)
         self.constraints, self.ends = Constraints.of(pair.writer), pair.teacher_ends
         self.tokens_QS = torch.zeros(rows, 1, dtype=torch.long, device=pair.device)
         self.spoken: list[list[int]] = [[] for _ in range(rows)]

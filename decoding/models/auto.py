@@ -33,7 +33,7 @@ class Choice(NamedTuple):
     """What runs a model."""
 
     backend: str
-    """`torch` or `onnx`, for the models that it can run."""
+    """`torch`, `onnx` or `llama.cpp`, for the models that it can run."""
     weights: str
     """`float32`, `int8` or `bfloat16`."""
 
@@ -58,8 +58,8 @@ def chosen(model: PreTrainedModel, weights: str, rows: int, vocab_size: int) -> 
         vocab_size: Tokens that it may be shown.
     """
     backends = candidates(model)
-    if weights != "auto" and len(backends) == 1:
-        return Choice(backends[0], weights)
+    if len(backends) == 1 and (weights != "auto" or backends[0] == "llama.cpp"):
+        return Choice(backends[0], "float32" if weights == "auto" else weights)
     size = min(ROWS, key=lambda each: max(each / rows, rows / each))
     known, key = _chosen.setdefault(model, {}), (weights, size, *backends)
     if key not in known:

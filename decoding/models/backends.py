@@ -1,4 +1,4 @@
-"""What runs a model's forward passes: torch, or ONNX Runtime where that is installed and knows the family."""
+"""What runs a model's forward passes: torch, ONNX Runtime where it knows the family, or llama.cpp from a GGUF file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from wheels.config.fields import BACKENDS
 from wheels.decoding.models.fast import FastDecoder
 from wheels.decoding.models.registry import fast_decoder_for, forget_fast_decoder
 from wheels.errors import WheelsError, check_choice
+from wheels.models.in_file import gguf_file_of, leave_in_files
 from wheels.policy.head import DeferralHead
 
 if TYPE_CHECKING:
     from wheels.decoding.models.compiled.decoder import CompiledDecoder
+    from wheels.decoding.models.llama_cpp import LlamaCppDecoder
 
 Made = TypeVar("Made")
 
@@ -36,19 +38,26 @@ def use_backend(name: str) -> None:
 
     Args:
         name: `torch`, which is what runs them unless chosen; `onnx`: ONNX Runtime; `auto`: whichever is faster for a
-            model (`wheels.decoding.models.auto`).
+            model (`wheels.decoding.models.auto`); `llama.cpp`: llama.cpp runs the models of GGUF files that are loaded
+            from now on, others run as with `auto`.
 
     Raises:
-        WheelsError: where ONNX Runtime is asked for and not installed.
+        WheelsError: where what is asked for is not installed.
     """
     global _chosen
     check_choice("backend", name, BACKENDS)
+    if name == "llama.cpp" and importlib.util.find_spec("llama_cpp") is None:
+        raise WheelsError(
+            "backend 'llama.cpp' needs llama-cpp-python, which is not installed; run pip install "
+            "'training-wheels[llama]', which compiles it, or take backend 'auto'"
+        )
     if name == "onnx" and not is_installed():
         raise WheelsError(
             "backend 'onnx' needs ONNX Runtime, which is not installed; run pip install 'training-wheels[onnx]', or "
             "take backend 'torch'"
         )
-    _chosen = name
+    leave_in_files(name == "llama.cpp")
+    _chosen = "auto" if name == "llama.cpp" else name
 
 
 def backend_in_use() -> str:
@@ -64,6 +73,8 @@ def is_installed() -> bool:
 
 def candidates(model: PreTrainedModel) -> list[str]:
     """Return the backends that may run a model, as far as can be told before it is tried."""
+    if gguf_file_of(model) is not None:
+        return ["llama.cpp"]
     if _chosen != "auto":
         return [_chosen]
     compiles = is_installed() and model.dtype == torch.float32 and model.device.type == "cpu"
@@ -76,10 +87,11 @@ def decoder_for(
     backend: str | None = None,
     head: DeferralHead | None = None,
     vocab_size: int = 0,
-) -> FastDecoder | CompiledDecoder | None:
+) -> FastDecoder | CompiledDecoder | LlamaCppDecoder | None:
     """Return the decoder of `model` with its present weights; None where only the library can run it.
 
-    A compiled one holds a copy of the weights, and uses as many threads as torch had when it was made.
+    That of a GGUF file whose weights stay there is llama.cpp's. A compiled one holds a copy of the weights, and uses as
+    many threads as torch had when it was made.
 
     Args:
         model: Of the library.
@@ -89,8 +101,16 @@ def decoder_for(
         vocab_size: Of the logits that it reads.
 
     Raises:
-        WheelsError: where backend `onnx` was chosen and cannot run the model.
+        WheelsError: where backend `onnx` was chosen and cannot run the model, and for other weights than a GGUF file's.
     """
+    if (file := gguf_file_of(model)) is not None:
+        if kind != "float32":
+            raise WheelsError(
+                f"the weights of {file.name} are as its file has them, got weights {kind!r}; leave that out"
+            )
+        from wheels.decoding.models.llama_cpp import llama_cpp_decoder
+
+        return llama_cpp_decoder(model)
     fast = fast_decoder_for(model, kind)
     compiled = None
     if fast is not None and (backend or backend_in_use()) == "onnx":

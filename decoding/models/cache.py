@@ -205,7 +205,7 @@ class RaggedCache:
     """The KV cache of one model for `rows` rows: self-attention, and cross-attention where there is an encoder."""
 
     def __init__(self, layers: int, rows: int, *, cross: bool) -> None:
-        buffers = GatherBuffer(), GatherBuffer()
+        self.rows, buffers = rows, (GatherBuffer(), GatherBuffer())
         self.self_layers = [SelfAttentionLayer(rows, buffers) for _ in range(layers)]
         self.cross_layers = [CrossAttentionLayer(rows, buffers) for _ in range(layers)] if cross else []
         self_cache = Cache(layers=list(self.self_layers))

@@ -117,6 +117,8 @@ class LogitsToKeep:
 
     inputs: AttentionInputs
     keep_R: torch.Tensor | None = None
+    hidden: bool = True
+    """Whether anybody looks at the hidden states; if not, a backend may leave them out."""
 
     def select(self, hidden_RKD: torch.Tensor) -> torch.Tensor:
         """Return the hidden states there, `[R, W, D]`; a row that keeps fewer than W repeats its last."""
@@ -145,4 +147,4 @@ def padded(
     tokens_RK = tokens_1N[0, inputs.packing.start_R[:, None] + column_RK]
     write = CacheWrite(inputs.write.rows_R, inputs.positions_RK, inputs.visible)
     inputs = replace(inputs, write=write, packing=None)
-    return tokens_RK, inputs, LogitsToKeep(inputs, keep.keep_R)
+    return tokens_RK, inputs, replace(keep, inputs=inputs)

@@ -32,7 +32,7 @@ class Backend(Protocol):
     encoder_kind: str
     """Of its passes over sources."""
     name: str
-    """Whose operators run: `transformers`, `torch` or `onnx`."""
+    """Whose operators run: `transformers`, `torch`, `onnx` or `llama.cpp`."""
 
     @property
     def encoder(self) -> Encoder | None:
@@ -91,8 +91,9 @@ class Runner:
         fast: Whether a known family takes the fast path, with the weights that the model has now (`refresh`); False:
             always the library's forward pass.
         weights: What the fast path makes of a float32 model's weights: `float32`, `int8` or `bfloat16`.
-        backend: What runs the fast path, `torch` or `onnx`; None: as `use_backend` says.
+        backend: What runs the fast path, `torch`, `onnx` or `llama.cpp`; None: as `use_backend` says.
         head: A deferral head, which a compiled pass computes too.
+        hidden: Whether anybody looks at the hidden states; without, llama.cpp is faster and has none.
 
     Raises:
         WheelsError: where the model's family cannot be decoded at ragged lengths, or not with such weights.
@@ -110,6 +111,7 @@ class Runner:
         weights: str = "float32",
         backend: str | None = None,
         head: DeferralHead | None = None,
+        hidden: bool = True,
     ) -> None:
         self.model, self.weights, self.wanted = model, weights, backend
         self.vocab_size = vocab_size
@@ -118,7 +120,7 @@ class Runner:
         """What one pass reads at most: less once a GPU had no memory for more."""
         self.cursor_B = torch.zeros(rows, dtype=torch.long, device=model.device)
         self.fast = fast
-        self.head = head
+        self.head, self.hidden = head, hidden
         self._parameters: list[torch.nn.Parameter] = []
         self._counted = self._counts()
         self.refresh()
@@ -167,8 +169,8 @@ class Runner:
     @property
     def runs_on(self) -> str:
         """What runs the passes, and on which weights, such as `onnx int8`."""
-        rounded = self.weights if self.weights != "float32" else str(self.model.dtype).removeprefix("torch.")
-        return f"{self.backend.name} {rounded}"
+        plain = self.weights if self.weights != "float32" else str(self.model.dtype).removeprefix("torch.")
+        return f"{self.backend.name} {getattr(self.backend, 'number_format', plain)}"
 
     def _counts(self) -> tuple[bool, int]:
         return self.model.training, sum([weight._version for weight in self._parameters])
@@ -349,7 +351,7 @@ class Runner:
     def _forward(self, tokens_RK: torch.Tensor, inputs: AttentionInputs, keep_R: torch.Tensor | None) -> Output:
         """Run one forward pass, on the fast path or by the library."""
         logits_RWV, hidden_RWD, *gain = self.backend.forward(
-            tokens_RK, self.cache, inputs, LogitsToKeep(inputs, keep_R)
+            tokens_RK, self.cache, inputs, LogitsToKeep(inputs, keep_R, self.hidden)
         )
         return Output(logits_RWV[..., : self.vocab_size].float(), hidden_RWD.float(), *gain)
 

@@ -17,6 +17,7 @@ from wheels.decoding.models.forward_batches import OVERHEAD
 from wheels.decoding.models.runner import Runner
 from wheels.errors import WheelsError, is_of_machine
 from wheels.models.families import FamilyRefused, check_family
+from wheels.models.in_file import gguf_file_of
 from wheels.models.loading import first_line
 from wheels.policy.head import DeferralHead
 
@@ -44,6 +45,7 @@ def checked_runner(
     overhead: int = OVERHEAD,
     weights: str = "float32",
     head: DeferralHead | None = None,
+    hidden: bool = True,
 ) -> Runner:
     """Return a runner of a model whose family is tested, or passes the self-check now.
 
@@ -54,11 +56,11 @@ def checked_runner(
     """
     if model not in _checked:
         check_family(model.config)
-        if not _tested(model):
+        if not _tested(model) and gguf_file_of(model) is None:  # whose family llama.cpp knows
             _try(model, vocab_size)
         _checked.add(model)
     choice = chosen(model, weights, rows, vocab_size)
-    return Runner(model, rows, vocab_size, overhead=overhead, head=head, **choice._asdict())
+    return Runner(model, rows, vocab_size, overhead=overhead, head=head, hidden=hidden, **choice._asdict())
 
 
 def _try(model: PreTrainedModel, vocab_size: int) -> None:

@@ -11,10 +11,10 @@ from transformers import LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from transformers.trainer_utils import validate_quantization_for_training
 
 from tests.decoding.tiny import make_pair
+from tests.models.packed import VOCABULARY, gguf_of
 from wheels.decoding.models.registry import has_fast_path
 from wheels.errors import WheelsError
 from wheels.models import loading
-from wheels.models.build import train_tokenizer
 from wheels.models.loading import load_config, load_model, load_tokenizer, model_digest, save_model, set_loading
 from wheels.models.pair import Pair
 from wheels.models.places import Place, place_of
@@ -216,51 +216,10 @@ def test_an_adapter_that_cannot_be_read_says_why(folder, tmp_path, monkeypatch):
         load_model(adapter)
 
 
-def gguf_of(model: Qwen2ForCausalLM, file: Path) -> None:
-    """Write a model as llama.cpp's converter does."""
-    from gguf import GGUFWriter
-
-    config, tokenizer = model.config, train_tokenizer(["a b c d"] * 3, vocab_size=262, ends_source=False)
-    raw = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    writer = GGUFWriter(file, "qwen2")
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(sorted(raw["vocab"], key=raw["vocab"].get))
-    writer.add_token_types([1] * len(raw["vocab"]))
-    writer.add_token_merges([" ".join(pair) for pair in raw["merges"]])
-    writer.add_eos_token_id(1)
-    writer.add_pad_token_id(0)
-    names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-    layer = {
-        "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
-        "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
-        "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-    }  # fmt: skip
-    names |= {f"model.layers.0.{ours}": f"blk.0.{theirs}" for ours, theirs in layer.items()}
-    for name, weight in model.state_dict().items():
-        stem, _, end = name.rpartition(".")
-        writer.add_tensor(f"{names[stem]}.{end}", weight.numpy())
-    for write in (
-        writer.write_header_to_file,
-        writer.write_kv_data_to_file,
-        writer.write_tensors_to_file,
-        writer.close,
-    ):
-        write()
-
-
 @needs_gguf
 def test_a_gguf_file_holds_everything(tmp_path):
     config = Qwen2Config(
-        vocab_size=262, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=64, rms_norm_eps=1e-6, tie_word_embeddings=False,
         initializer_range=0.5,
     )  # fmt: skip
@@ -280,7 +239,7 @@ def test_a_gguf_file_holds_everything(tmp_path):
 @needs_gguf
 def test_the_model_of_a_gguf_file_can_be_trained_and_saved(tmp_path):
     config = Qwen2Config(
-        vocab_size=262, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=64, tie_word_embeddings=False,
     )  # fmt: skip
     (tmp_path / "packed").mkdir()

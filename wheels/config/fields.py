@@ -108,14 +108,17 @@ def threads_option() -> Any:
     )
 
 
-BACKENDS = ("auto", "torch", "onnx")
+BACKENDS = ("auto", "torch", "onnx", "llama.cpp")
 """What runs forward passes: see `wheels.decoding.models.backends`."""
 
 
 def backend_option() -> Any:
     """Return the field of what runs a command's forward passes."""
     return machine_option(
-        "auto", "what runs forward passes; auto: torch or ONNX Runtime, as measured for each model", choices=BACKENDS
+        "auto",
+        "what runs forward passes; auto: torch or ONNX Runtime, as measured for each model; llama.cpp: the models of "
+        "GGUF files, whose weights stay there, and others by auto",
+        choices=BACKENDS,
     )
 
 

@@ -29,6 +29,7 @@ from wheels.errors import WheelsError, check_choice, is_of_machine
 from wheels.files import open_output, read_json, room
 from wheels.finite import check_weights, not_finite
 from wheels.models.adapters import merged
+from wheels.models.in_file import described, stays_in_file
 from wheels.models.places import Place, missing_file, offline, place_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -105,6 +106,8 @@ def load_model(
     check_choice("dtype", dtype, (*DTYPES, AUTO))
     on_device = check_device(device)
     place, config = place_of(name, role), load_config(name, role=role)
+    if stays_in_file(place):
+        return described(place, config)
     torch_dtype = dtype_of(config, on_device) if dtype == AUTO else DTYPES[dtype]
     model = _read_weights(place, config, torch_dtype, f"{role} {str(name)!r}", role)
     if (bad := not_finite(model)) is not None:

@@ -14,9 +14,9 @@ import pytest
 
 from tests.benchmarks.speed.test_config import SIZES
 from tests.decoding.tiny import make_pair, save_artefact
-from wheels.benchmarks.speed import ct2_systems
+from wheels.benchmarks.speed import ct2_systems, llama_systems
 from wheels.benchmarks.speed import run as speed_module
-from wheels.benchmarks.speed.config import CT2, SYSTEMS, WITH_RANDOM_WEIGHTS, SpeedConfig, is_alone
+from wheels.benchmarks.speed.config import CT2, LLAMA, RIVALS, SYSTEMS, WITH_RANDOM_WEIGHTS, SpeedConfig, is_alone
 from wheels.benchmarks.speed.forward_timer import Machine, Shape
 from wheels.benchmarks.speed.hf_systems import Outcome
 from wheels.benchmarks.speed.records import Round, Timing, round_file, round_of
@@ -30,14 +30,15 @@ MACHINE = Machine(bandwidth=1e10, peak=1e11)
 ROW = '{"source": "a b c", "target": "b"}\n{"source": "k j", "target": "c"}\n'
 
 
-WITHOUT = tuple(name for name in WITH_RANDOM_WEIGHTS if name not in CT2)
+WITHOUT = tuple(name for name in WITH_RANDOM_WEIGHTS if name not in RIVALS)
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine is given, and CTranslate2 is not there: `test_ct2_systems` has it."""
+    """The machine is given, and the other engines are not there: they have tests of their own."""
     monkeypatch.setattr(Machine, "measure", classmethod(lambda *_: MACHINE))
-    monkeypatch.setattr(ct2_systems, "why_not", lambda pair: "it is not there")
+    for engine in (ct2_systems, llama_systems):
+        monkeypatch.setattr(engine, "why_not", lambda pair: "it is not there")
 
 
 @pytest.fixture
@@ -199,11 +200,11 @@ def test_a_trained_pair_is_timed_with_all_that_it_can_do(tmp_path: Path) -> None
     (tmp_path / "rows.jsonl").write_text(ROW)
     config = SpeedConfig(model=str(folder), data=str(tmp_path / "rows.jsonl"), rows=9, max_new_tokens=5)
     plan = make_plan(config)
-    without = ("deferral", "deferral-lockstep", "verified", *CT2)
+    without = ("deferral", "deferral-lockstep", "verified", *RIVALS)
     assert plan.names == [name for name in SYSTEMS if name not in without]
     assert plan.notes[0].startswith("without deferral, deferral-lockstep, verified: ")
-    assert plan.notes[1] == f"without {', '.join(CT2)}: it is not there"
-    assert plan.notes[2] == "rows has 2 of the 9 rows asked for"
+    assert plan.notes[1:3] == [f"without {', '.join(names)}: it is not there" for names in (CT2, LLAMA)]
+    assert plan.notes[3] == "rows has 2 of the 9 rows asked for"
     with pytest.raises(WheelsError, match="ct2-teacher cannot be timed: it is not there"):
         make_plan(dataclasses.replace(config, methods=("ct2-teacher",)))
     with pytest.raises(WheelsError, match="calibrat"):

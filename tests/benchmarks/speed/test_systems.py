@@ -12,7 +12,7 @@ from tests.decoding.tiny import make_pair
 from tests.envs.tiny import SOURCES
 from wheels.benchmarks.speed import forward_timer
 from wheels.benchmarks.speed import forward_timer as bare_module
-from wheels.benchmarks.speed.config import CT2
+from wheels.benchmarks.speed.config import RIVALS
 from wheels.benchmarks.speed.forward_timer import ForwardTimer, Machine, Shape, on_grid
 from wheels.benchmarks.speed.hf_systems import Outcome, Prompts, Workload, until_end
 from wheels.benchmarks.speed.records import Timing
@@ -42,7 +42,7 @@ def wish_of(pair: Pair, rule=RULE) -> Workload:
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_those_that_must_repeat_another_do(pair: Pair, batch_size: int) -> None:
-    outcomes = {name: each.run(wish_of(pair), batch_size) for name, each in KNOWN.items() if name not in CT2}
+    outcomes = {name: each.run(wish_of(pair), batch_size) for name, each in KNOWN.items() if name not in RIVALS}
     held = [name for name, each in KNOWN.items() if each.same_as is not None]
     assert held == ["hf-assisted", "hf-lookup", "teacher", "student", "speculative", "speculative-adaptive", "lookup"]
     for name in held:
