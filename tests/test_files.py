@@ -100,6 +100,35 @@ def test_an_error_within_the_block_leaves_the_old_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def filled(path):
+    with new_folder(path) as folder:
+        write_text(folder / "a", "a")
+
+
+@pytest.mark.parametrize("write", [lambda path: write_text(path, "new"), filled])
+def test_what_a_kill_left_is_swept_at_the_next_write_and_nothing_else(tmp_path, write):
+    names = (".out.txt.gz", ".out2.txt.0a1b2c3d", ".out.txt.0a1b2c3x", ".out.txt.a.0a1b2c3d")
+    for name in (*names, ".out.txt.0a1b2c3d", ".out.txt.0a1b2c3e.old"):
+        (tmp_path / name).write_text("half")
+    (tmp_path / ".out.txt.0a1b2c3f").mkdir()
+    write(tmp_path / "out.txt")
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "out.txt"}
+
+
+def test_what_another_process_is_writing_is_let_be(tmp_path):
+    """Of a file the last one is there, whole; a folder takes longer, and the second one is refused."""
+    with open_output(tmp_path / "out") as file:
+        write_text(tmp_path / "out", "second")
+        file.write(b"first")
+    assert (tmp_path / "out").read_text() == "first"
+    with new_folder(tmp_path / "folder") as folder:
+        write_text(folder / "a", "first")
+        with pytest.raises(WheelsError, match="folder is held by another process; wait until it ends"):
+            filled(tmp_path / "folder")
+    assert (tmp_path / "folder" / "a").read_text() == "first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "out"]
+
+
 @pytest.mark.parametrize("place", ["/dev/stdout", "log"])
 def test_what_is_printed_into_is_not_replaced(tmp_path, place):
     """`--output /dev/stdout >> log`, and `--output log >> log`: what stood there stays, and both texts follow."""

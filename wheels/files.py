@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from wheels.errors import WheelsError
 from wheels.json_text import parse_json, parse_object
+
+TEMPORARY = r"\.[0-9a-f]{8}(\.old)?"
+"""How the name ends of what is being written, and of what a kill leaves of it; it begins with a dot."""
 
 
 @contextmanager
@@ -48,9 +52,14 @@ def open_output(path: Path | str) -> Iterator[BinaryIO]:
 def _beside(place: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
     """Yield a temporary file that is renamed to `place` when written; `old` is the file that it replaces."""
     place.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(place)
     temporary = place.with_name(f".{place.name}.{os.urandom(4).hex()}")
     try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+        with (
+            os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file,
+            ExitStack() as held,
+        ):
+            lock_itself(temporary, held)
             if old is not None:
                 with suppress(PermissionError):  # only the superuser gives files away
                     os.fchown(file.fileno(), old.st_uid, old.st_gid)
@@ -62,6 +71,42 @@ def _beside(place: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def lock_itself(place: Path, held: ExitStack) -> bool:
+    """Lock a file or a folder until `held` ends; False where the system cannot: Windows, and some network disks.
+
+    Raises:
+        BlockingIOError: where another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    handle = os.open(place, os.O_RDONLY)
+    held.callback(os.close, handle)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def _sweep(place: Path) -> bool:
+    """Remove what kills left of writing a file or a folder; return whether another process is writing it now."""
+    is_held, name = False, re.compile(re.escape(f".{place.name}") + TEMPORARY)
+    for path in [path for path in place.parent.iterdir() if name.fullmatch(path.name)]:
+        try:
+            with ExitStack() as held:
+                if lock_itself(path, held):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except BlockingIOError:
+            is_held = True
+        except OSError:  # gone meanwhile, or another user's
+            continue
+    return is_held
 
 
 def check_writable(path: Path | str) -> None:
@@ -190,7 +235,7 @@ def new_folder(path: Path | str) -> Iterator[Path]:
     replaced.
 
     Raises:
-        WheelsError: where the place cannot be written, or is no folder.
+        WheelsError: where the place cannot be written, is no folder, or another process is writing it.
     """
     place = _target(Path(path)).resolve()
     if place.exists() and not place.is_dir():
@@ -198,10 +243,14 @@ def new_folder(path: Path | str) -> Iterator[Path]:
     temporary = place.with_name(f".{place.name}.{os.urandom(4).hex()}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
+        if _sweep(place):
+            raise WheelsError(f"{path} is held by another process; wait until it ends, or stop it")
         temporary.mkdir()
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from error
+    held = ExitStack()
     try:
+        lock_itself(temporary, held)
         yield temporary
         if place.exists():
             temporary.chmod(stat.S_IMODE(place.stat().st_mode))
@@ -212,4 +261,5 @@ def new_folder(path: Path | str) -> Iterator[Path]:
         else:
             os.replace(temporary, place)
     finally:
+        held.close()
         shutil.rmtree(temporary, ignore_errors=True)

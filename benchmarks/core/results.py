@@ -24,6 +24,11 @@ def write_result(folder: Path, name: str, found: Mapping[str, Any], csv: str, dr
     return picture
 
 
+def result_files(folder: Path, name: str) -> tuple[Path, ...]:
+    """Return the files that `write_result` writes."""
+    return tuple(folder / f"{name}{ending}" for ending in (".json", ".csv", ".png", "-dark.png"))
+
+
 def plain_values(value: Any) -> Any:
     """Return `value` as JSON can hold it."""
     if isinstance(value, dict):

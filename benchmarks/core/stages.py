@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +24,12 @@ from wheels.errors import WheelsError
 from wheels.files import write_text
 from wheels.json_text import json_digest
 from wheels.output.notices import in_words
-from wheels.runs import ADVICE, Run, claim, digest_of, note_in
+from wheels.runs import ADVICE, Run, claim, digest_of, note_in, results_in
 
 log = logging.getLogger("wheels")
 
 STAGES = "stages"
-"""In the note of a run: of each stage its key, what it comes after, its seconds, and whether it is done."""
+"""In the note of a run: of each stage its key, what it comes after, its seconds, its digests, whether it is done."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Stage:
     """One word; its section in the recipe."""
     title: str
     """What it does, for the reader who waits."""
-    result: Path
-    """A file that it leaves; a stage whose result is gone or damaged runs again."""
+    results: tuple[Path, ...]
+    """Files that it leaves, and folders of runs with theirs; where one is gone or damaged it runs again."""
     settings: Mapping[str, Any]
     """What its result depends on, beside other stages."""
     run: Callable[[], object]
@@ -70,7 +71,7 @@ def run_stages(folder: Path, config: Any, stages: Sequence[Stage], inputs: Mappi
         log.info("%d of %d stages to do: %s", len(left), len(stages), ", ".join(left) or "none")
         for number, stage in enumerate(stages):
             header = f"[{number + 1}/{len(stages)}] {stage.title}"
-            if _is_done(run, stage):
+            if stage.name not in left and run.note[STAGES][stage.name]["done"]:
                 print(f"{header}: done before, in {in_words(run.note[STAGES][stage.name]['seconds'])}", flush=True)
             else:
                 print(header, flush=True)
@@ -126,7 +127,7 @@ def _forget(run: Run, names: set[str]) -> None:
 def _is_done(run: Run, stage: Stage) -> bool:
     """Whether a stage is done and what it left is still there and whole."""
     one = run.note[STAGES][stage.name]
-    return one["done"] and _printed(run, stage).is_file() and digest_of(stage.result) == one.get("digest")
+    return one["done"] and all(digest_of(run.folder / name) == digest for name, digest in one["digests"].items())
 
 
 def _printed(run: Run, stage: Stage) -> Path:
@@ -141,7 +142,9 @@ def _run(run: Run, stage: Stage) -> None:
         with contextlib.redirect_stdout(printed):
             stage.run()
         write_text(_printed(run, stage), printed.getvalue())
-        one |= {"done": True, "digest": digest_of(stage.result)}
+        left = [file for place in stage.results for file in (results_in(place) if place.is_dir() else [place])]
+        files = [*left, _printed(run, stage)]
+        one |= {"done": True, "digests": {os.path.relpath(file, run.folder): digest_of(file) for file in files}}
     finally:
         one["seconds"] = round(one["seconds"] + time.perf_counter() - start, 1)
         run.save()

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,21 +104,22 @@ def retrain_stages(config: DemoConfig, work: Path, recipe: Recipe) -> list[Stage
     settings["student"] = with_digests(recipe.sections["student"], student_config)
     stages: list[Stage] = []
 
-    def add(name: str, title: str, result: Path, run: Callable[[], object]) -> None:
-        stages.append(Stage(name, title, result, settings.get(name, {}), run))
+    def add(name: str, title: str, results: Sequence[Path], run: Callable[[], object]) -> None:
+        stages.append(Stage(name, title, tuple(results), settings.get(name, {}), run))
 
     rounding, facts = partial(round_pair, student, teacher, rounded), work / "facts.json"
-    add("corpus", "drawing the embedded corpus", rows / "test.jsonl", partial(write_corpus, config.data, rows))
-    add("teacher", "training the teacher from scratch", teacher / "finished.json", partial(distil, teacher_config))
-    add("student", "distilling the student", student / "finished.json", partial(distil, student_config))
-    add("round", "rounding both to half precision", rounded / "teacher" / "config.json", rounding)
-    add("policy", "teaching the student when to call", policy / "resolved.json", partial(command, policy_config))
+    add("corpus", "drawing the embedded corpus", [rows], partial(write_corpus, config.data, rows))
+    add("teacher", "training the teacher from scratch", [teacher], partial(distil, teacher_config))
+    add("student", "distilling the student", [student], partial(distil, student_config))
+    add("round", "rounding both to half precision", [rounded, rounded / "teacher"], rounding)
+    trained = [policy, policy / "deferral"]
+    add("policy", "teaching the student when to call", trained, partial(command, policy_config))
     deferral, assembling = pair / "deferral", partial(assemble, rounded, policy, rows / FILE, pair)
-    add("assemble", "putting the pair together", deferral / "config.json", assembling)
+    add("assemble", "putting the pair together", [pair, pair / "teacher", deferral], assembling)
     title = "finding the thresholds of the budgets"
-    add("calibrate", title, deferral / "calibration.json", partial(command, calibrate_config))
+    add("calibrate", title, [deferral / "calibration.json"], partial(command, calibrate_config))
     title = "measuring both ends on the test split"
-    add("measure", title, facts, partial(measure, pair, str(rows), teacher_config.data, facts))
+    add("measure", title, [facts], partial(measure, pair, str(rows), teacher_config.data, facts))
     return stages
 
 

@@ -70,19 +70,20 @@ def demo_stages(config: DemoConfig, output: Path, recipe: Recipe) -> list[Stage]
     settings = {**recipe.sections, "distil": with_digests(recipe.sections["distil"], distil_config)}
     stages: list[Stage] = []
 
-    def add(name: str, title: str, result: Path, run: Callable[[], object], shown: bool = False) -> None:
-        stages.append(Stage(name, title, result, settings[name], run, shown))
+    def add(name: str, title: str, results: Sequence[Path], run: Callable[[], object], shown: bool = False) -> None:
+        stages.append(Stage(name, title, tuple(results), settings[name], run, shown))
 
     title = f"writing down {slice_.train:,} sentences of {slice_.task}"
-    add("sentences", title, sentences / "test.jsonl", partial(write_sentences, slice_, sentences))
+    add("sentences", title, [sentences], partial(write_sentences, slice_, sentences))
     title = "distilling the teacher into the student"
-    add("distil", title, student / "finished.json", partial(distil, distil_config))
-    add("train", "teaching the student when to call", model / "resolved.json", partial(command, train_config))
+    add("distil", title, [student], partial(distil, distil_config))
+    title = "teaching the student when to call"
+    add("train", title, [model, model / "deferral"], partial(command, train_config))
     title, place = "finding the thresholds of the budgets", model / "deferral" / "calibration.json"
-    add("calibrate", title, place, partial(command, calibrate_config))
-    title, place = "measuring quality against teacher use", output / "curve" / "report.html"
-    add("curve", title, place, partial(command, curve_config), True)
-    add("examples", "writing examples", page, partial(write_examples, examples, model, sentences, page), True)
+    add("calibrate", title, [place], partial(command, calibrate_config))
+    title, place = "measuring quality against teacher use", output / "curve"
+    add("curve", title, [place], partial(command, curve_config), True)
+    add("examples", "writing examples", [page], partial(write_examples, examples, model, sentences, page), True)
     return stages
 
 

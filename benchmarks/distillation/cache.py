@@ -50,16 +50,17 @@ def cache_stages(plan: DistillationPlan, task: Task) -> list[Stage]:
             student = student_of(plan, way, seed, folder / "students" / name)
             train = partial(train_and_score, plan, student, place)
             title = f"training with soft labels, {way}, seed {seed}"
-            stages.append(Stage(name, title, place, with_digests(settings, student), train))
+            stages.append(Stage(name, title, (Path(student.output), place), with_digests(settings, student), train))
     for name, title, work in (
         ("sizes", "writing caches of several sizes, and their errors", measure_sizes),
         ("steps", "timing training steps", measure_steps),
         ("memory", "measuring memory", measure_memory),
     ):
         place = folder / f"{name}.json"
-        stages.append(Stage(name, title, place, settings, partial(work, plan, task, place)))
+        stages.append(Stage(name, title, (place,), settings, partial(work, plan, task, place)))
     write = partial(write_cache_summary, plan, task, folder)
-    stages.append(Stage("cache", "the cache in numbers", plan.output / "cache.json", settings, write, True))
+    table = (plan.output / "cache.json", plan.output / "cache.csv")
+    stages.append(Stage("cache", "the cache in numbers", table, settings, write, True))
     return stages
 
 

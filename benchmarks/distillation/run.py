@@ -14,7 +14,7 @@ from typing import Any
 import wheels
 from wheels.benchmarks.core.commands import distil
 from wheels.benchmarks.core.recipe import with_digests
-from wheels.benchmarks.core.results import write_result
+from wheels.benchmarks.core.results import result_files, write_result
 from wheels.benchmarks.core.stages import Stage, run_stages
 from wheels.benchmarks.distillation.baselines import baselines
 from wheels.benchmarks.distillation.config import DistillationConfig
@@ -84,19 +84,19 @@ def sweep_stages(plan: DistillationPlan) -> list[Stage]:
     sections, texts = plan.recipe.sections, partial(texts_place, plan)
     shared = {name: sections[name] for name in ("student", "scores")} | {"cached": plan.sweep.cached_logits}
     write = partial(write_texts, plan, plan.teacher, texts(TEACHER))
-    stages = [Stage(TEACHER, "writing with the teacher", texts(TEACHER), shared, write)]
+    stages = [Stage(TEACHER, "writing with the teacher", (texts(TEACHER),), shared, write)]
     for kind in plan.kinds:
         for seed in range(plan.sweep.seeds):
             name = f"{kind.name}-s{seed}"
             student = plan.student_config(kind, seed, plan.output / "sweep" / "students" / name)
             settings = {"size": plan.size_settings(kind.size), "objective": student.objective, "w": student.w}
             settings = with_digests(settings, student)
-            work = partial(train_and_write, plan, student, texts(name))
-            stages.append(Stage(name, f"training {name}", texts(name), settings, work, after=(TEACHER,)))
+            work, places = partial(train_and_write, plan, student, texts(name)), (Path(student.output), texts(name))
+            stages.append(Stage(name, f"training {name}", places, settings, work, after=(TEACHER,)))
     work = partial(write_summary, plan)
-    title, place = "comparing the students", plan.output / "distillation.json"
+    title, results = "comparing the students", result_files(plan.output, "distillation")
     settings = {"resamples": plan.sweep.resamples}
-    stages.append(Stage("table", title, place, settings, work, shown=True, again=True))
+    stages.append(Stage("table", title, results, settings, work, shown=True, again=True))
     return stages
 
 

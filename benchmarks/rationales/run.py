@@ -16,6 +16,7 @@ from typing import Any
 
 from wheels.benchmarks.core.commands import command, distil
 from wheels.benchmarks.core.recipe import Recipe, with_digests
+from wheels.benchmarks.core.results import result_files
 from wheels.benchmarks.core.stages import Plan, Stage
 from wheels.benchmarks.rationales.cells import score_cell, untrained, write_rows
 from wheels.benchmarks.rationales.config import BenchRationalesConfig, GridConfig
@@ -123,13 +124,13 @@ def teacher_stages(plan: RationalesPlan) -> list[Stage]:
     place = plan.output / "scores" / "teacher.json"
     score, after = partial(score_cell, plan.grid, plan.data, folder, place), ("teacher",)
     stages = [
-        Stage("teacher", "training the teacher", folder / "finished.json", settings, partial(distil, config), after=()),
-        Stage("score-teacher", "scoring the teacher", place, _scored(plan), score, after=after),
+        Stage("teacher", "training the teacher", (folder,), settings, partial(distil, config), after=()),
+        Stage("score-teacher", "scoring the teacher", (place,), _scored(plan), score, after=after),
     ]
     if "untrained-teacher" in plan.grid.controls:
         copy = plan.output / "untrained"
         make = partial(untrained, folder, copy)
-        stages.append(Stage("untrained", "making an untrained teacher", copy / "finished.json", {}, make, after=after))
+        stages.append(Stage("untrained", "making an untrained teacher", (copy,), {}, make, after=after))
     return stages
 
 
@@ -158,7 +159,7 @@ def attribution_stages(plan: RationalesPlan) -> list[Stage]:
         settings = {"method": method, "merge": plan.grid.merge, "steps": plan.grid.steps, "seed": seed}
         work = partial(command, config)
         title = f"attributing by {name}"
-        stages.append(Stage(f"attribute-{name}", title, plan.attributed(name), settings, work, after=(teacher,)))
+        stages.append(Stage(f"attribute-{name}", title, (plan.attributed(name),), settings, work, after=(teacher,)))
     return stages
 
 
@@ -174,7 +175,9 @@ def student_stages(plan: RationalesPlan) -> list[Stage]:
             work = partial(train_and_score, plan, variant, seed, place)
             name = variant.attribution(seed)
             after = () if name is None else (f"attribute-{name}",)
-            stages.append(Stage(f"{variant.label}-{seed}", title, place, settings, work, after=after))
+            stages.append(
+                Stage(f"{variant.label}-{seed}", title, (plan.cell(variant, seed), place), settings, work, after=after)
+            )
     return stages
 
 
@@ -199,8 +202,8 @@ def summary_stage(plan: RationalesPlan) -> Stage:
     work = partial(summarise, plan.grid, plan.data, scores, files, plan.output)
     settings: Mapping[str, Any] = {"resamples": plan.grid.resamples, "captum": plan.grid.captum}
     settings = {**settings, "overlap": plan.grid.overlap, "published": plan.grid.published}
-    place = plan.output / "rationales.json"
-    return Stage("summary", "comparing the students", place, settings, work, shown=True, again=True)
+    results = result_files(plan.output, "rationales")
+    return Stage("summary", "comparing the students", results, settings, work, shown=True, again=True)
 
 
 def _scored(plan: RationalesPlan) -> dict[str, Any]:

@@ -203,7 +203,7 @@ def model_stages(plan: StudyPlan) -> list[Stage]:
         settings = plan.recipe.sections["teacher"] if name == "teacher" else plan.students[name]
         stage = name if name == "teacher" else f"student-{name}"
         settings = with_digests(settings, config)
-        stages.append(Stage(stage, title, plan.model(name) / "finished.json", settings, partial(distil, config)))
+        stages.append(Stage(stage, title, (plan.model(name),), settings, partial(distil, config)))
     return stages
 
 
@@ -215,12 +215,13 @@ def score_stages(plan: StudyPlan) -> list[Stage]:
     for name in names:
         place = plan.output / "scores" / f"{name}.json"
         work = partial(score_model, config, plan.data, plan.model(name), place)
-        stages.append(Stage(f"score-{name}", f"scoring {name} alone", place, settings, work))
+        stages.append(Stage(f"score-{name}", f"scoring {name} alone", (place,), settings, work))
     models = {name: (plan.pretrained(name).objective, plan.model(name)) for name in plan.trained}
     if plan.teacher is not None:
         models = {"teacher": ("-", plan.model("teacher")), **models}
     work = partial(write_table, config, plan.data, models, plan.output)
-    stages.append(Stage("students", "comparing the models", plan.output / "students.csv", settings, work, True))
+    table = (plan.output / "students.json", plan.output / "students.csv")
+    stages.append(Stage("students", "comparing the models", table, settings, work, True))
     return stages
 
 
@@ -235,12 +236,12 @@ def policy_stages(plan: StudyPlan, name: str) -> list[Stage]:
     policy = Recipe(recipe.path, {place: chosen.settings})
     config = policy.configure(place, TrainConfig, output=str(done), calibrate=False, **pair, **shared)
     settings, title = {**chosen.settings, "student": student}, f"teaching {name} when to call"
-    stages = [Stage(f"policy{ending}", title, done / "resolved.json", settings, partial(command, config))]
+    stages = [Stage(f"policy{ending}", title, (done, done / "deferral"), settings, partial(command, config))]
     thresholds = done / "deferral" / "calibration.json"
     measured: dict[str, tuple[str, Path, Any]] = {
         "calibrate": ("finding the thresholds of the budgets", thresholds, CalibrateConfig),
-        "curve": ("measuring quality against teacher use", output / "curve" / "report.html", CurveConfig),
-        "passes": ("measuring quality against teacher passes", output / "passes" / "passes.json", PassesConfig),
+        "curve": ("measuring quality against teacher use", output / "curve", CurveConfig),
+        "passes": ("measuring quality against teacher passes", output / "passes", PassesConfig),
     }
     for stage, (title, result, kind) in measured.items():
         if recipe.sections[stage]:
@@ -248,7 +249,7 @@ def policy_stages(plan: StudyPlan, name: str) -> list[Stage]:
             folder = str(output / stage) if shown else None
             settings = recipe.configure(stage, kind, model=str(done), **shared, output=folder)
             work = partial(command, settings)
-            stages.append(Stage(f"{stage}{ending}", title, result, recipe.sections[stage], work, shown))
+            stages.append(Stage(f"{stage}{ending}", title, (result,), recipe.sections[stage], work, shown))
     return stages
 
 
@@ -264,4 +265,4 @@ def frontier_stages(plan: StudyPlan) -> list[Stage]:
     ours: dict[str, Any] = {"students": students, "teacher": str(plan.model("teacher")), "output": str(output)}
     config = recipe.configure("frontier", FrontierConfig, data=plan.data, threads=plan.threads, **ours)
     title, work = "measuring quality against cost", partial(command, config)
-    return [Stage("frontier", title, output / "frontier.json", recipe.sections["frontier"], work, True)]
+    return [Stage("frontier", title, (output,), recipe.sections["frontier"], work, True)]

@@ -53,7 +53,7 @@ from wheels.models.artefact import found_models
 from wheels.models.loading import model_digest
 from wheels.output.progress import Progress
 from wheels.output.streams import remark, say
-from wheels.runs import Lines, claim, digest_of, digests, sweep_beside
+from wheels.runs import Lines, claim, digest_of, digests
 from wheels.threads import set_threads
 
 EVERY = 1.0
@@ -114,7 +114,6 @@ def _written(
         if held.finished:
             remark(f"{shown} is done already")
             return Summary(held.note["used"])
-        sweep_beside(place)
         lines, numbers = Lines(rows), shard.rows(len(sources))
         if lease is not None and lease.has_left and numbers and not lines.count:
             raise WheelsError(

@@ -16,7 +16,7 @@ from wheels.decoding.render import Summary
 from wheels.errors import WheelsError
 from wheels.files import open_output
 from wheels.output.streams import remark
-from wheels.runs import Held, Run, check_same_run, claim, find, note_in, sweep_beside
+from wheels.runs import Held, Run, check_same_run, claim, find, note_in
 
 Identity = dict[str, Any]
 
@@ -88,7 +88,6 @@ def merged(output: Path, identity: Identity, shards: Sequence[Shard]) -> Summary
     with claim(run_folder(output), "generate", MergeConfig(str(output)), identity) as held:
         if held.finished:
             return Summary(held.note["used"])
-        sweep_beside(output)
         places = [shard.place(output) for shard in shards]
         notes = [_checked(place, identity | {"shard": str(shard)}) for shard, place in zip(shards, places, strict=True)]
         if identity["format"] == "parquet":

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.decoding.tiny import make_pair, save_artefact
+from tests.decoding.tiny import make_model, make_pair, save_artefact
+from wheels.models.pair import Pair
 
 LETTERS = "abcdefghijk"
 ROWS = {"train": 24, "validation": 12, "test": 6}
@@ -44,6 +45,8 @@ grid: {{methods: [saliency], ks: [1], k: 1, controls: [none, random], seeds: 1, 
   metric: exact}}
 """,
 }
+STAGED = r".*(caches|teacher_outputs|checkpoints|points|rows)/|.*\.(seal|run/)|[^/]+/.+/run\.json"
+"""What the stages of a recipe do not need again, the notes of their runs among it."""
 CALIBRATE = "--rules learned,maxprob --budgets 0.2,0.5 --max-new-tokens 8 --threads 1"
 
 
@@ -57,8 +60,14 @@ class Played:
     """Puts into the output what the command needs there."""
     checkpoints: bool = False
     """Whether it trains by steps, so that what is kept is not in chunks."""
-    result: tuple[str, ...] = ()
-    """The files that it is run for; empty: all but its logs."""
+    result: str = ""
+    """A pattern of the files that it is run for: what led to them is not needed once all is done."""
+    scrap: str = "(?!)"
+    """A pattern of files that lead to a part of it, and are not needed once that part is done."""
+    at_once: bool = False
+    """Whether it writes one file, when all is done: of two processes each may."""
+    timed: str = r".*(resolved|run)\.json/.*seconds"
+    """A pattern of what holds seconds, or follows from them: that it is there is all that is compared."""
 
 
 def inputs(place: Path) -> None:
@@ -66,6 +75,7 @@ def inputs(place: Path) -> None:
     pair = make_pair("t5")
     pair.save_student(place / "student")
     pair.save_teacher(place / "teacher")
+    Pair.of(make_model("t5", 8, 5), pair.teacher, pair.tokenizer).save_student(place / "larger")
     for split, count in ROWS.items():
         rows = [
             {"source": " ".join(LETTERS[(n * 3 + k) % 11] for k in range(1 + n % 5)), "target": f"a {LETTERS[n % 11]}"}
@@ -97,7 +107,7 @@ def generate(inputs: Path) -> list[str]:
 
 def played(inputs: Path) -> dict[str, Played]:
     """Return the commands, by a name; what they read is in a folder of `inputs`."""
-    return trainings(inputs) | writers(inputs) | benches(inputs)
+    return trainings(inputs) | writers(inputs) | benches(inputs) | comparisons(inputs)
 
 
 def trainings(inputs: Path) -> dict[str, Played]:
@@ -127,18 +137,22 @@ def writers(inputs: Path) -> dict[str, Played]:
     more = "--metric chrf --samples 2 --warm-up 0.25 --max-new-tokens 8 --batch-size 8 --threads 1"
     annotate += ["--input", str(inputs / "pool.jsonl"), *more.split()]
 
+    share = f"--model {inputs / 'model'} --to owner/pair --teacher owner/teacher"
+
     def shards(out: Path) -> None:
         shutil.copytree(inputs / "shards", out, dirs_exist_ok=True)
 
     return {
         "calibrate": Played(["calibrate", "--model", "OUT/model", *data, *CALIBRATE.split()], start=model(inputs)),
-        "annotate": Played(["annotate", *annotate], result=("annotated.jsonl", "rejected.jsonl", "summary.json")),
+        "annotate": Played(["annotate", *annotate], result="(annotated|rejected).jsonl|summary.json"),
         "rationales": Played(
-            ["rationales", *data, "--teacher", teacher, "--output", "OUT/rows.jsonl"], result=("rows.jsonl",)
+            ["rationales", *data, "--teacher", teacher, "--output", "OUT/rows.jsonl"], result="rows.jsonl$"
         ),
-        "generate": Played([*generate(inputs), "--output", "OUT/out.txt"], result=("out.txt",)),
-        "merge": Played(["merge", "OUT/out.txt"], start=shards, result=("out.txt",)),
-        "demo": Played(["demo", "--recipe", str(inputs / "demo.yaml"), "--threads", "1"]),
+        "generate": Played([*generate(inputs), "--output", "OUT/out.txt"], result="out.txt$"),
+        "merge": Played(["merge", "OUT/out.txt"], start=shards, result="out.txt$"),
+        "demo": Played(["demo", "--recipe", str(inputs / "demo.yaml"), "--threads", "1"], scrap=STAGED),
+        "push": Played(["push", *share.split(), "--output", "OUT/shared"]),
+        "models": Played(["models", "--check", str(inputs / "student"), "--output", "OUT/models.json"], at_once=True),
     }
 
 
@@ -147,6 +161,18 @@ def model(inputs: Path) -> Callable[[Path], None]:
 
     def put(out: Path) -> None:
         shutil.copytree(inputs / "model", out / "model")
+
+    return put
+
+
+def calibrated(inputs: Path) -> Callable[[Path], None]:
+    """Return what puts a model with thresholds before a command."""
+    from wheels.policy.calibration import Calibration, Point
+
+    def put(out: Path) -> None:
+        model(inputs)(out)
+        points = [Point("learned", 0, 0.2, 0.0, 0.2), Point("maxprob", 0, 0.2, 0.9, 0.2)]
+        Calibration(points).save(out / "model" / "deferral" / "calibration.json")
 
     return put
 
@@ -160,20 +186,36 @@ def benches(inputs: Path) -> dict[str, Played]:
 
     def by_recipe(name: str) -> Played:
         output = ["--output", f"OUT/{name}", "--threads", "1"]
-        return Played(["bench", name, "--recipe", str(inputs / f"{name}.yaml"), *data, *output])
+        return Played(["bench", name, "--recipe", str(inputs / f"{name}.yaml"), *data, *output], scrap=STAGED)
 
     def of_model(name: str, flags: str) -> Played:
         command = ["bench", name, "--model", "OUT/model", *data, "--output", f"OUT/{name}", *flags.split()]
-        return Played(command, calibrated)
-
-    def calibrated(out: Path) -> None:
-        from wheels.policy.calibration import Calibration, Point
-
-        model(inputs)(out)
-        points = [Point("learned", 0, 0.2, 0.0, 0.2), Point("maxprob", 0, 0.2, 0.9, 0.2)]
-        Calibration(points).save(out / "model" / "deferral" / "calibration.json")
+        return Played(command, calibrated(inputs))
 
     own = {"curve": curve, "passes": passes, "ceiling": ceiling}
     return {f"bench {name}": of_model(name, flags) for name, flags in own.items()} | {
         f"bench {name}": by_recipe(name) for name in ("study", "distillation", "rationales")
+    }
+
+
+def comparisons(inputs: Path) -> dict[str, Played]:
+    """Return the benchmarks of several models, of strategies of annotation, and of seconds."""
+    teacher = str(inputs / "model" / "teacher")
+    ways = ["--data", str(inputs / "data"), "--students", f"{inputs / 'larger'},{inputs / 'model'}"]
+    write = "--budgets 0.3 --metrics chrf --max-new-tokens 6 --resamples 100"
+    ways += ["--teacher", teacher, *write.split()]
+    spend = ["--data", str(inputs / "data"), "--pool", str(inputs / "data" / "train.jsonl")]
+    spend += ["--student", str(inputs / "student"), "--assistants", teacher]
+    few = "--strategies random,consistency,assistant --budgets 4 --seeds 1 --warm-up 0.25 --metric chrf --samples 2"
+    few += " --epochs 1 --max-new-tokens 4 --pool-limit 12 --test-limit 4 --resamples 50 --threads 1"
+    clock = "--methods student,deferral --rows 2 --batch-sizes 1,2 --rounds 2 --max-new-tokens 4 --threads 1"
+    speed = ["--model", "OUT/model", "--data", str(inputs / "data"), "--output", "OUT/speed", *clock.split()]
+    seconds = ["--time-batches", "1", "--time-rows", "2", "--rounds", "2"]
+    return {
+        "advise": Played(
+            ["advise", *ways, *seconds, "--threads", "1"], timed=r"seconds/|advise.json/(advice|ways/\d+/costs)"
+        ),
+        "bench frontier": Played(["bench", "frontier", *ways, "--time-batches", "", "--threads", "1"]),
+        "bench annotation": Played(["bench", "annotation", *spend, *few.split()], scrap="cells/.*/(?!cell.json$)"),
+        "bench speed": Played(["bench", "speed", *speed], calibrated(inputs), timed="speed/"),
     }

@@ -138,14 +138,20 @@ def _run(played: Played, out: Path, log: Path, at: At | None) -> None:
         os._exit(code)
 
 
-def content(out: Path) -> dict[str, Any]:
-    """Return what the output holds: each value of each JSON file, each line of JSON lines, digests of other files."""
+def content(out: Path, timed: str) -> dict[str, Any]:
+    """Return what the output holds: each value of each JSON file, each line of JSON lines, digests of other files.
+
+    Of what `timed` matches only the names of files.
+    """
     found: dict[str, Any] = {}
     for path in sorted(out.rglob("*")):
         if path.is_dir() or path.name.endswith(".lock"):
             continue
         name, raw = path.relative_to(out).as_posix(), path.read_bytes()
         found[name] = hashlib.sha256(raw).hexdigest()
+        if re.match(timed, name):
+            found[name] = None
+            continue
         try:
             if path.suffix == ".json":
                 found |= _flat(name, json.loads(raw))
@@ -157,7 +163,7 @@ def content(out: Path) -> dict[str, Any]:
                     found |= _flat(f"{name}:{number}", json.loads(line))
         except ValueError:
             continue
-    return found
+    return {name: value for name, value in found.items() if value is None or not re.match(timed, name)}
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:
@@ -181,6 +187,8 @@ class Whole:
     changing: set[str]
     """What differs from one run to the next: dates, seconds."""
     writes: int
+    timed: str
+    """As in `Played`."""
 
     @classmethod
     def of(cls, played: Played, out: Path) -> Whole:
@@ -191,13 +199,13 @@ class Whole:
             done = play(played, out)
             if done.code:
                 raise RuntimeError(f"{played.argv[:2]}: {done.said}")
-            found.append(content(out))
+            found.append(content(out, played.timed))
             time.sleep(1.1)  # another date, to the second
-        return cls(found[0], differences(*found), done.writes)
+        return cls(found[0], differences(*found), done.writes, played.timed)
 
     def lacks(self, out: Path, but: str = "") -> list[str]:
         """Return what an output holds otherwise than it should; `but`: of one file it may."""
-        found = differences(self.content, content(out)) - self.changing
+        found = differences(self.content, content(out, self.timed)) - self.changing
         return sorted(name for name in found if not but or not name.startswith(but))
 
 

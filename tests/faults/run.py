@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -87,7 +88,8 @@ def two(given: Played, whole: Whole, out: Path, most: Most) -> Found:
         second = play(given, out)
         go.touch()
         first = end(*child)
-        wrong = "" if second.code == 2 and "is held by another process" in second.last else f"second: {second.last}"
+        refused = second.code == 2 and "is held by another process" in second.last
+        wrong = "" if refused or (given.at_once and second.code == 0) else f"second: {second.last}"
         if first.code:
             wrong += f" first: {first.last}"
         yield title, wrong or judged(given, whole, out, again=False)
@@ -150,7 +152,7 @@ def _damaged(given: Played, whole: Whole, out: Path, damages: int | None, *, don
         shutil.copytree(kept, out, symlinks=True, dirs_exist_ok=True)
         (out / name).unlink() if new is None else (out / name).write_bytes(new)
         # Once all is done, what led to the result is not needed, and a log cannot be written again.
-        needless = done and given.result and str(name) not in given.result
+        needless = re.match(given.scrap, str(name)) or (done and not re.match(given.result, str(name)))
         but = str(name) if needless or name.name in LOGS else ""
         yield f"{name} {title}", judged(given, whole, out, refused=True, but=but)
     shutil.rmtree(kept)
@@ -212,13 +214,18 @@ def main() -> None:
     given = parser.parse_args()
     import wheels.agents.run
     import wheels.annotation.run
+    import wheels.benchmarks.annotation.run
     import wheels.benchmarks.ceiling.run
     import wheels.benchmarks.curve.run
     import wheels.benchmarks.demo.run
     import wheels.benchmarks.distillation.run
+    import wheels.benchmarks.frontier.advise
+    import wheels.benchmarks.frontier.run
     import wheels.benchmarks.passes.run
     import wheels.benchmarks.rationales.run
+    import wheels.benchmarks.speed.run
     import wheels.benchmarks.study.run
+    import wheels.decoding.compatibility.check
     import wheels.distillation.run
     import wheels.rationales.run  # noqa: F401  (what every fork would import again)
     from wheels.decoding.commands import bulk

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from wheels.errors import WheelsError
-from wheels.runs import LOCK, NOTE, checked, claim, find, results_in, sweep_beside
+from wheels.runs import LOCK, NOTE, checked, claim, find, results_in
 
 
 @dataclass(frozen=True)
@@ -179,14 +179,6 @@ def test_a_note_that_is_damaged_is_refused(tmp_path):
     (tmp_path / NOTE).write_text(note.replace("70", "71"))
     with pytest.raises(WheelsError, match=r"run\.json: damaged: the checksum is not that of the content; give another"):
         find(tmp_path, "train", {"x": 1})
-
-
-def test_what_a_kill_left_of_one_file_is_swept(tmp_path):
-    others = [tmp_path / name for name in ("out.txt", ".out.txt.gz", ".out2.txt.0a1b2c3d", ".out.txt.0a1b2c3x")]
-    for path in (*others, tmp_path / ".out.txt.0a1b2c3d"):
-        path.write_text("half")
-    sweep_beside(tmp_path / "out.txt")
-    assert sorted(tmp_path.iterdir()) == sorted(others)
 
 
 def test_what_a_kill_left_is_swept_at_the_next_start(tmp_path):

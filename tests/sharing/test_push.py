@@ -128,6 +128,21 @@ def test_what_is_uploaded_is_what_is_written(shared, monkeypatch, capsys):
     assert "pushed to https://hub/owner/pair" in capsys.readouterr().out
 
 
+def test_only_what_was_pushed_is_replaced(shared, tmp_path, capsys):
+    """A folder of the user's own is none of ours; one that was written before is."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    command = ["push", "--model", str(embedded_folder()), "--to", "owner/pair", "--output"]
+    assert main([*command, str(tmp_path / "mine")]) == 2
+    assert "mine holds something else (thesis.tex); give a new or an empty folder" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
+    before = (shared / "model.safetensors").read_bytes()
+    shutil.copytree(shared, tmp_path / "pushed")
+    (tmp_path / "pushed" / "model.safetensors").write_text("cut")
+    assert main([*command, str(tmp_path / "pushed")]) == 0
+    assert (tmp_path / "pushed" / "model.safetensors").read_bytes() == before
+
+
 def test_what_the_hub_says_is_one_line(capsys):
     assert main(["push", "--model", str(embedded_folder()), "--to", "owner/pair"]) == 2
     assert "the Hub did not take owner/pair" in capsys.readouterr().err

@@ -22,7 +22,6 @@ from wheels.runs.claim import (
     locked,
     note_in,
     results_in,
-    sweep_beside,
 )
 from wheels.runs.journal import append_line, keep_lines, mend, put_line, whole_lines
 from wheels.runs.kept import (
@@ -44,5 +43,5 @@ __all__ = [
     "ADVICE", "JSON", "LINES", "LOCK", "NOTE", "Form", "Held", "Lines", "Run", "append_line", "cached",
     "check_free", "check_same_run", "checked", "checked_object", "chunks", "claim", "digest_of", "digests", "find",
     "is_whole", "keep_lines", "last_whole", "locked", "mend", "note_in", "number_of", "put_line", "results_in", "seal",
-    "sweep_beside", "whole_lines",
+    "whole_lines",
 ]  # fmt: skip

@@ -9,7 +9,6 @@ The result depends on `identity` alone. `config` can be given back as `--config`
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 import re
@@ -24,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from wheels.config.parsing import to_dict
 from wheels.errors import WheelsError
-from wheels.files import check_writable, read_object, write_json
+from wheels.files import TEMPORARY, check_writable, lock_itself, read_object, write_json
 from wheels.runs.checked import check, checked
 from wheels.runs.kept import digest_of
 
@@ -37,7 +36,7 @@ LOCK = ".lock"
 LOGS = ("metrics.jsonl", "resolved.json")
 """What a run says of itself beside its result; only the run itself could write it again."""
 ADVICE = "give another --output, or remove that folder"
-LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{8}(\.old)?|\.saving\.\w{8}")
+LEFT_OVER = re.compile(rf"\..+{TEMPORARY}|\.saving\.\w{{8}}")
 """The names of temporary files and folders, which a kill leaves."""
 
 
@@ -94,28 +93,13 @@ def locked(file: Path, output: Path | str) -> Iterator[None]:
             file.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(FileLock(str(file), timeout=0, thread_local=False))
             if Path(output).exists():
-                _lock_itself(Path(output), held)
+                lock_itself(Path(output), held)
         except (Timeout, BlockingIOError):
             raise Held(f"{output} is held by another process; wait until it ends, or stop it") from None
         except (OSError, NotImplementedError) as error:
             reason = getattr(error, "strerror", None) or error
             raise WheelsError(f"cannot write {output}: {reason}; choose another place") from error
         yield
-
-
-def _lock_itself(place: Path, held: ExitStack) -> None:
-    """Lock a file or a folder; not on Windows, nor on network disks that lock no folder."""
-    with suppress(ImportError):
-        import fcntl
-
-        handle = os.open(place, os.O_RDONLY)
-        held.callback(os.close, handle)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError:
-            log.debug("%s cannot be locked itself", place)
 
 
 @contextmanager
@@ -235,13 +219,6 @@ def sweep(folder: Path) -> None:
             path = Path(place, name)
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         folders[:] = [name for name in folders if not Path(place, name, NOTE).is_file()]
-
-
-def sweep_beside(file: Path) -> None:
-    """Remove what a kill left of writing a file, which this process alone writes."""
-    for path in file.parent.glob(f".{glob.escape(file.name)}.*"):
-        if LEFT_OVER.fullmatch(path.name):
-            path.unlink(missing_ok=True)
 
 
 def _is_first() -> bool:

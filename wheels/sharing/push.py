@@ -17,6 +17,8 @@ KEPT = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 """The student's files; what a run leaves beside them stays here."""
 NOTES = ("run.json", "finished.json", "resolved.json")
 """Files of a run, with the places of this machine in them."""
+GENERATE = Path("custom_generate", "generate.py")
+"""What transformers' `generate` reads."""
 BESIDE = "teacher"
 """The folder of a teacher that travels along."""
 
@@ -28,13 +30,25 @@ def run(config: PushConfig) -> None:
         WheelsError: for a folder that is no trained model, a teacher that others cannot load, and what the Hub refuses.
     """
     if config.output is not None:
-        with new_folder(Path(config.output)) as place:
+        check_ours(Path(config.output))
+        with new_folder(config.output) as place:
             stage(config, place)
         print(f"written to {config.output}: nothing was pushed")
         return
     with tempfile.TemporaryDirectory(prefix="wheels-push.") as temporary:
         stage(config, Path(temporary))
         print(f"pushed to {upload(Path(temporary), config)}")
+
+
+def check_ours(place: Path) -> None:
+    """Refuse to replace a folder that holds something else than what was to be pushed.
+
+    Raises:
+        WheelsError: naming what is there.
+    """
+    there = sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+    if there and not (place / GENERATE).is_file():
+        raise WheelsError(f"{place} holds something else ({there[0]}); give a new or an empty folder by --output")
 
 
 def stage(config: PushConfig, place: Path) -> None:
@@ -49,9 +63,7 @@ def stage(config: PushConfig, place: Path) -> None:
     if teacher == BESIDE:
         shutil.copytree(folder / BESIDE, place / BESIDE, ignore=shutil.ignore_patterns(".*"))
     forget_places(place, teacher)
-    write_text(
-        place / "custom_generate" / "generate.py", Path(str(custom_generate.__file__)).read_text(encoding="utf-8")
-    )
+    write_text(place / GENERATE, Path(str(custom_generate.__file__)).read_text(encoding="utf-8"))
     write_text(place / "custom_generate" / "requirements.txt", "training-wheels\n")
     results = None if config.results is None else Path(config.results)
     repository = None if teacher == BESIDE else teacher

@@ -18,6 +18,7 @@ from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.errors import WheelsError
 from wheels.output.notices import in_words
 from wheels.runs import LOCK, locked
+from wheels.runs.claim import LOGS
 
 INPUTS = {"command": "demo", "wheels": "1"}
 CONFIG = DemoConfig()
@@ -40,7 +41,7 @@ class Recorder:
 
     def stages(self, **settings: dict) -> list[Stage]:
         return [
-            Stage(name, f"doing {name}", self.folder / name / "result", settings.get(name, {}), self.work(name), shown)
+            Stage(name, f"doing {name}", (self.folder / name,), settings.get(name, {}), self.work(name), shown)
             for name, shown in (("one", False), ("two", True), ("three", False))
         ]
 
@@ -50,7 +51,8 @@ class Recorder:
             if name in self.failing:
                 raise self.failing.pop(name)
             (self.folder / name).mkdir(exist_ok=True)
-            (self.folder / name / "result").write_text(name)
+            for file in ("result", "more"):
+                (self.folder / name / file).write_text(name)
             print(f"{name} printed this")
 
         return run
@@ -101,6 +103,21 @@ def test_a_stage_whose_result_is_gone_runs_again_with_those_after_it(recorder):
     assert recorder.ran == ["one", "two", "three", "two", "three"]
 
 
+@pytest.mark.parametrize("damaged", ["two/more", "printed/two.txt"])
+def test_a_stage_with_a_damaged_file_runs_again_with_those_after_it(recorder, damaged, capsys):
+    """Any file of a folder that it leaves, and what it printed; not the log of a run."""
+    run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS)
+    first = capsys.readouterr().out
+    for log in LOGS:
+        (recorder.folder / "two" / log).write_text("other")
+    run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS)
+    assert recorder.ran == ["one", "two", "three"]
+    (recorder.folder / damaged).write_text("other")
+    run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS)
+    assert recorder.ran == ["one", "two", "three", "two", "three"]
+    assert "two printed this" in first and "two printed this" in capsys.readouterr().out
+
+
 def test_an_interruption_while_a_stage_is_repeated_leaves_nothing_after_it_done(recorder):
     run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS)
     (recorder.folder / "one" / "result").unlink()
@@ -125,7 +142,7 @@ class Grid(Recorder):
 
     def grid(self, *cells: str, again: bool = True, **settings: dict) -> list[Stage]:
         def stage(name: str, **others) -> Stage:
-            place = self.folder / name / "result"
+            place = (self.folder / name / "result",)
             return Stage(name, f"doing {name}", place, settings.get(name, {}), self.work(name), **others)
 
         children = [stage(name, after=("root",)) for name in cells]
@@ -277,10 +294,11 @@ def test_the_sentences_stay_within_the_folder_whatever_the_task_is_called(tmp_pa
     monkeypatch.chdir(tmp_path)
     recipe = Recipe(tmp_path, {name: {} for name in demo.SECTIONS} | {"sentences": {"task": task}})
     output = tmp_path / "out"
-    results = {stage.name: stage.result for stage in demo.demo_stages(DemoConfig(), output, recipe)}
-    assert results["sentences"].parent.parent == (output / "sentences").resolve()
-    assert results["sentences"].parent.resolve() == results["sentences"].parent
-    assert results["sentences"].parent.name not in ("", ".", "..")
+    results = {stage.name: stage.results for stage in demo.demo_stages(DemoConfig(), output, recipe)}
+    (folder,) = results["sentences"]
+    assert folder.parent == (output / "sentences").resolve()
+    assert folder.resolve() == folder
+    assert folder.name not in ("", ".", "..")
 
 
 def test_a_recipe_does_not_choose_a_place_to_write(tmp_path):
@@ -307,7 +325,7 @@ def test_a_stage_is_known_by_what_the_files_in_its_settings_hold(tmp_path):
 
 def test_a_run_of_another_command_is_left_alone(recorder, tmp_path):
     run_stages(recorder.folder, CONFIG, recorder.stages(), INPUTS)
-    other = Stage("teacher", "training", tmp_path / "x", {}, lambda: pytest.fail("the work began"))
+    other = Stage("teacher", "training", (tmp_path / "x",), {}, lambda: pytest.fail("the work began"))
     with pytest.raises(WheelsError, match="holds a run of the command demo, not of bench study; give another --output"):
         run_stages(recorder.folder, CONFIG, [other], INPUTS | {"command": "bench study"})
 

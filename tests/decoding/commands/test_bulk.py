@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -229,3 +230,44 @@ def test_memory_does_not_grow_with_the_rows(folder, tmp_path):
         peaks.append(int(done.stdout.split()[-1]))
         assert len((tmp_path / f"{count}.out").read_text().splitlines()) == count
     assert peaks[1] < 1.05 * peaks[0], peaks
+
+
+class Timed(Lines):
+    """Notes the seconds of processor time at the end of each part of its rows."""
+
+    seconds: list[float]
+
+    def append(self, line):
+        super().append(line)
+        if self.count % PART == 0:
+            self.seconds.append(time.process_time())
+
+
+class Quadratic(Timed):
+    """Counts all of its characters anew with each row."""
+
+    def append(self, line):
+        self.all = [*getattr(self, "all", []), line]
+        assert sum(map(len, self.all)) > 0
+        super().append(line)
+
+
+PART, PARTS = 256, 32
+GROWTH = 1.25
+"""The median part of the second half may take so many times the median part of the first; the writer that counts its
+rows anew takes more."""
+
+
+@pytest.mark.parametrize("writer", [Timed, Quadratic])
+def test_the_time_of_a_row_does_not_grow_with_the_rows(call, tmp_path, monkeypatch, writer):
+    writer.seconds = []
+    monkeypatch.setattr(bulk, "Lines", writer)
+    rows = tmp_path / "in.txt"
+    rows.write_text("".join(f"{text}\n" for text in itertools.islice(itertools.cycle(TEXTS), PART * PARTS)))
+    flags = ["--rule", "random", "--teacher-budget", "0", "--max-new-tokens", "2"]
+    call("--input", str(rows), "--output", str(tmp_path / "out.txt"), *flags)
+    taken = [after - before for before, after in itertools.pairwise(writer.seconds)]
+    first, second = taken[: len(taken) // 2], taken[len(taken) // 2 :]
+    growth = statistics.median(second) / statistics.median(first)
+    assert len(taken) == PARTS - 1
+    assert (growth > GROWTH) == (writer is Quadratic), growth
