@@ -181,7 +181,7 @@ def test_packages_list_names_every_folder_with_code():
 def shipped() -> dict[str, Path]:
     """Return where every file that must be in the wheel stands there, and here."""
     files = [*product_files(), ROOT / "wheels/py.typed", *(ROOT / "benchmarks/recipes").glob("*.yaml")]
-    files += [ROOT / "decoding/serve/page.html"]
+    files += [ROOT / "decoding/serve" / name for name in ("page.html", "page.js")]
     files += [path for path in (ROOT / "wheels/assets").rglob("*") if path.is_file()]
     places = {}
     for path in files:

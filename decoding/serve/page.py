@@ -1,4 +1,4 @@
-"""The page at `/`: one file, whose script and style alone a browser may run, and what it must know of the models."""
+"""The page at `/`: its own script and style are all that a browser may run; and what it must know of the models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ STEPS = 100
 
 def add_page(app: FastAPI) -> None:
     """Add the page. It needs no key, for it holds nothing: its requests ask the user for one."""
-    content = (resources.files("wheels.decoding.serve") / "page.html").read_text(encoding="utf-8")
+    folder = resources.files("wheels.decoding.serve")
+    markup, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.js"))
+    content = markup.replace("<script></script>", f"<script>\n{script}</script>")
     headers = {
         "Content-Security-Policy": policy(content),
         "X-Content-Type-Options": "nosniff",
