@@ -12,6 +12,8 @@ from wheels.config.fields import (
     machine_option,
     option,
     option_group,
+    quantization_option,
+    teacher_device_option,
     threads_option,
     tokens_option,
     trust_option,
@@ -117,6 +119,8 @@ class TrainConfig:
     max_tokens_in_flight: int | None = tokens_option()
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
+    teacher_device: str | None = teacher_device_option()
+    teacher_quantization: str | None = quantization_option()
     attn_implementation: str | None = attention_option()
     trust_remote_code: bool = trust_option()
     threads: int | None = threads_option()
@@ -124,7 +128,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Check every value; the budgets are put in order."""
         check_fields(self)
-        check_teacher(self.teacher, self.teacher_model, self.teacher_key)
+        check_teacher(self)
         inner = tuple(sorted({budget for budget in self.budgets if 0 < budget < 1}))
         if not inner:
             raise WheelsError(f"budgets must hold at least one value above 0 and below 1, got {list(self.budgets)}")

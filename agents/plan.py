@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wheels.agents.config import TrainConfig
+from wheels.config.fields import loading_of
 from wheels.data.tasks import Task
 from wheels.decoding.commands.calibrate import effort
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
@@ -43,8 +44,7 @@ def calibration_of(config: TrainConfig) -> CalibrateConfig:
         seeds=config.seeds,
         max_new_tokens=config.max_new_tokens,
         max_tokens_in_flight=config.max_tokens_in_flight,
-        device=config.device,
-        dtype=config.dtype,
+        **loading_of(config),
         batch_size=config.batch_size,
     )
 

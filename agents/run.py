@@ -21,6 +21,7 @@ from wheels.agents.reports import ReportedMetrics, Reports, reporting
 from wheels.agents.runlog import identity_of
 from wheels.agents.seed_run import SeedRun
 from wheels.agents.trainer import Trainer, with_pseudo_references
+from wheels.config.fields import loading_of
 from wheels.config.parsing import to_dict, write_resolved
 from wheels.data.prompts import Prompt, chosen_prompt
 from wheels.data.tasks import Task, load_task
@@ -76,7 +77,7 @@ def _train(config: TrainConfig, task: Task, prompt: Prompt, reports: Reports, he
     set_loading(attn_implementation=config.attn_implementation, trust_remote_code=config.trust_remote_code)
     teacher, name = config.teacher, config.teacher_model
     load = Pair.load if name is None else teacher_at(teacher, name, config.teacher_key)
-    pair = load(config.student, name or teacher, prompt=prompt, dtype=config.dtype, device=config.device)
+    pair = load(config.student, name or teacher, prompt=prompt, **loading_of(config))
     set_threads(config.threads, pair)
     # While one process fits, the others wait for it, however long that takes.
     patient = InitProcessGroupKwargs(timeout=timedelta(days=30))

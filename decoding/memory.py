@@ -23,6 +23,7 @@ from wheels.decoding.models.registry import has_fast_path
 from wheels.decoding.models.sources import cross_projections
 from wheels.decoding.sequences import prepare_sequences
 from wheels.errors import WheelsError
+from wheels.finite import plain_parts
 from wheels.models.pair import Pair, logits_size
 from wheels.output.streams import remark
 
@@ -123,7 +124,8 @@ def needs_of(pair: Pair, longest: Longest, rows: int) -> Needs:
 
 def weights_of(model: PreTrainedModel) -> int:
     """Return the bytes of a model's weights, those that the fast path copies among them."""
-    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    parts = (part for weight in model.parameters() for part in plain_parts(weight.detach()))
+    size = sum(part.numel() * part.element_size() for part in parts if not part.is_meta)
     embeddings: Any = model.get_input_embeddings()
     table = embeddings.weight
     return int(2 * size - table.numel() * table.element_size()) if has_fast_path(model) else size

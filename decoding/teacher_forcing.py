@@ -17,6 +17,7 @@ from wheels.distillation.collate import pad_with_mask
 from wheels.distillation.scorers import shard_of_scores
 from wheels.distillation.teacher_cache import Shard, shard_of
 from wheels.endpoints.scoring import TokenScores
+from wheels.models.devices import logits_of
 from wheels.models.generation_settings import Constraints
 from wheels.models.pair import Pair
 from wheels.policy.features import LOG_FLOOR, features, text_copy_features
@@ -270,9 +271,9 @@ def read_texts(
             prefixes, inputs, names = sources, {}, ("input_ids", "attention_mask")
         whole = [[*prefix, *text] for prefix, text in zip(prefixes, texts, strict=True)]
         ids, mask = (part.to(pair.device) for part in pad_with_mask(whole, pair.pad_id))
-        logits = model(**inputs, **{names[0]: ids, names[1]: mask}).logits[..., : pair.vocab_size].float()
+        logits = logits_of(model, {**inputs, names[0]: ids, names[1]: mask})[..., : pair.vocab_size].float()
     finally:
         handle.remove()
     spans = [slice(len(prefix) - 1, len(prefix) + len(text)) for prefix, text in zip(prefixes, texts, strict=True)]
-    hidden = kept[0].float()
+    hidden = kept[0].to(pair.device).float()
     return [logits[row, span] for row, span in enumerate(spans)], [hidden[row, span] for row, span in enumerate(spans)]

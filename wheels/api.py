@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wheels.agents.config import TrainConfig
-from wheels.config.fields import weights_of
+from wheels.config.fields import loading_of, weights_of
 from wheels.data.rows import Row
 from wheels.data.tasks import digest
 from wheels.decoding.commands.calibrate import chosen_rules, code_of, points_of
@@ -31,6 +31,7 @@ from wheels.decoding.trace import Trace
 from wheels.distillation.config import PretrainConfig
 from wheels.errors import WheelsError, check_budget, check_kind
 from wheels.models.artefact import Artefact
+from wheels.models.devices import Devices
 from wheels.models.pair import Pair
 from wheels.policy.calibration import Calibration
 
@@ -59,7 +60,9 @@ class Model:
         *,
         teacher: str | Path | RemoteTeacher | None = None,
         device: str = "cpu",
+        teacher_device: Devices | None = None,
         dtype: str = "auto",
+        teacher_quantization: str | None = None,
         student_weights: str = "float32",
         teacher_weights: str = "float32",
     ) -> Model:
@@ -70,7 +73,10 @@ class Model:
             teacher: Folder or Hub name of the teacher, if not the one that the folder names; or a `RemoteTeacher`, a
                 model behind an address.
             device: Where both models run, such as `cuda`.
+            teacher_device: Where the teacher runs, such as `cuda:1`; `auto`: in parts on all devices, in main memory
+                and on disk; or the device of each part by its name. None: `device`.
             dtype: `float32`, `bfloat16`, `float16`, or `auto`: that of the thresholds, else what each is stored in.
+            teacher_quantization: `int8` or `int4`, to round the teacher's weights when it is loaded.
             student_weights: What decoding makes of a float32 student's weights on a CPU: `int8` and `bfloat16` are
                 faster and change some texts; `auto` is the fastest here.
             teacher_weights: The same of the teacher's.
@@ -79,8 +85,14 @@ class Model:
             WheelsError: where something is missing or damaged.
         """
         check_kind("folder", folder, (str, Path), "a folder; models in memory go into Model(Pair.of(...))")
-        weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
-        place: dict[str, Any] = {"device": device, "dtype": dtype, **weights}
+        place: dict[str, Any] = {
+            "device": device,
+            "teacher_device": teacher_device,
+            "dtype": dtype,
+            "teacher_quantization": teacher_quantization,
+            "student_weights": student_weights,
+            "teacher_weights": teacher_weights,
+        }
         if isinstance(teacher, RemoteTeacher):
             place["load_pair"], teacher = partial(RemotePair.load, remote=teacher), teacher.model
         return _model(Artefact.load(folder, teacher=str(teacher) if teacher else None, **place))
@@ -283,7 +295,7 @@ def train(config: TrainConfig) -> Model:
     teacher: str | RemoteTeacher = config.teacher
     if config.teacher_model is not None:
         teacher = RemoteTeacher(config.teacher, config.teacher_model, key_variable=config.teacher_key)
-    return Model.load(config.output, teacher=teacher, device=config.device, dtype=config.dtype)
+    return Model.load(config.output, teacher=teacher, **loading_of(config))
 
 
 def pretrain(config: PretrainConfig) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from wheels.errors import WheelsError
@@ -40,7 +40,19 @@ def check_weights(model: torch.nn.Module, step: str, advice: str = ADVICE) -> No
 def not_finite(model: torch.nn.Module) -> str | None:
     """Return the name of the first parameter of a model that holds inf or nan; None where all are numbers."""
     for name, weight in model.named_parameters():
-        # A sum is read at the speed of memory; it is finite wherever no weight is inf or nan, unless it overflows.
-        if not bool(weight.detach().sum().isfinite()) and not bool(weight.isfinite().all()):
-            return name
+        for part in plain_parts(weight.detach()):
+            if part.is_meta or not part.is_floating_point():  # what is on disk is read in each pass
+                continue
+            # A sum is read at the speed of memory; it is finite wherever no weight is inf or nan, unless it overflows.
+            if not bool(part.sum().isfinite()) and not bool(part.isfinite().all()):
+                return name
     return None
+
+
+def plain_parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield what a tensor is made of: itself, or the numbers and scales of one that was rounded (torchao)."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        yield tensor
+        return
+    for name in tensor.__tensor_flatten__()[0]:
+        yield from plain_parts(getattr(tensor, name))

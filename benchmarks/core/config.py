@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from wheels.config.fields import DTYPES, REQUIRED, check_fields, machine_option, option, option_group, threads_option
+from wheels.config.fields import (
+    DTYPES,
+    REQUIRED,
+    check_fields,
+    machine_option,
+    option,
+    option_group,
+    quantization_option,
+    teacher_device_option,
+    threads_option,
+)
 from wheels.config.paths import PLACE, RUN, SETTINGS
 from wheels.data.options import bad_rows_option
 from wheels.errors import WheelsError
@@ -33,6 +43,8 @@ class PairConfig:
     batch_size: int = machine_option(64, "rows decoded at once", minimum=1)
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
+    teacher_device: str | None = teacher_device_option()
+    teacher_quantization: str | None = quantization_option()
     threads: int | None = threads_option()
 
 

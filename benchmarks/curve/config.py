@@ -76,7 +76,7 @@ class CurveConfig(PairConfig):
     def __post_init__(self) -> None:
         """Check every value; budgets are put in order, and each rule and budget stands once."""
         check_fields(self)
-        check_teacher(self.teacher, self.teacher_model, self.teacher_key)
+        check_teacher(self)
         if (self.x == "dollars") != bool(self.prices):
             raise WheelsError(f"x dollars and prices go together, got x {self.x} and prices {','.join(self.prices)!r}")
         if self.prices:

@@ -10,7 +10,7 @@ from typing import Any
 from wheels.benchmarks.core.cell import STUDENT_END, TEACHER_END, PointKey
 from wheels.benchmarks.core.decodes import Decode, depends_on
 from wheels.benchmarks.curve.config import CurveConfig
-from wheels.config.fields import weights_of
+from wheels.config.fields import loading_of, weights_of
 from wheels.data.tasks import Row, digest, load_task
 from wheels.decoding.commands import calibrate
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
@@ -50,9 +50,8 @@ def rows_digest(rows: Sequence[Row]) -> str:
 def load_artefact(config: CurveConfig) -> Artefact:
     """Return the model that is to be measured."""
     use_backend(config.backend)
-    place: dict[str, Any] = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
     load, teacher = pair_loader(config)
-    artefact = Artefact.of_student(config.model, teacher, load_pair=load, **place)
+    artefact = Artefact.of_student(config.model, teacher, load_pair=load, **loading_of(config))
     set_threads(config.threads, artefact.pair)
     return artefact
 
@@ -127,7 +126,7 @@ def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list
     shared = (
         "teacher", "teacher_model", "teacher_key", "span", "source", "target", "bad_rows", "max_new_tokens",
         "batch_size", "max_tokens_in_flight", "device", "dtype", "threads", "backend", "student_weights",
-        "teacher_weights",
+        "teacher_weights", "teacher_device", "teacher_quantization",
     )  # fmt: skip
     settings = CalibrateConfig(
         model=config.model or EMBEDDED,

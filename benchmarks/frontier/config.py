@@ -12,6 +12,8 @@ from wheels.config.fields import (
     machine_option,
     option,
     option_group,
+    quantization_option,
+    teacher_device_option,
     threads_option,
 )
 from wheels.config.paths import PLACE, RUN, SETTINGS
@@ -80,6 +82,8 @@ class WaysConfig:
     batch_size: int = machine_option(64, "rows decoded at once", minimum=1)
     device: str = machine_option("cpu", "device of all models, such as cpu or cuda")
     dtype: str = machine_option("float32", "number format of all models", choices=DTYPES)
+    teacher_device: str | None = teacher_device_option()
+    teacher_quantization: str | None = quantization_option()
     threads: int | None = threads_option()
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from wheels import __version__
 from wheels.benchmarks.frontier.config import WaysConfig
+from wheels.config.fields import loading_of
 from wheels.data.tasks import Row, digest
 from wheels.decoding.commands.calibrate import points_of
 from wheels.decoding.methods.calibrated import rule_of, threshold_of
@@ -90,7 +91,7 @@ def load_students(config: WaysConfig) -> list[Student]:
 
 def _load(config: WaysConfig, folder: str) -> Student:
     """Load a student: trained to call where its folder says so, else a plain model."""
-    artefact = Artefact.of_student(folder, config.teacher, device=config.device, dtype=config.dtype)
+    artefact = Artefact.of_student(folder, config.teacher, **loading_of(config))
     if config.prompt is not None:
         artefact.pair.read_by(config.prompt)
     seeds = {rule: heads for rule in config.rules if (heads := _seeds(artefact, find_rule(rule), config.seeds))}

@@ -30,6 +30,7 @@ from wheels.benchmarks.passes.summary import (
     points_of,
 )
 from wheels.benchmarks.passes.table import as_csv, shown
+from wheels.config.fields import loading_of
 from wheels.config.parsing import as_command, to_dict, versions, write_resolved
 from wheels.data.tasks import Row, Task, load_task
 from wheels.decoding.commands.generate_config import GenerateConfig
@@ -66,7 +67,7 @@ def run(config: PassesConfig) -> list[Point]:
     """
     use_backend(config.backend)
     task = scored_task(config)
-    artefact = Artefact.load(config.model, teacher=config.teacher, device=config.device, dtype=config.dtype)
+    artefact = Artefact.load(config.model, teacher=config.teacher, **loading_of(config))
     set_threads(config.threads, artefact.pair)
     rows = task.rows(config.split)
     refuse_scored(artefact.calibration.data_digest, rows_digest(rows))
@@ -200,7 +201,6 @@ def generate_command(config: PassesConfig, setting: Setting) -> str:
             tolerance=setting.tolerance,
             verify_end=ruled and setting.method.complete,
             seed=setting.seed or 0,
-            device=config.device,
-            dtype=config.dtype,
+            **loading_of(config),
         ),
     )

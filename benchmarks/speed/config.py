@@ -11,6 +11,8 @@ from wheels.config.fields import (
     machine_option,
     option,
     option_group,
+    quantization_option,
+    teacher_device_option,
     threads_option,
     weights_option,
 )
@@ -104,6 +106,8 @@ class SpeedConfig:
     output: str = option("speed", "folder for the results; a rerun into it continues", metavar="DIR", writes=RUN)
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
+    teacher_device: str | None = teacher_device_option()
+    teacher_quantization: str | None = quantization_option()
     student_weights: str = weights_option("student")
     teacher_weights: str = weights_option("teacher")
     threads: int | None = threads_option()

@@ -21,6 +21,7 @@ from wheels.decoding.models.linear import make_linear
 from wheels.decoding.models.registry import BYTES
 from wheels.decoding.models.runner import Runner
 from wheels.decoding.models.sources import cross_projections
+from wheels.models.devices import device_of
 from wheels.models.pair import Pair
 
 GRID = 32
@@ -163,7 +164,7 @@ class ForwardTimer:
         encoder = Runner(model, 1, self.pair.vocab_size, fast=fast, **choice).backend.encoder
         assert encoder is not None, "a model with an encoder"
         encoder(ids, seen)
-        return best_seconds(lambda: encoder(ids, seen), model.device)
+        return best_seconds(lambda: encoder(ids, seen), device_of(model))
 
     @torch.no_grad()
     def _decode(self, shape: Shape) -> float:
@@ -181,7 +182,7 @@ class ForwardTimer:
 
         forward(ids, shape.head)
         put_back()
-        return best_seconds(lambda: forward(ids, shape.head), model.device, put_back)
+        return best_seconds(lambda: forward(ids, shape.head), device_of(model), put_back)
 
     def _with_room(self, shape: Shape) -> Shape:
         """Return a shape whose context, on the grid, does not leave the model's room."""
@@ -195,7 +196,7 @@ class ForwardTimer:
         choice = self._choice(shape)._asdict()
         runner = Runner(model, shape.rows, self.pair.vocab_size, chunk=whole, overhead=whole, **choice)
         assert runner.backend is not runner.library, "a model that has a fast path"
-        rows_B = torch.arange(shape.rows, device=model.device)
+        rows_B = torch.arange(shape.rows, device=device_of(model))
         before_B = torch.full_like(rows_B, shape.context)
         after_B = before_B + shape.width
         wanted_B = torch.full_like(rows_B, shape.head) if shape.head > 1 else None
@@ -211,7 +212,7 @@ class ForwardTimer:
         work()  # of the context too
         put_back()
         runner.journal = []
-        taken = best_seconds(work, model.device, put_back)
+        taken = best_seconds(work, device_of(model), put_back)
         return min(each.seconds for each in runner.journal) or taken
 
     def _context(self, model: PreTrainedModel, shape: Shape) -> tuple[Callable[[torch.Tensor, int], object], Any]:
@@ -293,12 +294,12 @@ class _Decoder:
 def _ids(model: PreTrainedModel, rows: int, width: int) -> torch.Tensor:
     """Return tokens to read, different ones, `[rows, width]`."""
     table: Any = model.get_input_embeddings()
-    return (torch.arange(rows * width, device=model.device) % (table.weight.shape[0] - 1) + 1).view(rows, width)
+    return (torch.arange(rows * width, device=device_of(model)) % (table.weight.shape[0] - 1) + 1).view(rows, width)
 
 
 def _seen(model: PreTrainedModel, rows: int, width: int) -> torch.Tensor:
     """Return the mask of sources without padding."""
-    return torch.ones(rows, width, dtype=torch.long, device=model.device)
+    return torch.ones(rows, width, dtype=torch.long, device=device_of(model))
 
 
 def _weights(model: PreTrainedModel, *, cross: bool) -> tuple[int, int]:

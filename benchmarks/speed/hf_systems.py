@@ -22,6 +22,7 @@ from wheels.decoding.methods.rule import AnyRule
 from wheels.decoding.models.cache import cache_argument
 from wheels.decoding.sequences import sequences_of
 from wheels.distillation.collate import pad_with_mask
+from wheels.models.devices import device_of
 from wheels.models.pair import Pair
 
 Tokens = tuple[int, ...]
@@ -129,8 +130,8 @@ def _generate(prompts: Prompts, model: str, batch_size: int, head: int, extra: d
             batch = rows[first : first + batch_size]
             ids_RS, seen_RS = pad_with_mask([row.source for row in batch], pair.pad_id, left=not pair.is_seq2seq)
             written = writer.generate(
-                input_ids=ids_RS.to(pair.device),
-                attention_mask=seen_RS.to(pair.device),
+                input_ids=ids_RS.to(device_of(writer)),
+                attention_mask=seen_RS.to(device_of(writer)),
                 max_new_tokens=max(row.limit for row in batch),
                 do_sample=False,
                 num_beams=1,

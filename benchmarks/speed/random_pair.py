@@ -19,7 +19,8 @@ from wheels.config.fields import check_known
 from wheels.config.parsing import read_mapping
 from wheels.errors import WheelsError, check_choice
 from wheels.models.build import CONTEXT, EOS_ID, FAMILIES, SPECIAL_TOKENS, UNK_ID, ModelSize, build_model
-from wheels.models.loading import DTYPES, Tokenizer, check_device
+from wheels.models.devices import check_device
+from wheels.models.loading import DTYPES, Tokenizer
 from wheels.models.pair import Pair
 
 SIZE_KEYS = ("width", "layers", "heads", "ff")

@@ -39,7 +39,7 @@ from wheels.benchmarks.speed.records import Round, Timing, round_file, round_of
 from wheels.benchmarks.speed.summary import BatchFigures, Speed, WorkloadFacts, summarise, time_forwards
 from wheels.benchmarks.speed.systems import KNOWN
 from wheels.benchmarks.speed.table import as_csv, as_text
-from wheels.config.fields import weights_of
+from wheels.config.fields import loading_of, weights_of
 from wheels.config.parsing import to_dict, versions, write_resolved
 from wheels.data.tasks import load_task
 from wheels.decoding.methods.calibrated import calibrated
@@ -143,8 +143,7 @@ def make_plan(config: SpeedConfig) -> SpeedPlan:
         return _random_plan(config, RandomPair.read(find_recipe(config.random_weights)))
     task = load_task(config.data or EMBEDDED_DATA, require_target=False)
     rows = task.rows(config.split)[: config.rows]
-    place = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
-    artefact = Artefact.load(config.model, teacher=config.teacher, **place)
+    artefact = Artefact.load(config.model, teacher=config.teacher, **loading_of(config))
     rule, missing = _rule(config, artefact)
     names, notes = possible(config, config.methods or SYSTEMS, missing | _rivals(artefact.pair))
     if len(rows) < config.rows:

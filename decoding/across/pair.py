@@ -12,12 +12,14 @@ from wheels.data.prompts import Prompt
 from wheels.decoding.across.spelling import Spelling
 from wheels.decoding.remote.span import SpanRule
 from wheels.errors import WheelsError, check_kind
+from wheels.models.devices import Devices
 from wheels.models.encoding import check_chat, encode_sources
 from wheels.models.families import check_family
 from wheels.models.generation_settings import Constraints
 from wheels.models.limits import context_limit
 from wheels.models.loading import AUTO, Tokenizer, load_config, load_tokenizer
-from wheels.models.pair import Pair, end_tokens, load_both, name_of, start_tokens
+from wheels.models.pair import Pair, end_tokens, name_of, start_tokens
+from wheels.models.pair_loading import Loading
 from wheels.models.student_pair import StudentPair
 from wheels.models.tokenizers import DifferentTokenizers
 
@@ -79,7 +81,8 @@ class TextPair(StudentPair):
         student_dtype: str | None = None,
         teacher_dtype: str | None = None,
         device: str = "cpu",
-        teacher_device: str | None = None,
+        teacher_device: Devices | None = None,
+        teacher_quantization: str | None = None,
         student_weights: str = "float32",
         teacher_weights: str = "float32",
     ) -> TextPair:
@@ -90,12 +93,11 @@ class TextPair(StudentPair):
         """
         check_family(load_config(student, role="student"))
         check_family(load_config(teacher, role="teacher"))
-        weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
-        formats = {"student_dtype": student_dtype or dtype, "teacher_dtype": teacher_dtype or dtype}
-        places = {"student_device": device, "teacher_device": teacher_device or device}
-        q, p = load_both(student, teacher, **places, **formats, **weights)
+        dtypes, devices = (dtype, student_dtype, teacher_dtype), (device, teacher_device)
+        loading = Loading(*dtypes, *devices, teacher_quantization, student_weights, teacher_weights)
+        q, p = loading.student(student), loading.teacher(teacher)
         tokenizers = load_tokenizer(student, role="student"), load_tokenizer(teacher, role="teacher")
-        return cls(q, p, tokenizers[0], tokenizers[1], prompt=prompt, span=span, **weights)
+        return cls(q, p, tokenizers[0], tokenizers[1], prompt=prompt, span=span, **loading.weights)
 
     def __repr__(self) -> str:
         return f"TextPair({type(self.student).__name__}, {type(self.writer).__name__})"

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from wheels.config.fields import weights_of
+from wheels.config.fields import loading_of
 from wheels.config.parsing import to_dict
 from wheels.data.tasks import digest, load_task
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
@@ -117,9 +117,8 @@ def calibrate_model(config: CalibrateConfig) -> None:
         WheelsError: where those that would stay were measured otherwise.
     """
     set_loading(attn_implementation=config.attn_implementation, trust_remote_code=config.trust_remote_code)
-    place: dict[str, Any] = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
     load, teacher = pair_loader(config)
-    artefact = Artefact.load(config.model, teacher=teacher, load_pair=load, **place)
+    artefact = Artefact.load(config.model, teacher=teacher, load_pair=load, **loading_of(config))
     set_threads(config.threads, artefact.pair)
     path = Path(config.model) / "deferral" / "calibration.json"
     found = measure(artefact, config, beside=artefact.calibration, place=path)

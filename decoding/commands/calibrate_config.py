@@ -13,6 +13,8 @@ from wheels.config.fields import (
     machine_option,
     option,
     option_group,
+    quantization_option,
+    teacher_device_option,
     threads_option,
     tokens_option,
     trust_option,
@@ -64,6 +66,8 @@ class CalibrateConfig:
     max_tokens_in_flight: int | None = tokens_option()
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = machine_option("float32", "number format of both models", choices=DTYPES)
+    teacher_device: str | None = teacher_device_option()
+    teacher_quantization: str | None = quantization_option()
     attn_implementation: str | None = attention_option()
     trust_remote_code: bool = trust_option()
     student_weights: str = weights_option("student")
@@ -74,7 +78,7 @@ class CalibrateConfig:
     def __post_init__(self) -> None:
         """Check every value; budgets are put in order, and each rule and budget stands once."""
         check_fields(self)
-        check_teacher(self.teacher, self.teacher_model, self.teacher_key)
+        check_teacher(self)
         for name in ("budgets", "rules"):
             if getattr(self, name) is not None and not getattr(self, name):
                 raise WheelsError(f"{name} must hold at least one value, got none")

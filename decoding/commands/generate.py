@@ -10,7 +10,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any
 
-from wheels.config.fields import weights_of
+from wheels.config.fields import loading_of, weights_of
 from wheels.data.prompts import chosen_prompt
 from wheels.decoding.across.pair import load_pair
 from wheels.decoding.commands.generate_config import GenerateConfig
@@ -75,13 +75,11 @@ def load_artefact(config: GenerateConfig, *, conversations: bool = False) -> Art
         conversations: whether the texts are conversations.
     """
     set_loading(attn_implementation=config.attn_implementation, trust_remote_code=config.trust_remote_code)
-    place: dict[str, Any] = {"device": config.device, "dtype": config.dtype, **weights_of(config)}
-    own: dict[str, Any] = {"student_dtype": config.student_dtype, "teacher_dtype": config.teacher_dtype}
-    teacher = config.teacher_model if config.is_remote else config.teacher
+    place, teacher = loading_of(config), config.teacher_model if config.is_remote else config.teacher
     if config.is_remote:
-        place["load_pair"] = partial(RemotePair.load, remote=remote_teacher(config), **own)
+        place["load_pair"] = partial(RemotePair.load, remote=remote_teacher(config))
     else:
-        place["load_pair"] = partial(load_pair, span=config.span, teacher_device=config.teacher_device, **own)
+        place["load_pair"] = partial(load_pair, span=config.span)
     if config.student is not None and teacher is not None:
         artefact = Artefact.untrained(config.student, teacher, **place)
     else:

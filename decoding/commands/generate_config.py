@@ -13,6 +13,8 @@ from wheels.config.fields import (
     machine_option,
     option,
     option_group,
+    quantization_option,
+    teacher_device_option,
     threads_option,
     tokens_option,
     trust_option,
@@ -162,7 +164,7 @@ class GenerateConfig:
     on_error: str = input_option("stop", "what happens at an input that cannot be read", choices=ON_ERROR)
     seed: int = sampling_option(0, "of sampling and the random rule; also which head decides", minimum=0)
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
-    teacher_device: str | None = machine_option(None, "device of the teacher alone, such as cuda:1 (default: --device)")
+    teacher_device: str | None = teacher_device_option()
     dtype: str = dtype_option()
     student_dtype: str | None = dtype_option("student")
     teacher_dtype: str | None = dtype_option("teacher")
@@ -170,6 +172,7 @@ class GenerateConfig:
     trust_remote_code: bool = trust_option()
     student_weights: str = weights_option("student")
     teacher_weights: str = weights_option("teacher")
+    teacher_quantization: str | None = quantization_option()
     threads: int | None = threads_option()
     backend: str = backend_option()
     engine: str = machine_option(
@@ -288,7 +291,7 @@ class GenerateConfig:
 
     def _check_remote(self) -> None:
         """Refuse what only a teacher at an address has, and what it has not."""
-        check_teacher(self.teacher, self.teacher_model, self.teacher_key)
+        check_teacher(self)
         for field in fields_of(type(self)):
             given = getattr(self, field.name)
             if field.group == ELSEWHERE and given != field.default and not self.is_remote and field.name != "span":
@@ -302,9 +305,3 @@ class GenerateConfig:
                 f"budget_mode {self.budget_mode!r} keeps a teacher budget, and dollars are spread without one; give "
                 "--teacher-budget too, or leave it out"
             )
-        for name, usual in (("teacher_dtype", None), ("teacher_device", None), ("teacher_weights", "float32")):
-            if self.is_remote and getattr(self, name) != usual:
-                raise WheelsError(
-                    f"{name} {getattr(self, name)!r} is for a teacher in a folder, and this one is at an address; "
-                    "leave it out"
-                )

@@ -16,8 +16,9 @@ from wheels.decoding.methods.method import speculative, teacher_only
 from wheels.decoding.models.registry import has_fast_path
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.streaming import decode
+from wheels.models.devices import check_device
 from wheels.models.families import FamilyRefused, layer_windows, refusal
-from wheels.models.loading import DTYPES, Tokenizer, check_device, load_config, load_model, load_tokenizer
+from wheels.models.loading import DTYPES, Tokenizer, load_config, load_model, load_tokenizer
 from wheels.models.pair import Pair, kind_of
 
 BATCHES = (1, 8)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -47,6 +48,17 @@ class CacheWrite:
     per_row: bool = False
     """Whether each row attends by itself: then it reads the whole store, and nothing is gathered."""
     _pages: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
+    _elsewhere: dict[torch.device, CacheWrite] = field(default_factory=dict)
+
+    def on(self, device: torch.device) -> CacheWrite:
+        """Return the same for a layer of another device than its model takes its tokens on."""
+        if device == self.positions_RK.device:
+            return self
+        if device not in self._elsewhere:
+            parts = {name: getattr(self, name) for name in ("rows_R", "positions_RK", "owner_N")}
+            there: dict[str, Any] = {name: part if part is None else part.to(device) for name, part in parts.items()}
+            self._elsewhere[device] = replace(self, **there, _pages={}, _elsewhere={})
+        return self._elsewhere[device]
 
     def pages(self, heads: int, capacity: int) -> torch.Tensor:
         """Return which pages the rows that take part see in a store of this shape, `[R x H x pages]`."""
@@ -74,7 +86,7 @@ class GatherBuffer:
         _, heads, capacity, width = store_BHLE.shape
         page_N, size = write.pages(heads, capacity), PAGE * width
         needed = len(page_N) * size
-        if self.memory is None or len(self.memory) < needed:
+        if self.memory is None or len(self.memory) < needed or self.memory.device != store_BHLE.device:
             self.memory = store_BHLE.new_empty(2 * needed)
         gathered_NX = self.memory[:needed].view(-1, size)
         torch.index_select(store_BHLE.view(-1, size), 0, page_N, out=gathered_NX)
@@ -115,8 +127,8 @@ class SelfAttentionLayer(CacheLayerMixin):
 
     def append(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Write keys and values, `[R, K, H, D]` or `[N, H, D]`; return all that is visible, `[R, H, visible, D]`."""
-        write = self.write
-        assert write is not None
+        assert self.write is not None
+        write = self.write.on(keys.device)
         keys_RKHE, values_RKHE = (each.view(*write.positions_RK.shape, *each.shape[-2:]) for each in (keys, values))
         self.reserve(write.visible, keys_RKHE.transpose(1, 2), values_RKHE.transpose(1, 2))
         assert self.keys is not None and self.values is not None
@@ -135,7 +147,7 @@ class SelfAttentionLayer(CacheLayerMixin):
         length = keys_RHKE.shape[2]
         self.reserve(length, keys_RHKE, values_RHKE)
         for store, new_RHKE in zip(self.stores(), (keys_RHKE, values_RHKE), strict=True):
-            store[rows_R, :, :length] = new_RHKE
+            store[rows_R.to(store.device), :, :length] = new_RHKE
 
     def copy(self, row: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return copies of the keys and values of a row's first positions, `[K, H, E]`."""
@@ -198,7 +210,7 @@ class CrossAttentionLayer(SelfAttentionLayer):
         self._values = value
 
     def _seen(self, store: torch.Tensor | None, buffer: GatherBuffer) -> torch.Tensor | None:
-        return store if store is None or self.write is None else _visible(store, self.write, buffer)
+        return store if store is None or self.write is None else _visible(store, self.write.on(store.device), buffer)
 
 
 class RaggedCache:

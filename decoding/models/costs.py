@@ -14,6 +14,7 @@ from wheels.decoding.models.auto import Choice, choices_of
 from wheels.decoding.models.forward_batches import OVERHEAD
 from wheels.decoding.models.runner import Runner
 from wheels.decoding.sampling import argmax
+from wheels.models.devices import device_of
 from wheels.models.pair import Pair
 
 SECONDS = 1.0
@@ -93,13 +94,13 @@ def _best(pair: Pair, model: PreTrainedModel, rows: int, context: int, width: in
     runner = Runner(model, rows, pair.vocab_size, **choice._asdict())
     token = pair.vocab_size // 2  # any will do
     runner.admit(range(rows), [[token] * context] * rows)
-    tokens_BT = torch.full((rows, context + width), token, device=model.device)
-    before_B = torch.full((rows,), context, device=model.device)
+    tokens_BT = torch.full((rows, context + width), token, device=device_of(model))
+    before_B = torch.full((rows,), context, device=device_of(model))
     runner.read(None, tokens_BT, before_B)
     best = float("inf")
     for _ in range(3):
         start = time.perf_counter()
         argmax(runner.read(None, tokens_BT, before_B + width).logits_RV).tolist()
         best = min(best, time.perf_counter() - start)
-        runner.rollback(torch.arange(rows, device=model.device), before_B)
+        runner.rollback(torch.arange(rows, device=device_of(model)), before_B)
     return best

@@ -15,6 +15,7 @@ from wheels.decoding.models.masks import Windows, routers_of, unlimited
 from wheels.decoding.models.packing import Packing, configs_of, has_attention_interface, packed_attention
 from wheels.decoding.models.positions import positions_for
 from wheels.decoding.models.sources import Encoder, LibraryEncoder
+from wheels.models.devices import device_of
 
 
 class LibraryForward:
@@ -34,14 +35,15 @@ class LibraryForward:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.positions = positions_for(model)
-        self.packs = model.config._attn_implementation == "sdpa" and has_attention_interface(model)
+        plain = getattr(model, "_hf_hook", None) is None  # accelerate carries arguments, and no packing
+        self.packs = plain and model.config._attn_implementation == "sdpa" and has_attention_interface(model)
         self.configs = configs_of(model)
         self.windows = Windows(model)
         self.routers = routers_of(model)
         self.encoder: Encoder | None = LibraryEncoder(model) if model.config.is_encoder_decoder else None
         self._cache_name = cache_argument(type(model))
         width = model.config.get_text_config().hidden_size
-        self._no_states = torch.zeros(1, 1, width, dtype=model.dtype, device=model.device)
+        self._no_states = torch.zeros(1, 1, width, dtype=model.dtype, device=device_of(model))
 
     def forward(
         self, tokens_RK: torch.Tensor, cache: RaggedCache, inputs: AttentionInputs, keep: LogitsToKeep
@@ -70,7 +72,7 @@ class LibraryForward:
             extra = context.enter_context(self.positions(inputs))
             read = context.enter_context(_head_reads(self.model, keep))
             logits_RWV = self.model(**arguments, **extra, use_cache=True).logits
-        return logits_RWV, read[0]
+        return logits_RWV.to(tokens_RK.device), read[0]
 
     def _sources(self, inputs: AttentionInputs) -> dict[str, object]:
         """Return the arguments by which the decoder sees the sources."""
@@ -103,7 +105,7 @@ def _head_reads(model: PreTrainedModel, keep: LogitsToKeep) -> Iterator[list[tor
     read: list[torch.Tensor] = []
 
     def select(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        read.append(keep.select(inputs[0]))
+        read.append(keep.select(inputs[0].to(keep.inputs.positions_RK.device)))
         return (read[-1],)
 
     handle = model.get_output_embeddings().register_forward_pre_hook(select)

@@ -56,7 +56,7 @@ def _replaced(
     """Put the mask of a window in place of the one that a layer was given."""
     if "attention_mask" not in kwargs:
         raise TypeError(f"{type(module).__name__} takes its mask under another name")
-    return args, kwargs | {"attention_mask": mask}
+    return args, kwargs | {"attention_mask": mask.to(kwargs["attention_mask"].device)}
 
 
 def routers_of(model: PreTrainedModel) -> list[Any]:

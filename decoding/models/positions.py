@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from wheels.config.fields import ATTENTION
 from wheels.decoding.models.inputs import AttentionInputs
+from wheels.models.devices import device_of
 from wheels.models.families import FamilyRefused, check_family
 
 Positions = Callable[[AttentionInputs], AbstractContextManager[dict[str, torch.Tensor]]]
@@ -33,13 +34,14 @@ class RelativeBias:
 
     Args:
         attentions: The self-attention of each layer; those without a bias of their own take the first one's.
+        device: Where the model takes its tokens.
     """
 
-    def __init__(self, attentions: list[Any]) -> None:
+    def __init__(self, attentions: list[Any], device: torch.device) -> None:
         self.attentions = [each for each in attentions if each.has_relative_attention_bias]
         first = self.attentions[0]
         self.limit = int(first.relative_attention_max_distance)
-        distance_D = torch.arange(self.limit + 1, device=first.relative_attention_bias.weight.device)
+        distance_D = torch.arange(self.limit + 1, device=device)
         self.bucket_D = buckets_of(first, -distance_D, bidirectional=False)
 
     @contextmanager
@@ -79,6 +81,7 @@ class EmbeddedPositions:
 
     def __init__(self, embedding: Any) -> None:
         self.embedding = embedding
+        self.own, self.hooked = embedding.forward, "forward" in vars(embedding)
 
     @contextmanager
     def __call__(self, inputs: AttentionInputs) -> Iterator[dict[str, torch.Tensor]]:
@@ -91,10 +94,12 @@ class EmbeddedPositions:
             yield {}
         finally:
             del self.embedding.forward
+            if self.hooked:
+                self.embedding.forward = self.own
 
     def look_up(self, read: torch.Tensor, positions_RK: torch.Tensor) -> torch.Tensor:
         """Return the embeddings of positions; `read` is what the decoder gives its embedding."""
-        embedded: torch.Tensor = type(self.embedding).forward(self.embedding, read, position_ids=positions_RK)
+        embedded: torch.Tensor = self.own(read, position_ids=positions_RK)
         return embedded
 
 
@@ -104,9 +109,7 @@ class ComputedPositions(EmbeddedPositions):
     def look_up(self, read: torch.Tensor, positions_RK: torch.Tensor) -> torch.Tensor:
         """Return the embeddings of positions; `read` are the embedded tokens, `[R, K, D]`."""
         as_row = read.reshape(1, -1, read.shape[-1])
-        embedded: torch.Tensor = type(self.embedding).forward(
-            self.embedding, as_row, position_ids=positions_RK.reshape(-1, 1)
-        )
+        embedded: torch.Tensor = self.own(as_row, position_ids=positions_RK.reshape(-1, 1))
         return embedded
 
 
@@ -120,7 +123,7 @@ class PaddedPositions(EmbeddedPositions):
         if (longest := int(place_RK.max()) + 1) > len(self.embedding.weights):
             self.embedding.make_weights(longest, self.embedding.embedding_dim, padding)
         table: torch.Tensor = self.embedding.weights
-        return table[place_RK]
+        return table[place_RK.to(table.device)]
 
 
 class KeyBias:
@@ -171,7 +174,7 @@ def positions_for(model: PreTrainedModel) -> Positions:
     if hasattr(decoder, "build_mpt_alibi_tensor"):
         return no_positions
     if hasattr(decoder, "block") and hasattr(decoder.block[0].layer[0], "SelfAttention"):
-        return RelativeBias([block.layer[0].SelfAttention for block in decoder.block])
+        return RelativeBias([block.layer[0].SelfAttention for block in decoder.block], device_of(model))
     if hasattr(embedding, "create_position_ids_from_input_ids"):
         return PaddedPositions(embedding)
     if hasattr(embedding, "max_scale"):

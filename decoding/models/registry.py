@@ -86,7 +86,7 @@ def has_fast_path(model: PreTrainedModel, kind: str = "float32") -> bool:
     rotary = getattr(getattr(decoder, "rotary_emb", None), "rope_type", "default")
     plain = all(map(_is_plain, parts)) and len(alike) == 1 and model.dtype in DTYPES and rotary in ROTARY
     plain = plain and not getattr(model.config, "reorder_and_upcast_attn", False)
-    plain = plain and not any(layer_windows(model.config))
+    plain = plain and not any(layer_windows(model.config)) and all(type(each) is torch.nn.Parameter for each in weights)
     plain = plain and (kind == "float32" or (model.dtype == torch.float32 and model.device.type == "cpu"))
     size = sum(weight.numel() * BYTES.get(kind, weight.itemsize) for weight in weights)
     return plain and size <= LARGEST

@@ -20,6 +20,7 @@ from wheels.decoding.models.library import LibraryForward
 from wheels.decoding.models.output import Output, joined
 from wheels.decoding.models.sources import Encoder, cross_projections, encode
 from wheels.errors import WheelsError
+from wheels.models.devices import device_of
 from wheels.output.notices import warn_once
 from wheels.policy.head import DeferralHead
 
@@ -118,7 +119,7 @@ class Runner:
         self.chunk, self.overhead = chunk, overhead
         self.most_rows, self.encoder_chunk = rows, chunk
         """What one pass reads at most: less once a GPU had no memory for more."""
-        self.cursor_B = torch.zeros(rows, dtype=torch.long, device=model.device)
+        self.cursor_B = torch.zeros(rows, dtype=torch.long, device=device_of(model))
         self.fast = fast
         self.head, self.hidden = head, hidden
         self._parameters: list[torch.nn.Parameter] = []

@@ -16,6 +16,7 @@ from wheels.decoding.models.auto import chosen
 from wheels.decoding.models.forward_batches import OVERHEAD
 from wheels.decoding.models.runner import Runner
 from wheels.errors import WheelsError, is_of_machine
+from wheels.models.devices import device_of
 from wheels.models.families import FamilyRefused, check_family
 from wheels.models.in_file import gguf_file_of
 from wheels.models.loading import first_line
@@ -94,19 +95,19 @@ def ragged_error(model: PreTrainedModel, vocab_size: int) -> float:
     generator = torch.Generator().manual_seed(0)
     config = model.config.get_text_config(decoder=True)
     length = min(LENGTH, getattr(config, "max_position_embeddings", None) or LENGTH)
-    tokens_BT = torch.randint(vocab_size, (2, LENGTH), generator=generator).to(model.device)
+    tokens_BT = torch.randint(vocab_size, (2, LENGTH), generator=generator).to(device_of(model))
     pad = getattr(config, "pad_token_id", None)
     if pad is not None:  # some models count no position of it, if they read it at once
         tokens_BT[tokens_BT == pad] = (pad + 1) % vocab_size
     sources = [tokens_BT[0, :SOURCE].tolist(), tokens_BT[0, :3].tolist()]
     runner = Runner(model, 2, vocab_size)
     runner.admit([0, 1], sources)
-    rows_B = torch.arange(2, device=model.device)
-    runner.read(None, tokens_BT, torch.tensor([7, 3], device=model.device))
-    runner.rollback(rows_B, torch.tensor([4, 3], device=model.device))
+    rows_B = torch.arange(2, device=device_of(model))
+    runner.read(None, tokens_BT, torch.tensor([7, 3], device=device_of(model)))
+    runner.rollback(rows_B, torch.tensor([4, 3], device=device_of(model)))
     errors = []
     for lengths in ([9, 5], [10, length]):
-        output = runner.read(None, tokens_BT, torch.tensor(lengths, device=model.device)).logits_RV
+        output = runner.read(None, tokens_BT, torch.tensor(lengths, device=device_of(model))).logits_RV
         for row, count in enumerate(lengths):
             plain_V = _plain(model, sources[row], tokens_BT[row : row + 1, :count])[:vocab_size]
             errors.append((output[row] - plain_V).abs().max() / plain_V.std().clamp(min=1e-6))
@@ -116,6 +117,6 @@ def ragged_error(model: PreTrainedModel, vocab_size: int) -> float:
 def _plain(model: PreTrainedModel, source: list[int], text_1T: torch.Tensor) -> torch.Tensor:
     """Return the logits after one text, read at once, float32."""
     if model.config.is_encoder_decoder:
-        ids = torch.tensor([source], device=model.device)
+        ids = torch.tensor([source], device=device_of(model))
         return model(input_ids=ids, decoder_input_ids=text_1T, use_cache=False).logits[0, -1].float()
     return model(input_ids=text_1T, use_cache=False).logits[0, -1].float()

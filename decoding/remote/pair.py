@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
+from wheels.config.fields import check_elsewhere
 from wheels.data.prompts import Prompt
 from wheels.decoding.remote.prices import Bill, bill_of
 from wheels.decoding.remote.span import MOST, SpanRule
@@ -18,10 +20,12 @@ from wheels.decoding.sequences import Sequence
 from wheels.endpoints.scoring import ScoringTeacher
 from wheels.errors import WheelsError, check_kind
 from wheels.models.artefact import LoadPair
+from wheels.models.devices import Devices
 from wheels.models.generation_settings import Constraints
 from wheels.models.limits import context_limit
-from wheels.models.loading import Tokenizer, load_model, load_tokenizer
+from wheels.models.loading import AUTO, Tokenizer, load_tokenizer
 from wheels.models.pair import Pair, name_of
+from wheels.models.pair_loading import Loading
 from wheels.models.student_pair import StudentPair
 
 
@@ -81,11 +85,12 @@ class RemotePair(StudentPair):
         *,
         remote: RemoteTeacher | None = None,
         prompt: Prompt | str = "{source}",
-        dtype: str = "auto",
+        dtype: str = AUTO,
         student_dtype: str | None = None,
         teacher_dtype: str | None = None,
         device: str = "cpu",
-        teacher_device: str | None = None,
+        teacher_device: Devices | None = None,
+        teacher_quantization: str | None = None,
         student_weights: str = "float32",
         teacher_weights: str = "float32",
     ) -> RemotePair:
@@ -98,25 +103,23 @@ class RemotePair(StudentPair):
             prompt: What the models read of a source.
             dtype: Of the student.
             student_dtype: The same, before `dtype`.
-            teacher_dtype: None: the server has its own.
+            teacher_dtype: None, as all else of a teacher that is loaded here: the server has its own.
             device: Of the student.
-            teacher_device: None: the server has its own.
+            teacher_device: None.
+            teacher_quantization: None.
             student_weights: As in `Pair`.
-            teacher_weights: `float32`: the server has its own.
+            teacher_weights: `float32`.
 
         Raises:
             WheelsError: where the student is missing or damaged, or has another teacher.
         """
         check_kind("remote", remote, RemoteTeacher, "a RemoteTeacher")
         assert remote is not None
-        for name, given in (("teacher_dtype", teacher_dtype), ("teacher_device", teacher_device)):
-            if given is not None:
-                raise WheelsError(f"{name} {given!r} is for a teacher in a folder; leave it out")
-        if teacher_weights != "float32":
-            raise WheelsError(f"teacher_weights {teacher_weights!r} is for a teacher in a folder; leave it out")
+        dtypes, devices = (dtype, student_dtype, teacher_dtype), (device, teacher_device)
+        loading = Loading(*dtypes, *devices, teacher_quantization, student_weights, teacher_weights)
+        check_elsewhere(asdict(loading))
         tokenizer = load_tokenizer(student, role="student")
-        model = load_model(student, dtype=student_dtype or dtype, device=device, role="student")
-        return cls(model, remote, tokenizer, prompt=prompt, student_weights=student_weights)
+        return cls(loading.student(student), remote, tokenizer, prompt=prompt, student_weights=student_weights)
 
     @property
     def signature(self) -> str:

@@ -10,9 +10,12 @@ from wheels.config.fields import (
     backend_option,
     check_fields,
     dtype_option,
+    loading_of,
     machine_option,
     option,
     option_group,
+    quantization_option,
+    teacher_device_option,
     threads_option,
     trust_option,
     weights_option,
@@ -77,6 +80,8 @@ class ServeConfig:
     batch_size: int = machine_option(64, "rows of a forward pass at most", minimum=1)
     device: str = machine_option("cpu", "device of both models, such as cpu or cuda")
     dtype: str = dtype_option()
+    teacher_device: str | None = teacher_device_option()
+    teacher_quantization: str | None = quantization_option()
     student_dtype: str | None = dtype_option("student")
     teacher_dtype: str | None = dtype_option("teacher")
     attn_implementation: str | None = attention_option()
@@ -116,15 +121,10 @@ class ServeConfig:
             teacher_budget=self.teacher_budget,
             budget_mode=self.budget_mode,
             rule=self.rule,
-            device=self.device,
-            dtype=self.dtype,
-            student_dtype=self.student_dtype,
-            teacher_dtype=self.teacher_dtype,
+            **loading_of(self),
             attn_implementation=self.attn_implementation,
             trust_remote_code=self.trust_remote_code,
             backend=self.backend,
-            student_weights=self.student_weights,
-            teacher_weights=self.teacher_weights,
         )
 
     @property

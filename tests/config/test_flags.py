@@ -32,10 +32,26 @@ def test_a_group_is_worth_its_title(name):
     of_machine = {
         "device", "dtype", "student_dtype", "teacher_dtype", "student_weights", "teacher_weights", "threads", "backend",
         "teacher_device", "attn_implementation", "trust_remote_code", "max_tokens_in_flight", "engine", "actors",
+        "teacher_quantization",
     }  # fmt: skip
     assert {field.name for field in COMMANDS[name]} & of_machine == {
         field.name for field in groups.get(MACHINE, ()) if field.name != "batch_size"
     }
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_teacher_that_is_loaded_can_be_elsewhere_and_rounded(name):
+    names = {field.name for field in COMMANDS[name]}
+    loads = {"teacher", "dtype"} <= names
+    assert ({"teacher_device", "teacher_quantization"} & names) == (
+        {"teacher_device", "teacher_quantization"} if loads else set()
+    )
+
+
+def test_the_commands_that_load_a_teacher():
+    found = {name for name in COMMANDS if {"teacher", "dtype"} <= {field.name for field in COMMANDS[name]}}
+    benches = {f"bench {name}" for name in ("curve", "ceiling", "passes", "speed", "frontier")}
+    assert found == {"generate", "serve", "train", "pretrain", "calibrate", "advise"} | benches
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from tests.decoding.tiny import make_pair
 from wheels.errors import WheelsError
 from wheels.finite import not_finite
-from wheels.models.loading import check_device, load_config, load_model, load_tokenizer
+from wheels.models.devices import check_device
+from wheels.models.loading import load_config, load_model, load_tokenizer
 from wheels.models.pair import Pair
 from wheels.output.notices import warn_once
 

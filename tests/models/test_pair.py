@@ -11,7 +11,8 @@ from transformers import MarianConfig, MarianMTModel
 from wheels.data.tasks import Row, Task
 from wheels.errors import WheelsError
 from wheels.models.build import ModelSize, build_model, train_tokenizer
-from wheels.models.loading import check_device, load_model, model_digest, save_model
+from wheels.models.devices import check_device
+from wheels.models.loading import load_model, model_digest, save_model
 from wheels.models.pair import Pair
 
 TINY = ModelSize(width=16, layers=1, heads=2, ff=32)

@@ -141,6 +141,28 @@ def weights_of(config: Any) -> dict[str, Any]:
     return {"student_weights": config.student_weights, "teacher_weights": config.teacher_weights}
 
 
+def teacher_device_option() -> Any:
+    """Return the field of where the teacher is put, where that is not the student's device."""
+    return machine_option(
+        None,
+        "device of the teacher alone, such as cuda:1; auto: in parts on all devices, then in main memory, then on disk "
+        "(default: --device)",
+    )
+
+
+QUANTIZATIONS = ("int8", "int4")
+"""What a teacher's weights may be rounded to when it is loaded."""
+
+
+def quantization_option() -> Any:
+    """Return the field of what the teacher's weights are rounded to when it is loaded."""
+    return machine_option(
+        None,
+        "round the teacher's weights when it is loaded, on any device: int8 by torchao, int4 by bitsandbytes",
+        choices=QUANTIZATIONS,
+    )
+
+
 DTYPES = ("float32", "bfloat16", "float16")
 """The number formats that models can be asked to run in."""
 STORED_DTYPES = ("auto", *DTYPES)
@@ -157,6 +179,31 @@ def dtype_option(role: str | None = None) -> Any:
         "on a CPU)",
         choices=STORED_DTYPES,
     )
+
+
+OF_LOADING = (
+    *("device", "dtype", "student_dtype", "teacher_dtype", "student_weights", "teacher_weights"),
+    *("teacher_device", "teacher_quantization"),
+)
+"""Settings by which the models of a pair are loaded."""
+
+
+def loading_of(config: Any) -> dict[str, Any]:
+    """Return what a configuration says of how its pair is loaded, as `Pair.load` takes it."""
+    return {name: getattr(config, name) for name in OF_LOADING if hasattr(config, name)}
+
+
+OF_FOLDERS = {"teacher_dtype": None, "teacher_device": None, "teacher_quantization": None, "teacher_weights": "float32"}
+"""Settings by which a teacher is loaded, and what stands for none."""
+
+
+def check_elsewhere(settings: Mapping[str, Any]) -> None:
+    """Refuse settings by which a teacher is loaded, for one at an address."""
+    for name, usual in OF_FOLDERS.items():
+        if (given := settings.get(name, usual)) != usual:
+            raise WheelsError(
+                f"{name} {given!r} is for a teacher in a folder, and this one is at an address; leave it out"
+            )
 
 
 ATTENTION = ("sdpa", "eager")

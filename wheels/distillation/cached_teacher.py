@@ -7,16 +7,18 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from wheels.config.fields import loading_of
 from wheels.distillation.collate import Collator, Example
 from wheels.distillation.config import PretrainConfig
 from wheels.distillation.scorers import LocalScorer, RemoteScorer
 from wheels.distillation.teacher_cache import CacheSettings, TeacherCache
-from wheels.distillation.training_data import TrainingData
+from wheels.distillation.training_data import TrainingData, teacher_digest
 from wheels.endpoints.address import is_address
 from wheels.endpoints.scoring import ScoringTeacher
 from wheels.errors import WheelsError
-from wheels.models.loading import load_config, load_model, model_digest
+from wheels.models.loading import load_config
 from wheels.models.pair import Pair, check_same_kind, kind_of, logits_size, name_of
+from wheels.models.pair_loading import Loading
 
 log = logging.getLogger("wheels")
 
@@ -66,14 +68,13 @@ def _settings(config: PretrainConfig, data: TrainingData) -> CacheSettings:
     theirs = load_config(config.teacher, role="teacher")
     check_same_kind(kind_of(data.pair.student.config), kind_of(theirs), name_of(data.pair.student), config.teacher)
     size = min(size, int(theirs.get_text_config().vocab_size))
-    digest = model_digest(config.teacher)
-    return CacheSettings(digest, config.dtype, k, config.cache_temperatures, size, data.pair.start_ids)
+    return CacheSettings(teacher_digest(config), config.dtype, k, config.cache_temperatures, size, data.pair.start_ids)
 
 
 def _load(config: PretrainConfig, data: TrainingData, settings: CacheSettings) -> PreTrainedModel:
     """Return the teacher of a folder."""
     assert config.teacher is not None
-    pair, teacher = data.pair, load_model(config.teacher, dtype=config.dtype, device=config.device, role="teacher")
+    pair, teacher = data.pair, Loading(**loading_of(config)).teacher(config.teacher)
     Pair.of(pair.student, teacher, pair.tokenizer, prompt=pair.prompt)
     if logits_size(teacher) < settings.vocab_size:
         raise WheelsError(

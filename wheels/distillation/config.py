@@ -13,6 +13,8 @@ from wheels.config.fields import (
     machine_option,
     option,
     option_group,
+    quantization_option,
+    teacher_device_option,
     trust_option,
 )
 from wheels.config.paths import PLACE, RUN, SETTINGS
@@ -158,6 +160,8 @@ class PretrainConfig:
     resume: str = logging_option("auto", "auto continues a run that was cut short; never starts anew", choices=RESUMES)
     trainer: str = objective_option("wheels", "ours, or TRL's GKDTrainer (causal pairs)", choices=TRAINERS)
     device: str = machine_option("cpu", "cpu or cuda")
+    teacher_device: str | None = teacher_device_option()
+    teacher_quantization: str | None = quantization_option()
     dtype: str = machine_option("float32", "of the teacher; the student trains in float32 or mixed", choices=DTYPES)
     attn_implementation: str | None = attention_option()
     trust_remote_code: bool = trust_option()
@@ -178,7 +182,7 @@ class PretrainConfig:
             )
         if self.objective != "ce" and self.teacher is None:
             raise WheelsError(f"objective {self.objective!r} needs a teacher: give --teacher DIR, or use ce")
-        check_teacher(self.teacher, self.teacher_model, self.teacher_key)
+        check_teacher(self)
         if is_address(self.teacher):
             self._check_remote()
         if self.lmbda > 0.0 and self.objective not in JUDGED:

@@ -17,6 +17,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from wheels.distillation.collate import pad_with_mask
+from wheels.models.devices import device_of
 from wheels.models.generation_settings import Constraints
 from wheels.models.limits import room
 from wheels.models.pair import Pair, logits_size, start_tokens
@@ -151,7 +152,7 @@ def _generate(
 ) -> list[list[int]]:
     """Return the outputs of `model.generate` for one batch, without prompts and start tokens."""
     causal = not model.config.is_encoder_decoder
-    ids_BS, mask_BS = (part.to(model.device) for part in pad_with_mask(sources, pad_id, left=causal))
+    ids_BS, mask_BS = (part.to(device_of(model)) for part in pad_with_mask(sources, pad_id, left=causal))
     processor = replace(processor, begin=ids_BS.shape[1]) if causal else processor
     generate: Any = model.generate
     outputs_BT = generate(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,8 +44,9 @@ from wheels.errors import WheelsError
 from wheels.files import write_json
 from wheels.metrics import code_of_metric, find_metric, score
 from wheels.models.adapters import check_peft, with_lora
+from wheels.models.devices import check_device
 from wheels.models.families import refusal
-from wheels.models.loading import check_device, load_config, model_digest, save_model, set_loading
+from wheels.models.loading import load_config, model_digest, save_model, set_loading
 from wheels.models.places import check_place
 from wheels.processes import say_what_was_not_done
 from wheels.reports import check_reports
@@ -53,7 +55,17 @@ from wheels.runs import claim, last_whole, results_in
 log = logging.getLogger("wheels")
 
 # What does not change the result: a run may go on with other values of these.
-INCIDENTAL = ("output", "resume", "threads", "device", "log_every", "report_to", "cache", "teacher_key")
+INCIDENTAL = (
+    "output",
+    "resume",
+    "threads",
+    "device",
+    "teacher_device",
+    "log_every",
+    "report_to",
+    "cache",
+    "teacher_key",
+)
 # What changes nothing in a run with a live teacher.
 OF_CACHES = ("cached_logits", "cache_temperatures")
 
@@ -316,6 +328,11 @@ def _check_machine(config: PretrainConfig) -> None:
     if place.index:
         raise WheelsError(
             f"device must be cpu or cuda, got {config.device!r}; pick a GPU with CUDA_VISIBLE_DEVICES={place.index}"
+        )
+    if config.teacher_device is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise WheelsError(
+            f"teacher_device {config.teacher_device!r} is for one process, and each of several has its teacher beside "
+            "it; leave it out"
         )
     if config.dtype == "float16" and place.type == "cpu":
         raise WheelsError("dtype float16 trains on a GPU only; use float32 or bfloat16 on the CPU")

@@ -13,6 +13,7 @@ from wheels.distillation.losses import select
 from wheels.distillation.teacher_cache import SHORT_IDS, CacheSettings, Shard, shard_of
 from wheels.endpoints.scoring import ScoringTeacher, TokenScores
 from wheels.errors import WheelsError
+from wheels.models.devices import device_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class LocalScorer:
 
     def _read(self, rows: Sequence[Example]) -> Shard:
         """Return the tensors of some rows, one behind the other, from one pass."""
-        batch = {name: tensor.to(self.teacher.device) for name, tensor in self.collator(rows).items()}
+        batch = {name: tensor.to(device_of(self.teacher)) for name, tensor in self.collator(rows).items()}
         labels_BT = batch.pop("labels")
         logits, labels = target_logits_and_labels(
             self.teacher(**batch).logits, labels_BT, is_seq2seq=self.collator.is_seq2seq

@@ -27,6 +27,7 @@ from wheels.distillation.teacher_cache import TeacherCache
 from wheels.distillation.topk_losses import topk_loss
 from wheels.errors import WheelsError
 from wheels.finite import check_finite
+from wheels.models.devices import logits_of
 
 log = logging.getLogger("wheels")
 
@@ -148,8 +149,8 @@ class _Distils(Trainer):
         if value is not None:
             self.add_callback(FollowValue(value))
         if teacher is not None:
-            teacher.requires_grad_(False).eval()
-            self.teacher = self.accelerator.prepare_model(teacher, evaluation_mode=True)
+            teacher.requires_grad_(False).eval()  # of a process alone it stays where it was loaded
+            self.teacher = self.accelerator.prepare_model(teacher, self.accelerator.num_processes > 1, True)
 
     def _check_shards(self, model: PreTrainedModel) -> None:
         """Refuse what processes cannot do that hold a part of the models each.
@@ -288,7 +289,7 @@ class _Distils(Trainer):
         teacher_logits_NV = None
         if self.teacher is not None and self.shared is None:
             with torch.no_grad():
-                teacher_logits_NV, _ = self._targets(self.teacher(**reads).logits, inputs["labels"])
+                teacher_logits_NV, _ = self._targets(logits_of(self.teacher, reads), inputs["labels"])
         w = 1.0 if on_policy else self.objective.w
         if self.value is not None:
             assert teacher_logits_NV is not None and num_items_in_batch is not None, "pcl trains beside a teacher"
@@ -342,8 +343,7 @@ class _Distils(Trainer):
         assert self.teacher is not None and self.collator.other is not None, "it is here, and its batches are made"
         theirs = {name.removeprefix(OF_TEACHER): value for name, value in inputs.items() if name.startswith(OF_TEACHER)}
         their_labels_BT = theirs.pop("labels")
-        with torch.no_grad():
-            theirs_BTV = self.teacher(**theirs).logits
+        theirs_BTV = logits_of(self.teacher, theirs)  # frozen
         q, p = ((logits_BTV, inputs["labels"], self.collator), (theirs_BTV, their_labels_BT, self.collator.other))
         q_NV, p_NU = (
             at_places(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from wheels.config.fields import loading_of
 from wheels.data.prompts import Prompt, chosen_prompt
 from wheels.data.tasks import Row, Task
 from wheels.distillation.alignment import SharedTokens, bytes_of_tokens, common_places, shared_tokens
@@ -24,6 +25,7 @@ from wheels.models.cut import keep_layers
 from wheels.models.encoding import check_chat, encode_sources
 from wheels.models.loading import Tokenizer, load_config, load_model, load_tokenizer, model_digest
 from wheels.models.pair import Pair, check_same_kind, check_vocabulary, kind_of
+from wheels.models.pair_loading import Loading
 from wheels.models.tokenizers import DifferentTokenizers, shared_tokenizer
 
 log = logging.getLogger("wheels")
@@ -71,10 +73,16 @@ def load_training_data(config: PretrainConfig, task: Task, rationales: Rationale
         check_vocabulary(pair)
         if config.teacher is None or config.cached_logits:
             return TrainingData(pair, None)
-    teacher = load_model(config.teacher, dtype=config.dtype, device=config.device, role="teacher")
+    teacher = Loading(**loading_of(config)).teacher(config.teacher)
     if theirs is not None:
         return TrainingData(pair, teacher, Pair.alone(teacher, theirs, prompt=prompt))
     return TrainingData(Pair.of(student, teacher, tokenizer, prompt=prompt), teacher)
+
+
+def teacher_digest(config: PretrainConfig) -> str:
+    """Return what names the weights that the teacher in a folder has once it is loaded."""
+    assert config.teacher is not None, "there is one"
+    return model_digest(config.teacher) + (f" in {config.teacher_quantization}" if config.teacher_quantization else "")
 
 
 def _kind(name: str) -> str:
@@ -272,7 +280,7 @@ def _teacher_targets(
         writer,
         [sources[row] for row in kept],
         folder,
-        name=model_digest(config.teacher),
+        name=teacher_digest(config),
         max_new_tokens=config.max_target_length,
         batch_size=config.batch_size,
     )

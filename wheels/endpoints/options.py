@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from wheels.config.fields import check_elsewhere, loading_of
 from wheels.endpoints.address import is_address
 from wheels.errors import WheelsError
 from wheels.secret import DEFAULT_KEY, read_secret
@@ -21,12 +22,14 @@ def teacher_options(make: Callable[..., Any]) -> tuple[Any, Any]:
     )
 
 
-def check_teacher(teacher: str | None, model: str | None, key: str) -> None:
-    """Refuse an address without a name, a name without an address, and a key that is not there."""
-    if is_address(teacher):
+def check_teacher(config: Any) -> None:
+    """Refuse an address without a name or with what folders need, a name without one, and a key that is not there."""
+    model, key = config.teacher_model, config.teacher_key
+    if is_address(config.teacher):
         if not model:
             raise WheelsError("a server has its models by name: give --teacher-model NAME")
         read_secret(key, "--teacher-key")
+        check_elsewhere(loading_of(config))
     elif model:
         raise WheelsError(f"teacher_model {model!r} is a name at a server, but teacher is no http(s):// address")
     elif key != DEFAULT_KEY:

@@ -27,9 +27,10 @@ from wheels.data.prompts import Prompt
 from wheels.distillation.run_folder import noted_prompt
 from wheels.errors import WheelsError
 from wheels.files import read_object, write_bytes, write_json
-from wheels.finite import not_finite
+from wheels.finite import not_finite, plain_parts
 from wheels.models.fetch import model_folder
-from wheels.models.loading import AUTO
+from wheels.models.in_file import gguf_file_of
+from wheels.models.loading import AUTO, model_digest
 from wheels.models.pair import Pair
 from wheels.policy.calibration import Calibration
 from wheels.policy.head import DeferralHead, HeadConfig
@@ -68,33 +69,28 @@ class Artefact:
         folder: str | Path | None = None,
         *,
         teacher: str | None = None,
-        device: str = "cpu",
         dtype: str = AUTO,
-        student_weights: str = "float32",
-        teacher_weights: str = "float32",
         load_pair: LoadPair = Pair.load,
+        **settings: Any,
     ) -> Artefact:
         """Load a trained model; without a folder, the embedded pair.
 
         Args:
             folder: what `wheels train` wrote, or `owner/name@revision` of the Hub, where it was pushed to.
             teacher: the teacher's folder or hub id, if not the one that the folder names.
-            device: where both models run.
             dtype: in which number format; `auto`: that of the thresholds, else what each model is stored in.
-            student_weights: what decoding makes of the student's weights; see `Pair`.
-            teacher_weights: of the teacher's.
             load_pair: reads the pair, where its teacher is not in a folder.
+            settings: further ones of it.
 
         Raises:
             WheelsError: where something is missing or damaged: names it, and says what to do.
         """
         place, config, source = found_models(folder, teacher)
-        weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
         prompt = Prompt.of(config["prompt"])
         calibration = Calibration.load(place / "deferral" / "calibration.json")
         if dtype == AUTO:
             dtype = str(calibration.config.get("dtype", AUTO))
-        pair = load_pair(place, source, prompt=prompt, dtype=dtype, device=device, **weights)
+        pair = load_pair(place, source, prompt=prompt, dtype=dtype, **settings)
         heads = pair_heads(place, HeadConfig(**config["head"]), pair)
         names = (_short_name(place) if folder is not None else EMBEDDED, _short_name(source))
         return cls(pair, heads, calibration, config, *names, place)
@@ -105,28 +101,23 @@ class Artefact:
         student: str,
         teacher: str,
         *,
-        device: str = "cpu",
         dtype: str = AUTO,
-        student_weights: str = "float32",
-        teacher_weights: str = "float32",
         load_pair: LoadPair = Pair.load,
+        **settings: Any,
     ) -> Artefact:
         """Pair a student and a teacher without trained rules: no heads, no thresholds.
 
         Args:
             student: folder or hub id.
             teacher: the same.
-            device: where both models run.
             dtype: in which number format; `auto`: what each model is stored in.
-            student_weights: what decoding makes of the student's weights; see `Pair`.
-            teacher_weights: of the teacher's.
             load_pair: reads the pair, where its teacher is not in a folder.
+            settings: further ones of it.
 
         Raises:
             WheelsError: as `Pair.load`.
         """
-        weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
-        pair = load_pair(student, teacher, prompt=noted_prompt(student), dtype=dtype, device=device, **weights)
+        pair = load_pair(student, teacher, prompt=noted_prompt(student), dtype=dtype, **settings)
         return cls(pair, {}, Calibration(), student_name=_short_name(student), teacher_name=_short_name(teacher))
 
     @classmethod
@@ -175,7 +166,8 @@ class Artefact:
         """The digest of both models' weights and configurations, and of the vocabulary."""
         total = hashlib.sha256(repr(sorted(self.pair.tokenizer.get_vocab().items())).encode())
         for model in self.pair.models:
-            total.update(_digest(model.state_dict()).encode())
+            place = gguf_file_of(model) or model.config.name_or_path
+            total.update(_digest(model.state_dict(), str(place)).encode())
             for config in (model.config, model.generation_config):
                 told = {name: value for name, value in config.to_dict().items() if name not in SAYS_NOTHING}
                 total.update(json.dumps(told, sort_keys=True, default=str).encode())
@@ -338,10 +330,13 @@ def _teacher_of(folder: Path, config: Mapping[str, Any]) -> str:
     return str(local) if local.is_dir() else name
 
 
-def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Return the digest of named tensors."""
+def _digest(tensors: Mapping[str, torch.Tensor], name: str = "") -> str:
+    """Return the digest of named tensors; of a model whose weights are partly on disk, that of its place `name`."""
+    if any(tensor.is_meta for tensor in tensors.values()):
+        return model_digest(name)
     total = hashlib.sha256()
     for name in sorted(tensors):
         total.update(name.encode())
-        total.update(tensors[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        for part in plain_parts(tensors[name].detach()):
+            total.update(part.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return total.hexdigest()[:16]

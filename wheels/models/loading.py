@@ -29,11 +29,12 @@ from wheels.errors import WheelsError, check_choice, is_of_machine
 from wheels.files import open_output, read_json, room
 from wheels.finite import check_weights, not_finite
 from wheels.models.adapters import merged
+from wheels.models.devices import Devices, computing_device, is_spread
 from wheels.models.in_file import described, stays_in_file
 from wheels.models.places import Place, missing_file, offline, place_of
+from wheels.models.quantization import quantization_config
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DEVICES = ("cpu", "cuda", "xpu", "mps")
 # What a folder or a hub id that is not what it should be raises inside transformers, safetensors and huggingface_hub.
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError)
 AUTO = "auto"
@@ -89,14 +90,20 @@ def set_loading(*, attn_implementation: str | None = None, trust_remote_code: bo
 
 
 def load_model(
-    name: str | Path, *, dtype: str = "float32", device: str = "cpu", role: str = "model"
+    name: str | Path,
+    *,
+    dtype: str = "float32",
+    device: Devices = "cpu",
+    quantization: str | None = None,
+    role: str = "model",
 ) -> PreTrainedModel:
     """Return the sequence-to-sequence or causal model of a folder or the Hub, in eval mode.
 
     Args:
         name: a folder made by `save_pretrained`, a hub id, a GGUF file, or the folder of an adapter, which is merged.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`: what the model is stored in (`dtype_of`).
-        device: `cpu`, `cuda`, `cuda:1`, ...
+        device: `cpu`, `cuda`, `cuda:1`, ...; or several (`Devices`).
+        quantization: `int8` or `int4`, what its weights are rounded to; None: what it is stored in.
         role: the word for this model in an error (`student`, `teacher`).
 
     Raises:
@@ -104,21 +111,44 @@ def load_model(
             no such device.
     """
     check_choice("dtype", dtype, (*DTYPES, AUTO))
-    on_device = check_device(device)
-    place, config = place_of(name, role), load_config(name, role=role)
+    on_device = computing_device(device)
+    place, config, what = place_of(name, role), load_config(name, role=role), f"{role} {str(name)!r}"
+    stored = place.gguf is None and getattr(config, "quantization_config", None) is not None
+    if quantization is not None or is_spread(device):
+        _check_plain(place, what, stored and quantization is not None)
     if stays_in_file(place):
         return described(place, config)
     torch_dtype = dtype_of(config, on_device) if dtype == AUTO else DTYPES[dtype]
-    model = _read_weights(place, config, torch_dtype, f"{role} {str(name)!r}", role)
+    arguments: dict[str, Any] = {}
+    if quantization is not None:
+        arguments["quantization_config"] = quantization_config(quantization, torch_dtype, what)
+    if quantization is not None or stored or is_spread(device):
+        # Other libraries round weights, and read rounded ones, where these are going to be.
+        arguments["device_map"] = device if is_spread(device) else {"": on_device}
+    model = _read_weights(place, config, torch_dtype, what, role, arguments)
     if (bad := not_finite(model)) is not None:
         narrow = str(torch_dtype).removeprefix("torch.")
         raise WheelsError(
-            f"{role} {str(name)!r} has weights that are no finite numbers ({narrow}), first in {bad!r}: its training "
+            f"{what} has weights that are no finite numbers ({narrow}), first in {bad!r}: its training "
             "went wrong, or the number format is too narrow; give another model, or another dtype"
         )
     placed: Any = model
-    loaded: PreTrainedModel = placed.to(on_device).eval()
+    loaded: PreTrainedModel = (placed if "device_map" in arguments else placed.to(on_device)).eval()
     return loaded
+
+
+def _check_plain(place: Place, what: str, rounded: bool) -> None:
+    """Raise a `WheelsError` for what cannot be rounded, or read in parts: adapters, GGUF files, rounded weights."""
+    if place.gguf is not None or place.base is not None:
+        found = "an adapter" if place.base is not None else "a GGUF file"
+        raise WheelsError(
+            f"{what} is {found}, which is read as a whole; save the model that it makes with save_pretrained, and give "
+            "that folder"
+        )
+    if rounded:
+        raise WheelsError(
+            f"{what} is stored with rounded weights (quantization_config); leave teacher_quantization out"
+        )
 
 
 def dtype_of(config: PreTrainedConfig, device: torch.device) -> torch.dtype:
@@ -131,12 +161,14 @@ def dtype_of(config: PreTrainedConfig, device: torch.device) -> torch.dtype:
     return torch.float32 if known == torch.float16 and device.type == "cpu" else known
 
 
-def _read_weights(place: Place, config: PreTrainedConfig, dtype: torch.dtype, what: str, role: str) -> PreTrainedModel:
+def _read_weights(
+    place: Place, config: PreTrainedConfig, dtype: torch.dtype, what: str, role: str, arguments: dict[str, Any]
+) -> PreTrainedModel:
     """Return the model of a place; that of an adapter is read first, and the adapter merged into it."""
     if place.base is not None:
-        below = place_of(place.base, role)
-        return merged(_read_weights(below, config, dtype, f"the model {place.base!r} of {what}", role), place, what)
-    arguments: dict[str, Any] = {**_settings.arguments, **place.arguments}
+        below, told = place_of(place.base, role), f"the model {place.base!r} of {what}"
+        return merged(_read_weights(below, config, dtype, told, role, arguments), place, what)
+    arguments = {**_settings.arguments, **place.arguments, **arguments}
     if _settings.attn_implementation is not None:
         arguments["attn_implementation"] = _settings.attn_implementation
     if place.gguf is None:
@@ -241,28 +273,6 @@ def load_tokenizer(name: str | Path, *, role: str = "model") -> Tokenizer:
         raise WheelsError(f"{role} {str(name)!r} has no tokenizer beside it; save one there with save_pretrained")
     with _load_errors(f"the tokenizer of the {role} {str(name)!r}", place):
         return AutoTokenizer.from_pretrained(place.name, **_settings.arguments, **place.arguments)
-
-
-def check_device(device: str | torch.device) -> torch.device:
-    """Return the torch device of that name.
-
-    Raises:
-        WheelsError: for a name torch does not know, or a device this machine does not have.
-    """
-    try:
-        place = torch.device(device)
-    except (RuntimeError, TypeError):
-        place = None
-    if place is None or place.type not in DEVICES:
-        raise WheelsError(f"device must be one of {', '.join(DEVICES)} (or cuda:1, ...), got {device!r}")
-    if place.type == "cpu":
-        return place
-    module = torch.get_device_module(place)
-    count = module.device_count() if module.is_available() else 0
-    if (place.index or 0) >= count:
-        kind = "GPUs" if place.type == "cuda" else f"{place.type} devices"
-        raise WheelsError(f"device {str(device)!r} is not on this machine, which has {count} {kind}; use cpu")
-    return place
 
 
 def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: str | Path) -> Path:

@@ -15,11 +15,13 @@ from wheels.config.fields import WEIGHTS
 from wheels.data.prompts import SOURCE_ALONE, Prompt
 from wheels.endpoints.address import is_address
 from wheels.errors import WheelsError, check_choice, check_kind
+from wheels.models.devices import Devices
 from wheels.models.encoding import check_chat, decode_text, encode_sources, encode_targets
 from wheels.models.families import check_family
 from wheels.models.generation_settings import Constraints
 from wheels.models.limits import context_limit, room
-from wheels.models.loading import AUTO, Tokenizer, load_config, load_model, load_tokenizer, save_model
+from wheels.models.loading import AUTO, Tokenizer, load_config, load_tokenizer, save_model
+from wheels.models.pair_loading import Loading
 from wheels.models.tokenizers import shared_tokenizer
 from wheels.output.notices import warn_once
 
@@ -69,7 +71,8 @@ class Pair:
         student_dtype: str | None = None,
         teacher_dtype: str | None = None,
         device: str = "cpu",
-        teacher_device: str | None = None,
+        teacher_device: Devices | None = None,
+        teacher_quantization: str | None = None,
         student_weights: str = "float32",
         teacher_weights: str = "float32",
     ) -> Pair:
@@ -83,31 +86,27 @@ class Pair:
             student_dtype: of the student alone; None: `dtype`.
             teacher_dtype: of the teacher alone.
             device: where both are put.
-            teacher_device: where the teacher is put; None: `device`.
+            teacher_device: where the teacher is put; None: `device`. `auto` spreads it over all devices, main memory
+                and disk; a mapping says the device of each part.
+            teacher_quantization: `int8` (torchao) or `int4` (bitsandbytes) to round its weights; None: as it is stored.
             student_weights: what decoding makes of a float32 student's weights; for others, `auto` is float32.
             teacher_weights: of the teacher's.
 
         Raises:
             WheelsError: a model is missing or damaged, or the two do not belong together: names both and what differs.
         """
-        for role, name in (("student", student), ("teacher", teacher)):
-            check_kind(role, name, (str, Path), "a folder or a hub id")
-            if is_address(str(name)):
-                raise WheelsError(
-                    f"{role} {str(name)!r} is an address, and this needs a model's weights; give its folder or hub id "
-                    "(`wheels generate` takes a teacher at an address)"
-                )
+        check_name("student", student)
+        check_name("teacher", teacher)
         configs = load_config(student, role="student"), load_config(teacher, role="teacher")
         check_same_kind(kind_of(configs[0]), kind_of(configs[1]), f"{student}", f"{teacher}")
         for config in configs:
             check_family(config)
         tokenizers = load_tokenizer(student, role="student"), load_tokenizer(teacher, role="teacher")
         tokenizer = shared_tokenizer(*tokenizers, f"{student}", f"{teacher}")
-        weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
-        formats = {"student_dtype": student_dtype or dtype, "teacher_dtype": teacher_dtype or dtype}
-        places = {"student_device": device, "teacher_device": teacher_device or device}
-        q, p = load_both(student, teacher, **places, **formats, **weights)
-        return cls.of(q, p, tokenizer, prompt=prompt, **weights)
+        dtypes, devices = (dtype, student_dtype, teacher_dtype), (device, teacher_device)
+        loading = Loading(*dtypes, *devices, teacher_quantization, student_weights, teacher_weights)
+        q, p = loading.student(student), loading.teacher(teacher)
+        return cls.of(q, p, tokenizer, prompt=prompt, **loading.weights)
 
     @classmethod
     def of(
@@ -281,6 +280,16 @@ class Pair:
         return save_model(self.teacher, self.tokenizer, folder)
 
 
+def check_name(role: str, name: object) -> None:
+    """Raise a `WheelsError` for what names no model whose weights can be read."""
+    check_kind(role, name, (str, Path), "a folder or a hub id")
+    if is_address(str(name)):
+        raise WheelsError(
+            f"{role} {str(name)!r} is an address, and this needs a model's weights; give its folder or hub id "
+            "(`wheels generate` takes a teacher at an address)"
+        )
+
+
 def check_same_kind(student_kind: str, teacher_kind: str, student_name: str, teacher_name: str) -> None:
     """Raise a `WheelsError` for a sequence-to-sequence model paired with a causal one."""
     if student_kind != teacher_kind:
@@ -344,7 +353,9 @@ def name_of(model: PreTrainedModel) -> str:
 def logits_size(model: PreTrainedModel) -> int:
     """How many logits a model gives per position."""
     head = model.get_output_embeddings()
-    return int(head.weight.shape[0]) if head is not None else int(model.config.get_text_config().vocab_size)
+    if head is None:
+        return int(model.config.get_text_config().vocab_size)
+    return int(getattr(head, "out_features", head.weight.shape[0]))  # rounded weights may have another shape
 
 
 def setting(model: PreTrainedModel, name: str) -> Any:
@@ -371,27 +382,3 @@ def end_tokens(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[int, ...]:
     if ends is None:
         raise WheelsError(f"model {name_of(model)!r} has no eos_token_id, so its outputs would never end")
     return tuple(int(end) for end in ends) if isinstance(ends, (list, tuple)) else (int(ends),)
-
-
-def load_both(
-    student: str | Path,
-    teacher: str | Path,
-    *,
-    student_device: str,
-    teacher_device: str,
-    student_dtype: str,
-    teacher_dtype: str,
-    student_weights: str,
-    teacher_weights: str,
-) -> tuple[PreTrainedModel, PreTrainedModel]:
-    """Return both models of a pair; the arguments are those of `Pair.load`."""
-    told = (
-        ("student", student, student_dtype, student_weights, student_device),
-        ("teacher", teacher, teacher_dtype, teacher_weights, teacher_device),
-    )
-    q, p = (
-        # Other weights are made of those in float32.
-        load_model(place, dtype="float32" if dtype == AUTO and kind != "float32" else dtype, device=device, role=role)
-        for role, place, dtype, kind, device in told
-    )
-    return q, p

@@ -321,11 +321,21 @@ def test_the_artefact_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(decodes.Artefact, "of_student", lambda *args, **more: asked.append((args, more)) or artefact)
     monkeypatch.setattr(decodes, "set_threads", lambda *args: threads.append(args))
     load_artefact(
-        CurveConfig(model="m", teacher="t", device="cuda", dtype="bfloat16", threads=3, teacher_weights="int8")
+        CurveConfig(
+            model="m",
+            teacher="t",
+            device="cuda",
+            dtype="bfloat16",
+            threads=3,
+            teacher_weights="int8",
+            teacher_device="cuda:1",
+            teacher_quantization="int4",
+        )
     )
     weights = {"student_weights": "float32", "teacher_weights": "int8"}
+    of_teacher = {"teacher_device": "cuda:1", "teacher_quantization": "int4"}
     assert asked[0][1].pop("load_pair").keywords == {"span": "tokens:1"}
-    assert asked == [(("m", "t"), {"device": "cuda", "dtype": "bfloat16", **weights})]
+    assert asked == [(("m", "t"), {"device": "cuda", "dtype": "bfloat16", **weights, **of_teacher})]
     assert threads == [(3, "the pair")]
 
 

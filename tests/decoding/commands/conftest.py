@@ -34,7 +34,7 @@ def reads_once(monkeypatch: pytest.MonkeyPatch) -> None:
             READ[key] = read(name, **settings)
         return READ[key]
 
-    monkeypatch.setattr("wheels.models.pair.load_model", load_model)
+    monkeypatch.setattr("wheels.models.pair_loading.load_model", load_model)
 
 
 @pytest.fixture(scope="module")

@@ -68,6 +68,14 @@ def test_a_page_names_the_teacher(folder, server, capsys, tmp_path):
             "teacher_weights 'int8' is for",
         ),
         (
+            ["--teacher", "http://h", "--teacher-model", "x", "--teacher-quantization", "int8"],
+            "teacher_quantization 'int8' is for a teacher in a folder, and this one is at an address",
+        ),
+        (
+            ["--teacher", "http://h", "--teacher-model", "x", "--teacher-device", "cuda:1"],
+            "teacher_device 'cuda:1' is for",
+        ),
+        (
             ["--teacher", "http://h", "--teacher-model", "x", "--teacher-key", "NOT_SET_X"],
             "--teacher-key must name an env",
         ),
