@@ -36,7 +36,7 @@ from wheels.models.pair import Pair
 from wheels.models.readable import readable_rows
 from wheels.policy.calibration import Calibration
 from wheels.policy.head import DeferralHead
-from wheels.processes import say_what_was_not_done
+from wheels.processes import refuse_shards, say_what_was_not_done
 from wheels.reports import check_reports
 from wheels.runs import Run, claim, results_in
 from wheels.threads import set_threads
@@ -46,6 +46,7 @@ log = logging.getLogger("wheels")
 
 def run(config: TrainConfig) -> None:
     """Train a model; see `TrainConfig`."""
+    refuse_shards(config.device)
     say_what_was_not_done(config.device)
     check_reports(config.report_to)
     output = Path(config.output)

@@ -45,7 +45,7 @@ class Most(NamedTuple):
     """How much is played of each command."""
 
     places: int
-    """Of a kill, SIGTERM and a full disk."""
+    """Of a kill and SIGTERM, drawn at random, and of a full disk, evenly spread."""
     damages: int | None
     """Each in the middle and at the end, evenly spread over files and kinds; None: all."""
 
@@ -106,7 +106,8 @@ def term(given: Played, whole: Whole, out: Path, most: Most) -> Found:
 
 
 def _stopped(given: Played, whole: Whole, out: Path, most: Most, sign: int, code: int) -> Found:
-    for number in some(whole.writes, most.places):
+    drawn = random.Random(f"{sign} {whole.writes}").sample(range(1, whole.writes + 1), min(most.places, whole.writes))
+    for number in sorted(drawn):
         fresh(given, out)
         signalled = out.with_name("signalled")
         done = play(given, out, kill_at(number, sign, signalled))
