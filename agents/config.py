@@ -95,6 +95,11 @@ class TrainConfig:
         4, "texts sampled from the teacher that a text is scored against, beside its reference", minimum=0
     )
     metric: str | None = agent_option(None, "sentence metric of the reward (default: the task's first)" + OWN_METRIC)
+    spans: tuple[int, ...] = agent_option(
+        (),
+        "tokens that a call may buy beside one, such as 2,4,8: their gain is learned, for --span auto",
+        minimum=2,
+    )
     alpha: float = agent_option(0.25, "weight of the gate's entropy, in nats", minimum=1e-3)
     epochs: int = agent_option(4, "passes over the forks, each round", minimum=1)
     learning_rate: float = agent_option(1e-3, "learning rate of the agent", minimum=0.0)
@@ -133,6 +138,7 @@ class TrainConfig:
         if not inner:
             raise WheelsError(f"budgets must hold at least one value above 0 and below 1, got {list(self.budgets)}")
         object.__setattr__(self, "budgets", inner)
+        object.__setattr__(self, "spans", tuple(sorted(set(self.spans))))
         if self.train == "student":
             self._check_student()
 

@@ -36,6 +36,7 @@ from wheels.models.pair import Pair
 from wheels.models.readable import readable_rows
 from wheels.policy.calibration import Calibration
 from wheels.policy.head import DeferralHead
+from wheels.policy.span_head import SpanHead
 from wheels.processes import refuse_shards, say_what_was_not_done
 from wheels.reports import check_reports
 from wheels.runs import Run, claim, results_in
@@ -94,22 +95,28 @@ def _train(config: TrainConfig, task: Task, prompt: Prompt, reports: Reports, he
     metric = sentence_metric(config, task)
     rows = with_pseudo_references(pair, rows, bounded, output / ".training", accelerator)
     heads: dict[str, list[DeferralHead]] = {}
-    prices = []
+    prices, spans = [], []
     for seed in range(config.seed, config.seed + config.seeds):
         metrics = ReportedMetrics(output / "metrics.jsonl", seed, reports, enabled=accelerator.is_main_process)
         trainer = Trainer(SeedRun(bounded, pair, rows, metric, seed, accelerator, metrics))
         for rule, head in trainer.train().items():
             heads.setdefault(rule, []).append(head)
         prices.append(trainer.prices)
+        spans += [] if trainer.spans is None else [trainer.spans]
     if accelerator.is_main_process:
-        finish(config, pair, task, heads, prices)
+        finish(config, pair, task, heads, prices, spans)
         held.finish(*results_in(output, output / "deferral"))
         shutil.rmtree(output / ".training", ignore_errors=True)
         print(f"written to {output}: the student, and deferral/ with {config.seeds} trained seed(s)")
 
 
 def finish(
-    config: TrainConfig, pair: Pair, task: Task, heads: dict[str, list[DeferralHead]], prices: list[list[float]]
+    config: TrainConfig,
+    pair: Pair,
+    task: Task,
+    heads: dict[str, list[DeferralHead]],
+    prices: list[list[float]],
+    spans: list[SpanHead],
 ) -> None:
     """Write the model's folder, and find its thresholds."""
     output = Path(config.output)
@@ -120,7 +127,7 @@ def finish(
     teacher = config.teacher_model or config.teacher
     teacher = os.path.relpath(teacher, output) if Path(teacher).is_dir() else teacher
     trained = {"settings": to_dict(config), "budgets": list(config.budgets), "prices": prices}
-    save_deferral(output, heads, teacher=teacher, prompt=pair.prompt, trained=trained)
+    save_deferral(output, heads, teacher=teacher, prompt=pair.prompt, trained=trained, spans=spans)
     if config.calibrate:
         calibrate_model(calibration_of(config))
     write_resolved(config, output, {"data_digest": task.digest, "finished": True})

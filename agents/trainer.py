@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from wheels.agents.config import TrainConfig
 from wheels.agents.regression.paired import OF_A_CORPUS
+from wheels.agents.regression.spans import fit_spans, span_targets
 from wheels.agents.regression.states import collect
 from wheels.agents.regression.trained_baselines import States, fit_baseline
 from wheels.agents.regression.warm_start import explained, fit_regret
@@ -39,6 +40,7 @@ from wheels.envs.vector import DeferralVectorEnv
 from wheels.finite import check_finite
 from wheels.models.pair import Pair
 from wheels.policy.head import DeferralHead
+from wheels.policy.span_head import SpanHead
 
 log = logging.getLogger("wheels")
 
@@ -54,6 +56,10 @@ SETTLE_TRIES = 6
 """Times that the prices are moved, at most."""
 SETTLE_ROUND = 1000
 """The number of the first draw of these texts."""
+SPAN_ROUND = 2000
+"""The number of the draw of the texts that are forked with spans."""
+SPAN_STATES = 4
+"""States of such a text that are forked at most: each is written once for each span."""
 NEVER = 10**9
 """A round that there is not."""
 UNSETTLED = (
@@ -105,6 +111,8 @@ class Trainer:
         self.run, self.config = run, run.config
         self.checkpoints = Checkpoints(run.folder, run.accelerator)
         self.prices: list[float] = []
+        self.spans: SpanHead | None = None
+        """What spans gain, where that is learned."""
         self.judged = 0
 
     def train(self) -> dict[str, DeferralHead]:
@@ -130,8 +138,26 @@ class Trainer:
         self.prices = agent.price(torch.tensor(self.config.budgets)).tolist()
         # Without a round nobody has measured it; a price then takes what place it needs.
         kappa = agent.kappa or 1.0
+        if self.config.spans:
+            self.spans = self._fit_spans(agent)
         baselines = {rule: fit_baseline(rule, self.run, agent.start, states, kappa) for rule in self.config.baselines}
         return {"learned": agent.head.eval(), "regret": agent.start, **baselines}
+
+    def _fit_spans(self, agent: PCLAgent) -> SpanHead:
+        """Fork texts of the finished policy with spans, and learn what these gain."""
+        spans = self.config.spans
+
+        def make(_: int) -> Mapping[str, torch.Tensor]:
+            starts = self._starts(agent, SPAN_ROUND, self.config.texts)
+            forks, counts = self._forked("span-forks", starts, agent, "texts with spans", SPAN_STATES, spans)
+            target_NY = span_targets(forks, agent.price(forks.budget_N), self.config.alpha, agent.kappa or 1.0)
+            head, figures = fit_spans(spans, forks, target_NY, self.run.seed)
+            self.run.metrics.write({"spans": figures, "teacher_tokens": int(counts[:, 3].sum())})
+            return head.state_dict()
+
+        head = SpanHead(spans)
+        head.load_state_dict(self.run.parts("spans", 1, make)[0])
+        return head.requires_grad_(False).eval()
 
     def take_turn(self) -> None:
         """Teach the student on what the warm start's policy writes, under each budget at its starting price."""
@@ -204,13 +230,25 @@ class Trainer:
         Returns:
             The forks; the use and the tokens of each budget; and the tokens that the teacher was asked for.
         """
-        count = self.config.texts
-        starts = self._starts(agent, number, count)
+        starts, title = self._starts(agent, number, self.config.texts), f"texts of round {number + 1}"
+        forks, counts = self._forked(f"forks-{number}", starts, agent, title, self.config.forks)
+        use, tokens = used(counts, self.config.budgets)
+        return forks, use, tokens, int(counts[:, 3].sum())
+
+    def _forked(
+        self,
+        name: str,
+        starts: list[Start],
+        agent: PCLAgent,
+        title: str,
+        states: int,
+        spans: tuple[int, ...] = (),
+    ) -> tuple[Forks, torch.Tensor]:
+        """Write texts and fork some states of each; return the forks, and budget, calls, tokens and the teacher's."""
 
         def make(part: int) -> dict[str, torch.Tensor]:
-            stems, forks = play(
-                self._environment, starts[part * CHUNK : (part + 1) * CHUNK], agent.logit, states=self.config.forks
-            )
+            some = starts[part * CHUNK : (part + 1) * CHUNK]
+            stems, forks = play(self._environment, some, agent.logit, states=states, spans=spans)
             assert forks is not None
             counts = torch.tensor(
                 [[stem.start.budget, stem.calls, len(stem.call_T), stem.teacher_tokens] for stem in stems],
@@ -218,14 +256,14 @@ class Trainer:
             )
             return {**vars(forks), "counts": counts}
 
-        parts = self.run.parts(f"forks-{number}", -(-count // CHUNK), make, f"texts of round {number + 1}")
+        parts = self.run.parts(name, -(-len(starts) // CHUNK), make, title)
         counts = torch.cat([part.pop("counts") for part in parts])
         forks = Forks.joined([Forks(**part) for part in parts])
         if self.run.metric in OF_A_CORPUS:
             weight_N = forks.length_N / forks.length_N.mean()
-            forks = replace(forks, reward_N=forks.reward_N * weight_N)
-        use, tokens = used(counts, self.config.budgets)
-        return forks, use, tokens, int(counts[:, 3].sum())
+            spans_NK = forks.span_reward_NK * weight_N[:, None]
+            forks = replace(forks, reward_N=forks.reward_N * weight_N, span_reward_NK=spans_NK)
+        return forks, counts
 
     def _has_forks(self, done: int) -> bool:
         """Whether the forks of the rounds before are whole: only the policy of its own round could make them again."""

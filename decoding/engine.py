@@ -32,6 +32,7 @@ from wheels.decoding.params import DecodeParams
 from wheels.decoding.pass_kinds import passes_for
 from wheels.decoding.passes import called
 from wheels.decoding.read_ahead import ReadAhead
+from wheels.decoding.remote.auto import choose_spans
 from wheels.decoding.remote.pacer import pacer_of
 from wheels.decoding.remote.write_on import WriteOn, split
 from wheels.decoding.scheduler import Schedule
@@ -75,7 +76,8 @@ class Engine:
     ) -> None:
         check_whole("batch_size", batch_size, 1)
         check_kind("schedule", schedule, Schedule, "a Schedule (wheels.decoding.scheduler)")
-        self.online = pacer_of(pair, method, sequences, total) or online_budget_of(method, set(method.budgets))
+        self.pacer = pacer_of(pair, method, sequences, total)
+        self.online = self.pacer or online_budget_of(method, set(method.budgets))
         self.method, self.params, self.schedule = method, params, schedule
         self.eos = frozenset(pair.eos_ids)
         expected = 2**31 if more else max(len(sequences), 1)
@@ -153,7 +155,8 @@ class Engine:
         start = time.perf_counter()
         waited = self.clock - self.since[self.calling[0]] if self.calling else 0
         sure = [slot for slot in self.running if slot not in self.ahead.calls]
-        model, slots = self.schedule.next(sure, self.calling, waited, self.batch_size, self.group)
+        group = 1 if self.pacer is not None and self.pacer.hurries else self.group
+        model, slots = self.schedule.next(sure, self.calling, waited, self.batch_size, group)
         slots = slots if model == "teacher" else self.running[: self.batch_size]
         slots = sorted(slots)  # so that a pass of all rows is one of the whole cache
         slots_R = torch.tensor(slots, device=self.texts.length_Q.device)
@@ -249,14 +252,16 @@ class Engine:
         if self.method.rule is None:
             return None
         step, allowed_R = self.passes.step(slots_R, output, teacher_RV), None
+        texts = [self.texts.sequence(slot) for slot in slots]
         if self.limited:
             allowed_R = permitted(self.method.mode, step.budget_B, step.position_B, step.calls_B, self.method.burst)
             if not bool(allowed_R.any()):
                 return None
         if self.online is None:
             wants_call_R = called(self.method.rule, step)
+            choose_spans(self.method.rule, step, texts, lambda _: getattr(self.method.rule, "threshold", 0.0))
         else:
-            wants_call_R = self.online.decide(step, [self.texts.sequence(slot) for slot in slots])
+            wants_call_R = self.online.decide(step, texts)
         # Budget 1 calls whatever the rule says; outside strict mode such a text never comes here (`_calls_unasked`).
         return wants_call_R if allowed_R is None else (wants_call_R | (step.budget_B >= 1)) & allowed_R
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wheels.decoding.across.passes import TextPasses
+from wheels.decoding.methods.choices import PACED
 from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.rule import EvenRule, Rule
 from wheels.decoding.methods.rules import HeadScore
@@ -32,7 +33,8 @@ def passes_for(pair: Pair, texts: TextBatch, params: DecodeParams, method: Metho
         kind = RemotePasses
     drafts = method.draft_probs(params.sampling) if pair.shows_logits else 0
     score = getattr(method.rule, "score", None)
-    head = score.head if isinstance(score, HeadScore) else None
+    # A pass that computes the gain tells the head the text's own budget; dollars tell it another.
+    head = score.head if isinstance(score, HeadScore) and method.mode != PACED else None
     return kind(pair, texts, params, overhead=overhead, longest_draft=drafts, head=head)
 
 

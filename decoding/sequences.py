@@ -63,6 +63,8 @@ class Sequence:
     """Tokens that the student wrote because a remote teacher, called for them, gave no answer."""
     guessed: int = 0
     """Answers of a remote teacher that were what the student had written meanwhile."""
+    span: int = 0
+    """Tokens that its next call buys, where that is chosen; 0: as many as any call."""
     usage: Usage = USED_NOTHING
     """Tokens that a remote teacher's server counted for it."""
     seconds: float = 0.0

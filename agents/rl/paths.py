@@ -3,6 +3,10 @@
 Both texts go on to their ends under one policy, one price and the same draws, so that only the decision differs. Where
 both models choose the same token they differ by one call and nothing else: that is known from one pass of the teacher
 over the finished text. Only the others are written: about a fifth of the states, for a student that was distilled well.
+
+At the same states a call may buy several tokens, a span. What that gains is the difference of two more such texts: the
+one in which the teacher writes so many tokens, and the one in which it writes one. Where it would write what stands
+there anyway, that is known too.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,16 +75,18 @@ class Fork:
     at: Candidate
     other: Path | None = None
     """The text under the other action, from here on; None where it is the same text."""
+    spans: dict[int, Path | None] = field(default_factory=dict)
+    """The texts in which the teacher writes so many tokens, likewise; None where it is the text with one call."""
 
     @property
     def called(self) -> bool:
         """Whether the stem called here."""
         return self.stem.call_T[self.at.position]
 
-    def row(self) -> dict[str, float]:
-        """Return the fields of `Forks` that are numbers."""
+    def row(self) -> dict[str, Any]:
+        """Return the fields of `Forks` that are numbers, or some for the spans."""
         at, stem, other = self.at.position, self.stem, self.other
-        row = {"budget_N": stem.start.budget, "length_N": float(len(stem.call_T))}
+        row = {"budget_N": stem.start.budget, "length_N": float(len(stem.call_T)), **self._span_rows()}
         if other is None:
             return row | {"reward_N": 0.0, "calls_N": 1.0, "tokens_N": 0.0, "entropy_N": 0.0}
         sign = -1.0 if self.called else 1.0
@@ -90,6 +97,30 @@ class Fork:
             "entropy_N": _entropy(other.logit_T[1:]) - _entropy(stem.logit_T[at + 1 :]),
         }
         return row | {name: sign * value for name, value in differences.items()}
+
+    def _span_rows(self) -> dict[str, list[float]]:
+        """Return what each span changes, beside the text with one call."""
+        stands = self.called or self.other is None
+        one, at = (self.stem, self.at.position) if stands else (self.other, 0)
+        assert one is not None
+        found = [_span_row(one, at, path, size) for size, path in self.spans.items()]
+        names = ("reward", "calls", "tokens", "entropy", "written")
+        return {f"span_{name}_NK": [row[name] for row in found] for name in names}
+
+
+@dataclass(frozen=True)
+class Other:
+    """A text that is forked from another one."""
+
+    stem: Path
+    path: Path
+    decisions: list[bool]
+    """Its first ones, whatever the policy says."""
+
+    def decided(self, called: bool) -> bool:
+        """Return its next decision, where the policy's is `called`."""
+        done = len(self.path.call_T)
+        return self.decisions[done] if done < len(self.decisions) else called
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +141,16 @@ class Forks:
     """`T_call - T_write`: tokens."""
     entropy_N: torch.Tensor
     """`H_call - H_write`: entropies of the gate after the fork, nats."""
+    span_reward_NK: torch.Tensor
+    """`R_span - R_call`, for each of K spans."""
+    span_calls_NK: torch.Tensor
+    """`N_span - N_call`: calls after the span, and after the one call."""
+    span_tokens_NK: torch.Tensor
+    """`T_span - T_call`: tokens."""
+    span_entropy_NK: torch.Tensor
+    """`H_span - H_call`: entropies of the gate after the span, and after the one call, nats."""
+    span_written_NK: torch.Tensor
+    """Tokens that the teacher wrote at once: fewer than the span has where the text ended."""
 
     def __len__(self) -> int:
         """Return N."""
@@ -133,7 +174,13 @@ class Forks:
 
 
 def play(
-    env: DeferralVectorEnv, starts: Sequence[Start], logit: Logit, *, states: int = 0, greedy: bool = False
+    env: DeferralVectorEnv,
+    starts: Sequence[Start],
+    logit: Logit,
+    *,
+    states: int = 0,
+    greedy: bool = False,
+    spans: Sequence[int] = (),
 ) -> tuple[list[Path], Forks | None]:
     """Write a text from each start under the policy, and fork states of each.
 
@@ -145,11 +192,12 @@ def play(
         logit: Gives z.
         states: States to fork of each text at most, drawn without replacement: all of a shorter text.
         greedy: Whether the policy is greedy.
+        spans: Tokens that the teacher writes at once there, in texts of their own.
 
     Returns:
         The paths of the starts, in order; and the forks, None where none were asked for.
     """
-    player = _Player(env, logit, states, greedy)
+    player = _Player(env, logit, states, greedy, tuple(spans))
     player.run(starts)
     stems = list(player.stems.values())
     if not states:
@@ -161,12 +209,12 @@ def play(
 class _Player:
     """The rows of an environment, and which path each of them writes."""
 
-    def __init__(self, env: DeferralVectorEnv, logit: Logit, states: int, greedy: bool) -> None:
-        self.env, self.logit, self.count, self.greedy = env, logit, states, greedy
+    def __init__(self, env: DeferralVectorEnv, logit: Logit, states: int, greedy: bool, spans: tuple[int, ...]) -> None:
+        self.env, self.logit, self.count, self.greedy, self.spans = env, logit, states, greedy, spans
         self.stems: dict[int, Path] = {}
         """The texts, by the number that the environment gave them."""
-        self.others: dict[int, Fork] = {}
-        """The forks whose other text is written, likewise."""
+        self.others: dict[int, Other] = {}
+        """Those that are forked from them, likewise."""
         self.ended: list[Path] = []
         """Texts whose forks have not begun."""
         self.forks: list[Fork] = []
@@ -201,14 +249,13 @@ class _Player:
         students = env.episodes.student_choices().tolist() if self.count else [0] * len(calls)
         writing = [(row, int(env.numbers[row])) for row in rows]
         for row, number in writing:
-            fork, path = self.others.get(number), self._path(number)
-            if fork is None:
+            other, path = self.others.get(number), self._path(number)
+            if other is None:
                 path.teacher_tokens += calls[row]
                 self._consider(path, row)
-            elif path.call_T:
-                fork.stem.teacher_tokens += calls[row]
             else:
-                calls[row] = not fork.called  # what the teacher writes there is known
+                calls[row] = other.decided(calls[row])
+                other.stem.teacher_tokens += calls[row] and bool(path.call_T)  # what it writes first is known
             path.call_T.append(calls[row])
             path.logit_T.append(logits[row])
             path.student_T.append(students[row])
@@ -222,9 +269,7 @@ class _Player:
 
     def _path(self, number: int) -> Path:
         """Return what the text of a number writes."""
-        path = self.stems[number] if number in self.stems else self.others[number].other
-        assert path is not None
-        return path
+        return self.stems[number] if number in self.stems else self.others[number].path
 
     def _consider(self, path: Path, row: int) -> None:
         """Keep the present state of a row where it is among the first ones to be forked: reservoir sampling."""
@@ -249,11 +294,48 @@ class _Player:
             path.teacher_tokens += len(path.call_T) - path.calls
             for at in path.kept:
                 self.forks.append(Fork(path, at))
-                if teacher_T[at.position] != path.student_T[at.position]:
-                    self.forks[-1].other = Path(path.start)
-                    self.others[env.feed([at.state]).start] = self.forks[-1]
+                self._begin_others(self.forks[-1], teacher_T)
             path.kept = []
         self.ended = []
+
+    def _begin_others(self, fork: Fork, teacher_T: Sequence[int]) -> None:
+        """Begin the texts of a fork that are not known: under the other action, and with each span."""
+        stem, at = fork.stem, fork.at.position
+        if teacher_T[at] != stem.student_T[at]:
+            fork.other = self._begun(fork, [not fork.called])
+        for size in self.spans:
+            stands = list(teacher_T[at : at + size]) == stem.token_T[at : at + size]
+            fork.spans[size] = None if stands else self._begun(fork, [True] * size)
+
+    def _begun(self, fork: Fork, decisions: list[bool]) -> Path:
+        """Begin a text at a fork, with its first decisions."""
+        path = Path(fork.stem.start)
+        self.others[self.env.feed([fork.at.state]).start] = Other(fork.stem, path, decisions)
+        return path
+
+
+def _span_row(one: Path, at: int, path: Path | None, size: int) -> dict[str, float]:
+    """Return what a span changes beside the text with one call.
+
+    Args:
+        one: That text.
+        at: The place of the call in it.
+        path: The text from there on in which the teacher writes the span; None: the same.
+        size: Tokens of the span.
+    """
+    after = slice(at + 1, None)
+    if path is None:
+        spared = slice(at + 1, at + size)
+        calls, entropy = -sum(one.call_T[spared]), -_entropy(one.logit_T[spared])
+        written = float(min(size, len(one.call_T) - at))
+        return {"reward": 0.0, "calls": float(calls), "tokens": 0.0, "entropy": entropy, "written": written}
+    return {
+        "reward": sum(path.reward_T) - sum(one.reward_T[at:]),
+        "calls": float(sum(path.call_T[size:]) - sum(one.call_T[after])),
+        "tokens": float(len(path.call_T) - len(one.call_T[at:])),
+        "entropy": _entropy(path.logit_T[size:]) - _entropy(one.logit_T[after]),
+        "written": float(min(size, len(path.call_T))),
+    }
 
 
 def _entropy(logit_T: list[float]) -> float:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from wheels.data.prompts import Prompt
 from wheels.decoding.across.spelling import Spelling
-from wheels.decoding.remote.span import SpanRule
+from wheels.decoding.remote.span import FORMS, SpanRule
 from wheels.errors import WheelsError, check_kind
 from wheels.models.devices import Devices
 from wheels.models.encoding import check_chat, encode_sources
@@ -62,6 +62,8 @@ class TextPair(StudentPair):
         check_kind("teacher_tokenizer", teacher_tokenizer, Tokenizer, "a tokenizer")
         self.writer, self.teacher_tokenizer = teacher.eval().requires_grad_(False), teacher_tokenizer
         self.span = SpanRule.of(span)
+        if self.span.chosen:
+            raise WheelsError(f"span {span!r} is for a teacher behind an address; give {FORMS}")
         weights = {"student_weights": student_weights, "teacher_weights": teacher_weights}
         super().__init__(student, tokenizer, prompt=prompt, **weights)
         self.spelling = Spelling(tokenizer, not self.is_seq2seq)

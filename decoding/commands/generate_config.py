@@ -103,7 +103,9 @@ class GenerateConfig:
     teacher_timeout: float = remote_option(30.0, "seconds for one request", minimum=0.01)
     teacher_attempts: int = remote_option(3, "requests for one call; what may pass is tried again", minimum=1)
     span: str = remote_option(
-        "tokens:1", f"how much one call buys, of a teacher with a tokenizer of its own too: {FORMS}", check=check_span
+        "tokens:1",
+        f"how much one call buys, of a teacher with a tokenizer of its own too: {FORMS}; auto: each call chooses",
+        check=check_span,
     )
     write_on: bool = remote_option(True, "let the student write on while an answer is under way; texts stay the same")
     prices: tuple[str, ...] = prices_option(remote_option)

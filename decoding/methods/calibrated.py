@@ -6,7 +6,9 @@ from dataclasses import replace
 
 from wheels.decoding.commands.calibration_hint import calibration_hint
 from wheels.decoding.methods.rule import Levels, Rule
-from wheels.decoding.methods.rules import BUILT_IN, find_rule
+from wheels.decoding.methods.rules import BUILT_IN, RULES, HeadScore, find_rule
+from wheels.decoding.remote.auto import SpanScore
+from wheels.decoding.remote.pair import RemotePair
 from wheels.errors import WheelsError, check_budget
 from wheels.models.artefact import Artefact
 from wheels.models.student_pair import StudentPair
@@ -26,7 +28,31 @@ def rule_of(artefact: Artefact, rule: str | Rule, seed: int = 0) -> Rule:
         record = replace(record, score=record.head(artefact.head(record.name, seed)))
     elif any(record.name == own.name and record.score is not own.score for own in BUILT_IN):
         raise WheelsError(f"rule {record.name!r} has the name of one of the package's; give it another name")
+    if isinstance(artefact.pair, RemotePair) and artefact.pair.remote.span.chosen:
+        record = weighing_spans(artefact, record, seed)
     return replace(record, calibrated=lambda budget, mode: calibrated(artefact, record, budget, seed, mode))
+
+
+def weighing_spans(artefact: Artefact, rule: Rule, seed: int) -> Rule:
+    """Return a rule with a trained head where a call buys as much as pays best.
+
+    Raises:
+        WheelsError: for a rule whose gain is not in nats, and a model that was not trained for spans.
+    """
+    if not rule.in_nats:
+        known = [name for name in known_rules(artefact) if RULES[name].in_nats]
+        raise WheelsError(
+            f"span auto weighs gains in nats, and rule {rule.name!r} has none; use {' or '.join(known)}, or give "
+            "span tokens:N"
+        )
+    if seed >= len(artefact.spans):
+        raise WheelsError(
+            f"span auto needs what spans gain, and {artefact.folder} was not trained for them; train it by `wheels "
+            "train --spans 2,4,8 ...`, or give span tokens:N"
+        )
+    assert isinstance(rule.score, HeadScore) and isinstance(artefact.pair, RemotePair)
+    prices = artefact.pair.remote.ledger.prices
+    return replace(rule, score=SpanScore(rule.score, artefact.spans[seed], prices))
 
 
 def known_rules(artefact: Artefact) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ import torch
 
 from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.rule import EvenRule, Levels, Rule
+from wheels.decoding.remote.auto import choose_spans
 from wheels.decoding.sequences import Sequence
 from wheels.decoding.step import Step
 
@@ -126,7 +127,13 @@ class OnlineBudget:
             calls, tokens = sequence.counted
             sequence.counted = calls + called, tokens + 1
             call_R.append(called)
+        choose_spans(self.rule, step, sequences, self._price)
         return torch.tensor(call_R, device=step.position_B.device)
+
+    def _price(self, sequence: Sequence) -> float:
+        """Return the present threshold of a text's budget."""
+        threshold = self.thresholds.get(sequence.budget)
+        return 0.0 if threshold is None else threshold_at(threshold.levels, threshold.level)
 
     def leave(self, sequence: Sequence) -> None:
         """Count a text that has ended, or is given up, as it is."""

@@ -8,7 +8,9 @@ and the threshold is the one that was calibrated to give the use `level`, as in 
 (`wheels.decoding.methods.online`). What is left is measured: the money by the ledger, the cost of a call by the latest
 of them, the states by the texts that have ended. So an error of any of the three, or a drift, is spread over the texts
 that are left. Where u >= 1 every state calls. The plan is to be done half a text before the end, for nobody knows how
-long the last one is.
+long the last one is. Under a low ceiling one call is more than half a percent of it. So the last one that the money
+pays for buys as many tokens as it pays for; and what is left after it goes to the first state whose call is as cheap,
+whatever its score.
 
 The ledger holds the ceiling, whatever is decided here: a call that could pass it is not made.
 """
@@ -24,7 +26,9 @@ from wheels.decoding.methods.choices import PACED
 from wheels.decoding.methods.method import Method
 from wheels.decoding.methods.online import HIGHEST, LOWEST, RATE, threshold_at
 from wheels.decoding.methods.rule import Rule
+from wheels.decoding.remote.auto import choose_spans
 from wheels.decoding.remote.pair import RemotePair
+from wheels.decoding.remote.span import LONGEST
 from wheels.decoding.remote.teacher import RemoteTeacher
 from wheels.decoding.sequences import Sequence
 from wheels.decoding.step import Step
@@ -33,6 +37,8 @@ from wheels.models.pair import Pair
 
 LATEST = 100
 """Calls, and ended texts, that a mean is about: one of more forgets the oldest."""
+LAST = 4
+"""Calls whose answers are not waited for together with others': what they cost decides about the rest."""
 
 
 @dataclass
@@ -92,6 +98,11 @@ class DollarPacer:
         step = replace(step, budget_B=torch.full_like(step.budget_B, share))
         scores = self.rule.scored(step).tolist()
         called = [self._decide(sequence, score) for sequence, score in zip(sequences, scores, strict=True)]
+        choose_spans(self.rule, step, sequences, lambda _: self._price())
+        for sequence, call in zip(sequences, called, strict=True):
+            if call and self._money() < self.cost.value:
+                read = len(sequence.source) + len(sequence.tokens)
+                sequence.span = max(1, int(min(self.ledger.fits(read, 1), LONGEST)))
         return torch.tensor(called, device=step.position_B.device)
 
     def _share(self) -> float:
@@ -100,9 +111,19 @@ class DollarPacer:
             return 1.0
         return self._money() / (self.cost.value * self._states_left())
 
+    @property
+    def hurries(self) -> bool:
+        """Whether the money is for the last calls."""
+        return self.ledger.left < LAST * self.cost.value
+
     def _money(self) -> float:
         """Return the picodollars that are left once the calls that wait are paid, at the price of the latest ones."""
         return self.ledger.left - self.cost.value * len(self.waiting)
+
+    def _price(self) -> float:
+        """Return what a call has to gain now, in what its rule scores: nothing where the money pays for all of them."""
+        share = self._share()
+        return 0.0 if share >= 1 else threshold_at(self.rule.levels, share + self.drift)
 
     def _decide(self, sequence: Sequence, score: float) -> bool:
         """Return whether a text calls, and move the level for the next."""
@@ -112,6 +133,7 @@ class DollarPacer:
             return False
         level = share + self.drift
         called = share >= 1 or level >= HIGHEST or (level > LOWEST and score > threshold_at(self.rule.levels, level))
+        called |= not self.waiting and self._money() < self.cost.value
         if share < 1:
             self.drift = min(max(self.drift + RATE * (share - called), LOWEST), 1.0)
         if called:

@@ -41,7 +41,7 @@ class RemotePasses(StudentPasses):
         assert logits_RV is None, "a remote teacher has no logits"
         answers = self.remote.write(self._texts(slots, slots_R), self.params.sampling)
         for slot, answer in zip(slots, answers, strict=True):
-            self.receive(slot, answer, len(self.texts.sequence(slot).tokens), self.remote.span.most)
+            self.receive(slot, answer, len(self.texts.sequence(slot).tokens), self._span(slot))
 
     def teacher_next(self, slots: list[int], slots_R: torch.Tensor) -> torch.Tensor:
         """Return what the teacher would write next in each row, `[R]`.
@@ -59,9 +59,14 @@ class RemotePasses(StudentPasses):
             tokens.append(self._tokens_of(answer.span)[0])
         return torch.tensor(tokens, device=slots_R.device)
 
-    def send(self, slots: list[int], slots_R: torch.Tensor) -> tuple[Future[list[Answer]], int]:
+    def send(self, slots: list[int], slots_R: torch.Tensor) -> tuple[Future[list[Answer]], list[int]]:
         """Ask the teacher to write after some texts; return what its answers will be in, and what each buys at most."""
-        return self.remote.later(self._texts(slots, slots_R), self.params.sampling), self.remote.span.most
+        texts = self._texts(slots, slots_R)
+        return self.remote.later(texts, self.params.sampling), [text.most for text in texts]
+
+    def _span(self, slot: int) -> int:
+        """Return the tokens that the next call of a text buys."""
+        return self.texts.sequence(slot).span or self.remote.span.most
 
     def receive(self, slot: int, answer: Answer, start: int, most: int) -> bool:
         """Put an answer into its text, and return whether all that the student wrote meanwhile stands.
@@ -97,8 +102,8 @@ class RemotePasses(StudentPasses):
             drawn_R = self.texts.noise(slots_R, TEACHER_STREAM)(self.texts.position(slots_R))
             seeds = (drawn_R * 2**31).long().tolist()
         return [
-            TextSoFar(each.source, tuple(each.tokens), each.limit, seed)  # it may grow meanwhile
-            for each, seed in zip(sequences, seeds, strict=True)
+            TextSoFar(each.source, tuple(each.tokens), each.limit, seed, self._span(slot))  # it may grow meanwhile
+            for slot, each, seed in zip(slots, sequences, seeds, strict=True)
         ]
 
     def _tokens_of(self, span: Span) -> list[int]:

@@ -21,11 +21,13 @@ class TextSoFar:
     """Tokens of the whole output at most."""
     seed: int = 0
     """The seed of the draws of its next tokens, where tokens are drawn."""
+    span: int = 1
+    """Tokens that are asked for, as far as there is room for them."""
 
     @property
-    def left(self) -> int:
-        """Tokens that may still be written."""
-        return self.limit - len(self.written)
+    def most(self) -> int:
+        """Tokens that may be written now."""
+        return min(self.span, self.limit - len(self.written))
 
 
 @dataclass(frozen=True)

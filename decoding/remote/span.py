@@ -16,6 +16,8 @@ MOST = 4096
 STOPS = {"sentence": (". ", "! ", "? ", "\n"), "line": ("\n",)}
 """The texts that end a call; the token that completes one is a part of it."""
 FORMS = "tokens:N, sentence or line"
+AUTO = "auto"
+"""The word for calls whose length is chosen, each by what it is expected to gain (`wheels.decoding.remote.auto`)."""
 
 
 @dataclass(frozen=True)
@@ -26,19 +28,23 @@ class SpanRule:
     """Tokens at most."""
     stops: tuple[str, ...] = ()
     """Texts that end it before."""
+    chosen: bool = False
+    """Whether each call says how many tokens it buys."""
 
     @classmethod
     def of(cls, given: str) -> SpanRule:
-        """Return the rule of `tokens:N`, `sentence` or `line`.
+        """Return the rule of `tokens:N`, `sentence`, `line` or `auto`.
 
         Raises:
             WheelsError: for anything else.
         """
         if given in STOPS:
             return cls(LONGEST, STOPS[given])
+        if given == AUTO:
+            return cls(LONGEST, chosen=True)
         number = re.fullmatch(r"tokens:([0-9]{1,5})", given)
         if number is None or not 1 <= int(number[1]) <= MOST:
-            raise WheelsError(f"span must be {FORMS} with N in 1 to {MOST}, got {given!r}")
+            raise WheelsError(f"span must be {FORMS} with N in 1 to {MOST}, or {AUTO}, got {given!r}")
         return cls(int(number[1]))
 
 

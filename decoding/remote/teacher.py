@@ -46,7 +46,7 @@ class RemoteTeacher:
         key_variable: The environment variable that holds the server's key; the default one may be missing, for no key.
         timeout: Seconds for one request, from the search for the host to the last byte.
         attempts: Requests for one call at most; only what may pass is tried again, after a wait with jitter.
-        span: How much a call buys: `tokens:N`, `sentence` or `line` (`wheels.decoding.remote.span`).
+        span: How much a call buys: `tokens:N`, `sentence`, `line` or `auto` (`wheels.decoding.remote.span`).
         write_on: Whether the student writes on while an answer is under way (`wheels.decoding.remote.write_on`).
         on_error: What a call does that gets no answer: `continue`, the student writes in its place; `stop`: an error.
         prices: What tokens cost; None: they are counted, and nobody says what they cost.
@@ -187,10 +187,12 @@ class RemoteTeacher:
         answers = [Answer()] * len(texts)
         by_length: dict[int, list[int]] = {}
         for place, text in enumerate(texts):
-            by_length.setdefault(min(self.span.most, text.left), []).append(place)
-        for places in by_length.values():
-            found = self._together([texts[place] for place in places], sampling)
-            for place, answer in zip(places, found, strict=True):
+            by_length.setdefault(text.most, []).append(place)
+        groups = list(by_length.values())
+        whole = self._pool.map(lambda places: self._together([texts[place] for place in places], sampling), groups)
+        for places, found in zip(groups, whole, strict=True):
+            each = self._each([texts[place] for place in places], sampling) if found is None else found
+            for place, answer in zip(places, each, strict=True):
                 answers[place] = answer
         return answers
 
@@ -198,12 +200,12 @@ class RemoteTeacher:
         """Ask for each text in a request of its own."""
         return list(self._pool.map(lambda text: self._try([text], sampling)[0], texts))
 
-    def _together(self, texts: Sequence[TextSoFar], sampling: Sampling) -> Sequence[Answer]:
-        """Ask for several texts in one request; where it is refused, for each in its own, for one may be at fault."""
+    def _together(self, texts: Sequence[TextSoFar], sampling: Sampling) -> Sequence[Answer] | None:
+        """Ask for several texts in one request; None where it is refused, for one of them may be at fault."""
         try:
             return self._try(texts, sampling, refusable=len(texts) > 1)
         except RequestRefused:
-            return self._each(texts, sampling)
+            return None
 
     def _try(self, texts: Sequence[TextSoFar], sampling: Sampling, *, refusable: bool = False) -> Sequence[Answer]:
         """Send one request for texts that may get equally long, and keep account of how it went."""
@@ -230,7 +232,7 @@ class RemoteTeacher:
         """Send one request under a reservation, and settle it; for one text alone it is cut to what may be spent."""
         connected = self._connected()
         read = sum(len(text.source) + len(text.written) for text in texts)
-        most = min(self.span.most, texts[0].left)
+        most = texts[0].most
         if len(texts) == 1:
             most = max(1, int(min(most, self.ledger.fits(read, 1))))
         rule = replace(self.span, most=most)

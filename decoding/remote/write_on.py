@@ -87,7 +87,7 @@ class WriteOn:
         answers, most = self.passes.send(slots, slots_R)
         for place, slot in enumerate(slots):
             text = self.passes.texts.sequence(slot)
-            self.calls[slot] = Call(text, len(text.tokens), min(most, text.limit - len(text.tokens)), answers, place)
+            self.calls[slot] = Call(text, len(text.tokens), most[place], answers, place)
         guessing = [slot for slot in slots if slot in self.first]
         for slot in guessing:
             self.passes.texts.append_span(slot, [self.first.pop(slot)], by_teacher=True)

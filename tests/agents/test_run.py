@@ -32,7 +32,7 @@ from wheels.decoding.methods.rules import KNOWN_RATE, RULE_NAMES, TRAINED
 from wheels.decoding.trace import teacher_use
 from wheels.envs.episodes import EpisodeBatch
 from wheels.errors import WheelsError
-from wheels.models.artefact import Artefact
+from wheels.models.artefact import Artefact, read_spans
 from wheels.models.pair import Pair
 
 LETTERS = "abcdefghijk"
@@ -154,7 +154,7 @@ ELSEWHERE = {
     "student", "data", "output", "source", "target", "prompt", "seeds", "batch_size", "report_to", "dtype", "device",
     "threads", "calibrate", "calibration_limit", "calibration_rules", "calibration_budgets", "pairs", "references",
     "bad_rows", "system_prompt", "chat_template", "template_args", "attn_implementation", "trust_remote_code",
-    "teacher_model", "teacher_key", "max_tokens_in_flight", "teacher_device", "teacher_quantization",
+    "teacher_model", "teacher_key", "max_tokens_in_flight", "teacher_device", "teacher_quantization", "spans",
 }  # fmt: skip
 """Inputs, what the machine needs, the calibration and the pairs of a baseline, which have tests of their own."""
 
@@ -167,6 +167,20 @@ def made(config: TrainConfig) -> tuple[bytes, list[list[float]]]:
     run(config)
     trained = json.loads((Path(config.output) / "deferral" / "config.json").read_text())["trained"]
     return (Path(config.output) / "deferral" / "model.safetensors").read_bytes(), trained["prices"]
+
+
+@pytest.mark.slow
+def test_spans_are_learned_beside_the_heads_and_change_nothing_of_them(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, seeds=1)
+    without = made(config)
+    assert not (Path(config.output) / "deferral" / "spans.safetensors").exists()
+    spans = replace(config, spans=(3, 2), output=str(tmp_path / "spans"))
+    assert made(spans) == without
+    (head,) = read_spans(Path(spans.output) / "deferral" / "spans.safetensors", torch.device("cpu"))
+    assert head.spans_K.tolist() == [2, 3]
+    told = [json.loads(line) for line in (Path(spans.output) / "metrics.jsonl").read_text().splitlines()]
+    (figures,) = [line["spans"] for line in told if "spans" in line]
+    assert set(figures) == {"held_out_r2_2", "held_out_r2_3", "more_2", "more_3"}
 
 
 @pytest.mark.slow

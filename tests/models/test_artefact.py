@@ -15,6 +15,7 @@ from wheels.models.artefact import Artefact, read_heads, save_deferral
 from wheels.policy.calibration import Calibration, Point
 from wheels.policy.features import feature_width
 from wheels.policy.head import DeferralHead, HeadConfig
+from wheels.policy.span_head import SpanHead
 
 POINT = Point("entropy", 0, 0.2, 1.0, 0.2)
 
@@ -51,6 +52,24 @@ def test_a_price_lies_between_those_that_were_learned():
     assert made.price("learned", 0.2, seed=1) == pytest.approx(3.5)
     assert made.price("regret", 0.2) is None is made.price("learned", 0.2, seed=2)
     assert Artefact(None, {}, Calibration(), {"trained": {}}).price("learned", 0.2) is None
+
+
+def test_what_spans_gain_comes_back_and_goes_with_the_heads(folder):
+    place, loaded = folder / "deferral" / "spans.safetensors", Artefact.load(folder)
+    assert loaded.spans == [] and not place.exists()
+    torch.manual_seed(0)
+    spans = [SpanHead((2, 4)), SpanHead((2, 4, 8))]
+    settings = {"teacher": "teacher", "prompt": "{source}", "trained": {}}
+    save_deferral(folder, loaded.heads, **settings, spans=spans)
+    for made, read in zip(spans, Artefact.load(folder).spans, strict=True):
+        assert not read.training and not any(parameter.requires_grad for parameter in read.parameters())
+        assert all(value.equal(made.state_dict()[name]) for name, value in read.state_dict().items())
+    whole = place.read_bytes()
+    place.write_bytes(whole[:-40])
+    with pytest.raises(WheelsError, match=r"spans\.safetensors: damaged or of another shape .*; train again"):
+        Artefact.load(folder)
+    save_deferral(folder, loaded.heads, **settings)
+    assert not place.exists(), "those of other heads"
 
 
 def test_heads_come_back_in_the_order_of_their_seeds(tmp_path):

@@ -3,6 +3,7 @@
 DIR/                     student and tokenizer, as `save_pretrained` leaves them: plain tools load it
 DIR/deferral/config.json what was trained, and where the teacher is
 DIR/deferral/model.safetensors   the heads: `<rule>.<seed>.<parameter>`
+DIR/deferral/spans.safetensors   what spans gain, where that was trained: `<seed>.<parameter>`
 DIR/deferral/calibration.json    thresholds by budget
 DIR/teacher/             the teacher, where it travels along
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import nn
 
 import wheels
 from wheels.data.prompts import Prompt
@@ -34,8 +36,10 @@ from wheels.models.loading import AUTO, model_digest
 from wheels.models.pair import Pair
 from wheels.policy.calibration import Calibration
 from wheels.policy.head import DeferralHead, HeadConfig
+from wheels.policy.span_head import SpanHead
 
 FORMAT = 1
+SPANS = "spans.safetensors"
 EMBEDDED = "embedded-translation"
 LoadPair = Callable[..., Pair]
 """Reads a pair, as `Pair.load` does and with its arguments."""
@@ -62,6 +66,8 @@ class Artefact:
     teacher_name: str = ""
     folder: Path | None = None
     """Where it was read."""
+    spans: list[SpanHead] = field(default_factory=list)
+    """What spans gain (`wheels train --spans`), one for each seed."""
 
     @classmethod
     def load(
@@ -93,7 +99,7 @@ class Artefact:
         pair = load_pair(place, source, prompt=prompt, dtype=dtype, **settings)
         heads = pair_heads(place, HeadConfig(**config["head"]), pair)
         names = (_short_name(place) if folder is not None else EMBEDDED, _short_name(source))
-        return cls(pair, heads, calibration, config, *names, place)
+        return cls(pair, heads, calibration, config, *names, place, read_spans(place / "deferral" / SPANS, pair.device))
 
     @classmethod
     def untrained(
@@ -204,6 +210,7 @@ def save_deferral(
     teacher: str,
     prompt: Prompt | str,
     trained: Mapping[str, Any],
+    spans: Sequence[SpanHead] = (),
 ) -> None:
     """Write `folder/deferral/` next to the student in `folder`; an older calibration there is dropped.
 
@@ -213,17 +220,16 @@ def save_deferral(
         teacher: its folder (relative to `folder`, or absolute) or hub id.
         prompt: what the models read of a source.
         trained: how it was trained: settings, prices.
+        spans: what spans gain, one for each seed.
     """
     first = next(iter(heads.values()))[0]
     place = folder / "deferral"
     (place / "calibration.json").unlink(missing_ok=True)
-    tensors = {
-        f"{rule}.{seed}.{name}": value.detach().cpu().contiguous()
-        for rule, seeds in heads.items()
-        for seed, head in enumerate(seeds)
-        for name, value in head.state_dict().items()
-    }
+    tensors = {name: value for rule, seeds in heads.items() for name, value in _by_seed(seeds, f"{rule}.").items()}
     write_bytes(place / "model.safetensors", save_tensors(tensors))
+    (place / SPANS).unlink(missing_ok=True)
+    if spans:
+        write_bytes(place / SPANS, save_tensors(_by_seed(spans)))
     config = {
         "format": FORMAT,
         "wheels": wheels.__version__,
@@ -272,6 +278,38 @@ def read_heads(path: Path, config: HeadConfig) -> dict[str, list[DeferralHead]]:
         raise WheelsError(f"cannot read {path}: {error.strerror or error}; train again") from error
     except Exception as error:
         raise WheelsError(f"{path}: damaged or of another shape ({str(error).splitlines()[0]}); train again") from error
+
+
+def read_spans(path: Path, device: torch.device) -> list[SpanHead]:
+    """Return the span heads of a model, in the order of their seeds; none where it was not trained for spans.
+
+    Raises:
+        WheelsError: where the file is damaged.
+    """
+    if not path.is_file():
+        return []
+    try:
+        tensors = load_tensors(path.read_bytes())
+        heads: list[SpanHead] = []
+        while f"{len(heads)}.spans_K" in tensors:
+            prefix = f"{len(heads)}."
+            own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            heads.append(SpanHead(own["spans_K"].tolist()))
+            heads[-1].load_state_dict(own)
+            if (bad := not_finite(heads[-1])) is not None:
+                raise WheelsError(f"{prefix}{bad} is no finite number")
+        return [head.requires_grad_(False).eval().to(device) for head in heads]
+    except Exception as error:
+        raise WheelsError(f"{path}: damaged or of another shape ({str(error).splitlines()[0]}); train again") from error
+
+
+def _by_seed(heads: Sequence[nn.Module], prefix: str = "") -> dict[str, torch.Tensor]:
+    """Return the tensors of heads, one for each seed, as they are stored."""
+    return {
+        f"{prefix}{seed}.{name}": value.detach().cpu().contiguous()
+        for seed, head in enumerate(heads)
+        for name, value in head.state_dict().items()
+    }
 
 
 def forget_places(folder: Path, teacher: str) -> None:

@@ -14,6 +14,7 @@ from wheels.agents.rl import paths
 from wheels.agents.rl.paths import Forks, play
 from wheels.data.tasks import Row
 from wheels.decoding.step import Step
+from wheels.decoding.trace import TEACHER, Trace
 from wheels.envs.episodes import EpisodeBatch
 from wheels.envs.settings import Start
 from wheels.envs.vector import DeferralVectorEnv
@@ -21,6 +22,8 @@ from wheels.metrics import sentence_scores
 from wheels.models.pair import Pair
 
 PRICE = 0.7
+DEAR = 0.98
+"""A price at which few states call: with many calls spans change little."""
 
 
 @pytest.fixture(scope="module", params=["llama", *slow("t5")])
@@ -39,11 +42,11 @@ class Forced:
 
     name, needs_teacher = "forced", False
 
-    def __init__(self, decisions: list[bool]) -> None:
-        self.decisions = decisions
+    def __init__(self, decisions: list[bool], price: float = PRICE) -> None:
+        self.decisions, self.price = decisions, price
 
     def __call__(self, step: Step) -> torch.Tensor:
-        call_B = margin_logit(step, torch.full(step.position_B.shape, PRICE)) > 0
+        call_B = margin_logit(step, torch.full(step.position_B.shape, self.price)) > 0
         position = int(step.position_B[0])
         return torch.tensor([self.decisions[position]]) if position < len(self.decisions) else call_B
 
@@ -83,11 +86,42 @@ def test_every_fork_is_the_difference_of_two_texts_of_the_engine(pair: Pair, mon
         assert float(forks.length_N[number]) == len(fork.stem.call_T)
 
 
+def test_every_span_is_the_difference_of_two_texts_of_the_engine(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That in which the teacher writes so many tokens at once, and that in which it writes one."""
+    rows, spans = rows_of(4), (2, 3)
+    made: list[paths.Fork] = []
+    once = Forks.of
+    monkeypatch.setattr(Forks, "of", classmethod(lambda cls, forks: made.extend(forks) or once(forks)))
+    starts = [replace(start, price=DEAR) for start in starts_of(rows)]
+    _, forks = play(environment(pair, rows), starts, margin_logit, states=4, greedy=True, spans=spans)
+    assert forks is not None
+    known = [path is None for fork in made for path in fork.spans.values()]
+    assert any(known) and not all(known), "some are known, others were written"
+    for number, fork in enumerate(made):
+        row, before = rows[fork.stem.start.index], fork.at.position
+
+        def text(size: int, fork: paths.Fork = fork, row: Row = row) -> Trace:
+            decisions = [*fork.stem.call_T[: fork.at.position], *[True] * size]
+            return write(pair, [row.source], Forced(decisions, DEAR), max_new_tokens=LIMIT)[0]
+
+        def score(trace: Trace, row: Row = row) -> float:
+            return sum(sentence_scores("chrf", [trace.text] * 2, [row.target, *row.references])) / 2
+
+        one = text(1)
+        for place, size in enumerate(spans):
+            several = text(size)
+            later = [trace.authors[before + long :].count(TEACHER) for trace, long in ((several, size), (one, 1))]
+            assert float(forks.span_reward_NK[number, place]) == pytest.approx(score(several) - score(one), abs=1e-3)
+            assert float(forks.span_calls_NK[number, place]) == later[0] - later[1]
+            assert float(forks.span_tokens_NK[number, place]) == several.tokens - one.tokens
+            assert float(forks.span_written_NK[number, place]) == min(size, several.tokens - before)
+
+
 def test_rows_of_the_environment_do_not_matter(pair: Pair) -> None:
     rows = rows_of(7)
     found = []
     for size in (1, 3):
-        stems, forks = play(environment(pair, rows, size), starts_of(rows), margin_logit, states=3)
+        stems, forks = play(environment(pair, rows, size), starts_of(rows), margin_logit, states=3, spans=(2, 4))
         assert forks is not None
         found.append((stems, forks))
     for stems, forks in found[1:]:
@@ -165,3 +199,10 @@ def test_what_the_teacher_is_asked_for_is_counted_once(pair: Pair, monkeypatch: 
     later = sum(other.calls - other.call_T[0] for other in others)
     assert later > 0
     assert sum(stem.teacher_tokens for stem in stems) == sum(len(stem.call_T) for stem in stems) + later
+    forks.clear()
+    asked.clear()
+    stems, _ = play(environment(pair, rows), starts_of(rows), margin_logit, states=3, spans=(2, 4))
+    stem_calls = sum(stem.calls for stem in stems)
+    first = sum(path.call_T[0] for fork in forks for path in (fork.other, *fork.spans.values()) if path is not None)
+    read = sum(len(stem.call_T) for stem in stems)
+    assert sum(stem.teacher_tokens for stem in stems) == read + sum(asked) - stem_calls - first

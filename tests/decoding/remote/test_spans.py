@@ -75,6 +75,7 @@ def test_a_stop_text_ends_the_call_and_not_the_text(pair, server, far):
         ("tokens:4096", SpanRule(MOST)),
         ("sentence", SpanRule(LONGEST, (". ", "! ", "? ", "\n"))),
         ("line", SpanRule(LONGEST, ("\n",))),
+        ("auto", SpanRule(LONGEST, chosen=True)),
     ],
 )
 def test_spans_by_name(given, rule):
@@ -85,5 +86,5 @@ def test_spans_by_name(given, rule):
     "given", ["", "tokens", "tokens:0", "tokens:4097", "tokens:-1", "tokens: 3", "word", "tokens:٣"]
 )
 def test_other_words_are_no_spans(given):
-    with pytest.raises(WheelsError, match="span must be tokens:N, sentence or line with N in 1 to 4096, got"):
+    with pytest.raises(WheelsError, match="span must be tokens:N, sentence or line with N in 1 to 4096, or auto, got"):
         SpanRule.of(given)
