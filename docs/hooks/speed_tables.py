@@ -42,6 +42,20 @@ def alone(*folders: str) -> str:
     return table([*head, *differences], rows)
 
 
+def rivals(*folders: str) -> str:
+    """Return deferral over the fastest teacher alone, and this engine's teacher over the others', by size and batch."""
+    rows = []
+    for folder in folders:
+        found = load(folder, "speed")
+        for batch in found["batches"]:
+            ways = {way["name"]: way for way in batch["contestants"]}
+            over = [_times(batch, "teacher", f"{name}-teacher-int8") for name in ("ct2", "llama")]
+            gain = _spread(ways["deferral"]["speedup"]) if "deferral" in ways else "not timed"
+            rows.append([found["teacher"], str(batch["batch_size"]), batch["reference"], gain, *over])
+    head = ["teacher", "batch", "fastest teacher alone", "deferral over it"]
+    return table([*head, "our teacher over CTranslate2's", "over llama.cpp's"], rows)
+
+
 def _marked(way: dict[str, Any], batch: dict[str, Any]) -> str:
     """Return the name of a way, in bold where it is the reference."""
     return f"**{way['label']}**" if way["name"] == batch["reference"] else str(way["label"])
@@ -56,12 +70,18 @@ def _spread(ratio: dict[str, float]) -> str:
     return f"{number(ratio['median'])} ({number(ratio['low'])} to {number(ratio['high'])})"
 
 
-def _over(batch: dict[str, Any], other: str) -> float:
-    """Return deferral's tokens a second over those of another system: the median over the rounds."""
+def _times(batch: dict[str, Any], one: str, other: str) -> str:
+    """Return the tokens a second of one system over those of another, where both were timed."""
+    timed = {way["name"] for way in batch["contestants"]}
+    return number(_over(batch, other, one)) if {one, other} <= timed else "not timed"
+
+
+def _over(batch: dict[str, Any], other: str, one: str = "deferral") -> float:
+    """Return the tokens a second of one system over those of another: the median over the rounds."""
     tokens = {way["name"]: way["tokens"] for way in batch["contestants"]}
     rounds = [each["seconds"] for each in batch["rounds"]]
-    share = tokens["deferral"] / tokens[other]
-    return statistics.median(share * each[other] / each["deferral"] for each in rounds)
+    share = tokens[one] / tokens[other]
+    return statistics.median(share * each[other] / each[one] for each in rounds)
 
 
 def growth(folder: str) -> str:
@@ -88,4 +108,4 @@ def _three(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-TABLES: dict[str, Callable[..., str]] = {"speed": speed, "every-way": alone, "growth": growth}
+TABLES: dict[str, Callable[..., str]] = {"speed": speed, "every-way": alone, "rivals": rivals, "growth": growth}
