@@ -93,7 +93,7 @@ def test_speed() -> None:
         ("speed_epyc_228m_int8", 8),
         *(("speed_epyc_109m_int8", n) for n in (1, 8)),
     ]
-    shown = "with 228M parameters\n  {:.2f} times at batch 1 and {:.2f} at batch 8, with 109M {:.2f} and {:.2f}. "
+    shown = "with 228M parameters {:.2f} times at batch 1 and {:.2f} at batch 8, with 109M {:.2f} and {:.2f}. "
     before = [(folder.replace("epyc", "random"), size) for folder, size in folders]
     shown += "On another processor {:.2f}, {:.2f}; {:.2f}, {:.2f}, without llama.cpp."
     shown = shown.format(*(speedup(*each) for each in (*folders, *before)))
