@@ -97,7 +97,11 @@ def lock_itself(place: Path, held: ExitStack) -> bool:
 def _sweep(place: Path) -> bool:
     """Remove what kills left of writing a file or a folder; return whether another process is writing it now."""
     is_held, name = False, re.compile(re.escape(f".{place.name}") + TEMPORARY)
-    for path in [path for path in place.parent.iterdir() if name.fullmatch(path.name)]:
+    try:
+        left = [path for path in place.parent.iterdir() if name.fullmatch(path.name)]
+    except PermissionError:  # a folder may be written to that may not be read
+        left = []
+    for path in left:
         try:
             with ExitStack() as held:
                 if lock_itself(path, held):

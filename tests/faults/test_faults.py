@@ -1,4 +1,4 @@
-"""The script that plays faults, on two commands; `python -m tests.faults.run` plays all of them."""
+"""The script that plays faults, on three commands; `python -m tests.faults.run` plays all of them."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="plays each command in a fork")
 def test_no_fault_changes_a_result():
     """A second process, a removed lock, kills and SIGTERM."""
-    wanted = ["--commands", "pretrain", "calibrate", "--faults", "two", "kill", "term", "--each", "3"]
+    wanted = ["--commands", "pretrain", "calibrate", "push", "--faults", "two", "kill", "term", "--each", "3"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.run", *wanted], cwd=ROOT, env=environment, capture_output=True, text=True,
