@@ -70,6 +70,13 @@ def test_a_checkpoint_that_is_stored_rounded_is_read_as_it_is(folder, kind, tmp_
         Pair.load(folder, tmp_path / "rounded", **asked)
 
 
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_rows_that_are_no_whole_blocks_are_refused(tmp_path, kind):
+    folder = save_artefact(tmp_path, "llama")
+    with pytest.raises(WheelsError, match=r"in int4: model.layers.0.self_attn.q_proj reads 24 numbers, and on a cpu"):
+        load_model(folder / "teacher", dtype="float32", quantization=kind)
+
+
 def test_what_is_missing_is_named(folder, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for kind, package in PACKAGES.items():

@@ -32,7 +32,7 @@ from wheels.models.adapters import merged
 from wheels.models.devices import Devices, computing_device, is_spread
 from wheels.models.in_file import described, stays_in_file
 from wheels.models.places import Place, missing_file, offline, place_of
-from wheels.models.quantization import quantization_config
+from wheels.models.quantization import check_blocks, quantization_config
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # What a folder or a hub id that is not what it should be raises inside transformers, safetensors and huggingface_hub.
@@ -132,6 +132,8 @@ def load_model(
             f"{what} has weights that are no finite numbers ({narrow}), first in {bad!r}: its training "
             "went wrong, or the number format is too narrow; give another model, or another dtype"
         )
+    if on_device.type == "cpu" and (stored or quantization is not None):
+        check_blocks(model, what)
     placed: Any = model
     loaded: PreTrainedModel = (placed if "device_map" in arguments else placed.to(on_device)).eval()
     return loaded

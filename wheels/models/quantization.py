@@ -42,3 +42,18 @@ def quantization_config(kind: str, dtype: torch.dtype, what: str) -> Any:
     from torchao.quantization import Int8WeightOnlyConfig
 
     return TorchAoConfig(Int8WeightOnlyConfig())
+
+
+def check_blocks(model: torch.nn.Module, what: str) -> None:
+    """Refuse layers that bitsandbytes cannot multiply on a CPU: it wants whole blocks of 4-bit weights in each row.
+
+    Raises:
+        WheelsError: naming the first of them.
+    """
+    for name, module in model.named_modules():
+        state, width = getattr(getattr(module, "weight", None), "quant_state", None), getattr(module, "in_features", 0)
+        if state is not None and width % state.blocksize:
+            raise WheelsError(
+                f"{what} in int4: {name} reads {width} numbers, and on a cpu bitsandbytes multiplies multiples of "
+                f"{state.blocksize} only; use int8"
+            )
