@@ -156,7 +156,7 @@ def assemble(rounded: Path, policy: Path, corpus: Path, folder: Path) -> None:
     """Put the rounded models, the trained heads, rounded too, and the corpus into one folder that can be moved."""
     from safetensors.torch import load, save
 
-    from wheels.models.artefact import forget_places
+    from wheels.models.artefact import SPANS, forget_places
 
     with new_folder(folder) as place:
         shutil.copytree(rounded, place, dirs_exist_ok=True)
@@ -164,7 +164,9 @@ def assemble(rounded: Path, policy: Path, corpus: Path, folder: Path) -> None:
         tensors = load((policy / "deferral" / "model.safetensors").read_bytes())
         heads = save({name: tensor.half() for name, tensor in tensors.items()})
         write_bytes(place / "deferral" / "model.safetensors", heads)
-        shutil.copy(policy / "deferral" / "config.json", place / "deferral")
+        for name in ("config.json", SPANS):
+            if (policy / "deferral" / name).is_file():  # a recipe may learn no spans
+                shutil.copy(policy / "deferral" / name, place / "deferral")
         forget_places(place, "teacher")
 
 
@@ -214,8 +216,8 @@ Both are small. News, long sentences, names and rare words are beyond them, othe
 
 Test split ({test_rows:,} rows), greedy, each model alone, as the weights stand here: rounded to float16, computed in
 float32. One vocabulary of {vocabulary:,} byte-level pieces. This folder is the student's, as `save_pretrained` leaves
-it; `teacher/` is the teacher's; `deferral/` holds the heads (`learned` and `regret`, seeds: {seeds}) and the
-thresholds, which were found on the validation split.
+it; `teacher/` is the teacher's; `deferral/` holds the heads (`learned` and `regret`, seeds: {seeds}) what
+spans gain, and the thresholds, which were found on the validation split.
 
 Made by `wheels demo --retrain` with `benchmarks/recipes/embedded-translation.yaml`, in {time}; the settings, seeds,
 versions and seconds of each stage stand in `resolved.json`. Another processor, or another number of threads, rounds

@@ -1,9 +1,9 @@
 """`python -m wheels.benchmarks.remote.money`: what quality costs in dollars, and how a ceiling is kept.
 
 The same texts are written under ceilings that are shares of what the teacher alone costs, its prompt cache counted: by
-calls that buy one token, several, or the rest of the text, paced by `--budget-dollars`; and by whole texts of the
-teacher, chosen by the head or as they come. Whole texts are chosen with all of them known: the dearest choice is made
-for free. The server is on the loopback (`wheels.benchmarks.remote.loopback`).
+calls that buy one token, several, the rest of the text, or what pays best, paced by `--budget-dollars`; and by whole
+texts of the teacher, chosen by the head or as they come. Whole texts are chosen with all of them known: the dearest
+choice is made for free. The server is on the loopback (`wheels.benchmarks.remote.loopback`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from wheels.decoding.methods.method import Method, deferral, student_only, teach
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.remote.pair import RemotePair
 from wheels.decoding.remote.prices import PICO, Prices, check_prices
+from wheels.decoding.remote.span import AUTO, check_span
 from wheels.decoding.remote.teacher import RemoteTeacher
 from wheels.decoding.step import Step
 from wheels.decoding.streaming import decode
@@ -37,6 +38,7 @@ from wheels.models.artefact import Artefact
 
 LONGEST = 64
 """Tokens of an output at most: so many buy the rest of any text."""
+WAYS = {AUTO: "calls of what pays best"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class MoneyConfig:
         ("prompt=0.40", "cached=0.10", "completion=1.60"), "dollars for a million tokens", check=check_prices
     )
     ceilings: tuple[float, ...] = option((0.25, 0.5, 1.0), "shares of what the teacher alone costs", share=True)
-    spans: tuple[int, ...] = option((1, 4, 8, LONGEST), "tokens that a call may buy", minimum=1)
+    spans: tuple[str, ...] = option(
+        (AUTO, "tokens:1", "tokens:4", "tokens:8", f"tokens:{LONGEST}"), "what a call buys", check=check_span
+    )
     batch_size: int = option(16, "texts in flight", minimum=1)
     resamples: int = option(1000, "resamples of the bootstrap", minimum=1)
 
@@ -82,12 +86,14 @@ class Bench:
         self.prices = Prices.of(config.prices)
         self.params = DecodeParams(max_new_tokens=LONGEST)
 
-    def write(self, method: Method, span: int, dollars: float | None = None) -> tuple[Written, list[Trace]]:
-        """Write all texts with the teacher far away."""
-        settings: dict[str, Any] = {"span": f"tokens:{span}", "prices": self.prices, "budget_dollars": dollars}
+    def write(self, method: Method | None, span: str, dollars: float | None = None) -> tuple[Written, list[Trace]]:
+        """Write all texts with the teacher far away; without a method, under a ceiling by the trained rule."""
+        settings: dict[str, Any] = {"span": span, "prices": self.prices, "budget_dollars": dollars}
         remote, here = RemoteTeacher(self.url, NAME, on_error="stop", **settings), self.artefact.pair
         pair = RemotePair(here.student, remote, here.tokenizer, prompt=here.prompt)
         sources = [row.source for row in self.rows]
+        if method is None:
+            method = deferral(rule_of(replace(self.artefact, pair=pair), "learned"), None, PACED)
         traces = decode(pair, sources, method, self.params, batch_size=self.config.batch_size)
         costs = [0 if trace.bill is None else self.prices.pico(trace.bill.usage) for trace in traces]
         spent = remote.ledger.spent
@@ -129,6 +135,8 @@ class Table:
         self.metrics, self.rows = bench.task.metrics, list[dict[str, Any]]()
         self.weights_ZN = resample_sentences(len(bench.rows), bench.config.resamples, 0)
         self.student = {metric: self._values(metric, student) for metric in self.metrics}
+        self.auto = dict[tuple[float | None, str], Any]()
+        """What calls that choose what they buy score under each ceiling, by metric."""
 
     def _values(self, metric: str, written: Written) -> Any:
         return sentence_statistics(metric, written.texts, self.references).resampled(self.weights_ZN)
@@ -144,23 +152,27 @@ class Table:
                 "value": float(values_Z[0]),
                 **interval(values_Z - self.student[metric], "more", "low", "high"),
             }
+            if way == WAYS[AUTO]:
+                self.auto[share, metric] = values_Z
+            elif (share, metric) in self.auto:
+                row[metric]["auto"] = interval(self.auto[share, metric] - values_Z, "more", "low", "high")
         self.rows.append(row)
         print(row, flush=True)
 
 
 def measure(bench: Bench) -> list[dict[str, Any]]:
     """Return the rows of the result."""
-    student, _ = bench.write(student_only(), 1)
-    teacher, _ = bench.write(teacher_only(), LONGEST)
+    student, _ = bench.write(student_only(), "tokens:1")
+    teacher, _ = bench.write(teacher_only(), f"tokens:{LONGEST}")
     table, count = Table(bench, student), len(bench.rows)
     table.add("student", replace(student, spent=0))
     gains = bench.gains()
     best = sorted(range(count), key=lambda index: -gains[index] / max(1, teacher.costs[index]))
-    paced = deferral(rule_of(bench.artefact, "learned"), None, PACED)
     for share in bench.config.ceilings:
         ceiling = round(share * sum(teacher.costs))
         for span in bench.config.spans:
-            table.add(f"calls of {span}", bench.write(paced, span, ceiling / PICO)[0], share, ceiling)
+            way = WAYS.get(span, f"calls of {span.removeprefix('tokens:')}")
+            table.add(way, bench.write(None, span, ceiling / PICO)[0], share, ceiling)
         table.add("whole texts, by gain", routed(student, teacher, best, ceiling), share, ceiling)
         table.add("whole texts, as they come", routed(student, teacher, range(count), ceiling), share, ceiling)
     table.add("teacher", replace(teacher, spent=sum(teacher.costs)))

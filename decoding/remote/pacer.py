@@ -8,9 +8,8 @@ and the threshold is the one that was calibrated to give the use `level`, as in 
 (`wheels.decoding.methods.online`). What is left is measured: the money by the ledger, the cost of a call by the latest
 of them, the states by the texts that have ended. So an error of any of the three, or a drift, is spread over the texts
 that are left. Where u >= 1 every state calls. The plan is to be done half a text before the end, for nobody knows how
-long the last one is. Under a low ceiling one call is more than half a percent of it. So the last one that the money
-pays for buys as many tokens as it pays for; and what is left after it goes to the first state whose call is as cheap,
-whatever its score.
+long the last one is. Under a low ceiling one call is more than half a percent of it. So what is left for less than two
+of them goes to the first state, whatever its score, and buys as many tokens as it pays for.
 
 The ledger holds the ceiling, whatever is decided here: a call that could pass it is not made.
 """
@@ -37,6 +36,8 @@ from wheels.models.pair import Pair
 
 LATEST = 100
 """Calls, and ended texts, that a mean is about: one of more forgets the oldest."""
+USUAL = 4
+"""Tokens that a call is taken to buy where that is chosen, until there has been one."""
 LAST = 4
 """Calls whose answers are not waited for together with others': what they cost decides about the rest."""
 
@@ -69,11 +70,12 @@ class DollarPacer:
         self.left = len(sequences) if total is None else total
         """Texts that have not ended."""
         length = sum(min(len(each.source), each.limit) for each in sequences) / max(1, len(sequences))
-        self.typical = max(1.0, length / remote.span.most)
+        usual = USUAL if remote.span.chosen else remote.span.most
+        self.typical = max(1.0, length / usual)
         """States of a text, as far as its source tells: as many as that has tokens."""
         self.states = Mean(0.0)
         """States of an ended text in which the rule was asked."""
-        self.cost = Mean(self.ledger.cost_of(round(length), remote.span.most))
+        self.cost = Mean(self.ledger.cost_of(round(length), usual))
         """Picodollars of a call."""
         self.drift = 0.0
         """What the level has beyond u."""
@@ -133,7 +135,7 @@ class DollarPacer:
             return False
         level = share + self.drift
         called = share >= 1 or level >= HIGHEST or (level > LOWEST and score > threshold_at(self.rule.levels, level))
-        called |= not self.waiting and self._money() < self.cost.value
+        called |= not self.waiting and self._money() < 2 * self.cost.value
         if share < 1:
             self.drift = min(max(self.drift + RATE * (share - called), LOWEST), 1.0)
         if called:

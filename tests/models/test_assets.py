@@ -83,6 +83,11 @@ def test_plain_transformers_loads_both_ends():
         assert AutoModelForSeq2SeqLM.from_pretrained(folder).dtype == torch.float32
 
 
+def test_it_knows_what_spans_gain(artefact):
+    (head,) = artefact.spans
+    assert head.spans_K.tolist() == [2, 4, 8]
+
+
 def test_it_was_made_by_the_recipe_beside_it():
     resolved = json.loads((embedded_folder() / "resolved.json").read_text(encoding="utf-8"))
     assert resolved["recipe"] == Recipe.read(RECIPE, SECTIONS).sections
@@ -148,13 +153,15 @@ def test_a_pair_that_is_put_together_can_be_moved(tiny, tmp_path):
     from wheels.models.artefact import save_deferral
     from wheels.policy.features import feature_width
     from wheels.policy.head import DeferralHead, HeadConfig
+    from wheels.policy.span_head import SpanHead
 
     tiny.save_student(tmp_path / "student")
     tiny.save_teacher(tmp_path / "teacher")
     round_pair(tmp_path / "student", tmp_path / "teacher", tmp_path / "rounded")
     head = DeferralHead(HeadConfig(feature_width(16), 8))
     trained = {"settings": {"student": "/here", "teacher": "/there", "output": "/away", "limit": 3}}
-    save_deferral(tmp_path / "policy", {"learned": [head]}, teacher="/there", prompt="{source}", trained=trained)
+    written = {"teacher": "/there", "prompt": "{source}", "trained": trained}
+    save_deferral(tmp_path / "policy", {"learned": [head]}, **written, spans=[SpanHead((2, 4))])
     (tmp_path / "corpus.tsv.xz").write_bytes(b"sentences")
     assemble(tmp_path / "rounded", tmp_path / "policy", tmp_path / "corpus.tsv.xz", tmp_path / "pair")
     (tmp_path / "pair").rename(tmp_path / "moved")
@@ -163,6 +170,7 @@ def test_a_pair_that_is_put_together_can_be_moved(tiny, tmp_path):
         (tmp_path / name).rename(tmp_path / f"gone-{name}")
     artefact = Artefact.load(tmp_path / "moved")
     assert artefact.pair.teacher.config.d_model == 24
+    assert [head.spans_K.tolist() for head in artefact.spans] == [[2, 4]]
     for name, tensor in head.state_dict().items():
         assert torch.equal(artefact.head("learned").state_dict()[name], tensor.half().float()), name
     assert "/" not in json.dumps(artefact.config["trained"])
@@ -170,7 +178,7 @@ def test_a_pair_that_is_put_together_can_be_moved(tiny, tmp_path):
 
 def test_the_recipe_gives_stages_for_a_work_folder_anywhere(tmp_path):
     stages = retrain_stages(DemoConfig(), tmp_path, Recipe.read(RECIPE, SECTIONS))
-    assert all(tmp_path in stage.result.parents for stage in stages)
+    assert all(tmp_path in place.parents for stage in stages for place in stage.results)
 
 
 @pytest.mark.slow

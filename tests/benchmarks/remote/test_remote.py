@@ -76,7 +76,20 @@ def test_both_run_on_the_embedded_pair(tmp_path):
     )
     rows = json.loads((tmp_path / "latency.json").read_text())["rows"]
     assert len(rows) == 1 + 2 * 3 * 2 and all(row["tokens_per_second"]["low"] > 0 for row in rows)
-    money.main(["--output", str(tmp_path), "--texts", "6", "--ceilings", "0.8", "--spans", "1,4", "--resamples", "10"])
+    money.main(
+        [
+            "--output",
+            str(tmp_path),
+            "--texts",
+            "6",
+            "--ceilings",
+            "0.8",
+            "--spans",
+            "auto,tokens:1,tokens:4",
+            "--resamples",
+            "10",
+        ]
+    )
     rows = {row["way"]: row for row in json.loads((tmp_path / "money.json").read_text())["rows"]}
     assert rows["student"]["dollars"] == 0 < rows["calls of 4"]["kept"] <= 1
     assert rows["teacher"]["dollars"] * 0.8 == pytest.approx(rows["calls of 1"]["ceiling"], rel=1e-6)

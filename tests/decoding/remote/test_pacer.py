@@ -44,7 +44,7 @@ def run(
     ledger = Ledger(PRICES, dollars)
     sequences = [Sequence(index, [0] * draw.randint(8, 30), 40) for index in range(texts)]
     lengths = [max(4, round(len(each.source) * draw.uniform(0.6, 1.2))) for each in sequences]
-    pacer = DollarPacer(rule, SimpleNamespace(span=SimpleNamespace(most=span), ledger=ledger), sequences)
+    pacer = DollarPacer(rule, SimpleNamespace(span=SimpleNamespace(most=span, chosen=False), ledger=ledger), sequences)
     spent, waiting, rest = [0] * texts, list[Sequence](), list(sequences)
     active = [rest.pop(0) for _ in range(flight)]
     while active:
@@ -106,7 +106,7 @@ def test_a_head_is_told_the_use_that_the_money_pays_for():
     )
     ledger = Ledger(Prices(1.0, 1.0), 5 * 11e-6)
     texts = [Sequence(index, [0] * 10, 20) for index in range(10)]
-    pacer = DollarPacer(rule, SimpleNamespace(span=SimpleNamespace(most=1), ledger=ledger), texts)
+    pacer = DollarPacer(rule, SimpleNamespace(span=SimpleNamespace(most=1, chosen=False), ledger=ledger), texts)
     pacer.decide(State(), texts[:1])
     assert told == pytest.approx([5 / (10 * 10 - 5)]), "five calls for ten texts, but for half a text"
 
