@@ -16,9 +16,10 @@ from wheels.decoding.methods.method import speculative, teacher_only
 from wheels.decoding.models.registry import has_fast_path
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.streaming import decode
+from wheels.errors import WheelsError, is_of_machine
 from wheels.models.devices import check_device
 from wheels.models.families import FamilyRefused, layer_windows, refusal
-from wheels.models.loading import DTYPES, Tokenizer, load_config, load_model, load_tokenizer
+from wheels.models.loading import DTYPES, Tokenizer, first_line, load_config, load_model, load_tokenizer
 from wheels.models.pair import Pair, kind_of
 
 BATCHES = (1, 8)
@@ -97,12 +98,21 @@ def check_model(name: str, model: PreTrainedModel, tokenizer: Tokenizer, texts: 
     """Compare what the engine writes with a model to what its own `generate` writes of each text alone.
 
     A twin of the model with noise in its weights drafts, so that drafts are taken back and read again.
+
+    Raises:
+        WheelsError: where its own `generate` fails.
     """
     kind = kind_of(model.config)
     window = next((size for size in layer_windows(model.config) if size is not None), None)
     alone = Pair.alone(model, tokenizer)
     drafted = Pair(twin_of(model), model, tokenizer)
-    expected = [own_tokens(alone, ids) for ids in alone.encode(texts)]
+    try:
+        expected = [own_tokens(alone, ids) for ids in alone.encode(texts)]
+    except Exception as error:
+        if isinstance(error, WheelsError) or is_of_machine(error):
+            raise
+        told = f"{type(error).__name__}: {first_line(error)}"
+        raise WheelsError(f"{name}: its own generate, with which texts are compared, ends with {told}") from error
     equal, accepted = {}, [0, 0]
     try:
         for batch in BATCHES:

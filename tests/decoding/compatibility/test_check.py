@@ -50,6 +50,15 @@ def test_a_family_is_exact(family):
     holds_what_was_found(family)
 
 
+def test_a_model_whose_own_generate_fails_is_one_line(monkeypatch):
+    def fail(pair: Pair, ids: list[int]) -> None:
+        raise RuntimeError("32 is not 4\nat dimension 3")
+
+    monkeypatch.setattr(checking, "own_tokens", fail)
+    with pytest.raises(WheelsError, match=r"^llama: its own generate, .*, ends with RuntimeError: 32 is not 4$"):
+        check_family("llama")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", OTHERS)
 def test_every_other_family_of_the_table_is_exact(family):
