@@ -207,6 +207,10 @@ class Fit(FitConfig):
     rise: float = 0.1
 
 
+ROUNDING = 1e-6
+"""Of a number in float32, with a margin."""
+
+
 def fit_pairs(head: DeferralHead, pairs: Pairs, settings: Fit) -> dict[str, float]:
     """Fit `shift(s, b)` in place, so that the gain predicts a call's gain in the metric; return the diagnostics.
 
@@ -256,8 +260,13 @@ def _descend(head: DeferralHead, pairs: Pairs, target_N: torch.Tensor, fitted: t
 
 
 def _slope(base_N: torch.Tensor, gain_N: torch.Tensor) -> float:
-    """Return the least-squares slope of the gains on the base."""
+    """Return the least-squares slope of the gains on the base; 0 of a base that is the same everywhere, but for rounding.
+
+    The mean of equal numbers may differ from them in its last digit, on some processors.
+    """
     centred_N = base_N - base_N.mean()
+    if float(centred_N.abs().max()) <= ROUNDING * float(base_N.abs().max()):
+        return 0.0
     return float((centred_N * gain_N).sum() / centred_N.square().sum().clamp(min=1e-9))
 
 
