@@ -260,9 +260,9 @@ def _descend(head: DeferralHead, pairs: Pairs, target_N: torch.Tensor, fitted: t
 
 
 def _slope(base_N: torch.Tensor, gain_N: torch.Tensor) -> float:
-    """Return the least-squares slope of the gains on the base; 0 of a base that is the same everywhere, but for rounding.
+    """Return the least-squares slope of the gains on the base; 0 of a base that is the same everywhere.
 
-    The mean of equal numbers may differ from them in its last digit, on some processors.
+    Rounding does not count as a difference: the mean of equal numbers may differ from them in its last digit.
     """
     centred_N = base_N - base_N.mean()
     if float(centred_N.abs().max()) <= ROUNDING * float(base_N.abs().max()):
