@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.agents.rl.mdp import no_spans
 from tests.agents.seed_runs import seed_run
 from tests.decoding.commands.test_calibrate import LIMIT, soft_pair, sources
 from tests.marks import slow
@@ -177,7 +178,7 @@ def test_a_round_is_what_the_policy_writes_and_its_forks(
 def forks_of(trainer: Trainer, count: int) -> Forks:
     features_NF, _ = states_of(trainer, count)
     one_N = torch.ones(count)
-    return Forks(features_NF, 0.2 * one_N, one_N, torch.rand(count), one_N, 0 * one_N, 0 * one_N)
+    return Forks(features_NF, 0.2 * one_N, one_N, torch.rand(count), one_N, 0 * one_N, 0 * one_N, *no_spans(count))
 
 
 def test_each_round_learns_from_all_forks_at_prices_that_have_followed_the_use(

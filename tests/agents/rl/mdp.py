@@ -18,6 +18,11 @@ from wheels.agents.rl.paths import Forks
 State = tuple[bool, ...]
 
 
+def no_spans(count: int) -> list[torch.Tensor]:
+    """What forks hold of spans where none are asked for."""
+    return [torch.empty(count, 0)] * 5
+
+
 @dataclass(frozen=True)
 class Texts:
     """Random rewards and lengths of all decision paths, at most `horizon` long."""
@@ -88,5 +93,7 @@ class Texts:
         reward_N, calls_N, tokens_N, entropy_N = torch.tensor(rows, dtype=torch.float64).T
         budget_N = torch.full_like(reward_N, self.budget)
         empty = torch.zeros(len(rows), 0)
-        known = Forks(empty, budget_N, torch.ones_like(reward_N), reward_N, calls_N + 1, tokens_N, entropy_N)
+        known = Forks(
+            empty, budget_N, torch.ones_like(reward_N), reward_N, calls_N + 1, tokens_N, entropy_N, *no_spans(len(rows))
+        )
         return known, torch.tensor(share, dtype=torch.float64), torch.tensor(place)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.agents.rl.mdp import Texts
+from tests.agents.rl.mdp import Texts, no_spans
 from wheels.agents.rl.agent import (
     LagrangianAgent,
     PCLAgent,
@@ -97,7 +97,7 @@ def noisy(count: int, seed: int = 0) -> tuple[Forks, torch.Tensor]:
     gain_N = 2 + features_NF[:, 0] + features_NF[:, 1]
     reward_N = 3 * gain_N + 3 * torch.randn(count, generator=draw)
     zero_N = torch.zeros(count)
-    return Forks(features_NF, budget_N, torch.ones(count), reward_N, calls_N, zero_N, zero_N), gain_N
+    return Forks(features_NF, budget_N, torch.ones(count), reward_N, calls_N, zero_N, zero_N, *no_spans(count)), gain_N
 
 
 SETTINGS = PCLSettings(alpha=0.5, epochs=6, batch=256, learning_rate=3e-3, weight_decay=0.1)
