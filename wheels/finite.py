@@ -50,8 +50,12 @@ def not_finite(model: torch.nn.Module) -> str | None:
 
 
 def plain_parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield what a tensor is made of: itself, or the numbers and scales of one that was rounded (torchao)."""
-    if not hasattr(tensor, "__tensor_flatten__"):
+    """Yield what a tensor is made of: itself, or the numbers and scales of one that was rounded (torchao).
+
+    One in shards stays whole: all processes must come to the same answer.
+    """
+    in_shards = type(tensor).__module__.startswith("torch.distributed")
+    if in_shards or not hasattr(tensor, "__tensor_flatten__"):
         yield tensor
         return
     for name in tensor.__tensor_flatten__()[0]:

@@ -51,7 +51,7 @@ def test_the_student_moves_and_the_head_alone_leaves_it(config: TrainConfig, tau
 
 @pytest.mark.slow
 def test_what_is_noted_of_the_turns(taught: TrainConfig) -> None:
-    run(replace(taught, student_texts=40, student_epochs=20, student_learning_rate=5e-3))
+    run(replace(taught, student_texts=160, student_epochs=20, student_learning_rate=5e-3))
     lines = lines_of(taught)
     turns = [line for line in lines if "divergence" in line]
     assert [line["turn"] for line in turns] == [1, 2]

@@ -214,7 +214,7 @@ def test_a_run_from_a_whole_cache_loads_no_teacher(data, folders, tmp_path, monk
     def refuse(*args, **kwargs):
         raise AssertionError("the teacher is loaded")
 
-    monkeypatch.setattr(cached_teacher, "load_model", refuse)
+    monkeypatch.setattr(cached_teacher.Loading, "teacher", refuse)
     again = run(config(data, tmp_path / "again", objective="kl", **shared))
     assert same(weights(again), weights(first))
     cut = config(data, tmp_path / "cut", objective="kl", **shared)

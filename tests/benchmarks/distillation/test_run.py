@@ -64,7 +64,7 @@ def test_a_sweep_goes_on_where_it_was_killed_to_the_same_result(data, tmp_path, 
     distillation.run(settings(tmp_path, data, "whole"))
     whole = tmp_path / "whole"
     calls: list[str] = []
-    write, load = distillation.write_texts, cached_teacher.load_model
+    write, load = distillation.write_texts, cached_teacher.Loading.teacher
 
     def dies(plan, model, place):
         calls.append(model.name)
@@ -73,7 +73,7 @@ def test_a_sweep_goes_on_where_it_was_killed_to_the_same_result(data, tmp_path, 
         write(plan, model, place)
 
     loads: list[str] = []
-    monkeypatch.setattr(cached_teacher, "load_model", lambda *a, **k: loads.append(a[0]) or load(*a, **k))
+    monkeypatch.setattr(cached_teacher.Loading, "teacher", lambda how, name: loads.append(name) or load(how, name))
     monkeypatch.setattr(distillation, "write_texts", dies)
     cut = settings(tmp_path, data, "cut")
     with pytest.raises(KeyboardInterrupt):
