@@ -78,7 +78,7 @@ def test_every_way_of_positions_goes_with_parts_on_disk(tmp_path, family):
     expected = written(plain, sources)
     own = {name: "cpu" for name, _ in (*model.named_parameters(recurse=False), *model.named_buffers(recurse=False))}
     parts = own | {name: "disk" for name, _ in model.named_children()}
-    teacher = dispatch_model(copy.deepcopy(model), parts, offload_dir=str(tmp_path))
+    teacher = dispatch_model(copy.deepcopy(model), parts, "cpu", offload_dir=str(tmp_path), force_hooks=True)
     assert next(teacher.parameters()).is_meta
     for _ in range(2):
         assert written(Pair.of(model, teacher, tokenizer), sources) == expected

@@ -52,7 +52,8 @@ def computing_device(devices: Devices) -> torch.device:
     """
     if not is_spread(devices):
         return check_device(str(devices))
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
 
 
 def logits_of(model: PreTrainedModel, reads: Mapping[str, torch.Tensor]) -> torch.Tensor:
