@@ -27,7 +27,9 @@ def model_folder(name: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=[*FILES]))
+        files, commit = [*FILES], revision or None
+        # Some releases list a commit's files on the Hub although it is off.
+        return Path(snapshot_download(repository, revision=commit, allow_patterns=files, local_files_only=offline()))
     except (HFValidationError, HfHubHTTPError, OSError, ValueError) as error:
         why = "the Hub is off (HF_HUB_OFFLINE=1), and not in its cache" if offline() else str(error).splitlines()[0]
         raise WheelsError(
