@@ -252,16 +252,16 @@ class Engine:
         if self.method.rule is None:
             return None
         step, allowed_R = self.passes.step(slots_R, output, teacher_RV), None
-        texts = [self.texts.sequence(slot) for slot in slots]
         if self.limited:
             allowed_R = permitted(self.method.mode, step.budget_B, step.position_B, step.calls_B, self.method.burst)
             if not bool(allowed_R.any()):
                 return None
         if self.online is None:
             wants_call_R = called(self.method.rule, step)
+            texts = map(self.texts.sequence, slots)
             choose_spans(self.method.rule, step, texts, lambda _: getattr(self.method.rule, "threshold", 0.0))
         else:
-            wants_call_R = self.online.decide(step, texts)
+            wants_call_R = self.online.decide(step, [self.texts.sequence(slot) for slot in slots])
         # Budget 1 calls whatever the rule says; outside strict mode such a text never comes here (`_calls_unasked`).
         return wants_call_R if allowed_R is None else (wants_call_R | (step.budget_B >= 1)) & allowed_R
 

@@ -216,7 +216,7 @@ Both are small. News, long sentences, names and rare words are beyond them, othe
 
 Test split ({test_rows:,} rows), greedy, each model alone, as the weights stand here: rounded to float16, computed in
 float32. One vocabulary of {vocabulary:,} byte-level pieces. This folder is the student's, as `save_pretrained` leaves
-it; `teacher/` is the teacher's; `deferral/` holds the heads (`learned` and `regret`, seeds: {seeds}) what
+it; `teacher/` is the teacher's; `deferral/` holds the heads (`learned` and `regret`, seeds: {seeds}), what
 spans gain, and the thresholds, which were found on the validation split.
 
 Made by `wheels demo --retrain` with `benchmarks/recipes/embedded-translation.yaml`, in {time}; the settings, seeds,

@@ -11,7 +11,7 @@ taken to be in its prompt cache. Without prices a request is taken to cost as mu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -59,17 +59,18 @@ class SpanScore(HeadScore):
         return read_B * torch.where(step.calls_B > 0, cached, self.prices.prompt)
 
 
-def choose_spans(rule: AnyRule, step: Step, texts: Sequence[Text], price_of: Callable[[Text], float]) -> None:
+def choose_spans(rule: AnyRule, step: Step, texts: Iterable[Text], price_of: Callable[[Text], float]) -> None:
     """Note how many tokens the next call of each text should buy, where a rule chooses that.
 
     Args:
         rule: Decides about calls.
         step: The states of the texts.
-        texts: The texts.
+        texts: The texts; looked at only where lengths are chosen.
         price_of: What a call of a text has to gain, in what the rule scores.
     """
     score = rule.score if isinstance(rule, Rule) else None
     if isinstance(score, SpanScore):
-        prices = torch.tensor([price_of(text) for text in texts], device=step.position_B.device)
-        for text, size in zip(texts, score.sizes(step, prices), strict=True):
+        chosen = list(texts)
+        prices = torch.tensor([price_of(text) for text in chosen], device=step.position_B.device)
+        for text, size in zip(chosen, score.sizes(step, prices), strict=True):
             text.span = size

@@ -268,11 +268,8 @@ def read_heads(path: Path, config: HeadConfig) -> dict[str, list[DeferralHead]]:
         heads: dict[str, list[DeferralHead]] = {}
         for rule, seed in keys:
             head = DeferralHead(config)
-            prefix = f"{rule}.{seed}."
-            head.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
-            if (bad := not_finite(head)) is not None:
-                raise WheelsError(f"{prefix}{bad} is no finite number")
-            heads.setdefault(rule, []).append(head.requires_grad_(False).eval())
+            _fill(head, tensors, f"{rule}.{seed}.")
+            heads.setdefault(rule, []).append(head)
         return heads
     except OSError as error:
         raise WheelsError(f"cannot read {path}: {error.strerror or error}; train again") from error
@@ -293,14 +290,24 @@ def read_spans(path: Path, device: torch.device) -> list[SpanHead]:
         heads: list[SpanHead] = []
         while f"{len(heads)}.spans_K" in tensors:
             prefix = f"{len(heads)}."
-            own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-            heads.append(SpanHead(own["spans_K"].tolist()))
-            heads[-1].load_state_dict(own)
-            if (bad := not_finite(heads[-1])) is not None:
-                raise WheelsError(f"{prefix}{bad} is no finite number")
-        return [head.requires_grad_(False).eval().to(device) for head in heads]
+            head = SpanHead(tensors[f"{prefix}spans_K"].tolist())
+            _fill(head, tensors, prefix)
+            heads.append(head.to(device))
+        return heads
     except Exception as error:
         raise WheelsError(f"{path}: damaged or of another shape ({str(error).splitlines()[0]}); train again") from error
+
+
+def _fill(head: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str) -> None:
+    """Give a head its stored tensors, those whose names begin so; it is frozen.
+
+    Raises:
+        WheelsError: where a number is not finite.
+    """
+    head.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+    if (bad := not_finite(head)) is not None:
+        raise WheelsError(f"{prefix}{bad} is no finite number")
+    head.requires_grad_(False).eval()
 
 
 def _by_seed(heads: Sequence[nn.Module], prefix: str = "") -> dict[str, torch.Tensor]:
