@@ -1,4 +1,4 @@
-"""Token ids in, token ids out: the `/v1/completions` of vLLM, which `wheels serve` speaks too.
+"""Token ids in, token ids out: the `/v1/completions` of vLLM, which `wheels serve` speaks too, and what others have.
 
 A causal model continues its prompt: the source and all that was written. `wheels serve` is sent the two apart
 (`written_token_ids`), so that it continues the output of an encoder-decoder, and a model that has rules about the first
@@ -14,7 +14,8 @@ from typing import Any
 from wheels.decoding.remote.protocol import Answer, Span, TextSoFar
 from wheels.decoding.remote.span import SpanRule
 from wheels.decoding.sampling import Sampling
-from wheels.endpoints.client import Client, completion_of, content_of
+from wheels.endpoints.client import Client
+from wheels.endpoints.dialects import ask
 from wheels.endpoints.faults import AnswerUnusable, RequestRefused, mapping
 from wheels.endpoints.probe import Probe
 from wheels.endpoints.usage import usage_of
@@ -25,7 +26,7 @@ OURS = {"method": "deferral", "teacher_budget": 1.0, "rule": "random"}
 
 
 class Completions:
-    """A model behind `/v1/completions`.
+    """A model behind `/v1/completions`, or what another server has in its place (`wheels.endpoints.dialects`).
 
     Args:
         client: Sends the requests.
@@ -44,7 +45,7 @@ class Completions:
             WheelsError: where the request fails or is refused (`wheels.endpoints.faults`), and so costs nothing.
         """
         body = self.body(texts, rule, sampling)
-        whole = self.client.retried(lambda: completion_of(content_of(self.client.fetch(body))))
+        whole = ask(self.client, body)
         answers = self.answers(whole, len(texts), rule.most)
         read = [len(text.source) + len(text.written) for text in texts]
         wrote = [0 if answer.span is None else len(answer.span.tokens) for answer in answers]
@@ -67,6 +68,7 @@ class Completions:
         else:
             prompts = [[*text.source, *text.written] for text in texts]
             body["prompt"] = prompts if self.probe.batches else prompts[0]
+            body["repetition_penalty"] = 1.0  # else it may be that of the model's `generation_config.json`
         if rule.stops:
             body["stop"] = list(rule.stops)
         if not sampling.greedy:

@@ -20,8 +20,8 @@ from wheels.decoding.remote.prices import Prices
 from wheels.decoding.remote.protocol import Answer, TextSoFar
 from wheels.decoding.remote.span import SpanRule
 from wheels.decoding.sampling import Sampling
-from wheels.endpoints.address import endpoint_url
 from wheels.endpoints.client import Client
+from wheels.endpoints.dialects import teacher_url
 from wheels.endpoints.faults import RequestFailed, RequestRefused, ServerRefused
 from wheels.endpoints.probe import Probe, probe_cost, probe_of
 from wheels.endpoints.retry import Patience
@@ -38,10 +38,11 @@ REASONS = 20
 
 
 class RemoteTeacher:
-    """A model behind a server of vLLM or `wheels serve` that writes tokens for a student.
+    """A model behind a server of vLLM, SGLang, llama.cpp or `wheels serve` that writes tokens for a student.
 
     Args:
-        url: The server, such as `http://host:8000/v1`.
+        url: The server, such as `http://host:8000/v1`; of SGLang `http://host:30000/generate`, and of llama.cpp
+            `http://host:8080/completion`.
         model: What the server knows the model by.
         key_variable: The environment variable that holds the server's key; the default one may be missing, for no key.
         timeout: Seconds for one request, from the search for the host to the last byte.
@@ -84,9 +85,8 @@ class RemoteTeacher:
             prices, budget_dollars, ledger, max_requests=max_teacher_requests, max_tokens=max_teacher_tokens
         )
         patience = Patience(attempts, timeout, base=0.25, cap=2.0, longest=10.0)
-        address = endpoint_url(url, "/completions")
         self.client = Client(
-            address, key_variable=key_variable, patience=patience, workers=WORKERS, before=self.ledger.send
+            teacher_url(url), key_variable=key_variable, patience=patience, workers=WORKERS, before=self.ledger.send
         )
         self.breaker = Breaker() if breaker is None else breaker
         self.failures: dict[str, int] = {}

@@ -213,29 +213,27 @@ def said_of(response: Response) -> str:
     return message_of(content) if code >= 400 else f"it redirects to {headers.get('Location', 'nowhere')!r}"
 
 
-def completion_of(content: bytes) -> dict[str, Any]:
-    """Return the object of an answer that has choices.
+def completion_of(whole: Any) -> dict[str, Any]:
+    """Return an answer that has choices.
 
     Raises:
-        Again: for what is no JSON: an answer that was cut short on its way.
+        Again: for what is no object.
         RequestRefused, ServerRefused: for an error in place of an answer.
     """
-    whole = json_of(content)
+    if not isinstance(whole, dict):
+        raise Again("an answer that is no JSON object")
     if not isinstance(whole.get("choices"), list) or not whole["choices"]:
         raise_error_of(whole)
     return whole
 
 
-def json_of(content: bytes) -> dict[str, Any]:
-    """Return the object of an answer.
+def value_of(content: bytes) -> Any:
+    """Return what an answer holds.
 
     Raises:
-        Again: where it is none.
+        Again: for what is no JSON: an answer that was cut short on its way.
     """
     try:
-        value = parse_json(content, "the answer")
+        return parse_json(content, "the answer")
     except WheelsError:
         raise Again("an answer that is no JSON") from None
-    if not isinstance(value, dict):
-        raise Again("an answer that is no JSON object")
-    return value

@@ -17,8 +17,8 @@ from typing import Any, TypeGuard
 
 import torch
 
-from wheels.endpoints.address import endpoint_url
-from wheels.endpoints.client import Client, completion_of, content_of
+from wheels.endpoints.client import Client
+from wheels.endpoints.dialects import ask, teacher_url
 from wheels.endpoints.faults import AnswerUnusable, mapping
 from wheels.endpoints.probe import Probe, probe_of
 from wheels.endpoints.retry import Patience
@@ -67,7 +67,7 @@ def scores_of(logits_TV: torch.Tensor, text: Sequence[int], k: int) -> TokenScor
 
 
 class ScoringTeacher:
-    """A model behind a server of vLLM or `wheels serve` that scores texts for the training of a student.
+    """A model behind a server of vLLM, SGLang or `wheels serve` that scores texts for the training of a student.
 
     Args:
         client: Sends the requests.
@@ -118,8 +118,7 @@ class ScoringTeacher:
         Raises:
             WheelsError: where the server does not answer, or cannot be a teacher of this student.
         """
-        address = endpoint_url(url, "/completions")
-        client = Client(address, key_variable=key_variable, patience=patience, workers=WORKERS)
+        client = Client(teacher_url(url), key_variable=key_variable, patience=patience, workers=WORKERS)
         with closing(client):
             found = probe_of(client, model, tokenizer)
             yield cls(client, model, found, vocab_size=vocab_size, is_seq2seq=is_seq2seq)
@@ -167,7 +166,7 @@ class ScoringTeacher:
         else:
             prompts = [[*source, *text] for source, text in zip(sources, texts, strict=True)]
             body |= {"prompt": prompts if self.probe.batches else prompts[0], "max_tokens": 1}
-        whole = self.client.retried(lambda: completion_of(content_of(self.client.fetch(body))))
+        whole = ask(self.client, body)
         read = sum(map(len, sources)) + sum(map(len, texts))
         self.usage += usage_of(mapping(whole.get("usage")), read, 0)
         found = {mapping(choice).get("index"): mapping(choice) for choice in whole["choices"]}
@@ -186,7 +185,7 @@ class ScoringTeacher:
             raise AnswerUnusable(
                 self.client.with_address(
                     "gives no log-probabilities of a prompt (prompt_logprobs); a teacher that scores texts is a server "
-                    "of vLLM or `wheels serve`"
+                    "of vLLM, SGLang or `wheels serve`"
                 )
             )
         own = told[-len(text) :]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel
@@ -27,13 +27,16 @@ class FakeVllm(ThreadingHTTPServer):
         shows_end: Whether an end token is among the ids.
     """
 
+    handler: "type[Handler]"
+    path = "/v1"
+    listing: ClassVar[dict[str, Any]] = {"id": NAME, "object": "model", "owned_by": "vllm", "max_model_len": LIMIT}
     daemon_threads = True
     request_queue_size = 256
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: Tokenizer, *, batches: bool = True, shows_end: bool = True
     ) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(("127.0.0.1", 0), self.handler)
         self.model, self.tokenizer, self.batches, self.shows_end = model, tokenizer, batches, shows_end
         self.ends = {model.generation_config.eos_token_id}
         self.bodies: list[dict[str, Any]] = []
@@ -44,12 +47,12 @@ class FakeVllm(ThreadingHTTPServer):
         """Plays a fault instead of the answer; returns whether it has."""
         self.change: Callable[[dict[str, Any]], Any] = lambda answer: answer
         """Makes another answer of one."""
-        self.listed: Any = [{"id": NAME, "object": "model", "owned_by": "vllm", "max_model_len": LIMIT}]
+        self.listed: Any = [dict(self.listing)]
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+        return f"http://127.0.0.1:{self.server_address[1]}{self.path}"
 
     @property
     def asked(self) -> list[dict[str, Any]]:
@@ -179,9 +182,14 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
+FakeVllm.handler = Handler
+
+
 @contextlib.contextmanager
-def fake_vllm(model: PreTrainedModel, tokenizer: Tokenizer, **settings: Any) -> Iterator[FakeVllm]:
-    server = FakeVllm(model, tokenizer, **settings)
+def fake_vllm(
+    model: PreTrainedModel, tokenizer: Tokenizer, kind: type[FakeVllm] = FakeVllm, **settings: Any
+) -> Iterator[FakeVllm]:
+    server = kind(model, tokenizer, **settings)
     try:
         yield server
     finally:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.decoding.remote.fake_native import FakeSglang
 from tests.decoding.remote.fake_vllm import NAME, FakeVllm, Handler, fake_vllm
 from tests.decoding.tiny import make_pair
 from wheels.decoding.teacher_forcing import teacher_logits
@@ -21,7 +22,7 @@ from wheels.models.pair import Pair
 SOURCES = [[5, 6, 7], [8], [9, 10, 11, 12], [13, 3]]
 TEXTS = [[6, 7], [9, 10, 11, 5], [8], [7, 7, 7]]
 QUICK = Patience(2, 30.0, base=0.001)
-SERVERS = ["vllm", "wheels llama", "wheels t5"]
+SERVERS = ["vllm", "sglang", "wheels llama", "wheels t5"]
 
 
 def asked(pair: Pair, url: str, model: str) -> AbstractContextManager[ScoringTeacher]:
@@ -33,8 +34,9 @@ def asked(pair: Pair, url: str, model: str) -> AbstractContextManager[ScoringTea
 def there(request: Any) -> Iterator[tuple[Pair, ScoringTeacher]]:
     kind, _, family = request.param.partition(" ")
     pair = make_pair(family or "llama")
-    if kind == "vllm":
-        with fake_vllm(pair.teacher, pair.tokenizer) as server, asked(pair, server.url, NAME) as teacher:
+    if kind in ("vllm", "sglang"):
+        made = FakeSglang if kind == "sglang" else FakeVllm
+        with fake_vllm(pair.teacher, pair.tokenizer, made) as server, asked(pair, server.url, NAME) as teacher:
             yield pair, teacher
         return
     if not all(map(find_spec, ("fastapi", "uvicorn", "openai"))):
