@@ -119,6 +119,7 @@ def gap(step: Step):
     return best_B2[:, 1] - best_B2[:, 0]
 
 
+@pytest.mark.slow
 def test_calibrate_returns_a_model_with_thresholds_and_leaves_the_other(tiny):
     rows = [Row(" ".join("abcdefgh"[start : start + 4]), "") for start in range(5)] * 8
     own = wheels.Rule("gap", gap, label="calls where the two best tokens are close")

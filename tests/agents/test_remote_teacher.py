@@ -94,6 +94,7 @@ def test_an_environment_writes_the_same_texts_and_goes_on_from_its_states(pair, 
         DeferralVectorEnv(1, there, ROWS, reward="logprob")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["head", pytest.param("student", marks=pytest.mark.slow)])
 def test_what_is_learnt_is_the_same(config: TrainConfig, server: Served, tmp_path: Path, part: str) -> None:  # noqa: F811
     settings = {"seeds": 1, "pseudo_references": 0, "baselines": ("router",), "train": part, "turns": 1}

@@ -113,6 +113,7 @@ def written(pair: Pair, sources: list[str], prompt: Prompt) -> list[tuple[int, .
 ALONE = ("--teacher-budget", "0", "--rule", "random")
 
 
+@pytest.mark.slow
 def test_generate_reads_messages_and_texts_as_the_model_was_trained(asked, trained: Path):
     rows = [{"messages": turns(2)[:3]}, {"messages": turns(3)}, {"source": "What is {one}?"}]
     sources = [Conversation(turns(2)[:3]), Conversation(turns(3)[:3]), "What is {one}?"]

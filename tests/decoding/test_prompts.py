@@ -175,6 +175,7 @@ def test_a_store_that_grows_for_ever_is_seen(monkeypatch):
     assert not is_flat([sizes(engine) for _ in engine.run()])
 
 
+@pytest.mark.slow
 def test_many_prompts_are_answered_in_order():
     pair = make_pair("t5")
     texts = [TEXTS[number * 7 % len(TEXTS)] for number in range(COUNT)]

@@ -112,6 +112,7 @@ class Walk:
         return float((said - scratch).square().mean().sqrt() / (scratch - exact).square().mean().sqrt())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_long_walk_in_float32_is_reading_from_scratch(family):
     walk = Walk(family, torch.float32, ROUNDS).run()

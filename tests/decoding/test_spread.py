@@ -47,6 +47,7 @@ def written(pair: Pair, sources=SOURCES) -> dict[str, list[tuple[int, ...]]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ON_DISK)
 def test_a_teacher_that_lies_on_disk_in_part(tmp_path, family):
     folder = save_artefact(tmp_path / family, family)
@@ -70,6 +71,7 @@ def test_auto_puts_a_teacher_where_there_is_room(tmp_path):
     assert written(pairs[1]) == written(pairs[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bart", "gpt2", "bloom", "gemma3_text", "m2m_100", "pegasus_x", "umt5"])
 def test_every_way_of_positions_goes_with_parts_on_disk(tmp_path, family):
     model = small_model(family)
@@ -109,6 +111,7 @@ def split(teacher: Any) -> Any:
     return teacher
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "t5", "bart"])
 def test_layers_on_two_devices(family):
     model = small_model(family)

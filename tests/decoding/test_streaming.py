@@ -27,6 +27,7 @@ def test_a_trace_says_what_ran_both_models():
 TEXTS = ["a b c", "d", "e f g h", "a", "b c", "d e f"] * 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [deferral(RULES["random"].at(0.5)), *slow(teacher_only(), speculative(2))])
 def test_any_number_of_texts_is_written_in_order_as_if_at_once(monkeypatch, method):
     pair, params = make_pair("t5"), DecodeParams(max_new_tokens=6, sampling=Sampling(1.0), seed=3)

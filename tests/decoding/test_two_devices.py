@@ -42,6 +42,7 @@ def test_tensors_of_two_devices_do_not_meet():
         assert isinstance(torch.zeros(2, device=AWAY), Elsewhere) and isinstance(here.to(AWAY), Elsewhere)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("family", ["t5", "llama"])
 def test_texts_are_the_same(family, way):
@@ -55,6 +56,7 @@ def test_texts_are_the_same(family, way):
     assert [trace.authors for trace in found] == [trace.authors for trace in expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [teacher_only(), speculative(3)], ids=["calls", "drafts"])
 def test_texts_of_two_tokenizers_are_the_same(how):
     pair, budget = text_pair("t5", "t5"), {} if how.verifier else {"budget": 1.0}

@@ -25,6 +25,7 @@ def student(data, tmp_path) -> str:
     return str(run(config(data, tmp_path / "student", max_steps=1)))
 
 
+@pytest.mark.slow
 @needs_peft
 def test_the_student_ends_with_weights_of_the_adapters_rank(data, student, tmp_path, caplog):
     before, after = weights(tmp_path / "student"), weights(run(config(data, tmp_path / "out", student=student, **LORA)))
@@ -39,6 +40,7 @@ def test_the_student_ends_with_weights_of_the_adapters_rank(data, student, tmp_p
     assert "LoRA of rank 2: " in caplog.text and "weights are trained, and merged into the student" in caplog.text
 
 
+@pytest.mark.slow
 @needs_peft
 def test_a_run_that_was_cut_short_ends_with_the_same_weights(data, student, tmp_path, monkeypatch):
     whole = run(config(data, tmp_path / "whole", student=student, **LORA))
@@ -47,6 +49,7 @@ def test_a_run_that_was_cut_short_ends_with_the_same_weights(data, student, tmp_
     assert same(weights(run(settings)), weights(whole))
 
 
+@pytest.mark.slow
 @needs_peft
 @pytest.mark.parametrize("role", ["student", "teacher"])
 def test_an_adapter_writes_what_the_merged_model_writes(student, tmp_path, role, capsys):

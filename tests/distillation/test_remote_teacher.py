@@ -40,6 +40,7 @@ def check_same(here: Path, there: Path) -> None:
     assert read_json(here / "finished.json")["teacher_tokens"] == read_json(there / "finished.json")["teacher_tokens"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [8, 300])
 def test_a_served_encoder_decoder_teaches_as_one_at_hand(t5: Pair, data, tmp_path, k):
     if not all(map(find_spec, ("fastapi", "uvicorn", "openai"))):
@@ -58,6 +59,7 @@ def test_a_served_encoder_decoder_teaches_as_one_at_hand(t5: Pair, data, tmp_pat
                    for name, value in weights(here).items() if "weight" in name), "nothing is learnt"  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_server_of_vllms_fields_teaches_a_causal_student_and_is_asked_once(llama: Pair, data, tmp_path, monkeypatch):
     student, teacher = str(llama.save_student(tmp_path / "s")), str(llama.save_teacher(tmp_path / "t"))
     settings = {"student": student, "cached_logits": 8} | QUICK

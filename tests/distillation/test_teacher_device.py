@@ -38,6 +38,7 @@ def test_the_loss_and_what_is_cached_are_the_same(data, folders, tmp_path):
         torch.testing.assert_close(away, here, rtol=1e-6, atol=1e-6)  # its sums are of other operators
 
 
+@pytest.mark.slow
 def test_the_loss_across_tokenizers_is_the_same(data, models, tmp_path):  # noqa: F811
     settings = config(data, tmp_path / "out", **models, **BOTH)
     task = load_task(data)

@@ -55,6 +55,7 @@ def test_the_loss_is_the_divergence_where_spellings_meet_and_cross_entropy(data,
     assert len(rows) * 3 < met < items, "at both ends and between, and not everywhere"
 
 
+@pytest.mark.slow
 def test_a_teacher_of_another_kind_teaches_too(data, models, tmp_path, caplog):
     teacher = str(run(config(data, tmp_path / "causal", family="llama", vocab_size=280, max_steps=1, eval_limit=0)))
     before = weights(tmp_path / "student")

@@ -81,6 +81,7 @@ class Recorder:
         return step.noise_B < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=20.0, top_k=6)])
 def test_states_and_tokens_are_the_engines_on_the_same_path(pair: Pair, sampling: Sampling) -> None:
     env = make(pair, budget=0.5, sampling=sampling)
@@ -119,6 +120,7 @@ def test_rewards_are_minus_the_regret_of_what_the_student_wrote(pair: Pair) -> N
                 break
 
 
+@pytest.mark.slow
 def test_the_terminal_reward_is_the_scaled_metric_at_the_end(t5_pair: Pair) -> None:
     env = make(t5_pair, reward="terminal", terminal_scale=0.5)
     plain, both = make(t5_pair), make(t5_pair, reward="regret+terminal", terminal_scale=0.5)

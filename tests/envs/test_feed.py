@@ -31,6 +31,7 @@ def play(envs: DeferralVectorEnv) -> dict[int, list[int]]:
     return tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 4, 16])
 def test_each_text_is_played_once_whatever_the_rows(pair: Pair, rows: int) -> None:
     envs = make(pair, rows, mode="strict")

@@ -116,6 +116,7 @@ def test_the_gate_learns_its_gain_and_pays_for_later_calls() -> None:
     assert figures["held_out_r2"] > 1.3 * figures["held_out_r2_warm_start"]
 
 
+@pytest.mark.slow
 def test_a_fit_begins_at_the_warm_start_and_is_the_same_again() -> None:
     forks, _ = noisy(1500)
     agent = PCLAgent(head_of(), SETTINGS, price=2.0)
@@ -182,6 +183,7 @@ def test_a_warm_start_that_tells_nothing_still_has_a_scale() -> None:
     assert figures["kappa"] > 0
 
 
+@pytest.mark.slow
 def test_the_price_decides_what_a_later_call_costs() -> None:
     forks, _ = noisy(6000)
     gains = []

@@ -63,6 +63,7 @@ def starts_of(rows: list[Row]) -> list[Start]:
     return [Start(index, 5, 0.3, PRICE) for index in range(len(rows))]
 
 
+@pytest.mark.slow
 def test_every_fork_is_the_difference_of_two_texts_of_the_engine(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = rows_of(3)
     made: list[paths.Fork] = []
@@ -86,6 +87,7 @@ def test_every_fork_is_the_difference_of_two_texts_of_the_engine(pair: Pair, mon
         assert float(forks.length_N[number]) == len(fork.stem.call_T)
 
 
+@pytest.mark.slow
 def test_every_span_is_the_difference_of_two_texts_of_the_engine(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """That in which the teacher writes so many tokens at once, and that in which it writes one."""
     rows, spans = rows_of(4), (2, 3)
@@ -117,6 +119,7 @@ def test_every_span_is_the_difference_of_two_texts_of_the_engine(pair: Pair, mon
             assert float(forks.span_written_NK[number, place]) == min(size, several.tokens - before)
 
 
+@pytest.mark.slow
 def test_rows_of_the_environment_do_not_matter(pair: Pair) -> None:
     rows = rows_of(7)
     found = []

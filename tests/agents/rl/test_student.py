@@ -177,6 +177,7 @@ def test_a_mean_divergence_is_over_all_states_whatever_the_batches(monkeypatch: 
     assert mean_divergence(pair, gated(visits, ALWAYS), "kl") == 0.0
 
 
+@pytest.mark.slow
 def test_a_turn_teaches_all_that_was_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nine texts in ten; a run that goes on reads the student that there was."""
     pair, taught = soft_pair(), []
@@ -211,6 +212,7 @@ def test_few_kept_tokens_bound_the_divergence_from_below() -> None:
     assert 0 < few < whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["kl", *slow("rkl", "jsd")])
 def test_a_student_learns_where_it_writes(objective: str) -> None:
     pair = soft_pair("llama")
@@ -225,6 +227,7 @@ def test_a_student_learns_where_it_writes(objective: str) -> None:
     assert not pair.student.training and all(weight.grad is None for weight in pair.student.parameters())
 
 
+@pytest.mark.slow
 def test_an_environment_and_an_engine_see_the_taught_student() -> None:
     """Both keep copies of a model's weights (the fast path) and must make new ones."""
     double = soft_pair()

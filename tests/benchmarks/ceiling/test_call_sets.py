@@ -47,6 +47,7 @@ def test_a_rule_without_any_call_is_the_student(pair: Pair) -> None:
     assert alone.teacher_tokens == 0
 
 
+@pytest.mark.slow
 def test_the_search_finds_what_every_set_of_calls_makes(pair: Pair) -> None:
     searches = {row: RowSearch([], 10_000) for row in range(len(SOURCES))}
     search(searches, writer_of(pair).write, lambda count: None)

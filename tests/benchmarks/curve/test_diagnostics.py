@@ -93,6 +93,7 @@ def test_outputs_are_read_again_in_batches_of_the_size_asked_for(model: Path, da
     assert read and max(read) <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budgets", [(0.0, 1.0), pytest.param((1.0,), marks=pytest.mark.slow)])
 def test_only_the_ends_leave_nothing_to_look_at(model: Path, data: Path, budgets: tuple[float, ...]) -> None:
     curve = run(settings(model, data, budgets=budgets))

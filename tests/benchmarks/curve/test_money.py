@@ -142,6 +142,7 @@ def served_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pa
         yield folder, f"{server.url}/v1"
 
 
+@pytest.mark.slow
 def test_a_curve_with_the_teacher_at_an_address_is_that_of_the_same_teacher_here(served_folder, tmp_path):
     folder, url = served_folder
     settings: dict[str, Any] = {

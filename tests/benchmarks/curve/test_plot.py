@@ -112,6 +112,7 @@ def test_no_text_lies_on_another_or_outside(figure: Figure) -> None:
             assert not box.overlaps(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "budgets", [(0.0, 1.0), *(pytest.param(few, marks=pytest.mark.slow) for few in ((0.0, 0.2, 1.0), (0.3,)))]
 )

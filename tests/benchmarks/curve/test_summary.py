@@ -45,6 +45,7 @@ def test_every_rule_seed_and_budget_has_a_point(curve: dict[str, Any], world: Me
     assert len(curve["points"]) == len(wanted)
 
 
+@pytest.mark.slow
 def test_a_point_adds_its_records_up(curve: dict[str, Any], world: Measured) -> None:
     key = PointKey("learned", 1, 0.2)
     records = world.outputs[key]

@@ -52,6 +52,7 @@ def test_where_nothing_keeps_it_the_teacher_alone_and_only_that_is_timed(config,
     assert ending("advise", config) == []
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_allowed_moves_the_floor(config):
     bench = Bench.open(config, config.output)
     bench.calibrate()

@@ -57,6 +57,7 @@ def test_everything_is_measured_and_kept(config, capsys, monkeypatch):
     assert json.loads((folder / "frontier.json").read_text()) == found
 
 
+@pytest.mark.slow
 def test_a_cost_is_what_the_traces_counted(config):
     bench = Bench.open(config, config.output)
     bench.calibrate()

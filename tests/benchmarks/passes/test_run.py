@@ -154,6 +154,7 @@ def test_what_is_refused(values, message):
         PassesConfig(**values)
 
 
+@pytest.mark.slow
 def test_results_of_other_settings_are_kept(config, tmp_path):
     once = replace(config, families=("lookup",), metrics=("chrf",))
     run(once)

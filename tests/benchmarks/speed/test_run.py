@@ -142,6 +142,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert ran == [(name, 1) for name in [*names, *names[2:], *names[:2]]]
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_configuration_or_engine_is_refused(
     config: SpeedConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +159,7 @@ def test_a_folder_of_another_configuration_or_engine_is_refused(
         run(once)
 
 
+@pytest.mark.slow
 def test_outputs_that_differ_are_never_hidden(
     config: SpeedConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

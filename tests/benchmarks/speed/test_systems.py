@@ -236,6 +236,7 @@ def test_keys_and_values_of_the_source_are_not_made_again_by_a_step() -> None:
     assert cost.moved == 8 * (own + cross + gated + bias + 14 * 24 + (1 + 4) * 2 * 16)
 
 
+@pytest.mark.slow
 def test_the_machine_is_measured() -> None:
     machine = Machine.measure(torch.device("cpu"), torch.float32)
     assert 1e8 < machine.bandwidth < 1e13 and 1e8 < machine.peak < 1e15

@@ -61,6 +61,7 @@ def test_the_student_alone_writes_its_own_text(student, teacher):
         assert own.startswith(trace.text) and trace.own_tokens == (0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("student", "teacher", "span", "seed"),
     [("llama", "llama", "tokens:1", 1), ("t5", "t5", "tokens:3", 0), ("llama", "t5", "tokens:1", 0)],

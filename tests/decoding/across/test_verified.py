@@ -57,6 +57,7 @@ def universal(pair: TextPair, source: str) -> str:
     return str(pair.teacher_tokenizer.decode(ids[0, tokens.shape[1] :], skip_special_tokens=True)).strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("draft", "batch_size"), [(4, 8), (2, 1), (7, 2)])
 def test_the_text_is_that_of_universal_assisted_generation(pair, draft, batch_size):
     traces = write(pair, SOURCES, speculative(draft), batch_size=batch_size, **LONG)
@@ -87,6 +88,7 @@ def test_the_students_text_stands_where_all_is_tolerated(pair):
         assert trace.text.startswith(own.text[: len(trace.text) - 4]), "all but what the teacher adds at the end"
 
 
+@pytest.mark.slow
 def test_a_rule_calls_and_the_call_verifies(pair):
     method = verified(Rule("third", score=lambda step: (step.position_B % 3 == 1).double()).at(0.5), tolerance=0.5)
     found = [write(pair, SOURCES, method, batch_size=size, **LONG) for size in (1, 8)]
@@ -109,6 +111,7 @@ def test_a_teacher_draws_by_the_number_of_its_own_token():
         assert own.startswith(trace.text) and (not trace.finished or own == trace.text)
 
 
+@pytest.mark.slow
 def test_sampled_drafts_leave_the_teachers_distribution(pair):
     """Of the first two characters, which do not depend on how a text is spelled: a chi-square of two samples."""
     settings = {"sampling": Sampling(temperature=3.0), "max_new_tokens": 4, "batch_size": 300}

@@ -125,6 +125,7 @@ def test_the_search_ends_when_a_threshold_gives_the_budget(monkeypatch):
     assert [point.threshold for point in points] == pytest.approx([9 * (1 - budget) for budget in BUDGETS])
 
 
+@pytest.mark.slow
 def test_the_threshold_of_one_budget_misses_another():
     pair, rule = soft_pair(), RULES["entropy"]
     low, high = calibrate(pair, sources(), rule, BUDGETS, max_new_tokens=LIMIT)

@@ -60,6 +60,7 @@ def test_drafts_are_verified_by_text(call):
     assert texts[0] == texts[1] != [""] * len(SOURCES)
 
 
+@pytest.mark.slow
 def test_a_threshold_of_other_calls_is_refused_and_one_of_these_is_kept(call, pair):
     wanted = ("generate", "--model", "model", "--input", "texts.txt", "--rule", "margin", "--teacher-budget", "0.5")
     data = ("--data", "rows.jsonl", "--source", "text", "--budgets", "0.3,0.5", "--rules", "margin,learned")

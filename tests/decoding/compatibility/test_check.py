@@ -155,6 +155,7 @@ def test_a_name_that_is_no_family_is_refused(family):
         check_family(family)
 
 
+@pytest.mark.slow
 def test_a_folder_is_checked_with_its_own_weights(tmp_path):
     pair = make_pair("llama")
     save_model(pair.teacher.float(), pair.tokenizer, tmp_path)
@@ -167,6 +168,7 @@ def test_a_recurrent_folder_is_refused_before_its_weights_are_read(tmp_path):
     assert check_folder(tmp_path).refused == refusal(small_config("mamba"))
 
 
+@pytest.mark.slow
 def test_the_command_prints_what_it_found_and_writes_it(tmp_path, capsys):
     file = tmp_path / "found.json"
     assert main(["models", "--check", "llama,mamba", "--output", str(file)]) == 0

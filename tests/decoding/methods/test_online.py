@@ -244,6 +244,7 @@ def test_a_row_that_was_never_asked_is_counted_whole():
     assert (chosen.thresholds[0.2].calls, chosen.thresholds[0.2].tokens) == (1, 3)
 
 
+@pytest.mark.slow
 def test_deferral_counts_before_the_teacher_has_written(monkeypatch):
     """A call is counted when it is decided: what is settled afterwards changes nothing."""
     changes: list[tuple[int, int]] = []
@@ -267,6 +268,7 @@ def test_one_seed_one_output_and_the_order_matters():
     assert authors(sources, mode="average") == authors(sources[::-1], mode="average")
 
 
+@pytest.mark.slow
 def test_times_decide_nothing(monkeypatch):
     """How many rows wait for the teacher follows from measured times, but not here: another run would differ."""
     monkeypatch.setattr(engine, "costs_of", lambda *_: pytest.fail("times were measured"))
@@ -275,6 +277,7 @@ def test_times_decide_nothing(monkeypatch):
         use_of("average")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["random", "foresight"])
 def test_other_rules_keep_it_too(name):
     levels = ((0.05, 20.0), (0.3, 0.0)) if name == "foresight" else RULES[name].levels
@@ -351,6 +354,7 @@ def test_a_curve_on_other_data_keeps_its_budgets(folder, mode, kept, monkeypatch
     assert ("and then moved" in (output / "report.html").read_text()) == kept
 
 
+@pytest.mark.slow
 def test_generate_writes_online(folder, capsys):
     command = ["generate", "--model", str(folder / "model"), "--input", str(folder / "hard.jsonl"), "--rule", "entropy",
                "--budget-mode", "online", "--teacher-budget", "0.6", "--max-new-tokens", str(LIMIT)]  # fmt: skip

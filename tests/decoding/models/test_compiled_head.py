@@ -110,6 +110,7 @@ def single(pair: Pair) -> Pair:
     return pair
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "seed"), [("t5", 0), ("gpt2", 2)])
 @pytest.mark.parametrize("kind", [HeadScore, RouterScore])
 def test_the_student_computes_it_in_its_own_pass(family, seed, kind, monkeypatch):

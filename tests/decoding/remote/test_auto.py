@@ -84,6 +84,7 @@ def varied() -> SpanHead:
     return head
 
 
+@pytest.mark.slow
 def test_what_is_bought_depends_on_the_state_alone(pair, server, far):
     """Not on other texts, nor on what the student writes meanwhile; and the teacher wrote all of it."""
     found = []

@@ -57,6 +57,7 @@ def test_every_token_is_that_of_the_teacher_at_hand(family, budget):
     assert any(trace.teacher_tokens for trace in found)
 
 
+@pytest.mark.slow
 def test_draws_are_the_same_in_every_run(family):
     pair, server = family
     settings: dict[str, Any] = {"sampling": Sampling(1.2), "seed": 3, **LONG}

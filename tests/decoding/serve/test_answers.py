@@ -26,6 +26,7 @@ def expected(model: Model, texts: list[str], seed: int = 0, temperature: float =
     return model.generate(texts, rule=rule, seed=seed, sampling=Sampling(temperature), **how)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [
     {}, {"teacher_budget": 0.3, "mode": "strict"}, {"temperature": 1.3, "seed": 2**40},
     *slow({"teacher_budget": 0.0}, {"teacher_budget": 1.0}, {"teacher_budget": 0.5, "rule": "entropy"},

@@ -79,6 +79,7 @@ def is_as_asked(page: Page, panel: int, server: Served, text: str, **more: Any) 
     assert [author for _, author in written(page, panel)] == [each["author"] for each in expected["authors"]]
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_text_that_is_typed_is_written_in_two_colours_with_its_costs(page: Page, priced: Served) -> None:
     assert page.read("document.getElementById('text').value") == EXAMPLE
@@ -279,6 +280,7 @@ def test_a_server_without_a_key_answers_to_no_other_name(server: Served) -> None
         assert http.get("/", headers={"Host": "example.org"}).status_code == 403
 
 
+@pytest.mark.slow
 def test_the_models_list_says_which_budgets_there_are(server: Served) -> None:
     with server.http as http:
         (told,) = http.get("/v1/models").json()["data"]

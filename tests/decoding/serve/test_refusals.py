@@ -206,6 +206,7 @@ def fuzzed(rng: random.Random, names: list[str]) -> bytes:
     return content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
 def test_no_body_makes_the_server_fail(server: Served, path: str) -> None:
     """300 bodies, each wrong in another way: 200 or 4xx, and each refusal is an error object."""
