@@ -36,6 +36,9 @@ STUDENT_OBJECTIVES = ("kl", "rkl", "jsd")
 BASELINES = ("paired", "gate", "router", "reinforce")
 """Rules that the agent is compared with, each with a head of its own; `regret`, its warm start, is always there."""
 
+BY_ROWS = {"texts": (12_000, 20), "student_texts": (12_000, 20), "reinforce_texts": (51_200, 256)}
+"""How many texts are written where nobody says it, and how many of one row at most: few rows take little time."""
+
 data_option = option_group("data")
 OF_PROMPT = prompt_options(option_group("prompt"), "the one that the student was trained with")
 OF_TEACHER = teacher_options(option_group(ELSEWHERE))
@@ -74,7 +77,9 @@ class TrainConfig:
     budgets: tuple[float, ...] = option((0.05, 0.1, 0.2, 0.3, 0.5), "grid of budgets that get a price", share=True)
     train: str = option("head", "head alone, or the student in turns with it", choices=TRAINED_PARTS)
     turns: int = student_option(2, "times that it is taught, before the head's own training", minimum=1)
-    student_texts: int = student_option(12_000, "texts that are written in a turn", minimum=1)
+    student_texts: int | None = student_option(
+        None, "texts that are written in a turn (default: 12000, 20 of a row at most)", minimum=1
+    )
     student_objective: str = student_option("kl", "divergence from the teacher", choices=STUDENT_OBJECTIVES)
     student_epochs: int = student_option(2, "passes over the texts of a turn", minimum=1)
     student_learning_rate: float = student_option(5e-4, "highest learning rate of the student", minimum=0.0)
@@ -89,7 +94,9 @@ class TrainConfig:
     )
     price: float = agent_option(2.0, "nats per teacher token, with --agent pcl", minimum=0.0)
     rounds: int = agent_option(3, "rounds of rollout, forks and fit; 0 leaves the warm start", minimum=0)
-    texts: int = agent_option(12_000, "texts that are written, and forked, in a round", minimum=1)
+    texts: int | None = agent_option(
+        None, "texts that are written, and forked, in a round (default: 12000, 20 of a row at most)", minimum=1
+    )
     forks: int = agent_option(16, "states of a text in which both actions are taken, at most", minimum=1)
     pseudo_references: int = agent_option(
         4, "texts sampled from the teacher that a text is scored against, beside its reference", minimum=0
@@ -109,7 +116,9 @@ class TrainConfig:
         (), "rules to train beside it: " + ", ".join(BASELINES) + " (regret always is)", choices=BASELINES
     )
     router_rows: int = baseline_option(3000, "rows that the router (of whole texts) learns from", minimum=1)
-    reinforce_texts: int = baseline_option(51_200, "texts that reinforce writes, four of each prompt", minimum=256)
+    reinforce_texts: int | None = baseline_option(
+        None, "texts that reinforce writes, four of each prompt (default: 51200, 256 of a row at most)", minimum=256
+    )
     pairs: int = baseline_option(24_000, "states continued with and without a call, for paired", minimum=1)
     max_new_tokens: int = data_option(128, "longest output, in tokens", minimum=1)
     calibrate: bool = calibration_option(True, "find thresholds on the validation split after training")
@@ -141,6 +150,12 @@ class TrainConfig:
         object.__setattr__(self, "spans", tuple(sorted(set(self.spans))))
         if self.train == "student":
             self._check_student()
+
+    def count_of(self, name: str, rows: int) -> int:
+        """Return a number of texts of `BY_ROWS`: the one given, else what the rows bear."""
+        most, a_row = BY_ROWS[name]
+        given: int | None = getattr(self, name)
+        return min(most, a_row * rows) if given is None else given
 
     def _check_student(self) -> None:
         """Refuse settings that a student cannot be trained with."""

@@ -59,6 +59,14 @@ def sentence_metric(config: TrainConfig, task: Task) -> str:
     return metric if metric != "bleu" else "chrf"
 
 
+def thresholds_of(config: TrainConfig) -> tuple[int, int]:
+    """Return how many rules and seeds need thresholds, and for how many budgets."""
+    trained = trained_rules(config)
+    names = config.calibration_rules or [rule for rule in RULE_NAMES if rule not in TRAINED or rule in trained]
+    scored = sum(config.seeds if rule in TRAINED else 1 for rule in names if rule not in KNOWN_RATE)
+    return scored, sum(0 < budget < 1 for budget in set(config.calibration_budgets))
+
+
 def workload(config: TrainConfig, rows: int, validation: int) -> list[str]:
     """Return what the run is going to do, a line for each stage.
 
@@ -67,16 +75,14 @@ def workload(config: TrainConfig, rows: int, validation: int) -> list[str]:
         rows: of the training split.
         validation: rows to calibrate on.
     """
-    rounds = f"{config.rounds} rounds of {config.texts} texts and their forks"
+    rounds = f"{config.rounds} rounds of {config.count_of('texts', rows)} texts and their forks"
     trained = trained_rules(config)
     heads = f"{config.seeds} x {', '.join(trained)}"
     lines = [f"training on {rows} rows: up to {config.states} states, heads {heads}; then {rounds} for each seed"]
     if config.train == "student":
-        lines = [f"first the student learns, in {config.turns} turns of {config.student_texts} texts; then", *lines]
+        texts = config.count_of("student_texts", rows)
+        lines = [f"first the student learns, in {config.turns} turns of {texts} texts; then", *lines]
     if not config.calibrate:
         return [*lines, "no calibration: `wheels calibrate` finds thresholds later"]
-    names = config.calibration_rules or [rule for rule in RULE_NAMES if rule not in TRAINED or rule in trained]
-    scored = sum(config.seeds if rule in TRAINED else 1 for rule in names if rule not in KNOWN_RATE)
-    budgets = sum(0 < budget < 1 for budget in set(config.calibration_budgets))
-    what = effort(scored, budgets, validation)
+    what = effort(*thresholds_of(config), validation)
     return [*lines, f"then calibration: {what}; --calibration-rules, -budgets and -limit choose less"]

@@ -16,6 +16,7 @@ from pathlib import Path
 from accelerate import Accelerator, InitProcessGroupKwargs
 
 from wheels.agents.config import TrainConfig
+from wheels.agents.estimate import foretold
 from wheels.agents.plan import calibration_of, sentence_metric, workload
 from wheels.agents.reports import ReportedMetrics, Reports, reporting
 from wheels.agents.runlog import identity_of
@@ -85,14 +86,16 @@ def _train(config: TrainConfig, task: Task, prompt: Prompt, reports: Reports, he
     patient = InitProcessGroupKwargs(timeout=timedelta(days=30))
     accelerator = Accelerator(cpu=config.device == "cpu", kwargs_handlers=[patient])
     rows = readable_rows(pair, task.train[: config.limit], f"{task.name}: train", config.bad_rows)
-    if accelerator.is_main_process:
-        validation = len(task.splits.get("validation", ())[: config.calibration_limit])
-        for line in workload(config, len(rows), validation):
-            log.info(line)
     sources, most = [row.source for row in rows], config.max_tokens_in_flight
     size = rows_for(pair, sources, config.max_new_tokens, config.batch_size, most)
     bounded = replace(config, batch_size=size)
     metric = sentence_metric(config, task)
+    if accelerator.is_main_process:
+        validation = len(task.splits.get("validation", ())[: config.calibration_limit])
+        for line in workload(config, len(rows), validation):
+            log.info(line)
+        if told := foretold(bounded, pair, rows, metric, validation):
+            log.info(told)
     rows = with_pseudo_references(pair, rows, bounded, output / ".training", accelerator)
     heads: dict[str, list[DeferralHead]] = {}
     prices, spans = [], []

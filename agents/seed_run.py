@@ -13,6 +13,7 @@ from wheels.agents.config import TrainConfig
 from wheels.agents.regression.warm_start import WarmStart
 from wheels.agents.runlog import Metrics, shared_chunks
 from wheels.data.tasks import Row
+from wheels.envs.vector import DeferralVectorEnv
 from wheels.models.pair import Pair
 
 TURN_DRAWS = 10_007
@@ -49,6 +50,10 @@ class SeedRun:
         """Return the parts of a long job, each of which is kept (`wheels.agents.runlog.shared_chunks`)."""
         return shared_chunks(self.folder, name, range(count), make, self.accelerator, title)
 
+    def count_of(self, name: str) -> int:
+        """Return a number of texts, such as `texts`, for these rows."""
+        return self.config.count_of(name, len(self.rows))
+
     def draws(self, number: int) -> int:
         """Return a seed of its own for each numbered job of each turn."""
         return self.seed * 1_000_003 + self.turn * TURN_DRAWS + number
@@ -68,3 +73,20 @@ class SeedRun:
             width=config.width,
             vocab_size=self.pair.vocab_size,
         )
+
+
+def environment_of(
+    config: TrainConfig, pair: Pair, rows: Sequence[Row], metric: str, scale: float = 1.0
+) -> DeferralVectorEnv:
+    """Return the environment of a run: its reward is the metric of the finished text, in points, times `scale`."""
+    return DeferralVectorEnv(
+        config.batch_size,
+        pair,
+        rows,
+        reward="terminal",
+        metric=metric,
+        terminal_scale=scale,
+        max_new_tokens=config.max_new_tokens,
+        budget=config.budgets,
+        observed=(),
+    )

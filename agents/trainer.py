@@ -28,7 +28,7 @@ from wheels.agents.rl.lagrangian import PriceTable, non_increasing
 from wheels.agents.rl.paths import Forks, play
 from wheels.agents.rl.student import take_turn
 from wheels.agents.runlog import Checkpoints, chunks_are_whole, reading, shared_chunks
-from wheels.agents.seed_run import SeedRun
+from wheels.agents.seed_run import SeedRun, environment_of
 from wheels.data.tasks import Row
 from wheels.decoding.methods.method import teacher_only
 from wheels.decoding.params import DecodeParams
@@ -51,7 +51,7 @@ TURN_STATES = 50_000
 SETTLED = 0.01
 """How near the use of the greedy gate must come to each budget."""
 SETTLE_TEXTS = 2000
-"""Texts that it is measured on."""
+"""Texts that it is measured on, at most."""
 SETTLE_TRIES = 6
 """Times that the prices are moved, at most."""
 SETTLE_ROUND = 1000
@@ -148,7 +148,7 @@ class Trainer:
         spans = self.config.spans
 
         def make(_: int) -> Mapping[str, torch.Tensor]:
-            starts = self._starts(agent, SPAN_ROUND, self.config.texts)
+            starts = self._starts(agent, SPAN_ROUND, self.run.count_of("texts"))
             forks, counts = self._forked("span-forks", starts, agent, "texts with spans", SPAN_STATES, spans)
             target_NY = span_targets(forks, agent.price(forks.budget_N), self.config.alpha, agent.kappa or 1.0)
             head, figures = fit_spans(spans, forks, target_NY, self.run.seed)
@@ -162,7 +162,7 @@ class Trainer:
     def take_turn(self) -> None:
         """Teach the student on what the warm start's policy writes, under each budget at its starting price."""
         agent = self._agent(self._states())
-        take_turn(self.run, self._environment, self._starts(agent, 0, self.config.student_texts), agent.logit)
+        take_turn(self.run, self._environment, self._starts(agent, 0, self.run.count_of("student_texts")), agent.logit)
 
     def _states(self) -> States:
         """Return states with their regrets, clipped; `judged` counts all that the teacher has read for them."""
@@ -230,7 +230,7 @@ class Trainer:
         Returns:
             The forks; the use and the tokens of each budget; and the tokens that the teacher was asked for.
         """
-        starts, title = self._starts(agent, number, self.config.texts), f"texts of round {number + 1}"
+        starts, title = self._starts(agent, number, self.run.count_of("texts")), f"texts of round {number + 1}"
         forks, counts = self._forked(f"forks-{number}", starts, agent, title, self.config.forks)
         use, tokens = used(counts, self.config.budgets)
         return forks, use, tokens, int(counts[:, 3].sum())
@@ -269,7 +269,7 @@ class Trainer:
         """Whether the forks of the rounds before are whole: only the policy of its own round could make them again."""
         if done > self.config.rounds:
             return True
-        parts = range(-(-self.config.texts // CHUNK))
+        parts = range(-(-self.run.count_of("texts") // CHUNK))
         return all(chunks_are_whole(self.run.folder, f"forks-{number}", parts) for number in range(done))
 
     def _settle(self, agent: PCLAgent) -> None:
@@ -281,7 +281,7 @@ class Trainer:
             return
         budgets = self.config.budgets
         for attempt in range(SETTLE_TRIES):
-            starts = self._starts(agent, SETTLE_ROUND + attempt, min(SETTLE_TEXTS, self.config.texts))
+            starts = self._starts(agent, SETTLE_ROUND + attempt, settling(self.config, len(self.run.rows)))
             stems, _ = play(self._environment, starts, agent.logit, greedy=True)
             counts = [[stem.start.budget, stem.calls, len(stem.call_T)] for stem in stems]
             asked = sum(stem.teacher_tokens for stem in stems)
@@ -314,18 +314,8 @@ class Trainer:
 
     @cached_property
     def _environment(self) -> DeferralVectorEnv:
-        """The environment: its reward is the metric of the finished text, in points."""
-        return DeferralVectorEnv(
-            self.config.batch_size,
-            self.run.pair,
-            self.run.rows,
-            reward="terminal",
-            metric=self.run.metric,
-            terminal_scale=1.0,
-            max_new_tokens=self.config.max_new_tokens,
-            budget=self.config.budgets,
-            observed=(),
-        )
+        """The environment of this seed's texts."""
+        return environment_of(self.config, self.run.pair, self.run.rows, self.run.metric)
 
     def _note(self, agent: PCLAgent, number: int, figures: Mapping[str, float], use: Use, tokens: Use) -> None:
         """Write the figures of a round."""
@@ -345,6 +335,11 @@ class Trainer:
         shown = self.run.accelerator.is_main_process
         title = f"{title} (seed {self.run.seed})"
         return tqdm(total=total, desc=title, unit=unit, file=sys.stderr, disable=not shown or None)
+
+
+def settling(config: TrainConfig, rows: int) -> int:
+    """Return how many texts prices are measured on: a greedy gate writes a row under a budget in one way only."""
+    return min(SETTLE_TEXTS, config.count_of("texts", rows), rows * len(config.budgets))
 
 
 def used(counts: torch.Tensor, budgets: Sequence[float]) -> tuple[Use, Use]:

@@ -11,14 +11,13 @@ from wheels.agents.regression.paired import Fit, collect_pairs, fit_pairs
 from wheels.agents.regression.warm_start import explained, fit_gate, fit_router
 from wheels.agents.rl.agent import starting_prices
 from wheels.agents.rl.reinforce import ReinforceSettings, reinforce
-from wheels.agents.seed_run import SeedRun
+from wheels.agents.seed_run import SeedRun, environment_of
 from wheels.data.tasks import Row
 from wheels.decoding.methods.method import student_only, teacher_only
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.remote.pair import writing_whole_texts
 from wheels.decoding.streaming import decode
 from wheels.decoding.teacher_forcing import teacher_force
-from wheels.envs.vector import DeferralVectorEnv
 from wheels.metrics import sentence_scores
 from wheels.models.pair import Pair
 from wheels.policy.head import DeferralHead
@@ -89,17 +88,8 @@ def _router(run: SeedRun, *_: Any) -> Fitted:
 def _reinforce(run: SeedRun, warm: DeferralHead, states: States, kappa: float) -> Fitted:
     """Train the warm start by policy gradient, in the environment of the agent."""
     config, head = run.config, warm.frozen_copy()
-    settings = ReinforceSettings(rounds=config.reinforce_texts // A_ROUND, seed=run.seed)
-    env = DeferralVectorEnv(
-        config.batch_size,
-        run.pair,
-        run.rows,
-        reward="terminal",
-        metric=run.metric,
-        terminal_scale=1.0 / kappa,
-        max_new_tokens=config.max_new_tokens,
-        observed=(),
-    )
+    settings = ReinforceSettings(rounds=run.count_of("reinforce_texts") // A_ROUND, seed=run.seed)
+    env = environment_of(config, run.pair, run.rows, run.metric, 1.0 / kappa)
     table = starting_prices(head, config.budgets, settings.alpha, states[0][:20_000])
     reinforce(env, head, table, settings, run.folder / "reinforce", lambda told: run.metrics.write({"rounds": told}))
     return head, {"texts": settings.rounds * A_ROUND, "prices": table.prices}

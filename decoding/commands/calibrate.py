@@ -196,9 +196,14 @@ def _origin(artefact: Artefact, rule: Rule, seed: int) -> list[Any]:
     return [rule.name, seed, artefact.head_digest(rule.name, seed) if rule.head is not None else None]
 
 
+def decodes(rules: int, budgets: int) -> tuple[int, int]:
+    """Return the fewest and the most decodes of a calibration: one for each rule and seed, then for each budget."""
+    return rules * (1 + budgets), rules * (1 + ROUNDS * budgets)
+
+
 def effort(rules: int, budgets: int, rows: int) -> str:
-    """Return what a calibration takes: a decode for each rule and seed, then 1 to `ROUNDS` for each of its budgets."""
-    few, many = rules * (1 + budgets), rules * (1 + ROUNDS * budgets)
+    """Return what a calibration takes."""
+    few, many = decodes(rules, budgets)
     return f"{rules * budgets} thresholds ({rules} x {budgets} budgets): {few} to {many} decodes of {rows} rows"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from wheels.agents.config import TrainConfig
+from wheels.agents.config import BY_ROWS, TrainConfig
 from wheels.errors import WheelsError
 
 AT_LEAST_ONE = (
@@ -38,3 +38,11 @@ def test_the_grid_is_in_order_and_has_no_budget_whose_price_is_known() -> None:
     assert config(budgets=(0.5, 0.0, 0.2, 1.0, 0.5)).budgets == (0.2, 0.5)
     with pytest.raises(WheelsError, match=r"at least one value above 0 and below 1, got \[0.0, 1.0\]"):
         config(budgets=(0.0, 1.0))
+
+
+@pytest.mark.parametrize("name", BY_ROWS)
+def test_few_rows_bring_few_texts_and_720_as_many_as_any(name: str) -> None:
+    """720 rows are the smallest training split of a committed result."""
+    most, a_row = BY_ROWS[name]
+    assert [config().count_of(name, rows) for rows in (1, 8, 720, 10**6)] == [a_row, 8 * a_row, most, most]
+    assert [config(**{name: most + 5}).count_of(name, rows) for rows in (1, 10**6)] == [most + 5] * 2, "what is given"

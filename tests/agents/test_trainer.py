@@ -21,7 +21,7 @@ from wheels.agents.rl.agent import LagrangianAgent, PCLAgent, PCLSettings
 from wheels.agents.rl.lagrangian import Gains, PriceTable
 from wheels.agents.rl.paths import Forks, play
 from wheels.agents.rl.paths import Path as Text
-from wheels.agents.trainer import SETTLE_TRIES, Trainer, used, with_pseudo_references
+from wheels.agents.trainer import SETTLE_TRIES, Trainer, settling, used, with_pseudo_references
 from wheels.data.tasks import Row
 from wheels.decoding.methods.method import teacher_only
 from wheels.decoding.params import DecodeParams
@@ -269,6 +269,34 @@ def test_a_price_moves_to_the_quantile_of_the_gains_that_were_seen(
     ]
     assert tries[1] == pytest.approx(wanted, abs=0.01)
     assert "the prices do not keep each budget" in caplog.text
+
+
+def test_prices_of_few_rows_are_measured_on_few_texts(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve rows under two budgets are 24 texts: a greedy gate writes none of them in another way."""
+    written = []
+
+    def played(env: Any, starts: Any, logit: Any, *, greedy: bool) -> Any:
+        written.append(len(starts))
+        return [text(0.2, shared(1, 5)), text(0.5, shared(1, 2))], None
+
+    monkeypatch.setattr(stages, "play", played)
+    agent = agent_of(pair)
+    for asked in (None, 5000, 7):
+        trainer_of(pair, tmp_path, texts=asked)._settle(agent)
+    assert written == [24, 24, 7]
+    config = TrainConfig(student="s", teacher="t", data="d", output="o")
+    assert [settling(config, rows) for rows in (1, 8, 400, 10**6)] == [5, 40, 2000, 2000]
+
+
+def test_a_greedy_gate_writes_a_row_under_a_budget_in_one_way(pair: Pair, tmp_path: Path) -> None:
+    trainer, agent = trainer_of(pair, tmp_path), agent_of(pair, (0.01, 0.0))
+    starts = [Start(place % 4, seed, 0.2, 0.01) for place, seed in enumerate(range(8))]
+    stems, _ = play(trainer._environment, starts, agent.logit, greedy=True)
+    assert [stem.token_T for stem in stems[:4]] == [stem.token_T for stem in stems[4:]]
+    drawn, _ = play(trainer._environment, starts, agent.logit)
+    assert [stem.call_T for stem in drawn[:4]] != [stem.call_T for stem in drawn[4:]]
 
 
 def test_what_is_done_is_not_done_again(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
