@@ -17,7 +17,7 @@ from wheels.distillation.collate import pad_with_mask
 from wheels.distillation.scorers import shard_of_scores
 from wheels.distillation.teacher_cache import Shard, shard_of
 from wheels.endpoints.scoring import TokenScores
-from wheels.models.devices import logits_of
+from wheels.models.chosen_states import read_at
 from wheels.models.generation_settings import Constraints
 from wheels.models.pair import Pair
 from wheels.policy.features import LOG_FLOOR, features, text_copy_features
@@ -258,22 +258,19 @@ def read_texts(
         sources: Tokens of the sources (prompts, for causal models).
         texts: Tokens of the outputs.
     """
-    kept: list[torch.Tensor] = []
-    head = model.get_output_embeddings()
-    handle = head.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))
-    try:
-        if pair.is_seq2seq:
-            prefixes: list[Sequence[int]] = [pair.start_ids] * len(texts)
-            source_ids, source_mask = pad_with_mask(sources, pair.pad_id)
-            inputs = {"input_ids": source_ids.to(pair.device), "attention_mask": source_mask.to(pair.device)}
-            names = ("decoder_input_ids", "decoder_attention_mask")
-        else:
-            prefixes, inputs, names = sources, {}, ("input_ids", "attention_mask")
-        whole = [[*prefix, *text] for prefix, text in zip(prefixes, texts, strict=True)]
-        ids, mask = (part.to(pair.device) for part in pad_with_mask(whole, pair.pad_id))
-        logits = logits_of(model, {**inputs, names[0]: ids, names[1]: mask})[..., : pair.vocab_size].float()
-    finally:
-        handle.remove()
-    spans = [slice(len(prefix) - 1, len(prefix) + len(text)) for prefix, text in zip(prefixes, texts, strict=True)]
-    hidden = kept[0].to(pair.device).float()
-    return [logits[row, span] for row, span in enumerate(spans)], [hidden[row, span] for row, span in enumerate(spans)]
+    if pair.is_seq2seq:
+        prefixes: list[Sequence[int]] = [pair.start_ids] * len(texts)
+        source_ids, source_mask = pad_with_mask(sources, pair.pad_id)
+        inputs = {"input_ids": source_ids.to(pair.device), "attention_mask": source_mask.to(pair.device)}
+        names = ("decoder_input_ids", "decoder_attention_mask")
+    else:
+        prefixes, inputs, names = sources, {}, ("input_ids", "attention_mask")
+    whole = [[*prefix, *text] for prefix, text in zip(prefixes, texts, strict=True)]
+    ids, mask = (part.to(pair.device) for part in pad_with_mask(whole, pair.pad_id))
+    chosen_BT = mask.bool()
+    for row, prefix in enumerate(prefixes):
+        chosen_BT[row, : len(prefix) - 1] = False
+    read = read_at(model, {**inputs, names[0]: ids, names[1]: mask}, chosen_BT)
+    lengths = [len(text) + 1 for text in texts]
+    logits_NV = read.logits_NV[:, : pair.vocab_size].float()
+    return list(logits_NV.split(lengths)), list(read.states_ND.float().split(lengths))

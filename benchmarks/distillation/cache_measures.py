@@ -20,9 +20,9 @@ from tqdm.auto import tqdm
 from wheels.config.parsing import as_command
 from wheels.data.tasks import Task
 from wheels.distillation.cached_teacher import numbered
-from wheels.distillation.collate import Batch, Collator, Example, count_targets, target_logits_and_labels
+from wheels.distillation.collate import Batch, Collator, Example, count_targets, target_states
 from wheels.distillation.config import PretrainConfig
-from wheels.distillation.losses import divergence, select
+from wheels.distillation.losses import divergence
 from wheels.distillation.run import make_trainer
 from wheels.distillation.scorers import LocalScorer
 from wheels.distillation.teacher_cache import CacheSettings, TeacherCache
@@ -30,6 +30,7 @@ from wheels.distillation.topk_losses import topk_divergence
 from wheels.distillation.trainer import CausalKDTrainer, KDTrainer
 from wheels.distillation.training_data import load_training_data, training_examples
 from wheels.errors import WheelsError
+from wheels.models.chosen_states import read_at
 from wheels.models.pair import Pair
 
 ERROR_ROWS = 256
@@ -90,9 +91,10 @@ def _batch_errors(
 ) -> dict[tuple[int, float], dict[str, list[float]]]:
     """Return for each k and T the losses of one batch's tokens, and the error of its gradient."""
     reads = {name: tensor for name, tensor in batch.items() if name not in ("labels", "rows")}
-    student_logits_NV = _targets(pair, pair.student(**reads).logits, batch["labels"], settings)
+    chosen_BT, _ = target_states(batch["labels"], is_seq2seq=pair.is_seq2seq)
+    student_logits_NV = read_at(pair.student, reads, chosen_BT).logits_NV[:, : settings.vocab_size]
     with torch.no_grad():
-        teacher_logits_NV = _targets(pair, pair.teacher(**reads).logits, batch["labels"], settings)
+        teacher_logits_NV = read_at(pair.teacher, reads, chosen_BT).logits_NV[:, : settings.vocab_size]
     weights = [weight for weight in pair.student.parameters() if weight.requires_grad]
 
     def gradient(loss_N: torch.Tensor) -> torch.Tensor:
@@ -114,11 +116,6 @@ def _batch_errors(
                 "rest": rest_N.tolist(),
             }
     return found
-
-
-def _targets(pair: Pair, logits_BTV: torch.Tensor, labels_BT: torch.Tensor, settings: CacheSettings) -> torch.Tensor:
-    logits, labels = target_logits_and_labels(logits_BTV, labels_BT, is_seq2seq=pair.is_seq2seq)
-    return select(logits, labels, settings.vocab_size)
 
 
 def _summed(k: int, temperature: float, kept: dict[str, list[float]]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from wheels.decoding.teacher_forcing import teacher_choices
 from wheels.distillation.generation import outputs_of
 from wheels.errors import WheelsError
 from wheels.models.artefact import Artefact
-from wheels.models.devices import device_of, logits_of
+from wheels.models.chosen_states import read_at
+from wheels.models.devices import device_of
 from wheels.models.loading import load_model
 from wheels.models.pair import Pair
 
@@ -128,10 +129,10 @@ def test_layers_on_two_devices(family):
 
 def test_logits_come_back_to_what_was_read():
     pair = make_pair("llama")
-    read = {"input_ids": torch.tensor([[3, 4, 5]])}
-    expected = logits_of(pair.teacher, read)
+    read, chosen = {"input_ids": torch.tensor([[3, 4, 5]])}, torch.tensor([[False, True, True]])
+    expected = read_at(pair.teacher, read, chosen).logits_NV
     with SecondDevice():
-        found = logits_of(moved(copy.deepcopy(pair.teacher)), read)
+        found = read_at(moved(copy.deepcopy(pair.teacher)), read, chosen).logits_NV
     assert found.device == torch.device("cpu") and torch.equal(found, expected)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from tests.decoding.across.two import STUDENTS, TEACHERS, spelled
 from wheels.distillation.alignment import (
+    NOWHERE,
     SharedTokens,
     at_places,
     bytes_of_tokens,
@@ -54,11 +55,11 @@ def test_tokens_of_the_same_bytes_are_shared_and_the_ends():
 
 
 def test_logits_are_taken_at_the_places_of_each_row():
-    logits = torch.arange(2 * 4 * 1.0).view(2, 4, 1)
-    labels = torch.tensor([[IGNORED, 5, 6, 7], [8, 9, IGNORED, IGNORED]])
-    taken = at_places(logits, labels, torch.tensor([[0, 2], [1, -1]]), IGNORED)
-    assert taken[:, 0].tolist() == [1.0, 3.0, 5.0]
-    assert at_places(logits, labels, torch.zeros(2, 0, dtype=torch.long), IGNORED).shape == (0, 1)
+    logits = torch.arange(5.0).view(5, 1)
+    targets = torch.tensor([[False, True, True, True], [True, True, False, False]])
+    taken = at_places(logits, targets, torch.tensor([[0, 2], [1, NOWHERE]]))
+    assert taken[:, 0].tolist() == [0.0, 2.0, 4.0]
+    assert at_places(logits, targets, torch.zeros(2, 0, dtype=torch.long)).shape == (0, 1)
 
 
 @pytest.mark.parametrize("objective", ["kl", "rkl", "jsd"])

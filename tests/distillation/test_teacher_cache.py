@@ -16,7 +16,7 @@ from wheels.distillation import cached_teacher, teacher_cache
 from wheels.distillation.cached_teacher import numbered
 from wheels.distillation.collate import target_logits_and_labels
 from wheels.distillation.config import PretrainConfig
-from wheels.distillation.losses import select
+from wheels.distillation.losses import IGNORED
 from wheels.distillation.run import run
 from wheels.distillation.scorers import LocalScorer
 from wheels.distillation.teacher_cache import CacheSettings, TeacherCache, distribution_of, shard_of
@@ -64,7 +64,7 @@ def teacher_logits(pair, rows) -> torch.Tensor:
         with torch.no_grad():
             logits = pair.teacher(**batch).logits
         logits, labels = target_logits_and_labels(logits, labels, is_seq2seq=pair.is_seq2seq)
-        parts.append(select(logits, labels, pair.vocab_size))
+        parts.append(logits[labels != IGNORED][:, : pair.vocab_size])
     return torch.cat(parts)
 
 
@@ -124,6 +124,7 @@ class Dies:
 
     def __init__(self, teacher, calls: int) -> None:
         self.teacher, self.calls, self.device = teacher, calls, teacher.device
+        self.get_output_embeddings = teacher.get_output_embeddings
 
     def __call__(self, **batch):
         self.calls -= 1

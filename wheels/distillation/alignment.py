@@ -108,19 +108,17 @@ def _starts(tokens: Sequence[int], spelled: Sequence[bytes]) -> tuple[bytes, dic
     return text, {max(0, at): number for number, at in enumerate(begins)}
 
 
-def at_places(logits_BTV: torch.Tensor, labels_BT: torch.Tensor, place_BA: torch.Tensor, ignored: int) -> torch.Tensor:
-    """Return the logits at the places of all rows, `[N, V]`: those that predict the target token of that number.
+def at_places(logits_NV: torch.Tensor, target_BT: torch.Tensor, place_BA: torch.Tensor) -> torch.Tensor:
+    """Return the logits at the places of all rows: those that predict the target token of that number.
 
     Args:
-        logits_BTV: The logits that predict the labels.
-        labels_BT: The labels; those of a row are in one piece.
+        logits_NV: The logits that predict the N targets, row by row.
+        target_BT: Which states of a row they are of.
         place_BA: Numbers of target tokens, `NOWHERE` where a row has no more.
-        ignored: The label of what is no target.
     """
-    first_B1 = (labels_BT != ignored).long().argmax(1, keepdim=True)
-    there_BA = place_BA != NOWHERE
-    row_N = there_BA.nonzero()[:, 0]
-    return logits_BTV[row_N, (first_B1 + place_BA)[there_BA]]
+    count_B = target_BT.sum(1)
+    first_B1 = (count_B.cumsum(0) - count_B)[:, None]
+    return logits_NV[(first_B1 + place_BA)[place_BA != NOWHERE]]
 
 
 def shared_divergence(

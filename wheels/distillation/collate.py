@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NotRequired, TypedDict
 
 import torch
+from torch.nn import functional
 
 from wheels.distillation.alignment import NOWHERE
 from wheels.distillation.losses import IGNORED
@@ -125,6 +126,13 @@ def target_logits_and_labels(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Align logits with the tokens they predict: a causal model's are one step early."""
     return (logits_BTV, labels_BT) if is_seq2seq else (logits_BTV[:, :-1], labels_BT[:, 1:])
+
+
+def target_states(labels_BT: torch.Tensor, *, is_seq2seq: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return which states predict a target, bool `[B, T]`, and those targets, `[N]`, row by row."""
+    next_BT = labels_BT if is_seq2seq else functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
+    chosen_BT = next_BT != IGNORED
+    return chosen_BT, next_BT[chosen_BT]
 
 
 def count_targets(batches: Sequence[Batch]) -> int:

@@ -1,6 +1,6 @@
 """Losses of static distillation: pure functions of logits and labels.
 
-Every function takes the rows that count (`select`) and works on log-probabilities in float32 (float64 stays).
+Every function takes the states that predict a target and works on log-probabilities in float32 (float64 stays).
 Notation: p teacher, q student, `p_T = softmax(logits_p / T)`, natural logarithms, so a divergence is in nats. With `D`
 one of the divergences,
 
@@ -23,15 +23,6 @@ IGNORED = -100
 """The label of a position that is no target: prompts and padding."""
 # exp() of this is exactly 0 in every float format, so 0 * log 0 is 0 and gradients stay finite where a logit is -inf.
 LOG_ZERO = -1e4
-
-
-def select(logits_BTV: torch.Tensor, labels_BT: torch.Tensor, vocab_size: int | None = None) -> torch.Tensor:
-    """Return `logits_NV` of the N positions with a label, cut to the first `vocab_size` ids.
-
-    Rows are taken before any softmax, so that prompts and padding cost nothing.
-    """
-    assert logits_BTV.shape[:2] == labels_BT.shape, (logits_BTV.shape, labels_BT.shape)
-    return logits_BTV[labels_BT != IGNORED][:, :vocab_size]
 
 
 def label_log_probs(logits_BTV: torch.Tensor, labels_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from wheels.distillation.collate import Collator, Example, target_logits_and_labels
-from wheels.distillation.losses import select
+from wheels.distillation.collate import Collator, Example, target_states
 from wheels.distillation.teacher_cache import SHORT_IDS, CacheSettings, Shard, shard_of
 from wheels.endpoints.scoring import ScoringTeacher, TokenScores
 from wheels.errors import WheelsError
+from wheels.models.chosen_states import read_at
 from wheels.models.devices import device_of
 
 
@@ -45,11 +45,10 @@ class LocalScorer:
         """Return the tensors of some rows, one behind the other, from one pass."""
         batch = {name: tensor.to(device_of(self.teacher)) for name, tensor in self.collator(rows).items()}
         labels_BT = batch.pop("labels")
-        logits, labels = target_logits_and_labels(
-            self.teacher(**batch).logits, labels_BT, is_seq2seq=self.collator.is_seq2seq
-        )
+        chosen_BT, _ = target_states(labels_BT, is_seq2seq=self.collator.is_seq2seq)
+        logits_NV = read_at(self.teacher, batch, chosen_BT).logits_NV
         settings = self.settings
-        return shard_of(select(logits, labels, settings.vocab_size), settings.k, settings.temperatures)
+        return shard_of(logits_NV[:, : settings.vocab_size], settings.k, settings.temperatures)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,18 @@ from transformers.training_args import OptimizerNames
 
 from wheels.distillation.alignment import SharedTokens, at_places, shared_divergence
 from wheels.distillation.callbacks import advice
-from wheels.distillation.collate import OF_TEACHER, Batch, Collator, Example, count_targets, target_logits_and_labels
+from wheels.distillation.collate import (
+    OF_TEACHER,
+    Batch,
+    Collator,
+    Example,
+    count_targets,
+    target_logits_and_labels,
+    target_states,
+)
 from wheels.distillation.generation import write
 from wheels.distillation.learning_rates import set_query_rate
-from wheels.distillation.losses import IGNORED, cross_entropy, distillation_loss, mixed, select
+from wheels.distillation.losses import IGNORED, cross_entropy, distillation_loss, mixed
 from wheels.distillation.multitask import count_tasks, token_weights
 from wheels.distillation.path_loss import FollowValue, PathSettings, PathValue, set_value_rate, student_path_loss
 from wheels.distillation.sampler import LengthGroupedSampler
@@ -27,7 +35,7 @@ from wheels.distillation.teacher_cache import TeacherCache
 from wheels.distillation.topk_losses import topk_loss
 from wheels.errors import WheelsError
 from wheels.finite import check_finite
-from wheels.models.devices import logits_of
+from wheels.models.chosen_states import read_at
 
 log = logging.getLogger("wheels")
 
@@ -284,12 +292,15 @@ class _Distils(Trainer):
         reads = {
             name: value for name, value in inputs.items() if name not in NOT_READ and not name.startswith(OF_TEACHER)
         }
-        outputs = model(**reads, **({} if self.value is None else {"output_hidden_states": True}))
-        student_logits_NV, labels_N = self._targets(outputs.logits, inputs["labels"])
+        chosen_BT, labels_N = target_states(inputs["labels"], is_seq2seq=self.collator.is_seq2seq)
+        bare = cast(PreTrainedModel, self.accelerator.unwrap_model(model))
+        asked = {} if self.value is None else {"output_hidden_states": True}
+        logits_NV, _, outputs = read_at(bare, reads, chosen_BT, through=model, **asked)
+        student_logits_NV = logits_NV[:, : self.objective.vocab_size]
         teacher_logits_NV = None
         if self.teacher is not None and self.shared is None:
             with torch.no_grad():
-                teacher_logits_NV, _ = self._targets(logits_of(self.teacher, reads), inputs["labels"])
+                teacher_logits_NV = read_at(self.teacher, reads, chosen_BT).logits_NV[:, : self.objective.vocab_size]
         w = 1.0 if on_policy else self.objective.w
         if self.value is not None:
             assert teacher_logits_NV is not None and num_items_in_batch is not None, "pcl trains beside a teacher"
@@ -298,7 +309,7 @@ class _Distils(Trainer):
             if w < 1.0:
                 loss = loss + (1.0 - w) * cross_entropy(student_logits_NV, labels_N).sum() / num_items_in_batch
         elif self.shared is not None:
-            divergence_N = self._shared_divergence(outputs.logits, inputs, self.shared)
+            divergence_N = self._shared_divergence(logits_NV, chosen_BT, inputs, self.shared)
             temperature = self.objective.temperature
             loss = mixed(
                 divergence_N, student_logits_NV, labels_N, temperature=temperature, w=w, num_items=num_items_in_batch
@@ -337,22 +348,16 @@ class _Distils(Trainer):
         return topk_loss(student_logits_NV, teacher, labels_N, **settings)
 
     def _shared_divergence(
-        self, logits_BTV: torch.Tensor, inputs: dict[str, Any], shared: SharedTokens
+        self, logits_NV: torch.Tensor, chosen_BT: torch.Tensor, inputs: dict[str, Any], shared: SharedTokens
     ) -> torch.Tensor:
         """Return the divergence from a teacher with a tokenizer of its own, where the spellings of a target meet."""
         assert self.teacher is not None and self.collator.other is not None, "it is here, and its batches are made"
         theirs = {name.removeprefix(OF_TEACHER): value for name, value in inputs.items() if name.startswith(OF_TEACHER)}
-        their_labels_BT = theirs.pop("labels")
-        theirs_BTV = logits_of(self.teacher, theirs)  # frozen
-        q, p = ((logits_BTV, inputs["labels"], self.collator), (theirs_BTV, their_labels_BT, self.collator.other))
-        q_NV, p_NU = (
-            at_places(
-                *target_logits_and_labels(logits, labels, is_seq2seq=collator.is_seq2seq),
-                inputs["places"][..., side],
-                IGNORED,
-            )
-            for side, (logits, labels, collator) in enumerate((q, p))
-        )
+        their_chosen_BT, _ = target_states(theirs.pop("labels"), is_seq2seq=self.collator.other.is_seq2seq)
+        their_logits_NU = read_at(self.teacher, theirs, their_chosen_BT).logits_NV  # frozen
+        ours_BA, theirs_BA = inputs["places"].unbind(-1)
+        q_NV = at_places(logits_NV, chosen_BT, ours_BA)
+        p_NU = at_places(their_logits_NU, their_chosen_BT, theirs_BA)
         settings = self.objective
         return shared_divergence(settings.name, q_NV, p_NU, shared, settings.temperature, settings.beta)
 
@@ -372,11 +377,6 @@ class _Distils(Trainer):
             eos_ids=self.objective.eos_ids,
             settings=self.objective.paths,
         )
-
-    def _targets(self, logits_BTV: torch.Tensor, labels_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the logits that predict targets, in the common range of ids, and those targets."""
-        logits, labels = target_logits_and_labels(logits_BTV, labels_BT, is_seq2seq=self.collator.is_seq2seq)
-        return select(logits, labels, self.objective.vocab_size), labels[labels != IGNORED]
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval", **_: Any

@@ -56,14 +56,6 @@ def computing_device(devices: Devices) -> torch.device:
     return found or torch.device("cpu")
 
 
-def logits_of(model: PreTrainedModel, reads: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Return a model's logits for these inputs, on their device; its own may be another."""
-    home = next(iter(reads.values())).device
-    there = {name: each.to(device_of(model)) for name, each in reads.items()}
-    logits: torch.Tensor = model(**there).logits
-    return logits.to(home)
-
-
 def device_of(model: PreTrainedModel) -> torch.device:
     """Return where a model takes its tokens; weights in main memory or on disk are on no device until they are read."""
     hook: Any = getattr(model, "_hf_hook", None)
