@@ -8,12 +8,24 @@ import transformers
 from transformers import CONFIG_MAPPING
 
 from wheels.decoding.compatibility.listed import FAMILIES
-from wheels.decoding.compatibility.small import small_model
+from wheels.decoding.compatibility.small import small_config, small_model
 from wheels.models.chosen_states import read_at
 from wheels.models.families import refusal
 
 CAUSAL, SEQ2SEQ = ("llama", "gpt2", "gemma2", "cohere"), ("t5", "bart", "marian")
 """Their logits are plain, from shared weights, cut softly, scaled; from scaled states, with a bias."""
+EXPERTS = {
+    "qwen2_moe",
+    "qwen3_moe",
+    "gpt_oss",
+    "mixtral",
+    "olmoe",
+    "granitemoe",
+    "minimax_m2",
+    "deepseek_v2",
+    "deepseek_v3",
+}
+"""Their kernels know no float64."""
 
 
 def inputs_of(model: transformers.PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -26,10 +38,12 @@ def inputs_of(model: transformers.PreTrainedModel) -> dict[str, torch.Tensor]:
 def is_read_at(family: str) -> None:
     if family.partition("+")[0] not in CONFIG_MAPPING:
         pytest.skip(f"transformers {transformers.__version__} has no {family}")
-    model = small_model(family).double().eval()
+    double = family not in EXPERTS
+    model = small_model(family).to(torch.float64 if double else torch.float32).eval()
     inputs, chosen_BT = inputs_of(model), torch.zeros(3, 5, dtype=torch.bool)
     chosen_BT[0, 3:] = chosen_BT[2, 1] = True
     weights = [weight for weight in model.parameters() if weight.requires_grad]
+    close = {"rtol": 1e-7, "atol": 1e-9} if double else {"rtol": 1e-3, "atol": 1e-5}
     asked: list[int] = []
 
     def gradient(logits_NV: torch.Tensor) -> list[torch.Tensor]:
@@ -42,9 +56,9 @@ def is_read_at(family: str) -> None:
     read = read_at(model, inputs, chosen_BT)
     watch.remove()
     assert asked == [3] and len(read.states_ND) == 3
-    torch.testing.assert_close(read.logits_NV, whole_NV, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(read.logits_NV, whole_NV, **close)
     for own, expected in zip(gradient(read.logits_NV), gradient(whole_NV), strict=True):
-        torch.testing.assert_close(own, expected, rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(own, expected, **close)
     assert torch.equal(model(**inputs).logits[chosen_BT], whole_NV), "a pass after it is whole again"
 
 
@@ -56,7 +70,7 @@ def test_chosen_states_are_read_as_in_a_whole_pass(family):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in (*CAUSAL, *SEQ2SEQ)])
 def test_so_does_every_family(family):
-    if refusal(small_model(family)) is not None:
+    if family.partition("+")[0] in CONFIG_MAPPING and refusal(small_config(family)) is not None:
         pytest.skip("it is refused")
     is_read_at(family)
 

@@ -2,6 +2,9 @@
 
 Of a small model with a large vocabulary the output layer is a good part: of SmolLM2-135M a fifth, of ten of its thirty
 layers nearly half. A prompt needs no logits, nor does padding, and theirs would be the largest tensors of a pass.
+
+A training step of 8 rows of 224 tokens, a tenth of them targets, in processor seconds of one thread of an EPYC (mixed
+precision, medians of four interleaved rounds): ten layers 3.5 for 5.3, all thirty 9.7 for 11.4.
 """
 
 from __future__ import annotations
