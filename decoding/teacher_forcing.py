@@ -26,6 +26,8 @@ TOLD = 20
 """Tokens that a teacher at an address tells in each place: as many as vLLM does by default."""
 LOGITS_AT_A_TIME = 2**26
 """Logits that are held at once, for each model: 256 MiB in float32."""
+TOKENS_AT_A_TIME = 2**13
+"""Tokens of sources and texts that a pass reads at most, but for a single text that is longer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +101,9 @@ def _batches(
     order = sorted(range(len(texts)), key=lambda index: (len(texts[index]), len(sources[index])))
     batch: list[int] = []
     for index in order:
-        width = len(texts[index]) + len(sources[index]) + 1
-        if batch and (len(batch) == most or (len(batch) + 1) * width * vocab_size > LOGITS_AT_A_TIME):
+        count, states = len(batch) + 1, len(texts[index]) + 1
+        logits, tokens = count * states * vocab_size, count * (len(sources[index]) + states)
+        if batch and (count > most or logits > LOGITS_AT_A_TIME or tokens > TOKENS_AT_A_TIME):
             yield batch
             batch = []
         batch.append(index)

@@ -91,11 +91,15 @@ def test_batches_change_nothing(monkeypatch):
     traces, _ = watched(pair)
     together = scored(pair, traces)
     monkeypatch.setattr(module, "LOGITS_AT_A_TIME", 14 * 30)
+    monkeypatch.setattr(module, "TOKENS_AT_A_TIME", 24)
     texts = (pair.encode(SOURCES), [t.token_ids for t in traces])
     sizes = [len(batch) for batch in module._batches(*texts, 14, len(SOURCES))]
     assert len(sizes) > 1 and sum(sizes) == len(SOURCES)
-    # Texts of 2 tokens behind sources of 3 are 6 places wide: 14 * 30 scores hold five of them, and not six.
-    assert [len(batch) for batch in module._batches([[1] * 3] * 11, [[1] * 2] * 11, 14, 99)] == [5, 5, 1]
+    # Texts of 2 tokens have 3 states: 14 * 30 scores hold ten of them. Behind sources of 3 they are 6 tokens wide.
+    for tokens, batches in ((24, [4, 4, 3]), (99, [10, 1]), (1, [1] * 11)):
+        monkeypatch.setattr(module, "TOKENS_AT_A_TIME", tokens)
+        assert [len(batch) for batch in module._batches([[1] * 3] * 11, [[1] * 2] * 11, 14, 99)] == batches
+    monkeypatch.setattr(module, "TOKENS_AT_A_TIME", 24)
     few = [len(batch) for batch in module._batches(*texts, 1, 2)]
     assert max(few) == 2 and sum(few) == len(SOURCES)
     for one, other in zip(together, scored(pair, traces), strict=True):
