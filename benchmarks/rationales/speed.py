@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from wheels.benchmarks.core.bootstrap import ratio_by_round
 from wheels.data.tasks import load_task
-from wheels.distillation.collate import Batch, Collator, Example, target_logits_and_labels
+from wheels.distillation.collate import Batch, Collator, Example
 from wheels.distillation.losses import IGNORED
 from wheels.distillation.run_folder import noted_prompt
 from wheels.models.loading import load_model, load_tokenizer
@@ -69,7 +69,9 @@ def throughput(data: str, teacher: Path) -> dict[str, Any]:
 def plain_mean_log_p(pair: Pair, batch: Batch) -> torch.Tensor:
     """Return the mean log-probability of each row's targets, [B], by the model's own forward pass."""
     logits_BTV = pair.teacher(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
-    logits_BTV, labels_BT = target_logits_and_labels(logits_BTV, batch["labels"], is_seq2seq=pair.is_seq2seq)
+    labels_BT = batch["labels"]
+    if not pair.is_seq2seq:
+        logits_BTV, labels_BT = logits_BTV[:, :-1], labels_BT[:, 1:]
     loss_BT = cross_entropy(logits_BTV.transpose(1, 2), labels_BT, ignore_index=IGNORED, reduction="none")
     return -loss_BT.sum(dim=1) / (labels_BT != IGNORED).sum(dim=1)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from wheels.distillation.collate import Collator, count_targets, pad, target_logits_and_labels
+from wheels.distillation.collate import Collator, count_targets, pad, target_states
 from wheels.distillation.generation import cut, write
 from wheels.distillation.losses import IGNORED
 from wheels.models.build import ModelSize, build_model
@@ -28,9 +28,9 @@ def test_causal_batch():
     batch = Collator(False, 0)(ROWS)
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 1], [9, 3, 4, 1, 0]]
     assert batch["labels"].tolist() == [[IGNORED] * 3 + [8, 1], [IGNORED, 3, 4, 1, IGNORED]]
-    logits, labels = target_logits_and_labels(torch.zeros(2, 5, 10), batch["labels"], is_seq2seq=False)
-    assert logits.shape == (2, 4, 10)
-    assert labels[0].tolist() == [IGNORED, IGNORED, 8, 1]
+    chosen, targets = target_states(batch["labels"], is_seq2seq=False)
+    assert chosen.nonzero().tolist() == [[0, 2], [0, 3], [1, 0], [1, 1], [1, 2]]
+    assert targets.tolist() == [8, 1, 3, 4, 1]
 
 
 @pytest.mark.parametrize("is_seq2seq", [True, False])

@@ -14,9 +14,8 @@ from tests.distillation.test_pretrain_resumes import run_until
 from tests.distillation.test_trainer import collator, examples, loss_and_gradient
 from wheels.distillation import cached_teacher, teacher_cache
 from wheels.distillation.cached_teacher import numbered
-from wheels.distillation.collate import target_logits_and_labels
+from wheels.distillation.collate import target_states
 from wheels.distillation.config import PretrainConfig
-from wheels.distillation.losses import IGNORED
 from wheels.distillation.run import run
 from wheels.distillation.scorers import LocalScorer
 from wheels.distillation.teacher_cache import CacheSettings, TeacherCache, distribution_of, shard_of
@@ -63,8 +62,7 @@ def teacher_logits(pair, rows) -> torch.Tensor:
         labels = batch.pop("labels")
         with torch.no_grad():
             logits = pair.teacher(**batch).logits
-        logits, labels = target_logits_and_labels(logits, labels, is_seq2seq=pair.is_seq2seq)
-        parts.append(logits[labels != IGNORED][:, : pair.vocab_size])
+        parts.append(logits[target_states(labels, is_seq2seq=pair.is_seq2seq)[0]][:, : pair.vocab_size])
     return torch.cat(parts)
 
 

@@ -10,10 +10,11 @@ import torch
 from transformers import PreTrainedModel
 
 from wheels.annotation.answer import CUT, Answer
-from wheels.distillation.collate import Collator, Example, target_logits_and_labels
+from wheels.distillation.collate import Collator, Example, target_states
 from wheels.distillation.generation import evaluating, outputs_of
-from wheels.distillation.losses import label_log_probs
+from wheels.distillation.losses import target_log_probs
 from wheels.errors import WheelsError
+from wheels.models.chosen_states import read_at
 from wheels.models.loading import load_model, load_tokenizer
 from wheels.models.pair import Pair
 
@@ -109,8 +110,6 @@ class LocalModel:
         """Return the mean log-probability of each example's target tokens, [B], nats."""
         collator = Collator.of(self.pair)
         batch = {name: tensor.to(self.model.device) for name, tensor in collator(examples).items()}
-        labels_BT = batch.pop("labels")
-        logits_BTV = self.model(**batch).logits
-        logits_BTV, labels_BT = target_logits_and_labels(logits_BTV, labels_BT, is_seq2seq=self.pair.is_seq2seq)
-        log_p_BT, there_BT = label_log_probs(logits_BTV[..., : self.pair.vocab_size], labels_BT)
-        return log_p_BT.sum(dim=1) / there_BT.sum(dim=1)
+        chosen_BT, targets_N = target_states(batch.pop("labels"), is_seq2seq=self.pair.is_seq2seq)
+        logits_NV = read_at(self.model, batch, chosen_BT).logits_NV[:, : self.pair.vocab_size]
+        return target_log_probs(logits_NV, targets_N, chosen_BT).sum(dim=1) / chosen_BT.sum(dim=1)

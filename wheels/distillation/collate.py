@@ -121,13 +121,6 @@ def pad_with_mask(
     return pad(rows, filler, left=left), pad([[1] * len(row) for row in rows], 0, left=left)
 
 
-def target_logits_and_labels(
-    logits_BTV: torch.Tensor, labels_BT: torch.Tensor, *, is_seq2seq: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Align logits with the tokens they predict: a causal model's are one step early."""
-    return (logits_BTV, labels_BT) if is_seq2seq else (logits_BTV[:, :-1], labels_BT[:, 1:])
-
-
 def target_states(labels_BT: torch.Tensor, *, is_seq2seq: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Return which states predict a target, bool `[B, T]`, and those targets, `[N]`, row by row."""
     next_BT = labels_BT if is_seq2seq else functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)

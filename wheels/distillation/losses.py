@@ -25,12 +25,10 @@ IGNORED = -100
 LOG_ZERO = -1e4
 
 
-def label_log_probs(logits_BTV: torch.Tensor, labels_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return `log p(y_t)` in nats (0 without a label), and the mask of labels, both [B, T]."""
-    there_BT = labels_BT != IGNORED
-    logits_BTV = precise(logits_BTV)
-    chosen_BT = logits_BTV.gather(-1, labels_BT.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return (chosen_BT - logits_BTV.logsumexp(dim=-1)) * there_BT, there_BT
+def target_log_probs(logits_NV: torch.Tensor, targets_N: torch.Tensor, chosen_BT: torch.Tensor) -> torch.Tensor:
+    """Return `log p(y)` of the N targets where they are predicted, [B, T], in nats; 0 elsewhere."""
+    log_p_N = -cross_entropy(logits_NV, targets_N)
+    return log_p_N.new_zeros(chosen_BT.shape).masked_scatter(chosen_BT, log_p_N)
 
 
 def cross_entropy(student_logits_NV: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:

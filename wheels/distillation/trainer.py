@@ -22,7 +22,6 @@ from wheels.distillation.collate import (
     Collator,
     Example,
     count_targets,
-    target_logits_and_labels,
     target_states,
 )
 from wheels.distillation.generation import write
@@ -368,7 +367,8 @@ class _Distils(Trainer):
         assert self.value is not None, "pcl has a value"
         seq2seq = self.collator.is_seq2seq
         hidden_BTD = (outputs.decoder_hidden_states if seq2seq else outputs.hidden_states)[-1]
-        hidden_BTD, labels_BT = target_logits_and_labels(hidden_BTD, labels_BT, is_seq2seq=seq2seq)
+        if not seq2seq:  # a causal model's states are one step early
+            hidden_BTD, labels_BT = hidden_BTD[:, :-1], labels_BT[:, 1:]
         return student_path_loss(
             student_logits_NV,
             teacher_logits_NV,

@@ -27,9 +27,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from wheels.distillation.collate import Batch, target_logits_and_labels
+from wheels.distillation.collate import Batch, target_states
 from wheels.distillation.generation import evaluating
-from wheels.distillation.losses import IGNORED, label_log_probs
+from wheels.distillation.losses import IGNORED, target_log_probs
+from wheels.models.chosen_states import read_at
 
 
 def saliency(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
@@ -117,18 +118,18 @@ def target_log_p(
         embeddings_BSD: what its input embedding gives in place of the embeddings of `input_ids`.
     """
     seq2seq = bool(model.config.is_encoder_decoder)
-    reads: dict[str, Any] = {name: value for name, value in batch.items() if name != "labels"}
+    chosen_BT, targets_N = target_states(batch["labels"], is_seq2seq=seq2seq)
+    reads = {name: value for name, value in batch.items() if name != "labels"}
     with handing(embedder(model), embeddings_BSD):
         if seq2seq:
             ids, mask = reads.pop("input_ids"), reads["attention_mask"]
-            reads["encoder_outputs"] = model.get_encoder()(input_ids=ids, attention_mask=mask)
+            encoded = model.get_encoder()(input_ids=ids, attention_mask=mask)
         else:
-            logits_BTV = model(**reads).logits
+            logits_NV = read_at(model, reads, chosen_BT).logits_NV
     if seq2seq:
         # A decoder may share its embedding with the encoder, and reads its own tokens by it.
-        logits_BTV = model(**reads).logits
-    logits_BTV, labels_BT = target_logits_and_labels(logits_BTV, batch["labels"], is_seq2seq=seq2seq)
-    return label_log_probs(logits_BTV, labels_BT)
+        logits_NV = read_at(model, reads, chosen_BT, encoder_outputs=encoded).logits_NV
+    return target_log_probs(logits_NV, targets_N, chosen_BT), chosen_BT
 
 
 def embed(model: PreTrainedModel, batch: Batch) -> torch.Tensor:

@@ -31,8 +31,8 @@ from wheels.decoding.methods.method import student_only
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.step import Step
 from wheels.decoding.streaming import decode
-from wheels.distillation.collate import Collator, target_logits_and_labels
-from wheels.distillation.losses import IGNORED, distillation_loss
+from wheels.distillation.collate import Collator, target_states
+from wheels.distillation.losses import distillation_loss
 from wheels.distillation.teacher_cache import distribution_of
 from wheels.distillation.topk_losses import TopKDistribution
 from wheels.envs.settings import Start
@@ -125,9 +125,9 @@ def test_without_calls_it_is_plain_distillation_on_the_same_texts(family: str, o
     logits = []
     for model in (pair.student, pair.teacher):
         with torch.no_grad():
-            own, labels = target_logits_and_labels(model(**batch).logits, labels_BT, is_seq2seq=pair.is_seq2seq)
-        logits.append(own[labels != IGNORED][:, : pair.vocab_size])
-    plain = distillation_loss(logits[0], logits[1], labels[labels != IGNORED], objective=objective)
+            chosen, targets = target_states(labels_BT, is_seq2seq=pair.is_seq2seq)
+            logits.append(model(**batch).logits[chosen][:, : pair.vocab_size])
+    plain = distillation_loss(logits[0], logits[1], targets, objective=objective)
     assert weight.item() == len(logits[0]) == sum(len(each.text) for each in visits)
     # The teacher's log-probabilities are kept in half precision.
     assert (lost / weight).item() == pytest.approx(plain.item(), rel=2e-3)
