@@ -87,7 +87,8 @@ def _train(config: TrainConfig, task: Task, prompt: Prompt, reports: Reports, he
     accelerator = Accelerator(cpu=config.device == "cpu", kwargs_handlers=[patient])
     rows = readable_rows(pair, task.train[: config.limit], f"{task.name}: train", config.bad_rows)
     sources, most = [row.source for row in rows], config.max_tokens_in_flight
-    size = rows_for(pair, sources, config.max_new_tokens, config.batch_size, most)
+    count, kept = (config.count_of("texts", len(rows)), config.forks) if config.rounds else (None, 0)
+    size = rows_for(pair, sources, config.max_new_tokens, config.batch_size, most, count=count, kept=kept)
     bounded = replace(config, batch_size=size)
     metric = sentence_metric(config, task)
     if accelerator.is_main_process:

@@ -71,7 +71,16 @@ class Needs:
         return f"memory: about {total}: weights {weights}, and {row} for each of {self.rows:,} texts in flight"
 
 
-def rows_for(pair: Pair, texts: Texts, max_new_tokens: int, batch_size: int, most: int | None) -> int:
+def rows_for(
+    pair: Pair,
+    texts: Texts,
+    max_new_tokens: int,
+    batch_size: int,
+    most: int | None,
+    *,
+    count: int | None = None,
+    kept: int = 0,
+) -> int:
     """Return the rows of a pass under a bound of tokens in flight, and say what memory is needed, if much.
 
     Args:
@@ -80,6 +89,8 @@ def rows_for(pair: Pair, texts: Texts, max_new_tokens: int, batch_size: int, mos
         max_new_tokens: The most tokens of an output.
         batch_size: The most rows.
         most: Tokens of the texts in flight at most, sources and outputs together; None: no bound.
+        count: How many texts are written from them; None: one each.
+        kept: States of a text whose caches are kept until it has ended, to go on from there.
 
     Raises:
         WheelsError: where one text alone has more.
@@ -93,7 +104,8 @@ def rows_for(pair: Pair, texts: Texts, max_new_tokens: int, batch_size: int, mos
                 f"output, got {most}; raise it, or lower max_new_tokens"
             )
         rows = min(batch_size, (most // longest.text + 1) // 2)  # as many again, but one, wait for the other model
-    needs = needs_of(pair, longest, min(2 * rows - 1, len(texts)))
+    flying = min(2 * rows - 1, len(texts) if count is None else count)
+    needs = needs_of(pair, longest, flying * (1 + kept))
     if needs.total >= LARGE:
         remark(str(needs))
     return rows

@@ -40,6 +40,17 @@ def test_the_texts_in_flight_keep_within_the_bound(most, batch_size, rows):
     assert len(engine.texts.sequences) * 11 <= most and engine.batch_size == rows
 
 
+def test_states_that_are_kept_and_several_texts_of_one_row_are_said(monkeypatch):
+    """At three rows five texts are in flight, if rows have several texts each; states wait beside them."""
+    told = []
+    monkeypatch.setattr(memory, "LARGE", 0)
+    monkeypatch.setattr(memory, "remark", told.append)
+    pair = make_pair("llama")
+    for more in ({}, {"count": 3}, {"count": 6}, {"count": 6, "kept": 2}):
+        assert rows_for(pair, ["a b c", "d"], 8, 3, None, **more) == 3
+    assert [int(line.split()[-4]) for line in told] == [2, 3, 5, 15]
+
+
 def test_a_bound_below_one_text_is_refused():
     with pytest.raises(WheelsError, match="max_tokens_in_flight must be at least 11, what one text may take"):
         rows_for(make_pair("llama"), ["a b c", "d"], 8, 64, 10)
