@@ -59,6 +59,31 @@ def test_pretrain_ends_with_its_score_and_what_the_student_is_for():
     assert commands == ["wheels train --student out --teacher t --data rows --output out-deferral --source s"]
 
 
+FAR = {"teacher": "http://h:1/v1", "teacher_model": "big"}
+
+
+def test_a_teacher_at_an_address_is_named_with_what_the_server_calls_it():
+    put(Path("out/finished.json"), {"steps": 9, "best_step": 6, "metric": "chrf", "value": 61.234, "rows": 5})
+
+    def is_far(command: str) -> bool:
+        return "--teacher http://h:1/v1 " in command and "--teacher-model big" in command
+
+    _, commands = ends(
+        "pretrain",
+        PretrainConfig(output="out", objective="kl", student="s", cached_logits=8, data="rows", **FAR),
+    )
+    assert len(commands) == 1 and is_far(commands[0])
+    for calibrate in (True, False):
+        _, commands = ends("train", TrainConfig(student="s", output="o", data="rows", calibrate=calibrate, **FAR))
+        assert commands and all(map(is_far, commands))
+    _, commands = ends("calibrate", CalibrateConfig(model="o", data="rows", **FAR))
+    assert commands and all(map(is_far, commands))
+    curve = {"quality": 1.0}
+    put(Path("c/curve.json"), {"student": curve, "teacher": curve, "points": [], "metrics": ["bleu"]})
+    _, commands = ends("bench curve", CurveConfig(model="o", data="rows", output="c", **FAR))
+    assert commands == [], "no verification is measured over HTTP"
+
+
 def test_a_teacher_is_followed_by_its_student():
     put(Path("out/finished.json"), {"steps": 9, "rows": 5})
     said, commands = ends("pretrain", PretrainConfig(output="out", data="rows"))

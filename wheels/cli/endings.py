@@ -25,6 +25,7 @@ from wheels.config.parsing import as_command
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.commands.generate_config import GenerateConfig
 from wheels.distillation.config import PretrainConfig
+from wheels.endpoints.address import is_address
 from wheels.errors import WheelsError
 from wheels.files import read_object
 from wheels.json_text import parse_object
@@ -40,6 +41,16 @@ def ending(name: str, config: Any) -> list[str]:
     return list(ENDINGS[name](config)) if name in ENDINGS else []
 
 
+def _teacher_of(config: Any) -> dict[str, Any]:
+    """Return the options of a command that say which teacher it has."""
+    return {name: getattr(config, name) for name in ("teacher", "teacher_model", "teacher_key")}
+
+
+def _far_teacher_of(config: Any) -> dict[str, Any]:
+    """Return the same of a teacher at an address, which no model's folder names."""
+    return _teacher_of(config) if is_address(config.teacher) else {}
+
+
 def _pretrain(config: PretrainConfig) -> Iterator[str]:
     output, facts = Path(config.output), read_object(Path(config.output) / "finished.json")
     yield f"written to {output} after {facts['steps']} steps"
@@ -51,7 +62,7 @@ def _pretrain(config: PretrainConfig) -> Iterator[str]:
         student = PretrainConfig(teacher=config.output, objective="kl", output=f"{output}-student", **columns)
         yield _next("a student that learns from it", "pretrain", student)
     else:
-        policy = TrainConfig(student=config.output, teacher=config.teacher, output=f"{output}-deferral", **columns)
+        policy = TrainConfig(student=config.output, output=f"{output}-deferral", **_teacher_of(config), **columns)
         yield _next("when to call the teacher", "train", policy)
 
 
@@ -67,7 +78,8 @@ def _train(config: TrainConfig) -> Iterator[str]:
     if config.calibrate:
         yield from _decoding(config.output, config, config.calibration_rules, config.calibration_budgets)
     else:
-        calibrate = CalibrateConfig(model=config.output, data=config.data, source=config.source, target=config.target)
+        columns: dict[str, Any] = {"data": config.data, "source": config.source, "target": config.target}
+        calibrate = CalibrateConfig(model=config.output, **columns, **_far_teacher_of(config))
         yield _next("thresholds", "calibrate", calibrate)
 
 
@@ -80,9 +92,9 @@ def _decoding(
 ) -> Iterator[str]:
     """Yield what a model is good for that was calibrated for these rules and budgets."""
     columns: dict[str, Any] = {"data": config.data, "source": config.source, "target": config.target}
-    calls: dict[str, Any] = (
-        {"teacher": config.teacher, "span": config.span} if isinstance(config, CalibrateConfig) else {}
-    )
+    calls = _far_teacher_of(config)
+    if isinstance(config, CalibrateConfig):
+        calls = _teacher_of(config) | {"span": config.span}
     curve = CurveConfig(model=model, output=f"{model}-curve", **columns, **calls)
     if not set(curve.interior_budgets) <= set(budgets):
         curve = replace(curve, budgets=(0.0, *budgets, 1.0))
@@ -112,6 +124,8 @@ def _curve(config: CurveConfig) -> Iterator[str]:
             f"(student {ends['student']:.1f}, teacher {ends['teacher']:.1f})"
         )
     yield f"next: open {Path(config.output) / 'report.html'} in a browser"
+    if is_address(config.teacher):
+        return
     columns: dict[str, Any] = {"data": config.data, "source": config.source, "target": config.target}
     passes = PassesConfig(model=config.model, teacher=config.teacher, **columns)
     if not set(passes.budgets) <= set(config.interior_budgets):
