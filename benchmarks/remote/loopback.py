@@ -2,7 +2,7 @@
 
 It speaks the completions of `wheels serve` with token ids, as far as a remote teacher asks for them, for causal models
 and encoder-decoders. The latency stands in the address, `http://127.0.0.1:PORT/50/v1`: so many milliseconds are waited
-before each answer. What was read before counts as cached in blocks of `BLOCK` tokens, as vLLM's prefix cache has them.
+before each answer. What a run sent before counts as cached in blocks of `BLOCK` tokens, as in vLLM's prefix cache.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ class Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(6, 1, 1)  # TCP_NODELAY: head and body are two writes
 
     def do_GET(self) -> None:
-        """List the model."""
+        """List the model; a client that asks for the list is a new run, and finds nothing in the cache."""
+        self.server.cache = PromptCache()
         self.reply({"object": "list", "data": [{"id": NAME, "object": "model", "owned_by": "wheels"}]})
 
     def do_POST(self) -> None:

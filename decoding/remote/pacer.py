@@ -7,15 +7,18 @@ After each decided state, with `u` the share of the states left that the money l
 and the threshold is the one that was calibrated to give the use `level`, as in online mode
 (`wheels.decoding.methods.online`). What is left is measured: the money by the ledger, the cost of a call by the latest
 of them, the states by the texts that have ended. So an error of any of the three, or a drift, is spread over the texts
-that are left. Where u >= 1 every state calls. The plan is to be done half a text before the end, for nobody knows how
-long the last one is. Under a low ceiling one call is more than half a percent of it. So what is left for less than two
-of them goes to the first state, whatever its score, and buys as many tokens as it pays for.
+that are left. Where u >= 1 every state calls. The plan is to be done before the end: by half a text for each one in
+flight, for nobody knows how long these will be, and by the time that the last calls take; but by no more than a 32nd of
+all. Under a low ceiling one call is more than half a percent of it. So what is left for less than `CLOSING` of them
+goes to the first state, whatever its score, and buys as many tokens as it pays for. What a server finds in its cache
+was reserved, and is left over; so this state is of a text of which nothing was found there yet, if there is one.
 
 The ledger holds the ceiling, whatever is decided here: a call that could pass it is not made.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -38,6 +41,8 @@ LATEST = 100
 """Calls, and ended texts, that a mean is about: one of more forgets the oldest."""
 USUAL = 4
 """Tokens that a call is taken to buy where that is chosen, until there has been one."""
+CLOSING = 2
+"""Calls that the last money pays for, which is spent to the end."""
 LAST = 4
 """Calls whose answers are not waited for together with others': what they cost decides about the rest."""
 
@@ -69,14 +74,17 @@ class DollarPacer:
         self.rule, self.remote, self.ledger = rule, remote, remote.ledger
         self.left = len(sequences) if total is None else total
         """Texts that have not ended."""
+        self.total = self.left
         length = sum(min(len(each.source), each.limit) for each in sequences) / max(1, len(sequences))
         usual = USUAL if remote.span.chosen else remote.span.most
         self.typical = max(1.0, length / usual)
         """States of a text, as far as its source tells: as many as that has tokens."""
-        self.states = Mean(0.0)
-        """States of an ended text in which the rule was asked."""
+        self.ended: deque[int] = deque(maxlen=LATEST)
+        """States of the latest ended texts in which the rule was asked."""
         self.cost = Mean(self.ledger.cost_of(round(length), usual))
         """Picodollars of a call."""
+        self.decided = self.called = 0
+        """States, and those of them that called."""
         self.drift = 0.0
         """What the level has beyond u."""
         self.asked: dict[int, int] = {}
@@ -85,6 +93,8 @@ class DollarPacer:
         """Those whose call has not been answered yet."""
         self.paid: dict[int, int] = {}
         """Picodollars of what they were answered so far."""
+        self.cached: set[int] = set()
+        """Those of which a server found something in its cache."""
 
     @property
     def spent(self) -> dict[float, tuple[int, int]]:
@@ -102,7 +112,7 @@ class DollarPacer:
         called = [self._decide(sequence, score) for sequence, score in zip(sequences, scores, strict=True)]
         choose_spans(self.rule, step, sequences, lambda _: self._price())
         for sequence, call in zip(sequences, called, strict=True):
-            if call and self._money() < self.cost.value:
+            if call and self._money() < self.cost.value and len(self.waiting) == 1:
                 read = len(sequence.source) + len(sequence.tokens)
                 sequence.span = max(1, int(min(self.ledger.fits(read, 1), LONGEST)))
         return torch.tensor(called, device=step.position_B.device)
@@ -116,7 +126,7 @@ class DollarPacer:
     @property
     def hurries(self) -> bool:
         """Whether the money is for the last calls."""
-        return self.ledger.left < LAST * self.cost.value
+        return self._money() < LAST * self.cost.value
 
     def _money(self) -> float:
         """Return the picodollars that are left once the calls that wait are paid, at the price of the latest ones."""
@@ -134,13 +144,23 @@ class DollarPacer:
         if self._money() < self.ledger.cost_of(read, 1):
             return False
         level = share + self.drift
-        called = share >= 1 or level >= HIGHEST or (level > LOWEST and score > threshold_at(self.rule.levels, level))
-        called |= not self.waiting and self._money() < 2 * self.cost.value
+        if self._money() < CLOSING * self.cost.value:
+            is_last = not self.waiting and not (sequence.index in self.cached and self._is_more_uncached())
+            called = is_last or self._money() > self.cost.value
+        else:
+            called = (
+                share >= 1 or level >= HIGHEST or (level > LOWEST and score > threshold_at(self.rule.levels, level))
+            )
         if share < 1:
             self.drift = min(max(self.drift + RATE * (share - called), LOWEST), 1.0)
+        self.decided, self.called = self.decided + 1, self.called + called
         if called:
             self.waiting.add(sequence.index)
         return called
+
+    def _is_more_uncached(self) -> bool:
+        """Whether there is a text, or will be one, of which nothing was found in a cache."""
+        return self.left > len(self.asked) or not self.cached.issuperset(self.asked)
 
     def _states_of_a_text(self) -> float:
         """Return the states of a text, on average.
@@ -148,21 +168,30 @@ class DollarPacer:
         The texts that end first are short ones. So those in flight count too, as half written; and until half as many
         have ended as are in flight nothing is known.
         """
-        ended, flight = self.states, len(self.asked)
-        if not ended.count or ended.count < flight / 2:
-            return max(self.typical, ended.value, *self.asked.values())
-        return (ended.value * ended.count + sum(self.asked.values())) / (ended.count + flight / 2)
+        ended, flight = self.ended, len(self.asked)
+        if not ended or len(ended) < flight / 2:
+            return max(self.typical, sum(ended) / max(1, len(ended)), *self.asked.values())
+        return (sum(ended) + sum(self.asked.values())) / (len(ended) + flight / 2)
 
     def _states_left(self) -> float:
-        """Return the states in which the rule will still be asked, but for those of half a text."""
+        """Return the states in which the rule will still be asked, but for those of half a text.
+
+        Of a text in flight that is what those that ended had beyond it, if they came as far.
+        """
         mean = self._states_of_a_text()
-        begun = sum(max(mean - asked, mean / 4) for asked in self.asked.values())
-        return max(1.0, begun + (self.left - len(self.asked)) * mean - mean / 2)
+        begun = 0.0
+        for asked in self.asked.values():
+            beyond = [states - asked for states in self.ended if states >= asked]
+            begun += sum(beyond) / len(beyond) if len(beyond) > 1 else max(mean - asked, mean / 4)
+        early = max(mean * max(1, len(self.asked)) / 2, CLOSING * self.decided / max(1, self.called))
+        return max(1.0, begun + (self.left - len(self.asked)) * mean - min(early, mean * max(0.5, self.total / 32)))
 
     def recount(self, sequences: Iterable[Sequence]) -> None:
         """Take in what texts were answered; no call of theirs may be waiting."""
         for sequence in sequences:
             self.waiting.discard(sequence.index)
+            if sequence.usage.cached:
+                self.cached.add(sequence.index)
             paid = self.ledger.pico(sequence.usage)
             if cost := paid - self.paid.get(sequence.index, 0):
                 self.cost.add(cost)
@@ -173,7 +202,7 @@ class DollarPacer:
         self.recount([sequence])
         self.left -= 1
         if states := self.asked.pop(sequence.index, 0):
-            self.states.add(states)
+            self.ended.append(states)
 
 
 def pacer_of(pair: Pair, method: Method, sequences: list[Sequence], total: int | None) -> DollarPacer | None:

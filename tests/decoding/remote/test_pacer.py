@@ -36,9 +36,19 @@ class State:
 
 
 def run(
-    dollars: float, *, texts: int = 200, flight: int = 1, span: int = 1, drift: float = 0.0, wrong: float = 1.0
+    dollars: float,
+    *,
+    texts: int = 200,
+    flight: int = 1,
+    span: int = 1,
+    drift: float = 0.0,
+    wrong: float = 1.0,
+    group: int = 1,
 ) -> Any:
-    """Write texts of random lengths with scores of `random() ** wrong`, which rise by `drift` over the run."""
+    """Write texts of random lengths with scores of `random() ** wrong`, which rise by `drift` over the run.
+
+    So many calls are answered together, as long as texts are left that go on and there is no hurry.
+    """
     draw, score = random.Random(0), [0.0]
     rule = Rule("dice", lambda step: torch.tensor(score), levels=((0.0, 1.0), (1.0, 0.0)))
     ledger = Ledger(PRICES, dollars)
@@ -49,7 +59,8 @@ def run(
     active = [rest.pop(0) for _ in range(flight)]
     while active:
         text = draw.choice(active) if flight > 1 else active[0]
-        if text in waiting and draw.random() < 0.5:
+        alone = len(waiting) < min(group, len(active)) and not pacer.hurries
+        if text in waiting and (alone or draw.random() < 0.5):
             continue
         if text in waiting:
             waiting.remove(text)
@@ -89,7 +100,15 @@ ALL, DEAREST = 0.0275, 66 * 0.4e-6 + 1.6e-6
 @pytest.mark.parametrize("share", [0.1, 0.3])
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"flight": 16}, {"flight": 64}, {"span": 4}, {"wrong": 3.0}, {"wrong": 0.3, "flight": 8}, {"drift": 0.5}],
+    [
+        {},
+        {"flight": 16},
+        {"flight": 64},
+        {"span": 4},
+        {"wrong": 3.0},
+        {"wrong": 0.3, "flight": 8},
+        {"drift": 0.5},
+    ],
 )
 def test_the_ceiling_is_reached_and_not_passed(share, settings):
     ledger, spent = run(share * ALL, **settings)
@@ -97,6 +116,12 @@ def test_the_ceiling_is_reached_and_not_passed(share, settings):
     assert ledger.spent >= min(0.995 * ledger.budget, ledger.budget - DEAREST * PICO), "another call does not fit"
     quarters = [sum(spent[first : first + 50]) / ledger.spent for first in range(0, 200, 50)]
     assert max(quarters) < 0.35 and min(quarters) > 0.17, "spread over the texts"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2])
+def test_calls_that_wait_for_each_other_leave_no_money_at_the_end(share):
+    ledger, _ = run(share * ALL, span=8, flight=16, group=16)
+    assert 0.995 * ledger.budget <= ledger.spent <= ledger.budget
 
 
 def test_a_head_is_told_the_use_that_the_money_pays_for():
