@@ -97,6 +97,7 @@ def test_the_benchmark_of_passes_takes_it(file, model, data, tmp_path, capsys):
     assert "priced is left out: thresholds of gap are no nats" in found["notes"]
 
 
+@pytest.mark.slow
 def test_a_changed_rule_is_not_run_under_its_old_thresholds(file, model, data, capsys):
     own = f"{file}:gap"
     told = ["--data", str(data), "--model", str(model), "--rules", own, "--max-new-tokens", "8", "--budgets", "0.3"]

@@ -121,6 +121,7 @@ def test_of_few_states_one_is_held_out(pair: Pair, tmp_path: Path, monkeypatch: 
     assert seen == [6]
 
 
+@pytest.mark.slow
 def test_references_are_texts_of_the_teacher_drawn_by_the_seed(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +152,7 @@ def test_references_are_texts_of_the_teacher_drawn_by_the_seed(
     assert len({row.references for row in found[0]} | {row.references for row in found[1]}) > 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("metric", "weighted"), [("chrf", True), *slow(("exact", False))])
 def test_a_round_is_what_the_policy_writes_and_its_forks(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, weighted: bool

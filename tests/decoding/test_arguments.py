@@ -167,6 +167,7 @@ def test_a_rule_without_a_threshold_is_refused(mode, make, rule, budget):
         make(RULES[rule], budget, mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["random", "every-k"])
 def test_a_rule_of_known_rate_needs_no_calibration(rule):
     for mode in ("average", "strict", "online"):
@@ -183,6 +184,7 @@ def test_what_asks_no_rule_needs_no_threshold():
         decode(PAIR, SOURCES, deferral(RULES["entropy"], budget))
 
 
+@pytest.mark.slow
 def test_the_ends_of_the_budget_are_one_model_alone_whatever_the_rule():
     (never, always), texts = (RULES["entropy"].at(math.inf), RULES["entropy"].at(-math.inf)), SOURCES[:3]
     for budget, alone, author in ((0.0, student_only(), "student"), (1.0, teacher_only(), "teacher")):

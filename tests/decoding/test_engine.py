@@ -169,6 +169,7 @@ def test_the_teacher_never_runs_at_budget_0(pair):
     assert counted.passes == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [0.5, 1.0])
 def test_passes_are_the_teachers_forward_calls(pair, budget):
     counted = Counted(pair)
@@ -179,6 +180,7 @@ def test_passes_are_the_teachers_forward_calls(pair, budget):
     assert counted.passes - alone < alone == counted.rows - alone
 
 
+@pytest.mark.slow
 def test_positions_by_hand():
     """Called at 0, 3 and 6 of ten tokens, the teacher reads the start, then three more tokens each time."""
     for family in FAMILIES:

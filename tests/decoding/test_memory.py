@@ -82,6 +82,7 @@ def test_a_cache_that_grew_by_the_token_has_the_positions_that_are_said(tokens):
     assert store.shape[2] == cache.capacity(tokens)
 
 
+@pytest.mark.slow
 def test_the_command_keeps_the_texts_and_says_what_it_needs(tmp_path, monkeypatch, capsys):
     pair = make_pair("t5")
     pair.save_student(tmp_path / "q")

@@ -200,6 +200,7 @@ def test_bild_falls_back_and_rolls_back_by_its_defaults():
     assert (method.verifier.threshold, method.verifier.measure, method.draft) == (3.0, "surprise", 10)
 
 
+@pytest.mark.slow
 def test_bild_rolls_back_and_falls_back():
     pair = kin("t5")
     often, seldom = (write(pair, TEXTS, bild(fallback, 2.0, draft=9), **NONE) for fallback in (0.95, 0.0))
@@ -315,6 +316,7 @@ def test_texts_in_flight_are_the_batch_and_those_that_wait():
         assert len(made.texts.sequences) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_with_an_int8_teacher_a_verified_text_is_that_teachers_own(family):
     """In any company: the teacher reads several tokens at once, and rows of other texts beside them."""

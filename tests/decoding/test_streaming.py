@@ -53,6 +53,7 @@ def test_no_more_than_so_many_texts_are_written_ahead_of_one_that_goes_on(monkey
     assert most_ahead(1) == 16 and most_ahead(9) == len(TEXTS)
 
 
+@pytest.mark.slow
 def test_a_text_that_cannot_be_read_stops_what_comes_after_its_block(monkeypatch):
     monkeypatch.setattr(streaming, "BLOCK", 4)
     texts, pair, params = [*TEXTS[:9], "a " * 80, *TEXTS], make_pair("t5"), DecodeParams(max_new_tokens=2)

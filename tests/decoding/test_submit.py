@@ -32,6 +32,7 @@ def open_engine(pair: Pair, method: Method, batch_size: int = 2) -> tuple[Engine
     return Engine(pair, [], method, PARAMS, batch_size=batch_size, schedule=Schedule(group=2), more=True), rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "method"), spread(["t5", "llama"], METHODS))
 def test_texts_that_come_late_are_written_as_in_a_list(family, method):
     """One is submitted before each step, the longest among them late; what is final is never taken back."""
@@ -73,6 +74,7 @@ def test_drafts_are_not_final():
     assert taken_back
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "steps"), spread(METHODS, [0, 1, 2, 3, 5]))
 def test_a_cancelled_text_leaves_at_once_and_changes_no_other(method, steps):
     """Whether it waits, runs or calls; its slot is another's, and nothing of it comes out."""

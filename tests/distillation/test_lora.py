@@ -88,6 +88,7 @@ def test_a_student_is_needed_and_our_trainer(data, tmp_path, more):
         config(data, tmp_path / "out", **LORA, **more)
 
 
+@pytest.mark.slow
 @needs_peft
 def test_the_seed_alone_draws_the_adapters(student):
     drawn = []

@@ -70,6 +70,7 @@ def test_each_task_has_its_own_mean():
     assert token_weights(batches[2], alone, 0.25).tolist() == [0.75]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", *slow("llama")])
 def test_the_first_loss_is_the_formula(folder, tmp_path, family):
     """Of the model before its first step, by transformers' own loss of each row."""

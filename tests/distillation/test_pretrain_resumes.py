@@ -180,6 +180,7 @@ def test_second_run_is_instant_and_another_is_refused(data, tmp_path, monkeypatc
     assert read_json(tmp_path / "out" / "run.json")["identity"]["seed"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", *slow("tokenizer.json")])
 def test_a_finished_run_whose_files_are_damaged_is_made_again(name, data, tmp_path, caplog):
     settings = config(data, tmp_path / "out", max_steps=2)

@@ -75,6 +75,7 @@ def test_a_server_of_vllms_fields_teaches_a_causal_student_and_is_asked_once(lla
     run(config(data, tmp_path / "there", teacher="http://127.0.0.1:9/v1", **away))  # a finished run asks nobody
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_ends_the_run_in_one_line(llama: Pair, data, tmp_path):
     settings = {"student": str(llama.save_student(tmp_path / "s")), "cached_logits": 21, "teacher_model": NAME} | QUICK
     with fake_vllm(llama.teacher, llama.tokenizer) as server:

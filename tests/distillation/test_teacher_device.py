@@ -16,6 +16,7 @@ from wheels.distillation.training_data import load_training_data, teacher_digest
 from wheels.errors import WheelsError
 
 
+@pytest.mark.slow
 def test_the_loss_and_what_is_cached_are_the_same(data, folders, tmp_path):
     student, teacher = folders
     settings = config(data, tmp_path / "out", student=student, teacher=teacher, **BOTH)

@@ -63,6 +63,7 @@ def loss_and_gradient(pair: Pair, rows: list[Example], folder: Path, objective: 
     return next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", ["backward", *slow("forward")])
 def test_out_of_memory_a_batch_is_halved_and_said_once(t5, task, tmp_path, monkeypatch, caplog, inner):
     """With the gradients of the whole step, those of the batches before it among them."""

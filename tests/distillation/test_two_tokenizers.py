@@ -27,6 +27,7 @@ def models(data, tmp_path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_divergence_where_spellings_meet_and_cross_entropy(data, models, tmp_path):
     settings = config(data, tmp_path / "out", **models, **BOTH)
     task = load_task(data)
@@ -69,6 +70,7 @@ def test_a_teacher_of_another_kind_teaches_too(data, models, tmp_path, caplog):
     assert "tokens are the teacher's too" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_teachers_texts_are_spelled_in_the_students_tokens(data, models, tmp_path, monkeypatch):
     settings = config(data, tmp_path / "out", **models, objective="seqkd", max_steps=1)
     task = load_task(data, limit=8)
@@ -86,6 +88,7 @@ def test_a_teachers_texts_are_spelled_in_the_students_tokens(data, models, tmp_p
     assert found == [whole[0][:-1], *whole[1:]], "the first has no end"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

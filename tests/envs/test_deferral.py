@@ -148,6 +148,7 @@ def test_the_teacher_reads_nothing_where_neither_reward_nor_call_needs_it(
     assert full == written(play(make(t5_pair), 1, lambda t: t % 2))
 
 
+@pytest.mark.slow
 def test_a_call_without_budget_is_answered_by_the_student_and_flagged(pair: Pair) -> None:
     for settings in ({"budget": 0.0}, {"budget": 0.05, "mode": "episode"}, {"budget": 0.05, "mode": "strict"}):
         env = make(pair, **settings)

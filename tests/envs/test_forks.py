@@ -84,6 +84,7 @@ def test_the_same_actions_write_the_same_text(pair: Pair, settings: dict[str, An
     assert_same(original, play(envs, actions[3:]))
 
 
+@pytest.mark.slow
 def test_in_another_row_and_environment_too(pair: Pair, settings: dict[str, Any]) -> None:
     envs, single = make(pair, **settings), DeferralEnv(pair, ROWS, max_new_tokens=LIMIT, **settings)
     other = DeferralVectorEnv(2, pair, ROWS, max_new_tokens=LIMIT, **settings)

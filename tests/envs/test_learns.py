@@ -44,6 +44,7 @@ def test_maskable_ppo(t5_pair: Pair, price: float, learned: bool) -> None:
     assert after > 0.9 if learned else after < 0.1
 
 
+@pytest.mark.slow
 def test_an_empty_budget_is_masked_from_the_agent(t5_pair: Pair) -> None:
     sb3_contrib, logger = pytest.importorskip("sb3_contrib"), pytest.importorskip("stable_baselines3.common.logger")
     env = DeferralEnv(t5_pair, ROWS, max_new_tokens=6, budget=0.4, mode="strict")

@@ -52,6 +52,7 @@ def make(pair: Pair, settings: dict[str, Any], reward_mode: str) -> DeferralVect
     return envs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS, ids=[each["reward"] for each in SETTINGS])
 def test_a_record_holds_what_each_step_would_have_earned(pair: Pair, settings: dict[str, Any]) -> None:
     steps, none = play(make(pair, settings, "step"))
@@ -121,6 +122,7 @@ def test_a_fork_has_the_steps_before_it_too(pair: Pair) -> None:
     np.testing.assert_allclose(record.reward_T, rewards[:-3], atol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_whole_texts_are_read_in_as_many_passes_as_memory_asks_for(
     t5_pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

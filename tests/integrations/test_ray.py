@@ -35,6 +35,7 @@ def expected(folder, tmp_path_factory) -> list[str]:
     return (place / "out").read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_batches_of_any_size_and_order_give_what_one_process_writes(folder, expected):
     decoder = Decoder(model=folder, number="id", **SETTINGS)
     order = [*range(7, 20), *range(7), 39, *range(20, 39)]

@@ -133,6 +133,7 @@ def test_values_by_hand(
             assert score(metric, [hypothesis], [reference]).value == pytest.approx(expected, abs=1e-5), metric
 
 
+@pytest.mark.slow
 def test_rouge_is_rouge_scores_on_ascii_text() -> None:
     names = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
     scorer = RougeScorer(names, use_stemmer=True)

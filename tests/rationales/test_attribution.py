@@ -150,6 +150,7 @@ def test_rows_do_not_depend_on_their_company(pair, task, name):
         assert (together[row, length:] == 0.0).all()
 
 
+@pytest.mark.slow
 def test_integrated_gradients_are_complete(pair, task):
     """They sum to what the source adds over the baseline, the better the more steps."""
     batch, model = batch_of(pair, examples_of(pair, task)), pair.teacher

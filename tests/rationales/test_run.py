@@ -82,6 +82,7 @@ def test_every_method_gives_each_word_a_score(teacher, data, tmp_path, method):
     assert (min(scores) < 0.0) == (method in ("gradient-x-input", "integrated-gradients"))
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_was_cut_short(teacher, data, tmp_path, monkeypatch):
     monkeypatch.setattr(rationales, "CHUNK", 10)
     whole = run(config(teacher, data, tmp_path / "whole.jsonl"))

@@ -148,6 +148,7 @@ def test_what_the_hub_says_is_one_line(capsys):
     assert "the Hub did not take owner/pair" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_model_is_loaded_from_where_it_was_pushed(shared, own, tmp_path, monkeypatch):
     repository, commit = tmp_path / "hub" / "models--owner--pair", "0" * 40
     (repository / "refs").mkdir(parents=True)

@@ -75,6 +75,7 @@ def test_one_decision_is_another_and_the_rest_follows(pair: Pair, head: Deferral
         assert torch.allclose(flipped.features[row], known.features_TF[place], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gain_is_that_of_the_call_whichever_text_has_it(pair: Pair, head: DeferralHead) -> None:
     rows = rows_of(30)
     rule = GainThresholdRule(head, thresholds_of(head, states_of(pair, rows)))
@@ -147,6 +148,7 @@ def test_the_shift_finds_what_the_regret_does_not_tell() -> None:
     assert moved == {"shift"}
 
 
+@pytest.mark.slow
 def test_the_shift_is_fitted_in_nats_to_what_the_base_leaves() -> None:
     """`gain / kappa` is the target: the fit says `kappa` points for each nat, of nine pairs in ten."""
     head, pairs = synthetic(400, extra=3.0, noise=0.0)
@@ -180,6 +182,7 @@ def test_a_base_that_tells_nothing_leaves_the_head_as_it_was() -> None:
     assert figures == {"pairs": 40.0, "points_per_nat": 0.0, "held_out_r2_base": 0.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [1.0, *slow(-1.0)])
 def test_what_is_luck_alone_leaves_the_head_as_it_was(sign: float) -> None:
     head, pairs = synthetic(300, extra=0.0, noise=40.0)

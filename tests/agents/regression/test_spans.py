@@ -31,6 +31,7 @@ def test_the_target_is_the_reward_less_what_later_calls_cost_and_more_by_the_ent
     torch.testing.assert_close(target_NY, torch.tensor([[2.0 + 4.0 + 0.1, 4.0 + 4.0, 2.0, 3.0]]))
 
 
+@pytest.mark.slow
 def test_what_spans_gain_is_found_in_forks_that_are_mostly_luck():
     draw = torch.Generator().manual_seed(0)
     count, place = 12_000, 3 + SCALARS.index("progress")

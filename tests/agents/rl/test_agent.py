@@ -196,6 +196,7 @@ def test_the_price_decides_what_a_later_call_costs() -> None:
     assert float(fell_N[pays_N].mean()) > float(fell_N[~pays_N].mean()) + 1
 
 
+@pytest.mark.slow
 def test_a_state_continues_to_the_same_bits() -> None:
     forks, _ = noisy(600)
     table = PriceTable((0.1, 0.3), prices=[2.0, 1.0])

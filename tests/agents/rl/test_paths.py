@@ -148,6 +148,7 @@ def test_the_teacher_reads_finished_texts_many_at_once(pair: Pair, monkeypatch: 
     assert len(read) <= 14 // 4 + 1
 
 
+@pytest.mark.slow
 def test_at_most_so_many_states_of_a_text_are_forked_and_others_by_another_seed(pair: Pair) -> None:
     rows = rows_of(8)
     chosen = []
@@ -178,6 +179,7 @@ def test_random_decisions_follow_the_gate(pair: Pair) -> None:
     torch.testing.assert_close(forks.entropy_N, entropy * forks.tokens_N, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_the_teacher_is_asked_for_is_counted_once(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without forks its own tokens; with forks every state of the text, and the later calls of the other texts."""
     rows = rows_of(6)

@@ -128,6 +128,7 @@ def with_own(return_B: torch.Tensor) -> torch.Tensor:
     return return_B - return_B.mean()
 
 
+@pytest.mark.slow
 def test_the_expected_gradient_is_that_of_the_expected_return(pair: Pair, texts: Samples) -> None:
     head, return_B = head_of(pair).double(), returns(texts, PRICE)
     probability_B = probabilities(head, texts)
@@ -237,6 +238,7 @@ def test_a_price_above_every_gain_lets_nothing_be_called(pair: Pair, tmp_path: P
     assert uses(noted)[0] < 0.1 < uses(noted)[1]
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_at_the_same_bits(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(algorithm, "BLOCK", 2)
     whole, prices, _ = run(pair, tmp_path / "whole")

@@ -158,6 +158,7 @@ def test_a_text_is_chosen_for_the_corpus_and_not_for_its_row(metric: str) -> Non
     assert reached == 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["bleu", *slow("chrf", "rougeL")])
 def test_no_other_text_of_one_row_would_be_better(metric: str) -> None:
     texts, _, _ = written(metric, 0, rows=60)

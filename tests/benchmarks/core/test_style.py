@@ -89,6 +89,7 @@ def test_no_line_is_drawn_through_a_gap(points: list[float], lengths: list[int])
     assert [point for run in found for point in points[run]] == points
 
 
+@pytest.mark.slow
 def test_a_picture_is_two_files(tmp_path: Path) -> None:
     picture = render(draw, PLAIN)
     picture.write(tmp_path, "curve")

@@ -67,6 +67,7 @@ def figure(found: dict[str, Any]) -> Figure:
     return drawn(plot.draw, found)
 
 
+@pytest.mark.slow
 def test_the_picture_is_over_dollars_with_the_teacher_by_itself(found, figure):
     axes, money = figure.axes[0], found["details"]["money"]
     assert axes.get_xlabel() == "what the calls cost: dollars for 1,000,000 texts"

@@ -339,6 +339,7 @@ def test_the_artefact_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> Non
     assert threads == [(3, "the pair")]
 
 
+@pytest.mark.slow
 def test_more_models_of_the_pair_are_further_seeds(world: World) -> None:
     curve, decoder = world.run(also=("second", "third"))
     assert curve["seeds"] == {"learned": [0, 1, 2, 3, 4, 5], "random": [0, 1, 2, 3, 4, 5], "entropy": [0, 1, 2]}

@@ -73,6 +73,7 @@ def test_a_cost_is_what_the_traces_counted(config):
     assert len(called) == 4 and max(called) > 0
 
 
+@pytest.mark.slow
 def test_a_model_keeps_its_own_thresholds(config):
     folder = Path(config.students[1]) / "deferral" / "calibration.json"
     Calibration([Point("learned", seed, 0.3, 7.0 + seed, 0.3) for seed in (0, 1)]).save(folder)

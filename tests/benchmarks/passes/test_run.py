@@ -110,6 +110,7 @@ def test_a_tuned_setting_is_the_decode_of_the_one_that_was_chosen(config):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_setting_of_the_sweep_is_a_command_that_decodes_alike(config, seed):
     config = replace(config, scales=(0.5, 2.0))

@@ -30,6 +30,7 @@ def served(request) -> Iterator[Any]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_the_loopback_is_the_teacher(served):
     pair, server = served
     remote = RemoteTeacher(server.url(), NAME, prices=PRICES, on_error="stop", span="tokens:4")

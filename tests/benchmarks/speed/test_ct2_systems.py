@@ -75,6 +75,7 @@ def inputs(pair: Pair, folder: Path, new_tokens: int = 12) -> Workload:
     return Workload(Prompts(pair, SOURCES, new_tokens), 0.3, None, 3, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", *slow(*(family for family in FAMILIES if family not in ("t5", "qwen2")))])
 def test_a_converted_model_writes_what_transformers_does(family: str, tmp_path: Path, engine: None) -> None:
     """Prompts of different lengths, among them one of a single token; some texts end, some reach their limit."""

@@ -71,6 +71,7 @@ def test_generate_is_counted_pass_by_pass(pair: Pair) -> None:
     assert encodes == ([Shape("teacher", "encode", 6, longest, 0, 0)] if pair.is_seq2seq else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_assistance_leaves_the_student_as_it_was(family: str) -> None:
     pair = make_pair(family)  # which nobody else has used

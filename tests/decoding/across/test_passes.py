@@ -35,6 +35,7 @@ def own_texts(pair: Pair, role: str) -> list[str]:
     return texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("student", "teacher", "span", "seed"),
     [*((*kinds, "tokens:1", 0) for kinds in KINDS), ("llama", "llama", "tokens:1", 1), ("t5", "t5", "tokens:5", 0)],

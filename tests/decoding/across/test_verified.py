@@ -69,6 +69,7 @@ def test_the_text_is_that_of_universal_assisted_generation(pair, draft, batch_si
     assert any(trace.wasted > 0 for trace in traces)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [speculative(4), take_back(5, 0.0), bild(0.6, 0.0), prompt_lookup(4)], ids=lambda each: each.name
 )

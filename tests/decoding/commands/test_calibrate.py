@@ -208,6 +208,7 @@ def test_other_thresholds_are_kept(folder, capsys):
     assert set(kept(folder)) == {*after, ("entropy", 0, 0.1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [["--rules", "random,every-k"], ["--budgets", "0,1"]])
 def test_what_needs_no_threshold_leaves_those_that_are_there(folder, capsys, more):
     assert run(folder, "--rules", "entropy") == 0

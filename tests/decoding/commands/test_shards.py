@@ -67,6 +67,7 @@ def test_a_shard_is_of_a_file_and_goes_into_a_file(call, flags):
     assert code == 2 and "shard 1/2 is written from a file into a file; give --input FILE and --output FILE" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["sampled", *slow(*(mode for mode in MODES if mode not in ("online", "sampled")))])
 def test_merged_shards_are_the_whole_run(write, capsys, mode):
     flags = ["--format", "json", *MODES[mode]]
@@ -79,6 +80,7 @@ def test_merged_shards_are_the_whole_run(write, capsys, mode):
     assert write("out.jsonl", *flags)[2].splitlines() == ["out.jsonl is done already", whole]
 
 
+@pytest.mark.slow
 def test_a_table_is_the_lines_in_columns(write, capsys):
     assert write("whole.jsonl", "--format", "json")[0] == write("whole.parquet", "--format", "parquet")[0] == 0
     for shard in ("1/2", "2/2"):

@@ -78,6 +78,7 @@ def test_the_committed_result_holds_every_family_of_the_list():
     assert list(FOUND) == list(FAMILIES)
 
 
+@pytest.mark.slow
 def test_the_texts_of_a_small_model_differ():
     """Else a wrong position would be seen in none of them."""
     model = small_model("gemma3_text")

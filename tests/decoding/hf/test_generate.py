@@ -90,6 +90,7 @@ def test_decoding_that_verifies_every_token_is_the_teachers_own_generate(pair, m
     assert same(ours(pair, method=method, **settings), own(pair, "teacher", **settings))
 
 
+@pytest.mark.slow
 def test_deferral_is_the_engines(pair):
     threshold = 1e-4 if pair.student.config.model_type == "t5" else 0.4
     rule = RULES["maxprob"].at(threshold)

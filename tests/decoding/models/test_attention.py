@@ -48,6 +48,7 @@ def test_attention_per_row_equals_the_librarys(name, per_row):
     assert {view.count for view in per_row} > {1, 2, 3} and {view.row for view in per_row} == {0, 1, 2, 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_in_bfloat16_they_are_off_by_rounding_alone(name, per_row):
     assert worst_error(build(name).bfloat16()) < 4e-2

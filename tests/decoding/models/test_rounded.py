@@ -48,6 +48,7 @@ def test_an_activation_is_the_librarys_and_in_bfloat16_to_the_last_bit(module):
     assert activation(module, torch.bfloat16)(rough).equal(module(rough))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_in_bfloat16_a_fast_pass_is_off_by_rounding_alone(name):
     assert worst_error(build(name).bfloat16()) < 4e-2

@@ -69,10 +69,12 @@ def worst_error(model: PreTrainedModel, tamper: Callable[[Runner], None] = lambd
     return worst
 
 
+@pytest.mark.slow
 def test_ragged_reads_and_rollbacks_equal_reading_from_scratch(model):
     assert worst_error(model) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_rows_that_are_told_common_positions_are_wrong(model):
     """The negative control: with the positions 0..K for every row, the same rounds fail by far."""
 
@@ -86,6 +88,7 @@ def test_rows_that_are_told_common_positions_are_wrong(model):
     assert worst_error(model, tamper) > 1000 * TOLERANCE
 
 
+@pytest.mark.slow
 def test_rows_that_see_what_lies_beyond_their_cursor_are_wrong(model):
     """The negative control of the mask: what was rolled back, or never written, must not be seen."""
 

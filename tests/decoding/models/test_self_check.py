@@ -194,6 +194,7 @@ def umt5(width: int, seed: int) -> PreTrainedModel:
         return restless(UMT5ForConditionalGeneration(config)).double().eval()
 
 
+@pytest.mark.slow
 def test_a_bias_of_each_layer_is_followed_in_each():
     pair = Pair.of(umt5(16, 1), umt5(24, 2), tokenizer_of(ends_source=True))
     for budget, model in ((0.0, "student"), (1.0, "teacher")):

@@ -29,6 +29,7 @@ HOW: dict[str, tuple[Any, dict[str, Any]]] = {
 LONG = {"max_new_tokens": 12}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "batch_size"), spread(HOW, [1, 4]))
 def test_every_token_is_that_of_the_teacher_at_hand(pair, server, far, how, batch_size):
     method, settings = HOW[how]
@@ -76,6 +77,7 @@ def test_an_end_token_that_the_server_keeps_to_itself_ends_the_text(pair, far):
     assert [trace.token_ids for trace in traces] == [trace.token_ids for trace in here]
 
 
+@pytest.mark.slow
 def test_draws_have_a_seed_of_their_own_for_each_text_and_position(server, far):
     settings: dict[str, Any] = {"sampling": Sampling(0.7, top_p=0.9), "seed": 5, **LONG}
     write(far(server), SOURCES, MAXPROB, **settings)

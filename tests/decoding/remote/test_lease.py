@@ -32,6 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield tmp_path_factory.mktemp("leases")
 
 
+@pytest.mark.slow
 @given(
     limit=st.integers(0, 1000),
     count=st.integers(1, 6),
@@ -147,6 +148,7 @@ def test_a_line_that_was_cut_short_is_none(tmp_path):
     assert lease.held() == {"dollars": 9}
 
 
+@pytest.mark.slow
 def test_shards_of_a_command_spend_what_one_of_them_leaves(pair: Pair, server: FakeVllm, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     student = str(pair.save_student(tmp_path / "student"))

@@ -44,6 +44,7 @@ def family(request: Any) -> Iterator[tuple[Pair, Served]]:
         yield pair, server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [0.4, 1.0])
 def test_every_token_is_that_of_the_teacher_at_hand(family, budget):
     pair, server = family

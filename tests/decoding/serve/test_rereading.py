@@ -34,6 +34,7 @@ def are_what_the_other_model_writes(server: Served, how: dict, prompt: str = TEX
         assert (expected["token_ids"], expected["authors"][0]["author"]) == ([other["id"]], other["author"]), place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [
     {"teacher_budget": 0.3}, *slow({"teacher_budget": 0.0}, {"teacher_budget": 1.0}, {"method": "verified"}),
     {"teacher_budget": 0.4, "rule": "random", "temperature": 1.2, "top_p": 0.9, "seed": 7},
