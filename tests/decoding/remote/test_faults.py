@@ -21,6 +21,7 @@ from wheels.decoding.methods.rules import RULES
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.remote.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
 from wheels.decoding.remote.pair import RemotePair
+from wheels.decoding.remote.prices import Prices
 from wheels.decoding.remote.teacher import REASONS, RemoteTeacher
 from wheels.decoding.sequences import prepare_sequences
 from wheels.decoding.trace import teacher_use
@@ -91,6 +92,8 @@ class Fault:
     """Instead of the answer."""
     change: Callable[[dict[str, Any]], Any] = lambda answer: answer
     """Or of an answer."""
+    paid: bool = False
+    """Whether an answer came that is paid for."""
 
 
 TOO_LONG = "This model's maximum context length is 64 tokens."
@@ -112,18 +115,20 @@ FAULTS = {
     "dripping bytes": Fault("an attempt that took more than", 3, "after 3 calls", drip),
     "cut JSON": Fault("an answer that is no JSON", 3, "after 3 calls", cut),
     "an answer that breaks off": Fault("RemoteProtocolError", 3, "after 3 calls", broken_off),
-    "wrong ids": Fault("token id 99; the student has", 1, "after 3 calls", change=change(token_ids=[99])),
-    "no ids": Fault("answers without token ids: None", 1, "after 3 calls", change=change(token_ids=None)),
+    "wrong ids": Fault("token id 99; the student has", 1, "after 3 calls", change=change(token_ids=[99]), paid=True),
+    "no ids": Fault("answers without token ids: None", 1, "after 3 calls", change=change(token_ids=None), paid=True),
     "an empty choice": Fault(
-        "answers with 0 tokens", 1, "after 3 calls", change=change(token_ids=[], finish_reason="length")
+        "answers with 0 tokens", 1, "after 3 calls", change=change(token_ids=[], finish_reason="length"), paid=True
     ),
     "no choice": Fault("answers with no completion", 1, "never", change=lambda answer: {"choices": [], "model": NAME}),
-    "a refusal": Fault("ends a text with 'content_filter'", 1, "never", change=change(finish_reason="content_filter")),
+    "a refusal": Fault(
+        "ends a text with 'content_filter'", 1, "never", change=change(finish_reason="content_filter"), paid=True
+    ),
     "context overflow": Fault(
         "code 400: This model's maximum", 1, "never", lambda handler: handler.error(400, TOO_LONG)
     ),
     "another model": Fault(
-        "answers with another model", 1, "after 3 calls", change=lambda answer: answer | {"model": "other"}
+        "answers with another model", 1, "after 3 calls", change=lambda answer: answer | {"model": "other"}, paid=True
     ),
 }
 
@@ -152,9 +157,11 @@ def quick(far: Far, server: FakeVllm, timeout: float = 0.1, **settings: Any) -> 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_student_goes_on(pair, server, far, name):
-    fault, there = FAULTS[name], quick(far, server, breaker=Breaker(failures=10**9))
+    fault, there = FAULTS[name], quick(far, server, breaker=Breaker(failures=10**9), prices=Prices(1.0, 1.0))
     break_down(server, fault)
+    ledger, tried = there.remote.ledger, there.remote.ledger.spent
     traces = write(there, SOURCES, RANDOM, budget=0.4, batch_size=1, **LONG)
+    assert (ledger.spent > tried) == fault.paid and ledger.reserved == 0
     alone = write(pair, SOURCES, student_only(), budget=0.0, **LONG)
     assert [trace.token_ids for trace in traces] == [trace.token_ids for trace in alone]
     assert not any(trace.teacher_tokens or trace.teacher_passes or trace.teacher_use for trace in traces)
@@ -181,8 +188,8 @@ def test_the_server_is_left_alone_after_three_failures(server, far, name):
 def test_the_table_of_the_guide(name):
     fault = FAULTS[name]
     (row,) = [line for line in GUIDE.read_text().splitlines() if line.startswith(f"| {name} |")]
-    _, tries, opens, words = (part.strip() for part in row.strip("|").split("|"))
-    assert (int(tries), opens) == (fault.tries, fault.opens)
+    _, tries, paid, opens, words = (part.strip() for part in row.strip("|").split("|"))
+    assert (int(tries), paid, opens) == (fault.tries, "yes" if fault.paid else "no", fault.opens)
     assert fault.words.split(":")[0] in words.strip("`").replace("30 s", "") or words.strip("`") in fault.words
 
 
