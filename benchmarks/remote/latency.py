@@ -24,11 +24,15 @@ from wheels.decoding.methods.calibrated import calibrated
 from wheels.decoding.methods.method import deferral
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.remote.pair import RemotePair
+from wheels.decoding.remote.span import AUTO, check_span
 from wheels.decoding.remote.teacher import RemoteTeacher
 from wheels.decoding.streaming import decode
 from wheels.decoding.trace import Trace, teacher_use
 from wheels.files import write_json
 from wheels.models.artefact import Artefact
+
+SINGLE = "tokens:1"
+"""Calls that buy one token."""
 
 
 @dataclass(frozen=True)
@@ -42,32 +46,32 @@ class LatencyConfig:
     rounds: int = option(3, "rounds, after one of the local engine that is not counted", minimum=1)
     teacher_budget: float = option(0.2, "share of the tokens that the teacher may write", share=True)
     latencies: tuple[float, ...] = option((0.0, 10.0, 50.0, 200.0), "added latencies, in milliseconds", minimum=0.0)
-    spans: tuple[int, ...] = option((1, 4, 8), "tokens that a call may buy", minimum=1)
+    spans: tuple[str, ...] = option((SINGLE, "tokens:4", "tokens:8", AUTO), "what a call buys", check=check_span)
     batch_sizes: tuple[int, ...] = option((1, 16), "texts in flight", minimum=1)
 
     def __post_init__(self) -> None:
         check_fields(self)
 
 
-Cell = tuple[int, float | None, int, bool]
+Cell = tuple[int, float | None, str, bool]
 """The batch size; the latency, None where both models are here; the span; and whether the student writes on."""
 
 
 def cells_of(config: LatencyConfig) -> list[Cell]:
     """Return what is measured: spans beyond one token go with online mode, where a text writes on only alone."""
     there = product(config.batch_sizes, config.latencies, config.spans, (False, True))
-    found: list[Cell] = [cell for cell in there if not (cell[3] and cell[2] > 1 and cell[0] > 1)]
-    return [(batch, None, 1, False) for batch in config.batch_sizes] + found
+    found: list[Cell] = [cell for cell in there if not (cell[3] and cell[2] != SINGLE and cell[0] > 1)]
+    return [(batch, None, SINGLE, False) for batch in config.batch_sizes] + found
 
 
 def timed(config: LatencyConfig, artefact: Artefact, texts: Sequence[str], port: int, cell: Cell) -> dict[str, Any]:
     """Write the texts once; return what that took."""
     batch, latency, span, write_on = cell
-    mode, pair = "average" if span == 1 else "online", artefact.pair
+    mode, pair = "average" if span == SINGLE else "online", artefact.pair
     method = deferral(calibrated(artefact, "learned", config.teacher_budget, mode=mode), config.teacher_budget, mode)
     if latency is not None:
         url = f"http://127.0.0.1:{port}/{latency:g}/v1"
-        remote = RemoteTeacher(url, NAME, span=f"tokens:{span}", write_on=write_on, on_error="stop")
+        remote = RemoteTeacher(url, NAME, span=span, write_on=write_on, on_error="stop")
         pair = RemotePair(pair.student, remote, pair.tokenizer, prompt=pair.prompt)
     start = time.perf_counter()
     traces = decode(pair, texts, method, DecodeParams(max_new_tokens=64), batch_size=batch)

@@ -13,7 +13,7 @@ def latency(folder: str) -> str:
     rows = {(row["batch_size"], row["latency_ms"], row["span"], row["write_on"]): row for row in found["rows"]}
     shown = []
     for batch in found["config"]["batch_sizes"]:
-        here = rows[batch, None, 1, False]
+        here = rows[batch, None, "tokens:1", False]
         shown.append(
             [str(batch), "both models here", "1", _spread(here["tokens_per_second"]), "", "", number(here["use"])]
         )
@@ -25,7 +25,7 @@ def latency(folder: str) -> str:
                     "" if on is None else _spread(on["tokens_per_second"]),
                     "" if on is None else f"{on['hidden']:.0%}",
                 ]
-                shown.append([str(batch), f"{added:g} ms", str(span), *cells, number(waits["use"])])
+                shown.append([str(batch), f"{added:g} ms", span.removeprefix("tokens:"), *cells, number(waits["use"])])
     return table(["texts in flight", "latency", "span", "waiting", "writing on", "guessed", "use"], shown)
 
 

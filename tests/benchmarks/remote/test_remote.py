@@ -63,11 +63,12 @@ def test_whole_texts_are_chosen_as_far_as_the_money_goes():
 
 def test_a_row_of_latency():
     rounds = [{"tokens": 10, "seconds": s, "use": 0.2, "calls": 4, "guessed": g} for s, g in [(1, 1), (2, 2), (5, 3)]]
-    row = latency.row_of((1, 50.0, 4, True), rounds)
+    row = latency.row_of((1, 50.0, "tokens:4", True), rounds)
     assert row["tokens_per_second"] == {"median": 5.0, "low": 2.0, "high": 10.0}
     assert row["hidden"] == 0.5 and row["write_on"] is True
     cells = latency.cells_of(latency.LatencyConfig())
-    assert (16, 50.0, 4, False) in cells and (16, 50.0, 4, True) not in cells and (1, 50.0, 4, True) in cells
+    assert (16, 50.0, "auto", False) in cells and (16, 50.0, "auto", True) not in cells
+    assert (1, 50.0, "auto", True) in cells and (16, 50.0, "tokens:1", True) in cells
 
 
 @pytest.mark.slow
@@ -76,7 +77,7 @@ def test_both_run_on_the_embedded_pair(tmp_path):
         ["--output", str(tmp_path), "--texts", "2", "--rounds", "1", "--latencies", "0,5", "--batch-sizes", "1"]
     )
     rows = json.loads((tmp_path / "latency.json").read_text())["rows"]
-    assert len(rows) == 1 + 2 * 3 * 2 and all(row["tokens_per_second"]["low"] > 0 for row in rows)
+    assert len(rows) == 1 + 2 * 4 * 2 and all(row["tokens_per_second"]["low"] > 0 for row in rows)
     money.main(
         [
             "--output",
