@@ -68,7 +68,8 @@ def run(config: TrainConfig) -> None:
         if held.finished:
             if config.calibrate and not Calibration.load(output / "deferral" / "calibration.json").points:
                 calibrate_model(calibration_of(config))
-            print(f"{output} holds the finished run of these settings; nothing to do")
+            log.info("%s is done already", output)
+            print(_ending(config))
             return
         with reporting(config) as reports:
             _train(config, task, prompt, reports, held)
@@ -111,7 +112,12 @@ def _train(config: TrainConfig, task: Task, prompt: Prompt, reports: Reports, he
         finish(config, pair, task, heads, prices, spans)
         held.finish(*results_in(output, output / "deferral"))
         shutil.rmtree(output / ".training", ignore_errors=True)
-        print(f"written to {output}: the student, and deferral/ with {config.seeds} trained seed(s)")
+        print(_ending(config))
+
+
+def _ending(config: TrainConfig) -> str:
+    """Return what a run prints at its end, and whenever it is found done."""
+    return f"written to {config.output}: the student, and deferral/ with {config.seeds} trained seed(s)"
 
 
 def finish(

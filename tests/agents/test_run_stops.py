@@ -25,7 +25,7 @@ from wheels.policy.head import DeferralHead
 
 @pytest.mark.slow
 def test_a_run_is_known_by_what_its_folders_hold(
-    config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Wherever they lie; a student that was trained on since is another one."""
     run(config)
@@ -33,8 +33,9 @@ def test_a_run_is_known_by_what_its_folders_hold(
     for split in ("train", "validation"):
         shutil.copy(tmp_path / f"{split}.jsonl", tmp_path / "elsewhere")
     moved = replace(config, student=str(tmp_path / "elsewhere" / "student"), data=str(tmp_path / "elsewhere"))
-    run(moved)
-    assert "nothing to do" in capsys.readouterr().out
+    with caplog.at_level("INFO"):
+        run(moved)
+    assert "is done already" in caplog.text
     make_pair("t5").save_teacher(tmp_path / "elsewhere" / "student")
     with pytest.raises(WheelsError, match=r"holds a run with student_digest '\w{16}', not '\w{16}'; give another"):
         run(moved)
