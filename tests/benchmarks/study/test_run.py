@@ -209,14 +209,16 @@ def test_shipped_recipes_are_whole(tmp_path, name):
     assert plan.pretrained("teacher").family == objectives["kl"].family
 
 
-def test_a_pretrained_student_is_a_part_of_the_teacher_that_was_fine_tuned(tmp_path):
-    plan = study.StudyPlan(study.read_recipe("smollm2-compression"), "data", tmp_path, 2)
+@pytest.mark.parametrize(("task", "layers"), [("compression", 8), ("scitldr", 10), ("svamp", 8)])
+def test_a_pretrained_student_is_a_part_of_the_teacher_that_was_fine_tuned(tmp_path, task, layers):
+    recipe = f"smollm2-{task}"
+    plan = study.StudyPlan(study.read_recipe(recipe), "data", tmp_path, 2)
     teacher, student = plan.pretrained("teacher"), plan.pretrained("kl")
     assert (teacher.student, teacher.keep_layers) == ("HuggingFaceTB/SmolLM2-135M-Instruct", None)
-    assert (student.student, student.teacher, student.keep_layers) == (*[str(tmp_path / "teacher")] * 2, 8)
+    assert (student.student, student.teacher, student.keep_layers) == (*[str(tmp_path / "teacher")] * 2, layers)
     names = [stage.name for stage in study.study_stages(plan)]
     assert names[-5:] == ["students", "policy", "calibrate", "curve", "passes"]
-    here = study.StudyPlan(study.read_recipe("smollm2-compression"), "data", tmp_path, 2, start="there")
+    here = study.StudyPlan(study.read_recipe(recipe), "data", tmp_path, 2, start="there")
     assert here.pretrained("teacher") == dataclasses.replace(teacher, student="there")
     with pytest.raises(WheelsError, match="start 'a' is for a teacher that is trained; --teacher is there already"):
         StudyConfig(recipe="r", data="d", teacher="b", start="a")
