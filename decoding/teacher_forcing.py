@@ -99,13 +99,14 @@ def _batches(
 ) -> Iterator[list[int]]:
     """Yield indices of texts of like length, as many at a time as memory allows, and `most` at most."""
     order = sorted(range(len(texts)), key=lambda index: (len(texts[index]), len(sources[index])))
-    batch: list[int] = []
+    batch, longest = list[int](), 0
     for index in order:
-        count, states = len(batch) + 1, len(texts[index]) + 1
-        logits, tokens = count * states * vocab_size, count * (len(sources[index]) + states)
+        count, states, source = len(batch) + 1, len(texts[index]) + 1, len(sources[index])
+        longest = max(longest, source)
+        logits, tokens = count * states * vocab_size, count * (longest + states)
         if batch and (count > most or logits > LOGITS_AT_A_TIME or tokens > TOKENS_AT_A_TIME):
             yield batch
-            batch = []
+            batch, longest = [], source
         batch.append(index)
     if batch:
         yield batch

@@ -100,6 +100,9 @@ def test_batches_change_nothing(monkeypatch):
         monkeypatch.setattr(module, "TOKENS_AT_A_TIME", tokens)
         assert [len(batch) for batch in module._batches([[1] * 3] * 11, [[1] * 2] * 11, 14, 99)] == batches
     monkeypatch.setattr(module, "TOKENS_AT_A_TIME", 24)
+    # A shorter source is padded to the longest of its pass: 2 x (9 + 4) tokens are too many.
+    assert [len(batch) for batch in module._batches([[1] * 9, [1]], [[1] * 2, [1] * 3], 14, 99)] == [1, 1]
+    monkeypatch.setattr(module, "TOKENS_AT_A_TIME", 2**13)
     few = [len(batch) for batch in module._batches(*texts, 1, 2)]
     assert max(few) == 2 and sum(few) == len(SOURCES)
     for one, other in zip(together, scored(pair, traces), strict=True):

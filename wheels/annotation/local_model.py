@@ -108,8 +108,8 @@ class LocalModel:
 
     def _means(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the mean log-probability of each example's target tokens, [B], nats."""
-        collator = Collator.of(self.pair)
-        batch = {name: tensor.to(self.model.device) for name, tensor in collator(examples).items()}
-        chosen_BT, targets_N = target_states(batch.pop("labels"), is_seq2seq=self.pair.is_seq2seq)
+        batch = Collator.of(self.pair)(examples)
+        labels_BT = batch.pop("labels").to(self.model.device)  # its results are worked on there
+        chosen_BT, targets_N = target_states(labels_BT, is_seq2seq=self.pair.is_seq2seq)
         logits_NV = read_at(self.model, batch, chosen_BT).logits_NV[:, : self.pair.vocab_size]
         return target_log_probs(logits_NV, targets_N, chosen_BT).sum(dim=1) / chosen_BT.sum(dim=1)

@@ -43,8 +43,8 @@ class LocalScorer:
 
     def _read(self, rows: Sequence[Example]) -> Shard:
         """Return the tensors of some rows, one behind the other, from one pass."""
-        batch = {name: tensor.to(device_of(self.teacher)) for name, tensor in self.collator(rows).items()}
-        labels_BT = batch.pop("labels")
+        batch = self.collator(rows)
+        labels_BT = batch.pop("labels").to(device_of(self.teacher))  # its results are worked on there
         chosen_BT, _ = target_states(labels_BT, is_seq2seq=self.collator.is_seq2seq)
         logits_NV = read_at(self.teacher, batch, chosen_BT).logits_NV
         settings = self.settings

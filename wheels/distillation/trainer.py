@@ -16,14 +16,7 @@ from transformers.training_args import OptimizerNames
 
 from wheels.distillation.alignment import SharedTokens, at_places, shared_divergence
 from wheels.distillation.callbacks import advice
-from wheels.distillation.collate import (
-    OF_TEACHER,
-    Batch,
-    Collator,
-    Example,
-    count_targets,
-    target_states,
-)
+from wheels.distillation.collate import OF_TEACHER, Batch, Collator, Example, count_targets, target_states
 from wheels.distillation.generation import write
 from wheels.distillation.learning_rates import set_query_rate
 from wheels.distillation.losses import IGNORED, cross_entropy, distillation_loss, mixed
