@@ -81,7 +81,7 @@ def check_spans(pair: StudentPair, method: Method) -> None:
     if isinstance(method.rule, EvenRule):
         raise WheelsError(f"a call buys {bought}, and rule {method.rule.name!r} counts on one; use another rule")
     # Thresholds may have been measured with such calls.
-    measured = pair.spans_measured and not (isinstance(method.rule, Rule) and method.rule.known_rate)
+    measured = pair.by_text and not (isinstance(method.rule, Rule) and method.rule.known_rate)
     if method.mode == "online" or (method.mode == "average" and measured):
         return
     raise WheelsError(

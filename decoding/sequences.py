@@ -77,6 +77,8 @@ class Sequence:
     """How many of the best tokens are kept at each place, with their log-probabilities; None: no place's."""
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     """Of each token, where `best` asks for them and no draft is verified."""
+    asked: str = ""
+    """The source itself, where it was given as text."""
     teacher_source: list[int] = field(default_factory=list)
     """What the teacher reads of the source, where it has other tokens (`Pair.encode_for_teacher`)."""
 
@@ -147,9 +149,9 @@ def prepare_sequences(
         if isinstance(tokens, WheelsError):
             sequence.error = f"input {sequence.index + 1}: {tokens}"
             continue
-        sequence.source = tokens
+        sequence.source, sequence.asked = tokens, sources[sequence.index - first]
         try:
-            sequence.teacher_source = pair.encode_for_teacher(sources[sequence.index - first])
+            sequence.teacher_source = pair.encode_for_teacher(sequence.asked)
         except WheelsError as error:
             sequence.error = f"input {sequence.index + 1}: {error}"
             continue

@@ -13,7 +13,7 @@ from wheels.decoding.methods.choices import MODE_HELP, MODES
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.decoding.remote.prices import Prices, prices_option
 from wheels.decoding.remote.span import span_option
-from wheels.endpoints.options import ELSEWHERE, TEACHER, check_teacher, teacher_options
+from wheels.endpoints.options import ELSEWHERE, TEACHER, check_teacher, teacher_options, teacher_prompt_option
 from wheels.errors import WheelsError
 
 model_option = option_group("models")
@@ -35,6 +35,7 @@ class CurveConfig(PairConfig):
     teacher: str | None = model_option(None, TEACHER + " (default: the model's own)", reads=PLACE)
     teacher_model: str | None = OF_TEACHER[0]
     teacher_key: str = OF_TEACHER[1]
+    teacher_prompt: str | None = teacher_prompt_option(option_group(ELSEWHERE))
     span: str = span_option(model_option)
     also: tuple[str, ...] = model_option(
         (),

@@ -124,9 +124,9 @@ def _calibrate_on(config: CurveConfig, artefact: Artefact, seeds: dict[str, list
     It is kept beside the results: the model's folder stays as it is.
     """
     shared = (
-        "teacher", "teacher_model", "teacher_key", "span", "source", "target", "bad_rows", "max_new_tokens",
-        "batch_size", "max_tokens_in_flight", "device", "dtype", "threads", "backend", "student_weights",
-        "teacher_weights", "teacher_device", "teacher_quantization",
+        "teacher", "teacher_model", "teacher_key", "teacher_prompt", "span", "source", "target", "bad_rows",
+        "max_new_tokens", "batch_size", "max_tokens_in_flight", "device", "dtype", "threads", "backend",
+        "student_weights", "teacher_weights", "teacher_device", "teacher_quantization",
     )  # fmt: skip
     settings = CalibrateConfig(
         model=config.model or EMBEDDED,

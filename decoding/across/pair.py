@@ -104,8 +104,12 @@ class TextPair(StudentPair):
     def __repr__(self) -> str:
         return f"TextPair({type(self.student).__name__}, {type(self.writer).__name__})"
 
-    spans_measured = True
     verifies_text = True
+
+    @property
+    def by_text(self) -> bool:
+        """Whether the teacher reads and writes text: always."""
+        return True
 
     @property
     def teacher_told(self) -> str:

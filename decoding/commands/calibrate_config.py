@@ -24,7 +24,7 @@ from wheels.config.paths import PLACE
 from wheels.data.options import bad_rows_option
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
 from wheels.decoding.remote.span import span_option
-from wheels.endpoints.options import ELSEWHERE, TEACHER, check_teacher, teacher_options
+from wheels.endpoints.options import ELSEWHERE, TEACHER, check_teacher, teacher_options, teacher_prompt_option
 from wheels.errors import WheelsError
 
 data_option = option_group("data")
@@ -48,6 +48,7 @@ class CalibrateConfig:
     teacher: str | None = option(None, TEACHER + " (default: the model's own)", reads=PLACE)
     teacher_model: str | None = OF_TEACHER[0]
     teacher_key: str = OF_TEACHER[1]
+    teacher_prompt: str | None = teacher_prompt_option(option_group(ELSEWHERE))
     span: str = span_option(option)
     split: str = data_option("validation", "split of the data that is used")
     source: str = data_option("source", "column of the source; dots reach nested ones")

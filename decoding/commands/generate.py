@@ -96,6 +96,7 @@ def remote_teacher(config: GenerateConfig) -> RemoteTeacher:
         key_variable=config.teacher_key,
         timeout=config.teacher_timeout,
         attempts=config.teacher_attempts,
+        prompt=config.teacher_prompt,
         span=config.span,
         write_on=config.write_on,
         prices=Prices.of(config.prices) if config.prices else None,

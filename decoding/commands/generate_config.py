@@ -41,7 +41,7 @@ from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES, RULES
 from wheels.decoding.remote.prices import Prices, prices_option
 from wheels.decoding.remote.span import FORMS, check_span
 from wheels.endpoints.address import is_address
-from wheels.endpoints.options import ELSEWHERE, TEACHER, check_teacher, teacher_options
+from wheels.endpoints.options import ELSEWHERE, TEACHER, check_teacher, teacher_options, teacher_prompt_option
 from wheels.errors import WheelsError
 
 input_option = option_group("input and output")
@@ -100,6 +100,7 @@ class GenerateConfig:
     )
     teacher_model: str | None = OF_TEACHER[0]
     teacher_key: str = OF_TEACHER[1]
+    teacher_prompt: str | None = teacher_prompt_option(remote_option)
     teacher_timeout: float = remote_option(30.0, "seconds for one request", minimum=0.01)
     teacher_attempts: int = remote_option(3, "requests for one call; what may pass is tried again", minimum=1)
     span: str = remote_option(

@@ -21,6 +21,8 @@ class TeacherSettings(Protocol):
     @property
     def teacher_key(self) -> str: ...  # noqa: D102
     @property
+    def teacher_prompt(self) -> str | None: ...  # noqa: D102
+    @property
     def span(self) -> str: ...  # noqa: D102
 
 
@@ -28,5 +30,6 @@ def pair_loader(settings: TeacherSettings) -> tuple[LoadPair, str | None]:
     """Return what reads a pair, and the folder, hub id or name of its teacher."""
     if is_address(settings.teacher):
         name = str(settings.teacher_model)
-        return teacher_at(str(settings.teacher), name, settings.teacher_key, settings.span), name
+        how = settings.span, settings.teacher_prompt
+        return teacher_at(str(settings.teacher), name, settings.teacher_key, *how), name
     return partial(load_pair, span=settings.span), settings.teacher

@@ -13,7 +13,9 @@ from transformers import PreTrainedModel
 
 from wheels.config.fields import check_elsewhere
 from wheels.data.prompts import Prompt
+from wheels.decoding.across.spelling import Spelling
 from wheels.decoding.remote.prices import Bill, bill_of
+from wheels.decoding.remote.protocol import Student
 from wheels.decoding.remote.span import MOST, SpanRule
 from wheels.decoding.remote.teacher import RemoteTeacher
 from wheels.decoding.sequences import Sequence
@@ -57,12 +59,29 @@ class RemotePair(StudentPair):
         check_kind("remote", remote, RemoteTeacher, "a RemoteTeacher")
         self.remote = remote
         super().__init__(student, tokenizer, prompt=prompt, student_weights=student_weights)
-        self.probe = remote.connect(tokenizer, self.vocab_size, is_seq2seq=self.is_seq2seq)
+        first = Constraints.of(student).forced_first
+        self.probe = remote.connect(Student(tokenizer, self.vocab_size, self.is_seq2seq, self.eos_ids[0], first))
+        self.spelling = Spelling(tokenizer, after_prompt=not self.is_seq2seq)
+
+    @property
+    def by_text(self) -> bool:
+        """Whether the teacher is asked in words (`wheels.decoding.remote.text`)."""
+        return self.remote.by_text
+
+    def read_by(self, prompt: Prompt | str) -> None:
+        """Read sources by another prompt from now on.
+
+        Raises:
+            WheelsError: as `Pair.read_by`, and where the teacher cannot be asked so.
+        """
+        super().read_by(prompt)
+        self.remote.read_by(self.prompt)
 
     @property
     def teacher_told(self) -> str:
         """What the teacher tells, for errors."""
-        return f"the teacher {self.remote.place} tells the tokens that it writes, and no logits"
+        told = "takes and gives text" if self.by_text else "tells the tokens that it writes, and no logits"
+        return f"the teacher {self.remote.place} {told}"
 
     @property
     def other_teacher(self) -> str:
@@ -70,9 +89,9 @@ class RemotePair(StudentPair):
         return "the folder of a teacher"
 
     @property
-    def most_per_call(self) -> int:
-        """Tokens that a call buys at most."""
-        return self.remote.span.most
+    def most_per_call(self) -> int | None:
+        """Tokens that a call buys at most; None: as many as its text takes."""
+        return None if self.by_text else self.remote.span.most
 
     def __repr__(self) -> str:
         return f"RemotePair({type(self.student).__name__}, {self.remote.place})"
@@ -124,7 +143,7 @@ class RemotePair(StudentPair):
     @property
     def signature(self) -> str:
         """What outputs depend on beside the student: the teacher's name, and how much a call buys."""
-        return repr((self.remote.model, self.remote.span))
+        return repr((self.remote.model, self.remote.span, *([self.remote.prompt] if self.by_text else [])))
 
     @cached_property
     def scoring(self) -> ScoringTeacher:
@@ -164,11 +183,12 @@ class RemotePair(StudentPair):
     @property
     def source_limit(self) -> int | None:
         """The most tokens of source; a causal model shares them with its output. None: no limit is known."""
-        limits = [context_limit(self.student, self.tokenizer), self.probe.limit if self.probe is not None else None]
+        limits = [context_limit(self.student, self.tokenizer)]
+        limits += [self.probe.limit] if self.probe is not None and not self.by_text else []
         return min((limit for limit in limits if limit is not None), default=None)
 
 
-def teacher_at(teacher: str, model: str, key: str, span: str = "tokens:1") -> LoadPair:
+def teacher_at(teacher: str, model: str, key: str, span: str = "tokens:1", prompt: str | None = None) -> LoadPair:
     """Return what reads a student whose teacher is at an address, for work that cannot do without an answer.
 
     Args:
@@ -176,8 +196,9 @@ def teacher_at(teacher: str, model: str, key: str, span: str = "tokens:1") -> Lo
         model: What the server knows the teacher by.
         key: The environment variable that holds the server's key.
         span: How much a call buys.
+        prompt: What the teacher reads of a source, where it is asked in words.
     """
-    settings: dict[str, Any] = {"timeout": 60.0, "attempts": 8, "on_error": "stop", "span": span}
+    settings: dict[str, Any] = {"timeout": 60.0, "attempts": 8, "on_error": "stop", "span": span, "prompt": prompt}
     return partial(RemotePair.load, remote=RemoteTeacher(teacher, model, key_variable=key, **settings))
 
 

@@ -27,7 +27,12 @@ class RemotePasses(StudentPasses):
     def _open_teacher(self, pair: Pair) -> None:
         """Take the teacher as it is: it holds nothing of a text between two calls."""
         assert isinstance(pair, RemotePair)
-        self.remote, self.end_id, self.eos = pair.remote, pair.eos_ids[0], frozenset(pair.eos_ids)
+        self.spelling, self.remote, self.end_id, self.eos = (
+            pair.spelling,
+            pair.remote,
+            pair.eos_ids[0],
+            frozenset(pair.eos_ids),
+        )
         self.read_Q = torch.zeros_like(self.texts.length_Q)
         """Tokens of each text that the teacher has been sent."""
 
@@ -82,8 +87,11 @@ class RemotePasses(StudentPasses):
         if answer.span is None:
             self.write_instead(slot, start)
             return False
-        tokens, ahead = self._tokens_of(answer.span), text.tokens[start:]
         self._count(slot, start)
+        if answer.span.anew:
+            self._spell_anew(slot, start, answer.span)
+            return False
+        tokens, ahead = self._tokens_of(answer.span), text.tokens[start:]
         if tokens == ahead[:most]:
             text.guessed += 1
             return True
@@ -94,6 +102,17 @@ class RemotePasses(StudentPasses):
         self.forget(slot, start + same)
         return False
 
+    def _spell_anew(self, slot: int, start: int, span: Span) -> None:
+        """Put what the teacher wrote in place of what it spells anew; a token is of who wrote its last character."""
+        text, same = self.texts.sequence(slot), start - span.anew
+        self.cut(slot, start)
+        old, by, new = list(text.tokens), list(text.by_teacher), [*text.tokens[:same], *self._tokens_of(span)]
+        authors = self.spelling.authors(text.source, old, by, new)
+        self.cut(slot, same)
+        for token, teacher in zip(new[same:], authors[same:], strict=True):
+            self.texts.append_span(slot, [token], by_teacher=teacher)
+        self.forget(slot, same)
+
     def _texts(self, slots: list[int], slots_R: torch.Tensor) -> list[TextSoFar]:
         """Return texts as they are sent."""
         sequences = [self.texts.sequence(slot) for slot in slots]
@@ -102,7 +121,7 @@ class RemotePasses(StudentPasses):
             drawn_R = self.texts.noise(slots_R, TEACHER_STREAM)(self.texts.position(slots_R))
             seeds = (drawn_R * 2**31).long().tolist()
         return [
-            TextSoFar(each.source, tuple(each.tokens), each.limit, seed, self._span(slot))  # it may grow meanwhile
+            TextSoFar(each.source, tuple(each.tokens), each.limit, seed, self._span(slot), each.asked)  # it may grow
             for slot, each, seed in zip(slots, sequences, seeds, strict=True)
         ]
 

@@ -7,6 +7,22 @@ from dataclasses import dataclass
 
 from wheels.endpoints.usage import USED_NOTHING, Usage
 from wheels.errors import WheelsError
+from wheels.models.loading import Tokenizer
+
+
+@dataclass(frozen=True)
+class Student:
+    """Whose teacher it is."""
+
+    tokenizer: Tokenizer
+    vocab_size: int
+    """Its token ids are below it."""
+    is_seq2seq: bool
+    """Whether it is an encoder-decoder."""
+    end: int
+    """The token that ends its outputs."""
+    first: int | None
+    """The token that they begin with, whatever they say."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +39,8 @@ class TextSoFar:
     """The seed of the draws of its next tokens, where tokens are drawn."""
     span: int = 1
     """Tokens that are asked for, as far as there is room for them."""
+    asked: str = ""
+    """The source itself, for a teacher that is asked in words."""
 
     @property
     def most(self) -> int:
@@ -38,6 +56,8 @@ class Span:
     """Its tokens; none where the text ends here and the server does not show the end token."""
     ended: bool
     """Whether the text ends with them."""
+    anew: int = 0
+    """Tokens before them that they spell anew, and take the place of."""
 
 
 @dataclass(frozen=True)

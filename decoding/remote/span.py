@@ -31,6 +31,11 @@ class SpanRule:
     chosen: bool = False
     """Whether each call says how many tokens it buys."""
 
+    def end_in(self, text: str) -> int:
+        """Return where a text ends by this rule; its length, where none of the texts that end a call is in it."""
+        ends = [text.index(stop) + len(stop) for stop in self.stops if stop in text]
+        return min(ends, default=len(text))
+
     @classmethod
     def of(cls, given: str) -> SpanRule:
         """Return the rule of `tokens:N`, `sentence`, `line` or `auto`.

@@ -12,21 +12,23 @@ from functools import reduce
 from operator import add
 from pathlib import Path
 
+from wheels.data.prompts import SOURCE_ALONE, Prompt
 from wheels.decoding.methods.choices import ON_TEACHER_ERROR
 from wheels.decoding.remote.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
 from wheels.decoding.remote.completions import Completions
 from wheels.decoding.remote.ledger import Ledger, OverLimit
 from wheels.decoding.remote.prices import Prices
-from wheels.decoding.remote.protocol import Answer, TextSoFar
+from wheels.decoding.remote.protocol import Answer, Student, TextSoFar
 from wheels.decoding.remote.span import SpanRule
+from wheels.decoding.remote.text import Asked, TextCompletions
 from wheels.decoding.sampling import Sampling
 from wheels.endpoints.client import Client
-from wheels.endpoints.dialects import teacher_url
+from wheels.endpoints.dialects import CHAT, dialect_of, teacher_url
 from wheels.endpoints.faults import RequestFailed, RequestRefused, ServerRefused
+from wheels.endpoints.options import check_teacher_prompt
 from wheels.endpoints.probe import Probe, probe_cost, probe_of
 from wheels.endpoints.retry import Patience
 from wheels.errors import WheelsError, check_choice
-from wheels.models.loading import Tokenizer
 from wheels.secret import DEFAULT_KEY
 
 log = logging.getLogger("wheels")
@@ -40,13 +42,17 @@ REASONS = 20
 class RemoteTeacher:
     """A model behind a server of vLLM, SGLang, llama.cpp or `wheels serve` that writes tokens for a student.
 
+    Any other model that completes texts, and any chat, writes text for it (`wheels.decoding.remote.text`).
+
     Args:
-        url: The server, such as `http://host:8000/v1`; of SGLang `http://host:30000/generate`, and of llama.cpp
-            `http://host:8080/completion`.
+        url: The server, such as `http://host:8000/v1`; of SGLang `http://host:30000/generate`, of llama.cpp
+            `http://host:8080/completion`, and of a chat `https://host/v1/chat/completions`.
         model: What the server knows the model by.
         key_variable: The environment variable that holds the server's key; the default one may be missing, for no key.
         timeout: Seconds for one request, from the search for the host to the last byte.
         attempts: Requests for one call at most; only what may pass is tried again, after a wait with jitter.
+        prompt: What it reads of a source, with `{source}` in it, where it is asked in words; None: what the student
+            reads. With `{written}` the beginning of the output stands there too, for chats that continue none.
         span: How much a call buys: `tokens:N`, `sentence`, `line` or `auto` (`wheels.decoding.remote.span`).
         write_on: Whether the student writes on while an answer is under way (`wheels.decoding.remote.write_on`).
         on_error: What a call does that gets no answer: `continue`, the student writes in its place; `stop`: an error.
@@ -69,6 +75,7 @@ class RemoteTeacher:
         key_variable: str = DEFAULT_KEY,
         timeout: float = 30.0,
         attempts: int = 3,
+        prompt: str | None = None,
         span: str = "tokens:1",
         write_on: bool = True,
         on_error: str = "continue",
@@ -81,6 +88,9 @@ class RemoteTeacher:
     ) -> None:
         self.model, self.on_error = model, check_choice("on_teacher_error", on_error, ON_TEACHER_ERROR)
         self.span, self.write_on = SpanRule.of(span), write_on
+        if prompt is not None:
+            check_teacher_prompt("teacher_prompt", prompt)
+        self.prompt, self.student_prompt = prompt, SOURCE_ALONE
         self.ledger = Ledger(
             prices, budget_dollars, ledger, max_requests=max_teacher_requests, max_tokens=max_teacher_tokens
         )
@@ -103,19 +113,27 @@ class RemoteTeacher:
         """Where it is, for errors."""
         return f"{self.model!r} at {self.client.url}"
 
-    def connect(self, tokenizer: Tokenizer, vocab_size: int, *, is_seq2seq: bool) -> Probe | None:
+    @property
+    def is_chat(self) -> bool:
+        """Whether it is a chat."""
+        return dialect_of(self.client.url) is CHAT
+
+    @property
+    def by_text(self) -> bool:
+        """Whether it is asked in words, as far as is known."""
+        return self.is_chat or isinstance(self._completions, TextCompletions)
+
+    def connect(self, student: Student) -> Probe | None:
         """Find out what the server has; None where it does not answer now, and the student is to go on without it.
 
         Args:
-            tokenizer: The student's.
-            vocab_size: The student's token ids are below it.
-            is_seq2seq: Whether the student is an encoder-decoder.
+            student: Whose teacher it is.
 
         Raises:
             WheelsError: where it cannot be a teacher of this student (`probe`); and where it does not answer, if that
                 is to stop everything.
         """
-        self._student = (tokenizer, vocab_size, is_seq2seq)
+        self._student = student
         try:
             return self._connected().probe
         except (RequestFailed, OverLimit) as error:
@@ -123,25 +141,49 @@ class RemoteTeacher:
             self.breaker.failed(for_all=True)
             return None
 
+    def read_by(self, prompt: Prompt) -> None:
+        """Take note of what the student reads of a source.
+
+        Raises:
+            WheelsError: where the teacher cannot be asked so.
+        """
+        self.student_prompt = prompt
+        if isinstance(self._completions, TextCompletions):
+            self._completions.asked()
+
     def _connected(self) -> Completions:
         """Return what speaks to the server, which is asked what it has at first."""
         if self._completions is None:
-            tokenizer, vocab_size, is_seq2seq = self._student
-            request = self.ledger.reserve(*probe_cost(tokenizer))
+            student = self._student
+            request = self.ledger.reserve(*probe_cost(self.client, student.tokenizer))
             try:
-                found = probe_of(self.client, self.model, tokenizer)
+                found = probe_of(self.client, self.model, student.tokenizer)
             except WheelsError:
                 self.ledger.release(request)
                 raise
             self.ledger.settle(request, found.usage)
-            if is_seq2seq and not found.is_wheels:
-                raise WheelsError(
-                    f"{self.client.url} continues prompts, and the student is an encoder-decoder, whose outputs have "
-                    "no prompt; serve its teacher by `wheels serve`"
-                )
-            log.info("teacher %s", found)
-            self._completions = Completions(self.client, self.model, found, vocab_size)
+            self._completions = self._speaking(found)
+            log.info("teacher %s", self._completions.probe)
         return self._completions
+
+    def _speaking(self, found: Probe) -> Completions:
+        """Return what speaks to a server that has so much."""
+        student, why = self._student, found.difference
+        if why is None and student.is_seq2seq and not found.is_wheels:
+            why = f"{self.client.url} continues prompts, and the student is an encoder-decoder"
+        if why is None:
+            return Completions(self.client, self.model, found, student.vocab_size)
+        if found.is_wheels and not self.is_chat:
+            raise WheelsError(f"{why}; `wheels serve` writes in its own tokens: serve the teacher of this student")
+        found, prompt = replace(found, difference=why), self.prompt
+
+        def asked() -> Asked:
+            told = self.is_chat, found.continues, found.echoes, student.is_seq2seq
+            return Asked(str(self.client.url), why, self.student_prompt, prompt, *told)
+
+        asked()
+        log.info("%s; so it is asked in words", why)
+        return TextCompletions(self.client, self.model, found, student, asked)
 
     def write(self, texts: Sequence[TextSoFar], sampling: Sampling) -> list[Answer]:
         """Return what the teacher writes after each text, and what that used.
@@ -231,7 +273,7 @@ class RemoteTeacher:
     def _paid(self, texts: Sequence[TextSoFar], sampling: Sampling) -> Sequence[Answer]:
         """Send one request under a reservation, and settle it; for one text alone it is cut to what may be spent."""
         connected = self._connected()
-        read = sum(len(text.source) + len(text.written) for text in texts)
+        read = sum(connected.reads(text) for text in texts)
         most = texts[0].most
         if len(texts) == 1:
             most = max(1, int(min(most, self.ledger.fits(read, 1))))

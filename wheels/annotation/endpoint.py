@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from wheels.annotation.answer import Answer, answer_of
 from wheels.endpoints.address import endpoint_url
-from wheels.endpoints.client import Client, content_of, said_of
+from wheels.endpoints.client import Client
 from wheels.endpoints.retry import Patience
 from wheels.secret import DEFAULT_KEY, RUN
-
-log = logging.getLogger("wheels")
-
-_UNSUPPORTED = re.compile(
-    r"unsupported|not support|n't support|unrecogni|unknown|unexpected|extra|not permitted|not allowed|deprecated"
-    r"|instead",
-    re.IGNORECASE,
-)
 
 Ask = Callable[[str, str], Answer]
 """(prompt, idempotency key) -> answer; see `Endpoint.ask`."""
@@ -56,7 +46,7 @@ class Endpoint(Client):
         address = endpoint_url(url, "/chat/completions")
         super().__init__(address, key_variable=key_variable, patience=patience, workers=workers, seed=seed)
         self.model = model
-        self._options: Mapping[str, float] = {"temperature": 0.0, "max_tokens": max_tokens}
+        self._options = {"temperature": 0.0, "max_tokens": max_tokens}
 
     def ask(self, prompt: str, key: str) -> Answer:
         """Return the model's answer to a prompt, decoded as greedily as the server allows.
@@ -71,26 +61,9 @@ class Endpoint(Client):
         return self.retried(lambda: self._masked(self._attempt(prompt, key)))
 
     def _attempt(self, prompt: str, key: str) -> Answer:
-        """Return the answer to one request; options that the server rejects are dropped and the rest sent again."""
-        while True:
-            options = self._options
-            body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], **options}
-            response = self.fetch(body, key)
-            if response[0] not in (400, 422) or not self._adapt(options, said_of(response)):
-                return answer_of(content_of(response))
-
-    def _adapt(self, sent: Mapping[str, float], message: str) -> bool:
-        """Rename or drop the option that a server rejects; return whether to send again."""
-        changed = dict(sent)
-        if _UNSUPPORTED.search(message):
-            if "max_tokens" in sent and re.search(r"max_(?:completion_)?tokens", message):
-                changed["max_completion_tokens"] = changed.pop("max_tokens")
-            elif "temperature" in sent and "temperature" in message:
-                del changed["temperature"]
-                log.warning("%s takes no temperature: its answers are not greedy", self.model)
-        if changed != sent:
-            self._options = changed
-        return changed != sent
+        """Return the answer to one request."""
+        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], **self._options}
+        return answer_of(self.posted(body, key))
 
     def _masked(self, answer: Answer) -> Answer:
         """Return an answer with the key masked; one that repeats it is no label. A word such as `EMPTY` is no key."""

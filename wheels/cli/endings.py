@@ -94,7 +94,7 @@ def _decoding(
     columns: dict[str, Any] = {"data": config.data, "source": config.source, "target": config.target}
     calls = _far_teacher_of(config)
     if isinstance(config, CalibrateConfig):
-        calls = _teacher_of(config) | {"span": config.span}
+        calls = _teacher_of(config) | {"span": config.span, "teacher_prompt": config.teacher_prompt}
     curve = CurveConfig(model=model, output=f"{model}-curve", **columns, **calls)
     if not set(curve.interior_budgets) <= set(budgets):
         curve = replace(curve, budgets=(0.0, *budgets, 1.0))

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import json
+import logging
 import random
+import re
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -32,12 +34,28 @@ from wheels.errors import WheelsError
 from wheels.json_text import parse_json
 from wheels.secret import DEFAULT_KEY, read_secret
 
+log = logging.getLogger("wheels")
+
 LARGEST = 4_000_000
 """Bytes of an answer; what sends more is no model."""
 SHOWN = 200
 """Characters of what a server says of an error that are shown."""
 IDEMPOTENCY = "Idempotency-Key"
 """The header that names an item: a server that knows it charges the item once, however often it is asked."""
+
+UNSUPPORTED = re.compile(
+    r"unsupported|not support|n't support|unrecogni|unknown|unexpected|extra|not permitted|not allowed|deprecated"
+    r"|instead",
+    re.IGNORECASE,
+)
+OPTIONAL = (
+    "temperature",
+    "return_token_ids",
+    "repetition_penalty",
+    "continue_final_message",
+    "add_generation_prompt",
+)
+"""What a server may refuse to read, and is then asked without."""
 
 Value = TypeVar("Value")
 Response = tuple[int, Mapping[str, str], bytes]
@@ -91,6 +109,8 @@ class Client:
         self.patience = patience or Patience()
         self.stopped, self.before = threading.Event(), before
         self.key = read_secret(key_variable, "the key of an endpoint")
+        self.renamed: dict[str, str | None] = {}
+        """What the server calls an option; None: it takes none of that name."""
         self._random = random.Random(seed)
         self._client = open_client(url, workers)
         # Requests run in a loop of their own, which can end one at any point: a deadline holds for the whole of it.
@@ -167,6 +187,37 @@ class Client:
             raise ServerRefused(f"cannot be asked: {type(error).__name__} {error}") from None
         except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
             raise Again(f"{type(error).__name__} {error}".strip()) from None
+
+    def posted(self, body: Mapping[str, Any], key: str | None = None) -> bytes:
+        """Return the content of the answer to a request; without the options that the server refuses by name.
+
+        Args:
+            body: what is posted.
+            key: as in `fetch`.
+
+        Raises:
+            Again, RequestRefused, ServerRefused: as `fetch` and `content_of`.
+        """
+        while True:
+            renamed = self.renamed
+            sent = {own: value for name, value in body.items() if (own := renamed.get(name, name)) is not None}
+            response = self.fetch(sent, key)
+            if response[0] not in (400, 422) or not self._adapt(renamed, sent, said_of(response)):
+                return content_of(response)
+
+    def _adapt(self, renamed: Mapping[str, str | None], sent: Mapping[str, Any], message: str) -> bool:
+        """Take note of an option that a server refuses; return whether to send again."""
+        found: dict[str, str | None] = {}
+        if UNSUPPORTED.search(message):
+            if "max_tokens" in sent and re.search(r"max_(?:completion_)?tokens", message):
+                found["max_tokens"] = "max_completion_tokens"
+            elif name := next((name for name in OPTIONAL if name in sent and name in message), None):
+                found[name] = None
+                if name == "temperature":
+                    log.warning("%s takes no temperature: its answers are not greedy", sent.get("model"))
+        if found:
+            self.renamed = {**renamed, **found}
+        return bool(found)
 
     async def _send(self, body: Mapping[str, Any] | None, key: str | None, url: httpx2.URL) -> Response:
         """Return one answer, within the time and the size it may take."""

@@ -1,9 +1,10 @@
-"""What servers of token ids call things: vLLM's request and answer, and what SGLang and llama.cpp say in their place.
+"""What servers call things: vLLM's request and answer, and what chats, SGLang and llama.cpp say in their place.
 
-The end of an address tells which it is: `/generate` is SGLang's, `/completion` llama.cpp's, anything else vLLM's
-`/v1/completions`, which `wheels serve` speaks too. Requests are made and answers are read in vLLM's fields; here they
-are put into the server's own. The fields are those of SGLang's `GenerateReqInput`
-(https://docs.sglang.io/basic_usage/sampling_params.html) and of llama.cpp's `tools/server/README.md`.
+The end of an address tells which it is: `/chat/completions` is a chat, of any server; `/generate` is SGLang's,
+`/completion` llama.cpp's, anything else vLLM's `/v1/completions`, which `wheels serve` speaks too. Requests are made
+and answers are read in vLLM's fields; here they are put into the server's own. The fields are those of SGLang's
+`GenerateReqInput` (https://docs.sglang.io/basic_usage/sampling_params.html), and of llama.cpp's
+`tools/server/README.md`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import httpx2
 
 from wheels.endpoints.address import endpoint_url
-from wheels.endpoints.client import Client, completion_of, content_of, value_of
+from wheels.endpoints.client import Client, completion_of, value_of
 from wheels.endpoints.faults import mapping
 
 Body = Mapping[str, Any]
@@ -33,6 +34,8 @@ class Dialect:
     """vLLM's answer for one of its own, and for the request it was to."""
     shows_ids: bool = True
     """Whether it tells the ids that it reads of a text; else it tells the text that it reads of ids."""
+    models: str = "/models"
+    """Where its models are listed, in place of its path."""
 
 
 def sglang_request(body: Body) -> dict[str, Any]:
@@ -40,7 +43,9 @@ def sglang_request(body: Body) -> dict[str, Any]:
     prompt = body["prompt"]
     is_text = isinstance(prompt, str) or isinstance(prompt[0], str)
     own: dict[str, Any] = {"text" if is_text else "input_ids": prompt, "sampling_params": _sampling(body)}
-    if is_text or body.get("prompt_logprobs"):  # the ids of a prompt come with its log-probabilities
+    if (is_text and "return_token_ids" in body) or body.get(
+        "prompt_logprobs"
+    ):  # the ids of a prompt come with its log-probabilities
         own |= {"return_logprob": True, "logprob_start_len": 0, "top_logprobs_num": body.get("prompt_logprobs", 0)}
     return own
 
@@ -66,6 +71,7 @@ def sglang_answer(answer: Any, body: Body) -> Any:
         )
         matched = mapping(finish).get("matched")
         choice = {"index": index, "finish_reason": mapping(finish).get("type"), "token_ids": row.get("output_ids")}
+        choice["text"] = row.get("text")
         choice["stop_reason"] = matched if isinstance(matched, str) else None
         if isinstance(read, list):
             choice["prompt_token_ids"] = [_part(entry, 1) for entry in read]
@@ -109,6 +115,7 @@ def llama_answer(answer: Any, body: Body) -> Any:
             "finish_reason": LLAMA_ENDS.get(str(row["stop_type"]), row["stop_type"]),
             "stop_reason": row.get("stopping_word") or None,
             "token_ids": row.get("tokens"),
+            "text": row.get("content"),
             "prompt_text": row.get("prompt"),
             "logprobs": {"token_logprobs": row.get("completion_probabilities")},
         }
@@ -119,6 +126,16 @@ def llama_answer(answer: Any, body: Body) -> Any:
     for own, row in zip(told, rows, strict=True):
         own["cached_tokens"] = mapping(row.get("timings")).get("cache_n")
     return {"model": rows[0].get("model"), "choices": choices, "usage": _usage(told)}
+
+
+def chat_answer(answer: Any, body: Body) -> Any:
+    """Return a completion of a chat's: the text of each message, without what was thought before it."""
+    choices = mapping(answer).get("choices")
+    if not isinstance(choices, list):
+        return answer
+    texts = [mapping(mapping(choice).get("message")).get("content") for choice in choices]
+    told = [dict(mapping(choice)) | {"text": text} for choice, text in zip(choices, texts, strict=True)]
+    return dict(answer) | {"choices": told}
 
 
 def _usage(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -135,9 +152,13 @@ def _total(told: Sequence[Mapping[str, Any]], name: str) -> int | None:
 
 
 VLLM = Dialect()
+CHAT = Dialect("/chat/completions", read=chat_answer)
+OWN = "/v1/models"
+"""Where SGLang and llama.cpp list their models, beside fields of their own."""
 DIALECTS = (
-    Dialect("/generate", sglang_request, sglang_answer),
-    Dialect("/completion", llama_request, llama_answer, shows_ids=False),
+    Dialect("/generate", sglang_request, sglang_answer, models=OWN),
+    Dialect("/completion", llama_request, llama_answer, shows_ids=False, models=OWN),
+    CHAT,
     VLLM,
 )
 
@@ -165,4 +186,4 @@ def ask(client: Client, body: Body) -> dict[str, Any]:
     """
     dialect = dialect_of(client.url)
     own = dialect.sent(body)
-    return client.retried(lambda: completion_of(dialect.read(value_of(content_of(client.fetch(own))), body)))
+    return client.retried(lambda: completion_of(dialect.read(value_of(client.posted(own)), body)))

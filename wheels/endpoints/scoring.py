@@ -84,6 +84,8 @@ class ScoringTeacher:
         self.client, self.model, self.probe, self.vocab_size = client, model, probe, vocab_size
         self.usage: Usage = USED_NOTHING
         """What its requests used."""
+        if probe.difference is not None:
+            raise WheelsError(f"{probe.difference}; a teacher that scores texts needs the student's tokens")
         if is_seq2seq and not probe.is_wheels:
             raise WheelsError(
                 f"{client.url} scores prompts, and the student is an encoder-decoder, whose outputs are in none; serve "

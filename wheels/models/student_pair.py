@@ -51,10 +51,13 @@ class StudentPair(Pair):
                 "logits"
             )
 
-    spans_measured: ClassVar[bool] = False
-    """Whether thresholds are measured with its calls, however much each buys."""
     verifies_text: ClassVar[bool] = False
     """Whether the teacher verifies drafts by their text."""
+
+    @property
+    @abstractmethod
+    def by_text(self) -> bool:
+        """Whether the teacher reads and writes text, so that a call buys as much as its text takes."""
 
     @property
     @abstractmethod

@@ -6,6 +6,7 @@ import re
 import pytest
 
 import wheels
+from tests.decoding.remote.fake_chat import FakeChat
 from tests.decoding.remote.fake_vllm import NAME, fake_vllm
 from tests.decoding.tiny import save_artefact
 from wheels.cli.main import main
@@ -51,6 +52,18 @@ def test_a_teacher_at_an_address_writes_what_its_folder_does(folder, server, cap
     assert server.asked and f"teacher {NAME} (vllm): token ids" in err
 
 
+def test_a_chat_is_asked_in_the_words_that_are_given(folder, capsys):
+    pair = Pair.load(folder, folder / "teacher")
+    with fake_vllm(pair.teacher, pair.tokenizer, FakeChat) as server:
+        flags = ["--model", str(folder), "--teacher", server.url, "--teacher-model", NAME, "--span", "tokens:2"]
+        flags += ["--budget-mode", "online", "--format", "json", "--teacher-prompt", "k {source} c"]
+        code, out, err = run(capsys, *flags, "a b")
+        assert code == 0, err
+        assert server.bodies[-1]["messages"][0]["content"] == "k a b c" and "so it is asked in words" in err
+        found = json.loads(out)
+        assert found["teacher_own_tokens"]["written"] == found["bill"]["completion"] > 0
+
+
 def test_a_page_names_the_teacher(folder, server, capsys, tmp_path):
     page = tmp_path / "page.html"
     flags = ["--model", str(folder), "--teacher", server.url, "--teacher-model", NAME, "--output", str(page)]
@@ -82,6 +95,11 @@ def test_a_page_names_the_teacher(folder, server, capsys, tmp_path):
         (["--span", "line"], "span 'line' is for a teacher behind an address"),
         (["--teacher-timeout", "3"], "teacher_timeout 3.0 is for a teacher behind an address; leave it out"),
         (["--teacher-attempts", "1"], "teacher_attempts 1 is for a teacher behind an address"),
+        (["--teacher-prompt", "{source}"], "teacher_prompt '{source}' is for a teacher behind an address"),
+        (
+            ["--teacher", "http://h", "--teacher-model", "x", "--teacher-prompt", "{text}"],
+            "teacher_prompt must contain {source} and no other braces",
+        ),
         (["--on-teacher-error", "stop"], "on_teacher_error 'stop' is for a teacher behind an address"),
         (["--teacher-key", "HOME"], "teacher_key 'HOME' is for a teacher behind an address"),
         (["--budget-dollars", "1"], "budget_dollars 1.0 is for a teacher behind an address"),

@@ -57,7 +57,7 @@ class Sglang(Handler):
                 None if top is None else [[each["logprob"], int(token), None] for token, each in top]
                 for _, top in pairs
             ]
-        return {"text": self.server.tokenizer.decode(ids), "output_ids": ids, "meta_info": info}
+        return {"text": self.server.spoken(prompt, ids), "output_ids": ids, "meta_info": info}
 
 
 class LlamaServer(Handler):
@@ -67,7 +67,8 @@ class LlamaServer(Handler):
         server, given = self.server, body["prompt"]
         if self.path != "/completion":
             return self.error(404, "File Not Found")
-        prompts = given if isinstance(given[0], list) else [given]
+        prompts = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
+        prompts = [server.tokenizer(each).input_ids if isinstance(each, str) else each for each in prompts]
         if len(prompts) > 1 and not server.batches:
             return self.error(400, "one text alone")
         if any(len(prompt) > LIMIT for prompt in prompts):
@@ -80,7 +81,7 @@ class LlamaServer(Handler):
         ids, reason, stop = self.server.write(prompt, body["n_predict"], body.get("stop", []))
         row = {
             "index": index,
-            "content": self.server.tokenizer.decode(ids),
+            "content": self.server.spoken(prompt, ids),
             "tokens": ids if body.get("return_tokens") else [],
             "model": NAME,
             "tokens_predicted": len(ids),

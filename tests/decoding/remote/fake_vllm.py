@@ -74,6 +74,11 @@ class FakeVllm(ThreadingHTTPServer):
                 return ids[len(prompt) :], "stop", found[0]
         return ids[len(prompt) :], "length", None
 
+    def spoken(self, prompt: list[int], ids: list[int]) -> str:
+        """Return the text that ids add to a prompt, with the space before it."""
+        before, whole = (self.tokenizer.decode(part, skip_special_tokens=True) for part in (prompt, [*prompt, *ids]))
+        return whole[len(before) :]
+
     @torch.no_grad()
     def prompt_logprobs(self, prompt: list[int], k: int) -> list[dict[str, Any] | None]:
         """Return the k likeliest tokens in place of each of a prompt, and it, as vLLM tells them."""
@@ -148,7 +153,7 @@ class Handler(BaseHTTPRequestHandler):
         choices = [
             {
                 "index": index,
-                "text": server.tokenizer.decode(ids, skip_special_tokens=True),
+                "text": server.spoken(prompt, ids),
                 "logprobs": {"token_logprobs": [-0.5] * len(ids)} if body.get("logprobs") else None,
                 "finish_reason": reason,
                 "stop_reason": stop,

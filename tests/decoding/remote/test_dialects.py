@@ -63,7 +63,7 @@ def test_what_is_there_is_known_after_one_request(far: Far, native):
     assert probe.usage.completion == 2 and probe.usage.cached == probe.usage.prompt - 2
 
 
-def test_another_model_or_tokenizer_is_refused(pair, far: Far, native):
+def test_another_model_is_refused_and_another_tokenizer_is_asked_in_words(pair, far: Far, native):
     with pytest.raises(WheelsError, match=r"has no model 'big/teachr': is 'big/teachr' its name\?; did you mean"):
         RemotePair(pair.student, RemoteTeacher(native.url, "big/teachr"), pair.tokenizer)
 
@@ -76,8 +76,10 @@ def test_another_model_or_tokenizer_is_refused(pair, far: Far, native):
         return answer
 
     native.change = other
-    with pytest.raises(WheelsError, match="has another tokenizer than the student"):
-        far(native)
+    there = far(native)
+    assert "has another tokenizer than the student" in there.probe.difference and there.by_text
+    traces = write(there, SOURCES, teacher_only(), budget=1.0, max_new_tokens=2)
+    assert all(trace.teacher_tokens == trace.tokens > 0 for trace in traces)
 
 
 def test_a_stop_text_ends_a_call_and_not_the_text(pair, far: Far, native):
