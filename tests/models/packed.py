@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import Qwen2ForCausalLM
 
 from wheels.models.build import train_tokenizer
+from wheels.models.loading import Tokenizer
 
 END = "<|endoftext|>"
 """Which the library's tokenizers of this family have."""
@@ -16,11 +17,16 @@ VOCABULARY = 263
 NORMAL, CONTROL = 1, 3
 
 
+def word_tokenizer() -> Tokenizer:
+    """The tokenizer of the files."""
+    return train_tokenizer(["a b c d"] * 3, vocab_size=262, ends_source=False)
+
+
 def gguf_of(model: Qwen2ForCausalLM, file: Path) -> None:
     """Write a model as llama.cpp's converter does."""
     from gguf import GGUFWriter
 
-    config, tokenizer = model.config, train_tokenizer(["a b c d"] * 3, vocab_size=262, ends_source=False)
+    config, tokenizer = model.config, word_tokenizer()
     raw = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     writer = GGUFWriter(file, "qwen2")
     writer.add_file_type(0)

@@ -96,14 +96,16 @@ def probe_of(client: Client, model: str, tokenizer: Tokenizer) -> Probe:
     own: Mapping[str, Any] = next((each for each in known if model in names_of(each)), {})
     first = mapping(answer["choices"][0])
     limit, server = own.get("max_model_len", mapping(own.get("meta")).get("n_ctx")), own.get("owned_by")
-    read = sum(len(tokenizer(text).input_ids) for text in texts[: len(answer["choices"])])
+    count = len(answer["choices"])
+    read = sum(len(tokenizer(text).input_ids) for text in texts[:count])
+    usage = usage_of(mapping(answer.get("usage")), read, count)
     found = Probe(
         server=server if isinstance(server, str) else "unknown",
         name=str(answer.get("model")),
         limit=limit if isinstance(limit, int) and limit > 0 else None,
-        batches=dialect is not CHAT and all_of_it,
+        batches=dialect is not CHAT and all_of_it and usage.completion >= count,  # llama-server counts one text alone
         log_probs=bool(mapping(first.get("logprobs")).get("token_logprobs")),
-        usage=usage_of(mapping(answer.get("usage")), read, len(answer["choices"])),
+        usage=usage,
     )
     if dialect is CHAT:
         told = f"{client.url} is a chat, which takes and gives text alone"

@@ -44,6 +44,11 @@ def test_a_server_that_refuses_log_probabilities_is_asked_without(server, far):
     assert probe.batches and not probe.log_probs and "no log-probabilities" in str(probe)
 
 
+def test_a_server_that_counts_one_text_of_several_is_asked_for_one(server, far):
+    server.change = lambda answer: answer | {"usage": {"prompt_tokens": 9, "completion_tokens": 1}}
+    assert not far(server).probe.batches
+
+
 def test_a_server_of_text_alone_is_asked_in_words(server, far):
     def without_ids(answer):
         for choice in answer["choices"]:

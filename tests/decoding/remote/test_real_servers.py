@@ -19,8 +19,9 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from tests.models.packed import VOCABULARY, gguf_of
+from tests.models.packed import VOCABULARY, gguf_of, word_tokenizer
 from wheels.decoding.methods.method import deferral, teacher_only
+from wheels.decoding.methods.rule import Rule
 from wheels.decoding.methods.rules import RULES
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.remote.pair import RemotePair
@@ -36,14 +37,25 @@ pytestmark = pytest.mark.slow
 
 NAME, LIMIT, START = "big", 256, 600.0
 TEXTS = ["a b c", "d", "a a d c b a", "c b", "b"]
+TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
+"""Of the chats: the messages, one after the other."""
 COMMANDS = {
     "vllm": ["{program}", "serve", "{model}", "--served-model-name", NAME, "--dtype", "float32", "--max-model-len",
-             str(LIMIT), "--enforce-eager", "--max-logprobs", "20", "--host", "127.0.0.1", "--port", "{port}"],
+             str(LIMIT), "--chat-template", TEMPLATE, "--enforce-eager", "--max-logprobs", "20", "--host", "127.0.0.1",
+             "--port", "{port}"],
     "llama-server": ["{program}", "-m", "{model}", "--alias", NAME, "-c", str(4 * LIMIT), "-np", "4", "-ctk", "f32",
-                     "-ctv", "f32", "-fa", "off", "--host", "127.0.0.1", "--port", "{port}"],
+                     "-ctv", "f32", "-fa", "off", "--jinja", "--chat-template", TEMPLATE, "--host", "127.0.0.1",
+                     "--port", "{port}"],
 }  # fmt: skip
 PROGRAMS = {"vllm": "WHEELS_VLLM", "llama-server": "WHEELS_LLAMA_SERVER"}
 PATHS = {"vllm": "/v1", "llama-server": "/completion"}
+
+
+def never_written() -> list[int]:
+    """Those first tokens of which llama.cpp takes some for an end, by their names, and what is no letter."""
+    tokenizer = word_tokenizer()
+    texts = {token: str(tokenizer.decode([token])).strip() for token in range(4, VOCABULARY - 1)}
+    return [*range(4), *(token for token, text in texts.items() if not (text.isascii() and text.isalnum()))]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +71,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             tie_word_embeddings=False, initializer_range=0.3,
         )  # fmt: skip
         made[name], model = folder / f"{name}.gguf", Qwen2ForCausalLM(config)
-        model.lm_head.weight.data[:4] = 0.0  # never written: llama.cpp ends a text with whatever is called `</s>`
+        model.lm_head.weight.data[never_written()] = 0.0
         gguf_of(model, made[name])
     pair = Pair.load(made["student"], made["teacher"])
     pair.teacher.save_pretrained(folder / "vllm")
@@ -88,7 +100,10 @@ def server(request: Any, files: dict[str, Path]) -> Iterator[tuple[str, str]]:
     with (
         log.open("w") as output,
         subprocess.Popen(
-            [part.format(**told) for part in COMMANDS[kind]], stdout=output, stderr=output, env=own
+            [part if part is TEMPLATE else part.format(**told) for part in COMMANDS[kind]],
+            stdout=output,
+            stderr=output,
+            env=own,
         ) as run,
     ):
         try:
@@ -131,6 +146,27 @@ def test_every_token_is_that_of_the_teacher_at_hand(pair, server, batch_size, sp
         own, found = (decode(each, TEXTS, method, params, batch_size=batch_size) for each in (pair, there))
         assert [each.token_ids for each in found] == [each.token_ids for each in own]
         assert len({each.token_ids for each in own}) > 2 and sum(each.teacher_passes for each in found) > 5
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_a_teacher_of_text_writes_what_the_teacher_at_hand_does(pair, server, path):
+    address = f"{server[1].rpartition('/')[0]}{path}"
+    params, texts = DecodeParams(max_new_tokens=24), [text for text in TEXTS if len(text) > 1]
+    own = [trace.text for trace in decode(pair, texts, teacher_only(), params)]
+    for span in ("tokens:24", "tokens:5"):
+        there = far(pair, (server[0], address), span=span)
+        if not there.by_text:
+            assert (server[0], path) == ("vllm", "/v1/completions")
+            return
+        assert there.probe.continues and there.probe.echoes == (server[0] == "llama-server" and "chat" in path)
+        found = decode(there, texts, teacher_only(), params, batch_size=4)
+        assert not any(trace.degraded for trace in found)
+        assert [trace.text for trace in found] == own or span == "tokens:5"
+        read, wrote = (sum(trace.own_tokens[place] for trace in found) for place in (0, 1))
+        assert read > 0 and wrote >= sum(trace.tokens for trace in found) - len(found)
+    third = Rule("third", score=lambda step: (step.position_B % 3 == 1).double()).at(0.5)
+    mixed = decode(there, texts, deferral(third), params, batch_size=4)
+    assert {author for trace in mixed for author in trace.authors} == {"student", "teacher"}
 
 
 def test_draws_follow_the_seed(pair, server):
