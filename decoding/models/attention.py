@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 
 from wheels.decoding.models.cache import CacheWrite
+from wheels.decoding.models.fixed_shape import attention
 from wheels.decoding.models.inputs import AttentionInputs
 from wheels.decoding.models.packing import Packing
 
@@ -97,7 +97,7 @@ def _attend_batch(
         # One token each: the query heads that share a key take the axis of the tokens, and no key is repeated.
         query = query_NHE.view(rows, kv_heads, heads // kv_heads, size)
         # In bfloat16 on a CPU float32's kernel takes half the time or less, but chooses other tokens than the library.
-        return F.scaled_dot_product_attention(query, keys_RGLE, values_RGLE, mask, scale=scale).reshape(tokens, -1)
+        return attention(query, keys_RGLE, values_RGLE, mask, scale).reshape(tokens, -1)
     query_RHKE = query_NHE.view(rows, tokens // rows, heads, size).transpose(1, 2)
     return _attend_padded(query_RHKE, keys_RGLE, values_RGLE, mask, scale).reshape(tokens, -1)
 
@@ -113,7 +113,7 @@ def _attend_padded(
     share = query_RHKE.shape[1] // keys_RGLE.shape[1]
     if share > 1:
         keys_RGLE, values_RGLE = keys_RGLE.repeat_interleave(share, 1), values_RGLE.repeat_interleave(share, 1)
-    return F.scaled_dot_product_attention(query_RHKE, keys_RGLE, values_RGLE, mask, scale=scale).transpose(1, 2)
+    return attention(query_RHKE, keys_RGLE, values_RGLE, mask, scale).transpose(1, 2)
 
 
 def _attend_row(

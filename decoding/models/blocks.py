@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from wheels.decoding.models.attention import AttentionBias, AttentionInputs, attend
 from wheels.decoding.models.cache import CrossAttentionLayer, SelfAttentionLayer
+from wheels.decoding.models.fixed_shape import attention
 from wheels.decoding.models.linear import Linear
 
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -124,7 +125,7 @@ class SelfAttention:
         """Attend in both directions, in `rows` padded texts of one length; the mask is `[R, H or 1, S or 1, S]`."""
         all_RS3HE = self.qkv(self.pre_norm(states_ND)).view(rows, -1, 3, self.heads, self.head_dim)
         query, keys, values = all_RS3HE.permute(2, 0, 3, 1, 4)
-        attended_RHSE = F.scaled_dot_product_attention(query, keys, values, mask, scale=self.scale)
+        attended_RHSE = attention(query, keys, values, mask, self.scale)
         attended_NX = attended_RHSE.transpose(1, 2).reshape(len(states_ND), -1)
         return self.post_norm(self.out.added(states_ND, attended_NX))
 

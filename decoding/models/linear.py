@@ -20,6 +20,7 @@ from functools import cache
 
 import torch
 
+from wheels.decoding.models.fixed_shape import in_company, is_rounded
 from wheels.decoding.models.kernel_times import best_times
 from wheels.errors import WheelsError
 
@@ -70,8 +71,9 @@ class PrepackedLinear:
 
     def __call__(self, values_NX: torch.Tensor) -> torch.Tensor:
         """Return `x W^T + b`, `[N, Y]`."""
-        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(values_NX, self.weight, self.bias_Y, "none", [], "")
-        return product
+        own_NX = in_company(values_NX) if is_rounded(values_NX) else values_NX
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(own_NX, self.weight, self.bias_Y, "none", [], "")
+        return product[: len(values_NX)]
 
     def added(self, states_NY: torch.Tensor, values_NX: torch.Tensor) -> torch.Tensor:
         """Return `states + x W^T + b`."""
@@ -163,8 +165,8 @@ class BFloat16Linear:
     def _product(self, values_NX: torch.Tensor) -> torch.Tensor:
         """Return `x W^T`, rounded to bfloat16, `[N, Y]`."""
         linear = torch.ops.mkldnn._linear_pointwise
-        product: torch.Tensor = linear(values_NX.bfloat16(), self.weight, None, "none", [], "")
-        return product
+        product: torch.Tensor = linear(in_company(values_NX.bfloat16()), self.weight, None, "none", [], "")
+        return product[: len(values_NX)]
 
 
 Linear = TorchLinear | PrepackedLinear | ByRowsLinear | Int8Linear | BFloat16Linear

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from wheels.decoding.models.fixed_shape import KEYS
 from wheels.distillation.collate import pad_with_mask
 
 CrossKeyValues = list[tuple[torch.Tensor, torch.Tensor]]
@@ -54,6 +56,8 @@ class LibraryEncoder:
     @torch.no_grad()
     def __call__(self, ids_RS: torch.Tensor, seen_RS: torch.Tensor) -> CrossKeyValues:
         """Read sources, padded on the right."""
+        if self.encoder.dtype == torch.bfloat16:  # its attention is the library's
+            ids_RS, seen_RS = (F.pad(each, (0, -each.shape[1] % KEYS)) for each in (ids_RS, seen_RS))
         states_RSD = self.encoder(input_ids=ids_RS, attention_mask=seen_RS).last_hidden_state
         return [project(states_RSD) for project in self.projections]
 
