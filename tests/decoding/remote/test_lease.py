@@ -164,7 +164,7 @@ def test_shards_of_a_command_spend_what_one_of_them_leaves(pair: Pair, server: F
     def rows(number: int) -> list[dict]:
         return [json.loads(line) for line in Shard(number, 2).place(Path("out.jsonl")).read_text().splitlines()]
 
-    monkeypatch.setattr("wheels.decoding.remote.teacher.probe_cost", lambda tokenizer: (0, 2))
+    monkeypatch.setattr("wheels.decoding.remote.teacher.probe_cost", lambda client, tokenizer: (0, 2))
     assert shard(1) == 0
     first = sum(row["teacher_tokens"] for row in rows(1))
     assert shard(2) == 0
