@@ -23,7 +23,10 @@ from wheels.models.loading import first_line, model_digest
 from wheels.runs import chunks, is_whole, keep_lines, last_whole, number_of, put_line, seal
 from wheels.runs.tensors import STATE
 
-MACHINE = ("device", "teacher_device", "threads", "output", "report_to", "teacher_key")
+MACHINE = (
+    *("device", "teacher_device", "threads", "output", "report_to", "teacher_key"),
+    *("batch_size", "max_tokens_in_flight"),
+)
 """Settings that may change when a run is continued."""
 
 

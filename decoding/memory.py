@@ -6,31 +6,39 @@ rows of a cache are as long as the longest, and a cache that grows doubles. So a
     weights + R * sum over models (2 * layers * heads * head size * bytes * positions)
 
 and the logits of a pass; `positions` are the least doubling of a block that holds the tokens. Activations come on top;
-they are bounded by the chunks in which sources are read.
+they are bounded by the chunks in which sources are read. Without a bound, the caches take `SHARE` of the memory that
+is free at most: passes have fewer rows then, and the same texts come out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass
+from heapq import nlargest
 from itertools import islice
 from typing import Any, Protocol
 
+import torch
 from transformers import PreTrainedModel
 
 from wheels.decoding.models.cache import capacity
 from wheels.decoding.models.registry import has_fast_path
 from wheels.decoding.models.sources import cross_projections
 from wheels.decoding.sequences import prepare_sequences
+from wheels.environment import memory
 from wheels.errors import WheelsError
 from wheels.finite import plain_parts
 from wheels.models.pair import Pair, logits_size
 from wheels.output.streams import remark
 
 SAMPLE = 256
-"""Texts whose length is looked at where nothing is bounded; and those that are encoded together."""
+"""Texts that are encoded together; and where nothing is bounded, how many of the longest are looked at."""
 LARGE = 1 << 30
 """Bytes from which on a decode says what it will need."""
+SHARE = 0.7
+"""Of the free memory, what texts in flight take at most without a bound; activations take the rest."""
+NO_BOUND = 1 << 62
+"""Texts that memory holds where it is not known what is free."""
 
 
 class Texts(Sized, Iterable[str], Protocol):
@@ -88,27 +96,65 @@ def rows_for(
         texts: All that are going to be written from.
         max_new_tokens: The most tokens of an output.
         batch_size: The most rows.
-        most: Tokens of the texts in flight at most, sources and outputs together; None: no bound.
+        most: Tokens of the texts in flight at most, sources and outputs together; None: what free memory holds.
         count: How many texts are written from them; None: one each.
         kept: States of a text whose caches are kept until it has ended, to go on from there.
 
     Raises:
         WheelsError: where one text alone has more.
     """
-    longest = longest_of(pair, texts if most is not None else islice(texts, SAMPLE), max_new_tokens)
-    rows = batch_size
-    if most is not None and longest.text:
-        if most < longest.text:
-            raise WheelsError(
-                f"max_tokens_in_flight must be at least {longest.text}, what one text may take with its "
-                f"output, got {most}; raise it, or lower max_new_tokens"
-            )
-        rows = min(batch_size, (most // longest.text + 1) // 2)  # as many again, but one, wait for the other model
-    flying = min(2 * rows - 1, len(texts) if count is None else count)
-    needs = needs_of(pair, longest, flying * (1 + kept))
+    looked_at = texts if most is not None else nlargest(SAMPLE, texts, key=len)
+    longest, caches = longest_of(pair, looked_at, max_new_tokens), 1 + kept
+    if not longest.text:
+        return batch_size
+    bound = most
+    if bound is not None and bound < longest.text * caches:
+        raise WheelsError(
+            f"max_tokens_in_flight must be at least {longest.text * caches}, what one text may take with its output"
+            f"{f' and {kept} kept states' if kept else ''}, got {most}; raise it, or lower max_new_tokens"
+        )
+    flying = len(texts) if count is None else count
+    held = bound // (longest.text * caches) if bound is not None else room_for(pair, longest) // caches
+    rows = min(batch_size, max(1, (held + 1) // 2))  # as many again, but one, wait for the other model
+    if most is None and held >= flying:
+        rows = batch_size
+    needs = needs_of(pair, longest, min(2 * rows - 1, flying) * caches)
     if needs.total >= LARGE:
         remark(str(needs))
+    if most is None and rows < batch_size:
+        remark(f"memory is free for {held:,} texts in flight: passes have {rows:,} rows, not {batch_size:,}")
     return rows
+
+
+def room_for(pair: Pair, longest: Longest) -> int:
+    """Return how many texts have room for their caches in the free memory; `NO_BOUND` where that is not known."""
+    groups: list[tuple[set[torch.device], int, int]] = []  # devices, bytes of a text, bytes of weights not there yet
+    for model in pair.models:
+        there = [weight for weight in model.parameters() if not weight.is_meta]
+        devices, row = {weight.device for weight in there} or {model.device}, row_of(model, longest)
+        missing = weights_of(model) - sum(weight.nbytes for weight in there)
+        for group in [group for group in groups if group[0] & devices]:
+            groups.remove(group)
+            devices, row, missing = devices | group[0], row + group[1], missing + group[2]
+        groups.append((devices, row, missing))
+    rooms = [NO_BOUND]
+    for devices, row, missing in groups:
+        free = [free_bytes(device) for device in devices if device.type != "meta"]
+        if None not in free:
+            rooms.append(int(max(SHARE * (sum(filter(None, free)) - missing), 0) // row))
+    return min(rooms)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Return the bytes that are free on a device; None where that cannot be asked."""
+    if device.type == "cuda":
+        return (
+            torch.cuda.mem_get_info(device)[0]
+            + torch.cuda.memory_reserved(device)
+            - torch.cuda.memory_allocated(device)
+        )
+    available = memory().get("available")
+    return None if available is None else int(available * 2**30)
 
 
 def longest_of(pair: Pair, texts: Iterable[str], max_new_tokens: int) -> Longest:
@@ -129,9 +175,13 @@ def longest_of(pair: Pair, texts: Iterable[str], max_new_tokens: int) -> Longest
 def needs_of(pair: Pair, longest: Longest, rows: int) -> Needs:
     """Return the memory of a decode of texts that are as long as the longest."""
     weights = sum(weights_of(model) for model in pair.models)
+    return Needs(weights, rows, sum(row_of(model, longest) for model in pair.models))
+
+
+def row_of(model: PreTrainedModel, longest: Longest) -> int:
+    """Return the bytes of a text in flight: its cache, and its logits."""
     longest = Longest(longest.source, capacity(longest.output + 1) - 1, capacity(longest.text))
-    row = sum(cache_bytes(model, longest) + 4 * logits_size(model) for model in pair.models)
-    return Needs(weights, rows, row)
+    return cache_bytes(model, longest) + 4 * logits_size(model)
 
 
 def weights_of(model: PreTrainedModel) -> int:

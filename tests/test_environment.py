@@ -55,11 +55,24 @@ def test_version_takes_no_other_word(capsys):
     assert "--verbose" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("limit", ["max\n", "1073741824\n"])
-def test_memory_knows_the_limit_of_a_group(monkeypatch, limit):
-    files = {"/proc/meminfo": "MemTotal: 2097152 kB\nMemAvailable: 1048576 kB\n", "/sys/fs/cgroup/memory.max": limit}
+@pytest.mark.parametrize(
+    ("limit", "used", "expected"),
+    [
+        ("max\n", "5\n", {"total": 2.0, "available": 1.5}),
+        ("1073741824\n", "", {"total": 2.0, "available": 1.5, "limit": 1.0}),
+        ("1073741824\n", "805306368\n", {"total": 2.0, "available": 0.5, "limit": 1.0}),
+    ],
+)
+def test_memory_knows_what_the_group_has_left(monkeypatch, limit, used, expected):
+    """Of three quarters of a GiB in use one quarter is of files, and can be dropped."""
+    files = {
+        "/proc/meminfo": "MemTotal: 2097152 kB\nMemAvailable: 1572864 kB\n",
+        "/sys/fs/cgroup/memory.max": limit,
+        "/sys/fs/cgroup/memory.current": used,
+        "/sys/fs/cgroup/memory.stat": "anon 7\ninactive_file 268435456\nactive_file 9\n",
+    }
     monkeypatch.setattr(environment, "_read", files.__getitem__)
-    assert environment.memory() == {"total": 2.0, "available": 1.0} | ({"limit": 1.0} if "max" not in limit else {})
+    assert environment.memory() == expected
 
 
 def test_engines_are_named_where_they_are_installed(monkeypatch):

@@ -26,6 +26,8 @@ VARIABLES = (
 """The variables of the environment that change what runs; none of them holds a secret."""
 ENGINES = ("ctranslate2", "llama-cpp-python", "onnxruntime", "optimum", "vllm")
 """What runs the same models beside torch: a backend of ours, `onnxruntime`, and what users pick."""
+GROUP = "/sys/fs/cgroup"
+"""Where this process's control group keeps its limits, as a container sees them."""
 FEATURES = re.compile("avx2|avx_vnni|avx512|fma|amx|asimd|bf16|sve|i8mm|f16c")
 """What of a processor decides which kernels run; its other features are shown by `--json` alone."""
 
@@ -112,16 +114,23 @@ def devices(torch: Any) -> list[str]:
 
 
 def memory() -> dict[str, float]:
-    """Return the machine's memory in GiB: total, free, and the limit of this process's control group."""
+    """Return the machine's memory in GiB: total, free, and the limit of this process's control group.
+
+    Free is what neither the machine nor the group has in use; pages of files that can be dropped are free.
+    """
     found = {}
     for line in _read("/proc/meminfo").splitlines():
         name, _, amount = line.partition(":")
         if name in ("MemTotal", "MemAvailable"):
-            found[{"MemTotal": "total", "MemAvailable": "available"}[name]] = round(int(amount.split()[0]) / 2**20, 1)
-    limit = _read("/sys/fs/cgroup/memory.max").strip()
+            found[{"MemTotal": "total", "MemAvailable": "available"}[name]] = int(amount.split()[0]) / 2**20
+    limit, used = (_read(f"{GROUP}/memory.{name}").strip() for name in ("max", "current"))
     if limit.isdigit():
-        found["limit"] = round(int(limit) / 2**30, 1)
-    return found
+        found["limit"] = int(limit) / 2**30
+        if used.isdigit() and "available" in found:
+            droppable = re.search(r"^inactive_file (\d+)$", _read(f"{GROUP}/memory.stat"), re.MULTILINE)
+            left = (int(limit) - int(used) + (int(droppable[1]) if droppable else 0)) / 2**30
+            found["available"] = min(found["available"], left)
+    return {name: round(amount, 1) for name, amount in found.items()}
 
 
 def _read(path: str) -> str:

@@ -72,7 +72,9 @@ class Fork:
     """A state at which both actions were taken."""
 
     stem: Path
-    at: Candidate
+    position: int
+    """Decisions of the stem before it."""
+    features_F: torch.Tensor
     other: Path | None = None
     """The text under the other action, from here on; None where it is the same text."""
     spans: dict[int, Path | None] = field(default_factory=dict)
@@ -81,11 +83,11 @@ class Fork:
     @property
     def called(self) -> bool:
         """Whether the stem called here."""
-        return self.stem.call_T[self.at.position]
+        return self.stem.call_T[self.position]
 
     def row(self) -> dict[str, Any]:
         """Return the fields of `Forks` that are numbers, or some for the spans."""
-        at, stem, other = self.at.position, self.stem, self.other
+        at, stem, other = self.position, self.stem, self.other
         row = {"budget_N": stem.start.budget, "length_N": float(len(stem.call_T)), **self._span_rows()}
         if other is None:
             return row | {"reward_N": 0.0, "calls_N": 1.0, "tokens_N": 0.0, "entropy_N": 0.0}
@@ -101,7 +103,7 @@ class Fork:
     def _span_rows(self) -> dict[str, list[float]]:
         """Return what each span changes, beside the text with one call."""
         stands = self.called or self.other is None
-        one, at = (self.stem, self.at.position) if stands else (self.other, 0)
+        one, at = (self.stem, self.position) if stands else (self.other, 0)
         assert one is not None
         found = [_span_row(one, at, path, size) for size, path in self.spans.items()]
         names = ("reward", "calls", "tokens", "entropy", "written")
@@ -170,7 +172,7 @@ class Forks:
         """Return forks as tensors."""
         rows = [fork.row() for fork in forks]
         columns = {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
-        return cls(features_NF=torch.stack([fork.at.features_F for fork in forks]).cpu(), **columns)
+        return cls(features_NF=torch.stack([fork.features_F for fork in forks]).cpu(), **columns)
 
 
 def play(
@@ -203,7 +205,7 @@ def play(
     if not states:
         return stems, None
     place = {id(stem): number for number, stem in enumerate(stems)}
-    return stems, Forks.of(sorted(player.forks, key=lambda fork: (place[id(fork.stem)], fork.at.position)))
+    return stems, Forks.of(sorted(player.forks, key=lambda fork: (place[id(fork.stem)], fork.position)))
 
 
 class _Player:
@@ -293,24 +295,27 @@ class _Player:
         for path, teacher_T in zip(self.ended, chosen, strict=True):
             path.teacher_tokens += len(path.call_T) - path.calls
             for at in path.kept:
-                self.forks.append(Fork(path, at))
-                self._begin_others(self.forks[-1], teacher_T)
+                self.forks.append(Fork(path, at.position, at.features_F))
+                self._begin_others(self.forks[-1], at.state, teacher_T)
             path.kept = []
         self.ended = []
 
-    def _begin_others(self, fork: Fork, teacher_T: Sequence[int]) -> None:
-        """Begin the texts of a fork that are not known: under the other action, and with each span."""
-        stem, at = fork.stem, fork.at.position
+    def _begin_others(self, fork: Fork, state: EpisodeState, teacher_T: Sequence[int]) -> None:
+        """Begin the texts of a fork that are not known: under the other action, and with each span.
+
+        The state is held by the environment's queue alone, for it has the caches.
+        """
+        stem, at = fork.stem, fork.position
         if teacher_T[at] != stem.student_T[at]:
-            fork.other = self._begun(fork, [not fork.called])
+            fork.other = self._begun(fork, state, [not fork.called])
         for size in self.spans:
             stands = list(teacher_T[at : at + size]) == stem.token_T[at : at + size]
-            fork.spans[size] = None if stands else self._begun(fork, [True] * size)
+            fork.spans[size] = None if stands else self._begun(fork, state, [True] * size)
 
-    def _begun(self, fork: Fork, decisions: list[bool]) -> Path:
+    def _begun(self, fork: Fork, state: EpisodeState, decisions: list[bool]) -> Path:
         """Begin a text at a fork, with its first decisions."""
         path = Path(fork.stem.start)
-        self.others[self.env.feed([fork.at.state]).start] = Other(fork.stem, path, decisions)
+        self.others[self.env.feed([state]).start] = Other(fork.stem, path, decisions)
         return path
 
 

@@ -229,7 +229,7 @@ def test_no_more_rows_are_in_flight_than_their_bound_says(
     else:
         sources = [row.source for row in load_task(config.data).train[: config.limit]]
         longest = longest_of(Pair.load(config.student, config.teacher), sources, config.max_new_tokens).text
-        config = replace(config, batch_size=64, max_tokens_in_flight=5 * longest)
+        config = replace(config, batch_size=64, max_tokens_in_flight=5 * longest * (1 + config.forks))
     run(replace(config, seeds=1))
     assert {size for size, _ in flying} == {3}
     assert max(rows for _, rows in flying) <= 6

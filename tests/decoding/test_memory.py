@@ -54,6 +54,46 @@ def test_states_that_are_kept_and_several_texts_of_one_row_are_said(monkeypatch)
 def test_a_bound_below_one_text_is_refused():
     with pytest.raises(WheelsError, match="max_tokens_in_flight must be at least 11, what one text may take"):
         rows_for(make_pair("llama"), ["a b c", "d"], 8, 64, 10)
+    with pytest.raises(
+        WheelsError, match="at least 33, what one text may take with its output and 2 kept states, got 3"
+    ):
+        rows_for(make_pair("llama"), ["a b c", "d"], 8, 64, 32, kept=2)
+
+
+def test_kept_states_are_within_the_bound():
+    """Each text has three caches of 11 tokens: six in flight are 18 caches, 198 tokens."""
+    pair = make_pair("llama")
+    sizes = [rows_for(pair, ["a b c"] * 20, 8, 64, most, kept=2) for most in (33, 98, 99, 198, 10**6)]
+    assert sizes == [1, 1, 2, 3, 64]
+
+
+def row_of_both(pair):
+    return sum(memory.row_of(model, longest_of(pair, ["a b c"], 8)) for model in pair.models)
+
+
+@pytest.mark.parametrize(("room", "rows"), [(0, 1), (1, 1), (3, 2), (9, 5), (19, 10), (20, 64)])
+def test_without_a_bound_the_texts_in_flight_fit_into_the_free_memory(monkeypatch, room, rows):
+    """Of 20 texts; the fast path's copies of the weights are still to be made, and need their place first."""
+    told = []
+    pair = make_pair("llama")
+    copies, there = 10_000, memory.weights_of
+    assert all(there(model) == sum(weight.nbytes for weight in model.parameters()) for model in pair.models)
+    monkeypatch.setattr(memory, "weights_of", lambda model: there(model) + copies // 2)
+    free = (copies + room * row_of_both(pair) / memory.SHARE) + 2  # of rounding
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int(free))
+    monkeypatch.setattr(memory, "remark", told.append)
+    texts = ["d"] * 300 + ["a b c"]  # the longest of all, not of the first
+    assert rows_for(pair, texts, 8, 64, None, count=20) == rows
+    words = f"memory is free for {room} texts in flight: passes have {rows} rows, not 64"
+    assert told == ([words] if rows < 64 else [])
+
+
+def test_where_free_memory_is_not_known_nothing_is_bounded(monkeypatch):
+    monkeypatch.setattr(memory, "memory", dict)
+    assert memory.free_bytes(torch.device("cpu")) is None
+    pair = make_pair("llama")
+    assert memory.room_for(pair, longest_of(pair, ["a b c"], 8)) == memory.NO_BOUND
+    assert rows_for(pair, ["a b c"] * 20, 8, 64, None) == 64
 
 
 @pytest.mark.parametrize("family", ["t5", "llama", "bart", "gpt2", "qwen3"])

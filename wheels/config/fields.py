@@ -227,7 +227,7 @@ def trust_option() -> Any:
 def tokens_option() -> Any:
     """Return the field that bounds what is decoded at once by its tokens."""
     return machine_option(
-        None, "tokens of all texts decoded at once, sources and longest outputs (default: no bound)", minimum=1
+        None, "tokens of all texts decoded at once, sources and longest outputs (default: what memory holds)", minimum=1
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from wheels.decoding.step import Step
 from wheels.decoding.trace import TEACHER, Trace
 from wheels.envs.episodes import EpisodeBatch
 from wheels.envs.settings import Start
+from wheels.envs.state import EpisodeState
 from wheels.envs.vector import DeferralVectorEnv
 from wheels.metrics import sentence_scores
 from wheels.models.pair import Pair
@@ -63,6 +65,24 @@ def starts_of(rows: list[Row]) -> list[Start]:
     return [Start(index, 5, 0.3, PRICE) for index in range(len(rows))]
 
 
+def test_no_more_caches_are_held_than_texts_and_forks_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of B rows, each with its states; of as many texts that have ended; and of the forks that wait, twice as many."""
+    rows, size, count = rows_of(12), 2, 3
+    held, most, taken = weakref.WeakSet[EpisodeState](), [0], [0]
+    once = EpisodeBatch.snapshot
+
+    def counted(self: EpisodeBatch, row: int) -> EpisodeState:
+        held.add(state := once(self, row))
+        taken[0], most[0] = taken[0] + 1, max(most[0], len(held))
+        return state
+
+    monkeypatch.setattr(EpisodeBatch, "snapshot", counted)
+    starts = [Start(place % len(rows), place, 0.3, PRICE) for place in range(60)]
+    play(environment(soft_pair(), rows, size), starts, margin_logit, states=count, greedy=True)
+    assert taken[0] >= 60 * count
+    assert most[0] <= 4 * size * count + count
+
+
 @pytest.mark.slow
 def test_every_fork_is_the_difference_of_two_texts_of_the_engine(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = rows_of(3)
@@ -74,7 +94,7 @@ def test_every_fork_is_the_difference_of_two_texts_of_the_engine(pair: Pair, mon
     known = [fork.other is None for fork in made]
     assert any(known) and not all(known), "some are known, others were written"
     for number, fork in enumerate(made):
-        decisions = fork.stem.call_T[: fork.at.position]
+        decisions = fork.stem.call_T[: fork.position]
         both = [
             write(pair, [rows[fork.stem.start.index].source], Forced([*decisions, call]), max_new_tokens=LIMIT)[0]
             for call in (False, True)
@@ -100,10 +120,10 @@ def test_every_span_is_the_difference_of_two_texts_of_the_engine(pair: Pair, mon
     known = [path is None for fork in made for path in fork.spans.values()]
     assert any(known) and not all(known), "some are known, others were written"
     for number, fork in enumerate(made):
-        row, before = rows[fork.stem.start.index], fork.at.position
+        row, before = rows[fork.stem.start.index], fork.position
 
         def text(size: int, fork: paths.Fork = fork, row: Row = row) -> Trace:
-            decisions = [*fork.stem.call_T[: fork.at.position], *[True] * size]
+            decisions = [*fork.stem.call_T[: fork.position], *[True] * size]
             return write(pair, [row.source], Forced(decisions, DEAR), max_new_tokens=LIMIT)[0]
 
         def score(trace: Trace, row: Row = row) -> float:
