@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wheels.errors import WheelsError
-from wheels.files import check_writable, new_folder, open_output, room, write_bytes, write_text
+from wheels.files import check_writable, lock_itself, new_folder, open_output, room, write_bytes, write_text
 
 
 @pytest.fixture
@@ -127,6 +127,34 @@ def test_what_another_process_is_writing_is_let_be(tmp_path):
             filled(tmp_path / "folder")
     assert (tmp_path / "folder" / "a").read_text() == "first"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "out"]
+
+
+@pytest.mark.parametrize("moment", ["before", "held"])
+def test_a_file_that_another_writer_takes_for_a_kills_is_made_again(tmp_path, monkeypatch, moment):
+    """Between making a file and locking it, another process may lock it first, and remove it."""
+    tried = []
+
+    def locks(place, held):
+        tried.append(place)
+        if len(tried) == 1:
+            place.unlink()
+            if moment == "held":
+                raise BlockingIOError
+        return lock_itself(place, held)
+
+    monkeypatch.setattr("wheels.files.lock_itself", locks)
+    write_text(tmp_path / "out", "whole")
+    assert (tmp_path / "out").read_text() == "whole" and len(tried) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_many_processes_write_one_file(tmp_path):
+    """None fails, and what is there is one of theirs, whole."""
+    code = "import sys; from wheels.files import write_text as w\nfor _ in range(99): w(sys.argv[1], sys.argv[2] * 999)"
+    writers = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "out", mark]) for mark in "abc"]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert (tmp_path / "out").read_text() in [mark * 999 for mark in "abc"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("place", ["/dev/stdout", "log"])

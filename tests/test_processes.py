@@ -72,7 +72,7 @@ def test_train_refuses_shards_before_anything_is_read(
 @pytest.mark.slow
 def test_train_is_refused_by_accelerates_own_file(tmp_path: Path) -> None:
     """Each of the two processes says so."""
-    launch = [*FSDP2, "--main_process_port", "29531", "-m", "wheels", *train(tmp_path, "cuda")]
+    launch = [*FSDP2, "--main_process_port", "0", "-m", "wheels", *train(tmp_path, "cuda")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(launch, capture_output=True, text=True, env=environment, timeout=300, check=False)
     said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

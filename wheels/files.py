@@ -53,24 +53,41 @@ def _beside(place: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
     """Yield a temporary file that is renamed to `place` when written; `old` is the file that it replaces."""
     place.parent.mkdir(parents=True, exist_ok=True)
     _sweep(place)
-    temporary = place.with_name(f".{place.name}.{os.urandom(4).hex()}")
-    try:
-        with (
-            os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file,
-            ExitStack() as held,
-        ):
-            lock_itself(temporary, held)
-            if old is not None:
-                with suppress(PermissionError):  # only the superuser gives files away
-                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
-                os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, place)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with ExitStack() as held:
+        temporary, number = _fresh(place, held)
+        try:
+            with os.fdopen(number, "wb") as file:
+                if old is not None:
+                    with suppress(PermissionError):  # only the superuser gives files away
+                        os.fchown(file.fileno(), old.st_uid, old.st_gid)
+                    os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, place)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _fresh(place: Path, held: ExitStack) -> tuple[Path, int]:
+    """Make a temporary file beside `place`, locked until `held` ends; return its path and an open descriptor.
+
+    Before it is locked, another process that writes the same place may take it for a kill's and remove it: then again.
+    """
+    while True:
+        temporary = place.with_name(f".{place.name}.{os.urandom(4).hex()}")
+        number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            with suppress(BlockingIOError, FileNotFoundError):
+                lock_itself(temporary, held)
+                if os.fstat(number).st_nlink:
+                    return temporary, number
+        except BaseException:
+            os.close(number)
+            temporary.unlink(missing_ok=True)
+            raise
+        os.close(number)
 
 
 def lock_itself(place: Path, held: ExitStack) -> bool:

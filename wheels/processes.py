@@ -19,6 +19,19 @@ SHARDED_BY = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSp
 """What `accelerate launch` sets where its configuration cuts models into shards."""
 
 
+def is_first() -> bool:
+    """Whether this process is the only one, or the first of those that `torchrun` started: the one that writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def wait_for_first() -> None:
+    """Wait until every process of a launch is here: then what the first has written can be read."""
+    import torch.distributed  # on demand: `--help` needs no torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
 def say_what_was_not_done(device: str) -> None:
     """Say in one line each where a launch asked for what does not happen.
 

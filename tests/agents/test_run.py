@@ -276,7 +276,7 @@ def test_two_processes_train_one_agent(config: TrainConfig, tmp_path: Path) -> N
     script = tmp_path / "go.py"
     script.write_text(TWO_PROCESSES)
     values = json.dumps({**vars(config), "budgets": list(config.budgets), "seeds": 1, "threads": 1})
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [*command, str(script), values], capture_output=True, text=True, env=environment, timeout=120, check=False

@@ -273,6 +273,14 @@ def test_saving_leaves_other_files_alone(t5, tmp_path):
         save_model(t5.student, t5.tokenizer, tmp_path / "file" / "m")
 
 
+def test_of_the_processes_that_train_one_model_the_first_saves_it(t5, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    for rank in (1, 0):
+        monkeypatch.setattr("torch.distributed.get_rank", lambda rank=rank: rank)
+        save_model(t5.student, t5.tokenizer, tmp_path / "model")
+        assert (tmp_path / "model").exists() is (rank == 0)
+
+
 def test_digest_names_the_content(saved, t5, tmp_path):
     assert model_digest(saved["t5/q"]) == model_digest(t5.save_student(tmp_path / "copy"))
     assert model_digest(saved["t5/q"]) != model_digest(saved["t5/p"])

@@ -48,7 +48,7 @@ from wheels.models.devices import check_device
 from wheels.models.families import refusal
 from wheels.models.loading import load_config, model_digest, save_model, set_loading
 from wheels.models.places import check_place
-from wheels.processes import say_what_was_not_done
+from wheels.processes import is_first, say_what_was_not_done, wait_for_first
 from wheels.reports import check_reports
 from wheels.runs import claim, last_whole, results_in
 
@@ -120,7 +120,8 @@ def run(config: PretrainConfig) -> Path:
         else:
             _train_into(folder, config, task, rationales, metrics)
             held.finish(*results_in(folder))
-            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+            if is_first():
+                shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return folder
 
 
@@ -151,8 +152,10 @@ def _train_into(
     if merge is not None:
         merge()
     save_model(data.student, data.pair.tokenizer, folder)
-    write_resolved(config, folder, {"data_digest": task.digest, "prompt": data.pair.prompt.noted})
-    write_json(folder / FACTS, facts)
+    if is_first():
+        write_resolved(config, folder, {"data_digest": task.digest, "prompt": data.pair.prompt.noted})
+        write_json(folder / FACTS, facts)
+    wait_for_first()
 
 
 def train(

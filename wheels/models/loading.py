@@ -280,7 +280,7 @@ def load_tokenizer(name: str | Path, *, role: str = "model") -> Tokenizer:
 def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: str | Path) -> Path:
     """Save a model and its tokenizer as a plain `save_pretrained` folder, each file atomically.
 
-    Other files in `folder` are left alone. Of the processes that share a model's weights the first saves them.
+    Other files in `folder` are left alone. Of several processes that train one model the first saves it.
 
     Raises:
         WheelsError: where the place cannot be written, or a weight is no finite number.
@@ -307,9 +307,9 @@ def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: str | Path)
 
 
 def _gathered(model: PreTrainedModel) -> dict[str, Any] | None:
-    """Return the whole weights of a model that FSDP2 has cut into shards, in the first process; in the others none.
+    """Return the whole weights that the first of several processes saves; in the others none.
 
-    None: of a model that each process holds as a whole.
+    None: those of the model itself, which the process holds whole. FSDP2 has cut others into shards.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return None
@@ -317,7 +317,7 @@ def _gathered(model: PreTrainedModel) -> dict[str, Any] | None:
     from torch.distributed.fsdp import FSDPModule
 
     if not isinstance(model, FSDPModule):
-        return None
+        return None if torch.distributed.get_rank() == 0 else {}
     return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
 

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from wheels.config.parsing import to_dict
 from wheels.errors import WheelsError
 from wheels.files import TEMPORARY, check_writable, lock_itself, read_object, write_json
+from wheels.processes import is_first
 from wheels.runs.checked import check, checked
 from wheels.runs.kept import digest_of
 
@@ -57,7 +58,7 @@ class Run:
 
     def save(self) -> None:
         """Write `run.json`."""
-        if _is_first():
+        if is_first():
             write_json(self.folder / NOTE, checked(self.note))
 
     def finish(self, *files: Path) -> None:
@@ -85,7 +86,7 @@ def locked(file: Path, output: Path | str) -> Iterator[None]:
     Raises:
         WheelsError: where another process has it: names `output`, what the lock is for.
     """
-    if not _is_first():
+    if not is_first():
         yield
         return
     with ExitStack() as held:
@@ -134,7 +135,7 @@ def claim(
     check_free(folder)
     there = folder.is_dir()
     with locked(folder / LOCK, folder):
-        if _is_first():
+        if is_first():
             sweep(folder)
         try:
             found = find(folder, command, identity, kept=kept, grows=grows, advice=advice)
@@ -144,7 +145,7 @@ def claim(
             run.save()
             yield run
         except BaseException:
-            if _is_first() and not others_in(folder):
+            if is_first() and not others_in(folder):
                 with suppress(OSError):
                     for file in (NOTE, LOCK):
                         (folder / file).unlink(missing_ok=True)
@@ -219,11 +220,6 @@ def sweep(folder: Path) -> None:
             path = Path(place, name)
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         folders[:] = [name for name in folders if not Path(place, name, NOTE).is_file()]
-
-
-def _is_first() -> bool:
-    """Whether this process is the only one, or the first of those that `torchrun` started."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def check_free(folder: Path) -> None:
