@@ -23,6 +23,8 @@ from wheels.data.options import OWN_METRIC, bad_rows_option, references_option
 from wheels.data.prompts import prompt_options
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.methods.rules import OWN_RULE, RULE_CHOICES
+from wheels.decoding.remote.span import span_option
+from wheels.endpoints.address import is_address
 from wheels.endpoints.options import ELSEWHERE, TEACHER, check_teacher, teacher_options
 from wheels.errors import WheelsError
 from wheels.reports import report_option
@@ -107,6 +109,7 @@ class TrainConfig:
         "tokens that a call may buy beside one, such as 2,4,8: their gain is learned, for --span auto",
         minimum=2,
     )
+    span: str = span_option(agent_option)
     alpha: float = agent_option(0.25, "weight of the gate's entropy, in nats", minimum=1e-3)
     epochs: int = agent_option(4, "passes over the forks, each round", minimum=1)
     learning_rate: float = agent_option(1e-3, "learning rate of the agent", minimum=0.0)
@@ -148,6 +151,11 @@ class TrainConfig:
             raise WheelsError(f"budgets must hold at least one value above 0 and below 1, got {list(self.budgets)}")
         object.__setattr__(self, "budgets", inner)
         object.__setattr__(self, "spans", tuple(sorted(set(self.spans))))
+        if is_address(self.teacher) and self.span != TrainConfig.span:
+            raise WheelsError(
+                f"span {self.span!r} is for a teacher in a folder with a tokenizer of its own: one at an address is "
+                "trained with by calls of one token, and --spans says what longer ones gain"
+            )
         if self.train == "student":
             self._check_student()
 

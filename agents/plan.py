@@ -8,8 +8,11 @@ from wheels.data.tasks import Task
 from wheels.decoding.commands.calibrate import effort
 from wheels.decoding.commands.calibrate_config import CalibrateConfig
 from wheels.decoding.methods.rules import KNOWN_RATE, RULE_NAMES, TRAINED
+from wheels.decoding.remote.pair import RemotePair
 from wheels.errors import WheelsError
 from wheels.metrics import find_metric
+from wheels.models.pair import Pair
+from wheels.models.student_pair import StudentPair
 
 
 def trained_rules(config: TrainConfig) -> list[str]:
@@ -42,11 +45,36 @@ def calibration_of(config: TrainConfig) -> CalibrateConfig:
         budgets=config.calibration_budgets,
         rules=config.calibration_rules,
         seeds=config.seeds,
+        span=config.span,
         max_new_tokens=config.max_new_tokens,
         max_tokens_in_flight=config.max_tokens_in_flight,
         **loading_of(config),
         batch_size=config.batch_size,
     )
+
+
+def check_by_text(config: TrainConfig, pair: Pair) -> None:
+    """Refuse what needs a teacher of the student's tokenizer, where it reads and writes text.
+
+    Raises:
+        WheelsError: naming the setting, and what works.
+    """
+    if not pair.by_text:
+        return
+    assert isinstance(pair, StudentPair)
+    told, other = pair.teacher_told, pair.other_teacher
+    if isinstance(pair, RemotePair):
+        raise WheelsError(f"train asks how likely each token of a text is to the teacher, and {told}; give {other}")
+    if config.train == "student":
+        raise WheelsError(
+            f"train 'student' compares both models' next tokens, and {told}; train the head, or give {other}"
+        )
+    if config.spans:
+        raise WheelsError(f"spans are counted in the student's tokens, and {told}; give --span, or {other}")
+    if others := [name for name in config.baselines if name != "gate"]:
+        raise WheelsError(
+            f"baseline {others[0]!r} counts on calls of one token, and {told}; leave it out, or give {other}"
+        )
 
 
 def sentence_metric(config: TrainConfig, task: Task) -> str:

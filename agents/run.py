@@ -11,13 +11,14 @@ import os
 import shutil
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator, InitProcessGroupKwargs
 
 from wheels.agents.config import TrainConfig
 from wheels.agents.estimate import foretold
-from wheels.agents.plan import calibration_of, sentence_metric, workload
+from wheels.agents.plan import calibration_of, check_by_text, sentence_metric, workload
 from wheels.agents.reports import ReportedMetrics, Reports, reporting
 from wheels.agents.runlog import identity_of
 from wheels.agents.seed_run import SeedRun
@@ -26,6 +27,7 @@ from wheels.config.fields import loading_of
 from wheels.config.parsing import to_dict, write_resolved
 from wheels.data.prompts import Prompt, chosen_prompt
 from wheels.data.tasks import Task, load_task
+from wheels.decoding.across.pair import load_pair
 from wheels.decoding.commands.calibrate import calibrate_model
 from wheels.decoding.memory import rows_for
 from wheels.decoding.remote.pair import teacher_at
@@ -80,8 +82,9 @@ def _train(config: TrainConfig, task: Task, prompt: Prompt, reports: Reports, he
     output = Path(config.output)
     set_loading(attn_implementation=config.attn_implementation, trust_remote_code=config.trust_remote_code)
     teacher, name = config.teacher, config.teacher_model
-    load = Pair.load if name is None else teacher_at(teacher, name, config.teacher_key)
+    load = partial(load_pair, span=config.span) if name is None else teacher_at(teacher, name, config.teacher_key)
     pair = load(config.student, name or teacher, prompt=prompt, **loading_of(config))
+    check_by_text(config, pair)
     set_threads(config.threads, pair)
     # While one process fits, the others wait for it, however long that takes.
     patient = InitProcessGroupKwargs(timeout=timedelta(days=30))

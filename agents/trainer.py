@@ -6,6 +6,7 @@ Everything is drawn anew for a seed: states, texts, forks, and the order in whic
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,9 +24,10 @@ from wheels.agents.regression.spans import fit_spans, span_targets
 from wheels.agents.regression.states import collect
 from wheels.agents.regression.trained_baselines import States, fit_baseline
 from wheels.agents.regression.warm_start import explained, fit_regret
-from wheels.agents.rl.agent import LagrangianAgent, PCLAgent, PCLSettings, price_for, starting_prices
+from wheels.agents.rl.agent import LagrangianAgent, PCLAgent, PCLSettings, price_for, share_of_states, starting_prices
 from wheels.agents.rl.lagrangian import PriceTable, non_increasing
 from wheels.agents.rl.paths import Forks, play
+from wheels.agents.rl.paths import Path as Written
 from wheels.agents.rl.student import take_turn
 from wheels.agents.runlog import Checkpoints, chunks_are_whole, reading, shared_chunks
 from wheels.agents.seed_run import SeedRun, environment_of
@@ -56,6 +58,12 @@ SETTLE_TRIES = 6
 """Times that the prices are moved, at most."""
 SETTLE_ROUND = 1000
 """The number of the first draw of these texts."""
+TRIAL_ROUND = 3000
+"""The number of the draw of the texts that say how much a call buys."""
+TRIAL_TEXTS = 64
+"""How many these are, at most."""
+TRIAL_USE = 0.3
+"""The share of their states that call."""
 SPAN_ROUND = 2000
 """The number of the draw of the texts that are forked with spans."""
 SPAN_STATES = 4
@@ -183,9 +191,8 @@ class Trainer:
         )
         if config.agent == "pcl":
             return PCLAgent(head, settings, config.price)
-        return LagrangianAgent(
-            head, settings, starting_prices(head, config.budgets, config.alpha, features_NF[:20_000])
-        )
+        prices = starting_prices(head, config.budgets, config.alpha, features_NF[:20_000], self._per_call)
+        return LagrangianAgent(head, settings, prices)
 
     def _warm_start(self, states: States) -> DeferralHead:
         """Fit the regression, and note how much it explains on the last tenth, which it does not see."""
@@ -220,7 +227,9 @@ class Trainer:
             with self._bar(f"fit of round {number + 1}", agent.steps(every), "step") as bar:
                 figures = agent.learn(every, lambda loss: bar.update())
             if isinstance(agent, LagrangianAgent):
-                agent.table = starting_prices(agent.head, self.config.budgets, self.config.alpha, found.features_NF)
+                agent.table = starting_prices(
+                    agent.head, self.config.budgets, self.config.alpha, found.features_NF, self._per_call
+                )
             self._note(agent, number, figures | {"teacher_tokens": asked}, use, tokens)
             self._save(agent, number + 1)
 
@@ -250,11 +259,7 @@ class Trainer:
             some = starts[part * CHUNK : (part + 1) * CHUNK]
             stems, forks = play(self._environment, some, agent.logit, states=states, spans=spans)
             assert forks is not None
-            counts = torch.tensor(
-                [[stem.start.budget, stem.calls, len(stem.call_T), stem.teacher_tokens] for stem in stems],
-                dtype=torch.float64,
-            )
-            return {**vars(forks), "counts": counts}
+            return {**vars(forks), "counts": counts_of(stems)}
 
         parts = self.run.parts(name, -(-len(starts) // CHUNK), make, title)
         counts = torch.cat([part.pop("counts") for part in parts])
@@ -283,9 +288,8 @@ class Trainer:
         for attempt in range(SETTLE_TRIES):
             starts = self._starts(agent, SETTLE_ROUND + attempt, settling(self.config, len(self.run.rows)))
             stems, _ = play(self._environment, starts, agent.logit, greedy=True)
-            counts = [[stem.start.budget, stem.calls, len(stem.call_T)] for stem in stems]
             asked = sum(stem.teacher_tokens for stem in stems)
-            use, _ = used(torch.tensor(counts, dtype=torch.float64), budgets)
+            use, _ = used(counts_of(stems), budgets)
             prices = dict(zip(budgets, agent.table.prices, strict=True))
             figures = {"use_by_budget": named(use), "prices": named(prices), "teacher_tokens": asked}
             self.run.metrics.write({"round": self.config.rounds + attempt, "settled": True, **figures})
@@ -293,9 +297,10 @@ class Trainer:
                 return
             moved = []
             for budget, price in prices.items():
-                logits = [z for stem in stems if stem.start.budget == budget for z in stem.logit_T]
-                gain_N = torch.tensor(logits) * self.config.alpha + price
-                moved.append(price_for(gain_N, budget, 0.0, agent.table.gains.price_max) if logits else price)
+                own = [stem for stem in stems if stem.start.budget == budget]
+                gain_N = torch.tensor([z for stem in own for z in stem.logit_T]) * self.config.alpha + price
+                share = share_of_states(budget, self._bought(own))
+                moved.append(price_for(gain_N, share, 0.0, agent.table.gains.price_max) if own else price)
             agent.table = PriceTable(budgets, agent.table.gains, non_increasing(moved))
         log.warning(UNSETTLED.format(tries=SETTLE_TRIES, use=named(use)))
 
@@ -311,6 +316,22 @@ class Trainer:
             Start(index, seed, budgets[place], prices[place])
             for index, seed, place in zip(index_N, seed_N, told, strict=True)
         ]
+
+    @cached_property
+    def _per_call(self) -> float:
+        """The student's tokens that a call buys, on average: measured on a few texts with calls at random."""
+        if not self.run.pair.by_text:
+            return 1.0
+        rows = self.run.rows[:TRIAL_TEXTS]
+        starts = [Start(place, self.run.draws(TRIAL_ROUND), TRIAL_USE, 0.0) for place in range(len(rows))]
+        always = math.log(TRIAL_USE / (1 - TRIAL_USE))
+        stems, _ = play(self._environment, starts, lambda state, price_B: torch.full_like(price_B, always))
+        return self._bought(stems)
+
+    def _bought(self, stems: Sequence[Written]) -> float:
+        """Return the student's tokens that a call bought in some texts, on average; 1 of a pair of one tokenizer."""
+        calls = sum(sum(stem.call_T) for stem in stems)
+        return max(sum(stem.calls for stem in stems) / calls, 1.0) if calls and self.run.pair.by_text else 1.0
 
     @cached_property
     def _environment(self) -> DeferralVectorEnv:
@@ -340,6 +361,12 @@ class Trainer:
 def settling(config: TrainConfig, rows: int) -> int:
     """Return how many texts prices are measured on: a greedy gate writes a row under a budget in one way only."""
     return min(SETTLE_TEXTS, config.count_of("texts", rows), rows * len(config.budgets))
+
+
+def counts_of(stems: Sequence[Written]) -> torch.Tensor:
+    """Return budget, calls, tokens, and the tokens that the teacher was asked for, of each text: `[N, 4]`, float64."""
+    rows = [[stem.start.budget, stem.calls, stem.tokens, stem.teacher_tokens] for stem in stems]
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def used(counts: torch.Tensor, budgets: Sequence[float]) -> tuple[Use, Use]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wheels.decoding.across.pair import TextPair
 from wheels.decoding.across.passes import TextPasses
 from wheels.decoding.methods.choices import PACED
 from wheels.decoding.methods.method import Method
@@ -39,7 +40,9 @@ def passes_for(pair: Pair, texts: TextBatch, params: DecodeParams, method: Metho
 
 
 def plain_passes(pair: Pair, texts: TextBatch, params: DecodeParams) -> Passes:
-    """Return what computes for a pair that no method leads: it is asked for the teacher's next token alone."""
+    """Return what computes for a pair that no method leads: it is asked for what the teacher writes next, alone."""
+    if isinstance(pair, TextPair):
+        return TextPasses(pair, texts, params)
     return (RemotePasses if isinstance(pair, RemotePair) else Passes)(pair, texts, params)
 
 

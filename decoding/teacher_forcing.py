@@ -30,6 +30,25 @@ TOKENS_AT_A_TIME = 2**13
 """Tokens of sources and texts that a pass reads at most, but for a single text that is longer."""
 
 
+@dataclass(frozen=True)
+class Reader:
+    """A model, and how it reads."""
+
+    model: PreTrainedModel
+    start_ids: tuple[int, ...]
+    """What the decoder of a sequence-to-sequence model reads first."""
+    pad_id: int
+    vocab_size: int
+    """Tokens that it gives logits for, of those that count."""
+    device: torch.device
+    """Where it is given its input."""
+
+    @classmethod
+    def of(cls, pair: Pair, model: PreTrainedModel) -> Reader:
+        """Return how a model of a pair reads the student's tokens."""
+        return cls(model, pair.start_ids, pair.pad_id, pair.vocab_size, pair.device)
+
+
 @dataclass(frozen=True, eq=False)
 class ScoredText:
     """One text of T tokens, at the state before each of them."""
@@ -58,7 +77,7 @@ def teacher_force(
         batch_size: Rows of a forward pass at most; None: as many as memory allows.
     """
     found: list[ScoredText | None] = [None] * len(texts)
-    for indices in _batches(sources, texts, pair.vocab_size, batch_size or len(texts)):
+    for indices in batches_of(sources, texts, pair.vocab_size, batch_size or len(texts)):
         batch = ([sources[index] for index in indices], [texts[index] for index in indices])
         for index, scored in zip(indices, _score_batch(pair, *batch), strict=True):
             found[index] = scored
@@ -85,7 +104,7 @@ def greedy_tokens(
         batch_size: As in `teacher_force`.
     """
     constraints, found = Constraints.of(model), [list[int]()] * len(texts)
-    for indices in _batches(sources, texts, pair.vocab_size, batch_size or len(texts)):
+    for indices in batches_of(sources, texts, pair.vocab_size, batch_size or len(texts)):
         batch = ([sources[index] for index in indices], [texts[index] for index in indices])
         for index, logits_WV in zip(indices, read_texts(pair, model, *batch)[0], strict=True):
             position_T = torch.arange(len(texts[index]), device=logits_WV.device)
@@ -94,7 +113,7 @@ def greedy_tokens(
     return found
 
 
-def _batches(
+def batches_of(
     sources: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], vocab_size: int, most: int
 ) -> Iterator[list[int]]:
     """Yield indices of texts of like length, as many at a time as memory allows, and `most` at most."""
@@ -120,9 +139,7 @@ def _score_batch(pair: Pair, sources: list[Sequence[int]], texts: list[Sequence[
     for row, text in enumerate(texts):
         steps = len(text)
         log_q_WV, said = q[row].log_softmax(-1), teacher[row]
-        position_W = torch.arange(steps + 1, device=log_q_WV.device)
-        source_W = torch.full_like(position_W, len(sources[row]))
-        seen_WF = features(hidden[row], log_q_WV, position_W, source_W, text_copy_features(sources[row], text))
+        seen_WF = seen_by_head(hidden[row], log_q_WV, sources[row], text)
         token_T1 = torch.tensor(text, device=log_q_WV.device)[:, None]
         yield ScoredText(
             features_TF=seen_WF[:steps].cpu(),
@@ -131,6 +148,15 @@ def _score_batch(pair: Pair, sources: list[Sequence[int]], texts: list[Sequence[
             log_p_token_T=said.log_p_token_T.clamp(min=LOG_FLOOR).cpu(),
             log_q_token_T=log_q_WV[:steps].gather(1, token_T1).squeeze(1).clamp(min=LOG_FLOOR).cpu(),
         )
+
+
+def seen_by_head(
+    hidden_WD: torch.Tensor, log_q_WV: torch.Tensor, source: Sequence[int], text: Sequence[int]
+) -> torch.Tensor:
+    """Return what the deferral head sees at each state of one text, `[W, F]`."""
+    position_W = torch.arange(len(text) + 1, device=log_q_WV.device)
+    source_W = torch.full_like(position_W, len(source))
+    return features(hidden_WD, log_q_WV, position_W, source_W, text_copy_features(source, text))
 
 
 class SaidByTeacher(Protocol):
@@ -227,7 +253,7 @@ def teacher_logits(
         texts: Tokens of the outputs, each at least one.
         batch_size: Rows of a forward pass at most; None: as many as memory allows.
     """
-    for indices in _batches(sources, texts, pair.vocab_size, batch_size or len(texts)):
+    for indices in batches_of(sources, texts, pair.vocab_size, batch_size or len(texts)):
         logits, _ = read_texts(pair, pair.teacher, [sources[i] for i in indices], [texts[i] for i in indices])
         for index, logits_WV in zip(indices, logits, strict=True):
             yield index, logits_WV[:-1]
@@ -252,29 +278,36 @@ def teacher_choices(
 def read_texts(
     pair: Pair, model: PreTrainedModel, sources: list[Sequence[int]], texts: list[Sequence[int]]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return logits `[T + 1, V]` and what the head read `[T + 1, D]`, of each text, float32.
+    """Return what `read_by` does of a model of a pair, its student or its teacher."""
+    return read_by(Reader.of(pair, model), sources, texts)
+
+
+def read_by(
+    reader: Reader, sources: list[Sequence[int]], texts: list[Sequence[int]]
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return logits `[T + 1, V]` and what the output head read `[T + 1, D]`, of each text, float32.
 
     State t is the one before token t; state T the one after the last. Gradients flow where they are not switched off.
 
     Args:
-        pair: Whose tokens these are.
-        model: Its student or its teacher.
+        reader: The model.
         sources: Tokens of the sources (prompts, for causal models).
         texts: Tokens of the outputs.
     """
-    if pair.is_seq2seq:
-        prefixes: list[Sequence[int]] = [pair.start_ids] * len(texts)
-        source_ids, source_mask = pad_with_mask(sources, pair.pad_id)
-        inputs = {"input_ids": source_ids.to(pair.device), "attention_mask": source_mask.to(pair.device)}
+    model, device = reader.model, reader.device
+    if model.config.is_encoder_decoder:
+        prefixes: list[Sequence[int]] = [reader.start_ids] * len(texts)
+        source_ids, source_mask = pad_with_mask(sources, reader.pad_id)
+        inputs = {"input_ids": source_ids.to(device), "attention_mask": source_mask.to(device)}
         names = ("decoder_input_ids", "decoder_attention_mask")
     else:
         prefixes, inputs, names = sources, {}, ("input_ids", "attention_mask")
     whole = [[*prefix, *text] for prefix, text in zip(prefixes, texts, strict=True)]
-    ids, mask = (part.to(pair.device) for part in pad_with_mask(whole, pair.pad_id))
+    ids, mask = (part.to(device) for part in pad_with_mask(whole, reader.pad_id))
     chosen_BT = mask.bool()
     for row, prefix in enumerate(prefixes):
         chosen_BT[row, : len(prefix) - 1] = False
     read = read_at(model, {**inputs, names[0]: ids, names[1]: mask}, chosen_BT)
     lengths = [len(text) + 1 for text in texts]
-    logits_NV = read.logits_NV[:, : pair.vocab_size].float()
+    logits_NV = read.logits_NV[:, : reader.vocab_size].float()
     return list(logits_NV.split(lengths)), list(read.states_ND.float().split(lengths))

@@ -28,13 +28,15 @@ class StepResult:
     """What one step wrote."""
 
     token_B: torch.Tensor
-    """The token; -1 in rows that took no part."""
+    """The token, of several the last; -1 in rows that took no part."""
     by_teacher_B: torch.Tensor
     """Whether the teacher wrote it: a call that was answered."""
     refused_B: torch.Tensor
     """Whether it was a call that the budget refused: the student wrote instead."""
     reward_B: torch.Tensor
     """What it earned, in nats, float32."""
+    cost_B: torch.Tensor
+    """The tokens that the teacher wrote: 0 or 1, and as many as its text takes where both have their own tokenizers."""
     terminated_B: torch.Tensor
     """Whether the text ended by itself."""
     truncated_B: torch.Tensor
@@ -138,18 +140,20 @@ class EpisodeBatch:
         if not bool(active_B.any()):
             return self.empty_result()
         call_B, token_B = self._wants_call(action_B)
-        by_teacher_B = call_B & self.permitted_B() & active_B
+        by_teacher_B, calls_B = call_B & self.permitted_B() & active_B, self.texts.calls_Q.clone()
         if bool(by_teacher_B.any()):
             called = by_teacher_B.nonzero().squeeze(-1)
             token_B[called] = self._teacher_tokens(called)
         reward_B = token_reward(self.step_parts, self.state.log_p_BV, token_B, by_teacher_B)
-        if self.settings.charge_price:
-            reward_B = (reward_B - self.price_B * by_teacher_B).float()
         terminated_B, truncated_B = self._append(token_B, by_teacher_B, active_B)
+        cost_B = self.texts.calls_Q - calls_B
+        if self.settings.charge_price:
+            reward_B = (reward_B - self.price_B * cost_B).float()
         ended = (terminated_B | truncated_B).nonzero().squeeze(-1).tolist()
         written = StepResult(
             token_B=token_B.where(active_B, -1),
             by_teacher_B=by_teacher_B,
+            cost_B=cost_B,
             refused_B=call_B & active_B & ~by_teacher_B,
             reward_B=reward_B.masked_fill(~active_B, 0.0),
             terminated_B=terminated_B,
@@ -163,7 +167,7 @@ class EpisodeBatch:
     def empty_result(self) -> StepResult:
         """Return what a step wrote that wrote nothing: an episode's beginning."""
         no_B = torch.zeros_like(self.ended_B)
-        return StepResult(no_B.long() - 1, no_B, no_B, no_B.float(), no_B, no_B, {})
+        return StepResult(no_B.long() - 1, no_B, no_B, no_B.float(), no_B.long(), no_B, no_B, {})
 
     @property
     def position_B(self) -> torch.Tensor:
@@ -203,7 +207,14 @@ class EpisodeBatch:
         self.passes.admit(
             slots,
             [
-                Sequence(start.index, source.source, source.limit, start.budget, start.seed)
+                Sequence(
+                    start.index,
+                    source.source,
+                    source.limit,
+                    start.budget,
+                    start.seed,
+                    teacher_source=source.teacher_source,
+                )
                 for start, source in zip(starts, sources, strict=True)
             ],
         )
@@ -255,7 +266,10 @@ class EpisodeBatch:
         return call_B, torch.where(call_B, own_B, action_B)
 
     def _teacher_tokens(self, called_R: torch.Tensor) -> torch.Tensor:
-        """Return the teacher's tokens in the rows that call."""
+        """Return the teacher's tokens in the rows that call; where it writes text, that is put there at once."""
+        if self.pair.by_text:
+            self.passes.call_teacher(called_R.tolist(), called_R)
+            return self.texts.tokens_QT[called_R, self.texts.length_Q[called_R] - 1]
         if self.teacher_BV is None:
             return self.passes.teacher_next(called_R.tolist(), called_R)
         return self.passes.teacher_tokens(called_R, self.teacher_BV[called_R])
@@ -266,7 +280,7 @@ class EpisodeBatch:
         """Write the tokens of the active rows; return those that ended by themselves, and those that the limit cut."""
         for by_teacher, writing_B in ((False, active_B & ~by_teacher_B), (True, by_teacher_B)):
             row_R = writing_B.nonzero().squeeze(-1)
-            if len(row_R):
+            if len(row_R) and not (by_teacher and self.pair.by_text):
                 self.texts.append(row_R.tolist(), row_R, token_B[row_R], by_teacher=by_teacher)
         terminated_B = torch.isin(token_B, self.eos) & active_B
         truncated_B = (self.position_B >= self.texts.limit_Q) & active_B & ~terminated_B

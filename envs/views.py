@@ -59,7 +59,7 @@ def infos_of(episodes: EpisodeBatch, written: StepResult) -> dict[str, np.ndarra
     """Return the infos that every step has, of all rows.
 
     `index` of the data's row; the `token` that was written (-1 at an episode's beginning) and its `author` (""
-    there); its `cost` (1 for a token of the teacher); `call_refused`; `teacher_tokens` and `teacher_use` so far;
+    there); its `cost` (tokens of the teacher); `call_refused`; `teacher_tokens` and `teacher_use` so far;
     `budget_left`; and `action_mask` of the state that follows.
     """
     took_part_B = array_of(written.token_B >= 0, np.bool_)
@@ -69,7 +69,7 @@ def infos_of(episodes: EpisodeBatch, written: StepResult) -> dict[str, np.ndarra
         "index": array_of(episodes.texts.index_Q, np.int64),
         "token": array_of(written.token_B, np.int64),
         "author": np.where(took_part_B, np.where(by_teacher_B, TEACHER, STUDENT), "").astype(object),
-        "cost": by_teacher_B.astype(np.float64),
+        "cost": array_of(written.cost_B, np.float64),
         "call_refused": array_of(written.refused_B, np.bool_),
         "teacher_tokens": calls_B,
         "teacher_use": calls_B / np.maximum(position_B, 1),

@@ -16,6 +16,7 @@ from wheels.agents.config import TrainConfig
 from wheels.config.fields import loading_of, weights_of
 from wheels.data.rows import Row
 from wheels.data.tasks import digest
+from wheels.decoding.across.pair import load_pair
 from wheels.decoding.commands.calibrate import chosen_rules, code_of, points_of
 from wheels.decoding.methods.calibrated import known_rules, rule_of
 from wheels.decoding.methods.choices import PACED
@@ -59,6 +60,7 @@ class Model:
         folder: str | Path,
         *,
         teacher: str | Path | RemoteTeacher | None = None,
+        span: str = "tokens:1",
         device: str = "cpu",
         teacher_device: Devices | None = None,
         dtype: str = "auto",
@@ -72,6 +74,7 @@ class Model:
             folder: What `wheels train` wrote.
             teacher: Folder or Hub name of the teacher, if not the one that the folder names; or a `RemoteTeacher`, a
                 model behind an address.
+            span: How much a call buys of a teacher in a folder that has a tokenizer of its own.
             device: Where both models run, such as `cuda`.
             teacher_device: Where the teacher runs, such as `cuda:1`; `auto`: in parts on all devices, in main memory
                 and on disk; or the device of each part by its name. None: `device`.
@@ -95,6 +98,8 @@ class Model:
         }
         if isinstance(teacher, RemoteTeacher):
             place["load_pair"], teacher = partial(RemotePair.load, remote=teacher), teacher.model
+        else:
+            place["load_pair"] = partial(load_pair, span=span)
         return _model(Artefact.load(folder, teacher=str(teacher) if teacher else None, **place))
 
     @classmethod

@@ -12,12 +12,12 @@ from tqdm import tqdm
 from wheels.agents.runlog import shared_chunks
 from wheels.agents.seed_run import SeedRun
 from wheels.data.tasks import Row
+from wheels.decoding.across.regrets import seen_regrets
 from wheels.decoding.methods.method import deferral
 from wheels.decoding.methods.rules import random_score
 from wheels.decoding.params import DecodeParams
 from wheels.decoding.step import Step
 from wheels.decoding.streaming import decode
-from wheels.decoding.teacher_forcing import teacher_force
 
 CHUNK = 2048
 """Sources that are decoded between two writes to disk."""
@@ -74,8 +74,5 @@ def _states(run: SeedRun, rows: Sequence[Row], number: int, bar: tqdm) -> dict[s
     method = deferral(RandomBudgetRule(), budgets)
     traces = decode(run.pair, sources, method, params, batch_size=config.batch_size, progress=bar.update)
     texts = [trace.token_ids for trace in traces]
-    scored = teacher_force(run.pair, run.pair.encode(sources), texts, config.batch_size)
-    return {
-        "features": torch.cat([text.features_TF for text in scored]),
-        "regret": torch.cat([text.regret_T for text in scored]),
-    }
+    features, regret = zip(*seen_regrets(run.pair, sources, texts, config.batch_size), strict=True)
+    return {"features": torch.cat(features), "regret": torch.cat(regret)}

@@ -209,22 +209,43 @@ class LagrangianAgent(PCLAgent):
 
 
 def starting_prices(
-    head: DeferralHead, budgets: tuple[float, ...], alpha: float, features_NF: torch.Tensor
+    head: DeferralHead,
+    budgets: tuple[float, ...],
+    alpha: float,
+    features_NF: torch.Tensor,
+    per_call: float = 1.0,
 ) -> PriceTable:
     """Return the prices at which a gate meets each budget on the given states.
 
-    Solves `mean sigmoid((gain - price) / alpha) = budget` for each budget, by bisection.
+    Solves `mean sigmoid((gain - price) / alpha) = share` for each budget, by bisection.
+
+    Args:
+        head: Gives the gains.
+        budgets: The grid.
+        alpha: Weight of the gate's entropy, nats.
+        features_NF: The states.
+        per_call: Tokens that a call buys, on average.
     """
     gains, prices = Gains(), []
     for budget in budgets:
         with torch.no_grad():
             gain_N = head.gain(features_NF, torch.full((len(features_NF),), budget))
-        prices.append(price_for(gain_N, budget, alpha, gains.price_max))
+        prices.append(price_for(gain_N, share_of_states(budget, per_call), alpha, gains.price_max))
     return PriceTable(budgets, gains, prices)
 
 
-def price_for(gain_N: torch.Tensor, budget: float, alpha: float, price_max: float) -> float:
-    """Solve `mean sigmoid((gain - price) / alpha) = budget` for the price, in [0, price_max], by bisection.
+def share_of_states(budget: float, per_call: float) -> float:
+    """Return the share s of states that call where a share b of tokens is the teacher's: `s = b / (b + k (1 - b))`.
+
+    Args:
+        budget: b.
+        per_call: k, the tokens that a call buys; at every other state the student writes one.
+    """
+    return budget / (budget + per_call * (1 - budget))
+
+
+def price_for(gain_N: torch.Tensor, share: float, alpha: float, price_max: float) -> float:
+    """Solve `mean sigmoid((gain - price) / alpha) = share` for the price, in [0, price_max], by bisection.
 
     With alpha = 0 the gate calls where the gain exceeds the price.
     """
@@ -233,5 +254,5 @@ def price_for(gain_N: torch.Tensor, budget: float, alpha: float, price_max: floa
         middle = (low + high) / 2
         over_N = gain_N - middle
         use = float(torch.sigmoid(over_N / alpha).mean() if alpha else (over_N > 0).float().mean())
-        low, high = (middle, high) if use > budget else (low, middle)
+        low, high = (middle, high) if use > share else (low, middle)
     return (low + high) / 2

@@ -3,6 +3,7 @@
 Both texts go on to their ends under one policy, one price and the same draws, so that only the decision differs. Where
 both models choose the same token they differ by one call and nothing else: that is known from one pass of the teacher
 over the finished text. Only the others are written: about a fifth of the states, for a student that was distilled well.
+Of a teacher that reads and writes text nothing is known before, and each is written.
 
 At the same states a call may buy several tokens, a span. What that gains is the difference of two more such texts: the
 one in which the teacher writes so many tokens, and the one in which it writes one. Where it would write what stands
@@ -48,11 +49,10 @@ class Path:
     """States that may be forked."""
     teacher_tokens: int = 0
     """Tokens that the teacher was asked for, in it and in the texts that are forked from it, each once."""
-
-    @property
-    def calls(self) -> int:
-        """N, the tokens that the teacher wrote."""
-        return sum(self.call_T)
+    calls: int = 0
+    """The tokens of the whole text that the teacher wrote, those before a fork too."""
+    tokens: int = 0
+    """The tokens of the whole text."""
 
 
 @dataclass
@@ -88,14 +88,14 @@ class Fork:
     def row(self) -> dict[str, Any]:
         """Return the fields of `Forks` that are numbers, or some for the spans."""
         at, stem, other = self.position, self.stem, self.other
-        row = {"budget_N": stem.start.budget, "length_N": float(len(stem.call_T)), **self._span_rows()}
+        row = {"budget_N": stem.start.budget, "length_N": float(stem.tokens), **self._span_rows()}
         if other is None:
             return row | {"reward_N": 0.0, "calls_N": 1.0, "tokens_N": 0.0, "entropy_N": 0.0}
         sign = -1.0 if self.called else 1.0
         differences = {
             "reward_N": sum(other.reward_T) - sum(stem.reward_T[at:]),
-            "calls_N": other.calls - sum(stem.call_T[at:]),
-            "tokens_N": len(other.call_T) - len(stem.call_T[at:]),
+            "calls_N": float(other.calls - stem.calls),
+            "tokens_N": float(other.tokens - stem.tokens),
             "entropy_N": _entropy(other.logit_T[1:]) - _entropy(stem.logit_T[at + 1 :]),
         }
         return row | {name: sign * value for name, value in differences.items()}
@@ -213,6 +213,8 @@ class _Player:
 
     def __init__(self, env: DeferralVectorEnv, logit: Logit, states: int, greedy: bool, spans: tuple[int, ...]) -> None:
         self.env, self.logit, self.count, self.greedy, self.spans = env, logit, states, greedy, spans
+        self.foreseen = not env.pair.by_text
+        """Whether the teacher's next token is known at every state of a text: then it is not asked for it again."""
         self.stems: dict[int, Path] = {}
         """The texts, by the number that the environment gave them."""
         self.others: dict[int, Other] = {}
@@ -253,21 +255,22 @@ class _Player:
         for row, number in writing:
             other, path = self.others.get(number), self._path(number)
             if other is None:
-                path.teacher_tokens += calls[row]
                 self._consider(path, row)
             else:
                 calls[row] = other.decided(calls[row])
-                other.stem.teacher_tokens += calls[row] and bool(path.call_T)  # what it writes first is known
             path.call_T.append(calls[row])
             path.logit_T.append(logits[row])
             path.student_T.append(students[row])
         _, reward_B, terminated_B, truncated_B, info = env.step(np.array(calls, dtype=np.int64))
         for row, number in writing:
-            path = self._path(number)
+            path, other = self._path(number), self.others.get(number)
             path.reward_T.append(float(reward_B[row]))
             path.token_T.append(int(info["token"][row]))
-            if path.kept and (terminated_B[row] or truncated_B[row]):
-                self.ended.append(path)
+            if other is None or len(path.call_T) > 1 or not self.foreseen:
+                (path if other is None else other.stem).teacher_tokens += int(info["cost"][row])
+            if terminated_B[row] or truncated_B[row]:
+                path.calls, path.tokens = int(info["teacher_tokens"][row]), int(env.episodes.position_B[row])
+                self.ended += [path] if path.kept else []
 
     def _path(self, number: int) -> Path:
         """Return what the text of a number writes."""
@@ -288,26 +291,29 @@ class _Player:
         path.kept.append(Candidate(key, position, self.env.snapshot([row])[0], features_F))
 
     def _fork(self) -> None:
-        """Begin the other texts of those that have ended, where the teacher's token is another."""
-        pair, env = self.env.pair, self.env
-        sources = [env.episodes.sources[path.start.index].source for path in self.ended]
-        chosen = teacher_choices(pair, sources, [path.token_T for path in self.ended], env.num_envs)
+        """Begin the other texts of those that have ended, where the teacher's token is another or is not known."""
+        pair, env, chosen = self.env.pair, self.env, list[list[int] | None]([None] * len(self.ended))
+        if self.foreseen:
+            sources = [env.episodes.sources[path.start.index].source for path in self.ended]
+            chosen = [*teacher_choices(pair, sources, [path.token_T for path in self.ended], env.num_envs)]
         for path, teacher_T in zip(self.ended, chosen, strict=True):
-            path.teacher_tokens += len(path.call_T) - path.calls
+            path.teacher_tokens += path.tokens - path.calls if self.foreseen else 0
             for at in path.kept:
                 self.forks.append(Fork(path, at.position, at.features_F))
                 self._begin_others(self.forks[-1], at.state, teacher_T)
             path.kept = []
         self.ended = []
 
-    def _begin_others(self, fork: Fork, state: EpisodeState, teacher_T: Sequence[int]) -> None:
+    def _begin_others(self, fork: Fork, state: EpisodeState, teacher_T: Sequence[int] | None) -> None:
         """Begin the texts of a fork that are not known: under the other action, and with each span.
 
         The state is held by the environment's queue alone, for it has the caches.
         """
         stem, at = fork.stem, fork.position
-        if teacher_T[at] != stem.student_T[at]:
+        if teacher_T is None or teacher_T[at] != stem.student_T[at]:
             fork.other = self._begun(fork, state, [not fork.called])
+        if teacher_T is None:
+            return
         for size in self.spans:
             stands = list(teacher_T[at : at + size]) == stem.token_T[at : at + size]
             fork.spans[size] = None if stands else self._begun(fork, state, [True] * size)

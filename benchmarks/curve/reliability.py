@@ -18,7 +18,7 @@ import torch
 
 from wheels.benchmarks.core.bootstrap import Floats, compare, interval, resample_sentences, share
 from wheels.benchmarks.core.cell import PointKey, Record
-from wheels.decoding.teacher_forcing import teacher_force
+from wheels.decoding.across.regrets import seen_regrets
 from wheels.models.artefact import Artefact
 from wheels.runs import LINES, cached
 
@@ -43,15 +43,13 @@ def judge(
     """Read outputs again and return prediction and truth at each state; an empty output has none."""
     head = artefact.head(key.rule, key.seed)
     written = [index for index, record in enumerate(records) if record.token_ids]
-    encoded = artefact.pair.encode([sources[index] for index in written])
+    asked = [sources[index] for index in written], [records[index].token_ids for index in written]
     found: list[Judged] = [{"gain": [], "regret": []} for _ in records]
-    scored = teacher_force(artefact.pair, encoded, [records[index].token_ids for index in written], batch_size)
-    for index, text in zip(written, scored, strict=True):
-        features_TF = text.features_TF.to(head.mean_F.device)
-        budget_T = torch.full((len(features_TF),), key.budget, device=features_TF.device)
+    for index, (features_NF, regret_N) in zip(written, seen_regrets(artefact.pair, *asked, batch_size), strict=True):
+        budget_N = torch.full((len(features_NF),), key.budget, device=head.mean_F.device)
         with torch.no_grad():
-            gain_T = head.gain(features_TF, budget_T)
-        judged = {"gain": gain_T, "regret": text.regret_T}
+            gain_N = head.gain(features_NF.to(head.mean_F.device), budget_N)
+        judged = {"gain": gain_N, "regret": regret_N}
         found[index] = {name: [round(value, 5) for value in line.tolist()] for name, line in judged.items()}
     return found
 

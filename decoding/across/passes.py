@@ -19,6 +19,7 @@ from wheels.decoding.across.spelling import UNFINISHED, shared_prefix
 from wheels.decoding.methods.verify import Check, Verifier
 from wheels.decoding.models.self_check import checked_runner
 from wheels.decoding.params import ACCEPT_STREAM, TEACHER_STREAM
+from wheels.decoding.passes import SlotState
 from wheels.decoding.remote.prices import Usage
 from wheels.decoding.sequences import Sequence
 from wheels.decoding.student_passes import StudentPasses
@@ -53,6 +54,16 @@ class Call:
     """Whether the student had drafted that end."""
 
 
+@dataclass(frozen=True, eq=False)
+class TextState(SlotState):
+    """A text in flight, and what the teacher has read of it in its own tokens."""
+
+    spoken: list[int]
+    """What it was given to read."""
+    known: list[int]
+    """The output after the last call."""
+
+
 class TextPasses(StudentPasses):
     """A student and a teacher with tokenizers of their own, over one batch of texts."""
 
@@ -80,6 +91,19 @@ class TextPasses(StudentPasses):
         self.teacher.admit(slots, [sequence.teacher_source for sequence in sequences])
         for slot in slots:
             self.spoken[slot], self.known[slot] = [], []
+
+    def snapshot(self, slot: int) -> TextState:
+        """Copy a text and what both models have read of it."""
+        own, teacher = super().snapshot(slot), self.teacher.snapshot(slot)
+        return TextState(own.sequence, own.student, teacher, [*self.spoken[slot]], [*self.known[slot]])
+
+    def restore(self, slots: list[int], states: list[SlotState]) -> None:
+        """Let copies of texts go on in `slots`, whatever these were doing; nothing is read again."""
+        super().restore(slots, states)
+        for slot, state in zip(slots, states, strict=True):
+            assert isinstance(state, TextState)
+            self.spoken[slot], self.known[slot] = [*state.spoken], [*state.known]
+            self._say(slot, 0, state.spoken)
 
     def call_teacher(self, slots: list[int], slots_R: torch.Tensor, logits_RV: torch.Tensor | None = None) -> None:
         """Let the teacher write after some texts; where it has no room for one the student writes in its place."""
@@ -238,14 +262,19 @@ class TextPasses(StudentPasses):
         slot_1, same_1 = (torch.tensor([number], device=self.tokens_QS.device) for number in (slot, same))
         self.teacher.rollback(slot_1, same_1)
         read = int(self.teacher.cursor_B[slot])
-        if (missing := len(tokens) - self.tokens_QS.shape[1]) > 0:
-            self.tokens_QS = torch.nn.functional.pad(self.tokens_QS, (0, missing + BEYOND))
-        self.tokens_QS[slot, same : len(tokens)] = torch.tensor(tokens[same:], device=self.tokens_QS.device)
+        self._say(slot, same, tokens)
         self.spoken[slot] = tokens
         call.sequence.teacher_passes += 1
         call.sequence.teacher_positions += len(tokens) - max(read, len(prefix) - 1)
         call.sequence.usage += Usage(0, len(tokens) - read, 0, 1)
         return len(tokens)
+
+    def _say(self, slot: int, same: int, tokens: list[int]) -> None:
+        """Put before the teacher what it reads, which begins with `same` tokens that are there."""
+        if (missing := len(tokens) - self.tokens_QS.shape[1]) > 0:
+            self.tokens_QS = torch.nn.functional.pad(self.tokens_QS, (0, missing + BEYOND))
+        said = torch.tensor(tokens[same:], dtype=torch.long, device=self.tokens_QS.device)
+        self.tokens_QS[slot, same : len(tokens)] = said
 
     def _goes_on(self, call: Call, token: int) -> bool:
         """Take a token of the teacher's into a call, and tell whether it goes on."""

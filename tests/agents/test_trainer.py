@@ -213,7 +213,8 @@ def test_each_round_learns_from_all_forks_at_prices_that_have_followed_the_use(
 
 def text(budget: float, logits: list[float]) -> Text:
     """A text that calls where its gate's logit is above 0."""
-    return Text(Start(0, 0, budget, 0.0), [z > 0 for z in logits], logits)
+    calls = [z > 0 for z in logits]
+    return Text(Start(0, 0, budget, 0.0), calls, logits, calls=sum(calls), tokens=len(calls))
 
 
 def settle(

@@ -98,11 +98,11 @@ class Pair:
         check_name("student", student)
         check_name("teacher", teacher)
         configs = load_config(student, role="student"), load_config(teacher, role="teacher")
-        check_same_kind(kind_of(configs[0]), kind_of(configs[1]), f"{student}", f"{teacher}")
         for config in configs:
             check_family(config)
         tokenizers = load_tokenizer(student, role="student"), load_tokenizer(teacher, role="teacher")
         tokenizer = shared_tokenizer(*tokenizers, f"{student}", f"{teacher}")
+        check_same_kind(kind_of(configs[0]), kind_of(configs[1]), f"{student}", f"{teacher}")
         dtypes, devices = (dtype, student_dtype, teacher_dtype), (device, teacher_device)
         loading = Loading(*dtypes, *devices, teacher_quantization, student_weights, teacher_weights)
         q, p = loading.student(student), loading.teacher(teacher)
@@ -166,6 +166,11 @@ class Pair:
 
         parts = build_pair(task, family=family, student=student, teacher=teacher, vocab_size=vocab_size, seed=seed)
         return cls.of(parts.student, parts.teacher, parts.tokenizer, prompt=parts.prompt)
+
+    @property
+    def by_text(self) -> bool:
+        """Whether the teacher reads and writes text, so that a call buys as much as its text takes."""
+        return False
 
     def read_by(self, prompt: Prompt | str) -> None:
         """Read sources by another prompt from now on.
