@@ -20,7 +20,11 @@ from wheels.decoding.step import Step
 from wheels.decoding.streaming import decode
 
 CHUNK = 2048
-"""Sources that are decoded between two writes to disk."""
+"""Sources that are decoded between two writes to disk, at most."""
+FEWEST = 64
+"""The same at least."""
+A_SOURCE = 32
+"""States of a source, about: where few are wanted few sources are decoded."""
 MIXED_BUDGETS = (0.0, 0.1, 0.2, 0.3, 0.5)
 """Rates of random calls, in turn: paths near the student's own and near the teacher's."""
 
@@ -44,7 +48,8 @@ def collect(run: SeedRun) -> tuple[torch.Tensor, torch.Tensor]:
     n-th chunk, and all read all.
     """
     order = torch.randperm(len(run.rows), generator=torch.Generator().manual_seed(run.seed)).tolist()
-    parts = [[run.rows[place] for place in order[start : start + CHUNK]] for start in range(0, len(order), CHUNK)]
+    size = min(CHUNK, max(FEWEST, run.config.states // A_SOURCE))
+    parts = [[run.rows[place] for place in order[start : start + size]] for start in range(0, len(order), size)]
     found: list[dict[str, torch.Tensor]] = []
     shown, processes = run.accelerator.is_main_process, run.accelerator.num_processes
     with tqdm(total=len(order), desc="states", unit="source", file=sys.stderr, disable=not shown or None) as bar:

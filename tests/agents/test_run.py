@@ -158,7 +158,7 @@ ELSEWHERE = {
     "student", "data", "output", "source", "target", "prompt", "seeds", "batch_size", "report_to", "dtype", "device",
     "threads", "calibrate", "calibration_limit", "calibration_rules", "calibration_budgets", "pairs", "references",
     "bad_rows", "system_prompt", "chat_template", "template_args", "attn_implementation", "trust_remote_code",
-    "teacher_model", "teacher_key", "max_tokens_in_flight", "teacher_device", "teacher_quantization", "spans",
+    "teacher_model", "teacher_key", "max_tokens_in_flight", "teacher_device", "teacher_quantization", "spans", "span",
 }  # fmt: skip
 """Inputs, what the machine needs, the calibration and the pairs of a baseline, which have tests of their own."""
 

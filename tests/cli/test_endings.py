@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,8 @@ def test_train_ends_with_what_a_trained_model_is_for(calibrated):
         "wheels bench curve --model out --data rows --output out-curve",
     ]
     assert commands == (use if calibrated else ["wheels calibrate --model out --data rows"])
+    _, spans = ends("train", replace(config, span="line"))
+    assert len(spans) == len(commands) and all("--span line" in command for command in spans)
 
 
 def test_calibrate_ends_with_what_a_calibrated_model_is_for():

@@ -46,9 +46,9 @@ def _teacher_of(config: Any) -> dict[str, Any]:
     return {name: getattr(config, name) for name in ("teacher", "teacher_model", "teacher_key")}
 
 
-def _far_teacher_of(config: Any) -> dict[str, Any]:
-    """Return the same of a teacher at an address, which no model's folder names."""
-    return _teacher_of(config) if is_address(config.teacher) else {}
+def _calls_of(config: TrainConfig) -> dict[str, Any]:
+    """Return the options that say how a trained model calls: its span, and a teacher at an address."""
+    return {"span": config.span} | (_teacher_of(config) if is_address(config.teacher) else {})
 
 
 def _pretrain(config: PretrainConfig) -> Iterator[str]:
@@ -79,7 +79,7 @@ def _train(config: TrainConfig) -> Iterator[str]:
         yield from _decoding(config.output, config, config.calibration_rules, config.calibration_budgets)
     else:
         columns: dict[str, Any] = {"data": config.data, "source": config.source, "target": config.target}
-        calibrate = CalibrateConfig(model=config.output, **columns, **_far_teacher_of(config))
+        calibrate = CalibrateConfig(model=config.output, **columns, **_calls_of(config))
         yield _next("thresholds", "calibrate", calibrate)
 
 
@@ -92,9 +92,10 @@ def _decoding(
 ) -> Iterator[str]:
     """Yield what a model is good for that was calibrated for these rules and budgets."""
     columns: dict[str, Any] = {"data": config.data, "source": config.source, "target": config.target}
-    calls = _far_teacher_of(config)
     if isinstance(config, CalibrateConfig):
         calls = _teacher_of(config) | {"span": config.span, "teacher_prompt": config.teacher_prompt}
+    else:
+        calls = _calls_of(config)
     curve = CurveConfig(model=model, output=f"{model}-curve", **columns, **calls)
     if not set(curve.interior_budgets) <= set(budgets):
         curve = replace(curve, budgets=(0.0, *budgets, 1.0))

@@ -27,7 +27,7 @@ class DifferentTokenizers(WheelsError):
 
     def __init__(self, difference: str) -> None:
         super().__init__(
-            f"{difference}; this needs one tokenizer (generate, calibrate, pretrain and bench curve take two)"
+            f"{difference}; this needs one tokenizer (pretrain, train, calibrate, generate and bench curve take two)"
         )
         self.difference = difference
 

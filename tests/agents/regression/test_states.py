@@ -60,3 +60,18 @@ def test_whole_chunks_are_read_until_there_are_enough_states(
         rest.remove(chosen)  # no row is written twice
     scored = teacher_force(pair, pair.encode(texts), [trace.token_ids for trace in written])
     torch.testing.assert_close(regret_N, torch.cat([each.regret_T for each in scored]), atol=1e-4, rtol=1e-4)
+
+
+def test_few_states_decode_few_sources(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow model does not write the whole of a data set for them."""
+    asked: list[int] = []
+    monkeypatch.setattr(module, "FEWEST", 4)
+    monkeypatch.setattr(module, "A_SOURCE", 4)
+    monkeypatch.setattr(
+        module,
+        "decode",
+        lambda pair, some, *more, **named: asked.append(len(some)) or decode(pair, some, *more, **named),
+    )
+    rows = [Row(source, "a") for source in sources(30)]
+    _, regret_N = collect(seed_run(pair, rows, tmp_path, states=40))
+    assert set(asked) == {10} and sum(asked) < 30 and len(regret_N) >= 40
