@@ -25,6 +25,7 @@ from wheels.decoding.params import DecodeParams
 from wheels.errors import WheelsError
 from wheels.json_text import json_digest
 from wheels.models.artefact import EMBEDDED, Artefact
+from wheels.models.student_pair import StudentPair
 from wheels.policy.calibration import Calibration
 from wheels.threads import set_threads
 
@@ -69,6 +70,7 @@ def make_plan(config: CurveConfig, data_digest: str) -> CurvePlan:
     if config.rules is None:
         config, left_out = default_rules(config, artefact)
     config = replace(config, rules=find_rules(config.rules or ()))
+    _check_rates(config, artefact)
     seeds, notes = seeds_of(config, artefact)
     notes += [left_out] if left_out else []
     if config.calibration_data is not None:
@@ -76,6 +78,16 @@ def make_plan(config: CurveConfig, data_digest: str) -> CurvePlan:
     if config.prompt is not None:
         artefact.pair.read_by(config.prompt)
     return CurvePlan(artefact, artefact.digest, seeds, _thresholds(config, artefact, seeds, data_digest), notes)
+
+
+def _check_rates(config: CurveConfig, artefact: Artefact) -> None:
+    """Raise a `WheelsError` for a rule whose rate of calls is its budget, where a call buys several tokens."""
+    pair, rates = artefact.pair, [rule for rule in config.rules or () if rule in KNOWN_RATE]
+    if rates and config.interior_budgets and isinstance(pair, StudentPair) and pair.most_per_call != 1:
+        raise WheelsError(
+            f"rule {rates[0]!r} keeps its budget by calls of one token, and {pair.teacher_told}; leave it out of "
+            "--rules"
+        )
 
 
 def default_rules(config: CurveConfig, artefact: Artefact) -> tuple[CurveConfig, str]:

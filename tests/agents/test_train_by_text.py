@@ -69,6 +69,11 @@ def test_generate_and_curve_go_on_from_it(
     curve = ["bench", "curve", *settings, "--data", trained.data, "--rules", "learned,margin", "--budgets", "0,0.3,1"]
     assert main([*curve, "--metrics", "chrf", "--output", str(tmp_path / "curve"), "--seeds", "1"]) == 0
     assert (tmp_path / "curve" / "curve.json").exists()
+    capsys.readouterr()
+    refused = [*curve[: curve.index("--rules") + 1], "learned,random", *curve[curve.index("--rules") + 2 :]]
+    assert main([*refused, "--output", str(tmp_path / "other"), "--seeds", "1"]) == 2
+    assert "rule 'random' keeps its budget by calls of one token" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists(), "before the work"
 
 
 def test_python_reads_it_with_the_span_of_its_thresholds(trained: TrainConfig) -> None:
