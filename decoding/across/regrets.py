@@ -7,7 +7,8 @@ all that agree,
     regret = max_v log p(v) - log sum_(v agrees) p(v), at least 0, nats
 
 With one vocabulary, of tokens of which none begins another, it is the regret of `wheels.decoding.step`. At other states
-the teacher gives no probability of the student's token, and nothing is said.
+the regret counts as 0: the teacher would go on from a piece of a word that it does not write so, and a call there harms
+more than it helps.
 """
 
 from __future__ import annotations
@@ -128,9 +129,7 @@ class Spelled:
 def seen_regrets(
     pair: Pair, sources: Sequence[str], texts: Sequence[Sequence[int]], batch_size: int | None = None
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return what the head sees `[N, F]` and the regret `[N]`, nats, at N states of each text.
-
-    These are all of a pair of one tokenizer, and those where the spellings meet of one of two.
+    """Return what the head sees `[T, F]` and the regret `[T]`, nats, at the states before the T tokens of each text.
 
     Args:
         pair: Both models.
@@ -165,8 +164,10 @@ def text_regrets(
             seen_WF = seen_by_head(hidden[row], q[row].log_softmax(-1), asked[0][index], texts[index]).cpu()
             met = list(spelled[index].met(argmax(_allowed(pair.student, q[row])).tolist()))
             log_p_WV = _allowed(writer, p[row]).log_softmax(-1).cpu()
-            regrets = [_regret(pair, pieces, log_p_WV[place], text, first) for _, place, text, first in met]
-            found[index] = seen_WF[[state for state, *_ in met]], torch.tensor(regrets)
+            regret_T = torch.zeros(len(texts[index]))
+            for state, place, text, first in met:
+                regret_T[state] = _regret(pair, pieces, log_p_WV[place], text, first)
+            found[index] = seen_WF[:-1], regret_T
     return [found[index] for index in range(len(texts))]
 
 

@@ -93,17 +93,17 @@ def test_batches_change_nothing(monkeypatch):
     monkeypatch.setattr(module, "LOGITS_AT_A_TIME", 14 * 30)
     monkeypatch.setattr(module, "TOKENS_AT_A_TIME", 24)
     texts = (pair.encode(SOURCES), [t.token_ids for t in traces])
-    sizes = [len(batch) for batch in module._batches(*texts, 14, len(SOURCES))]
+    sizes = [len(batch) for batch in module.batches_of(*texts, 14, len(SOURCES))]
     assert len(sizes) > 1 and sum(sizes) == len(SOURCES)
     # Texts of 2 tokens have 3 states: 14 * 30 scores hold ten of them. Behind sources of 3 they are 6 tokens wide.
     for tokens, batches in ((24, [4, 4, 3]), (99, [10, 1]), (1, [1] * 11)):
         monkeypatch.setattr(module, "TOKENS_AT_A_TIME", tokens)
-        assert [len(batch) for batch in module._batches([[1] * 3] * 11, [[1] * 2] * 11, 14, 99)] == batches
+        assert [len(batch) for batch in module.batches_of([[1] * 3] * 11, [[1] * 2] * 11, 14, 99)] == batches
     monkeypatch.setattr(module, "TOKENS_AT_A_TIME", 24)
     # A shorter source is padded to the longest of its pass: 2 x (9 + 4) tokens are too many.
-    assert [len(batch) for batch in module._batches([[1] * 9, [1]], [[1] * 2, [1] * 3], 14, 99)] == [1, 1]
+    assert [len(batch) for batch in module.batches_of([[1] * 9, [1]], [[1] * 2, [1] * 3], 14, 99)] == [1, 1]
     monkeypatch.setattr(module, "TOKENS_AT_A_TIME", 2**13)
-    few = [len(batch) for batch in module._batches(*texts, 1, 2)]
+    few = [len(batch) for batch in module.batches_of(*texts, 1, 2)]
     assert max(few) == 2 and sum(few) == len(SOURCES)
     for one, other in zip(together, scored(pair, traces), strict=True):
         torch.testing.assert_close(one.features_TF, other.features_TF, atol=TOLERANCE, rtol=0)

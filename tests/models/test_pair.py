@@ -139,12 +139,11 @@ def test_the_weights_are_said_of_each_model(saved, t5):
         Pair.load(saved["t5/q"], saved["t5/p"], teacher_weights="fp8")
 
 
-def test_kinds_must_agree(saved, t5, llama):
-    kinds = (
-        r"t5/q' is a sequence-to-sequence model and teacher '.*llama/p' a causal one; a pair needs two models of one"
-    )
+def test_kinds_must_agree(saved, t5, llama, tmp_path):
+    teacher = save_model(llama.teacher, t5.tokenizer, tmp_path / "causal")
+    kinds = r"t5/q' is a sequence-to-sequence model and teacher '.*causal' a causal one; a pair needs two models of one"
     with pytest.raises(WheelsError, match=kinds):
-        Pair.load(saved["t5/q"], saved["llama/p"])
+        Pair.load(saved["t5/q"], teacher)
     with pytest.raises(
         WheelsError, match="student 'llama' is a causal model and teacher 't5' a sequence-to-sequence one"
     ):
