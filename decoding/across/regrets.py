@@ -149,8 +149,9 @@ def text_regrets(
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Compute as `seen_regrets` for a pair of two tokenizers."""
     writer, tokenizer = pair.writer, pair.teacher_tokenizer
-    teacher = Reader(writer, tuple(pair.teacher_start), pair.teacher_end, len(tokenizer), device_of(writer))
-    readers, pieces = (Reader.of(pair, pair.student), teacher), Pieces(tokenizer, len(tokenizer))
+    count = min(len(tokenizer), logits_size(writer))
+    teacher = Reader(writer, tuple(pair.teacher_start), pair.teacher_end, count, device_of(writer))
+    readers, pieces = (Reader.of(pair, pair.student), teacher), Pieces(tokenizer, count)
     asked = pair.encode(list(sources)), [pair.encode_for_teacher(source) for source in sources]
     spelled = [Spelled(pair, *three) for three in zip(*asked, texts, strict=True)]
     said = texts, [each.teacher_tokens for each in spelled]
