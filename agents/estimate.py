@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
-
-import torch
 
 from wheels.agents.config import TrainConfig
 from wheels.agents.plan import thresholds_of
 from wheels.agents.regression.paired import A_ROW
-from wheels.agents.rl.paths import play
+from wheels.agents.rl.paths import at_random, play
 from wheels.agents.seed_run import environment_of
 from wheels.agents.trainer import SETTLE_TRIES, SPAN_STATES, TURN_STATES, settling
 from wheels.data.tasks import Row
@@ -81,7 +78,6 @@ def _trial(config: TrainConfig, pair: Pair, rows: Sequence[Row], metric: str, st
     use = sum(config.budgets) / len(config.budgets)
     chosen = [Start(place, place, use, 0.0) for place in range(len(rows))]
     env, begin = environment_of(config, pair, rows, metric), time.perf_counter()
-    always = math.log(use / (1 - use))
-    stems, _ = play(env, chosen, lambda state, price_B: torch.full_like(price_B, always), states=states)
-    tokens = sum(len(stem.token_T) for stem in stems)
+    stems, _ = play(env, chosen, at_random(use), states=states)
+    tokens = sum(stem.tokens for stem in stems)
     return (time.perf_counter() - begin) / len(stems), max(1.0, tokens / len(stems))

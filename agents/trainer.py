@@ -6,7 +6,6 @@ Everything is drawn anew for a seed: states, texts, forks, and the order in whic
 from __future__ import annotations
 
 import logging
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +25,7 @@ from wheels.agents.regression.trained_baselines import States, fit_baseline
 from wheels.agents.regression.warm_start import explained, fit_regret
 from wheels.agents.rl.agent import LagrangianAgent, PCLAgent, PCLSettings, price_for, share_of_states, starting_prices
 from wheels.agents.rl.lagrangian import PriceTable, non_increasing
-from wheels.agents.rl.paths import Forks, play
+from wheels.agents.rl.paths import Forks, at_random, play
 from wheels.agents.rl.paths import Path as Written
 from wheels.agents.rl.student import take_turn
 from wheels.agents.runlog import Checkpoints, chunks_are_whole, reading, shared_chunks
@@ -299,7 +298,7 @@ class Trainer:
             for budget, price in prices.items():
                 own = [stem for stem in stems if stem.start.budget == budget]
                 gain_N = torch.tensor([z for stem in own for z in stem.logit_T]) * self.config.alpha + price
-                share = share_of_states(budget, self._bought(own))
+                share = share_of_states(budget, bought(own))
                 moved.append(price_for(gain_N, share, 0.0, agent.table.gains.price_max) if own else price)
             agent.table = PriceTable(budgets, agent.table.gains, non_increasing(moved))
         log.warning(UNSETTLED.format(tries=SETTLE_TRIES, use=named(use)))
@@ -324,14 +323,8 @@ class Trainer:
             return 1.0
         rows = self.run.rows[:TRIAL_TEXTS]
         starts = [Start(place, self.run.draws(TRIAL_ROUND), TRIAL_USE, 0.0) for place in range(len(rows))]
-        always = math.log(TRIAL_USE / (1 - TRIAL_USE))
-        stems, _ = play(self._environment, starts, lambda state, price_B: torch.full_like(price_B, always))
-        return self._bought(stems)
-
-    def _bought(self, stems: Sequence[Written]) -> float:
-        """Return the student's tokens that a call bought in some texts, on average; 1 of a pair of one tokenizer."""
-        calls = sum(sum(stem.call_T) for stem in stems)
-        return max(sum(stem.calls for stem in stems) / calls, 1.0) if calls and self.run.pair.by_text else 1.0
+        stems, _ = play(self._environment, starts, at_random(TRIAL_USE))
+        return bought(stems)
 
     @cached_property
     def _environment(self) -> DeferralVectorEnv:
@@ -367,6 +360,12 @@ def counts_of(stems: Sequence[Written]) -> torch.Tensor:
     """Return budget, calls, tokens, and the tokens that the teacher was asked for, of each text: `[N, 4]`, float64."""
     rows = [[stem.start.budget, stem.calls, stem.tokens, stem.teacher_tokens] for stem in stems]
     return torch.tensor(rows, dtype=torch.float64)
+
+
+def bought(stems: Sequence[Written]) -> float:
+    """Return the tokens that a call bought in some texts, on average; 1 where none was made."""
+    calls = sum(sum(stem.call_T) for stem in stems)
+    return max(sum(stem.calls for stem in stems) / calls, 1.0) if calls else 1.0
 
 
 def used(counts: torch.Tensor, budgets: Sequence[float]) -> tuple[Use, Use]:

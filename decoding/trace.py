@@ -12,7 +12,6 @@ from wheels.decoding.remote.pair import RemotePair
 from wheels.decoding.remote.prices import Bill
 from wheels.decoding.sequences import Sequence
 from wheels.models.pair import Pair
-from wheels.models.student_pair import StudentPair
 
 STUDENT, TEACHER = "student", "teacher"
 
@@ -173,7 +172,7 @@ def trace_of(pair: Pair, sequence: Sequence, method: Method, runs_on: Mapping[st
         degraded=sequence.degraded,
         guessed=sequence.guessed,
         bill=pair.bill(sequence) if isinstance(pair, RemotePair) else None,
-        own_tokens=own_tokens_of(sequence) if isinstance(pair, StudentPair) and pair.by_text else None,
+        own_tokens=own_tokens_of(sequence) if pair.by_text else None,
         error=sequence.error,
         runs_on=runs_on,
     )

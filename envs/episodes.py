@@ -266,22 +266,25 @@ class EpisodeBatch:
         return call_B, torch.where(call_B, own_B, action_B)
 
     def _teacher_tokens(self, called_R: torch.Tensor) -> torch.Tensor:
-        """Return the teacher's tokens in the rows that call; where it writes text, that is put there at once."""
+        """Let the teacher write in the rows that call; return its token in each, of several the last."""
+        rows = called_R.tolist()
         if self.pair.by_text:
-            self.passes.call_teacher(called_R.tolist(), called_R)
+            self.passes.call_teacher(rows, called_R)
             return self.texts.tokens_QT[called_R, self.texts.length_Q[called_R] - 1]
         if self.teacher_BV is None:
-            return self.passes.teacher_next(called_R.tolist(), called_R)
-        return self.passes.teacher_tokens(called_R, self.teacher_BV[called_R])
+            token_R = self.passes.teacher_next(rows, called_R)
+        else:
+            token_R = self.passes.teacher_tokens(called_R, self.teacher_BV[called_R])
+        self.texts.append(rows, called_R, token_R, by_teacher=True)
+        return token_R
 
     def _append(
         self, token_B: torch.Tensor, by_teacher_B: torch.Tensor, active_B: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the tokens of the active rows; return those that ended by themselves, and those that the limit cut."""
-        for by_teacher, writing_B in ((False, active_B & ~by_teacher_B), (True, by_teacher_B)):
-            row_R = writing_B.nonzero().squeeze(-1)
-            if len(row_R) and not (by_teacher and self.pair.by_text):
-                self.texts.append(row_R.tolist(), row_R, token_B[row_R], by_teacher=by_teacher)
+        """Write the other tokens of the active rows; return the rows that ended by themselves, and by the limit."""
+        row_R = (active_B & ~by_teacher_B).nonzero().squeeze(-1)
+        if len(row_R):
+            self.texts.append(row_R.tolist(), row_R, token_B[row_R], by_teacher=False)
         terminated_B = torch.isin(token_B, self.eos) & active_B
         truncated_B = (self.position_B >= self.texts.limit_Q) & active_B & ~terminated_B
         self.ended_B, self.unread_B = self.ended_B | terminated_B | truncated_B, self.unread_B | active_B

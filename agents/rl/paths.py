@@ -12,6 +12,7 @@ there anyway, that is known too.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -173,6 +174,12 @@ class Forks:
         rows = [fork.row() for fork in forks]
         columns = {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
         return cls(features_NF=torch.stack([fork.features_F for fork in forks]).cpu(), **columns)
+
+
+def at_random(share: float) -> Logit:
+    """Return a gate that calls at a share of the states, whatever they are."""
+    always = math.log(share / (1 - share))
+    return lambda state, price_B: torch.full_like(price_B, always)
 
 
 def play(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from wheels.data.prompts import Prompt
-from wheels.decoding.across.spelling import Spelling
+from wheels.decoding.across.spelling import Pieces, Spelling
 from wheels.decoding.remote.span import FORMS, SpanRule
 from wheels.errors import WheelsError, check_kind
 from wheels.models.devices import Devices
@@ -18,7 +19,7 @@ from wheels.models.families import check_family
 from wheels.models.generation_settings import Constraints
 from wheels.models.limits import context_limit
 from wheels.models.loading import AUTO, Tokenizer, load_config, load_tokenizer
-from wheels.models.pair import Pair, end_tokens, name_of, start_tokens
+from wheels.models.pair import Pair, end_tokens, logits_size, name_of, start_tokens
 from wheels.models.pair_loading import Loading
 from wheels.models.student_pair import StudentPair
 from wheels.models.tokenizers import DifferentTokenizers
@@ -157,6 +158,11 @@ class TextPair(StudentPair):
         """The token that the teacher is taken to end a text with: its tokenizer's, where that is one of its ends."""
         own = self.teacher_tokenizer.eos_token_id
         return int(own) if own in self.teacher_ends else end_tokens(self.writer, self.teacher_tokenizer)[0]
+
+    @cached_property
+    def teacher_pieces(self) -> Pieces:
+        """What each of the teacher's tokens says: made once, it takes seconds for a large vocabulary."""
+        return Pieces(self.teacher_tokenizer, min(len(self.teacher_tokenizer), logits_size(self.writer)))
 
     @property
     def signature(self) -> str:

@@ -13,63 +13,20 @@ more than it helps.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
 import torch
 from transformers import PreTrainedModel
 
 from wheels.decoding.across.pair import TextPair
-from wheels.decoding.across.spelling import UNFINISHED
+from wheels.decoding.across.spelling import UNFINISHED, Pieces
 from wheels.decoding.params import LONGEST_OUTPUT
 from wheels.decoding.sampling import argmax
 from wheels.decoding.teacher_forcing import Reader, batches_of, read_by, seen_by_head, teacher_force
 from wheels.models.devices import device_of
 from wheels.models.generation_settings import Constraints
-from wheels.models.loading import Tokenizer
 from wheels.models.pair import Pair, logits_size
 from wheels.policy.features import LOG_FLOOR
-
-ANCHOR = "a"
-"""A text after which pieces are spelled as in the midst of a text."""
-
-
-class Pieces:
-    """What a vocabulary's tokens say in the midst of a text, and at its beginning, where a space before is lost."""
-
-    def __init__(self, tokenizer: Tokenizer, count: int) -> None:
-        before = tokenizer.encode(ANCHOR, add_special_tokens=False)
-        many = tokenizer.batch_decode(
-            [before, *([*before, token] for token in range(count))],
-            skip_special_tokens=True,
-            clean_up_tokenization_spaces=False,
-        )
-        start, wholes = many[0], many[1:]
-        self.texts = [whole[len(start) :] if whole.startswith(start) else "" for whole in wholes]
-        self._orders = [self._ordered(self.texts), self._ordered([text.lstrip() for text in self.texts])]
-
-    def log_agreeing(self, log_p_V: torch.Tensor, text: str, *, first: bool) -> float:
-        """Compute `log sum p` of the tokens whose text begins with this one, or that begins with theirs, nats.
-
-        Args:
-            log_p_V: Log-probabilities of the tokens.
-            text: Not empty.
-            first: Whether nothing was written before.
-        """
-        order_V, texts = self._orders[first]
-        total_V = torch.nn.functional.pad(log_p_V.double().exp()[order_V].cumsum(0), (1, 0))
-        spans = [(bisect_left(texts, text), bisect_left(texts, text + chr(0x10FFFF)))]
-        starts = (text[:count] for count in range(1, len(text)))
-        spans += [(bisect_left(texts, start), bisect_right(texts, start)) for start in starts]
-        found = float(sum(total_V[end] - total_V[begin] for begin, end in spans))
-        return max(float(torch.tensor(found).clamp(min=0).log()), LOG_FLOOR)
-
-    @staticmethod
-    def _ordered(texts: list[str]) -> tuple[torch.Tensor, list[str]]:
-        """Return the places of texts in their order, and the texts in it, without the rest of a cut character."""
-        whole = [text.rstrip(UNFINISHED) for text in texts]
-        order = sorted(range(len(whole)), key=whole.__getitem__)
-        return torch.tensor(order), [whole[place] for place in order]
 
 
 class Spelled:
@@ -148,10 +105,9 @@ def text_regrets(
     pair: TextPair, sources: Sequence[str], texts: Sequence[Sequence[int]], batch_size: int | None = None
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Compute as `seen_regrets` for a pair of two tokenizers."""
-    writer, tokenizer = pair.writer, pair.teacher_tokenizer
-    count = min(len(tokenizer), logits_size(writer))
-    teacher = Reader(writer, tuple(pair.teacher_start), pair.teacher_end, count, device_of(writer))
-    readers, pieces = (Reader.of(pair, pair.student), teacher), Pieces(tokenizer, count)
+    writer, pieces = pair.writer, pair.teacher_pieces
+    teacher = Reader(writer, tuple(pair.teacher_start), pair.teacher_end, len(pieces.texts), device_of(writer))
+    readers = Reader.of(pair, pair.student), teacher
     asked = pair.encode(list(sources)), [pair.encode_for_teacher(source) for source in sources]
     spelled = [Spelled(pair, *three) for three in zip(*asked, texts, strict=True)]
     said = texts, [each.teacher_tokens for each in spelled]

@@ -6,17 +6,24 @@ otherwise, or lose the space before it. So a few tokens of the prompt are always
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from wheels.models.encoding import ids_after
 from wheels.models.loading import Tokenizer
+from wheels.policy.features import LOG_FLOOR
 
 ANCHOR = 16
 """Tokens of a prompt that are read with what is written after it."""
 UNFINISHED = "�"
 """What a tokenizer shows of a character that lacks bytes."""
+
+
+MIDST = "a"
+"""A text after which tokens are spelled as in the midst of one."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,44 @@ class Spelling:
 
     def _decoded(self, tokens: list[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+class Pieces:
+    """What a vocabulary's tokens say in the midst of a text, and at its beginning, where a space before is lost."""
+
+    def __init__(self, tokenizer: Tokenizer, count: int) -> None:
+        before = tokenizer.encode(MIDST, add_special_tokens=False)
+        many = tokenizer.batch_decode(
+            [before, *([*before, token] for token in range(count))],
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=False,
+        )
+        start, wholes = many[0], many[1:]
+        self.texts = [whole[len(start) :] if whole.startswith(start) else "" for whole in wholes]
+        self._orders = [self._ordered(self.texts), self._ordered([text.lstrip() for text in self.texts])]
+
+    def log_agreeing(self, log_p_V: torch.Tensor, text: str, *, first: bool) -> float:
+        """Compute `log sum p` of the tokens whose text begins with this one, or that begins with theirs, nats.
+
+        Args:
+            log_p_V: Log-probabilities of the tokens.
+            text: Not empty.
+            first: Whether nothing was written before.
+        """
+        order_V, texts = self._orders[first]
+        total_V = torch.nn.functional.pad(log_p_V.double().exp()[order_V].cumsum(0), (1, 0))
+        spans = [(bisect_left(texts, text), bisect_left(texts, text + chr(0x10FFFF)))]
+        starts = (text[:count] for count in range(1, len(text)))
+        spans += [(bisect_left(texts, start), bisect_right(texts, start)) for start in starts]
+        found = float(sum(total_V[end] - total_V[begin] for begin, end in spans))
+        return max(float(torch.tensor(found).clamp(min=0).log()), LOG_FLOOR)
+
+    @staticmethod
+    def _ordered(texts: list[str]) -> tuple[torch.Tensor, list[str]]:
+        """Return the places of texts in their order, and the texts in it, without the rest of a cut character."""
+        whole = [text.rstrip(UNFINISHED) for text in texts]
+        order = sorted(range(len(whole)), key=whole.__getitem__)
+        return torch.tensor(order), [whole[place] for place in order]
 
 
 def shared_prefix(first: Sequence[int], second: Sequence[int]) -> int:

@@ -99,7 +99,7 @@ def check_spans_measured(artefact: Artefact, rule: Rule) -> None:
     """Raise a `WheelsError` where calls buy what their text takes, and thresholds were measured with other calls."""
     if artefact.pair.shows_logits or rule.known_rate or artefact.calibration.model_digest == artefact.digest:
         return
-    if isinstance(artefact.pair, StudentPair) and artefact.pair.by_text:
+    if artefact.pair.by_text:
         raise WheelsError(
             f"the thresholds of {artefact.folder or 'this model'} were measured with another teacher or span, and a "
             "call buys what its text takes; calibrate it with this teacher and span, or use budget_mode online"

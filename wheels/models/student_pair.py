@@ -56,11 +56,6 @@ class StudentPair(Pair):
 
     @property
     @abstractmethod
-    def by_text(self) -> bool:
-        """Whether the teacher reads and writes text, so that a call buys as much as its text takes."""
-
-    @property
-    @abstractmethod
     def teacher_told(self) -> str:
         """Which teacher it is, and what it tells: a clause, for errors."""
 

@@ -9,7 +9,8 @@ from torch.testing import assert_close
 from tests.decoding.across.two import SOURCES, STUDENTS, spelled, text_pair
 from tests.decoding.tiny import write
 from wheels.decoding.across.pair import TextPair
-from wheels.decoding.across.regrets import Pieces, Spelled, text_regrets
+from wheels.decoding.across.regrets import Spelled, text_regrets
+from wheels.decoding.across.spelling import Pieces
 from wheels.decoding.methods.method import student_only
 from wheels.decoding.teacher_forcing import teacher_force
 from wheels.models.pair import Pair
